@@ -1,0 +1,46 @@
+# Every target sets up what it needs. PYTHON picks the interpreter of the environment (3.11 to 3.13).
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: run test check format lint types bench wheel lock clean
+
+run: $(READY)  ## the main job: the moe_hc thread, sealed
+	$(BIN)/python -m experiments.moe_hc --seal true
+
+test: $(READY)  ## all tests
+	$(BIN)/python -m pytest
+
+check: $(READY) lint types test  ## what a change must pass
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## every benchmark, one after the other
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+wheel: $(READY)
+	$(BIN)/python -m build --wheel --no-isolation
+
+lock: $(READY)  ## resolve requirements.lock anew, for all supported Pythons, without index addresses
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --group dev --no-emit-index-url \
+	  --no-header --no-annotate pyproject.toml --output-file requirements.lock --upgrade
+
+$(READY): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv==$(shell sed -n 's/^uv==//p' requirements.lock)
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Experiments: one package for each research thread."""

@@ -1,0 +1,44 @@
+"""Hillclimb of the routed-expert MLP: can a kernel beat Levanter's, here, at this shape?
+
+Two questions, so two sweeps of implementations with a baseline each: on one device, and expert-parallel over four.
+"""
+
+from research_steps import Hypothesis, Metric, Series, main
+
+from experiments.moe_hc.measure import MoeConfig, measure
+
+series = Series(
+    topic="moe_hc",
+    prefix="MOE-HC",
+    goal="Find an implementation of Levanter's routed-expert MLP (levanter.grug.grug_moe.moe_mlp) that takes less time.",
+    metrics=(Metric("time_s", "min"), Metric("max_rel_error", "min")),
+    hypotheses=(
+        Hypothesis("H1", "On CPU ragged_dot is computed densely over all experts, so blocked matmuls take less time."),
+        Hypothesis("H2", "What wins with random routing also wins when runs of tokens share their experts."),
+    ),
+    tags=("MOE-HC", "grug-moe"),
+    constraints="Same output within the tolerance of the dtype; no assignment is dropped.",
+    stop="A candidate below 0.9 × the baseline's time in three processes, for both routings; or none after this sweep.",
+    max_pairs=60,
+)
+
+CANDIDATES = ["sonic", "dense", "ragged_gather", "blocked_batch", "blocked_scan"]
+
+
+def thread(steps):
+    base = steps.baseline(measure, MoeConfig(implementation="scatter"), label="scatter, one device")
+    local = steps.sweep(base, ("implementation", CANDIDATES), label="local implementations", hypothesis="H1")
+    routing = steps.sweep(base, ("routing", ["runs"]), label="routing")
+    both = steps.interact(local, routing, label="best implementation with runs", hypothesis="H2")
+    again = steps.replicate(local, n=2, label="best local implementation again")
+
+    ring = steps.baseline(measure, MoeConfig(implementation="ring", expert_parallel=4), label="ring, four devices")
+    parallel = steps.sweep(
+        ring, ("implementation", ["ring", "ragged_all_to_all"]), label="expert-parallel implementations"
+    )
+
+    steps.seal(steps.interpret(base, local, routing, both, again, ring, parallel))
+
+
+if __name__ == "__main__":
+    main(series, thread)

@@ -1,0 +1,11 @@
+"""Marin research threads that leave a complete, honest record behind, as a by-product of running.
+
+A thread is one Python file: a `Series`, and a function that builds its steps. `main(series, thread)` runs it.
+"""
+
+from research_steps.errors import ResearchError, StepFailed, UsageError
+from research_steps.run import main
+from research_steps.series import Hypothesis, Metric, Series
+
+__all__ = ["Hypothesis", "Metric", "ResearchError", "Series", "StepFailed", "UsageError", "main"]
+__version__ = "0.1.0"

@@ -1,0 +1,55 @@
+"""Every exception that this package raises on purpose, as one tree.
+
+ResearchError
+├── UsageError            what a person or agent gave is not usable: series, config, option, topic
+├── StoreError            the store could not be read or written
+│   ├── UnreadableObject  an object of the journal is broken, or written by a newer version
+│   └── JournalProblem    what one record rests on is gone or was changed
+├── RepositoryError       git, or the checkout that should hold the logbook
+├── LogbookError          the logbook can't be appended to as it is
+│   └── ConflictedLogbook it holds git's conflict markers
+├── LauncherError         the parent process of the trials died or could not start
+└── StepFailed            a step that others rest on failed; its record is in the journal
+
+Messages say what, where, what was expected, what was found, and what to do next.
+"""
+
+
+class ResearchError(Exception):
+    """Base of all errors of this package; the command line prints it as one sentence."""
+
+
+class UsageError(ResearchError):
+    """Input from a person or agent that can't be used as it is."""
+
+
+class StoreError(ResearchError):
+    """The store refused a read or a write; nothing that was recorded before is affected."""
+
+
+class UnreadableObject(StoreError):
+    """A journal object that is broken or has a newer schema; it is skipped and never overwritten."""
+
+
+class JournalProblem(StoreError):
+    """A record that another one rests on is gone, or is not the one that was meant."""
+
+
+class RepositoryError(ResearchError):
+    """Git failed, or there is no repository where one is needed."""
+
+
+class LogbookError(ResearchError):
+    """The logbook can't take an entry; the entry's records stay in the journal and are published later."""
+
+
+class ConflictedLogbook(LogbookError):
+    """The logbook holds conflict markers of a git merge."""
+
+
+class LauncherError(ResearchError):
+    """The launcher died or did not start: no result of the measure function."""
+
+
+class StepFailed(ResearchError):
+    """A step failed and was recorded; what depends on it can't run."""

@@ -1,0 +1,12 @@
+"""The process of a trial.
+
+Every trial runs in a child process of its own, forked by a parent (`parent`) that has imported the libraries that the
+measure function needs and nothing of the experiment, and that holds no accelerator backend. The child (`child`)
+imports the experiment as it is on disk and samples; it may crash, exit or hang without hurting anything else. The
+side that asks (`client`) starts the parent and talks to it over a Unix socket that only its user can open.
+"""
+
+from research_steps.launcher.client import Launcher
+from research_steps.launcher.protocol import Ended, Request, Result
+
+__all__ = ["Ended", "Launcher", "Request", "Result"]

@@ -1,0 +1,141 @@
+"""Takes the samples of one trial, inside its process.
+
+A measure function that yields is sampled in pairs: whatever it does before its first yield is set-up (compiling,
+checking, warming up), then candidate and baseline take turns, in random order within each pair. One that returns is
+one sample of the candidate, unpaired.
+"""
+
+import gc
+import inspect
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Literal
+
+from research_steps.record import Samples
+
+Side = Literal["candidate", "baseline"]
+# Sampling time runs out only after so many pairs: a median of fewer says little.
+LEAST_PAIRS = 5
+
+
+class BadMetrics(ValueError):
+    """What the measure function gave is not a set of finite numbers with the series' metrics in it."""
+
+
+class SideFailed(Exception):
+    """The measure function raised; tells which side of the pair it was."""
+
+    def __init__(self, side: Side) -> None:
+        super().__init__(side)
+        self.side: Side = side
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The samples, with the seconds that set-up and sampling took."""
+
+    samples: Samples
+    setup_s: float
+    sampling_s: float
+
+
+def sample(
+    measure: Callable[[Any], Any],
+    candidate: Any,
+    baseline: Any,
+    *,
+    metrics: tuple[str, ...],
+    max_pairs: int,
+    sampling_s: float,
+    seed: int,
+) -> Sampled:
+    """Run the measure function. Raises SideFailed from whatever it raised, and BadMetrics."""
+    started = time.perf_counter()
+    if not inspect.isgeneratorfunction(measure):
+        with _side("candidate"):
+            values = _checked(measure(candidate), metrics)
+        samples = Samples(paired=False, order="A", candidate={n: [v] for n, v in values.items()}, baseline={})
+        return Sampled(samples, 0.0, time.perf_counter() - started)
+
+    # The baseline first: if it can't run here, that is told before the candidate is blamed.
+    sides: dict[Side, Iterator[Any]] = {"baseline": measure(baseline), "candidate": measure(candidate)}
+    for side, generator in sides.items():
+        with _side(side):
+            _next(generator, side, 0, metrics)
+    setup_s = time.perf_counter() - started
+
+    taken: dict[Side, list[dict[str, float]]] = {"candidate": [], "baseline": []}
+    order: list[str] = []
+    turn: list[Side] = ["candidate", "baseline"]
+    shuffled = random.Random(seed)
+    gc.collect()
+    gc.disable()
+    started = time.perf_counter()
+    for pair in range(max_pairs):
+        if pair >= LEAST_PAIRS and time.perf_counter() - started >= sampling_s:
+            break
+        shuffled.shuffle(turn)
+        for side in turn:
+            with _side(side):
+                taken[side].append(_next(sides[side], side, pair + 1, metrics))
+            order.append("A" if side == "candidate" else "B")
+    sampling = time.perf_counter() - started
+    gc.enable()
+    samples = Samples(
+        paired=True, order="".join(order), candidate=_columns(taken["candidate"]), baseline=_columns(taken["baseline"])
+    )
+    return Sampled(samples, setup_s, sampling)
+
+
+@contextmanager
+def _side(side: Side) -> Iterator[None]:
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise SideFailed(side) from error
+
+
+def _next(generator: Iterator[Any], side: Side, taken: int, metrics: tuple[str, ...]) -> dict[str, float]:
+    try:
+        values = next(generator)
+    except StopIteration:
+        raise BadMetrics(
+            f"The measure function stopped after {taken} samples of the {side}: expected it to yield for as long as it "
+            "is asked; loop forever around the yield."
+        ) from None
+    return _checked(values, metrics)
+
+
+def _checked(values: Any, metrics: tuple[str, ...]) -> dict[str, float]:
+    if not isinstance(values, Mapping):
+        raise BadMetrics(f"The measure function gave {type(values).__name__}: expected a dict of metric name to number.")
+    missing = [name for name in metrics if name not in values]
+    if missing:
+        raise BadMetrics(
+            f"The measure function gave no {', '.join(map(repr, missing))}: the series declares "
+            f"{', '.join(map(repr, metrics))}, found {', '.join(map(repr, values)) or 'nothing'}."
+        )
+    return {str(name): _number(str(name), value) for name, value in values.items()}
+
+
+def _number(name: str, value: Any) -> float:
+    # NumPy and JAX scalars know how to become a float and are no Real; booleans are, and count nothing.
+    if isinstance(value, bool | str | bytes) or not (isinstance(value, Real) or hasattr(value, "__float__")):
+        raise BadMetrics(f"Metric {name!r} is {value!r} ({type(value).__name__}): expected a number.")
+    number = float(value)
+    if not math.isfinite(number):
+        raise BadMetrics(f"Metric {name!r} is {number}: expected a finite number.")
+    return number
+
+
+def _columns(rows: list[dict[str, float]]) -> dict[str, list[float]]:
+    names = {name for row in rows for name in row}
+    uneven = sorted(name for name in names if any(name not in row for row in rows))
+    if uneven:
+        raise BadMetrics(f"Metric {uneven[0]!r} is in some samples and not in others: give the same metrics each time.")
+    return {name: [row[name] for row in rows] for name in sorted(names)}

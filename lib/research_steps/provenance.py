@@ -1,0 +1,200 @@
+"""Where a record comes from: commit and patch, command, actor, host, versions; and what it was measured on.
+
+Captured once for a run; a trial adds what its child saw. Strict and lenient are told apart: capturing never refuses
+a dirty tree, it records it.
+"""
+
+import getpass
+import importlib.metadata
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from research_steps.git import Checkout
+from research_steps.record import Actor, Error, Provenance, sha256
+from research_steps.redaction import redact
+
+PACKAGES = (
+    "research-steps", "marin-core", "marin-levanter", "marin-haliax", "marin-fray", "jax", "jaxlib", "libtpu",
+    "jax-triton", "jax-cuda12-plugin", "jax-cuda13-plugin", "triton", "torch", "equinox", "optax", "numpy", "scipy",
+)  # fmt: skip
+ENVIRONMENT = (
+    "JAX_",
+    "XLA_",
+    "LIBTPU_",
+    "TPU_",
+    "CUDA_",
+    "NCCL_",
+    "OMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "MARIN_",
+    "LEVANTER_",
+    "RAGGED_DOT_",
+)
+# Average cores that others may use during a trial before it counts as contended.
+CONTENTION_CORES = 0.25
+FRAMES_KEPT = 5
+_ABOVE_US = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A run's provenance, and the bytes of its patch when the tree was dirty."""
+
+    provenance: Provenance
+    patch: bytes | None
+
+
+def capture(checkout: Checkout, argv: Sequence[str]) -> Captured:
+    """Record where this run comes from. A tree without git or without a commit is recorded as such."""
+    commit = checkout.head()
+    patch, note = None, ""
+    if checkout.git_dir is None:
+        note = f"{checkout.root} is not in a git repository"
+    elif commit is None:
+        note = "the repository has no commit yet"
+    else:
+        patch, note = checkout.patch()
+        if patch and _holds_secret(patch):
+            patch, note = None, "withheld: the patch holds what looks like a secret"
+    return Captured(
+        Provenance(
+            command=shlex.join(argv),
+            actor=current_actor(checkout),
+            commit=commit,
+            branch=checkout.branch(),
+            patch=sha256(patch) if patch else None,
+            patch_note=note,
+            host=socket.gethostname(),
+            python=platform.python_version(),
+            packages=_packages(),
+            env={name: value for name, value in sorted(os.environ.items()) if name.startswith(ENVIRONMENT)},
+        ),
+        patch or None,
+    )
+
+
+def command_line() -> list[str]:
+    """The command that started this process, as a person would type it again."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is None:
+        return [Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv[0] else ["python"]
+    return ["python", "-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]]
+
+
+def current_actor(checkout: Checkout) -> Actor:
+    """Who runs this: RESEARCH_ACTOR ('agent:NAME' or 'person:NAME'), else git's user, else the login name."""
+    kind, separator, name = os.environ.get("RESEARCH_ACTOR", "").partition(":")
+    if separator and name:
+        return Actor(name=name, kind=_actor_kind(kind))
+    return Actor(name=checkout.user() or getpass.getuser(), kind="person")
+
+
+@cache
+def device_class() -> str:
+    """The kind of machine that a timing counts for, without starting an accelerator: 'cpu/<model>/<cores>', say."""
+    wanted = os.environ.get("JAX_PLATFORMS", "").split(",")[0]
+    if wanted in ("", "tpu"):
+        chips = [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")]
+        if chips:
+            return f"tpu/{os.environ.get('TPU_ACCELERATOR_TYPE', 'unknown')}/{len(chips)}"
+    if wanted in ("", "cuda", "gpu"):
+        gpus = _nvidia_gpus()
+        if gpus:
+            return f"gpu/{gpus[0]}/{len(gpus)}"
+    return f"cpu/{_cpu_model()}/{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"
+
+
+def describe_error(error: BaseException, where: Literal["candidate", "baseline", "child", "step"], root: Path) -> Error:
+    """An exception as data, with its innermost frames. Files are named as they are found on any machine: below the
+    import root, or below site-packages."""
+    frames = []
+    for frame in traceback.extract_tb(error.__traceback__)[-FRAMES_KEPT:]:
+        name = frame.filename.rpartition("/site-packages/")[2].removeprefix(f"{root}/").removeprefix(f"{_ABOVE_US}/")
+        frames.append(f"{name}:{frame.lineno} in {frame.name}")
+    return Error(type=type(error).__qualname__, message=str(error), frames=tuple(frames), where=where, output_tail="")
+
+
+class CpuWatch:
+    """Measures how many cores other processes kept busy, from its creation on."""
+
+    def __init__(self) -> None:
+        self._busy, self._own, self._wall = _busy_s(), time.process_time(), time.monotonic()
+
+    def contended(self, children_cpu_s: float) -> str:
+        """Who disturbed the measurement, empty when nobody was seen to. `children_cpu_s` is our children's own use."""
+        wall = time.monotonic() - self._wall
+        own = time.process_time() - self._own + children_cpu_s
+        others = (_busy_s() - self._busy - own) / wall if wall else 0.0
+        if others <= CONTENTION_CORES:
+            return ""
+        return f"other processes kept {others:.2f} cores busy"
+
+
+def _busy_s() -> float:
+    times = psutil.cpu_times()
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    # Linux counts guest time within user time already.
+    guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+    return float(sum(times) - idle - guest)
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _holds_secret(patch: bytes) -> bool:
+    text = patch.decode("utf-8", "replace")
+    return redact(text) != text
+
+
+def _actor_kind(kind: str) -> Literal["person", "agent"]:
+    return "agent" if kind == "agent" else "person"
+
+
+def _nvidia_gpus() -> list[str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible in ("", "-1"):
+        return []
+    models = []
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        models += [line.split(":", 1)[1].strip() for line in path.read_text().splitlines() if line.startswith("Model:")]
+    if not models and Path("/dev/nvidiactl").exists():
+        try:
+            listed = subprocess.run(
+                ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, timeout=20
+            )
+        except (FileNotFoundError, subprocess.TimeoutExpired):
+            return []
+        models = [line.strip() for line in listed.stdout.splitlines() if line.strip()]
+    return models[: len(visible.split(","))] if visible else models
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

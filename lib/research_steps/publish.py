@@ -1,0 +1,93 @@
+"""Drives the sinks: what the journal holds and a sink does not show yet is shown, again and again, until it is.
+
+A sink's failure is collected and told; it never reaches a measurement. The driver runs a `Publisher` beside its
+steps; `research sync` makes one pass from any checkout.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from research_steps.errors import ResearchError
+from research_steps.git import Checkout
+from research_steps.journal import Journal
+from research_steps.series import Series
+from research_steps.sinks import Published, Sink
+from research_steps.sinks.logbook import LogbookSink
+from research_steps.snapshot import Sealer
+
+# How often the journal is looked at for what other drivers and workers recorded.
+LOOK_EVERY_S = 5.0
+
+
+def sinks_of(checkout: Checkout, journal: Journal, series: Series) -> list[Sink]:
+    """The sinks of a series in a checkout. Sealing comes before the logbook, whose entry names the tag."""
+    logbook = LogbookSink(checkout, journal, series)
+    return [logbook, Sealer(checkout, journal, series), logbook]
+
+
+def publish(journal: Journal, sinks: Sequence[Sink], final: bool = True) -> Published:
+    """One pass over all sinks. A sink that fails is a problem in the answer; the others go on."""
+    entries = journal.entries()
+    ids: list[str] = []
+    problems = list(entries.problems)
+    for sink in sinks:
+        try:
+            published = sink.publish(entries, final)
+        except ResearchError as error:
+            problems.append(str(error))
+            continue
+        ids += published.ids
+        problems += published.problems
+    return Published(tuple(ids), tuple(problems))
+
+
+class Publisher:
+    """Publishes in the background for as long as the block around it lasts, and once more at its end.
+
+    `problems` are those of the last pass: earlier ones have been made good by then, or are still among them.
+    """
+
+    def __init__(self, journal: Journal, sinks: Sequence[Sink], say: Callable[[str], None]) -> None:
+        self.ids: list[str] = []
+        self.problems: tuple[str, ...] = ()
+        self._journal = journal
+        self._sinks = sinks
+        self._say = say
+        self._wake = threading.Event()
+        self._ending = False
+        self._thread = threading.Thread(target=self._work, name="research-publisher", daemon=True)
+
+    def __enter__(self) -> "Publisher":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ending = True
+        self._wake.set()
+        self._thread.join()
+        self._pass(final=True)
+
+    def changed(self) -> None:
+        """Look at the journal soon: something was recorded."""
+        self._wake.set()
+
+    def _work(self) -> None:
+        while not self._ending:
+            self._wake.wait(LOOK_EVERY_S)
+            self._wake.clear()
+            if not self._ending:
+                self._pass(final=False)
+
+    def _pass(self, final: bool) -> None:
+        try:
+            published = publish(self._journal, self._sinks, final)
+        except ResearchError as error:
+            published = Published(problems=(str(error),))
+        for problem in published.problems:
+            if problem not in self.problems:
+                self._say(f"not published yet: {problem}")
+        for id in published.ids:
+            self._say(f"{id}: appended to the logbook")
+        self.ids += published.ids
+        self.problems = published.problems

@@ -1,0 +1,356 @@
+"""Records: what the journal holds, one frozen class for each kind.
+
+A record is the immutable outcome of one attempt. Its identity is the SHA-256 of its canonical bytes: one line of
+JSON, keys sorted, no spaces, ASCII only, shortest float representation, no NaN, then one LF that the hash leaves
+out. Times are UTC, ISO 8601, milliseconds, 'Z'. The bytes that were written are what is hashed, always: a record is
+never encoded again to check it.
+
+A reader refuses unknown and missing fields, and names a schema newer than its own; nothing is guessed.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+
+from research_steps.errors import UnreadableObject
+from research_steps.redaction import redact_tree
+
+SCHEMA = 1
+
+Status = Literal["ok", "failed", "interrupted"]
+StepKind = Literal["baseline", "sweep", "replicate", "interact", "interpret", "seal", "step"]
+Mode = Literal["executor", "dev"]
+
+
+class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class Owner(_Strict, frozen=True):
+    """The process that holds an attempt; `machine` tells host, boot and PID namespace apart."""
+
+    machine: str
+    host: str
+    pid: int
+    process_started: float
+
+
+class Actor(_Strict, frozen=True):
+    """Who did it."""
+
+    name: str
+    kind: Literal["person", "agent"]
+
+
+class Device(_Strict, frozen=True):
+    """What the trial really ran on, as JAX saw it in the child."""
+
+    backend: str
+    kind: str
+    count: int
+
+
+class Provenance(_Strict, frozen=True):
+    """Where a record comes from. `patch` is the SHA-256 of the difference to `commit`, kept beside the record."""
+
+    command: str
+    actor: Actor
+    commit: str | None
+    branch: str | None
+    patch: str | None
+    patch_note: str
+    host: str
+    python: str
+    packages: dict[str, str]
+    env: dict[str, str]
+
+
+class Error(_Strict, frozen=True):
+    """An exception as data: its type, message and innermost frames, and which side of the pair it hit."""
+
+    type: str
+    message: str
+    frames: tuple[str, ...]
+    where: Literal["candidate", "baseline", "child", "step"]
+    output_tail: str
+
+
+class Launch(_Strict, frozen=True):
+    """How the trial's process ran: durations in seconds, memory in bytes."""
+
+    how: Literal["forked"]
+    parent_pid: int
+    parent_threads: int
+    preloaded_modules: int
+    child_pid: int
+    exit: str
+    import_s: float
+    setup_s: float
+    sampling_s: float
+    cpu_s: float
+    peak_rss_bytes: int
+
+
+class Samples(_Strict, frozen=True):
+    """All samples of a trial. `order` has one letter a sample: A candidate, B baseline, as they were taken."""
+
+    paired: bool
+    order: str
+    candidate: dict[str, list[float]]
+    baseline: dict[str, list[float]]
+
+
+class Ratio(_Strict, frozen=True):
+    """Candidate over baseline for one metric: the median of the paired ratios and their middle half."""
+
+    median: float
+    low: float
+    high: float
+    pairs: int
+
+
+class Intent(_Strict, frozen=True, tag_field="kind", tag="intent"):
+    """What is written, durably, before an attempt starts. `lease_until` may be extended beside it."""
+
+    schema: int
+    series: str
+    subject: Literal["trial", "entry"]
+    key: str
+    attempt: int
+    id: str
+    label: str
+    started_at: str
+    lease_until: str
+    owner: Owner
+    config: dict[str, Any]
+
+
+class ClaimedID(_Strict, frozen=True):
+    """An experiment ID that a step holds from before it begins."""
+
+    schema: int
+    id: str
+    step_key: str
+    claimed_at: str
+    by: Owner
+
+
+class Seal(_Strict, frozen=True):
+    """Which commit an entry was sealed with: decided once, by whoever sealed it first."""
+
+    schema: int
+    id: str
+    tag: str
+    commit: str
+    sealed_at: str
+    host: str
+
+
+class InterruptedRecord(_Strict, frozen=True, tag_field="kind", tag="interrupted"):
+    """The end of an attempt whose lease ran out or whose launcher died: no result, for no fault of the measurement."""
+
+    schema: int
+    series: str
+    subject: Literal["trial", "entry"]
+    key: str
+    attempt: int
+    id: str
+    label: str
+    started_at: str
+    finished_at: str
+    reason: str
+    late: bool = False
+
+    @property
+    def status(self) -> Status:
+        return "interrupted"
+
+
+class TrialRecord(_Strict, frozen=True, tag_field="kind", tag="trial"):
+    """One measurement of one configuration in one process.
+
+    `code` is the digest of the measure function's code, `device_class` the kind of machine it counts for.
+    `contended` says who disturbed it; empty means nobody was seen to.
+    """
+
+    schema: int
+    series: str
+    key: str
+    attempt: int
+    id: str
+    label: str
+    started_at: str
+    finished_at: str
+    status: Literal["ok", "failed"]
+    mode: Mode
+    measure: str
+    code: str
+    config_type: str
+    config: dict[str, Any]
+    baseline_config: dict[str, Any]
+    device_class: str
+    replicate: int
+    devices: tuple[Device, ...]
+    samples: Samples | None
+    ratios: dict[str, Ratio]
+    error: Error | None
+    contended: str
+    launch: Launch | None
+    provenance: Provenance
+    late: bool = False
+
+
+class Ref(_Strict, frozen=True):
+    """Names another record: by hash, and by the attempt under which the journal keeps it."""
+
+    id: str
+    key: str
+    attempt: int
+    sha256: str
+
+
+class Row(_Strict, frozen=True):
+    """One line of an entry's table. `changes` is what differs from the baseline case; `values` are medians."""
+
+    trial: Ref
+    changes: dict[str, Any]
+    replicate: int
+    status: Status
+    values: dict[str, float]
+    ratios: dict[str, Ratio]
+    note: str
+    contended: bool
+    measured_here: bool
+
+
+class EntryRecord(_Strict, frozen=True, tag_field="kind", tag="entry"):
+    """The outcome of one step: what becomes an entry of the logbook. `key` is the experiment ID it was claimed under,
+    `step_key` the executor's own identity of the step: its output path below the store's prefix. `inputs` and the rows'
+    trials are what it rests on."""
+
+    schema: int
+    series: str
+    key: str
+    attempt: int
+    id: str
+    step: StepKind
+    step_key: str
+    label: str
+    hypothesis: str
+    started_at: str
+    finished_at: str
+    status: Literal["ok", "failed"]
+    mode: Mode
+    config: dict[str, Any]
+    rows: tuple[Row, ...]
+    inputs: tuple[Ref, ...]
+    result: str
+    interpretation: str
+    next_action: str
+    error: Error | None
+    provenance: Provenance
+    late: bool = False
+
+
+Record = TrialRecord | EntryRecord | InterruptedRecord
+R = TypeVar("R", TrialRecord, EntryRecord, InterruptedRecord, Record)
+
+
+@dataclass(frozen=True)
+class Stored(Generic[R]):
+    """A record together with the line it is kept as; `sha256` is its identity."""
+
+    record: R
+    line: bytes
+
+    @cached_property
+    def sha256(self) -> str:
+        return sha256(self.line)
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(id=self.record.id, key=self.record.key, attempt=self.record.attempt, sha256=self.sha256)
+
+
+class _Header(msgspec.Struct):
+    schema: int
+
+
+_RECORD = msgspec.json.Decoder(Record)
+_INTENT = msgspec.json.Decoder(Intent)
+_CLAIM = msgspec.json.Decoder(ClaimedID)
+_SEAL = msgspec.json.Decoder(Seal)
+_HEADER = msgspec.json.Decoder(_Header)
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def utc(moment: datetime | None = None) -> str:
+    """The moment (default: now) as records spell it, such as '2026-05-21T09:30:00.123Z'."""
+    moment = datetime.now(UTC) if moment is None else moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_utc(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def canonical(value: Any) -> bytes:
+    """Canonical JSON of plain values, without the final LF. Raises ValueError on NaN, TypeError on anything else."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    """The canonical bytes of a record or intent, without the final LF and without secrets."""
+    return canonical(redact_tree(msgspec.to_builtins(value)))
+
+
+def store_record(record: R) -> Stored[R]:
+    return Stored(record=record, line=encode(record))
+
+
+def decode_record(data: bytes, where: str) -> Stored[Record]:
+    """Read one record strictly. `where` names the object in the error. Raises UnreadableObject."""
+    line = data.rstrip(b"\n")
+    return Stored(record=_decode(_RECORD, line, where), line=line)
+
+
+def decode_intent(data: bytes, where: str) -> Intent:
+    """Read one intent strictly. Raises UnreadableObject."""
+    return _decode(_INTENT, data.rstrip(b"\n"), where)
+
+
+def decode_claim(data: bytes, where: str) -> ClaimedID:
+    """Read one claimed experiment ID strictly. Raises UnreadableObject."""
+    return _decode(_CLAIM, data.rstrip(b"\n"), where)
+
+
+def decode_seal(data: bytes, where: str) -> Seal:
+    """Read one seal strictly. Raises UnreadableObject."""
+    return _decode(_SEAL, data.rstrip(b"\n"), where)
+
+
+T = TypeVar("T")
+
+
+def _decode(decoder: "msgspec.json.Decoder[T]", line: bytes, where: str) -> T:
+    try:
+        found = _HEADER.decode(line).schema
+        if found > SCHEMA:
+            raise UnreadableObject(
+                f"{where} has schema {found}, this version reads up to {SCHEMA}; it was skipped: "
+                "install the newer research-steps to read it."
+            )
+        return decoder.decode(line)
+    except msgspec.MsgspecError as error:
+        raise UnreadableObject(
+            f"{where} is not a record ({error}); it was skipped and left as it is: "
+            "restore it from a copy, or delete it if it never held a result."
+        ) from error

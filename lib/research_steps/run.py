@@ -1,0 +1,204 @@
+"""Running a thread: `main(series, thread)` at the end of its file.
+
+Reads the command line (Marin's own flags, and ours), builds the steps, hands them to Marin's executor, and publishes
+what they record while they run.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from research_steps.errors import ResearchError, UsageError
+from research_steps.git import Checkout
+from research_steps.journal import Journal
+from research_steps.record import Stored
+from research_steps.series import Series
+from research_steps.store import open_store
+
+if TYPE_CHECKING:
+    from research_steps.steps import Steps
+    from research_steps.steps.marin import Plan
+
+RETRIES = ("failed", "contended", "orphaned")
+DEFAULT_STORE = "local_store"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Options of a thread's command line; the first six are Marin's own."""
+
+    prefix: str | None = None
+    """The store: where steps' outputs and the journal lie. Default: MARIN_PREFIX, else local_store/ in the checkout."""
+
+    executor_info_base_path: str | None = None
+    """Where the executor's own info is written. Default: experiments/ under the prefix."""
+
+    dry_run: bool = False
+    """Say what would run; record and publish nothing."""
+
+    force_run_failed: bool = True
+    """Run steps again that failed before."""
+
+    run_only: list[str] | None = None
+    """Run only the steps whose names match these regular expressions, and what they need."""
+
+    max_concurrent: int | None = None
+    """How many steps may run at once. Trials take turns on a machine in any case."""
+
+    retry: str = ""
+    """Measure again what ended as failed, contended or orphaned; several with commas between."""
+
+    seal: bool = False
+    """Run the thread's seal steps: commit the relevant files and tag the commit."""
+
+
+def main(series: Series, thread: "Callable[[Steps], Any]", argv: Sequence[str] | None = None) -> None:
+    """Run a thread as a program: parses `argv` (default: the command line), exits with 1 when a step fails."""
+    import draccus
+
+    options = draccus.parse(RunOptions, args=None if argv is None else list(argv))
+    try:
+        run(series, thread, options)
+    except ResearchError as error:
+        sys.exit(f"error: {error}")
+
+
+def run(series: Series, thread: "Callable[[Steps], Any]", options: RunOptions) -> None:
+    """Run a thread through Marin's executor. Raises ResearchError; a failed step is in the journal by then."""
+    retry = _retries(options.retry)
+    checkout = Checkout.find()
+    prefix = store_url(checkout, options.prefix)
+    journal = Journal(open_store(prefix), series.topic)
+    _say(f"{series.topic}: store {prefix}; loading Marin")
+    from research_steps.steps import Steps, marin
+
+    logging.getLogger("jax").setLevel(logging.WARNING)
+    steps = Steps(series)
+    thread(steps)
+    chosen = [step for step in steps.all if options.seal or getattr(step.config, "kind", "") != "seal"]
+    if not chosen:
+        raise UsageError(f"The thread of {series.topic} built no steps: expected it to call steps.baseline and others.")
+    plan = marin.plan(prefix, options.executor_info_base_path, series.goal, chosen)
+    flags = {
+        "run_only": options.run_only,
+        "force_run_failed": options.force_run_failed,
+        "max_concurrent": options.max_concurrent,
+    }
+    if options.dry_run:
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        plan.run(dry_run=True, **flags)
+        return
+    _run_recorded(series, checkout, journal, plan, retry, flags)
+
+
+def store_url(checkout: Checkout, prefix: str | None) -> str:
+    """Where the store lies: as given, else MARIN_PREFIX, else local_store/ in the checkout."""
+    url = prefix or os.environ.get("MARIN_PREFIX") or str(checkout.root / DEFAULT_STORE)
+    return url.rstrip("/") if "://" in url else str(Path(url).absolute())
+
+
+def _run_recorded(
+    series: Series, checkout: Checkout, journal: Journal, plan: "Plan", retry: frozenset[str], flags: dict[str, Any]
+) -> None:
+    from research_steps import provenance
+    from research_steps.launcher import Launcher
+    from research_steps.publish import Publisher, sinks_of
+    from research_steps.sinks.logbook import numbers_used
+    from research_steps.steps.session import Session, use
+
+    captured = provenance.capture(checkout, provenance.command_line())
+    if captured.patch is not None and captured.provenance.patch is not None:
+        journal.keep_patch(captured.provenance.patch, captured.patch)
+    journal.declare(series)
+    with Launcher() as launcher:
+        publisher = Publisher(journal, sinks_of(checkout, journal, series), _say)
+        session = Session(
+            series=series,
+            journal=journal,
+            launcher=launcher,
+            captured=captured,
+            used_numbers=frozenset(numbers_used(checkout, series.topic, series.prefix)),
+            retry=retry,
+            say=_say,
+            changed=publisher.changed,
+        )
+        _prepare(session, plan)
+        failed: BaseException | None = None
+        with publisher, use(session):
+            try:
+                plan.run(**flags)
+            except KeyboardInterrupt as error:
+                launcher.close()
+                failed = error
+            except RuntimeError as error:
+                failed = error
+    _tell(publisher.ids, publisher.problems, checkout, series)
+    if isinstance(failed, KeyboardInterrupt):
+        raise ResearchError("The run was stopped; start it again to go on where it was.")
+    if failed is not None:
+        raise ResearchError(_reasons(failed)) from failed
+
+
+def _prepare(session: Any, plan: "Plan") -> None:
+    """Tell shards whose they are, and clear the steps that a retry measures again."""
+    from research_steps.steps.runs import StepConfig, step_key
+
+    ours = [step for step in plan.executor.steps if isinstance(step.config, StepConfig)]
+    keys = {id(step): step_key(plan.output_path(step), session) for step in ours}
+    shards: dict[int, list[Any]] = {}
+    for step in ours:
+        if step.config.kind == "sweep":
+            shards[id(step)] = [given for given in step.config.inputs if given.config.kind == "shard"]
+            for shard in shards[id(step)]:
+                session.shard_of[plan.output_path(shard)] = keys[id(step)]
+    if not session.retry:
+        return
+    statuses = {{"orphaned": "interrupted"}.get(name, name) for name in session.retry}
+    cleared = []
+    for step in ours:
+        held = session.journal.latest_entry(keys[id(step)])
+        if held is not None and _has_outcome(held, statuses):
+            cleared += [step, *shards.get(id(step), [])]
+    for step in plan.dependents(cleared):
+        plan.forget(step)
+    session.redo = frozenset(step_key(plan.output_path(step), session) for step in plan.dependents(cleared))
+
+
+def _has_outcome(entry: Stored[Any], statuses: set[str]) -> bool:
+    rows = entry.record.rows
+    return any(row.status in statuses or (row.contended and "contended" in statuses) for row in rows)
+
+
+def _retries(text: str) -> frozenset[str]:
+    names = frozenset(name.strip() for name in text.split(",") if name.strip())
+    unknown = sorted(names - set(RETRIES))
+    if unknown:
+        raise UsageError(f"--retry was given {unknown[0]!r}: expected {', '.join(RETRIES)}, or several with commas.")
+    return names
+
+
+def _reasons(error: BaseException) -> str:
+    reasons = []
+    current: BaseException | None = error
+    while current is not None:
+        reasons.append(str(current))
+        current = current.__cause__
+    return ": ".join(reasons)
+
+
+def _tell(ids: Sequence[str], problems: Sequence[str], checkout: Checkout, series: Series) -> None:
+    from research_steps.sinks.logbook import path_of
+
+    path = path_of(checkout, series.topic)
+    shown = path.relative_to(checkout.root) if path.is_relative_to(checkout.root) else path
+    _say(f"{series.topic}: {len(ids)} new entries in {shown}" if ids else f"{series.topic}: nothing new for {shown}")
+    for problem in problems:
+        _say(f"not published: {problem} Run 'research sync {series.topic}' once it is mended.")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

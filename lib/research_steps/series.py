@@ -1,0 +1,130 @@
+"""A series: one research thread, as its file declares it, and the labels that its findings carry.
+
+Plain frozen values. What a series decides about a run (metrics, sampling, limits) is here; where its logbook and
+store lie is not.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from research_steps.errors import UsageError
+
+_TOPIC = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_PREFIX = re.compile(r"[A-Z][A-Z0-9-]{0,31}")
+_HYPOTHESIS = re.compile(r"H[1-9][0-9]*")
+_METRIC = re.compile(r"[A-Za-z][A-Za-z0-9_./-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that `measure` reports; `direction` says which way is better."""
+
+    name: str
+    direction: Literal["min", "max"] = "min"
+
+    def __post_init__(self) -> None:
+        if not _METRIC.fullmatch(self.name):
+            raise UsageError(
+                f"Metric name {self.name!r} is not usable: expected a letter, then letters, digits or _ . / -"
+            )
+        if self.direction not in ("min", "max"):
+            raise UsageError(f"Metric {self.name!r} has direction {self.direction!r}: expected 'min' or 'max'.")
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One item of the hypothesis queue as the thread starts out: 'H1' and what it says."""
+
+    id: str
+    text: str
+
+    def __post_init__(self) -> None:
+        if not _HYPOTHESIS.fullmatch(self.id):
+            raise UsageError(f"Hypothesis ID {self.id!r} is not usable: expected H1, H2, …")
+
+
+@dataclass(frozen=True)
+class Series:
+    """One research thread. The first metric is the primary one.
+
+    `max_pairs`, `sampling_s` and `time_limit_s` (seconds) bound one trial: its sampling ends at whichever of the
+    first two comes first, after at least five pairs; the time limit holds for the whole child process.
+    """
+
+    topic: str
+    prefix: str
+    goal: str
+    metrics: tuple[Metric, ...]
+    hypotheses: tuple[Hypothesis, ...] = ()
+    tags: tuple[str, ...] = ()
+    constraints: str = ""
+    stop: str = ""
+    max_pairs: int = 30
+    sampling_s: float = 5.0
+    time_limit_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        check_topic(self.topic)
+        check_prefix(self.topic, self.prefix)
+        object.__setattr__(self, "metrics", tuple(self.metrics))
+        object.__setattr__(self, "hypotheses", tuple(self.hypotheses))
+        object.__setattr__(self, "tags", tuple(self.tags))
+        if not self.metrics:
+            raise UsageError(f"Series {self.topic!r} has no metric: give at least one, such as Metric('time_s', 'min').")
+        _refuse_repeats(self.topic, "metric", [metric.name for metric in self.metrics])
+        _refuse_repeats(self.topic, "hypothesis", [hypothesis.id for hypothesis in self.hypotheses])
+        for name in ("max_pairs", "sampling_s", "time_limit_s"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"Series {self.topic!r} has {name}={getattr(self, name)}: expected more than 0.")
+
+    @property
+    def primary(self) -> Metric:
+        return self.metrics[0]
+
+    def hypothesis(self, text: str) -> str:
+        """A hypothesis spelled out: 'H1' becomes 'H1: …' when the series declares it, other text stays."""
+        return next((f"{known.id}: {known.text}" for known in self.hypotheses if known.id == text), text)
+
+
+def check_topic(topic: str) -> str:
+    """The topic itself, once it is known to be a safe file name. Raises UsageError."""
+    if not _TOPIC.fullmatch(topic):
+        shown = topic if len(topic) <= 80 else f"{topic[:77]}… ({len(topic)} characters)"
+        raise UsageError(
+            f"Topic {shown!r} is not usable as a name: expected lower-case letters, digits, _ and -, "
+            "at most 64 characters, such as moe_hc."
+        )
+    return topic
+
+
+def check_prefix(topic: str, prefix: str) -> str:
+    """The experiment ID prefix itself, once it is known to be one. Raises UsageError."""
+    if not _PREFIX.fullmatch(prefix) or prefix.endswith("-"):
+        raise UsageError(
+            f"Series {topic!r} has the experiment ID prefix {prefix!r}: expected capitals, digits and inner hyphens, at "
+            "most 32 characters, such as MOE-HC."
+        )
+    return prefix
+
+
+def format_id(prefix: str, number: int) -> str:
+    """The experiment ID, such as MOE-HC-007."""
+    return f"{prefix}-{number:03d}"
+
+
+def trial_id(experiment_id: str, index: int) -> str:
+    """The label of a sweep's trial, counted from 1, such as MOE-HC-007.03."""
+    return f"{experiment_id}.{index:02d}"
+
+
+def id_number(prefix: str, text: str) -> int | None:
+    """The number in an experiment ID of this prefix, or None when `text` is not one."""
+    match = re.fullmatch(re.escape(prefix) + r"-(\d{1,9})", text)
+    return int(match[1]) if match else None
+
+
+def _refuse_repeats(topic: str, what: str, names: list[str]) -> None:
+    for name in sorted(set(names)):
+        if names.count(name) > 1:
+            raise UsageError(f"Series {topic!r} declares the {what} {name!r} twice: give each a name of its own.")

@@ -1,0 +1,197 @@
+"""The builders of a thread: `steps` in `thread(steps)`.
+
+Each method adds one Marin `ExecutorStep` to the thread and returns it, so that it can be given to other steps,
+research steps and plain ones alike.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from research_steps.code import Measure, trace
+from research_steps.config import changed, plain, type_name
+from research_steps.errors import UsageError
+from research_steps.provenance import device_class
+from research_steps.series import Series
+from research_steps.steps import marin
+from research_steps.steps.entries import About, Finding, run_entry
+from research_steps.steps.runs import Measured, StepConfig, run_step, step_key
+from research_steps.steps.session import current
+
+
+class Steps:
+    """Builds the steps of one series. `all` holds what was built, in order."""
+
+    def __init__(self, series: Series) -> None:
+        self.series = series
+        self.all: list[Any] = []
+
+    def baseline(self, measure: Measure, config: Any, *, label: str = "baseline", hypothesis: str = "") -> Any:
+        """Measure the baseline case against itself. If it fails, that is recorded and raised.
+
+        `config` is a dataclass or dict, and may hold Marin's `versioned(…)`, steps and paths of steps.
+        """
+        code = trace(measure)
+        measured = Measured(code.name, str(code.root), code.digest, type_name(config), config)
+        return self._add("baseline", label, hypothesis, measured=measured)
+
+    def sweep(
+        self, base: Any, axis: tuple[str, Sequence[Any]], *, label: str = "", hypothesis: str = "", shards: int = 1
+    ) -> Any:
+        """Measure one axis, `(field, values)`, value by value against the baseline case of `base`.
+
+        A trial that fails is a row. With `shards` above 1 the points are split into so many steps that can run side by
+        side.
+        """
+        name, values = axis
+        label = label or name
+        if not values:
+            raise UsageError(f"The sweep {label!r} has no values for {name!r}: give at least one.")
+        if shards < 1:
+            raise UsageError(f"The sweep {label!r} has shards={shards}: expected 1 or more.")
+        measured = _measured(base, label)
+        points = tuple({name: value} for value in values)
+        for point in points:
+            changed(measured.case, point, f"The sweep {label!r}")
+        before = [
+            self._add("shard", f"{label} shard {shard}", "", [base], measured, points=points, shard=shard, shards=shards)
+            for shard in range(shards if shards > 1 else 0)
+        ]
+        return self._add("sweep", label, hypothesis, [base, *before], measured, points=points)
+
+    def replicate(self, found: Any, *, n: int = 2, label: str = "", hypothesis: str = "") -> Any:
+        """Measure the best candidate of a sweep or interaction `n` more times, each in a process of its own."""
+        if n < 1:
+            raise UsageError(f"replicate has n={n}: expected 1 or more.")
+        config = _config(found, ("sweep", "interact"), "replicate")
+        label = label or f"replication of {config.label}"
+        return self._add("replicate", label, hypothesis, [config.inputs[0], found], config.measured, replicates=n)
+
+    def interact(self, *sweeps: Any, top: int = 1, label: str = "", hypothesis: str = "") -> Any:
+        """Measure the best `top` values of each sweep's axis together, in every combination."""
+        if len(sweeps) < 2:
+            raise UsageError(f"interact was given {len(sweeps)} sweep: expected two or more, each of another axis.")
+        configs = [_config(sweep, ("sweep",), "interact") for sweep in sweeps]
+        axes = [next(iter(config.points[0])) for config in configs]
+        if len(set(axes)) < len(axes):
+            raise UsageError(f"interact was given the axes {', '.join(axes)}: expected each sweep to vary another one.")
+        base = configs[0].inputs[0]
+        if any(config.inputs[0] is not base for config in configs):
+            raise UsageError(
+                f"interact was given sweeps over {', '.join(axes)} with different baselines: expected one baseline."
+            )
+        label = label or " × ".join(axes)
+        return self._add("interact", label, hypothesis, [base, *sweeps], configs[0].measured, top=top)
+
+    def interpret(self, *measured: Any, label: str = "interpretation") -> Any:
+        """Say by rule what the given steps found, and what to do next."""
+        for step in measured:
+            _config(step, ("baseline", "sweep", "replicate", "interact"), "interpret")
+        return self._add("interpret", label, "", measured)
+
+    def seal(self, *steps: Any, label: str = "seal") -> Any:
+        """Tag a commit of the relevant files once the given steps are done. Runs only with `--seal true`."""
+        for step in steps:
+            _config(step, ("baseline", "sweep", "replicate", "interact", "interpret"), "seal")
+        return self._add("seal", label, "", steps)
+
+    def recorded(self, step: Any, *, label: str = "", hypothesis: str = "") -> Any:
+        """An existing ExecutorStep with a record of its run; its output path stays as it is.
+
+        Use the returned step everywhere: the thread is refused when another step depends on the unwrapped one.
+        """
+
+        def record(recorded: marin.Recorded, config: Any) -> Any:
+            session = current()
+            returned: list[Any] = []
+
+            def body(id: str) -> Finding:
+                returned.append(recorded.run(config))
+                return Finding(result=f"{recorded.step.name} finished")
+
+            about = About(
+                kind="step",
+                step_key=step_key(recorded.output_path, session),
+                label=label or recorded.step.name,
+                hypothesis=session.series.hypothesis(hypothesis),
+                config={"function": recorded.__name__, "config": _shown(config)},
+            )
+            run_entry(session, about, body)
+            # A step that was recorded before the executor noted its success has left its result behind.
+            return returned[0] if returned else marin.read_artifact(recorded.output_path)
+
+        wrapped = marin.wrap(step, record)
+        self.all.append(wrapped)
+        return wrapped
+
+    def _add(
+        self,
+        kind: str,
+        label: str,
+        hypothesis: str,
+        inputs: Sequence[Any] = (),
+        measured: Measured | None = None,
+        **parts: Any,
+    ) -> Any:
+        version: dict[str, Any] = {"series": self.series.topic, "kind": kind}
+        if measured is not None:
+            version |= {
+                "measure": measured.name,
+                "code": measured.digest,
+                "case": plain(measured.case, f"{kind} {label!r}", marin.unwrap),
+                "device_class": device_class(),
+            }
+        # What the shards of a sweep are is not what it measures: splitting it otherwise measures nothing again.
+        version |= {
+            name: plain({"value": value}, f"{kind} {label!r}", marin.unwrap)["value"]
+            for name, value in parts.items()
+            if kind == "shard" or name not in ("shard", "shards")
+        }
+        config = StepConfig(
+            version=marin.version(version),
+            kind=kind,
+            label=label,
+            hypothesis=hypothesis,
+            output_path=marin.here(),
+            inputs=tuple(inputs),
+            measured=measured,
+            **parts,
+        )
+        slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
+        name = f"{self.series.topic}/{slug if slug.startswith(kind) else f'{kind}-{slug}'.rstrip('-')}"
+        step = marin.make_step(name, run_step, config, hypothesis or label)
+        self.all.append(step)
+        return step
+
+
+Thread = Callable[[Steps], Any]
+
+
+def _config(step: Any, kinds: Sequence[str], user: str) -> StepConfig:
+    config = getattr(step, "config", None)
+    if not isinstance(config, StepConfig) or config.kind not in kinds:
+        found = config.kind if isinstance(config, StepConfig) else getattr(step, "name", repr(step))
+        raise UsageError(f"{user} was given {found!r}: expected a step made by steps.{' or steps.'.join(kinds)}.")
+    return config
+
+
+def _measured(base: Any, label: str) -> Measured:
+    measured = _config(base, ("baseline",), f"The sweep {label!r}").measured
+    assert measured is not None, "a baseline measures something"
+    return measured
+
+
+def _shown(config: Any) -> Any:
+    """A foreign step's configuration as far as it is plain: it is shown, nothing is computed from it."""
+    if isinstance(config, Mapping):
+        return {str(name): _shown(value) for name, value in config.items()}
+    if hasattr(config, "__dataclass_fields__") and not isinstance(config, type):
+        return {name: _shown(getattr(config, name)) for name in config.__dataclass_fields__}
+    if isinstance(config, list | tuple):
+        return [_shown(value) for value in config]
+    try:
+        json.dumps(config, allow_nan=False)
+    except (TypeError, ValueError):
+        return repr(config)
+    return config

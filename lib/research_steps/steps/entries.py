@@ -1,0 +1,117 @@
+"""The frame around every step: its experiment ID, its intent, its record, whatever happens inside.
+
+A step that has its entry is not run again: the journal is asked before anything else, so a driver that was killed
+between the entry and the executor's own status adds nothing when it is started again.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from research_steps.errors import LauncherError, StoreError
+from research_steps.journal import OpenAttempt
+from research_steps.provenance import describe_error
+from research_steps.record import SCHEMA, EntryRecord, Error, Ref, Row, StepKind, Stored, utc
+from research_steps.steps.session import Session
+
+
+@dataclass(frozen=True)
+class About:
+    """What an entry says of its step before the step has run."""
+
+    kind: StepKind
+    step_key: str
+    label: str
+    hypothesis: str
+    config: dict[str, Any]
+    inputs: tuple[Ref, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a step found: the parts of its entry that only it can tell."""
+
+    result: str
+    rows: tuple[Row, ...] = ()
+    interpretation: str = ""
+    next_action: str = ""
+    error: Error | None = None
+
+
+def run_entry(session: Session, about: About, body: Callable[[str], Finding]) -> Stored[EntryRecord]:
+    """Run `body` with the step's experiment ID and record what comes of it.
+
+    An exception of the body is recorded as the step's failure, then raised again.
+    """
+    if about.step_key not in session.redo:
+        held = session.journal.latest_entry(about.step_key)
+        if held is not None and held.record.status == "ok":
+            return held
+    while True:
+        id = session.journal.claim(session.series.prefix, about.step_key, session.used_numbers)
+        attempt = session.journal.next_attempt("entry", id, lambda stored: True, session.say)
+        if isinstance(attempt, Stored):
+            if isinstance(attempt.record, EntryRecord):
+                return Stored(attempt.record, attempt.line)
+            attempt = attempt.record.attempt + 1
+        with session.journal.begin("entry", id, attempt, id=id, label=about.label, config=about.config) as begun:
+            if begun:
+                return _run(session, about, id, attempt, body)
+
+
+def _run(session: Session, about: About, id: str, attempt: int, body: Callable[[str], Finding]) -> Stored[EntryRecord]:
+    started = utc()
+    try:
+        finding = body(id)
+    except (LauncherError, KeyboardInterrupt):
+        _interrupt(session, id, "the run was stopped")
+        raise
+    except StoreError:
+        # What could not be written can't be said to have failed: the attempt stays open and ends as orphaned.
+        raise
+    except Exception as error:
+        failure = Finding(
+            result=f"failed: {type(error).__name__}: {error}", error=describe_error(error, "step", Path.cwd())
+        )
+        _finish(session, about, id, attempt, started, failure)
+        raise
+    return _finish(session, about, id, attempt, started, finding)
+
+
+def _finish(session: Session, about: About, id: str, attempt: int, started: str, found: Finding) -> Stored[EntryRecord]:
+    record = EntryRecord(
+        schema=SCHEMA,
+        series=session.series.topic,
+        key=id,
+        attempt=attempt,
+        id=id,
+        step=about.kind,
+        step_key=about.step_key,
+        label=about.label,
+        hypothesis=about.hypothesis,
+        started_at=started,
+        finished_at=utc(),
+        status="failed" if found.error else "ok",
+        mode="executor",
+        config=about.config,
+        rows=found.rows,
+        inputs=about.inputs,
+        result=found.result,
+        interpretation=found.interpretation,
+        next_action=found.next_action,
+        error=found.error,
+        provenance=session.captured.provenance,
+    )
+    stored = session.journal.finish("entry", record)
+    session.changed()
+    if stored.record.late:
+        standing = session.journal.latest_entry(about.step_key)
+        return standing if standing is not None else stored
+    return stored
+
+
+def _interrupt(session: Session, id: str, reason: str) -> None:
+    match session.journal.attempts("entry", id):
+        case [*_, OpenAttempt() as attempt]:
+            session.journal.interrupt(attempt, reason)

@@ -1,0 +1,58 @@
+"""What the steps of one run share: the series, the journal, the launcher, and who runs it from where.
+
+The driver sets it around the executor; steps that run inside the driver find it there.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from research_steps.errors import UsageError
+from research_steps.journal import Journal
+from research_steps.launcher import Launcher
+from research_steps.provenance import Captured
+from research_steps.series import Series
+
+
+@dataclass
+class Session:
+    """`retry` names the outcomes that are measured again, `redo` the steps that this clears. `used_numbers` are
+    experiment numbers taken outside the store. `say` prints one line for a person; `changed` wakes the publisher."""
+
+    series: Series
+    journal: Journal
+    launcher: Launcher
+    captured: Captured
+    used_numbers: frozenset[int]
+    retry: frozenset[str]
+    say: Callable[[str], None]
+    changed: Callable[[], None]
+    redo: frozenset[str] = frozenset()
+    shard_of: dict[str, str] = field(default_factory=dict)
+    """Output path of a shard to the key of its sweep, whose experiment ID labels its trials."""
+    measured: set[str] = field(default_factory=set)
+    """Keys of trials that this run has measured: a retry measures each of them once."""
+
+
+_session: ContextVar[Session] = ContextVar("research_session")
+
+
+def current() -> Session:
+    """The session that this step runs in. Raises UsageError outside of one."""
+    try:
+        return _session.get()
+    except LookupError:
+        raise UsageError(
+            "A research step was started outside a research run, so there is no journal to record it in: run the "
+            "thread with research_steps.main(series, thread) in place of executor_main."
+        ) from None
+
+
+@contextmanager
+def use(session: Session) -> Iterator[None]:
+    token = _session.set(session)
+    try:
+        yield
+    finally:
+        _session.reset(token)

@@ -1,0 +1,191 @@
+"""The store: durable objects by name, each created at most once, on local disk or in an object store.
+
+The one promise that everything rests on is `create`: of any number of writers, on any number of machines, exactly one
+creates an object, and nobody ever sees half of one. Local disk does it with a hard link to a complete temporary
+file; S3 and GCS with a conditional put. There is no lock server, and no listing is trusted for exclusion.
+"""
+
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from research_steps.errors import StoreError, UsageError
+
+
+class Store(Protocol):
+    """Named immutable objects, plus `put` for the few that may be replaced (leases)."""
+
+    url: str
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write durably unless the name is taken. True when these very bytes are now the object."""
+        ...
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write or replace; not durable against a power cut."""
+        ...
+
+    def read(self, name: str) -> bytes | None:
+        """The object's bytes, or None when there is none."""
+        ...
+
+    def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
+        """The bytes of those that exist."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """The object names directly inside a folder, sorted, with the folder."""
+        ...
+
+
+def open_store(url: str) -> Store:
+    """The store under a local path or an s3:// or gs:// URL (gs:// is the same code, untested here)."""
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme == "file":
+        return LocalStore(Path(url.removeprefix("file://")).absolute())
+    if scheme not in ("s3", "gs"):
+        raise UsageError(
+            f"The store {url!r} can't hold a journal: expected a local path, s3:// or gs://, because a journal needs "
+            "conditional create."
+        )
+    return ObjectStore(url.rstrip("/"))
+
+
+class LocalStore:
+    """Objects as files below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.url = str(root)
+
+    def create(self, name: str, data: bytes) -> bool:
+        final = self.root / name
+        try:
+            temporary = self._write_aside(final, data)
+            try:
+                descriptor = os.open(temporary, os.O_RDONLY)
+                try:
+                    os.link(temporary, final)
+                    # The link changed the inode, so this one fsync makes both bytes and name last.
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+            finally:
+                temporary.unlink()
+        except FileExistsError:
+            return final.read_bytes() == data
+        except OSError as error:
+            raise _refused("write", final, error) from error
+        return True
+
+    def put(self, name: str, data: bytes) -> None:
+        final = self.root / name
+        try:
+            os.replace(self._write_aside(final, data), final)
+        except OSError as error:
+            raise _refused("write", final, error) from error
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return (self.root / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _refused("read", self.root / name, error) from error
+
+    def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
+        found = ((name, self.read(name)) for name in names)
+        return {name: data for name, data in found if data is not None}
+
+    def names(self, folder: str) -> list[str]:
+        try:
+            with os.scandir(self.root / folder) as entries:
+                return sorted(f"{folder}/{entry.name}" for entry in entries if not entry.name.startswith("."))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise _refused("list", self.root / folder, error) from error
+
+    def _write_aside(self, final: Path, data: bytes) -> Path:
+        temporary = final.parent / f".{os.getpid()}-{secrets.token_hex(6)}.tmp"
+        try:
+            descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileNotFoundError:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        return temporary
+
+
+class ObjectStore:
+    """Objects in a bucket, through fsspec."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        self.url = url
+        fs, self._base = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        self._fs: Any = fs
+
+    def create(self, name: str, data: bytes) -> bool:
+        path = f"{self._base}/{name}"
+        try:
+            self._fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            # A put that was accepted but whose answer was lost is retried below us and then finds itself.
+            return self.read(name) == data
+        except Exception as error:
+            raise _refused("write", f"{self.url}/{name}", error) from error
+        return True
+
+    def put(self, name: str, data: bytes) -> None:
+        try:
+            self._fs.pipe_file(f"{self._base}/{name}", data)
+        except Exception as error:
+            raise _refused("write", f"{self.url}/{name}", error) from error
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            data: bytes = self._fs.cat_file(f"{self._base}/{name}")
+            return data
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            raise _refused("read", f"{self.url}/{name}", error) from error
+
+    def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
+        paths = {f"{self._base}/{name}": name for name in names}
+        if not paths:
+            return {}
+        found = self._fs.cat(list(paths), on_error="return")
+        result = {}
+        for path, data in found.items():
+            if isinstance(data, bytes):
+                result[paths[path]] = data
+            elif not isinstance(data, FileNotFoundError):
+                raise _refused("read", f"{self.url}/{paths[path]}", data) from data
+        return result
+
+    def names(self, folder: str) -> list[str]:
+        try:
+            listed = self._fs.ls(f"{self._base}/{folder}", detail=False)
+        except FileNotFoundError:
+            return []
+        except Exception as error:
+            raise _refused("list", f"{self.url}/{folder}", error) from error
+        return sorted(f"{folder}/{path.rsplit('/', 1)[-1]}" for path in listed if not path.endswith("/"))
+
+
+def _refused(verb: str, where: object, error: BaseException) -> StoreError:
+    reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    return StoreError(
+        f"The store could not {verb} {where}: {reason}. What was recorded before is safe; "
+        "free space, permissions or network, then run again."
+    )
