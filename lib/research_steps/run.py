@@ -89,7 +89,7 @@ def run(series: Series, thread: "Callable[[Steps], Any]", options: RunOptions) -
         "max_concurrent": options.max_concurrent,
     }
     if options.dry_run:
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
         plan.run(dry_run=True, **flags)
         return
     _run_recorded(series, checkout, journal, plan, retry, flags)

@@ -16,7 +16,7 @@ from research_steps.code import Code, trace_name
 from research_steps.comparison import medians, ranked, unpaired_ratios
 from research_steps.config import changed, differences, plain
 from research_steps.errors import StepFailed, UsageError
-from research_steps.record import EntryRecord, InterruptedRecord, Ref, Row, Stored, TrialRecord
+from research_steps.record import EntryRecord, InterruptedRecord, Ref, Row, Stored
 from research_steps.series import trial_id
 from research_steps.steps.entries import About, Finding, run_entry
 from research_steps.steps.interpretation import interpret_entries, interpret_rows, spelled
@@ -88,8 +88,7 @@ def run_step(config: StepConfig) -> dict[str, Any]:
     )
     stored = run_entry(session, about, lambda id: _BODIES[config.kind](session, config, inputs, id))
     if stored.record.status == "failed":
-        error = stored.record.error
-        raise StepFailed(f"{stored.record.id} failed before and was not run again: {error.message if error else ''}")
+        raise StepFailed(f"{stored.record.id} ({stored.record.label}) failed: {stored.record.result}")
     found: dict[str, Any] = msgspec.to_builtins(stored.ref)
     return found
 
@@ -105,8 +104,10 @@ def _baseline(session: Session, config: StepConfig, inputs: list[Stored[EntryRec
     trial = measure_trial(session, spec, id=id, label=config.label, must_succeed=True)
     row = _row(trial, case, None)
     record = trial.stored.record
-    if not isinstance(record, TrialRecord) or record.status != "ok":
-        raise StepFailed(f"The baseline of {session.series.topic} failed as {id}: {row.note}")
+    if isinstance(record, InterruptedRecord):
+        raise StepFailed(f"the baseline was interrupted: {record.reason}")
+    if record.error is not None:
+        return Finding(result=f"baseline case: {row.note}", rows=(row,), error=record.error)
     values = ", ".join(f"{name} {value:.6g}" for name, value in row.values.items())
     return Finding(result=f"baseline case: {values}", rows=(row,))
 
@@ -217,7 +218,7 @@ def _row(trial: Trial, case: dict[str, Any], baseline: dict[str, float] | None) 
         ratios = unpaired_ratios(values, baseline)
     note = record.contended
     if record.error is not None:
-        side = "in the baseline: " if record.error.where == "baseline" else ""
+        side = "in the baseline: " if record.error.where == "baseline" and record.config != case else ""
         note = f"{side}{record.error.type}: {(record.error.message.splitlines() or [''])[0]}"
     return Row(
         trial=trial.stored.ref,

@@ -1,0 +1,236 @@
+"""The command `research`, as a person or agent uses it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from research_steps.journal import Journal
+from research_steps.store import open_store
+
+from tests.threads import Repository
+
+RESEARCH = [sys.executable, "-m", "research_steps"]
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "checkout")
+
+
+def research(where: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([*RESEARCH, *arguments], cwd=where, capture_output=True, text=True, check=False)
+
+
+def test_every_command_explains_itself(tmp_path: Path) -> None:
+    """--help names every command, and each has its own help."""
+    overview = research(tmp_path, "--help").stdout
+    for command in ("status", "sync", "verify", "adopt", "show", "compare"):
+        assert command in overview
+        assert "Usage:" in research(tmp_path, command, "--help").stdout
+
+
+@pytest.mark.parametrize("topic", ["../up", "two words", "x" * 200, "Capital", ""])
+@pytest.mark.parametrize("command", ["status", "sync", "verify"])
+def test_a_bad_topic_is_told_in_a_sentence(tmp_path: Path, command: str, topic: str) -> None:
+    """A topic that is no safe file name is refused before anything is read or written."""
+    done = research(tmp_path, command, topic)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: Topic") and "expected lower-case letters" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_place_says_that_nothing_is_here(tmp_path: Path) -> None:
+    """Without a logbook and a journal, status is no error."""
+    done = research(tmp_path, "status")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "No series here" in done.stdout
+
+
+def test_the_record_can_be_read_and_checked_from_any_checkout(repository: Repository, tmp_path: Path) -> None:
+    """After a run: status, show, compare and verify; and a clone without the logbook catches up by sync."""
+    done = repository.run()
+    assert done.code == 0, done.output
+
+    (status,) = json.loads(research(repository.root, "status", "--json").stdout)
+    assert (status["entries"], status["trials"], status["open"], status["unpublished"]) == (3, 3, [], [])
+    assert "3 entries, 3 trials" in research(repository.root / "experiments", "status", "toy").stdout
+
+    shown = research(repository.root, "show", "TOY-002.01", "--json")
+    (record,) = json.loads(shown.stdout)
+    assert record["config"]["work"] == 1000
+    compared = research(repository.root, "compare", "TOY-002.01", "TOY-002.02")
+    assert "differs: work: 1000  |  4000" in compared.stdout and "quotient" in compared.stdout
+    assert research(repository.root, "compare", "TOY-002", "TOY-002.02").returncode == 1
+    missing = research(repository.root, "show", "TOY-999")
+    assert missing.returncode == 1 and "No record has the ID 'TOY-999'" in missing.stderr
+
+    clone = tmp_path / "clone"
+    repository.git("clone", "--quiet", str(repository.root), str(clone))
+    store = str(repository.root / "local_store")
+    assert "3 entries appended" in research(clone, "sync", "toy", "--prefix", store).stdout
+    assert "0 entries appended" in research(clone, "sync", "toy", "--prefix", store).stdout
+    assert research(clone, "verify", "toy", "--prefix", store).returncode == 0
+    entries = [
+        text.partition("### ")[2] for text in (repository.logbook, (clone / ".agents/logbooks/toy.md").read_text())
+    ]
+    assert entries[0] == entries[1]
+
+
+def test_a_clone_with_an_empty_store_knows_what_was_published(repository: Repository, tmp_path: Path) -> None:
+    """Records in git are enough to show and verify; new experiment IDs continue after them."""
+    assert repository.run().code == 0
+    repository.commit()
+    clone = tmp_path / "clone"
+    repository.git("clone", "--quiet", str(repository.root), str(clone))
+    assert research(clone, "verify", "toy").returncode == 0
+    assert "TOY-002.01" in research(clone, "show", "TOY-002.01").stdout
+
+    copy = Repository.__new__(Repository)
+    copy.root, copy.experiment = clone, clone / "experiments" / "toy"
+    done = copy.run()
+    assert done.code == 0, done.output
+    assert copy.ids == [f"TOY-00{number}" for number in range(1, 7)]
+
+
+def test_verify_names_an_edited_entry_and_exits_with_1(repository: Repository) -> None:
+    """One changed character in an old entry is found and named."""
+    assert repository.run().code == 0
+    path = repository.root / ".agents" / "logbooks" / "toy.md"
+    path.write_text(path.read_text().replace("work=1000", "work=1001", 2))
+    done = research(repository.root, "verify", "toy")
+    assert done.returncode == 1
+    assert "TOY-002 was edited after it was appended" in done.stdout
+
+
+def test_status_tells_what_runs_and_what_was_orphaned(repository: Repository) -> None:
+    """While a process is at a trial it is running; killed, it is orphaned at once on the same machine."""
+    code = (
+        "import sys, time\n"
+        "from research_steps.journal import Journal\n"
+        "from research_steps.store import open_store\n"
+        "journal = Journal(open_store(sys.argv[1]), 'toy')\n"
+        "with journal.begin('trial', 'a' * 64, 0, id='TOY-001', label='a trial', config={}):\n"
+        "    print('begun', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    store = repository.root / "local_store"
+    with subprocess.Popen([sys.executable, "-c", code, str(store)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        assert f"running: TOY-001 a trial, process {process.pid}" in research(repository.root, "status").stdout
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert "orphaned: TOY-001 a trial" in research(repository.root, "status").stdout
+
+
+def test_a_journal_object_from_the_future_is_named_and_left_alone(repository: Repository) -> None:
+    """A newer schema or broken JSON is a problem that status tells; nothing is overwritten and the rest is read."""
+    assert repository.run().code == 0
+    folder = repository.root / "local_store" / "journal" / "toy" / "trials" / "records"
+    (folder / f"{'b' * 64}-0.json").write_text('{"schema":99,"kind":"trial"}')
+    (folder / f"{'c' * 64}-0.json").write_text("{broken")
+    done = research(repository.root, "status", "toy")
+    assert done.returncode == 0
+    assert "has schema 99, this version reads up to 1" in done.stdout
+    assert "is not a record" in done.stdout
+    assert "3 entries, 3 trials" in done.stdout
+    assert (folder / f"{'c' * 64}-0.json").read_text() == "{broken"
+
+
+def test_adopting_keeps_every_byte_and_continues_the_numbers(repository: Repository) -> None:
+    """A logbook that people wrote takes entries at its end, numbered after those in its headings."""
+    folder = repository.root / ".agents" / "logbooks"
+    folder.mkdir(parents=True)
+    old = b"# toy: Research Logbook\r\n\r\n## Experiment Log\r\n### 2026-01-01 10:00 - TOY-041 by hand\r\n- Result: fast"
+    (folder / "toy.md").write_bytes(old)
+
+    refused = repository.run("--run_only", "[toy/baseline]")
+    assert refused.code == 0
+    assert "research adopt toy" in refused.output
+    assert (folder / "toy.md").read_bytes() == old
+
+    adopted = research(repository.root, "adopt", "toy", "--id-prefix", "TOY")
+    assert adopted.returncode == 0, adopted.stderr
+    assert "TOY numbers up to 41 are used" in adopted.stdout
+    assert repository.run().code == 0
+    assert (folder / "toy.md").read_bytes().startswith(old)
+    assert research(repository.root, "verify", "toy").returncode == 0
+    assert "TOY-042" in repository.ids[-3] or "TOY-042" in repository.logbook
+    assert research(repository.root, "adopt", "toy", "--id-prefix", "TOY").returncode == 1
+
+
+def test_after_a_conflicting_merge_sync_rebuilds_both_sides(repository: Repository) -> None:
+    """Two branches that both ran the thread: no entry of either is lost, and verify is green."""
+    assert repository.run("--run_only", "[toy/baseline]").code == 0
+    repository.commit()
+    repository.git("branch", "other")
+    assert repository.run().code == 0
+    repository.commit()
+    ours = set(repository.ids)
+    repository.git("checkout", "--quiet", "other")
+    theirs_store = str(repository.root / "local_store" / "other")
+    assert repository.run(MARIN_PREFIX=theirs_store).code == 0
+    theirs = set(repository.ids)
+    repository.commit()
+    repository.git("checkout", "--quiet", "main")
+    with pytest.raises(subprocess.CalledProcessError):
+        repository.git("merge", "--quiet", "other")
+    assert "conflict marker" in research(repository.root, "verify", "toy").stdout
+
+    done = research(repository.root, "sync", "toy")
+
+    assert done.returncode == 0, done.stderr
+    assert "rebuilt from the whole entries of both sides" in done.stdout
+    assert set(repository.ids) == ours | theirs
+    assert research(repository.root, "verify", "toy").returncode == 0
+    repository.commit()
+    assert repository.run("--retry", "contended").code == 0
+    assert research(repository.root, "verify", "toy").returncode == 0
+
+
+def test_a_store_that_refuses_is_told_and_nothing_is_lost(repository: Repository) -> None:
+    """A file where the store should be: one sentence, exit code 1, no logbook."""
+    (repository.root / "local_store").write_text("in the way")
+    done = repository.run()
+    assert done.code == 1
+    assert "The store could not" in done.output and "Traceback" not in done.output
+    assert not (repository.root / ".agents").exists()
+
+
+def test_importing_the_command_is_quick_to_interrupt(repository: Repository) -> None:
+    """Ctrl-C during a run ends it, says how to go on, and the next run completes."""
+    repository.thread(
+        """
+    base = steps.baseline(measure, Config())
+    works = steps.sweep(base, ("work", list(range(1, 40))))
+    steps.interpret(base, works)
+"""
+    )
+    environment = {**os.environ, "PYTHONPATH": str(repository.root)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.toy"],
+        cwd=repository.root,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "5/39" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    output = process.stderr.read()
+    assert process.wait(60) == 1, output
+    assert "The run was stopped; start it again" in output
+    journal = Journal(open_store(str(repository.root / "local_store")), "toy")
+    assert [attempt for attempt in journal.scan().open if not attempt.orphaned()] == []
+    started = time.monotonic()
+    done = repository.run()
+    assert done.code == 0, done.output
+    assert time.monotonic() - started < 90, "the executor's lock was released, not waited out"
+    assert repository.ids[-1].startswith("TOY-")

@@ -1,0 +1,84 @@
+"""The house rules that a machine can hold: which way imports point, what stays light, what is public."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import research_steps
+
+PACKAGE = Path(research_steps.__file__).parent
+# From the ground up: a module imports only from its own line and those above it.
+HOUSE = [
+    "errors", "redaction", "record", "series", "store", "config", "git", "provenance", "code", "journal",
+    "comparison", "launcher", "steps", "sinks", "snapshot", "publish", "run", "cli", "__main__",
+]  # fmt: skip
+HEAVY = ("marin", "levanter", "jax", "wandb", "github", "ray", "scipy", "numpy")
+
+
+def _module_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} uses a relative import"
+            found.add(str(node.module))
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_every_module_has_its_place_in_the_house() -> None:
+    """A new module has to be given a place before it can be merged."""
+    found = {_module_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
+    assert found == set(HOUSE)
+
+
+def test_imports_point_down() -> None:
+    """No module knows one that is built upon it."""
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        module = _module_of(path)
+        if module == "__init__":
+            continue
+        for name in _imports(path):
+            parts = name.split(".")
+            if parts[0] == "research_steps" and len(parts) > 1 and parts[1] in HOUSE:
+                if HOUSE.index(parts[1]) > HOUSE.index(module) and not _type_only(path, parts[1]):
+                    wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
+    assert wrong == []
+
+
+def _type_only(path: Path, module: str) -> bool:
+    return f"if TYPE_CHECKING:\n    from research_steps.{module}" in path.read_text()
+
+
+def test_only_the_binding_imports_marin() -> None:
+    """Another generation of Marin is another binding, and nothing else."""
+    users = set()
+    for path in PACKAGE.rglob("*.py"):
+        if any(name.split(".")[0] in ("marin", "fray", "rigging", "levanter") for name in _imports(path)):
+            users.add(path.relative_to(PACKAGE).as_posix())
+    assert users == {"steps/marin.py"}
+
+
+def test_importing_the_package_and_the_command_loads_nothing_heavy() -> None:
+    """A person who asks for the status does not wait for Marin, JAX or a cloud library."""
+    code = (
+        "import sys, research_steps, research_steps.cli, research_steps.publish\n"
+        "from research_steps.sinks import logbook\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_public_names_are_these() -> None:
+    """What threads import stays; adding to it is a decision."""
+    assert sorted(research_steps.__all__) == [
+        "Hypothesis", "Metric", "ResearchError", "Series", "StepFailed", "UsageError", "main",
+    ]  # fmt: skip

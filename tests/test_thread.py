@@ -1,0 +1,393 @@
+"""A thread through the real Marin executor: what it leaves behind, what is measured again and what is not."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import research_steps.steps  # noqa: F401  # imports Marin once, for all the runs forked from here
+from click.testing import CliRunner
+from research_steps.cli import main as research
+
+from tests.threads import BODY, MEASURE, Repository
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "checkout")
+
+
+def cli(repository: Repository, *arguments: str) -> tuple[int, str]:
+    before = Path.cwd()
+    os.chdir(repository.root)
+    try:
+        done = CliRunner().invoke(research, list(arguments))
+    finally:
+        os.chdir(before)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.output
+
+
+def test_a_thread_leaves_a_logbook_and_its_cached_rerun_adds_nothing(repository: Repository) -> None:
+    """The first run writes an entry for each step; the second measures nothing and changes no byte."""
+    first = repository.run()
+    assert first.code == 0, first.output
+    assert repository.ids == ["TOY-001", "TOY-002", "TOY-003"]
+    assert "H1: less work takes less time" in repository.logbook
+    assert "work=1000" in repository.logbook
+    assert cli(repository, "verify", "toy")[0] == 0
+    before, measured = repository.logbook, repository.measured
+
+    second = repository.run()
+
+    assert second.code == 0, second.output
+    assert repository.logbook == before
+    assert repository.measured == measured
+    assert "nothing new" in second.output
+
+
+def test_an_extended_sweep_measures_only_the_new_point(repository: Repository) -> None:
+    """A value added to an axis costs one trial; the new entry's table shows the old ones as measured before."""
+    assert repository.run().code == 0
+    measured = len(repository.measured)
+
+    repository.thread(BODY.replace("[1000, 4000]", "[1000, 4000, 8000]"))
+    assert repository.run().code == 0
+
+    assert [line.split()[0] for line in repository.measured[measured:]] == ["2000", "8000"]
+    assert repository.ids == ["TOY-001", "TOY-002", "TOY-003", "TOY-004", "TOY-005"]
+    assert repository.logbook.count("measured before") == 2
+    assert cli(repository, "verify", "toy")[0] == 0
+
+
+def test_an_edited_measure_function_is_measured_again_and_an_edited_thread_is_not(repository: Repository) -> None:
+    """The digest of the measure function's code is part of what a step is; the thread file's text is not."""
+    assert repository.run().code == 0
+    measured = len(repository.measured)
+
+    repository.thread(BODY + "\n    # a comment in the thread\n")
+    assert repository.run().code == 0
+    assert len(repository.measured) == measured
+
+    repository.measure(MEASURE.replace("sum(range(config.work))", "sum(range(config.work + 1))"))
+    assert repository.run().code == 0
+    assert len(repository.measured) == 2 * measured
+    assert repository.ids[3:] == ["TOY-004", "TOY-005", "TOY-006"]
+
+
+def test_a_failing_trial_is_a_row_and_the_sweep_goes_on(repository: Repository) -> None:
+    """Exceptions and dying processes are recorded with their reason, and the other points are measured."""
+    repository.thread(BODY.replace('("work", [1000, 4000])', '("mode", ["raise", "exit", "other"])'))
+    done = repository.run()
+    assert done.code == 0, done.output
+    assert "failed: ValueError: no such kernel" in repository.logbook
+    assert "failed: Exit: the process ended with exit code 3 before it gave a result" in repository.logbook
+    assert "3 trials, 2 failed, best mode=other" in repository.logbook
+    code, output = cli(repository, "show", "TOY-002.01", "--json")
+    assert code == 0
+    (record,) = json.loads(output)
+    assert record["error"]["message"] == "no such kernel"
+    assert "experiments/toy/measure.py" in record["error"]["frames"][-1]
+
+
+def test_a_failing_baseline_is_recorded_and_raised(repository: Repository) -> None:
+    """What depends on it does not run; mended, the thread goes on, and the failure stays in the record."""
+    body = BODY.replace("Config()", 'Config(mode="needs file")')
+    repository.thread(body)
+    done = repository.run()
+    assert done.code == 1
+    assert "TOY-001 (baseline) failed: baseline case: FileNotFoundError: needed" in done.output
+    assert repository.ids == ["TOY-001"]
+
+    (repository.root / "needed").touch()
+    assert repository.run().code == 0
+    assert repository.ids == ["TOY-001", "TOY-002", "TOY-003", "TOY-004"]
+    assert "**failed**" in repository.logbook
+    code, output = cli(repository, "show", "TOY-001", "--json")
+    assert code == 0
+    assert [record["kind"] for record in json.loads(output)] == ["entry", "trial"]
+    assert cli(repository, "verify", "toy")[0] == 0
+
+
+def test_retry_measures_again_what_failed_and_what_rests_on_it(repository: Repository) -> None:
+    """A failure of the surroundings is cached until --retry failed; then the sweep and its dependents are new entries."""
+    repository.thread(BODY.replace('("work", [1000, 4000])', '("mode", ["needs file", "other"])'))
+    assert repository.run().code == 0
+    (repository.root / "needed").touch()
+    assert repository.run().code == 0
+    assert repository.ids == ["TOY-001", "TOY-002", "TOY-003"]
+    measured = len(repository.measured)
+
+    done = repository.run("--retry", "failed")
+
+    assert done.code == 0, done.output
+    assert repository.ids == ["TOY-001", "TOY-002", "TOY-003", "TOY-004", "TOY-005"]
+    assert [line.split()[1] for line in repository.measured[measured:]] == ["ok", "needs"]
+    assert "nothing new" in repository.run("--retry", "failed").output
+    assert cli(repository, "verify", "toy")[0] == 0
+
+
+def test_marins_own_flags_keep_working(repository: Repository, tmp_path: Path) -> None:
+    """--dry_run touches nothing, --prefix and MARIN_PREFIX say where the store is, --run_only picks steps."""
+    dry = repository.run("--dry_run", "true")
+    assert dry.code == 0
+    assert "[DRY RUN] Would run toy/baseline" in dry.output
+    assert not (repository.root / "local_store").exists()
+    assert not (repository.root / ".agents").exists()
+
+    only = repository.run("--run_only", "[toy/baseline]", "--max_concurrent", "1", MARIN_PREFIX=str(tmp_path / "a"))
+    assert only.code == 0, only.output
+    assert repository.ids == ["TOY-001"]
+    assert (tmp_path / "a" / "journal" / "toy").is_dir()
+
+    rest = repository.run("--prefix", str(tmp_path / "b"), "--max_concurrent", "1")
+    assert rest.code == 0, rest.output
+    assert repository.ids == ["TOY-001", "TOY-002", "TOY-003", "TOY-004"]
+
+
+def test_force_run_failed_false_leaves_failed_steps_alone(repository: Repository) -> None:
+    """Marin's flag for failed steps is respected: nothing is measured or recorded again."""
+    repository.thread(BODY.replace("Config()", 'Config(mode="raise")'))
+    assert repository.run().code == 1
+    done = repository.run("--force_run_failed", "false")
+    assert done.code == 1
+    assert repository.ids == ["TOY-001"]
+
+
+def test_marins_own_options_are_all_there() -> None:
+    """Every field of Marin's ExecutorMainConfig is an option of a thread, with the same default."""
+    import dataclasses
+
+    from marin.execution.executor import ExecutorMainConfig
+    from research_steps.run import RunOptions
+
+    ours = {field.name: field.default for field in dataclasses.fields(RunOptions)}
+    for field in dataclasses.fields(ExecutorMainConfig):
+        assert ours[field.name] == field.default
+
+
+def test_placeholders_of_marin_work_in_a_measured_configuration(repository: Repository) -> None:
+    """versioned values, paths of other steps and the step's own path arrive resolved in the measure function."""
+    repository.thread(
+        """
+    from marin.execution.types import ExecutorStep, output_path_of, this_output_path, versioned
+
+    def prepare(config):
+        return {"rows": 3}
+
+    data = steps.recorded(ExecutorStep(name="toy/data", fn=prepare, config={}), label="prepare the data")
+    config = Config(work=versioned(3000), data=output_path_of(data, "rows"), out=this_output_path("x"))
+    base = steps.baseline(measure, config)
+    steps.interpret(base)
+"""
+    )
+    done = repository.run()
+    assert done.code == 0, done.output
+    store = repository.root / "local_store"
+    (line, _) = repository.measured
+    assert line.startswith(f"3000 ok {store}/toy/data-") and line.endswith("/rows")
+    assert repository.ids == ["TOY-001", "TOY-002", "TOY-003"]
+
+
+def test_recorded_keeps_the_output_path_and_the_result(repository: Repository) -> None:
+    """Wrapping an existing step adds an entry and changes neither where it writes nor what it returns."""
+    plain = """
+    from marin.execution.types import ExecutorStep
+
+    def work(config):
+        return {"answer": 42}
+
+    step = ExecutorStep(name="toy/work", fn=work, config={"a": 1})
+"""
+    from marin.execution.executor import compute_output_path
+
+    expected = Path(compute_output_path("toy/work", {"a": 1}, prefix=str(repository.root / "local_store")))
+    repository.thread(plain + "    steps.recorded(step)\n")
+    done = repository.run()
+    assert done.code == 0, done.output
+    assert json.loads((expected / ".artifact.json").read_text()) == {"answer": 42}
+    assert repository.ids == ["TOY-001"]
+    assert "nothing new" in repository.run().output
+
+
+def test_a_recorded_step_that_fails_is_recorded_and_raised(repository: Repository) -> None:
+    """The exception is in the entry, and the run fails as it would have without us."""
+    repository.thread(
+        """
+    from marin.execution.types import ExecutorStep
+
+    def work(config):
+        raise RuntimeError("no room")
+
+    steps.recorded(ExecutorStep(name="toy/work", fn=work, config={}))
+"""
+    )
+    done = repository.run()
+    assert done.code == 1
+    assert "no room" in done.output
+    assert "RuntimeError: no room" in repository.logbook
+
+
+def test_a_recorded_step_with_resources_runs_where_marin_sends_it(repository: Repository) -> None:
+    """A step that asks for resources goes through Marin's Fray client, and its result comes back."""
+    repository.thread(
+        """
+    from fray.types import ResourceConfig
+    from marin.execution.types import ExecutorStep
+
+    def work(config):
+        return {"answer": 7}
+
+    step = ExecutorStep(name="toy/far", fn=work, config={}, resources=ResourceConfig.with_cpu())
+    steps.recorded(step)
+"""
+    )
+    done = repository.run()
+    assert done.code == 0, done.output
+    (artifact,) = (repository.root / "local_store" / "toy").glob("far-*/.artifact.json")
+    assert json.loads(artifact.read_text()) == {"answer": 7}
+    assert repository.ids == ["TOY-001"]
+
+
+def test_a_raw_twin_of_a_recorded_step_is_refused(repository: Repository) -> None:
+    """A thread in which the executor could pick the unrecorded one of two equal steps does not start."""
+    repository.thread(
+        """
+    from marin.execution.types import ExecutorStep, output_path_of
+
+    step = ExecutorStep(name="toy/work", fn=lambda config: None, config={})
+    steps.recorded(step)
+    steps.recorded(ExecutorStep(name="toy/next", fn=lambda config: None, config={"from": output_path_of(step)}))
+"""
+    )
+    done = repository.run()
+    assert done.code == 1
+    assert "'toy/work' is used both recorded and as it was" in done.output
+    assert not (repository.root / ".agents").exists()
+
+
+def test_shards_measure_each_point_once_for_one_entry(repository: Repository) -> None:
+    """A sweep in three shards has one experiment ID, one table, and every trial once."""
+    repository.thread(
+        BODY.replace("[1000, 4000], ", "").replace('("work", [1000, 4000])', '("work", [1, 2, 3, 4, 5]), shards=3')
+    )
+    done = repository.run()
+    assert done.code == 0, done.output
+    assert repository.ids == ["TOY-001", "TOY-002", "TOY-003"]
+    assert sorted(line.split()[0] for line in repository.measured).count("2000") == 7
+    assert [f"TOY-002.0{n}" in repository.logbook for n in range(1, 6)] == [True] * 5
+    assert cli(repository, "verify", "toy")[0] == 0
+
+
+def test_replicate_and_interact_go_on_with_what_won(repository: Repository) -> None:
+    """The best point is measured in further processes, and the best points of two axes together."""
+    repository.thread(
+        """
+    base = steps.baseline(measure, Config())
+    works = steps.sweep(base, ("work", [1000, 100]))
+    modes = steps.sweep(base, ("mode", ["other"]))
+    both = steps.interact(works, modes)
+    again = steps.replicate(works, n=2)
+    steps.interpret(base, works, modes, both, again)
+"""
+    )
+    done = repository.run("--max_concurrent", "1")
+    assert done.code == 0, done.output
+    assert "`mode=other work=100`" in repository.logbook
+    assert "if the axes did not interact" in repository.logbook
+    assert "`work=100 #1`" in repository.logbook and "`work=100 #2`" in repository.logbook
+    assert "2 further processes" in repository.logbook
+
+
+def test_seal_tags_a_commit_and_touches_nothing_else(repository: Repository) -> None:
+    """Index, work tree, branch and stash stay as they are with a dirty tree; the tag holds logbook, code and bundle."""
+    assert repository.run().code == 0
+    (repository.root / "notes.txt").write_text("staged")
+    repository.git("add", "notes.txt")
+    (repository.root / "notes.txt").write_text("unstaged")
+    (repository.root / "new.txt").write_text("untracked")
+    index = (repository.root / ".git" / "index").read_bytes()
+    head = repository.git("rev-parse", "HEAD")
+
+    done = repository.run("--seal", "true")
+
+    assert done.code == 0, done.output
+    assert repository.git("tag", "--list").split() == ["toy/TOY-004"]
+    assert repository.git("cat-file", "-t", "toy/TOY-004").strip() == "tag"
+    assert (repository.root / ".git" / "index").read_bytes() == index
+    assert repository.git("rev-parse", "HEAD") == head
+    assert (repository.root / "notes.txt").read_text() == "unstaged"
+    sealed = repository.git("diff", "--name-only", "HEAD", "toy/TOY-004").split()
+    assert ".agents/logbooks/toy/TOY-004.bundle.json" in sealed
+    assert ".agents/logbooks/toy.md" in sealed
+    assert not any(name.endswith(".txt") for name in sealed)
+    assert repository.ids[-1] == "TOY-004"
+    assert "tag `toy/TOY-004`" in repository.logbook
+    assert "nothing new" in repository.run("--seal", "true").output
+    assert repository.git("tag", "--list").split() == ["toy/TOY-004"]
+
+
+def test_a_thread_without_a_repository_or_a_commit_is_recorded(tmp_path: Path) -> None:
+    """No git, no commit: the thread runs and its entries say so."""
+    for prepare in ("none", "no commit"):
+        repository = Repository(tmp_path / prepare / "checkout")
+        subfolder = repository.root / ".git"
+        subfolder.rename(tmp_path / prepare / "moved")
+        if prepare == "no commit":
+            repository.git("init", "--quiet")
+        done = repository.run()
+        assert done.code == 0, done.output
+        expected = "is not in a git repository" if prepare == "none" else "has no commit yet"
+        assert expected in repository.logbook
+        sealed = repository.run("--seal", "true")
+        assert "can't be sealed" in sealed.output
+
+
+def test_a_dirty_tree_is_recorded_as_a_patch_beside_the_entry(repository: Repository) -> None:
+    """Everything that differs from the commit can be had again; the logbook itself makes no tree dirty."""
+    assert repository.run().code == 0
+    assert "with patch" not in repository.logbook
+    repository.measure(MEASURE.replace("sum(range(config.work))", "sum(range(config.work + 2))"))
+    assert repository.run().code == 0
+    (patch,) = (repository.root / ".agents" / "logbooks" / "toy").glob("*.patch")
+    assert "config.work + 2" in patch.read_text()
+    assert patch.stem in repository.logbook
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ('    steps.baseline(measure, Config(work=float("nan")))', "work is nan"),
+        ("    steps.baseline(measure, Config(work=object()))", "can't be recorded: work is <object"),
+        ("    steps.baseline(lambda config: 1, Config())", "can't be run in a process of its own"),
+        ('    steps.sweep(steps.baseline(measure, Config()), ("wrok", [1]))', "expected one of work, mode, data, out"),
+        ('    steps.sweep(steps.baseline(measure, Config()), ("work", []))', "has no values"),
+        ("    steps.interpret(3)", "expected a step made by steps.baseline"),
+        ("    pass", "built no steps"),
+    ],
+)
+def test_a_thread_that_can_not_be_built_says_why_in_a_sentence(repository: Repository, body: str, message: str) -> None:
+    """Bad input names what, where, what was expected and found; nothing is left behind."""
+    repository.thread(body)
+    done = repository.run()
+    assert done.code == 1
+    assert message in done.output
+    assert "Traceback" not in done.output
+    assert not (repository.root / ".agents").exists()
+
+
+def test_bad_metrics_fail_the_trial_with_a_sentence(repository: Repository) -> None:
+    """NaN, missing and non-numbers are failures of the trial that say what was expected and found."""
+    repository.measure(
+        MEASURE.replace(
+            "    while True:", '    bad = {"nan": float("nan"), "text": "fast", "none": None}\n    while True:'
+        ).replace(
+            'yield {"time_s": time.perf_counter() - start}',
+            'yield {"time_s": bad.get(config.mode, 1.0)} if config.mode != "missing" else {}',
+        )
+    )
+    repository.thread(BODY.replace('("work", [1000, 4000])', '("mode", ["nan", "text", "none", "missing"])'))
+    done = repository.run()
+    assert done.code == 0, done.output
+    for sentence in ("is nan: expected a finite", "'fast' (str): expected a number", "gave no 'time_s'"):
+        assert sentence in repository.logbook

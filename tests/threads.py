@@ -1,0 +1,155 @@
+"""A small thread in a real git repository, and a way to run it as `python -m experiments.toy` does, without paying
+for Marin's import each time: the run is a forked child of a process that has imported it."""
+
+import contextlib
+import os
+import runpy
+import subprocess
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+MEASURE = """
+import os, time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Config:
+    work: int = 2000
+    mode: str = "ok"
+    data: str = ""
+    out: str = ""
+
+
+def measure(config):
+    if config.mode == "raise":
+        raise ValueError("no such kernel")
+    if config.mode == "exit":
+        os._exit(3)
+    if config.mode == "needs file" and not Path("needed").exists():
+        raise FileNotFoundError("needed")
+    Path("measured").open("a").write(f"{config.work} {config.mode} {config.data}\\n")
+    while True:
+        start = time.perf_counter()
+        sum(range(config.work))
+        yield {"time_s": time.perf_counter() - start}
+"""
+
+MAIN = """
+from experiments.toy.measure import Config, measure
+from research_steps import Hypothesis, Metric, Series, main
+
+series = Series(
+    topic="toy", prefix="TOY", goal="see it run", metrics=(Metric("time_s", "min"),), max_pairs=5, sampling_s=0.2,
+    time_limit_s=60, hypotheses=(Hypothesis("H1", "less work takes less time"),),
+)
+
+
+def thread(steps):
+{body}
+
+
+if __name__ == "__main__":
+    main(series, thread)
+"""
+
+BODY = """
+    base = steps.baseline(measure, Config())
+    works = steps.sweep(base, ("work", [1000, 4000]), hypothesis="H1")
+    steps.seal(steps.interpret(base, works))
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a run ended, and everything that it printed."""
+
+    code: int
+    output: str
+
+
+class Repository:
+    """A checkout with one thread in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.experiment = root / "experiments" / "toy"
+        self.experiment.mkdir(parents=True)
+        (root / "experiments" / "__init__.py").touch()
+        (self.experiment / "__init__.py").touch()
+        (root / ".gitignore").write_text("local_store/\n__pycache__/\nmeasured\nneeded\n")
+        self.measure(MEASURE)
+        self.thread(BODY)
+        self.git("init", "--quiet", "--initial-branch=main")
+        self.git("config", "user.name", "A Person")
+        self.git("config", "user.email", "person@example.org")
+        self.commit()
+
+    def measure(self, text: str) -> None:
+        (self.experiment / "measure.py").write_text(text)
+
+    def thread(self, body: str) -> None:
+        (self.experiment / "__main__.py").write_text(MAIN.replace("{body}", body.strip("\n")))
+
+    def git(self, *arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=self.root, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    def commit(self) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", "state")
+
+    def run(self, *arguments: str, **environment: str) -> Done:
+        """Run the thread in a child of this process, with these arguments and environment variables."""
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(read)
+            code = 1
+            try:
+                os.dup2(write, 1)
+                os.dup2(write, 2)
+                os.chdir(self.root)
+                os.environ.update(environment)
+                sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+                sys.path.insert(0, str(self.root))
+                # Another 'experiments' may have been imported by the tests of this repository's own.
+                for name in [name for name in sys.modules if name.split(".")[0] == "experiments"]:
+                    del sys.modules[name]
+                sys.argv = ["experiments/toy/__main__.py", *arguments]
+                runpy.run_module("experiments.toy", run_name="__main__", alter_sys=True)
+                code = 0
+            except SystemExit as error:
+                code = error.code if isinstance(error.code, int) else 1 if error.code else 0
+                if isinstance(error.code, str):
+                    print(error.code, file=sys.stderr)
+            except BaseException:  # noqa: BLE001  # this is the top of the child
+                traceback.print_exc()
+            finally:
+                with contextlib.suppress(Exception):
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                os._exit(code)
+        os.close(write)
+        with os.fdopen(read, "r", errors="replace") as pipe:
+            output = pipe.read()
+        return Done(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), output)
+
+    @property
+    def logbook(self) -> str:
+        return (self.root / ".agents" / "logbooks" / "toy.md").read_text()
+
+    @property
+    def ids(self) -> list[str]:
+        """The experiment IDs of the logbook's entries, in order."""
+        headings = [line for line in self.logbook.splitlines() if line.startswith("### ")]
+        return [heading.split(" - ")[1].split(" ")[0] for heading in headings]
+
+    @property
+    def measured(self) -> list[str]:
+        """One line for each time a side of a trial was set up."""
+        path = self.root / "measured"
+        return path.read_text().splitlines() if path.exists() else []
