@@ -75,10 +75,8 @@ def test_the_record_can_be_read_and_checked_from_any_checkout(repository: Reposi
     assert "3 entries appended" in research(clone, "sync", "toy", "--prefix", store).stdout
     assert "0 entries appended" in research(clone, "sync", "toy", "--prefix", store).stdout
     assert research(clone, "verify", "toy", "--prefix", store).returncode == 0
-    entries = [
-        text.partition("### ")[2] for text in (repository.logbook, (clone / ".agents/logbooks/toy.md").read_text())
-    ]
-    assert entries[0] == entries[1]
+    theirs = (clone / ".agents" / "logbooks" / "toy.md").read_text()
+    assert theirs.partition("### ")[2] == repository.logbook.partition("### ")[2]
 
 
 def test_a_clone_with_an_empty_store_knows_what_was_published(repository: Repository, tmp_path: Path) -> None:
@@ -101,7 +99,7 @@ def test_verify_names_an_edited_entry_and_exits_with_1(repository: Repository) -
     """One changed character in an old entry is found and named."""
     assert repository.run().code == 0
     path = repository.root / ".agents" / "logbooks" / "toy.md"
-    path.write_text(path.read_text().replace("work=1000", "work=1001", 2))
+    path.write_text(path.read_text().replace("work=1000", "work=1001"))
     done = research(repository.root, "verify", "toy")
     assert done.returncode == 1
     assert "TOY-002 was edited after it was appended" in done.stdout
@@ -160,7 +158,7 @@ def test_adopting_keeps_every_byte_and_continues_the_numbers(repository: Reposit
     assert repository.run().code == 0
     assert (folder / "toy.md").read_bytes().startswith(old)
     assert research(repository.root, "verify", "toy").returncode == 0
-    assert "TOY-042" in repository.ids[-3] or "TOY-042" in repository.logbook
+    assert repository.ids == ["TOY-041", "TOY-042", "TOY-043", "TOY-044"]
     assert research(repository.root, "adopt", "toy", "--id-prefix", "TOY").returncode == 1
 
 
@@ -202,7 +200,7 @@ def test_a_store_that_refuses_is_told_and_nothing_is_lost(repository: Repository
     assert not (repository.root / ".agents").exists()
 
 
-def test_importing_the_command_is_quick_to_interrupt(repository: Repository) -> None:
+def test_ctrl_c_ends_a_run_and_the_next_one_goes_on(repository: Repository) -> None:
     """Ctrl-C during a run ends it, says how to go on, and the next run completes."""
     repository.thread(
         """

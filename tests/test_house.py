@@ -47,9 +47,10 @@ def test_imports_point_down() -> None:
             continue
         for name in _imports(path):
             parts = name.split(".")
-            if parts[0] == "research_steps" and len(parts) > 1 and parts[1] in HOUSE:
-                if HOUSE.index(parts[1]) > HOUSE.index(module) and not _type_only(path, parts[1]):
-                    wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
+            if parts[0] != "research_steps" or parts[1:2] == [] or parts[1] not in HOUSE:
+                continue
+            if HOUSE.index(parts[1]) > HOUSE.index(module) and not _type_only(path, parts[1]):
+                wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
     assert wrong == []
 
 

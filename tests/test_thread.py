@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 import pytest
-import research_steps.steps  # noqa: F401  # imports Marin once, for all the runs forked from here
 from click.testing import CliRunner
 from research_steps.cli import main as research
 
@@ -110,7 +109,7 @@ def test_a_failing_baseline_is_recorded_and_raised(repository: Repository) -> No
 
 
 def test_retry_measures_again_what_failed_and_what_rests_on_it(repository: Repository) -> None:
-    """A failure of the surroundings is cached until --retry failed; then the sweep and its dependents are new entries."""
+    """A failure is cached until --retry failed; then the sweep and what rests on it are new entries."""
     repository.thread(BODY.replace('("work", [1000, 4000])', '("mode", ["needs file", "other"])'))
     assert repository.run().code == 0
     (repository.root / "needed").touch()
