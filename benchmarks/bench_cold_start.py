@@ -33,7 +33,9 @@ def main() -> None:
         pairs = [(seconds(command), seconds(PEER)) for _ in range(ROUNDS)]
         mine, peer = (statistics.median(column) for column in zip(*pairs, strict=True))
         ratio = statistics.median(one / other for one, other in pairs)
-        print(f"{'research ' + name:<20}{mine:>10.3f}{peer:>10.3f}{ratio:>8.2f}   {'met' if ratio <= BAR else 'NOT MET'}")
+        print(
+            f"{'research ' + name:<20}{mine:>10.3f}{peer:>10.3f}{ratio:>8.2f}   {'met' if ratio <= BAR else 'NOT MET'}"
+        )
 
 
 if __name__ == "__main__":

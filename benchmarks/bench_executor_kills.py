@@ -137,7 +137,9 @@ def main() -> None:
     delays = random.Random(seed)
     with tempfile.TemporaryDirectory() as scratch:
         threads = [
-            threading.Thread(target=kill_one, args=(Path(scratch) / str(n), delays.uniform(0, LONGEST_DELAY_S), outcomes))
+            threading.Thread(
+                target=kill_one, args=(Path(scratch) / str(n), delays.uniform(0, LONGEST_DELAY_S), outcomes)
+            )
             for n in range(KILLS)
         ]
         for thread in threads:

@@ -44,9 +44,8 @@ def test_a_thread_runs_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     site = environment / "lib" / version / "site-packages"
     (site / "others.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    found = subprocess.run(
-        [python, "-c", "import research_steps; print(research_steps.__file__)"], capture_output=True, text=True, check=True
-    )
+    ask = [python, "-c", "import research_steps; print(research_steps.__file__)"]
+    found = subprocess.run(ask, capture_output=True, text=True, check=True)
     assert Path(found.stdout.strip()).is_relative_to(site)
 
     repository = Repository(tmp_path / "elsewhere")
@@ -55,7 +54,6 @@ def test_a_thread_runs_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None
     )
     assert done.returncode == 0, done.stderr
     assert repository.ids == ["TOY-001", "TOY-002", "TOY-003"]
-    status = subprocess.run(
-        [environment / "bin" / "research", "verify", "toy"], cwd=repository.root, capture_output=True, text=True, check=False
-    )
+    verify = [environment / "bin" / "research", "verify", "toy"]
+    status = subprocess.run(verify, cwd=repository.root, capture_output=True, text=True, check=False)
     assert (status.returncode, status.stdout) == (0, "toy: 3 entries, no problems\n")

@@ -4,6 +4,7 @@ The ratio of a pair is candidate over baseline, both taken right after each othe
 machine cancels. Summaries are medians and quartiles: they describe the samples, they are no test.
 """
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -17,7 +18,7 @@ def medians(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def paired_ratios(samples: Samples) -> dict[str, Ratio]:
-    """The ratio of each metric over the pairs of a trial; none for a metric whose baseline is ever 0."""
+    """The ratio of each metric over the pairs of a trial; none for a metric whose baseline is ever 0, or next to it."""
     if not samples.paired:
         return {}
     ratios = {}
@@ -26,6 +27,8 @@ def paired_ratios(samples: Samples) -> dict[str, Ratio]:
         if len(baseline) != len(candidate) or not all(baseline):
             continue
         quotients = [mine / other for mine, other in zip(candidate, baseline, strict=True)]
+        if not all(map(math.isfinite, quotients)):
+            continue
         low, median, high = _quartiles(quotients)
         ratios[name] = Ratio(median=median, low=low, high=high, pairs=len(quotients))
     return ratios
@@ -34,7 +37,7 @@ def paired_ratios(samples: Samples) -> dict[str, Ratio]:
 def unpaired_ratios(values: Mapping[str, float], baseline: Mapping[str, float]) -> dict[str, Ratio]:
     """Quotients of two trials' medians, where pairing was impossible; `pairs` is 0 to say so."""
     quotients = {name: value / baseline[name] for name, value in values.items() if baseline.get(name)}
-    return {name: Ratio(median=q, low=q, high=q, pairs=0) for name, q in quotients.items()}
+    return {name: Ratio(median=q, low=q, high=q, pairs=0) for name, q in quotients.items() if math.isfinite(q)}
 
 
 def better(metric: Metric, one: float, other: float) -> bool:
@@ -44,10 +47,13 @@ def better(metric: Metric, one: float, other: float) -> bool:
 
 def ranked(metric: Metric, rows: Sequence[Row]) -> list[Row]:
     """Rows from best to worst by their ratio to the baseline, those without one at the end in their own order."""
-    measured = [row for row in rows if row.status == "ok" and metric.name in row.ratios]
-    rest = [row for row in rows if row not in measured]
-    reverse = metric.direction == "max"
-    return sorted(measured, key=lambda row: row.ratios[metric.name].median, reverse=reverse) + rest
+    sign = 1.0 if metric.direction == "min" else -1.0
+
+    def place(row: Row) -> float:
+        measured = row.status == "ok" and metric.name in row.ratios
+        return sign * row.ratios[metric.name].median if measured else math.inf
+
+    return sorted(rows, key=place)
 
 
 def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:

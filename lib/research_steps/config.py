@@ -6,24 +6,34 @@ object again from that, so a record holds all that is needed to measure the same
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import Any
 
+from research_steps.code import importable_name
 from research_steps.errors import UsageError
 from research_steps.record import canonical
 
+Substitute = Callable[[Any], Any]
 
-def plain(config: Any, what: str, substitute: Callable[[Any], Any] = lambda value: value) -> dict[str, Any]:
+
+def plain(config: Any, what: str, substitute: Substitute | None = None) -> dict[str, Any]:
     """The configuration as plain JSON values. `what` names it in the error; `substitute` maps placeholders first.
 
-    Raises UsageError that names the field which can't be recorded.
+    Raises UsageError that names the field which can't be recorded or, without placeholders, not be read back.
     """
     if not isinstance(config, Mapping) and not (dataclasses.is_dataclass(config) and not isinstance(config, type)):
         raise UsageError(
             f"The configuration of {what} is {type(config).__name__}: expected a dataclass or a dict, so that each of "
             "its fields can be recorded and varied."
         )
-    encoded = _plain(config, what, "", substitute)
-    assert isinstance(encoded, dict), "a dataclass or mapping becomes a dict"
+    try:
+        encoded: dict[str, Any] = _plain(config, what, "", substitute or (lambda value: value))
+    except RecursionError as error:
+        raise UsageError(
+            f"The configuration of {what} can't be recorded: it holds itself, or is nested too deep."
+        ) from error
+    if substitute is None and not isinstance(config, Mapping):
+        _check_read_back(type(config), encoded, what)
     return encoded
 
 
@@ -37,13 +47,7 @@ def type_name(config: Any) -> str:
             f"The configuration class {kind.__qualname__} is defined inside a function: expected it at the top level of "
             "a module, so that the process of a trial can import it."
         )
-    module = kind.__module__
-    if module == "__main__":
-        import sys
-
-        spec = getattr(sys.modules["__main__"], "__spec__", None)
-        module = spec.name if spec is not None else module
-    return f"{module}:{kind.__qualname__}"
+    return f"{importable_name(kind.__module__)}:{kind.__qualname__}"
 
 
 def changed(config: Any, changes: Mapping[str, Any], what: str) -> Any:
@@ -72,24 +76,41 @@ def differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str
     return {name: (config.get(name), other.get(name)) for name in names if config.get(name) != other.get(name)}
 
 
-def _plain(value: Any, what: str, path: str, substitute: Callable[[Any], Any]) -> Any:
+def _plain(value: Any, what: str, path: str, substitute: Substitute) -> Any:
     value = substitute(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in dataclasses.fields(value)]
+        # What is not given to __init__ is computed there again.
+        names = [field.name for field in dataclasses.fields(value) if field.init]
         return {name: _plain(getattr(value, name), what, f"{path}.{name}", substitute) for name in names}
     if isinstance(value, Mapping):
         return {_key(name, what, path): _plain(item, what, f"{path}.{name}", substitute) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, what, f"{path}[{index}]", substitute) for index, item in enumerate(value)]
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if not isinstance(value, float):
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(item, what, f"{path}{{}}", substitute) for item in value), key=canonical)
+    if isinstance(value, Enum):
+        value = value.name
+    elif value is not None and not isinstance(value, str | bool | int | float):
         value = _encoded(value, what, path)
+    return _recordable(value, what, path)
+
+
+def _check_read_back(kind: type, encoded: dict[str, Any], what: str) -> None:
+    """The child builds the configuration from its plain form: it must be the same one."""
+    import draccus
+
     try:
-        canonical(value)
-    except (TypeError, ValueError) as error:
-        raise _unrecordable(what, path, value) from error
-    return value
+        again = _plain(draccus.decode(kind, encoded), what, "", lambda value: value)
+    except Exception as error:
+        # draccus raises bare Exceptions, with messages of several lines.
+        raise UsageError(
+            f"The configuration of {what} can't be read back from its record: {' '.join(str(error).split())}"
+        ) from error
+    for name, (value, read) in differences(encoded, again).items():
+        raise UsageError(
+            f"The configuration of {what} can't be read back from its record: {name} is {value!r} and comes back as "
+            f"{read!r}; give it a value of the type that {kind.__name__} declares."
+        )
 
 
 def _encoded(value: Any, what: str, path: str) -> Any:
@@ -102,15 +123,30 @@ def _encoded(value: Any, what: str, path: str) -> Any:
         raise _unrecordable(what, path, value) from error
 
 
+def _recordable(value: Any, what: str, path: str) -> Any:
+    try:
+        canonical(value)
+        if isinstance(value, str):
+            # Half of a surrogate pair is fine in a Python string and can't be read back from JSON.
+            value.encode()
+    except (TypeError, ValueError) as error:
+        raise _unrecordable(what, path, value) from error
+    return value
+
+
 def _key(name: Any, what: str, path: str) -> str:
-    if not isinstance(name, str):
+    if not isinstance(name, str) or isinstance(name, Enum):
         raise _unrecordable(what, f"{path}.{name}", name)
+    _recordable(name, what, f"{path}.{name}")
     return name
 
 
 def _unrecordable(what: str, path: str, value: Any) -> UsageError:
+    # An int is refused for its length only, and such a one has no decimal form.
+    shown = hex(value) if isinstance(value, int) else repr(value)
+    shown = shown if len(shown) <= 80 else f"{shown[:77]}…"
     return UsageError(
-        f"The configuration of {what} can't be recorded: {path.lstrip('.')} is {value!r} "
+        f"The configuration of {what} can't be recorded: {path.lstrip('.')} is {shown} "
         f"({type(value).__name__}); expected finite numbers, strings, booleans, None, enums, paths, or lists, dicts and "
         "dataclasses of them."
     )

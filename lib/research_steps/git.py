@@ -8,15 +8,26 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from research_steps.errors import RepositoryError
 
 # These change while a thread runs and belong to its record, so they don't make the tree dirty.
-LIVING = (".agents/logbooks", ".agents/issues")
+LIVING = (".agents/logbooks", ".agents/issues", "local_store")
 LARGEST_UNTRACKED = 1 << 20
+NAMES_SHOWN = 10
+# A git hook sets these for the repository that it belongs to; each would make git read or write something else here.
+_FOREIGN = frozenset(
+    (
+        *("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_NAMESPACE", "GIT_INDEX_FILE"),
+        *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH", "GIT_DIFF_OPTS"),
+        *("GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS"),
+    )
+)
+# With the scratch index: nothing of the user's configuration may write to the repository, run a hook, or refuse a file.
+_QUIET = ("core.hooksPath=/dev/null", "core.splitIndex=false", "core.fsmonitor=false", "core.safecrlf=false")
 
 
 @dataclass(frozen=True)
@@ -28,13 +39,18 @@ class Checkout:
 
     @staticmethod
     def find(start: Path | None = None) -> "Checkout":
-        """The checkout that holds `start` (default: the working directory)."""
+        """The checkout that holds `start` (default: the working directory).
+
+        Raises RepositoryError when there is a repository that git won't read, such as one of another user.
+        """
         start = (start or Path.cwd()).resolve()
-        found = _run(["rev-parse", "--show-toplevel", "--absolute-git-dir"], start, None)
-        if found.returncode != 0:
+        # The word between the two paths tells them apart whatever they hold.
+        arguments = ["rev-parse", "--show-toplevel", "--is-inside-work-tree", "--absolute-git-dir"]
+        found = _run(arguments, start, None)
+        if found.returncode != 0 and b"not a git repository" in found.stderr:
             return Checkout(start, None)
-        root, git_dir = found.stdout.decode("utf-8", "surrogateescape").splitlines()
-        return Checkout(Path(root), Path(git_dir))
+        root, _, git_dir = _printed(found, arguments, start).removesuffix(b"\n").partition(b"\ntrue\n")
+        return Checkout(Path(os.fsdecode(root)), Path(os.fsdecode(git_dir)))
 
     @property
     def logbooks(self) -> Path:
@@ -47,11 +63,7 @@ class Checkout:
 
     def git(self, *arguments: str, env: Mapping[str, str] | None = None, input: bytes | None = None) -> bytes:
         """Run git here and return what it printed. Raises RepositoryError with git's own message."""
-        done = _run(list(arguments), self.root, env, input)
-        if done.returncode != 0:
-            message = done.stderr.decode("utf-8", "replace").strip()
-            raise RepositoryError(f"git {' '.join(arguments[:3])} failed in {self.root}: {message}")
-        return done.stdout
+        return _printed(_run(arguments, self.root, env, input), arguments, self.root)
 
     def head(self) -> str | None:
         """The commit that is checked out, None when there is none yet."""
@@ -70,44 +82,79 @@ class Checkout:
         found = _run(["config", "user.name"], self.root, None)
         return found.stdout.decode("utf-8", "replace").strip() or None
 
-    def patch(self) -> tuple[bytes, str]:
-        """What differs from the commit, new files included, and a note on what was left out for its size.
+    def patch(self, commit: str = "HEAD") -> tuple[bytes, str]:
+        """What differs from a commit, new files included, and a note on what is not in it.
 
         Works on a copy of the index with an object folder of its own, so nothing of the repository changes.
         """
-        left_out = []
-        for name in self.git("ls-files", "--others", "--exclude-standard", "-z").split(b"\0"):
-            path = self.root / os.fsdecode(name)
-            if name and path.is_file() and path.stat().st_size > LARGEST_UNTRACKED:
-                left_out.append(os.fsdecode(name))
-        spec = [".", *(f":(exclude,literal){name}" for name in (*LIVING, *left_out))]
+        large, closed, repositories, submodules = [], [], [], []
+        living = [".", *(f":(exclude,literal){name}" for name in LIVING)]
+        shown = ("--porcelain=v2", "-z", "--untracked-files=all", "--ignore-submodules=none", "--no-renames")
+        for line in self.git("status", *shown, "--", *living).split(b"\0"):
+            name = os.fsdecode(line[2:])
+            path = self.root / name
+            if line.startswith(b"1 ") and line[5:6] == b"S" and line[7:9] != b"..":
+                submodules.append(os.fsdecode(line.split(b" ", 8)[8]))
+            elif line.startswith(b"? ") and name.endswith("/"):
+                repositories.append(name)
+            elif line.startswith(b"? ") and path.is_file() and not path.is_symlink():
+                if path.stat().st_size > LARGEST_UNTRACKED:
+                    large.append(name)
+                elif not os.access(path, os.R_OK):
+                    closed.append(name)
+        left_out = [f":(exclude,literal){name}" for name in (*large, *closed, *repositories)]
+        # Not what is living: git refuses to add a path by an exclusion that the user ignores.
+        spec = b"\0".join(os.fsencode(name) for name in (".", *left_out))
         with tempfile.TemporaryDirectory(prefix="research-patch-") as scratch:
-            env = self.scratch_index(Path(scratch))
-            self.git("add", "--all", "--", *spec, env=env)
-            # Without config of the user's, so that the patch applies anywhere.
-            options = ("--cached", "--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames")
-            patch = self.git("diff", *options, "HEAD", "--", *spec, env=env)
-        note = f"left out, over {LARGEST_UNTRACKED} bytes: {', '.join(left_out)}" if left_out else ""
-        return patch, note
+            env = self._scratch_index(Path(scratch))
+            quiet = [word for setting in _QUIET for word in ("-c", setting)]
+            self.git(*quiet, "add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul", env=env, input=spec)
+            # Plumbing, which knows none of the user's settings, so that the patch applies anywhere.
+            options = ("--cached", "--patch", "--binary", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none")
+            patch = self.git("diff-index", *options, commit, "--", *living, env=env)
+        notes = [
+            _note(f"left out, over {LARGEST_UNTRACKED} bytes", large),
+            _note("left out, not readable", closed),
+            _note("left out, repositories of their own", repositories),
+            _note("not in the patch, changes inside submodules", submodules),
+        ]
+        return patch, "; ".join(note for note in notes if note)
 
-    def scratch_index(self, folder: Path) -> dict[str, str]:
+    def _scratch_index(self, folder: Path) -> dict[str, str]:
         """Environment for git to use a copy of the index, and to put new objects into `folder`."""
         assert self.git_dir is not None, "only called with a repository"
         if (self.git_dir / "index").exists():
             shutil.copy(self.git_dir / "index", folder / "index")
-        objects = self.git("rev-parse", "--git-path", "objects").decode("utf-8", "surrogateescape").strip()
+        objects = self.root / os.fsdecode(self.git("rev-parse", "--git-path", "objects").removesuffix(b"\n"))
         (folder / "objects").mkdir()
+        # In quotes, because a colon separates such folders.
+        quoted = str(objects).replace("\\", "\\\\").replace('"', '\\"')
         return {
             "GIT_INDEX_FILE": str(folder / "index"),
             "GIT_OBJECT_DIRECTORY": str(folder / "objects"),
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str((self.root / objects).resolve()),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"',
         }
 
 
+def _note(what: str, names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return f"{what}: {', '.join(names[:NAMES_SHOWN])}{more}"
+
+
+def _printed(done: "subprocess.CompletedProcess[bytes]", arguments: Sequence[str], where: Path) -> bytes:
+    if done.returncode != 0:
+        message = done.stderr.decode("utf-8", "replace").strip()
+        command = next(argument for argument in arguments if argument != "-c" and "=" not in argument)
+        raise RepositoryError(f"git {command} failed in {where}: {message}")
+    return done.stdout
+
+
 def _run(
-    arguments: list[str], where: Path, env: Mapping[str, str] | None, input: bytes | None = None
+    arguments: Sequence[str], where: Path, env: Mapping[str, str] | None, input: bytes | None = None
 ) -> "subprocess.CompletedProcess[bytes]":
-    inherited = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
+    inherited = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     environment = {**inherited, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C", **(env or {})}
     try:
         return subprocess.run(

@@ -17,7 +17,10 @@ the only way to end an attempt, for its owner and for whoever finds it orphaned.
 """
 
 import os
+import re
+import secrets
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +32,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import psutil
 
 from research_steps.errors import JournalProblem, StoreError, UnreadableObject
 from research_steps.record import (
@@ -38,6 +40,7 @@ from research_steps.record import (
     EntryRecord,
     Intent,
     InterruptedRecord,
+    Lease,
     Owner,
     Record,
     Ref,
@@ -45,16 +48,14 @@ from research_steps.record import (
     Stored,
     TrialRecord,
     canonical,
-    decode_claim,
-    decode_intent,
+    decode,
     decode_record,
-    decode_seal,
     encode,
     parse_utc,
     store_record,
     utc,
 )
-from research_steps.series import Series, format_id, id_number
+from research_steps.series import Series, format_id
 from research_steps.store import Store
 
 LEASE_S = 60.0
@@ -62,6 +63,7 @@ POLL_S = 0.5
 
 Subject = Literal["trial", "entry"]
 _FOLDERS: dict[Subject, str] = {"trial": "trials", "entry": "entries"}
+_CLAIM = re.compile(r"/(\d{6,9})\.json$")
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,7 @@ class Journal:
             started_at=utc(started),
             lease_until=utc(started + timedelta(seconds=LEASE_S)),
             owner=this_process(),
+            nonce=secrets.token_hex(8),
             config=config,
         )
         if not self.store.create(self._name(subject, "intents", key, attempt), encode(intent) + b"\n"):
@@ -249,10 +252,13 @@ class Journal:
     def claims(self) -> list[Claim]:
         """All claimed experiment IDs in order."""
         found = []
-        for name, data in sorted(self._immutable(f"{self._base}/claims").items()):
-            number = int(name.rsplit("/", 1)[-1].removesuffix(".json"))
+        for name, data in self._immutable(f"{self._base}/claims").items():
+            match = _CLAIM.search(name)
+            if match is None:
+                continue
+            number = int(match[1])
             try:
-                claimed = decode_claim(data, f"{self.store.url}/{name}")
+                claimed = decode(ClaimedID, data, f"{self.store.url}/{name}")
                 found.append(Claim(number, claimed.id, claimed.step_key))
             except UnreadableObject:
                 # The number is taken all the same, by a step that can't be told.
@@ -277,6 +283,7 @@ class Journal:
                 )
                 if self.store.create(f"{self._base}/claims/{number:06d}.json", encode(claim) + b"\n"):
                     return claim.id
+                taken = number
 
     def latest_entry(self, step_key: str) -> Stored[EntryRecord] | None:
         """The standing entry of the newest ID that a step claimed, or None while that one is unfinished."""
@@ -311,7 +318,7 @@ class Journal:
         """How an entry was sealed, None while it is not."""
         name = f"{self._base}/seals/{id}.json"
         data = self.store.read(name)
-        return None if data is None else decode_seal(data, f"{self.store.url}/{name}")
+        return None if data is None else decode(Seal, data, f"{self.store.url}/{name}")
 
     def decide_seal(self, seal: Seal) -> Seal:
         """Make this the seal of its entry, unless somebody was first; returns the one that counts."""
@@ -330,18 +337,25 @@ class Journal:
 
     def entries(self) -> Snapshot:
         """Only the standing records of steps: what the publisher needs to see what is new."""
-        return self._collect(["entries/records"])
+        found = Snapshot()
+        self._add(found, self._immutable(f"{self._base}/entries/records"))
+        return found
 
     def scan(self, repository: Path | None = None) -> Snapshot:
         """Everything in the store and, given the folder of published records, in the repository."""
-        found = self._collect([f"{folder}/{kind}" for folder in _FOLDERS.values() for kind in ("records", "late")])
+        found = Snapshot()
         for subject, folder in _FOLDERS.items():
-            ended = {name.rsplit("/", 1)[-1] for name in self.store.names(f"{self._base}/{folder}/records")}
-            for name, data in self._immutable(f"{self._base}/{folder}/intents").items():
+            # Intents first: an attempt that ends while this reads has its record among those read next.
+            intents = self._immutable(f"{self._base}/{folder}/intents")
+            records = self._immutable(f"{self._base}/{folder}/records")
+            self._add(found, records)
+            self._add(found, self._immutable(f"{self._base}/{folder}/late"))
+            ended = {name.rsplit("/", 1)[-1] for name in records}
+            for name, data in intents.items():
                 if name.rsplit("/", 1)[-1] in ended:
                     continue
                 try:
-                    intent = decode_intent(data, f"{self.store.url}/{name}")
+                    intent = decode(Intent, data, f"{self.store.url}/{name}")
                 except UnreadableObject as error:
                     found.problems.append(str(error))
                 else:
@@ -370,7 +384,7 @@ class Journal:
         try:
             if record_data is not None:
                 return decode_record(record_data, f"{self.store.url}/{record_name}")
-            intent = decode_intent(intent_data, f"{self.store.url}/{intent_name}")
+            intent = decode(Intent, intent_data, f"{self.store.url}/{intent_name}")
         except UnreadableObject as error:
             return error
         return OpenAttempt(intent, self._lease(subject, intent))
@@ -385,27 +399,32 @@ class Journal:
         first = parse_utc(intent.lease_until)
         if first > datetime.now(UTC):
             return first
-        extended = self.store.read(self._name(subject, "leases", intent.key, intent.attempt))
-        return first if extended is None else parse_utc(msgspec.json.decode(extended)["lease_until"])
+        name = self._name(subject, "leases", intent.key, intent.attempt)
+        extended = self.store.read(name)
+        if extended is None:
+            return first
+        try:
+            return parse_utc(decode(Lease, extended, f"{self.store.url}/{name}").lease_until)
+        except UnreadableObject:
+            # A lease is not written durably; one that a power cut broke was held by nobody who is still there.
+            return first
 
     def _renew(self, intent: Intent, finished: threading.Event) -> None:
         name = self._name(intent.subject, "leases", intent.key, intent.attempt)
         while not finished.wait(LEASE_S / 3):
+            lease = Lease(schema=SCHEMA, lease_until=utc(datetime.now(UTC) + timedelta(seconds=LEASE_S)))
             try:
-                self.store.put(name, canonical({"lease_until": utc(datetime.now(UTC) + timedelta(seconds=LEASE_S))}))
+                self.store.put(name, encode(lease) + b"\n")
             except StoreError:
                 # A store that is away for a while ends the lease at worst; the record is then kept as late.
                 continue
 
-    def _collect(self, folders: list[str]) -> Snapshot:
-        found = Snapshot()
-        for folder in folders:
-            for name, data in self._immutable(f"{self._base}/{folder}").items():
-                try:
-                    found.add(decode_record(data, f"{self.store.url}/{name}"))
-                except UnreadableObject as error:
-                    found.problems.append(str(error))
-        return found
+    def _add(self, found: Snapshot, objects: dict[str, bytes]) -> None:
+        for name, data in objects.items():
+            try:
+                found.add(decode_record(data, f"{self.store.url}/{name}"))
+            except UnreadableObject as error:
+                found.problems.append(str(error))
 
     def _immutable(self, folder: str) -> dict[str, bytes]:
         names = self.store.names(folder)
@@ -421,31 +440,45 @@ class Journal:
         return data
 
 
-def highest_number(prefix: str, ids: Iterable[str]) -> int:
-    """The highest number that IDs of this prefix use, 0 when none does."""
-    return max((number for text in ids if (number := id_number(prefix, text)) is not None), default=0)
-
-
 @cache
 def machine() -> str:
     """This machine since its last boot, as seen from this PID namespace."""
     parts = [socket.gethostname()]
-    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
-        try:
-            parts.append(os.readlink(path) if path.endswith("pid") else Path(path).read_text().strip())
-        except OSError:
-            parts.append(str(psutil.boot_time()))
+    if sys.platform == "linux":
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    else:
+        import psutil
+
+        parts.append(f"{psutil.boot_time():.0f}")
     return "/".join(parts)
 
 
 def this_process() -> Owner:
-    started = psutil.Process().create_time()
-    return Owner(machine=machine(), host=socket.gethostname(), pid=os.getpid(), process_started=started)
+    return Owner(
+        machine=machine(), host=socket.gethostname(), pid=os.getpid(), process_started=_started(os.getpid()) or 0.0
+    )
 
 
 def _alive(pid: int, started: float) -> bool:
+    found = _started(pid)
+    return found is not None and abs(found - started) < 1.0
+
+
+def _started(pid: int) -> float | None:
+    """When a process started, in seconds; None when it is gone or only waits to be reaped.
+
+    Linux counts from boot, which setting the clock doesn't move; psutil elsewhere.
+    """
+    if sys.platform != "linux":
+        import psutil
+
+        try:
+            process = psutil.Process(pid)
+            return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+        except psutil.NoSuchProcess:
+            return None
     try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in (b"Z", b"X") else int(fields[19]) / os.sysconf("SC_CLK_TCK")

@@ -22,9 +22,10 @@ from typing import Literal
 
 import psutil
 
+from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.record import Actor, Error, Provenance, sha256
-from research_steps.redaction import redact
+from research_steps.redaction import redact, redact_arguments
 
 PACKAGES = (
     "research-steps", "marin-core", "marin-levanter", "marin-haliax", "marin-fray", "jax", "jaxlib", "libtpu",
@@ -67,12 +68,12 @@ def capture(checkout: Checkout, argv: Sequence[str]) -> Captured:
     elif commit is None:
         note = "the repository has no commit yet"
     else:
-        patch, note = checkout.patch()
+        patch, note = checkout.patch(commit)
         if patch and _holds_secret(patch):
             patch, note = None, "withheld: the patch holds what looks like a secret"
     return Captured(
         Provenance(
-            command=shlex.join(argv),
+            command=shlex.join(redact_arguments(argv)),
             actor=current_actor(checkout),
             commit=commit,
             branch=checkout.branch(),
@@ -97,11 +98,17 @@ def command_line() -> list[str]:
 
 
 def current_actor(checkout: Checkout) -> Actor:
-    """Who runs this: RESEARCH_ACTOR ('agent:NAME' or 'person:NAME'), else git's user, else the login name."""
-    kind, separator, name = os.environ.get("RESEARCH_ACTOR", "").partition(":")
-    if separator and name:
-        return Actor(name=name, kind=_actor_kind(kind))
-    return Actor(name=checkout.user() or getpass.getuser(), kind="person")
+    """Who runs this: RESEARCH_ACTOR ('agent:NAME' or 'person:NAME'), else git's user, else the login name.
+
+    Raises UsageError when RESEARCH_ACTOR is set to anything else.
+    """
+    given = os.environ.get("RESEARCH_ACTOR", "")
+    kind, _, name = given.partition(":")
+    if not given:
+        return Actor(name=checkout.user() or _login(), kind="person")
+    if kind not in ("agent", "person") or not name:
+        raise UsageError(f"RESEARCH_ACTOR is {given!r}: expected agent:NAME or person:NAME.")
+    return Actor(name=name, kind="agent" if kind == "agent" else "person")
 
 
 @cache
@@ -123,10 +130,14 @@ def describe_error(error: BaseException, where: Literal["candidate", "baseline",
     """An exception as data, with its innermost frames. Files are named as they are found on any machine: below the
     import root, or below site-packages."""
     frames = []
-    for frame in traceback.extract_tb(error.__traceback__)[-FRAMES_KEPT:]:
+    # Unlike str(), this survives an exception whose own message fails.
+    described = traceback.TracebackException.from_exception(error, lookup_lines=False)
+    for frame in described.stack[-FRAMES_KEPT:]:
         name = frame.filename.rpartition("/site-packages/")[2].removeprefix(f"{root}/").removeprefix(f"{_ABOVE_US}/")
         frames.append(f"{name}:{frame.lineno} in {frame.name}")
-    return Error(type=type(error).__qualname__, message=str(error), frames=tuple(frames), where=where, output_tail="")
+    return Error(
+        type=type(error).__qualname__, message=str(described), frames=tuple(frames), where=where, output_tail=""
+    )
 
 
 class CpuWatch:
@@ -168,8 +179,12 @@ def _holds_secret(patch: bytes) -> bool:
     return redact(text) != text
 
 
-def _actor_kind(kind: str) -> Literal["person", "agent"]:
-    return "agent" if kind == "agent" else "person"
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A container may run under a number that no user has.
+        return f"uid {os.getuid()}"
 
 
 def _nvidia_gpus() -> list[str]:

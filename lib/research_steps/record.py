@@ -10,21 +10,32 @@ A reader refuses unknown and missing fields, and names a schema newer than its o
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 
 from research_steps.errors import UnreadableObject
-from research_steps.redaction import redact_tree
+from research_steps.redaction import redact_tree, redactor
 
 SCHEMA = 1
 
 Status = Literal["ok", "failed", "interrupted"]
 StepKind = Literal["baseline", "sweep", "replicate", "interact", "interpret", "seal", "step"]
 Mode = Literal["executor", "dev"]
+Time = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
+
+# What names, orders and classifies records comes from this package and is never taken for a secret.
+_STRUCTURE = frozenset(
+    (
+        *("series", "subject", "key", "id", "nonce", "step", "step_key", "tag", "sha256", "code", "commit", "patch"),
+        *("status", "mode", "kind", "where", "how", "order", "machine", "measure", "config_type"),
+        *("started_at", "finished_at", "lease_until", "claimed_at", "sealed_at"),
+    )
+)
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,7 +126,8 @@ class Ratio(_Strict, frozen=True):
 
 
 class Intent(_Strict, frozen=True, tag_field="kind", tag="intent"):
-    """What is written, durably, before an attempt starts. `lease_until` may be extended beside it."""
+    """What is written, durably, before an attempt starts. `lease_until` may be extended beside it; `nonce` tells two
+    intents of one process in one millisecond apart."""
 
     schema: int
     series: str
@@ -124,10 +136,18 @@ class Intent(_Strict, frozen=True, tag_field="kind", tag="intent"):
     attempt: int
     id: str
     label: str
-    started_at: str
-    lease_until: str
+    started_at: Time
+    lease_until: Time
     owner: Owner
+    nonce: str
     config: dict[str, Any]
+
+
+class Lease(_Strict, frozen=True):
+    """Until when an attempt is held, where that is longer than its intent says."""
+
+    schema: int
+    lease_until: Time
 
 
 class ClaimedID(_Strict, frozen=True):
@@ -136,7 +156,7 @@ class ClaimedID(_Strict, frozen=True):
     schema: int
     id: str
     step_key: str
-    claimed_at: str
+    claimed_at: Time
     by: Owner
 
 
@@ -147,7 +167,7 @@ class Seal(_Strict, frozen=True):
     id: str
     tag: str
     commit: str
-    sealed_at: str
+    sealed_at: Time
     host: str
 
 
@@ -161,8 +181,8 @@ class InterruptedRecord(_Strict, frozen=True, tag_field="kind", tag="interrupted
     attempt: int
     id: str
     label: str
-    started_at: str
-    finished_at: str
+    started_at: Time
+    finished_at: Time
     reason: str
     late: bool = False
 
@@ -184,8 +204,8 @@ class TrialRecord(_Strict, frozen=True, tag_field="kind", tag="trial"):
     attempt: int
     id: str
     label: str
-    started_at: str
-    finished_at: str
+    started_at: Time
+    finished_at: Time
     status: Literal["ok", "failed"]
     mode: Mode
     measure: str
@@ -242,8 +262,8 @@ class EntryRecord(_Strict, frozen=True, tag_field="kind", tag="entry"):
     step_key: str
     label: str
     hypothesis: str
-    started_at: str
-    finished_at: str
+    started_at: Time
+    finished_at: Time
     status: Literal["ok", "failed"]
     mode: Mode
     config: dict[str, Any]
@@ -278,14 +298,10 @@ class Stored(Generic[R]):
 
 
 class _Header(msgspec.Struct):
-    schema: int
+    schema: Annotated[int, msgspec.Meta(ge=1)]
 
 
-_RECORD = msgspec.json.Decoder(Record)
-_INTENT = msgspec.json.Decoder(Intent)
-_CLAIM = msgspec.json.Decoder(ClaimedID)
-_SEAL = msgspec.json.Decoder(Seal)
-_HEADER = msgspec.json.Decoder(_Header)
+T = TypeVar("T")
 
 
 def sha256(data: bytes) -> str:
@@ -309,11 +325,13 @@ def canonical(value: Any) -> bytes:
 
 def encode(value: msgspec.Struct) -> bytes:
     """The canonical bytes of a record or intent, without the final LF and without secrets."""
-    return canonical(redact_tree(msgspec.to_builtins(value)))
+    return canonical(msgspec.to_builtins(_cleaned(value, redactor())))
 
 
 def store_record(record: R) -> Stored[R]:
-    return Stored(record=record, line=encode(record))
+    """The record as it is kept: without secrets, with its line."""
+    cleaned = _cleaned(record, redactor())
+    return Stored(record=cleaned, line=canonical(msgspec.to_builtins(cleaned)))
 
 
 def decode_record(data: bytes, where: str) -> Stored[Record]:
@@ -322,22 +340,17 @@ def decode_record(data: bytes, where: str) -> Stored[Record]:
     return Stored(record=_decode(_RECORD, line, where), line=line)
 
 
-def decode_intent(data: bytes, where: str) -> Intent:
-    """Read one intent strictly. Raises UnreadableObject."""
-    return _decode(_INTENT, data.rstrip(b"\n"), where)
+def decode(kind: type[T], data: bytes, where: str) -> T:
+    """Read one intent, lease, claimed ID or seal strictly. Raises UnreadableObject."""
+    decoder: msgspec.json.Decoder[T] = _DECODERS[kind]
+    return _decode(decoder, data, where)
 
 
-def decode_claim(data: bytes, where: str) -> ClaimedID:
-    """Read one claimed experiment ID strictly. Raises UnreadableObject."""
-    return _decode(_CLAIM, data.rstrip(b"\n"), where)
-
-
-def decode_seal(data: bytes, where: str) -> Seal:
-    """Read one seal strictly. Raises UnreadableObject."""
-    return _decode(_SEAL, data.rstrip(b"\n"), where)
-
-
-T = TypeVar("T")
+_RECORD = msgspec.json.Decoder(Record)
+_HEADER = msgspec.json.Decoder(_Header)
+_DECODERS: dict[type, "msgspec.json.Decoder[Any]"] = {
+    kind: msgspec.json.Decoder(kind) for kind in (Intent, Lease, ClaimedID, Seal)
+}
 
 
 def _decode(decoder: "msgspec.json.Decoder[T]", line: bytes, where: str) -> T:
@@ -349,8 +362,17 @@ def _decode(decoder: "msgspec.json.Decoder[T]", line: bytes, where: str) -> T:
                 "install the newer research-steps to read it."
             )
         return decoder.decode(line)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableObject(
             f"{where} is not a record ({error}); it was skipped and left as it is: "
             "restore it from a copy, or delete it if it never held a result."
         ) from error
+
+
+def _cleaned(value: Any, clean: Callable[[str], str]) -> Any:
+    if isinstance(value, msgspec.Struct):
+        fields = {name: getattr(value, name) for name in value.__struct_fields__ if name not in _STRUCTURE}
+        return msgspec.structs.replace(value, **{name: _cleaned(field, clean) for name, field in fields.items()})
+    if isinstance(value, tuple):
+        return tuple(_cleaned(item, clean) for item in value)
+    return redact_tree(value, clean)

@@ -4,6 +4,7 @@ Plain frozen values. What a series decides about a run (metrics, sampling, limit
 store lie is not.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -26,7 +27,8 @@ class Metric:
     def __post_init__(self) -> None:
         if not _METRIC.fullmatch(self.name):
             raise UsageError(
-                f"Metric name {self.name!r} is not usable: expected a letter, then letters, digits or _ . / -"
+                f"Metric name {self.name!r} is not usable: expected a letter, then letters, digits or _ . / -, "
+                "at most 64 characters, such as time_s."
             )
         if self.direction not in ("min", "max"):
             raise UsageError(f"Metric {self.name!r} has direction {self.direction!r}: expected 'min' or 'max'.")
@@ -67,15 +69,17 @@ class Series:
     def __post_init__(self) -> None:
         check_topic(self.topic)
         check_prefix(self.topic, self.prefix)
-        object.__setattr__(self, "metrics", tuple(self.metrics))
-        object.__setattr__(self, "hypotheses", tuple(self.hypotheses))
-        object.__setattr__(self, "tags", tuple(self.tags))
+        for name, kind in (("metrics", Metric), ("hypotheses", Hypothesis), ("tags", str)):
+            given = getattr(self, name)
+            if not isinstance(given, tuple | list) or not all(isinstance(item, kind) for item in given):
+                raise UsageError(f"Series {self.topic!r} has {name}={given!r}: expected a tuple of {kind.__name__}.")
+            object.__setattr__(self, name, tuple(given))
         if not self.metrics:
             raise UsageError(f"Series {self.topic!r} has no metric: give at least one, such as Metric('time_s', 'min').")
         _refuse_repeats(self.topic, "metric", [metric.name for metric in self.metrics])
         _refuse_repeats(self.topic, "hypothesis", [hypothesis.id for hypothesis in self.hypotheses])
         for name in ("max_pairs", "sampling_s", "time_limit_s"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"Series {self.topic!r} has {name}={getattr(self, name)}: expected more than 0.")
 
     @property
@@ -116,12 +120,6 @@ def format_id(prefix: str, number: int) -> str:
 def trial_id(experiment_id: str, index: int) -> str:
     """The label of a sweep's trial, counted from 1, such as MOE-HC-007.03."""
     return f"{experiment_id}.{index:02d}"
-
-
-def id_number(prefix: str, text: str) -> int | None:
-    """The number in an experiment ID of this prefix, or None when `text` is not one."""
-    match = re.fullmatch(re.escape(prefix) + r"-(\d{1,9})", text)
-    return int(match[1]) if match else None
 
 
 def _refuse_repeats(topic: str, what: str, names: list[str]) -> None:

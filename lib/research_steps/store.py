@@ -7,11 +7,16 @@ file; S3 and GCS with a conditional put. There is no lock server, and no listing
 
 import os
 import secrets
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from research_steps.errors import StoreError, UsageError
+
+# How often an object store is asked again that can't decide between two writers (seconds between the tries).
+UNDECIDED_WAITS_S = (0.1, 0.2, 0.4, 0.8)
 
 
 class Store(Protocol):
@@ -63,19 +68,15 @@ class LocalStore:
     def create(self, name: str, data: bytes) -> bool:
         final = self.root / name
         try:
-            temporary = self._write_aside(final, data)
-            try:
-                descriptor = os.open(temporary, os.O_RDONLY)
+            with _aside(final) as file:
+                file.write(data)
+                file.flush()
                 try:
-                    os.link(temporary, final)
-                    # The link changed the inode, so this one fsync makes both bytes and name last.
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-            finally:
-                temporary.unlink()
-        except FileExistsError:
-            return final.read_bytes() == data
+                    os.link(file.name, final)
+                except FileExistsError:
+                    return self.read(name) == data
+                # The link changed the inode, so this one fsync makes both bytes and name last.
+                os.fsync(file.fileno())
         except OSError as error:
             raise _refused("write", final, error) from error
         return True
@@ -83,7 +84,10 @@ class LocalStore:
     def put(self, name: str, data: bytes) -> None:
         final = self.root / name
         try:
-            os.replace(self._write_aside(final, data), final)
+            with _aside(final) as file:
+                file.write(data)
+                file.flush()
+                os.replace(file.name, final)
         except OSError as error:
             raise _refused("write", final, error) from error
 
@@ -108,21 +112,6 @@ class LocalStore:
         except OSError as error:
             raise _refused("list", self.root / folder, error) from error
 
-    def _write_aside(self, final: Path, data: bytes) -> Path:
-        temporary = final.parent / f".{os.getpid()}-{secrets.token_hex(6)}.tmp"
-        try:
-            descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileNotFoundError:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        return temporary
-
 
 class ObjectStore:
     """Objects in a bucket, through fsspec."""
@@ -131,19 +120,32 @@ class ObjectStore:
         import fsspec
 
         self.url = url
-        fs, self._base = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        try:
+            fs, self._base = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        except ImportError as error:
+            extra = {"s3": "s3", "gs": "gcs"}[url.partition(":")[0]]
+            raise UsageError(f"The store {url} needs a library: pip install 'research-steps[{extra}]'.") from error
         self._fs: Any = fs
+        self._refuses = False
 
     def create(self, name: str, data: bytes) -> bool:
+        self._check_conditional_create()
         path = f"{self._base}/{name}"
-        try:
-            self._fs.pipe_file(path, data, mode="create")
-        except FileExistsError:
-            # A put that was accepted but whose answer was lost is retried below us and then finds itself.
-            return self.read(name) == data
-        except Exception as error:
-            raise _refused("write", f"{self.url}/{name}", error) from error
-        return True
+        waits = list(UNDECIDED_WAITS_S)
+        while True:
+            try:
+                self._fs.pipe_file(path, data, mode="create")
+            except Exception as error:
+                # Taken, or accepted while the answer was lost: what is there now tells. Stores spell the refusal
+                # differently, so its type is not asked.
+                held = self._held(name)
+                if held is not None:
+                    return held == data
+                if "ConditionalRequestConflict" not in repr(error.__cause__) or not waits:
+                    raise _refused("write", f"{self.url}/{name}", error) from error
+                time.sleep(waits.pop(0))
+            else:
+                return True
 
     def put(self, name: str, data: bytes) -> None:
         try:
@@ -182,10 +184,48 @@ class ObjectStore:
             raise _refused("list", f"{self.url}/{folder}", error) from error
         return sorted(f"{folder}/{path.rsplit('/', 1)[-1]}" for path in listed if not path.endswith("/"))
 
+    def _held(self, name: str) -> bytes | None:
+        try:
+            return self.read(name)
+        except StoreError:
+            return None
+
+    def _check_conditional_create(self) -> None:
+        """Refuse a store that replaces an object where it should not: there every writer would be the first."""
+        path = f"{self._base}/.research-steps-conditional-create"
+        for _ in range(2):
+            if self._refuses:
+                return
+            try:
+                self._fs.pipe_file(path, b"\n", mode="create")
+            except Exception:  # noqa: BLE001  # whatever else is wrong, the write that follows tells it
+                self._refuses = True
+        if not self._refuses:
+            raise StoreError(
+                f"The store {self.url} can't hold a journal: it replaced an object that it was asked only to create. "
+                "Use one with conditional writes (If-None-Match), or a newer s3fs and botocore."
+            )
+
+
+@contextmanager
+def _aside(final: Path) -> Iterator[BinaryIO]:
+    """A temporary file beside the final one, gone at the end unless it was renamed."""
+    temporary = final.parent / f".{os.getpid()}-{secrets.token_hex(6)}.tmp"
+    try:
+        file = temporary.open("xb")
+    except FileNotFoundError:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        file = temporary.open("xb")
+    try:
+        with file:
+            yield file
+    finally:
+        temporary.unlink(missing_ok=True)
+
 
 def _refused(verb: str, where: object, error: BaseException) -> StoreError:
     reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
     return StoreError(
         f"The store could not {verb} {where}: {reason}. What was recorded before is safe; "
-        "free space, permissions or network, then run again."
+        "mend space, permissions or network (a folder needs a file system with hard links), then run again."
     )

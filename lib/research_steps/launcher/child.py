@@ -1,46 +1,60 @@
 """What a forked child does: import the experiment as it is on disk, sample, and report one result."""
 
-import ctypes
+import faulthandler
 import importlib
 import os
-import signal
 import sys
 import time
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+)
 from pathlib import Path
+from types import CodeType
 from typing import Any, Literal
+
+import draccus
+import msgspec
 
 from research_steps.code import trace_name
 from research_steps.launcher.protocol import Request, Result
 from research_steps.launcher.sampling import SideFailed, sample
 from research_steps.provenance import describe_error
-from research_steps.record import Device
+from research_steps.record import Device, Error
 
-_PR_SET_PDEATHSIG = 1
+LONGEST_MESSAGE = 10_000
 
 
 class CodeChanged(Exception):
     """The files on disk are not the ones that the attempt was begun for."""
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies. Linux only; elsewhere the parent's end is not noticed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
+def serve(request: Request, result: Path) -> None:
+    """Run one trial here and write its result."""
+    # A crash in C then says where it was, in the output's tail.
+    faulthandler.enable()
+    process = os.getpid()
+    encoded = msgspec.json.encode(run(request))
+    # A measure function that forks may come back here twice; the trial is what was forked first.
+    if os.getpid() == process:
+        result.write_bytes(encoded)
 
 
 def run(request: Request) -> Result:
     """Run one trial here. Whatever the measure function raises is in the result; nothing is raised."""
     started = time.perf_counter()
     import_s = 0.0
+    root = Path(request.root)
     try:
         sys.path.insert(0, request.root)
         os.chdir(request.cwd)
-        importlib.invalidate_caches()
+        _trust_no_bytecode(root)
         measure = _load(request.measure)
         candidate, baseline = (_config(request, fields) for fields in (request.config, request.baseline_config))
-        found = trace_name(request.measure, Path(request.root)).digest
+        found = trace_name(request.measure, root).digest
         if found != request.code:
             raise CodeChanged(
                 f"The code of {request.measure} changed on disk after the run had started "
@@ -56,19 +70,48 @@ def run(request: Request) -> Result:
             sampling_s=request.sampling_s,
             seed=request.seed,
         )
+        return Result(
+            samples=sampled.samples,
+            error=None,
+            devices=_devices(),
+            import_s=import_s,
+            setup_s=sampled.setup_s,
+            sampling_s=sampled.sampling_s,
+        )
     except SideFailed as failed:
-        assert failed.__cause__ is not None, "SideFailed is raised from what the measure function raised"
-        return _failed(failed.__cause__, failed.side, Path(request.root), import_s, time.perf_counter() - started)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever it is, it is the trial's result
-        return _failed(error, "child", Path(request.root), import_s, time.perf_counter() - started)
+        error = _described(failed.error, failed.side, root)
+    except BaseException as raised:  # noqa: BLE001  # whatever it is, it is the trial's result
+        error = _described(raised, "child", root)
     return Result(
-        samples=sampled.samples,
-        error=None,
+        samples=None,
+        error=error,
         devices=_devices(),
         import_s=import_s,
-        setup_s=sampled.setup_s,
-        sampling_s=sampled.sampling_s,
+        setup_s=time.perf_counter() - started - import_s,
+        sampling_s=0.0,
     )
+
+
+class _FromSource(SourceFileLoader):
+    """Compiles a module's source each time. Cached bytecode is told apart by whole seconds and the file's size, so
+    that it can be older than an edit."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+def _trust_no_bytecode(root: Path) -> None:
+    """Have the experiment's modules, which lie below `root`, imported from their sources."""
+    finder = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (_FromSource, SOURCE_SUFFIXES))
+
+    def hook(entry: str) -> Any:
+        if not Path(entry).is_relative_to(root) or "site-packages" in entry:
+            raise ImportError(f"{entry} is not the experiment's")
+        return finder(entry)
+
+    sys.path_hooks.insert(0, hook)
+    sys.path_importer_cache.clear()
 
 
 def _load(name: str) -> Any:
@@ -80,11 +123,7 @@ def _load(name: str) -> Any:
 
 
 def _config(request: Request, fields: dict[str, Any]) -> Any:
-    if request.config_type == "dict":
-        return fields
-    import draccus
-
-    return draccus.decode(_load(request.config_type), fields)
+    return fields if request.config_type == "dict" else draccus.decode(_load(request.config_type), fields)
 
 
 def _devices() -> tuple[Device, ...]:
@@ -100,10 +139,11 @@ def _devices() -> tuple[Device, ...]:
     return tuple(Device(backend=backend, kind=kind, count=count) for (backend, kind), count in counts.items())
 
 
-def _failed(
-    error: BaseException, where: Literal["candidate", "baseline", "child"], root: Path, import_s: float, s: float
-) -> Result:
+def _described(error: BaseException, where: Literal["candidate", "baseline", "child"], root: Path) -> Error:
     described = describe_error(error, where, root)
-    return Result(
-        samples=None, error=described, devices=_devices(), import_s=import_s, setup_s=s - import_s, sampling_s=0.0
-    )
+    message = described.message
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[:LONGEST_MESSAGE]}… ({len(message)} characters)"
+    # Half of a surrogate pair, which JSON can't carry, is spelled out.
+    message = message.encode("utf-8", "backslashreplace").decode()
+    return msgspec.structs.replace(described, message=message)

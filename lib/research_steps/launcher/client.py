@@ -1,6 +1,5 @@
-"""Starts the parent process when the first trial needs it, and asks it for one trial at a time."""
+"""Starts the parent process when the first trial needs it, and asks it for trials."""
 
-import os
 import shutil
 import socket
 import subprocess
@@ -8,16 +7,19 @@ import sys
 import tempfile
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import msgspec
 
 from research_steps.errors import LauncherError
-from research_steps.launcher.parent import READY, STALE
-from research_steps.launcher.protocol import Ended, Request
+from research_steps.launcher.processes import kill_session
+from research_steps.launcher.protocol import READY, STALE, Ended, Request
 
 STOP_S = 5.0
+# The path of a socket has at most 103 bytes on some systems.
+LONGEST_BASE = 60
 
 
 class Launcher:
@@ -25,8 +27,7 @@ class Launcher:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._folder: Path | None = None
+        self._parent: _Parent | None = None
         self._closed = False
 
     def __enter__(self) -> "Launcher":
@@ -38,72 +39,103 @@ class Launcher:
     def run(self, request: Request) -> Ended:
         """Run one trial and wait for it. Raises LauncherError when the parent died: the trial has no result then."""
         while True:
-            with socket.socket(socket.AF_UNIX) as connection:
-                path = self._started()
-                try:
-                    connection.connect(str(path))
-                    connection.sendall(msgspec.json.encode(request) + b"\n")
-                    with connection.makefile("rb") as lines:
-                        answer = lines.readline()
-                except OSError as error:
-                    raise LauncherError(self._died(str(error))) from error
-            if answer == STALE:
-                # A library that is being edited changed on disk after the parent had imported it.
-                self._stop()
-                continue
-            if not answer:
-                raise LauncherError(self._died("it closed the connection"))
-            return msgspec.json.decode(answer, type=Ended)
+            try:
+                parent = self._started()
+                answer = parent.ask(request)
+            except OSError as error:
+                raise LauncherError(f"The launcher failed: {error}. The trial has no result.") from error
+            if answer.endswith(b"\n") and answer != STALE:
+                return msgspec.json.decode(answer, type=Ended)
+            # Stale: a library that is being edited changed on disk after the parent had imported it.
+            code = self._stop(parent)
+            if self._closed:
+                raise _closed()
+            if answer != STALE:
+                raise LauncherError(
+                    f"The launcher's parent process {parent.process.pid} is gone (exit code {code}): the trial has no "
+                    "result."
+                )
 
     def close(self) -> None:
         """End the parent and whatever it runs; trials that are asked for later are refused."""
         self._closed = True
-        self._stop()
+        with self._lock:
+            parent = self._parent
+        if parent is not None:
+            self._stop(parent)
 
     @property
     def closed(self) -> bool:
         return self._closed
 
-    def _stop(self) -> None:
-        with self._lock:
-            process, folder = self._process, self._folder
-            self._process = self._folder = None
-        if process is not None and process.stdin is not None:
-            with suppress(OSError):
-                process.stdin.close()
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _started(self) -> Path:
+    def _started(self) -> "_Parent":
         with self._lock:
             if self._closed:
-                raise LauncherError("The launcher was closed because the run is ending: the trial has no result.")
-            if self._process is not None and self._process.poll() is None and self._folder is not None:
-                return self._folder / "socket"
-            # Created readable by its user alone, which is what guards the socket inside.
-            self._folder = self._folder or Path(tempfile.mkdtemp(prefix="research-launcher-"))
-            path = self._folder / "socket"
-            path.unlink(missing_ok=True)
-            # -P: the experiment in the working directory must not be importable here, only in the children.
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", "from research_steps.launcher.parent import main; main()", str(path)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
-            assert self._process.stdout is not None, "stdout is a pipe"
-            if self._process.stdout.readline() != READY:
-                raise LauncherError(
-                    f"The launcher's parent process did not start (exit code {self._process.wait()}): its message is "
-                    "above; check that research_steps imports in this Python."
-                )
-            return path
+                raise _closed()
+            if self._parent is None:
+                self._parent = _Parent.start()
+            return self._parent
 
-    def _died(self, how: str) -> str:
-        code = self._process.poll() if self._process is not None else None
-        return f"The launcher's parent process is gone ({how}; exit code {code}): the trial has no result."
+    def _stop(self, parent: "_Parent") -> int:
+        with self._lock:
+            if self._parent is parent:
+                self._parent = None
+            return parent.stop()
+
+
+@dataclass(frozen=True)
+class _Parent:
+    process: "subprocess.Popen[bytes]"
+    folder: Path
+
+    @staticmethod
+    def start() -> "_Parent":
+        base = tempfile.gettempdir()
+        # Created for its user alone, which is what guards the socket inside.
+        folder = Path(tempfile.mkdtemp(prefix="research-launcher-", dir=base if len(base) < LONGEST_BASE else "/tmp"))
+        process = subprocess.Popen(
+            # -P: the experiment in the working directory must not be importable here, only in the children.
+            # -u: what a trial printed must not be lost with it.
+            [sys.executable, "-P", "-u", "-c", "from research_steps.launcher.parent import main; main()", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # A session of its own: Ctrl-C is for the driver, and what a lost parent leaves can be found.
+            start_new_session=True,
+        )
+        parent = _Parent(process, folder)
+        assert process.stdout is not None, "stdout is a pipe"
+        with process.stdout:
+            if process.stdout.readline() != READY:
+                raise LauncherError(
+                    f"The launcher's parent process did not start (exit code {parent.stop()}): its message is above; "
+                    "check that research_steps imports in this Python."
+                )
+        return parent
+
+    def ask(self, request: Request) -> bytes:
+        """The parent's answer; less than a line when it died."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            with suppress(OSError):
+                connection.connect(str(self.folder / "socket"))
+                connection.sendall(msgspec.json.encode(request) + b"\n")
+                with connection.makefile("rb") as lines:
+                    return lines.readline()
+        return b""
+
+    def stop(self) -> int:
+        """End the parent, and what it could not end itself because it was killed. Returns its exit code."""
+        assert self.process.stdin is not None, "stdin is a pipe"
+        with suppress(OSError):
+            self.process.stdin.close()
+        try:
+            code = self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        kill_session(self.process.pid)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return code
+
+
+def _closed() -> LauncherError:
+    return LauncherError("The launcher was closed because the run is ending: the trial has no result.")

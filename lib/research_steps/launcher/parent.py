@@ -1,21 +1,28 @@
 """The parent of trials, a process of its own that `client` starts.
 
-One thread, one loop over file descriptors. For each connection it forks a child, keeps its time limit, collects its
-result, and answers with how it ended. A connection that closes early kills its child; when standard input ends (its
-owner is gone) everything ends. It imports libraries on request, never the experiment, and starts no backend.
+One thread, one loop over file descriptors, none of which it blocks on. Whoever connects asks for one trial; trials
+take turns, in the order of their requests. For each the parent forks a child, keeps its time limit, collects its
+result, kills whatever it left behind, and answers with how it ended. A connection that closes early gives up its
+trial; when standard input ends (the owner is gone) everything ends. The parent imports libraries on request, never the
+experiment, and starts no backend.
 """
 
+import gc
 import importlib
 import os
 import resource
 import selectors
+import shutil
 import signal
 import socket
 import sys
+import sysconfig
 import tempfile
 import time
+import traceback
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -23,201 +30,223 @@ import msgspec
 import psutil
 
 from research_steps.launcher import child
-from research_steps.launcher.protocol import Ended, Request, Result
+from research_steps.launcher.processes import adopt_orphans, die_with_parent, kill_descendants
+from research_steps.launcher.protocol import READY, STALE, Ended, Request, Result
 
 OUTPUT_TAIL = 4096
-READY = b"ready\n"
-STALE = b"stale\n"
+LARGEST_REQUEST = 64 << 20
 
 
 @dataclass
 class _Trial:
     connection: socket.socket
     pid: int
-    result: int
     output: IO[bytes]
     deadline: float
-    received: bytearray = field(default_factory=bytearray)
     timed_out: bool = False
 
 
 class Parent:
-    """The loop, and the children it has."""
+    """The loop. `folder` holds its socket, is open to its user alone, and goes when the loop ends."""
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, folder: Path) -> None:
         self._listener = listener
+        self._folder = folder
+        self._result = folder / "result"
         self._pid = os.getpid()
-        self._selector = selectors.DefaultSelector()
-        self._trials: dict[int, _Trial] = {}
+        self._waiting: list[tuple[socket.socket, Request]] = []
+        self._trial: _Trial | None = None
         self._sources: dict[Path, int] = {}
         self._tried: set[str] = set()
-        woken, wake = socket.socketpair()
-        woken.setblocking(False)
-        wake.setblocking(False)
+        self._told_cpu_s = 0.0
+        self._woken, self._wake = socket.socketpair()
+        for connection in (listener, self._woken, self._wake):
+            connection.setblocking(False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake.fileno())
-        self._wake, self._woken = wake, woken
-        for watched in (listener, woken, sys.stdin):
-            self._selector.register(watched, selectors.EVENT_READ)
+        signal.set_wakeup_fd(self._wake.fileno())
+        adopt_orphans()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(sys.stdin, selectors.EVENT_READ)
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        self._selector.register(self._woken, selectors.EVENT_READ, partial(self._woken.recv, 4096))
 
     def serve(self) -> None:
-        """Serve until standard input ends."""
+        """Serve until standard input ends, then leave no process and no file behind."""
         while True:
-            soonest = min((trial.deadline for trial in self._trials.values()), default=None)
-            timeout = None if soonest is None else max(0.0, soonest - time.monotonic())
-            for key, _ in self._selector.select(timeout):
+            for key, _ in self._selector.select(self._patience()):
                 if key.fileobj is sys.stdin:
+                    kill_descendants()
+                    shutil.rmtree(self._folder, ignore_errors=True)
                     return
-                if key.fileobj is self._listener:
-                    self._accept()
-                elif key.fileobj is self._woken:
-                    self._woken.recv(4096)
-                else:
-                    self._read(key.fd, key.data)
+                key.data()
             self._reap()
-            for trial in self._trials.values():
-                if time.monotonic() >= trial.deadline and not trial.timed_out:
-                    trial.timed_out = True
-                    self._kill(trial)
+            if self._trial is not None and self._patience() == 0.0:
+                self._trial.timed_out = True
+                os.kill(self._trial.pid, signal.SIGKILL)
+            while self._trial is None and self._waiting:
+                self._start(*self._waiting.pop(0))
 
-    def close(self) -> None:
-        for trial in self._trials.values():
-            self._kill(trial)
+    def _patience(self) -> float | None:
+        if self._trial is None or self._trial.timed_out:
+            return None
+        return max(0.0, self._trial.deadline - time.monotonic())
+
+    # -- connections -------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        # The client may be gone again, or there are too many.
+        with suppress(OSError):
+            connection, _ = self._listener.accept()
+            connection.setblocking(False)
+            self._selector.register(connection, selectors.EVENT_READ, partial(self._receive, connection, bytearray()))
+
+    def _receive(self, connection: socket.socket, received: bytearray) -> None:
+        try:
+            data = connection.recv(1 << 16)
+            received += data
+            if data and not data.endswith(b"\n") and len(received) <= LARGEST_REQUEST:
+                return
+            request = msgspec.json.decode(received, type=Request)
+        except (OSError, msgspec.MsgspecError):
+            # Gone before it had asked, or none of ours.
+            self._leave(connection)
+            return
+        self._waiting.append((connection, request))
+        # It has nothing more to say, so anything to read is its end.
+        self._selector.modify(connection, selectors.EVENT_READ, partial(self._leave, connection))
+
+    def _answer(self, connection: socket.socket, answer: bytes) -> None:
+        self._selector.modify(connection, selectors.EVENT_WRITE, partial(self._send, connection, memoryview(answer)))
+
+    def _send(self, connection: socket.socket, unsent: memoryview) -> None:
+        try:
+            unsent = unsent[connection.send(unsent) :]
+        except OSError:
+            # Nobody is left to tell.
+            unsent = unsent[:0]
+        if unsent:
+            self._selector.modify(connection, selectors.EVENT_WRITE, partial(self._send, connection, unsent))
+        else:
+            self._leave(connection)
+
+    def _leave(self, connection: socket.socket) -> None:
+        self._selector.unregister(connection)
+        connection.close()
+        self._waiting = [waiting for waiting in self._waiting if waiting[0] is not connection]
+        if self._trial is not None and self._trial.connection is connection:
+            os.kill(self._trial.pid, signal.SIGKILL)
 
     # -- one trial ---------------------------------------------------------------------------------------------
 
-    def _accept(self) -> None:
-        connection, _ = self._listener.accept()
-        with connection.makefile("rb") as lines:
-            line = lines.readline()
-        if not line:
-            connection.close()
-            return
-        request = msgspec.json.decode(line, type=Request)
+    def _start(self, connection: socket.socket, request: Request) -> None:
         if self._stale():
-            connection.sendall(STALE)
-            connection.close()
+            self._answer(connection, STALE)
             return
         self._preload(request.libraries)
-        read_end, write_end = os.pipe()
+        # Files, because pipes are held open by others and fill up; by name, because the child may close everything.
+        self._result.write_bytes(b"")
         output = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the trial has ended
         pid = os.fork()
         if pid == 0:
-            self._become_child(request, write_end, output)
-        os.close(write_end)
-        os.set_blocking(read_end, False)
-        with suppress(ProcessLookupError, PermissionError):
-            os.setpgid(pid, pid)
-        trial = _Trial(connection, pid, read_end, output, time.monotonic() + request.time_limit_s)
-        self._trials[pid] = trial
-        self._selector.register(read_end, selectors.EVENT_READ, trial)
-        self._selector.register(connection, selectors.EVENT_READ, trial)
+            self._become_child(request, output)
+        self._trial = _Trial(connection, pid, output, time.monotonic() + request.time_limit_s)
 
-    def _become_child(self, request: Request, write_end: int, output: IO[bytes]) -> NoReturn:
+    def _become_child(self, request: Request, output: IO[bytes]) -> NoReturn:
         status = 1
         try:
+            die_with_parent(self._pid)
+            # A measure function may signal its own process group.
             os.setpgid(0, 0)
-            child.die_with_parent(self._pid)
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._wake.close()
+            for key in self._selector.get_map().values():
+                if isinstance(key.fileobj, socket.socket):
+                    key.fileobj.close()
             self._selector.close()
-            self._listener.close()
-            for trial in self._trials.values():
-                trial.connection.close()
-            null = os.open(os.devnull, os.O_RDONLY)
-            os.dup2(null, 0)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
-            result = msgspec.json.encode(child.run(request))
-            sys.stdout.flush()
-            sys.stderr.flush()
-            with os.fdopen(write_end, "wb") as pipe:
-                pipe.write(result)
+            child.serve(request, self._result)
             status = 0
+        except BaseException:  # noqa: BLE001  # into the output's tail; nothing else would tell why there is no result
+            traceback.print_exc()
         finally:
             # Never return into the parent's loop, and never run its exit handlers.
             os._exit(status)
 
-    def _read(self, descriptor: int, trial: _Trial) -> None:
-        if descriptor == trial.result:
-            self._drain(trial)
-            return
-        # The client says nothing more, so anything to read here is the end of its connection.
-        self._selector.unregister(trial.connection)
-        self._kill(trial)
-
-    def _drain(self, trial: _Trial) -> None:
-        with suppress(BlockingIOError):
-            while data := os.read(trial.result, 1 << 16):
-                trial.received += data
-            # End of file: nothing more can come. The child itself is reaped by its own signal.
-            if trial.result in self._selector.get_map():
-                self._selector.unregister(trial.result)
-
     def _reap(self) -> None:
-        for pid in list(self._trials):
-            ended, status, usage = os.wait4(pid, os.WNOHANG)
-            if ended:
-                self._finish(self._trials.pop(pid), status, usage)
+        if self._trial is None:
+            return
+        pid, status, usage = os.wait4(self._trial.pid, os.WNOHANG)
+        if pid:
+            trial, self._trial = self._trial, None
+            # What the child started may live on; it must not disturb the next trial.
+            kill_descendants()
+            with trial.output:
+                ended = self._ended(trial, os.waitstatus_to_exitcode(status), usage)
+            if trial.connection.fileno() >= 0:
+                self._answer(trial.connection, msgspec.json.encode(ended) + b"\n")
 
-    def _finish(self, trial: _Trial, status: int, usage: resource.struct_rusage) -> None:
-        self._drain(trial)
-        # Grandchildren may live on in the child's process group; they must not disturb the next trial.
-        self._kill(trial)
-        trial.output.seek(0, os.SEEK_END)
-        trial.output.seek(max(0, trial.output.tell() - OUTPUT_TAIL))
-        code = os.waitstatus_to_exitcode(status)
-        ended = Ended(
-            result=_result(bytes(trial.received)) if code == 0 else None,
-            exit=f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}",
+    def _ended(self, trial: _Trial, code: int, usage: resource.struct_rusage) -> Ended:
+        output = trial.output.fileno()
+        tail = os.pread(output, OUTPUT_TAIL, max(0, os.fstat(output).st_size - OUTPUT_TAIL))
+        used, told = _cpu_s(), self._told_cpu_s
+        self._told_cpu_s = used
+        return Ended(
+            result=_result(self._result.read_bytes()) if code == 0 else None,
+            exit=f"signal {_signal_name(-code)}" if code < 0 else f"exit code {code}",
             timed_out=trial.timed_out,
             parent_pid=self._pid,
             parent_threads=psutil.Process().num_threads(),
             preloaded_modules=len(sys.modules),
             child_pid=trial.pid,
             cpu_s=usage.ru_utime + usage.ru_stime,
+            launcher_cpu_s=used - told,
             peak_rss_bytes=usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
-            output_tail=trial.output.read().decode("utf-8", "replace"),
+            output_tail=tail.decode("utf-8", "replace"),
         )
-        for registered in (trial.result, trial.connection):
-            with suppress(KeyError):
-                self._selector.unregister(registered)
-        os.close(trial.result)
-        trial.output.close()
-        # The client may be gone; then nobody is left to tell.
-        with suppress(OSError), trial.connection:
-            trial.connection.sendall(msgspec.json.encode(ended) + b"\n")
-
-    def _kill(self, trial: _Trial) -> None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(trial.pid, signal.SIGKILL)
 
     # -- what is imported --------------------------------------------------------------------------------------
 
     def _preload(self, libraries: tuple[str, ...]) -> None:
         new = [name for name in libraries if name not in self._tried]
-        if not new:
-            return
         self._tried.update(new)
         for name in new:
             # Names of a library that are no module, and libraries that don't import: the child gives the true error.
-            with suppress(Exception):
+            with suppress(Exception, SystemExit):
                 importlib.import_module(name)
-        for module in list(sys.modules.values()):
-            source = getattr(module, "__file__", None)
-            if source and "site-packages" not in source and not source.startswith(sys.base_prefix):
-                with suppress(OSError):
-                    self._sources[Path(source)] = os.stat(source).st_mtime_ns
+        if new:
+            # The children collect no garbage among what is imported here, and so share its memory.
+            gc.freeze()
+            self._sources = {path: mtime for path in _edited() if (mtime := _mtime(path)) is not None}
 
     def _stale(self) -> bool:
-        for path, mtime in self._sources.items():
-            try:
-                if os.stat(path).st_mtime_ns != mtime:
-                    return True
-            except OSError:
-                return True
-        return False
+        return any(_mtime(path) != mtime for path, mtime in self._sources.items())
+
+
+def _edited() -> set[Path]:
+    """The files of imported modules that people edit: all but those of installed packages and the standard library."""
+    sources = {getattr(module, "__file__", None) or "" for module in list(sys.modules.values())} - {""}
+    fixed = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))
+    return {
+        Path(source)
+        for source in sources
+        if "site-packages" not in source and "dist-packages" not in source and not source.startswith(fixed)
+    }
+
+
+def _mtime(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _cpu_s() -> float:
+    """What this process and the children that it has seen end have used since it began."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def _result(data: bytes) -> Result | None:
@@ -227,19 +256,25 @@ def _result(data: bytes) -> Result | None:
         return None
 
 
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
+
+
 def main() -> None:
-    """Listen on the socket that the command line names, say so on standard output, serve until standard input ends."""
-    # Ctrl-C in the terminal is for the driver, which ends this process by closing its standard input.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Listen in the folder that the command line names, say so on standard output, serve until standard input ends."""
+    folder = Path(sys.argv[1])
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(sys.argv[1])
+        listener.bind(str(folder / "socket"))
         listener.listen()
-        served = Parent(listener)
-        sys.stdout.buffer.write(READY)
-        sys.stdout.buffer.flush()
+        parent = Parent(listener, folder)
+        # If the owner is gone by now, standard input has ended too.
+        with suppress(BrokenPipeError):
+            os.write(1, READY)
         # Nobody reads standard output from here on; a library that prints while it is imported must not block on it.
         os.dup2(2, 1)
-        try:
-            served.serve()
-        finally:
-            served.close()
+        parent.serve()
+    # The exit handlers of the libraries have nothing here to end.
+    os._exit(0)

@@ -6,6 +6,11 @@ import msgspec
 
 from research_steps.record import Device, Error, Samples
 
+# What the parent says once, on its standard output, when its socket is there.
+READY = b"ready\n"
+# Its answer in place of `Ended` when a library changed on disk after it was imported: start another parent.
+STALE = b"stale\n"
+
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One trial. `measure` and `config_type` are 'module:name' under `root`; the latter is 'dict' for plain dicts.
@@ -40,7 +45,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """How the child ended, as its parent saw it. `result` is None when the child gave none."""
+    """How the child ended, as its parent saw it. `result` is None when the child gave none.
+
+    `cpu_s` is what the child used, `launcher_cpu_s` that and what the parent used since its last answer, or its start.
+    """
 
     result: Result | None
     exit: str
@@ -50,5 +58,6 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     preloaded_modules: int
     child_pid: int
     cpu_s: float
+    launcher_cpu_s: float
     peak_rss_bytes: int
     output_tail: str

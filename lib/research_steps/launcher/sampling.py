@@ -6,14 +6,12 @@ one sample of the candidate, unpaired.
 """
 
 import gc
-import inspect
 import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Literal
 
 from research_steps.record import Samples
@@ -28,11 +26,12 @@ class BadMetrics(ValueError):
 
 
 class SideFailed(Exception):
-    """The measure function raised; tells which side of the pair it was."""
+    """The measure function raised `error`; `side` tells which of the pair it was."""
 
-    def __init__(self, side: Side) -> None:
+    def __init__(self, side: Side, error: BaseException) -> None:
         super().__init__(side)
         self.side: Side = side
+        self.error = error
 
 
 @dataclass(frozen=True)
@@ -54,16 +53,18 @@ def sample(
     sampling_s: float,
     seed: int,
 ) -> Sampled:
-    """Run the measure function. Raises SideFailed from whatever it raised, and BadMetrics."""
+    """Run the measure function. Raises SideFailed from whatever it raised, BadMetrics included."""
     started = time.perf_counter()
-    if not inspect.isgeneratorfunction(measure):
-        with _side("candidate"):
-            values = _checked(measure(candidate), metrics)
-        samples = Samples(paired=False, order="A", candidate={n: [v] for n, v in values.items()}, baseline={})
-        return Sampled(samples, 0.0, time.perf_counter() - started)
+    with _side("candidate"):
+        returned = measure(candidate)
+        if not isinstance(returned, Iterator):
+            values = _checked(returned, metrics)
+            samples = Samples(paired=False, order="A", candidate={n: [v] for n, v in values.items()}, baseline={})
+            return Sampled(samples, 0.0, time.perf_counter() - started)
 
     # The baseline first: if it can't run here, that is told before the candidate is blamed.
-    sides: dict[Side, Iterator[Any]] = {"baseline": measure(baseline), "candidate": measure(candidate)}
+    with _side("baseline"):
+        sides: dict[Side, Iterator[Any]] = {"baseline": measure(baseline), "candidate": returned}
     for side, generator in sides.items():
         with _side(side):
             _next(generator, side, 0, metrics)
@@ -86,9 +87,11 @@ def sample(
             order.append("A" if side == "candidate" else "B")
     sampling = time.perf_counter() - started
     gc.enable()
-    samples = Samples(
-        paired=True, order="".join(order), candidate=_columns(taken["candidate"]), baseline=_columns(taken["baseline"])
-    )
+    columns = {}
+    for side, rows in taken.items():
+        with _side(side):
+            columns[side] = _columns(rows)
+    samples = Samples(paired=True, order="".join(order), candidate=columns["candidate"], baseline=columns["baseline"])
     return Sampled(samples, setup_s, sampling)
 
 
@@ -96,8 +99,8 @@ def sample(
 def _side(side: Side) -> Iterator[None]:
     try:
         yield
-    except (Exception, SystemExit) as error:
-        raise SideFailed(side) from error
+    except BaseException as error:
+        raise SideFailed(side, error) from error
 
 
 def _next(generator: Iterator[Any], side: Side, taken: int, metrics: tuple[str, ...]) -> dict[str, float]:
@@ -120,14 +123,24 @@ def _checked(values: Any, metrics: tuple[str, ...]) -> dict[str, float]:
             f"The measure function gave no {', '.join(map(repr, missing))}: the series declares "
             f"{', '.join(map(repr, metrics))}, found {', '.join(map(repr, values)) or 'nothing'}."
         )
-    return {str(name): _number(str(name), value) for name, value in values.items()}
+    return {_name(name): _number(name, value) for name, value in values.items()}
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str) or not name.isprintable():
+        raise BadMetrics(f"A metric is named {name!r}: expected printable text, such as 'time_s'.")
+    return name
 
 
 def _number(name: str, value: Any) -> float:
-    # NumPy and JAX scalars know how to become a float and are no Real; booleans are, and count nothing.
-    if isinstance(value, bool | str | bytes) or not (isinstance(value, Real) or hasattr(value, "__float__")):
-        raise BadMetrics(f"Metric {name!r} is {value!r} ({type(value).__name__}): expected a number.")
-    number = float(value)
+    # NumPy and JAX scalars know how to become a float; their booleans do too, and count nothing.
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    try:
+        if isinstance(value, bool | str | bytes) or kind in ("b", "c"):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise BadMetrics(f"Metric {name!r} is {value!r} ({type(value).__name__}): expected a number.") from None
     if not math.isfinite(number):
         raise BadMetrics(f"Metric {name!r} is {number}: expected a finite number.")
     return number

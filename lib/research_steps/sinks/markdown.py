@@ -1,21 +1,29 @@
-"""Text from measurements as Markdown that stays text.
+"""Text from measurements as Markdown that stays text: it reads as it was, and nothing in it acts.
 
-Everything here is indented below column 0 or escaped, so it can't open a heading, close a fence or forge a marker.
+Everything here is one line, or indented below column 0, so it can't open a heading, close a fence or forge a marker.
+Control characters, which could steer a terminal or reorder a line, and halves of surrogate pairs are shown as U+FFFD.
 """
 
 import re
 from collections.abc import Sequence
 
+_UNSHOWN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_LINE_END = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+# A backslash before punctuation; code and emphasis; a link or image; '#' that would end a heading.
+_ACTIVE = re.compile(
+    r"\\(?=[!-/:-@\[-`{-~])|`|(?<=\S)\*|\*(?=\S)|(?<!\w)_|_(?!\w)|(?<=\S)~|~(?=~)|\](?=[(\[:])|#(?=#*$)"
+)
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+
 
 def prose(text: str) -> str:
-    """One line of running text: no line breaks, no HTML."""
-    line = " ".join(text.split())
-    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """One line of running text."""
+    return _ACTIVE.sub(r"\\\g<0>", _one_line(text)).translate(_ENTITIES)
 
 
 def code(text: str) -> str:
     """A code span that holds any text, on one line."""
-    line = " ".join(text.split()) or " "
+    line = _one_line(text) or " "
     runs = [len(run) for run in re.findall(r"`+", line)]
     fence = "`" * next(length for length in range(1, len(runs) + 2) if length not in runs)
     padding = " " if line.startswith("`") or line.endswith("`") else ""
@@ -26,8 +34,7 @@ def block(text: str, indent: str) -> str:
     """A fenced block that holds any text, indented so that it belongs to a list item."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    # Only LF, VT, FF and CR break lines here; a line of the text can't start at column 0.
-    lines = re.split(r"\r\n|[\n\r\v\f\x85\u2028\u2029]", text)
+    lines = [_UNSHOWN.sub("\ufffd", line) for line in _LINE_END.split(text)]
     return "\n".join(f"{indent}{line}".rstrip() for line in [fence + "text", *lines, fence])
 
 
@@ -35,3 +42,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], indent: str) -> 
     """A table of cells that are Markdown already; a '|' in them is escaped."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"{indent}| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _one_line(text: str) -> str:
+    return _UNSHOWN.sub("\ufffd", " ".join(text.split()))

@@ -20,7 +20,7 @@ def entry(record: EntryRecord, series: Series, seal: Seal | None) -> str:
     """One entry, from its heading to its last line, without markers and without a final LF."""
     when = parse_utc(record.started_at).strftime("%Y-%m-%d %H:%M")
     lines = [
-        f"### {when} - {record.id} {prose(record.label)}",
+        f"### {when} - {record.id} {prose(record.label)}".rstrip(),
         "",
         f"- Hypothesis: {prose(record.hypothesis) or '–'}",
         f"- Command: {code(record.provenance.command)}",
@@ -65,7 +65,7 @@ def _best(series: Series, entries: Sequence[EntryRecord]) -> str:
     if not found or not better(series.primary, found[0].ratios[name].median, 1.0):
         return "Nothing measured yet is better than the baseline."
     row = found[0]
-    what = f"{row.ratios[name].median:.3f} × the baseline's {name}"
+    what = f"{row.ratios[name].median:.3f} × the baseline's {prose(name)}"
     return f"Best so far: {code(_changes(row))} with {what} ({row.trial.id})."
 
 
@@ -73,7 +73,7 @@ def _baselines(entries: Sequence[EntryRecord]) -> list[str]:
     lines = []
     for entry in entries:
         if entry.step == "baseline":
-            values = ", ".join(f"{name} {value:.6g}" for name, value in entry.rows[0].values.items())
+            values = ", ".join(f"{name} {value:.6g}" for row in entry.rows for name, value in row.values.items())
             lines += [
                 f"- {entry.id} {prose(entry.label)}",
                 f"  - Date: {entry.started_at[:10]}",
@@ -95,7 +95,7 @@ def _failures(entries: Sequence[EntryRecord]) -> list[str]:
 
 
 def _config(record: EntryRecord) -> str:
-    parts = [f"{name} {code(_spelled(value))}" for name, value in record.config.items()]
+    parts = [f"{prose(name)} {code(_spelled(value))}" for name, value in record.config.items()]
     return "; ".join(parts) or "–"
 
 
@@ -110,7 +110,7 @@ def _spelled(value: Any) -> str:
 def _rows(rows: Sequence[Row], primary: str) -> str:
     others = sorted({name for row in rows for name in row.values} - {primary})
     metrics = [primary, *others]
-    header = ["trial", "changed", f"{primary} ÷ baseline", *metrics, "note"]
+    header = ["trial", "changed", f"{prose(primary)} ÷ baseline", *map(prose, metrics), "note"]
     lines = []
     for row in rows:
         cells = [row.trial.id, code(_changes(row)), _ratio(row.ratios.get(primary))]

@@ -4,18 +4,20 @@ The journal is the cache: a trial is what `TrialSpec.key` says it is, and one th
 again. Trials take turns on a machine, because two at once would time each other.
 """
 
-import tempfile
+import fcntl
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from filelock import FileLock
+import msgspec
 
 from research_steps.code import Code
 from research_steps.comparison import paired_ratios
-from research_steps.errors import LauncherError
+from research_steps.errors import LauncherError, UnreadableObject
 from research_steps.journal import OpenAttempt
 from research_steps.launcher import Ended, Request
 from research_steps.provenance import CpuWatch, device_class
@@ -34,6 +36,9 @@ from research_steps.steps.session import Session
 
 # A trial whose launcher died is begun again so often before its interruption is left as it is.
 LAUNCHER_TRIES = 2
+# One for all users and all checkouts of the machine, whatever their TMPDIR: they share its cores and its accelerator.
+DEVICE_LOCK = Path("/tmp/research-steps-device.lock")
+WAIT_TOLD_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ def measure_trial(session: Session, spec: TrialSpec, *, id: str, label: str, mus
                 record = _measure(session, spec, key=key, attempt=found, id=id, label=label)
             except LauncherError as error:
                 tries += 1
-                stored = _interrupted(session, key, str(error))
+                stored = _interrupted(session, key, found, str(error))
                 if session.launcher.closed:
                     raise
                 if tries < LAUNCHER_TRIES:
@@ -137,7 +142,7 @@ def _measure(session: Session, spec: TrialSpec, *, key: str, attempt: int, id: s
             seed=int(key[:8], 16),
         )
     )
-    contended = watch.contended(ended.cpu_s)
+    contended = watch.contended(ended.launcher_cpu_s)
     result = ended.result
     samples = result.samples if result else None
     return TrialRecord(
@@ -181,39 +186,65 @@ def _measure(session: Session, spec: TrialSpec, *, key: str, attempt: int, id: s
 
 
 def _error(ended: Ended, time_limit_s: float) -> Error:
-    if ended.timed_out:
-        return _child_error("TimeLimit", f"it ran longer than its limit of {time_limit_s:g} s and was killed", ended)
     if ended.result is not None and ended.result.error is not None:
-        reported = ended.result.error
-        return Error(
-            type=reported.type,
-            message=reported.message,
-            frames=reported.frames,
-            where=reported.where,
-            output_tail=ended.output_tail,
-        )
-    if ended.exit.startswith("signal"):
+        return msgspec.structs.replace(ended.result.error, output_tail=ended.output_tail)
+    if ended.timed_out:
+        kind, message = "TimeLimit", f"it ran longer than its limit of {time_limit_s:g} s and was killed"
+    elif ended.exit.startswith("signal"):
         why = "; out of memory, perhaps" if ended.exit == "signal SIGKILL" else ""
-        return _child_error("Crash", f"the process was ended by {ended.exit}{why}", ended)
-    return _child_error("Exit", f"the process ended with {ended.exit} before it gave a result", ended)
-
-
-def _child_error(kind: Literal["TimeLimit", "Crash", "Exit"], message: str, ended: Ended) -> Error:
+        kind, message = "Crash", f"the process was ended by {ended.exit}{why}"
+    else:
+        kind, message = "Exit", f"the process ended with {ended.exit} before it gave a result"
     return Error(type=kind, message=message, frames=(), where="child", output_tail=ended.output_tail)
 
 
-def _interrupted(session: Session, key: str, reason: str) -> Stored[Any]:
-    match session.journal.attempts("trial", key):
-        case [*_, OpenAttempt() as attempt]:
-            return session.journal.interrupt(attempt, reason)
-        case [*_, Stored() as stored]:
-            return stored
-    raise AssertionError(f"the attempt of {key} that was just begun is in the journal")
+def _interrupted(session: Session, key: str, number: int, reason: str) -> Stored[Any]:
+    attempt = session.journal.attempts("trial", key)[number]
+    if isinstance(attempt, OpenAttempt):
+        return session.journal.interrupt(attempt, reason)
+    if isinstance(attempt, UnreadableObject):
+        raise attempt
+    return attempt
 
 
 @contextmanager
 def _device(session: Session, id: str) -> Iterator[None]:
-    # One lock for all users and all checkouts of the machine: they share its cores and its accelerator.
-    lock = FileLock(Path(tempfile.gettempdir()) / "research-steps-device.lock", mode=0o666)
-    with lock.acquire(poll_interval=0.02):
+    """Hold the device lock inside the block. Raises LauncherError when it can't be had."""
+    descriptor = _open_lock()
+    try:
+        began, told = time.monotonic(), False
+        while not _locked(descriptor):
+            if session.launcher.closed:
+                raise LauncherError(f"The run is ending: {id} was not begun.")
+            if not told and time.monotonic() - began > WAIT_TOLD_S:
+                session.say(f"{id}: waiting for another trial on this machine")
+                told = True
+            time.sleep(0.02)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _open_lock() -> int:
+    # For reading, which is enough to lock it: whoever made it, in a folder where only its maker may write to it.
+    flags = os.O_RDONLY | os.O_NOFOLLOW
+    try:
+        try:
+            descriptor = os.open(DEVICE_LOCK, flags | os.O_CREAT | os.O_EXCL, 0o644)
+            os.fchmod(descriptor, 0o644)
+        except FileExistsError:
+            descriptor = os.open(DEVICE_LOCK, flags)
+    except OSError as error:
+        raise LauncherError(
+            f"The device lock {DEVICE_LOCK} can't be opened: {error.strerror}. Trials on this machine take turns by it: "
+            "remove it while none is running, or have its owner do so."
+        ) from error
+    return descriptor

@@ -1,0 +1,52 @@
+"""Ties the life of one process to another's. Linux only: elsewhere these do nothing, and a lost process lives on."""
+
+import ctypes
+import os
+import signal
+import sys
+from contextlib import suppress
+
+import psutil
+
+# From linux/prctl.h.
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_KILL_ROUNDS = 10
+_ROUND_S = 0.5
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def adopt_orphans() -> None:
+    """Have every descendant that loses its parent become a child of this process, in whatever session it is."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def kill_descendants() -> None:
+    """Kill what this process has started and what that has started, and wait until it is gone.
+
+    It is left behind when the kernel does not let go of it within seconds.
+    """
+    for _ in range(_KILL_ROUNDS):
+        descendants = psutil.Process().children(recursive=True)
+        if not descendants:
+            return
+        for process in descendants:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(descendants, timeout=_ROUND_S)
+
+
+def kill_session(leader: int) -> None:
+    """Kill the processes that a session leader, itself dead already, has left in its session."""
+    for pid in psutil.pids():
+        with suppress(OSError):
+            if os.getsid(pid) == leader:
+                os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,52 @@
+"""Taking over a logbook that people wrote: every byte of it stays, and entries follow at its end."""
+
+import re
+
+from research_steps.errors import ConflictedLogbook, UsageError
+from research_steps.git import Checkout
+from research_steps.record import sha256
+from research_steps.series import check_prefix
+from research_steps.sinks import logbook_file, rendering
+from research_steps.sinks.handwritten import closing, headings
+from research_steps.sinks.logbook_disk import lock, path_of, write_aside
+
+
+def adopt(checkout: Checkout, topic: str, prefix: str) -> int:
+    """Have entries follow at the end of a logbook that people wrote; returns how many bytes stay as they were.
+
+    Whatever would hide what follows (a fence, a comment, a folded section that is still open) is closed first.
+    """
+    check_prefix(topic, prefix)
+    path = path_of(checkout, topic)
+    with lock(checkout, topic):
+        if not path.is_file():
+            raise UsageError(f"There is no logbook {path} to adopt: expected one that people wrote by hand.")
+        old = path.read_bytes()
+        if logbook_file.is_ours(old):
+            raise UsageError(f"{path} needs no adoption: research-steps made or adopted it before.")
+        if logbook_file.conflicts(old):
+            raise ConflictedLogbook(f"{path} has conflict markers of a git merge: resolve them, then adopt it.")
+        files = path.with_suffix("").glob("*.jsonl")
+        published = {sha256(line) for file in files for line in file.read_bytes().splitlines()}
+        if published & logbook_file.parse(old).records:
+            raise UsageError(
+                f"{path} holds entries of research-steps but lost the line '{logbook_file.MADE_HERE}' of its front "
+                "matter: put it back, or restore the file with git."
+            )
+        above = old + closing(old).encode()
+        marker = logbook_file.adoption_marker(above, topic, prefix)
+        log = logbook_file.log_part(rendering.NOTHING_YET, "## Recorded experiment log")
+        write_aside(path, above + marker + log)
+    return len(old)
+
+
+def numbers_used(checkout: Checkout, topic: str, prefix: str) -> set[int]:
+    """The experiment numbers that this checkout knows: in record files, entries and the headings that people wrote."""
+    pattern = re.compile(rf"(?<![A-Za-z0-9-]){re.escape(prefix)}-(\d{{1,9}})(?!\d)")
+    path = path_of(checkout, topic)
+    names = [file.stem for file in path.with_suffix("").glob("*.jsonl")]
+    if path.is_file():
+        data = path.read_bytes()
+        names += [entry.id for entry in logbook_file.parse(data).entries]
+        names += headings(data[: logbook_file.adopted_end(data)] if logbook_file.is_ours(data) else data)
+    return {int(number) for name in names for number in pattern.findall(name)}

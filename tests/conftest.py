@@ -1,0 +1,34 @@
+"""Fixtures that several test files share: a store on local disk and one in an object store, both real."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import object_store
+
+
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    with object_store.server() as port:
+        yield port
+
+
+@pytest.fixture
+def s3_url(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty bucket, reachable from this process and from those that it starts."""
+    import s3fs
+
+    for name, value in object_store.environment(s3_port).items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    bucket = f"bucket-{uuid.uuid4().hex[:12]}"
+    s3fs.S3FileSystem().mkdir(bucket)
+    return f"s3://{bucket}/prefix"
+
+
+@pytest.fixture(params=["local", "s3"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store of each kind."""
+    return str(request.getfixturevalue("s3_url")) if request.param == "s3" else str(tmp_path / "store")
