@@ -24,12 +24,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -61,6 +61,7 @@ from research_steps.store import Store
 LEASE_S = 60.0
 POLL_S = 0.5
 
+T = TypeVar("T")
 Subject = Literal["trial", "entry"]
 _FOLDERS: dict[Subject, str] = {"trial": "trials", "entry": "entries"}
 _CLAIM = re.compile(r"/(\d{6,9})\.json$")
@@ -126,8 +127,11 @@ class Journal:
         self.topic = topic
         self.store = store
         self._base = f"journal/{topic}"
-        self._cache: dict[str, bytes] = {}
+        self._cache: dict[str, Any] = {}
         self._claiming = threading.Lock()
+        self._holding = threading.Lock()
+        self._held: set[str] = set()
+        self._keeper: threading.Thread | None = None
 
     @property
     def url(self) -> str:
@@ -193,14 +197,12 @@ class Journal:
         if not self.store.create(self._name(subject, "intents", key, attempt), encode(intent) + b"\n"):
             yield False
             return
-        finished = threading.Event()
-        renewer = threading.Thread(target=self._renew, args=(intent, finished), daemon=True, name=f"lease-{id}")
-        renewer.start()
+        lease = self._name(subject, "leases", key, attempt)
+        self._hold(lease)
         try:
             yield True
         finally:
-            finished.set()
-            renewer.join()
+            self._held.discard(lease)
 
     def finish(self, subject: Subject, record: TrialRecord | EntryRecord | InterruptedRecord) -> Stored[Any]:
         """Make the record last. If its attempt has ended already the record is kept as late, and returned so."""
@@ -252,17 +254,13 @@ class Journal:
     def claims(self) -> list[Claim]:
         """All claimed experiment IDs in order."""
         found = []
-        for name, data in self._immutable(f"{self._base}/claims").items():
+        for name, claimed in self._objects(f"{self._base}/claims", partial(decode, ClaimedID)).items():
             match = _CLAIM.search(name)
             if match is None:
                 continue
-            number = int(match[1])
-            try:
-                claimed = decode(ClaimedID, data, f"{self.store.url}/{name}")
-                found.append(Claim(number, claimed.id, claimed.step_key))
-            except UnreadableObject:
-                # The number is taken all the same, by a step that can't be told.
-                found.append(Claim(number, "", ""))
+            # The number of one that can't be read is taken all the same, by a step that can't be told.
+            id, step_key = ("", "") if isinstance(claimed, UnreadableObject) else (claimed.id, claimed.step_key)
+            found.append(Claim(int(match[1]), id, step_key))
         return found
 
     def claim(self, prefix: str, step_key: str, used: Iterable[int]) -> str:
@@ -338,7 +336,7 @@ class Journal:
     def entries(self) -> Snapshot:
         """Only the standing records of steps: what the publisher needs to see what is new."""
         found = Snapshot()
-        self._add(found, self._immutable(f"{self._base}/entries/records"))
+        self._add(found, self._records("entries/records").values())
         return found
 
     def scan(self, repository: Path | None = None) -> Snapshot:
@@ -346,18 +344,16 @@ class Journal:
         found = Snapshot()
         for subject, folder in _FOLDERS.items():
             # Intents first: an attempt that ends while this reads has its record among those read next.
-            intents = self._immutable(f"{self._base}/{folder}/intents")
-            records = self._immutable(f"{self._base}/{folder}/records")
-            self._add(found, records)
-            self._add(found, self._immutable(f"{self._base}/{folder}/late"))
+            intents = self._objects(f"{self._base}/{folder}/intents", partial(decode, Intent))
+            records = self._records(f"{folder}/records")
+            self._add(found, records.values())
+            self._add(found, self._records(f"{folder}/late").values())
             ended = {name.rsplit("/", 1)[-1] for name in records}
-            for name, data in intents.items():
+            for name, intent in intents.items():
                 if name.rsplit("/", 1)[-1] in ended:
                     continue
-                try:
-                    intent = decode(Intent, data, f"{self.store.url}/{name}")
-                except UnreadableObject as error:
-                    found.problems.append(str(error))
+                if isinstance(intent, UnreadableObject):
+                    found.problems.append(str(intent))
                 else:
                     found.open.append(OpenAttempt(intent, self._lease(subject, intent)))
         if repository is not None:
@@ -409,27 +405,48 @@ class Journal:
             # A lease is not written durably; one that a power cut broke was held by nobody who is still there.
             return first
 
-    def _renew(self, intent: Intent, finished: threading.Event) -> None:
-        name = self._name(intent.subject, "leases", intent.key, intent.attempt)
-        while not finished.wait(LEASE_S / 3):
-            lease = Lease(schema=SCHEMA, lease_until=utc(datetime.now(UTC) + timedelta(seconds=LEASE_S)))
-            try:
-                self.store.put(name, encode(lease) + b"\n")
-            except StoreError:
+    def _hold(self, lease: str) -> None:
+        """Have a lease renewed until it is taken out of `_held`; one thread does it for all of them."""
+        with self._holding:
+            self._held.add(lease)
+            if self._keeper is None:
+                self._keeper = threading.Thread(target=self._keep, daemon=True, name="research-leases")
+                self._keeper.start()
+
+    def _keep(self) -> None:
+        while True:
+            time.sleep(LEASE_S / 3)
+            with self._holding:
+                if not self._held:
+                    self._keeper = None
+                    return
+                held = list(self._held)
+            until = utc(datetime.now(UTC) + timedelta(seconds=LEASE_S))
+            for name in held:
                 # A store that is away for a while ends the lease at worst; the record is then kept as late.
-                continue
+                with suppress(StoreError):
+                    self.store.put(name, encode(Lease(schema=SCHEMA, lease_until=until)) + b"\n")
 
-    def _add(self, found: Snapshot, objects: dict[str, bytes]) -> None:
-        for name, data in objects.items():
-            try:
-                found.add(decode_record(data, f"{self.store.url}/{name}"))
-            except UnreadableObject as error:
-                found.problems.append(str(error))
+    def _add(self, found: Snapshot, records: Iterable[Stored[Record] | UnreadableObject]) -> None:
+        for record in records:
+            if isinstance(record, UnreadableObject):
+                found.problems.append(str(record))
+            else:
+                found.add(record)
 
-    def _immutable(self, folder: str) -> dict[str, bytes]:
+    def _objects(self, folder: str, read: Callable[[bytes, str], T]) -> dict[str, T | UnreadableObject]:
+        """What a folder holds, by name. Objects never change, so each is read and decoded once."""
         names = self.store.names(folder)
-        self._cache.update(self.store.read_many(name for name in names if name not in self._cache))
+        new = self.store.read_many(name for name in names if name not in self._cache)
+        for name, data in new.items():
+            try:
+                self._cache[name] = read(data, f"{self.store.url}/{name}")
+            except UnreadableObject as error:
+                self._cache[name] = error
         return {name: self._cache[name] for name in names if name in self._cache}
+
+    def _records(self, folder: str) -> dict[str, Stored[Record] | UnreadableObject]:
+        return self._objects(f"{self._base}/{folder}", decode_record)
 
     def _must_read(self, name: str) -> bytes:
         data = self.store.read(name)

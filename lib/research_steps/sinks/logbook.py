@@ -36,7 +36,7 @@ class LogbookSink:
         self.records = self.path.with_suffix("")
         self._checkout = checkout
         self._file = LogbookFile(self.path)
-        self._lived = 0.0
+        self._lived = float("-inf")
         self._stale = True
 
     def publish(self, entries: Snapshot, final: bool) -> Published:

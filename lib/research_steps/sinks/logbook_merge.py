@@ -1,9 +1,8 @@
 """After a merge in git: the logbook and its record files again, from the whole entries of both sides.
 
 Git merges lines, so it leaves conflict markers inside entries, or tears and mixes them where a union merge is set. Here
-each whole entry is folded into one line first; then git's own three-way merge can't take it apart, and what people
-wrote around the entries is merged as text. No entry of either side is left out, and of text that both sides changed
-both versions stay.
+each whole entry, and each note that people wrote behind one, is folded into one line first; then git's own three-way
+merge can't take it apart. No entry of either side is left out, and of text that both sides changed both versions stay.
 """
 
 import os
@@ -15,6 +14,7 @@ from typing import NamedTuple
 
 from research_steps.errors import ConflictedLogbook, RepositoryError
 from research_steps.git import Checkout
+from research_steps.record import sha256
 from research_steps.sinks import logbook_file
 from research_steps.sinks.logbook_disk import lock, path_of, write_aside
 
@@ -102,61 +102,64 @@ def _combine(checkout: Checkout, ours: bytes, base: bytes, theirs: bytes, now: b
     found = [(entry, side) for side, chain in zip((ours, theirs, now), chains, strict=True) for entry in chain]
     # Of an entry that one side has in full and the other only by its end marker, the full one counts.
     found.sort(key=lambda pair: not pair[0].above)
-    entries = {entry.link: _Folded(entry.record, entry.above, side[entry.start : entry.end]) for entry, side in found}
+    entries = {entry.link: _Entry(entry.record, entry.above, side[entry.start : entry.end]) for entry, side in found}
     # What one side took out is taken out of the base too: then it is new on the other side, and stays.
     common = {entry.link for entry in chains[0]} & {entry.link for entry in chains[1]}
+    notes: dict[str, bytes] = {}
     with tempfile.TemporaryDirectory(prefix="research-merge-") as scratch:
         paths = [Path(scratch) / name for name in ("ours", "base", "theirs")]
-        for path, content, links in zip(paths, (ours, base, theirs), (entries, common, entries), strict=True):
-            path.write_bytes(_fold(content, links))
+        for path, side, links in zip(paths, (ours, base, theirs), (entries, common, entries), strict=True):
+            path.write_bytes(_fold(side, links, notes))
         merged = checkout.git("merge-file", "--stdout", "--union", *map(str, paths))
     living = next((side[slice(*part)] for side in (ours, theirs) if (part := logbook_file.living_part(side))), b"")
-    return _unfold(merged, entries, living)
+    return _unfold(merged, entries, notes, living)
 
 
-class _Folded(NamedTuple):
+class _Entry(NamedTuple):
     record: str
     above: bool
     text: bytes
 
 
-def _fold(data: bytes, links: Container[str]) -> bytes:
-    """The text with each whole entry as one line that names it, those not in `links` left out."""
-    spans = {
-        (entry.start, entry.end): b"%b%b\n" % (_FOLDED, entry.link.encode()) if entry.link in links else b""
-        for entry in logbook_file.parse(data).chain
-        if entry.whole
-    }
-    if living := logbook_file.living_part(data):
-        spans[living] = _LIVING
-    parts, position = [], 0
-    for start, end in sorted(spans):
-        parts += [data[position:start], spans[start, end]]
-        position = end
-    return b"".join([*parts, data[position:]]).rstrip(b"\n") + b"\n"
+def _fold(data: bytes, links: Container[str], notes: dict[str, bytes]) -> bytes:
+    """The text with one line for each whole entry in `links` and for each stretch of text behind one, which goes to
+    `notes`. The text before the first entry stays, but for the living part."""
+    chain = [entry for entry in logbook_file.parse(data).chain if entry.whole]
+    starts = [*(entry.start for entry in chain), len(data)]
+    head = data[: starts[0]]
+    if living := logbook_file.living_part(head):
+        head = head[: living[0]] + _LIVING + head[living[1] :]
+    lines = [head.rstrip(b"\r\n") + b"\n"]
+    for entry, following in zip(chain, starts[1:], strict=True):
+        names = [entry.link] if entry.link in links else []
+        if note := data[entry.end : following].strip(b"\r\n"):
+            names.append(sha256(note))
+            notes[names[-1]] = note + b"\n"
+        lines += [b"%b%b\n" % (_FOLDED, name.encode()) for name in names]
+    return b"".join(lines)
 
 
-def _unfold(merged: bytes, entries: dict[str, _Folded], living: bytes) -> bytes:
+def _unfold(merged: bytes, entries: dict[str, _Entry], notes: dict[str, bytes], living: bytes) -> bytes:
     """The text with every entry once, and every record shown by one of them."""
     rest = dict(entries)
     shown: set[str] = set()
     data = bytearray()
     for line in [*merged.splitlines(keepends=True), *(_FOLDED + link.encode() for link in entries)]:
-        link = line.removeprefix(_FOLDED).strip().decode("ascii", "replace") if line.startswith(_FOLDED) else ""
+        name = line.removeprefix(_FOLDED).strip().decode("ascii", "replace") if line.startswith(_FOLDED) else ""
         if line.strip() == _LIVING:
             data += living + b"\n"
-        elif link not in entries:
+        elif name in notes:
+            data += b"\n" + notes[name]
+        elif name not in entries:
             data += line
-        elif link in rest:
-            entry = rest.pop(link)
+        elif name in rest:
+            entry = rest.pop(name)
             text = entry.text.rstrip(b"\r\n") + b"\n"
-            if entry.above:
-                data += text
-            elif entry.record in shown:
-                data += logbook_file.shown_above(text)
+            if entry.above or entry.record in shown:
+                data += text if entry.above else logbook_file.shown_above(text)
             else:
                 shown.add(entry.record)
-                data += text if data.endswith(b"\n\n") else b"\n" + text
+                data += b"\n" + text
     return bytes(data)
 
 
