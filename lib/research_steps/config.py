@@ -116,6 +116,9 @@ def _check_read_back(kind: type, encoded: dict[str, Any], what: str) -> None:
 def _encoded(value: Any, what: str, path: str) -> Any:
     import draccus
 
+    if isinstance(value, type):
+        # draccus would take a dataclass itself for one with all its defaults.
+        raise _unrecordable(what, path, value)
     try:
         return draccus.encode(value)
     except Exception as error:

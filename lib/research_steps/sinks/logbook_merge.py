@@ -50,11 +50,11 @@ def rebuild(checkout: Checkout, topic: str) -> bool:
 
 def _mended(checkout: Checkout, path: Path, data: bytes) -> bytes:
     name = path.relative_to(checkout.root).as_posix()
+    if _show(checkout, f"MERGE_HEAD:{name}") is not None:
+        return _join(checkout, name, "HEAD", "MERGE_HEAD", data)
     ours, base, theirs = (_show(checkout, f":{stage}:{name}") for stage in (2, 1, 3))
     if ours is not None and theirs is not None:
         return _combine(checkout, ours, base or b"", theirs, data)
-    if _show(checkout, f"MERGE_HEAD:{name}") is not None:
-        return _join(checkout, name, "HEAD", "MERGE_HEAD", data)
     return _restored(checkout, name, "HEAD", data)
 
 

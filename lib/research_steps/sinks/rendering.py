@@ -4,7 +4,7 @@ Pure functions: the same records give the same bytes. Entries follow the researc
 Command, Config, Result, Interpretation, Next action, then Commit Hash and Links.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from research_steps.comparison import better, ranked
@@ -52,7 +52,7 @@ def living(series: Series, entries: Sequence[EntryRecord]) -> str:
     if interpreted:
         last = interpreted[-1]
         lines += [f"- {last.id}: {prose(last.interpretation)}", f"- Next: {prose(last.next_action)}"]
-    lines += ["", "## Baseline", *_baselines(done), "", "## Hypothesis queue"]
+    lines += ["", "## Baseline", *_baselines(done, series.primary.name), "", "## Hypothesis queue"]
     lines += [f"- {hypothesis.id} (active): {prose(hypothesis.text)}" for hypothesis in series.hypotheses] or ["- none"]
     lines += ["", "## Failures", *_failures(entries)]
     return "\n".join(lines)
@@ -69,16 +69,17 @@ def _best(series: Series, entries: Sequence[EntryRecord]) -> str:
     return f"Best so far: {code(_changes(row))} with {what} ({row.trial.id})."
 
 
-def _baselines(entries: Sequence[EntryRecord]) -> list[str]:
+def _baselines(entries: Sequence[EntryRecord], primary: str) -> list[str]:
     lines = []
     for entry in entries:
         if entry.step == "baseline":
-            values = ", ".join(f"{name} {value:.6g}" for row in entry.rows for name, value in row.values.items())
+            values = entry.rows[0].values if entry.rows else {}
+            numbers = ", ".join(f"{name} {values[name]:.6g}" for name in _primary_first(values, primary))
             lines += [
                 f"- {entry.id} {prose(entry.label)}",
                 f"  - Date: {entry.started_at[:10]}",
                 f"  - Code refs: {code(str(entry.config.get('measure')))} at {_commit(entry.provenance)}",
-                f"  - Baseline numbers: {prose(values)}",
+                f"  - Baseline numbers: {prose(numbers)}",
             ]
     return lines or ["- none yet"]
 
@@ -108,8 +109,7 @@ def _spelled(value: Any) -> str:
 
 
 def _rows(rows: Sequence[Row], primary: str) -> str:
-    others = sorted({name for row in rows for name in row.values} - {primary})
-    metrics = [primary, *others]
+    metrics = _primary_first({name for row in rows for name in row.values}, primary)
     header = ["trial", "changed", f"{prose(primary)} ÷ baseline", *map(prose, metrics), "note"]
     lines = []
     for row in rows:
@@ -120,6 +120,11 @@ def _rows(rows: Sequence[Row], primary: str) -> str:
             note = f"measured before; {note}" if note else "measured before"
         lines.append([*cells, code(note) if note else ""])
     return table(header, lines, INDENT)
+
+
+def _primary_first(names: Iterable[str], primary: str) -> list[str]:
+    """Metric names, the primary one first; without it when nothing was measured."""
+    return sorted(names, key=lambda name: (name != primary, name))
 
 
 def _changes(row: Row) -> str:

@@ -79,7 +79,7 @@ def _weaknesses(rows: Sequence[Row]) -> list[str]:
         for row in rows
         if row.status == "failed"
     ]
-    disturbed = [row.trial.id for row in rows if row.status == "ok" and row.contended]
+    disturbed = dict.fromkeys(row.trial.id for row in rows if row.status == "ok" and row.contended)
     if disturbed:
         sentences.append(f"Measured beside other load, so weak evidence: {', '.join(disturbed)}.")
     return sentences

@@ -108,8 +108,8 @@ def _baseline(session: Session, config: StepConfig, inputs: list[Stored[EntryRec
         raise StepFailed(f"the baseline was interrupted: {record.reason}")
     if record.error is not None:
         return Finding(result=f"baseline case: {row.note}", rows=(row,), error=record.error)
-    values = ", ".join(f"{name} {value:.6g}" for name, value in row.values.items())
-    return Finding(result=f"baseline case: {values}", rows=(row,))
+    primary = session.series.primary.name
+    return Finding(result=f"baseline case: {primary} {row.values[primary]:.6g}", rows=(row,))
 
 
 def _sweep(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
