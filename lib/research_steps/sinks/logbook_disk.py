@@ -52,16 +52,14 @@ def write_aside(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(data)
+            file.flush()
             if path.exists():
                 os.fchmod(file.fileno(), path.stat().st_mode & 0o7777)
-            file.flush()
+                # What is replaced was whole: it must not give way to a name whose bytes are not there yet.
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            # The renaming changed the inode, so this fsync makes its name last, and its bytes where it is new.
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise LogbookError(f"{path} could not be written: {error.strerror}. It is as it was.") from error

@@ -64,8 +64,8 @@ def _restored(checkout: Checkout, name: str, revision: str, data: bytes) -> byte
         return data
     for merge in _merges(checkout, name, revision):
         sides = f"{merge}^1", f"{merge}^2"
-        after, *before = [_whats(_show(checkout, f"{commit}:{name}") or b"") for commit in (merge, *sides)]
-        if after - before[0] - before[1]:
+        after, first, second = (_whats(_show(checkout, f"{commit}:{name}") or b"") for commit in (merge, *sides))
+        if after - (first | second):
             return _join(checkout, name, *sides, data)
     return data
 
