@@ -107,7 +107,8 @@ class Desk:
 
     def problems(self, journal: bool = True) -> list[str]:
         """What `research verify` names."""
-        return verify(self.checkout, SERIES.topic, self.journal if journal else None)[1]
+        fresh = Journal(open_store(str(self.store)), SERIES.topic)
+        return verify(self.checkout, SERIES.topic, fresh if journal else None)[1]
 
     @property
     def data(self) -> bytes:
@@ -121,7 +122,8 @@ class Desk:
     @property
     def labels(self) -> list[str]:
         """What the headings of the logbook's entries say, in order."""
-        headings = [line for line in self.data.decode().splitlines() if line.startswith("### ")]
+        lines = self.data.decode("utf-8", "replace").splitlines()
+        headings = [line for line in lines if line.startswith("### ") and " - " in line]
         return [heading.partition(" - ")[2].partition(" ")[2] for heading in headings]
 
     def records(self, id: str) -> list[bytes]:

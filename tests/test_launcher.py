@@ -90,8 +90,10 @@ def folder_of(parent: int) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Launcher]:
-    with Launcher() as launcher:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    """A launcher for the trials of many tests; what they leave in the temporary folder is pytest's to remove."""
+    with pytest.MonkeyPatch.context() as environment, Launcher() as launcher:
+        environment.setenv("TMPDIR", str(tmp_path_factory.mktemp("trials")))
         yield launcher
 
 
@@ -301,18 +303,17 @@ def test_libraries_are_there_and_the_process_is_clean(launcher: Launcher) -> Non
     assert set(counts) == {first["files"]}
 
 
-def test_a_library_that_exits_when_imported_is_the_trials_failure_only(launcher: Launcher, tmp_path: Path) -> None:
+def test_a_library_that_exits_when_imported_is_the_trials_failure_only(
+    launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The parent tries to import it, says nothing, and goes on; the trial gets the true error."""
     (tmp_path / "library").mkdir()
     (tmp_path / "library" / "leaver.py").write_text("import sys\nprint('leaving')\nsys.exit('not on this machine')\n")
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "kernel.py").write_text("def measure(config):\n    import leaver\n")
     root = tmp_path / "experiment"
-    os.environ["PYTHONPATH"] = str(tmp_path / "library")
-    try:
-        ended = launcher.run(request("kernel:measure", root=root, libraries=("leaver",)))
-    finally:
-        del os.environ["PYTHONPATH"]
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "library"), prepend=os.pathsep)
+    ended = launcher.run(request("kernel:measure", root=root, libraries=("leaver",)))
     assert ended.result.error.type == "SystemExit"
     assert ended.result.error.message == "not on this machine"
     next_trial_is_fine(launcher, ended.parent_pid)
@@ -368,24 +369,20 @@ def test_code_that_changed_after_the_run_began_is_refused(launcher: Launcher, tm
     assert "run the thread again" in ended.result.error.message
 
 
-def test_an_edited_library_is_imported_anew(tmp_path: Path) -> None:
+def test_an_edited_library_is_imported_anew(launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A library that people edit (not in site-packages) makes the launcher start another parent by itself."""
     library = tmp_path / "library"
     library.mkdir()
     root = tmp_path / "experiment"
     root.mkdir()
     (root / "kernel.py").write_text("def measure(config):\n    import edited\n    return {'time_s': edited.value}\n")
-    os.environ["PYTHONPATH"] = str(library)
+    monkeypatch.setenv("PYTHONPATH", str(library), prepend=os.pathsep)
     found = []
-    try:
-        with Launcher() as launcher:
-            for value in (1, 1, 2):
-                if not found or value != found[-1][0]:
-                    (library / "edited.py").write_text(f"value = {value}  # {'.' * value}\n")
-                ended = launcher.run(request("kernel:measure", root=root, libraries=("edited",)))
-                found.append((ended.result.samples.candidate["time_s"][0], ended.parent_pid))
-    finally:
-        del os.environ["PYTHONPATH"]
+    for value, edited in ((1, True), (1, False), (2, True)):
+        if edited:
+            (library / "edited.py").write_text(f"value = {value}  # {'.' * value}\n")
+        ended = launcher.run(request("kernel:measure", root=root, libraries=("edited",)))
+        found.append((ended.result.samples.candidate["time_s"][0], ended.parent_pid))
     assert [value for value, _ in found] == [1.0, 1.0, 2.0]
     assert found[0][1] == found[1][1] != found[2][1]
     assert gone(found[0][1])
@@ -547,12 +544,13 @@ def test_a_client_that_asks_for_nothing_holds_nobody_up(shared: Launcher, sent: 
 
 
 def test_a_client_that_does_not_take_its_answer_holds_nobody_up(shared: Launcher) -> None:
-    """An answer larger than a socket's buffer waits for its reader; the next trial does not."""
+    """An answer larger than a socket's buffer waits for its reader; the next trial and its time limit do not."""
     parent = shared.run(request("steady")).parent_pid
     large = request("steady", max_pairs=100_000, sampling_s=SOON_S)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(folder_of(parent) / "socket"))
         connection.sendall(msgspec.json.encode(large) + b"\n")
+        assert shared.run(request("hangs", {"name": "in Python"}, time_limit_s=0.5)).timed_out
         next_trial_is_fine(shared, parent)
         with connection.makefile("rb") as lines:
             answer = msgspec.json.decode(lines.readline(), type=Ended)
@@ -579,7 +577,7 @@ def test_a_parent_that_can_not_start_is_told(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     (tmp_path / "sitecustomize.py").write_text("import os\nos._exit(7)\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with Launcher() as launcher:
         with pytest.raises(LauncherError, match=r"did not start \(exit code 7"):
             launcher.run(request("steady"))

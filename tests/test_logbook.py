@@ -144,7 +144,9 @@ def test_people_may_write_around_entries(desk: Desk) -> None:
     assert desk.problems() == []
 
 
-@pytest.mark.parametrize("note", ["```\ncode", "<!-- a comment", "<details>\n\nfolded", "~~~~\n```\n", "a < b <pre>\n\n"])
+@pytest.mark.parametrize(
+    "note", ["```\ncode", "<!-- a comment", "<details>\n\nfolded", "~~~~\n```\n", "a < b <pre>\n\n"]
+)
 def test_a_note_that_is_left_open_hides_no_later_entry(desk: Desk, note: str) -> None:
     """A fence, comment or folded section that a person forgot to close is closed before the next entry."""
     desk.record("before")

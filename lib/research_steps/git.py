@@ -109,9 +109,10 @@ class Checkout:
             env = self._scratch_index(Path(scratch))
             quiet = [word for setting in _QUIET for word in ("-c", setting)]
             self.git(*quiet, "add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul", env=env, input=spec)
-            # Plumbing, which knows none of the user's settings, so that the patch applies anywhere.
-            options = ("--cached", "--patch", "--binary", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none")
-            patch = self.git("diff-index", *options, commit, "--", *living, env=env)
+            tree = self.git("write-tree", env=env).decode().strip()
+            # Between two trees, whatever is edited meanwhile; plumbing knows none of the user's settings for diffs.
+            options = ("-r", "--patch", "--binary", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none")
+            patch = self.git("diff-tree", *options, commit, tree, "--", *living, env=env)
         notes = [
             _note(f"left out, over {LARGEST_UNTRACKED} bytes", large),
             _note("left out, not readable", closed),
@@ -124,7 +125,8 @@ class Checkout:
         """Environment for git to use a copy of the index, and to put new objects into `folder`."""
         assert self.git_dir is not None, "only called with a repository"
         if (self.git_dir / "index").exists():
-            shutil.copy(self.git_dir / "index", folder / "index")
+            # With its time, by which git knows that a file of the same age may have changed since.
+            shutil.copy2(self.git_dir / "index", folder / "index")
         objects = self.root / os.fsdecode(self.git("rev-parse", "--git-path", "objects").removesuffix(b"\n"))
         (folder / "objects").mkdir()
         # In quotes, because a colon separates such folders.
@@ -145,7 +147,7 @@ def _note(what: str, names: Sequence[str]) -> str:
 
 def _printed(done: "subprocess.CompletedProcess[bytes]", arguments: Sequence[str], where: Path) -> bytes:
     if done.returncode != 0:
-        message = done.stderr.decode("utf-8", "replace").strip()
+        message = " ".join(done.stderr.decode("utf-8", "replace").split())
         command = next(argument for argument in arguments if argument != "-c" and "=" not in argument)
         raise RepositoryError(f"git {command} failed in {where}: {message}")
     return done.stdout

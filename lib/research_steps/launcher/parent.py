@@ -164,7 +164,8 @@ class Parent:
                 if isinstance(key.fileobj, socket.socket):
                     key.fileobj.close()
             self._selector.close()
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            with open(os.devnull) as nothing:
+                os.dup2(nothing.fileno(), 0)
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
             child.serve(request, self._result)

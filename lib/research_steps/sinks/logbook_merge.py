@@ -133,7 +133,7 @@ def _fold(data: bytes, links: Container[str], notes: dict[str, bytes]) -> bytes:
     for entry, following in zip(chain, starts[1:], strict=True):
         names = [entry.link] if entry.link in links else []
         if note := data[entry.end : following].strip(b"\r\n"):
-            names.append(sha256(note))
+            names.append(f"note {sha256(note)}")
             notes[names[-1]] = note + b"\n"
         lines += [b"%b%b\n" % (_FOLDED, name.encode()) for name in names]
     return b"".join(lines)
