@@ -43,7 +43,7 @@ RAISED = {
 def steady(config):
     """Nothing goes wrong."""
     while True:
-        yield {"time_s": 2.0}
+        yield {"time_s": config.get("time_s", 2.0)}
 
 
 def raises(config):

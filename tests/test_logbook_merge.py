@@ -176,6 +176,31 @@ def test_what_people_wrote_on_either_side_stays(tmp_path: Path, how: str) -> Non
     check_grows(desk)
 
 
+@pytest.mark.parametrize("adopted_on", ["main", "other"])
+def test_one_side_may_have_gone_on_by_hand(tmp_path: Path, adopted_on: str) -> None:
+    """A logbook adopted on one branch, and added to by hand on the other, before and after a rebuild takes entries."""
+    desk = Desk.make(tmp_path)
+    desk.path.parent.mkdir(parents=True)
+    desk.path.write_bytes(b"# By hand\n\n### TOY-001 an old one\n\n- Result: fast\n")
+    desk.commit()
+    desk.git("branch", "other")
+    for branch in ("other", "main"):
+        desk.git("checkout", "--quiet", branch)
+        if branch == adopted_on:
+            adopt(desk.checkout, "toy", "TOY")
+            desk.record("by the tool")
+            desk.publish()
+        else:
+            with desk.path.open("a") as file:
+                file.write("\n### TOY-002 by hand\n\n- Result: faster\n")
+        desk.commit()
+    desk.merge("other")
+    assert desk.sync()[0]
+    assert b"### TOY-002 by hand\n\n- Result: faster\n" in desk.data
+    assert desk.labels == ["by the tool"]
+    check_grows(desk)
+
+
 def test_a_scope_that_both_sides_edited_keeps_both(tmp_path: Path) -> None:
     """Text that both changed is left for people to choose from, the text that one changed is taken."""
     desk = make(tmp_path, CONFLICT)

@@ -109,7 +109,7 @@ class Checkout:
             env = self._scratch_index(Path(scratch))
             quiet = [word for setting in _QUIET for word in ("-c", setting)]
             self.git(*quiet, "add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul", env=env, input=spec)
-            tree = self.git("write-tree", env=env).decode().strip()
+            tree = self.git(*quiet, "write-tree", env=env).decode().strip()
             # Between two trees, whatever is edited meanwhile; plumbing knows none of the user's settings for diffs.
             options = ("-r", "--patch", "--binary", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none")
             patch = self.git("diff-tree", *options, commit, tree, "--", *living, env=env)

@@ -80,7 +80,8 @@ class Series:
         _refuse_repeats(self.topic, "hypothesis", [hypothesis.id for hypothesis in self.hypotheses])
         for name in ("max_pairs", "sampling_s", "time_limit_s"):
             if not 0 < getattr(self, name) < math.inf:
-                raise UsageError(f"Series {self.topic!r} has {name}={getattr(self, name)}: expected a finite number above 0.")
+                found = getattr(self, name)
+                raise UsageError(f"Series {self.topic!r} has {name}={found}: expected a finite number above 0.")
 
     @property
     def primary(self) -> Metric:

@@ -1,10 +1,10 @@
 """Starts the parent process when the first trial needs it, and asks it for trials."""
 
+import os
 import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,11 +15,9 @@ import msgspec
 
 from research_steps.errors import LauncherError
 from research_steps.launcher.processes import kill_session
-from research_steps.launcher.protocol import READY, STALE, Ended, Request
+from research_steps.launcher.protocol import SOCKET, STALE, Ended, Request
 
 STOP_S = 5.0
-# The path of a socket has at most 103 bytes on some systems.
-LONGEST_BASE = 60
 
 
 class Launcher:
@@ -90,33 +88,31 @@ class _Parent:
 
     @staticmethod
     def start() -> "_Parent":
-        base = tempfile.gettempdir()
-        # Created for its user alone, which is what guards the socket inside.
-        folder = Path(tempfile.mkdtemp(prefix="research-launcher-", dir=base if len(base) < LONGEST_BASE else "/tmp"))
         process = subprocess.Popen(
             # -P: the experiment in the working directory must not be importable here, only in the children.
             # -u: what a trial printed must not be lost with it.
-            [sys.executable, "-P", "-u", "-c", "from research_steps.launcher.parent import main; main()", str(folder)],
+            [sys.executable, "-P", "-u", "-c", "from research_steps.launcher.parent import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # A session of its own: Ctrl-C is for the driver, and what a lost parent leaves can be found.
             start_new_session=True,
         )
-        parent = _Parent(process, folder)
-        assert process.stdout is not None, "stdout is a pipe"
+        assert process.stdin is not None and process.stdout is not None, "both are pipes"
         with process.stdout:
-            if process.stdout.readline() != READY:
-                raise LauncherError(
-                    f"The launcher's parent process did not start (exit code {parent.stop()}): its message is above; "
-                    "check that research_steps imports in this Python."
-                )
-        return parent
+            folder = os.fsdecode(process.stdout.readline().rstrip(b"\n"))
+        if not folder:
+            process.stdin.close()
+            raise LauncherError(
+                f"The launcher's parent process did not start (exit code {process.wait()}): its message is above; check "
+                "that research_steps imports in this Python."
+            )
+        return _Parent(process, Path(folder))
 
     def ask(self, request: Request) -> bytes:
         """The parent's answer; less than a line when it died."""
         with socket.socket(socket.AF_UNIX) as connection:
             with suppress(OSError):
-                connection.connect(str(self.folder / "socket"))
+                connection.connect(str(self.folder / SOCKET))
                 connection.sendall(msgspec.json.encode(request) + b"\n")
                 with connection.makefile("rb") as lines:
                     return lines.readline()

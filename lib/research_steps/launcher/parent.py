@@ -31,10 +31,12 @@ import psutil
 
 from research_steps.launcher import child
 from research_steps.launcher.processes import adopt_orphans, die_with_parent, kill_descendants
-from research_steps.launcher.protocol import READY, STALE, Ended, Request, Result
+from research_steps.launcher.protocol import SOCKET, STALE, Ended, Request, Result
 
 OUTPUT_TAIL = 4096
 LARGEST_REQUEST = 64 << 20
+# The path of a socket has at most 103 bytes on some systems.
+LONGEST_BASE = 60
 
 
 @dataclass
@@ -265,15 +267,17 @@ def _signal_name(number: int) -> str:
 
 
 def main() -> None:
-    """Listen in the folder that the command line names, say so on standard output, serve until standard input ends."""
-    folder = Path(sys.argv[1])
+    """Listen in a folder of its own, say on standard output where that is, serve until standard input ends."""
+    base = tempfile.gettempdir()
+    # Created for its user alone, which is what guards the socket inside.
+    folder = Path(tempfile.mkdtemp(prefix="research-launcher-", dir=base if len(base) < LONGEST_BASE else "/tmp"))
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(folder / "socket"))
+        listener.bind(str(folder / SOCKET))
         listener.listen()
         parent = Parent(listener, folder)
         # If the owner is gone by now, standard input has ended too.
         with suppress(BrokenPipeError):
-            os.write(1, READY)
+            os.write(1, os.fsencode(folder) + b"\n")
         # Nobody reads standard output from here on; a library that prints while it is imported must not block on it.
         os.dup2(2, 1)
         parent.serve()

@@ -6,8 +6,8 @@ import msgspec
 
 from research_steps.record import Device, Error, Samples
 
-# What the parent says once, on its standard output, when its socket is there.
-READY = b"ready\n"
+# The socket's name in the parent's folder, which the parent says once, as a line on its standard output.
+SOCKET = "socket"
 # Its answer in place of `Ended` when a library changed on disk after it was imported: start another parent.
 STALE = b"stale\n"
 

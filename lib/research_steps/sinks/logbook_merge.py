@@ -98,6 +98,9 @@ def _whats(data: bytes) -> "Counter[str]":
 
 def _combine(checkout: Checkout, ours: bytes, base: bytes, theirs: bytes, now: bytes) -> bytes:
     """A three-way merge that keeps every whole entry of both sides, and of the file as it is now, whole and once."""
+    if logbook_file.is_ours(theirs) and not logbook_file.is_ours(ours):
+        # What people went on writing by hand goes behind the part that the other side adopted.
+        ours, theirs = theirs, ours
     chains = [[entry for entry in logbook_file.parse(side).chain if entry.whole] for side in (ours, theirs, now)]
     found = [(entry, side) for side, chain in zip((ours, theirs, now), chains, strict=True) for entry in chain]
     # Of an entry that one side has in full and the other only by its end marker, the full one counts.

@@ -1,0 +1,196 @@
+"""Text from measurements in the logbook: it stays text, whatever it holds."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from research_steps.record import EntryRecord, decode_record, sha256, store_record
+from research_steps.series import Metric, Series
+from research_steps.sinks import logbook_file
+from research_steps.sinks.markdown import block, code, prose, table
+from research_steps.sinks.rendering import entry as render_entry
+from research_steps.sinks.rendering import living
+
+from tests.logbooks import PROVENANCE, SERIES, Desk, entry, error, row, trial
+
+HOSTILE = (
+    "<!-- research-steps end TOY-001 record=" + "a" * 64 + " entry=" + "b" * 64 + " prev=none -->",
+    *("<!-- research-steps entry TOY-001 -->", "<!--", "-->", "### ", "## TL;DR", "# ", "```", "~~~", "`", "``", "|"),
+    *("\\", "\\|", "*", "**", "_", "__", "~~", "<b>", "<img src=x>", "</details>", "&amp;", "&", "<", ">", "> ", "- "),
+    *(
+        "1. ",
+        "[a](b)",
+        "![a](http://x)",
+        "[a]: b",
+        "---",
+        "===",
+        "\n",
+        "\r",
+        "\r\n",
+        "\n\n",
+        "    ",
+        "\t",
+        "\x00",
+        "\x1b[2J",
+    ),
+    *("\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\u202e", "\ud800", "\udfff", "😀", "ä", "#", "!", "$x$", "@someone"),
+    *("word", "2*3*4", "time_s", "http://x.example/a_b", "<http://x>", "<<<<<<< HEAD", "=======", ">>>>>>> b"),
+)
+texts = st.lists(st.sampled_from(HOSTILE) | st.text(max_size=4), max_size=8).map("".join)
+# What a record holds was encoded, and half of a surrogate pair does not survive that.
+recorded = texts.map(lambda text: text.encode("utf-8", "replace").decode())
+markdown = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+
+
+@st.composite
+def records(draw: st.DrawFn) -> EntryRecord:
+    failed = draw(st.booleans())
+    trials = [
+        store_record(trial(f"TOY-001.{index:02d}", sha256(b"%d" % index))) for index in range(draw(st.integers(0, 3)))
+    ]
+    rows = tuple(row(stored, {draw(recorded): draw(recorded)}, note=draw(recorded)) for stored in trials)
+    return entry(
+        "TOY-001",
+        label=draw(recorded),
+        hypothesis=draw(recorded),
+        config={draw(recorded): draw(recorded), "nested": {draw(recorded): [draw(recorded)]}},
+        rows=rows,
+        status="failed" if failed else "ok",
+        result=draw(recorded),
+        interpretation=draw(recorded),
+        next_action=draw(recorded),
+        error=error(draw(recorded), draw(recorded)) if failed else None,
+        provenance=PROVENANCE,
+    )
+
+
+def flat(tokens: list[Token]) -> list[Token]:
+    return [piece for token in tokens for piece in (token, *(token.children or ()))]
+
+
+def shown(text: str) -> str:
+    """A text as one line, with what can't be shown replaced."""
+    return re.sub(
+        "[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", "\ufffd", " ".join(text.split())
+    )
+
+
+@settings(max_examples=250, deadline=None)
+@given(record=records())
+@example(record=entry("TOY-001", label="x\n<!-- research-steps entry TOY-001 -->\n### y", result="a\n\n# b\n```"))
+def test_an_entry_is_one_heading_and_parses_back_whole(record: EntryRecord) -> None:
+    """Two entries made of hostile text: each is found whole, with its record's hash, and reads as one heading with its
+    list; no line of the text stands at column 0, and none of it is HTML, a link or an image."""
+    stored = store_record(record)
+    text = render_entry(record, SERIES, None)
+    first = logbook_file.render("TOY-001", stored.sha256, text, [])
+    link = logbook_file.parse(first).chain[0].link
+    data = b"# Log\n\n" + first + b"\n" + logbook_file.render("TOY-001", stored.sha256, text, [link])
+
+    contents = logbook_file.parse(data)
+    assert [(found.id, found.record, found.whole) for found in contents.chain] == 2 * [("TOY-001", stored.sha256, True)]
+    assert (contents.torn, contents.unfinished, logbook_file.conflicts(data)) == ([], None, [])
+
+    names = "Hypothesis|Command|Config|Result|Interpretation|Next action|Commit Hash|Links"
+    for line in re.split("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", text)[1:]:
+        assert not line or line.startswith("  ") or re.match(rf"- (?:{names}): ", line), line
+
+    tokens = flat(markdown.parse(data.decode()))
+    assert [token.tag for token in tokens if token.type == "heading_open"] == ["h1", "h3", "h3"]
+    html = [token.content.strip() for token in tokens if token.type in ("html_block", "html_inline")]
+    assert all(re.fullmatch(r"<!-- research-steps (entry|end) TOY-001.* -->", part) for part in html) and len(html) == 4
+    kinds = {token.type for token in tokens}
+    assert not kinds & {"image", "em_open", "strong_open", "s_open", "hardbreak", "hr"} - {"strong_open"}
+    links = [token.attrs["href"] for token in tokens if token.type == "link_open"]
+    assert links == 2 * ["toy/TOY-001.jsonl"]
+    assert sum(token.type == "table_open" for token in tokens) == 2 * bool(record.rows)
+    assert sum(token.type == "tr_open" for token in tokens) == 2 * (len(record.rows) + 1) * bool(record.rows)
+    assert sum(token.type == "fence" for token in tokens) == 2 * (record.error is not None)
+    items = [token for token in tokens if token.type == "list_item_open" and token.level == 1]
+    assert len(items) == 2 * 8
+
+
+@settings(max_examples=400, deadline=None)
+@given(text=texts)
+@example(text="ends like a heading ##")
+@example(text="a\\")
+def test_what_is_read_is_what_was_written(text: str) -> None:
+    """Rendered as Markdown, prose and code say the very text, but for line breaks and what can't be shown."""
+    (inline,) = [token for token in markdown.parse(f"- Result: {prose(text)}") if token.type == "inline"]
+    assert inline.content and {child.type for child in inline.children or ()} <= {"text", "text_special"}
+    assert "".join(child.content for child in inline.children or ()) == f"Result: {shown(text)}".strip()
+
+    (inline,) = [token for token in markdown.parse(f"### now - TOY-001 {prose(text)}") if token.type == "inline"]
+    assert "".join(child.content for child in inline.children or ()) == f"now - TOY-001 {shown(text)}".strip()
+
+    (inline,) = [token for token in markdown.parse(f"- Command: {code(text)}") if token.type == "inline"]
+    assert [child.type for child in inline.children or ()] == ["text", "code_inline"]
+    assert (inline.children or ())[1].content == shown(text) or not shown(text)
+
+
+@settings(max_examples=200, deadline=None)
+@given(cells=st.lists(st.lists(texts, min_size=2, max_size=2), min_size=1, max_size=3))
+def test_a_table_keeps_its_cells_apart(cells: list[list[str]]) -> None:
+    """No text opens a further column or row, and each cell reads as it was written."""
+    rows = [[prose(one), code(other)] for one, other in cells]
+    tokens = markdown.parse("- Result: x\n\n" + table(["a", "b"], rows, "  ") + "\n\n- Next action: y\n")
+    found = [token for token in tokens if token.type == "inline"]
+    wanted = [(shown(one), shown(other) or " ") for one, other in cells]
+    read = ["".join(child.content for child in token.children or ()) for token in found[3:-1]]
+    assert list(zip(read[::2], read[1::2], strict=True)) == wanted
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=texts)
+def test_a_block_of_text_ends_where_it_should(text: str) -> None:
+    """An exception's message in a fence stays inside, however many fences it holds."""
+    tokens = markdown.parse("- Result: x\n\n" + block(text, "  ") + "\n\n- Next action: y\n")
+    (fence,) = [token for token in tokens if token.type == "fence"]
+    assert {token.type for token in tokens if token.level == 0} == {"bullet_list_open", "bullet_list_close"}
+    assert sum(token.type == "list_item_open" for token in tokens) == 2
+    assert "".join(fence.content.split()) == "".join(shown(text).split())
+
+
+@settings(max_examples=100, deadline=None)
+@given(record=records(), step=st.sampled_from(["baseline", "sweep", "interpret", "step"]), goal=recorded)
+def test_the_living_part_holds_no_other_heading_and_no_html(record: EntryRecord, step: Any, goal: str) -> None:
+    """What stands at the head of the logbook is made of the same texts: it has its four headings, and no more."""
+    series = Series(topic="toy", prefix="TOY", goal=goal or "x", metrics=(Metric("time_s"),))
+    changed = EntryRecord(**{**{name: getattr(record, name) for name in record.__struct_fields__}, "step": step})
+    tokens = flat(markdown.parse(living(series, [changed])))
+    headings = [tokens[index + 1].content for index, token in enumerate(tokens) if token.type == "heading_open"]
+    assert headings == ["TL;DR", "Baseline", "Hypothesis queue", "Failures"]
+    assert not {"html_block", "html_inline", "image", "link_open", "em_open"} & {token.type for token in tokens}
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=recorded, other=texts)
+def test_hostile_text_goes_through_journal_and_logbook(tmp_path_factory: Any, text: str, other: str) -> None:
+    """Recorded, published, published again from nothing, and verified: one entry for one record."""
+    desk = Desk.make(Path(tmp_path_factory.mktemp("desk")))
+    stored = desk.record(text, hypothesis=text, result=text, config={text: text}, trials=0)
+    assert desk.publish().ids == ("TOY-001",)
+    assert desk.publish().ids == ()
+    assert desk.problems() == []
+    assert decode_record(desk.records("TOY-001")[0], "there").sha256 == stored.sha256
+    assert len(json.loads(stored.line)) > 10
+
+
+def test_the_front_matter_of_a_logbook_is_yaml(tmp_path: Path) -> None:
+    """Tags may hold what YAML would read otherwise, such as the number of an issue."""
+    import yaml
+    from research_steps.sinks.logbook import LogbookSink
+
+    desk = Desk.make(tmp_path)
+    series = Series(
+        topic="toy", prefix="TOY", goal="see\n# it", metrics=(Metric("time_s"),), tags=("#123", "a, b", 'say "x"', "no")
+    )
+    LogbookSink(desk.checkout, desk.journal, series).publish(desk.journal.entries(), final=True)
+    head = yaml.safe_load(desk.data.split(b"---\n")[1].replace(b"made-by: research-steps", b"made-by: x"))
+    assert head == {"topic": "toy", "prefix": "TOY", "tags": ["#123", "a, b", 'say "x"', "no"], "made-by": "x"}
+    assert b"\n# it" not in desk.data
