@@ -1,220 +1,525 @@
-"""The journal: attempts, leases, standing and late records, claimed IDs; on local disk and on S3 over real HTTP."""
+"""The journal: every attempt ends in one standing record, whoever is killed when, and every ID is claimed once.
 
-import multiprocessing
+Those that work at the same time are processes; those that die are killed with SIGKILL. A process on another machine is
+one in a PID namespace of its own: it can't be seen from here either.
+"""
+
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from research_steps import journal as journal_module
-from research_steps.errors import JournalProblem, UnreadableObject
+from research_steps import Hypothesis, Metric, Series
+from research_steps.errors import JournalProblem, StoreError, UnreadableObject
 from research_steps.journal import Journal, OpenAttempt
-from research_steps.record import EntryRecord, InterruptedRecord, Stored, TrialRecord, store_record
+from research_steps.record import InterruptedRecord, Seal, Stored, TrialRecord, canonical, sha256, utc
+from research_steps.store import LocalStore, open_store
+
+from tests.object_store import Proxy
+from tests.records import WHEN, entry, trial
+
+KEYS = 6
+
+# Eight drivers want the same trials. Three of them die inside their first attempt, three at any moment, two go on.
+RACE = """
+import os, random, signal, sys, time
+import fsspec, s3fs
+from research_steps import journal as module
+from research_steps.journal import Journal
+from research_steps.record import Stored
 from research_steps.store import open_store
+from tests.records import trial
+url, keys = sys.argv[1], int(sys.argv[2])
+module.POLL_S = 0.02
+drivers = []
+for number in range(8):
+    driver = os.fork()
+    if driver == 0:
+        break
+    drivers.append(driver)
+else:
+    for driver in drivers[3:6]:
+        time.sleep(random.uniform(0, 0.2))
+        os.kill(driver, signal.SIGKILL)
+    for _ in drivers:
+        status = os.waitstatus_to_exitcode(os.wait()[1])
+        assert status in (0, -signal.SIGKILL), status
+    sys.exit()
+journal = Journal(open_store(url), "moe_hc")
+for key in random.sample([f"key{number}" for number in range(keys)], keys):
+    id = journal.claim("MOE-HC", key, ())
+    os.write(1, f"claimed {key} {id}\\n".encode())
+    while True:
+        found = journal.next_attempt("trial", key, lambda stored: stored.record.status == "ok", lambda line: None)
+        if isinstance(found, Stored):
+            break
+        with journal.begin("trial", key, found, id=id, label="", config={}) as begun:
+            if not begun:
+                continue
+            os.write(1, f"began {key} {found}\\n".encode())
+            time.sleep(random.uniform(0, 0.01))
+            if number < 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            journal.finish("trial", trial(key=key, attempt=found, id=id))
+"""
 
-from tests import records
-
-KEY = "a" * 64
-SPAWN = multiprocessing.get_context("spawn")
-
-
-def open_journal(url: str) -> Journal:
-    return Journal(open_store(url), "moe_hc")
-
-
-def begin(journal: Journal, key: str = KEY, attempt: int = 0, subject: Any = "trial", id: str = "MOE-HC-001") -> Any:
-    return journal.begin(subject, key, attempt, id=id, label="a trial", config={"work": 1})
-
-
-def trial(key: str = KEY, attempt: int = 0, **changes: Any) -> TrialRecord:
-    return records.trial(key=key, attempt=attempt, **changes)
-
-
-def test_an_attempt_is_open_then_ended(store_url: str) -> None:
-    """The intent is there before the work, the record after it, and the record read back is the one that was written."""
-    journal = open_journal(store_url)
-    with begin(journal) as begun:
-        assert begun
-        (attempt,) = open_journal(store_url).attempts("trial", KEY)
-        assert isinstance(attempt, OpenAttempt) and not attempt.orphaned()
-        stored = journal.finish("trial", trial())
-    (ended,) = open_journal(store_url).attempts("trial", KEY)
-    assert isinstance(ended, Stored) and ended.sha256 == stored.sha256
-    found = open_journal(store_url).scan()
-    assert (list(found.trials), found.open, found.problems) == ([stored.sha256], [], [])
-
-
-def test_the_same_attempt_can_be_begun_once(store_url: str) -> None:
-    """A second process that wants it is told that it was taken."""
-    with begin(open_journal(store_url)) as first, begin(open_journal(store_url)) as second:
-        assert (first, second) == (True, False)
-
-
-def test_of_two_ends_the_first_stands_and_the_other_is_late(store_url: str) -> None:
-    """A node that was given up and comes back with a result loses nothing and replaces nothing."""
-    journal = open_journal(store_url)
-    with begin(journal):
-        pass
-    (attempt,) = journal.attempts("trial", KEY)
-    assert isinstance(attempt, OpenAttempt)
-    standing = journal.interrupt(attempt, "its lease ran out")
-    late = journal.finish("trial", trial())
-    assert late.record.late and not standing.record.late
-    (found,) = journal.attempts("trial", KEY)
-    assert isinstance(found, Stored) and isinstance(found.record, InterruptedRecord)
-    again = journal.finish("trial", trial())
-    assert again.sha256 == late.sha256
-    assert len(open_journal(store_url).scan().trials) == 1
-    assert journal.interrupt(attempt, "twice").sha256 == standing.sha256
+# Begins an attempt, says so, and finishes it when it is told to.
+HOLD = """
+import sys
+from research_steps import journal as module
+from research_steps.journal import Journal
+from research_steps.store import open_store
+from tests.records import trial
+module.LEASE_S = float(sys.argv[2])
+journal = Journal(open_store(sys.argv[1]), "moe_hc")
+with journal.begin("trial", "k", int(sys.argv[3]), id="MOE-HC-001.01", label="held", config={}) as begun:
+    print(begun, flush=True)
+    sys.stdin.readline()
+    stored = journal.finish("trial", trial(key="k", attempt=int(sys.argv[3]), id="MOE-HC-001.01"))
+    print("late" if stored.record.late else "standing", flush=True)
+"""
 
 
-def _race(url: str, number: int, barrier: Any) -> None:
-    journal = open_journal(url)
-    barrier.wait()
-    for step in range(5):
-        key = f"{step:064d}"
-        with begin(journal, key) as begun:
-            if begun:
-                journal.finish("trial", trial(key, label=f"by {number}"))
-        journal.claim("MOE-HC", f"process-{number}/step-{step}", ())
-        journal.claim("MOE-HC", f"shared/step-{step}", ())
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(LocalStore(tmp_path / "store"), "moe_hc")
 
 
-def test_processes_that_race_begin_each_attempt_once_and_share_no_number(store_url: str) -> None:
-    """Eight processes at once: one record for each trial, one ID for each step, and no gap in the numbers."""
-    barrier = SPAWN.Barrier(8)
-    processes = [SPAWN.Process(target=_race, args=(store_url, number, barrier)) for number in range(8)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * 8
-    journal = open_journal(store_url)
+@pytest.fixture(autouse=True)
+def poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("research_steps.journal.POLL_S", 0.02)
+
+
+@contextmanager
+def holder(
+    journal: Journal, attempt: int = 0, lease_s: float = 60.0, elsewhere: bool = False
+) -> "Iterator[subprocess.Popen[str]]":
+    """A process that is at an attempt; `elsewhere` is out of sight."""
+    command = [sys.executable, "-c", HOLD, journal.store.url, str(lease_s), str(attempt)]
+    if elsewhere:
+        if os.geteuid() != 0 or sys.platform != "linux":
+            pytest.skip("only root can make a PID namespace")
+        command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *command]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert said(process) == "True"
+        yield process
+        process.kill()
+
+
+def said(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def finish(process: "subprocess.Popen[str]") -> str:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    return said(process)
+
+
+def begin(journal: Journal, key: str = "k", attempt: int = 0) -> bool:
+    with journal.begin("trial", key, attempt, id="MOE-HC-001.01", label="", config={}) as begun:
+        return begun
+
+
+def wanted(journal: Journal, told: list[str] | None = None) -> Any:
+    """What a driver that wants trial 'k' to succeed gets from the journal."""
+    say = (told if told is not None else []).append
+    return journal.next_attempt("trial", "k", lambda stored: stored.record.status == "ok", say)
+
+
+def run_race(url: str, keys: int) -> list[list[str]]:
+    done = subprocess.run(
+        [sys.executable, "-c", RACE, url, str(keys)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+# -- attempts --------------------------------------------------------------------------------------------------------
+
+
+def test_racing_drivers_that_die_leave_one_standing_record_for_each_attempt(store_url: str) -> None:
+    """Eight processes want the same trials and six are killed: each attempt is begun once and ends once, each trial
+    succeeds once, each step has one ID, and no number is left out."""
+    lines = run_race(store_url, KEYS)
+    journal = Journal(open_store(store_url), "moe_hc")
+    began = Counter((key, number) for what, key, number in lines if what == "began")
+    assert set(began.values()) == {1}
     found = journal.scan()
-    assert sorted(stored.record.key for stored in found.trials.values()) == [f"{step:064d}" for step in range(5)]
-    assert (found.open, found.problems) == ([], [])
-    claims = journal.claims()
-    assert [claim.number for claim in claims] == list(range(1, 46))
-    assert set(Counter(claim.step_key for claim in claims).values()) == {1}
+    assert found.problems == []
+    assert found.open == []
+    ended = [*found.trials.values(), *found.interrupted.values()]
+    standing = Counter((stored.record.key, stored.record.attempt) for stored in ended if not stored.record.late)
+    assert set(standing.values()) == {1}
+    assert set(standing) >= {(key, int(number)) for key, number in began}
+    assert sorted(stored.record.key for stored in found.trials.values()) == [f"key{number}" for number in range(KEYS)]
+    assert len(found.interrupted) > 0, "nobody died in an attempt; the test shows nothing"
+    ids = {(key, id) for what, key, id in lines if what == "claimed"}
+    assert sorted(id for _, id in ids) == [f"MOE-HC-{number:03d}" for number in range(1, KEYS + 1)]
+    assert len({key for key, _ in ids}) == KEYS
 
 
-def _hold(url: str, begun: Any) -> None:
-    with begin(open_journal(url)):
-        begun.set()
-        time.sleep(60)
+def test_of_threads_that_begin_in_the_same_millisecond_one_holds_the_attempt(journal: Journal) -> None:
+    """One driver runs several steps at once, and two of them may want the same trial."""
+    for key in range(20):
+        together = threading.Barrier(8)
+        won: list[bool] = []
+
+        def run(key: int = key, together: threading.Barrier = together, won: list[bool] = won) -> None:
+            together.wait()
+            won.append(begin(journal, f"key{key}"))
+
+        threads = [threading.Thread(target=run) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(won) == [False] * 7 + [True]
 
 
-def test_a_killed_owner_is_orphaned_at_once_on_its_machine_and_the_next_attempt_begins(store_url: str) -> None:
-    """Whoever comes next ends the attempt as interrupted and gets the number after it."""
-    begun = SPAWN.Event()
-    process = SPAWN.Process(target=_hold, args=(store_url, begun))
-    process.start()
-    assert begun.wait(60)
-    journal = open_journal(store_url)
-    (attempt,) = journal.scan().open
+def test_an_owner_and_a_finder_that_end_an_attempt_together_agree(journal: Journal) -> None:
+    """One end stands; the owner's record is the standing one or is kept as late, never lost."""
+    late = 0
+    for number in range(40):
+        key = f"key{number}"
+        begin(journal, key)
+        [attempt] = journal.attempts("trial", key)
+        assert isinstance(attempt, OpenAttempt)
+        ends: dict[str, Stored[Any]] = {}
+        together = threading.Barrier(2)
+
+        def own(key: str = key, ends: dict[str, Stored[Any]] = ends, together: threading.Barrier = together) -> None:
+            together.wait()
+            ends["owner"] = journal.finish("trial", trial(key=key))
+
+        owner = threading.Thread(target=own)
+        owner.start()
+        together.wait()
+        ends["finder"] = journal.interrupt(attempt, "its lease ran out")
+        owner.join()
+        [standing] = journal.attempts("trial", key)
+        assert isinstance(standing, Stored)
+        assert ends["finder"].sha256 == standing.sha256
+        assert ends["owner"].record.late == (ends["owner"].sha256 != standing.sha256)
+        late += ends["owner"].record.late
+    found = journal.scan()
+    assert len(found.trials) == 40
+    assert len(found.interrupted) == late
+
+
+def test_the_attempt_of_a_dead_process_is_ended_at_once(journal: Journal) -> None:
+    """Nobody waits for the lease of a process that was killed on this machine; the next attempt may begin."""
+    with holder(journal) as process:
+        process.kill()
+        started = time.monotonic()
+        assert wanted(journal) == 1
+        process.wait()
+        assert wanted(journal) == 1
+    assert time.monotonic() - started < 5.0
+    [ended] = journal.attempts("trial", "k")
+    assert isinstance(ended, Stored)
+    assert isinstance(ended.record, InterruptedRecord)
+    assert "before it was finished" in ended.record.reason
+    assert begin(journal, attempt=1)
+
+
+def test_a_live_process_is_waited_for_and_its_record_is_taken(journal: Journal) -> None:
+    """The one who waits is told once for whom, and measures nothing."""
+    told: list[str] = []
+    with holder(journal) as process:
+        threading.Timer(0.5, lambda: finish(process)).start()
+        found = wanted(journal, told)
+        assert isinstance(found, Stored)
+        assert isinstance(found.record, TrialRecord)
+        assert len(told) == 1
+        assert f"waiting for process {process.pid} on " in told[0]
+
+
+def test_a_process_out_of_sight_is_given_up_when_its_lease_runs_out_and_not_before(journal: Journal) -> None:
+    """A killed machine can't say that it is dead."""
+    with holder(journal, lease_s=1.5, elsewhere=True) as process:
+        began = time.monotonic()
+        process.kill()
+        process.wait()
+        assert wanted(journal) == 1
+        assert 0.5 < time.monotonic() - began < 10.0
+
+
+def test_a_lease_that_is_renewed_is_respected(journal: Journal) -> None:
+    """A trial may take longer than its lease, also on another machine."""
+    with holder(journal, lease_s=1.0, elsewhere=True) as process:
+        [attempt] = journal.attempts("trial", "k")
+        assert isinstance(attempt, OpenAttempt)
+        threading.Timer(3.0, lambda: finish(process)).start()
+        found = wanted(journal)
+        assert isinstance(found, Stored)
+        assert isinstance(found.record, TrialRecord)
+        assert utc() > attempt.intent.lease_until
+
+
+def test_a_cut_off_process_that_comes_back_is_late_and_the_first_end_stands(journal: Journal) -> None:
+    """It stood still for longer than its lease; what it measured is kept, and counts for nothing."""
+    with holder(journal, lease_s=1.0) as process:
+        process.send_signal(signal.SIGSTOP)
+        assert wanted(journal) == 1
+        assert begin(journal, attempt=1)
+        process.send_signal(signal.SIGCONT)
+        assert finish(process) == "late"
+    first, _ = journal.attempts("trial", "k")
+    assert isinstance(first, Stored)
+    assert isinstance(first.record, InterruptedRecord)
+    [late] = journal.scan().trials.values()
+    assert late.record.late
+    assert late.record.attempt == 0
+
+
+def test_a_process_number_that_is_used_again_is_not_taken_for_the_owner(journal: Journal) -> None:
+    """After the owner died another program may get its number."""
+    begin(journal)
+    [attempt] = journal.attempts("trial", "k")
+    assert isinstance(attempt, OpenAttempt)
     assert not attempt.orphaned()
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    assert attempt.orphaned()
-    said: list[str] = []
-    assert journal.next_attempt("trial", KEY, lambda stored: stored.record.status == "ok", said.append) == 1
-    (ended,) = journal.attempts("trial", KEY)
-    assert isinstance(ended, Stored) and ended.record.status == "interrupted"
-    assert journal.scan().open == []
+    owner = msgspec.structs.replace(attempt.intent.owner, process_started=attempt.intent.owner.process_started - 60)
+    assert OpenAttempt(msgspec.structs.replace(attempt.intent, owner=owner), attempt.lease_until).orphaned()
 
 
-def test_a_lease_that_is_renewed_is_respected_and_one_that_ran_out_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_record_that_is_finished_twice_is_the_same_record(journal: Journal) -> None:
+    """Saying the same again changes nothing; saying something else is late."""
+    begin(journal)
+    first = journal.finish("trial", trial(key="k"))
+    assert journal.finish("trial", trial(key="k")) == first
+    second = journal.finish("trial", trial(key="k", label="another"))
+    assert second.record.late
+    assert journal.finish("trial", trial(key="k", label="another")).sha256 == second.sha256
+    assert len(journal.scan().trials) == 2
+
+
+@pytest.mark.parametrize("lost", [1, 3])
+def test_a_network_that_loses_answers_loses_and_doubles_nothing(
+    s3_url: str, s3_port: int, monkeypatch: pytest.MonkeyPatch, lost: int
 ) -> None:
-    """An owner on another machine counts as there for as long as it renews, and no longer."""
-    monkeypatch.setattr(journal_module, "LEASE_S", 1.2)
-    journal = open_journal(str(tmp_path))
-    with begin(journal):
-        monkeypatch.setattr(journal_module, "machine", lambda: "another machine")
-        time.sleep(2.0)
-        (attempt,) = open_journal(str(tmp_path)).scan().open
-        assert not attempt.orphaned()
-    time.sleep(1.6)
-    (attempt,) = open_journal(str(tmp_path)).scan().open
-    assert attempt.orphaned()
+    """The store took the intent, the record or the ID and its answer was lost: they are ours, once."""
+    import s3fs
+
+    proxy = Proxy(s3_port)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    journal = Journal(open_store(s3_url), "moe_hc")
+    proxy.lose_answers(lost)
+    assert journal.claim("MOE-HC", "step", ()) == "MOE-HC-001"
+    assert begin(journal)
+    assert not journal.finish("trial", trial(key="k")).record.late
+    assert proxy.lost >= min(lost, 3)
+    proxy.close()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3_port}")
+    s3fs.S3FileSystem.clear_instance_cache()
+    again = Journal(open_store(s3_url), "moe_hc")
+    assert [claim.id for claim in again.claims()] == ["MOE-HC-001"]
+    found = again.scan()
+    assert len(found.trials) == 1
+    assert found.open == []
 
 
-def test_somebody_who_is_at_it_is_waited_for(store_url: str) -> None:
-    """The second one to want a trial gets the first one's record, and is told whom it waits for."""
-    journal = open_journal(store_url)
-    said: list[str] = []
-    with begin(journal):
-        later = threading.Timer(1.0, lambda: journal.finish("trial", trial()))
-        later.start()
-        found = open_journal(store_url).next_attempt("trial", KEY, lambda stored: True, said.append)
-        later.join()
-    assert isinstance(found, Stored) and found.record.status == "ok"
-    assert len(said) == 1 and f"waiting for process {os.getpid()}" in said[0]
+# -- what can't be read ----------------------------------------------------------------------------------------------
+
+BROKEN = {
+    "cut off": b'{"kind":"trial","schema":1,"att',
+    "empty": b"",
+    "newer": b'{"kind":"trial","schema":2,"something":"new"}\n',
+    "not JSON": b"\x00\xff" * 100,
+}
 
 
-def test_a_step_keeps_its_id_until_it_has_ended(store_url: str) -> None:
-    """Unfinished it gets the same ID again; ended, the next run of the step gets a new one."""
-    journal = open_journal(store_url)
-    assert journal.claim("MOE-HC", "toy/one", (41,)) == "MOE-HC-042"
-    assert journal.claim("MOE-HC", "toy/two", ()) == "MOE-HC-043"
-    assert open_journal(store_url).claim("MOE-HC", "toy/one", ()) == "MOE-HC-042"
-    assert journal.latest_entry("toy/one") is None
-    with begin(journal, "MOE-HC-042", subject="entry"):
-        made = records.entry(key="MOE-HC-042", id="MOE-HC-042", step_key="toy/one", attempt=0)
-        stored = journal.finish("entry", made)
-    held = journal.latest_entry("toy/one")
-    assert held is not None and isinstance(held.record, EntryRecord) and held.sha256 == stored.sha256
-    assert journal.claim("MOE-HC", "toy/one", ()) == "MOE-HC-044"
-    assert journal.latest_entry("toy/one") is None
+@pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("kind", ["intents", "records"])
+def test_what_can_not_be_read_is_named_and_left_and_the_thread_goes_on(journal: Journal, kind: str, data: bytes) -> None:
+    """The object keeps its bytes, is told with its name, ends its attempt, and the next attempt is made."""
+    begin(journal)
+    broken = f"journal/moe_hc/trials/{kind}/k-0.json"
+    journal.store.put(broken, data)
+    told: list[str] = []
+    assert wanted(journal, told) == 1
+    assert begin(journal, attempt=1)
+    stored = journal.finish("trial", trial(key="k", attempt=1))
+    assert wanted(journal) == stored
+    journal.finish("trial", trial(key="k", attempt=0))
+    found = journal.scan()
+    for text in (told, found.problems) if kind == "records" else (told,):
+        assert len(text) == 1
+        assert text[0].startswith(f"{journal.store.url}/{broken} ")
+        assert "\n" not in text[0]
+    assert journal.store.read(broken) == data
+    assert stored.sha256 in found.trials
 
 
-@pytest.mark.parametrize("content", [b'{"schema":99,"kind":"trial"}\n', b"{broken", b""])
-def test_an_object_that_can_not_be_read_is_told_kept_and_passed_over(store_url: str, content: bytes) -> None:
-    """A newer schema or broken bytes where a record should be: the next attempt begins, nothing is overwritten."""
-    journal = open_journal(store_url)
-    with begin(journal):
-        pass
-    name = f"journal/moe_hc/trials/records/{KEY}-0.json"
-    assert journal.store.create(name, content)
-    (attempt,) = journal.attempts("trial", KEY)
-    assert isinstance(attempt, UnreadableObject)
-    said: list[str] = []
-    assert journal.next_attempt("trial", KEY, lambda stored: True, said.append) == 1
-    assert len(said) == 1 and name in said[0]
-    assert journal.store.read(name) == content
-    (problem,) = journal.scan().problems
-    assert name in problem
+def test_a_claim_that_can_not_be_read_still_takes_its_number(journal: Journal) -> None:
+    """A newer version holds it, or a disk broke it: it is not given to anybody else."""
+    assert journal.claim("MOE-HC", "a", ()) == "MOE-HC-001"
+    journal.store.put("journal/moe_hc/claims/000002.json", b"broken")
+    assert Journal(journal.store, "moe_hc").claim("MOE-HC", "b", ()) == "MOE-HC-003"
+    assert journal.store.read("journal/moe_hc/claims/000002.json") == b"broken"
 
 
-def test_a_record_that_was_changed_is_not_taken_for_the_one_that_is_named(tmp_path: Path) -> None:
-    """What a reference names is checked by its hash; gone or changed is told with the object's name."""
-    journal = open_journal(str(tmp_path))
-    with begin(journal):
-        stored = journal.finish("trial", trial())
-    path = tmp_path / "journal" / "moe_hc" / "trials" / "records" / f"{KEY}-0.json"
-    path.write_bytes(path.read_bytes().replace(b'"replicate":0', b'"replicate":1'))
-    with pytest.raises(JournalProblem, match="it was changed after it was written"):
-        journal.load("trial", stored.ref)
-    path.unlink()
-    with pytest.raises(JournalProblem, match="is gone"):
-        journal.load("trial", stored.ref)
+def test_files_that_are_no_objects_disturb_nothing(journal: Journal) -> None:
+    """What an editor, a file manager or a killed writer leaves in the folders."""
+    journal.claim("MOE-HC", "a", ())
+    begin(journal)
+    assert isinstance(journal.store, LocalStore)
+    for folder in ("claims", "trials/intents"):
+        for name in (".DS_Store", ".123-abc.tmp"):
+            (journal.store.root / "journal/moe_hc" / folder / name).write_bytes(b"x")
+    (journal.store.root / "journal/moe_hc/claims/000001.json~").write_bytes(b"x")
+    (journal.store.root / "journal/moe_hc/claims/000001 (copy).json").write_bytes(b"x")
+    again = Journal(journal.store, "moe_hc")
+    assert [claim.id for claim in again.claims()] == ["MOE-HC-001"]
+    assert again.claim("MOE-HC", "b", ()) == "MOE-HC-002"
+    found = again.scan()
+    assert found.problems == []
+    assert len(found.open) == 1
 
 
-def test_scanning_joins_store_and_repository(tmp_path: Path) -> None:
-    """A record that is in both is one; one that is only published is known without the store; bad lines are told."""
-    journal = open_journal(str(tmp_path / "store"))
-    with begin(journal):
-        stored = journal.finish("trial", trial())
-    published = tmp_path / "published"
-    published.mkdir()
-    line = store_record(trial("b" * 64)).line
-    (published / "MOE-HC-002.jsonl").write_bytes(stored.line + b"\n" + line + b"\nnot a record\n")
-    found = journal.scan(published)
-    assert len(found.trials) == 2
-    (problem,) = found.problems
-    assert "MOE-HC-002.jsonl:3" in problem
+def test_a_lease_that_can_not_be_read_counts_as_none(journal: Journal) -> None:
+    """A power cut may leave half of one; its holder is gone then too."""
+    with holder(journal, lease_s=0.5, elsewhere=True) as process:
+        process.kill()
+        process.wait()
+        journal.store.put("journal/moe_hc/trials/leases/k-0.json", b"half a le")
+        assert wanted(journal) == 1
+
+
+# -- experiment IDs --------------------------------------------------------------------------------------------------
+
+
+def end(journal: Journal, id: str, **changes: Any) -> Stored[Any]:
+    with journal.begin("entry", id, 0, id=id, label="", config={}) as begun:
+        assert begun
+        return journal.finish("entry", entry(key=id, id=id, **changes))
+
+
+def test_an_unfinished_step_keeps_its_id_and_a_finished_one_gets_another(journal: Journal) -> None:
+    """However often the driver is started; an interruption is no end, a failure is one."""
+    assert journal.claim("MOE-HC", "step", ()) == "MOE-HC-001"
+    assert journal.claim("MOE-HC", "step", ()) == "MOE-HC-001"
+    with journal.begin("entry", "MOE-HC-001", 0, id="MOE-HC-001", label="", config={}):
+        [attempt] = journal.attempts("entry", "MOE-HC-001")
+        assert isinstance(attempt, OpenAttempt)
+        journal.interrupt(attempt, "the run was stopped")
+    assert journal.latest_entry("step") is None
+    assert journal.claim("MOE-HC", "step", ()) == "MOE-HC-001"
+    with journal.begin("entry", "MOE-HC-001", 1, id="MOE-HC-001", label="", config={}):
+        ended = journal.finish("entry", entry(key="MOE-HC-001", id="MOE-HC-001", attempt=1, status="failed"))
+    assert journal.latest_entry("step") == ended
+    assert journal.claim("MOE-HC", "step", ()) == "MOE-HC-002"
+    assert journal.latest_entry("step") is None
+
+
+def test_numbers_go_on_after_those_that_are_used_elsewhere(journal: Journal) -> None:
+    """In the logbook of this checkout, or on another branch; the highest one counts, wherever it is."""
+    assert journal.claim("MOE-HC", "a", {3, 41}) == "MOE-HC-042"
+    assert journal.claim("MOE-HC", "b", {3}) == "MOE-HC-043"
+    assert journal.claim("MOE-HC", "c", {999}) == "MOE-HC-1000"
+    assert [claim.number for claim in journal.claims()] == [42, 43, 1000]
+
+
+def test_a_seal_is_decided_once(journal: Journal) -> None:
+    """Whoever was first decides the commit; everybody tags that one."""
+    one = Seal(schema=1, id="MOE-HC-009", tag="moe_hc/MOE-HC-009", commit="a" * 40, sealed_at=WHEN, host="laptop")
+    other = msgspec.structs.replace(one, commit="b" * 40)
+    assert journal.seal("MOE-HC-009") is None
+    assert journal.decide_seal(one) == one
+    assert journal.decide_seal(other) == one
+    assert journal.seal("MOE-HC-009") == one
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_store_and_repository_make_one_journal(journal: Journal, tmp_path: Path) -> None:
+    """What was published counts with an empty store; what is in both counts once; a broken line is told."""
+    folder = tmp_path / "logbooks" / "moe_hc"
+    folder.mkdir(parents=True)
+    stored = end(journal, "MOE-HC-001")
+    other = trial(key="elsewhere", id="MOE-HC-002.01")
+    (folder / "MOE-HC-001.jsonl").write_bytes(stored.line + b"\n")
+    (folder / "MOE-HC-002.jsonl").write_bytes(canonical(msgspec.to_builtins(other)) + b"\n{broken\n")
+    found = journal.scan(folder)
+    assert list(found.entries) == [stored.sha256]
+    assert [one.record for one in found.trials.values()] == [other]
+    [problem] = found.problems
+    assert problem.startswith(f"{folder}/MOE-HC-002.jsonl:2 is not a record")
+    fresh = Journal(LocalStore(tmp_path / "empty"), "moe_hc").scan(folder)
+    assert (fresh.entries, fresh.trials) == (found.entries, found.trials)
+    assert [one.record for one in found.find("MOE-HC-002.01")] == [other]
+    assert Journal(journal.store, "moe_hc").entries().entries == found.entries
+    assert Journal(journal.store, "moe_hc").scan(tmp_path / "nowhere").problems == []
+
+
+def test_a_record_that_another_rests_on_is_checked(journal: Journal) -> None:
+    """It was changed in the store, or is gone: the sentence says which, and what to do."""
+    stored = end(journal, "MOE-HC-001")
+    assert journal.load("entry", stored.ref) == stored
+    name = "journal/moe_hc/entries/records/MOE-HC-001-0.json"
+    journal.store.put(name, stored.line.replace(b"half the time", b"half the tame"))
+    with pytest.raises(JournalProblem, match=rf"{name} should be the record of MOE-HC-001 .*Restore it from a copy"):
+        journal.load("entry", stored.ref)
+    assert isinstance(journal.store, LocalStore)
+    (journal.store.root / name).unlink()
+    with pytest.raises(JournalProblem, match=rf"{name} is gone"):
+        journal.load("entry", stored.ref)
+
+
+def test_the_series_can_be_read_without_its_thread(journal: Journal) -> None:
+    """`research sync` from another checkout needs no experiment code."""
+    with pytest.raises(StoreError, match="holds no series 'moe_hc': name the store that the thread ran with"):
+        journal.series()
+    series = Series(
+        topic="moe_hc", prefix="MOE-HC", goal="größer", metrics=(Metric("time_s"), Metric("rate", "max")),
+        hypotheses=(Hypothesis("H1", "it is"),), tags=("a",), stop="never", sampling_s=2.5,
+    )  # fmt: skip
+    journal.declare(series)
+    assert journal.series() == series
+    journal.store.put("journal/moe_hc/series.json", b"{")
+    with pytest.raises(UnreadableObject, match=r"series\.json is not a series .*: run the thread again"):
+        journal.series()
+
+
+def test_a_patch_is_kept_under_its_hash(journal: Journal) -> None:
+    """Any bytes, once, however often it is kept."""
+    patch = bytes(range(256))
+    journal.keep_patch(sha256(patch), patch)
+    journal.keep_patch(sha256(patch), patch)
+    assert journal.patch(sha256(patch)) == patch
+    assert journal.patch("0" * 64) is None
+
+
+def test_two_series_in_one_store_know_nothing_of_each_other(journal: Journal) -> None:
+    """Each has its own sequence of IDs."""
+    other = Journal(journal.store, "other")
+    assert journal.claim("MOE-HC", "step", ()) == "MOE-HC-001"
+    assert other.claim("OTHER", "step", ()) == "OTHER-001"
+    begin(journal)
+    assert other.scan().open == []
+    assert begin(other)
+
+
+def test_reading_a_journal_loads_nothing_heavy() -> None:
+    """`research status` answers at once: no psutil, no object store's library, no configuration library."""
+    code = (
+        "import sys; from pathlib import Path; from research_steps.journal import Journal; "
+        "from research_steps.store import open_store; Journal(open_store('/nonexistent'), 'toy').scan(Path('.')); "
+        "print(sorted({'psutil', 's3fs', 'fsspec', 'draccus', 'numpy', 'jax', 'asyncio'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
