@@ -1,7 +1,6 @@
-"""Drivers that record and publish at once: 8 processes, 250 entries each, one store and one checkout.
+"""Eight processes that record and publish side by side into one journal and one logbook, as drivers do.
 
-Bar: 2,000 records in the journal, 2,000 entries in the logbook, none doubled, no error, and `research verify` finds
-nothing. Each process claims IDs, begins and ends attempts and runs a publisher, as a driver does, without measuring.
+Bar: 8 × 250 steps give 2,000 in the journal, 2,000 in the logbook, 0 doubled, 0 errors, and a logbook that verifies.
 """
 
 import multiprocessing
@@ -9,81 +8,66 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+import synthetic
+from research_steps.git import Checkout
 from research_steps.journal import Journal
 from research_steps.publish import Publisher, sinks_of
-from research_steps.sinks import logbook_file
+from research_steps.sinks.logbook import path_of, verify
+from research_steps.sinks.logbook_file import parse
+from research_steps.store import open_store
 
-from tests.logbooks import SERIES, Desk, entry
-
-PROCESSES = 8
-RECORDS = 250
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What was found in the end, and how long it took, in seconds."""
-
-    recorded: int
-    shown: int
-    doubled: int
-    errors: list[str]
-    seconds: float
+PROCESSES, EACH = 8, 250
 
 
-def run(where: Path, processes: int, records: int) -> Outcome:
-    """Let the processes record and publish in a new checkout, and count what is there afterwards."""
-    desk = Desk.make(where)
-    start = time.perf_counter()
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(processes) as pool:
-        told = pool.starmap(_drive, [(desk.root, desk.store, number, records) for number in range(processes)])
-    seconds = time.perf_counter() - start
-    shown = [found.record for found in logbook_file.parse(desk.data).entries]
-    return Outcome(
-        recorded=len(Journal(desk.journal.store, SERIES.topic).scan().entries),
-        shown=len(set(shown)),
-        doubled=sum(count - 1 for count in Counter(shown).values()),
-        errors=[*(problem for problems in told for problem in problems), *desk.problems()],
-        seconds=seconds,
-    )
-
-
-def _drive(root: Path, store: Path, number: int, records: int) -> list[str]:
-    desk = Desk(root, store)
-    said: list[str] = []
-    publisher = Publisher(desk.journal, sinks_of(desk.checkout, desk.journal, SERIES), said.append)
-    with publisher:
-        for index in range(records):
-            id = desk.journal.claim(SERIES.prefix, f"toy/{number}-{index}", ())
-            with desk.journal.begin("entry", id, 0, id=id, label="a step", config={}) as begun:
-                if begun:
-                    desk.journal.finish("entry", entry(id))
+def work(number: int, root: str) -> None:
+    checkout = Checkout.find(Path(root) / "checkout")
+    journal = Journal(open_store(f"{root}/store"), synthetic.SERIES.topic)
+    run = synthetic.captured(checkout)
+    told: list[str] = []
+    with Publisher(journal, sinks_of(checkout, journal, synthetic.SERIES), told.append) as publisher:
+        for step in range(EACH):
+            synthetic.record_step(journal, f"process-{number}/step-{step}", run)
             publisher.changed()
-    return [line for line in said if "appended to the logbook" not in line] + list(publisher.problems)
+    errors = [line for line in told if "not published" in line]
+    if errors:
+        sys.exit(f"process {number}: {errors}")
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as scratch:
-        found = run(Path(scratch), PROCESSES, RECORDS)
-    wanted = PROCESSES * RECORDS
-    print(f"{PROCESSES} processes, {RECORDS} entries each, in {found.seconds:.1f} s")
-    print(f"{'':24}{'found':>8}{'bar':>8}")
+        checkout = synthetic.checkout(Path(scratch) / "checkout")
+        journal = Journal(open_store(f"{scratch}/store"), synthetic.SERIES.topic)
+        journal.declare(synthetic.SERIES)
+        start = time.perf_counter()
+        context = multiprocessing.get_context("spawn")
+        workers = [context.Process(target=work, args=(number, scratch)) for number in range(PROCESSES)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        elapsed = time.perf_counter() - start
+        found = journal.scan()
+        steps = Counter(stored.record.step_key for stored in found.entries.values())
+        shown = Counter(entry.record for entry in parse(path_of(checkout, synthetic.SERIES.topic).read_bytes()).entries)
+        _, problems = verify(checkout, synthetic.SERIES.topic, journal)
+    expected = PROCESSES * EACH
     rows = [
-        ("records in the journal", found.recorded, wanted),
-        ("entries in the logbook", found.shown, wanted),
-        ("doubled entries", found.doubled, 0),
-        ("errors", len(found.errors), 0),
+        ("steps in the journal", len(steps), expected),
+        ("entries in the logbook", len(shown), expected),
+        ("doubled", sum(count - 1 for count in [*steps.values(), *shown.values()]), 0),
+        ("processes with an error", sum(worker.exitcode != 0 for worker in workers), 0),
+        ("attempts left open", len(found.open), 0),
+        ("problems by verify", len(problems), 0),
     ]
+    print(f"{PROCESSES} × {EACH} steps in {elapsed:.0f} s")
+    print(f"{'':26}{'found':>8}{'bar':>8}")
     for name, value, bar in rows:
-        print(f"{name:24}{value:>8}{bar:>8}")
-    for error in found.errors[:10]:
-        print(f"  {error}")
-    print("bar met" if all(value == bar for _, value, bar in rows) else "bar NOT MET")
+        print(f"{name:26}{value:>8}{bar:>8}")
+    if any(value != bar for _, value, bar in rows):
+        sys.exit(f"bar NOT MET {problems[:3]}")
+    print("bar met")
 
 
 if __name__ == "__main__":

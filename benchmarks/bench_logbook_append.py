@@ -1,8 +1,9 @@
 """What an append to the logbook costs when it is long: 10,000 entries beside 10, in turns (A B A B).
 
-Bar: at most 1.2 times. Timed is the sink's publishing of one new entry (its records file, the entry, both fsync'd) in a
-process that has read the logbook once, as a driver has. The first append of a new process reads the logbook whole; that
-is told apart, without a bar.
+Bar: at most 1.2 times, in a process that has read the logbook once, as a driver has: for the append alone (one fsync)
+and for the sink's publishing of one new entry out of everything that the journal holds (its records file and the
+append). Told without a bar: a whole pass, which lists the journal's folder first, and the first append of a new
+process, which reads the logbook whole.
 """
 
 import statistics
@@ -12,11 +13,13 @@ import time
 from pathlib import Path
 
 import synthetic
-from research_steps.journal import Journal, Snapshot
+from research_steps.journal import Journal
 from research_steps.provenance import Captured
-from research_steps.record import sha256
-from research_steps.sinks import logbook_file
+from research_steps.publish import publish
+from research_steps.record import EntryRecord, Stored, sha256
+from research_steps.sinks import rendering
 from research_steps.sinks.logbook import LogbookSink, path_of
+from research_steps.sinks.logbook_disk import LogbookFile, lock
 from research_steps.store import open_store
 
 SHORT, LONG = 10, 10_000
@@ -25,65 +28,93 @@ BAR = 1.2
 
 
 class Book:
-    """A logbook with a number of entries in it, and a sink that appends to it."""
+    """A logbook with a number of entries, and the journal that they came from."""
 
     def __init__(self, root: Path, entries: int) -> None:
         self.checkout = synthetic.checkout(root / "checkout")
         self.run: Captured = synthetic.captured(self.checkout)
         self.journal = Journal(open_store(str(root / "store")), synthetic.SERIES.topic)
-        self.sink = LogbookSink(self.checkout, self.journal, synthetic.SERIES)
-        self.number = 0
-        self.append()
-        self._fill(entries - 1)
-        self.sink = LogbookSink(self.checkout, self.journal, synthetic.SERIES)
-        self.first_s = self.append()
+        self.path = path_of(self.checkout, synthetic.SERIES.topic)
+        for number in range(entries):
+            self._record(f"BENCH-{number + 1:05d}")
+        self.number = entries
+        start = time.perf_counter()
+        assert len(publish(self.journal, [self._sink()], final=False).ids) == entries
+        self.fill_s = time.perf_counter() - start
+        self.sink = self._sink()
+        self.file = LogbookFile(self.path)
 
     def append(self) -> float:
-        """Publish one new entry; the seconds that it took."""
-        self.number += 1
-        id = f"BENCH-{self.number:05d}"
-        stored = synthetic.record_trial(self.journal, id, sha256(id.encode()), self.run)
-        made = self.journal.finish("entry", synthetic.entry(id, id, stored, self.run))
-        snapshot = Snapshot(entries={made.sha256: made})
+        """Append one entry to the file; the seconds that it took."""
+        made = self._new()
+        text = rendering.entry(made.record, synthetic.SERIES, None)
+        with lock(self.checkout, synthetic.SERIES.topic):
+            self.file.refresh()
+            start = time.perf_counter()
+            self.file.append(made.record.id, made.sha256, text)
+            return time.perf_counter() - start
+
+    def publish(self) -> float:
+        """Let the sink publish what the journal holds, one new entry among it; the seconds that it took."""
+        self._new()
+        snapshot = self.journal.entries()
         start = time.perf_counter()
         published = self.sink.publish(snapshot, final=False)
         elapsed = time.perf_counter() - start
-        assert published.ids == (id,), published.problems
+        assert len(published.ids) == 1, published
         return elapsed
 
-    def _fill(self, count: int) -> None:
-        """Entries as an earlier run left them: the same bytes as appending gives, written at once."""
-        path = path_of(self.checkout, synthetic.SERIES.topic)
-        data = path.read_bytes()
-        begun = data.index(b"<!-- research-steps entry")
-        body = data[begun:].decode().partition("-->\n")[2].rpartition("\n<!-- research-steps end")[0]
-        tips = [logbook_file.parse(data).entries[-1].link]
-        folder = path.with_suffix("")
-        parts = [data]
-        for _ in range(count):
-            self.number += 1
-            id = f"BENCH-{self.number:05d}"
-            made = logbook_file.render(id, sha256(id.encode()), body, tips)
-            tips = [sha256(made.rstrip(b"\n").rsplit(b"\n", 1)[-1])]
-            parts += [b"\n", made]
-            (folder / f"{id}.jsonl").write_bytes(b"{}\n")
-        path.write_bytes(b"".join(parts))
+    def whole_pass(self) -> float:
+        """The same, reading the journal included."""
+        self._new()
+        start = time.perf_counter()
+        published = publish(self.journal, [self.sink], final=False)
+        elapsed = time.perf_counter() - start
+        assert len(published.ids) == 1, published
+        return elapsed
+
+    def first_publish(self) -> float:
+        """The sink's publishing of one new entry in a process that has not read the logbook yet."""
+        self.sink = self._sink()
+        return self.publish()
+
+    def _sink(self) -> LogbookSink:
+        return LogbookSink(self.checkout, self.journal, synthetic.SERIES)
+
+    def _new(self) -> Stored[EntryRecord]:
+        self.number += 1
+        return self._record(f"BENCH-{self.number:05d}")
+
+    def _record(self, id: str) -> Stored[EntryRecord]:
+        trial = self.journal.finish("trial", synthetic.trial(id, sha256(id.encode()), self.run))
+        stored: Stored[EntryRecord] = self.journal.finish("entry", synthetic.entry(id, id, trial, self.run))
+        return stored
 
 
 def main() -> None:
+    kinds = (
+        ("append alone", Book.append, ROUNDS, True),
+        ("the sink's publishing", Book.publish, ROUNDS, True),
+        ("a whole pass", Book.whole_pass, ROUNDS, False),
+        ("first of a new process", Book.first_publish, 5, False),
+    )
+    missed = []
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as scratch:
         short, long = Book(Path(scratch) / "short", SHORT), Book(Path(scratch) / "long", LONG)
-        pairs = [(long.append(), short.append()) for _ in range(ROUNDS)]
-        size = path_of(long.checkout, synthetic.SERIES.topic).stat().st_size
-    ratio = statistics.median(one / other for one, other in pairs)
-    at_long, at_short = (statistics.median(column) * 1000 for column in zip(*pairs, strict=True))
-    print(
-        f"{LONG} entries ({size / 1e6:.1f} MB): {at_long:.2f} ms; {SHORT} entries: {at_short:.2f} ms; ratio {ratio:.2f}"
-    )
-    print(f"first append of a new process: {long.first_s * 1000:.0f} ms beside {short.first_s * 1000:.0f} ms")
-    if ratio > BAR:
-        sys.exit(f"bar {BAR} NOT MET")
-    print(f"bar {BAR} met")
+        size = long.path.stat().st_size / 1e6
+        print(f"{LONG} entries ({size:.1f} MB, published in {long.fill_s:.0f} s) beside {SHORT}; medians")
+        print(f"{'':24}{LONG:>12}{SHORT:>12}{'ratio':>8}{'bar':>6}")
+        for name, measure, rounds, has_bar in kinds:
+            # What a sink does only now and then, once before the clock runs.
+            measure(long), measure(short)
+            pairs = [(measure(long), measure(short)) for _ in range(rounds)]
+            ratio = statistics.median(one / other for one, other in pairs)
+            at_long, at_short = (f"{statistics.median(column) * 1000:.2f} ms" for column in zip(*pairs, strict=True))
+            print(f"{name:24}{at_long:>12}{at_short:>12}{ratio:>8.2f}{BAR if has_bar else '':>6}")
+            missed += [name] if has_bar and ratio > BAR else []
+    if missed:
+        sys.exit(f"bar NOT MET: {', '.join(missed)}")
+    print("bar met")
 
 
 if __name__ == "__main__":

@@ -483,10 +483,11 @@ def test_closing_the_launcher_ends_the_trial_that_runs(launcher: Launcher, runni
 def test_trials_of_several_threads_take_turns(launcher: Launcher) -> None:
     """Each thread gets the outcome of its own trial, and no two trials run at once."""
     launcher.run(request("steady"))
+    asked = [0.2, 0.21, 0.22, 0.23]
+    requests = [request("sleeps", {"s": s}) for s in asked]
     began = time.monotonic()
     with ThreadPoolExecutor(4) as pool:
-        asked = [0.2, 0.21, 0.22, 0.23]
-        outcomes = list(pool.map(lambda s: launcher.run(request("sleeps", {"s": s})), asked))
+        outcomes = list(pool.map(launcher.run, requests))
     assert [ended.result.samples.candidate["time_s"] for ended in outcomes] == [[s] for s in asked]
     assert time.monotonic() - began >= sum(asked)
 

@@ -71,6 +71,7 @@ class Bench:
     def __init__(self, root: Path) -> None:
         self.root = root
         (root / "kernel.py").write_text(MEASURE)
+        self.code = trace_name("kernel:measure", root)
         self.journal = Journal(open_store(str(root / "store")), SERIES.topic)
         self.captured = capture(Checkout(root, None), ["test"])
         self.said: list[str] = []
@@ -88,8 +89,7 @@ class Bench:
         )
 
     def spec(self, work: object, **more: Any) -> TrialSpec:
-        code = trace_name("kernel:measure", self.root)
-        return TrialSpec(code, "dict", {"work": work, **more}, {"work": "none", "side": "baseline"})
+        return TrialSpec(self.code, "dict", {"work": work, **more}, {"work": "none", "side": "baseline"})
 
     def measure(self, session: Session, work: object, **more: Any) -> Trial:
         return measure_trial(session, self.spec(work, **more), id="TOY-001.01", label=f"work={work}")
@@ -173,7 +173,7 @@ def test_what_a_trial_is_is_what_it_measures(bench: Bench) -> None:
     spec = bench.spec(1)
     (bench.root / "kernel.py").write_text(MEASURE + "# edited\n")
     others = [
-        bench.spec(1),
+        replace(spec, code=trace_name("kernel:measure", bench.root)),
         replace(spec, config={"work": 2}),
         replace(spec, baseline_config={"work": 2}),
         replace(spec, replicate=1),
@@ -226,7 +226,7 @@ def test_a_record_says_what_was_measured_and_how_it_ran(bench: Bench, launcher: 
     assert record.samples.baseline == {"time_s": [2.0] * 5}
     assert record.ratios["time_s"].median == 0.5
     assert (record.config, record.baseline_config) == ({"work": 1}, {"work": "none", "side": "baseline"})
-    assert record.code == trace_name("kernel:measure", bench.root).digest
+    assert record.code == bench.code.digest
     assert record.launch is not None
     assert record.launch.exit == "exit code 0"
     assert f"1 {record.launch.child_pid}" in (bench.root / "measured").read_text()
