@@ -7,6 +7,7 @@ lock in its git directory; what is already there is told by the logbook's own ma
 
 import json
 import time
+from itertools import filterfalse
 from pathlib import Path
 
 from research_steps.errors import LogbookError, StoreError, UnreadableObject
@@ -61,8 +62,9 @@ class LogbookSink:
         return Published(tuple(done), tuple(problems))
 
     def _waiting(self, entries: Snapshot) -> list[Stored[EntryRecord]]:
-        shown = self._file.records
-        waiting = [stored for sha, stored in entries.entries.items() if sha not in shown and not stored.record.late]
+        # Most are shown, and this is asked for each of them with every entry that is published.
+        missing = filterfalse(self._file.records.__contains__, entries.entries)
+        waiting = [stored for sha in missing if not (stored := entries.entries[sha]).record.late]
         # What a killed publisher began comes first: it can be finished only while nothing follows it.
         begun = self._file.unfinished
         waiting.sort(key=lambda stored: (stored.record.id != begun, *_order(stored.record)))
