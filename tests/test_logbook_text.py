@@ -147,6 +147,7 @@ def test_a_table_keeps_its_cells_apart(cells: list[list[str]]) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(text=texts)
+@example(text="\x1f")
 def test_a_block_of_text_ends_where_it_should(text: str) -> None:
     """An exception's message in a fence stays inside, however many fences it holds."""
     tokens = markdown.parse("- Result: x\n\n" + block(text, "  ") + "\n\n- Next action: y\n")

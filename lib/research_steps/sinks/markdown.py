@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 _UNSHOWN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_LINE_END = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+_LINE_END = re.compile("\r\n|[\n\r\v\f\x1c-\x1f\x85\u2028\u2029]")
 # A backslash before punctuation; code and emphasis; a link or image; '#' that would end a heading.
 _ACTIVE = re.compile(
     r"\\(?=[!-/:-@\[-`{-~])|`|(?<=\S)\*|\*(?=\S)|(?<![^\W_])_|_(?![^\W_])|(?<=\S)~|~(?=~)|\](?=[(\[:])|#(?=#*$)"
