@@ -10,7 +10,7 @@ import research_steps
 PACKAGE = Path(research_steps.__file__).parent
 # From the ground up: a module imports only from its own line and those above it.
 HOUSE = [
-    "errors", "redaction", "record", "series", "store", "git", "provenance", "code", "config", "journal",
+    "errors", "redaction", "record", "series", "store", "git", "provenance", "code", "config", "leases", "journal", "entry",
     "comparison", "launcher", "steps", "sinks", "snapshot", "publish", "run", "cli", "__main__",
 ]  # fmt: skip
 HEAVY = ("marin", "levanter", "jax", "wandb", "github", "ray", "scipy", "numpy")

@@ -33,7 +33,7 @@ KEYS = 6
 RACE = """
 import os, random, signal, sys, time
 import fsspec, s3fs
-from research_steps import journal as module
+from research_steps import leases as module
 from research_steps.journal import Journal
 from research_steps.record import Stored
 from research_steps.store import open_store
@@ -75,7 +75,7 @@ for key in random.sample([f"key{number}" for number in range(keys)], keys):
 # Begins an attempt, says so, and finishes it when it is told to.
 HOLD = """
 import sys
-from research_steps import journal as module
+from research_steps import leases as module
 from research_steps.journal import Journal
 from research_steps.store import open_store
 from tests.records import trial
@@ -437,10 +437,10 @@ def test_a_seal_is_decided_once(journal: Journal) -> None:
     """Whoever was first decides the commit; everybody tags that one."""
     one = Seal(schema=1, id="MOE-HC-009", tag="moe_hc/MOE-HC-009", commit="a" * 40, sealed_at=WHEN, host="laptop")
     other = msgspec.structs.replace(one, commit="b" * 40)
-    assert journal.seal("MOE-HC-009") is None
-    assert journal.decide_seal(one) == one
-    assert journal.decide_seal(other) == one
-    assert journal.seal("MOE-HC-009") == one
+    assert journal.decided("seals/MOE-HC-009", Seal) is None
+    assert journal.decide("seals/MOE-HC-009", one) == one
+    assert journal.decide("seals/MOE-HC-009", other) == one
+    assert journal.decided("seals/MOE-HC-009", Seal) == one
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------

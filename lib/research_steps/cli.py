@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import wraps
 from typing import Any
 
@@ -94,11 +95,16 @@ def sync(topic: str, prefix: str | None, json_output: bool) -> None:
     if not rebuilt or journal.store.read(f"journal/{topic}/series.json") is not None:
         published = publish(journal, sinks_of(checkout, journal, journal.series()))
     if json_output:
-        _print_json({"rebuilt": rebuilt, "appended": published.ids, "problems": published.problems})
+        _print_json(
+            {"rebuilt": rebuilt, "done": [asdict(done) for done in published.done], "problems": published.problems}
+        )
     else:
         if rebuilt:
             click.echo(f"{topic}: rebuilt from the whole entries of both sides of the merge")
-        click.echo(f"{topic}: {len(published.ids)} entries appended{''.join(f' {id}' for id in published.ids)}")
+        for done in published.done:
+            click.echo(f"{done.id}: {done.what}")
+        if not published.done:
+            click.echo(f"{topic}: nothing new")
         for problem in published.problems:
             click.echo(f"not published: {problem}", err=True)
     if published.problems:

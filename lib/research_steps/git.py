@@ -82,6 +82,18 @@ class Checkout:
         found = _run(["config", "user.name"], self.root, None)
         return found.stdout.decode("utf-8", "replace").strip() or None
 
+    def exclude(self, *patterns: str) -> None:
+        """Have git ignore these in this repository, by its own list of exclusions; the user's .gitignore stays."""
+        if self.git_dir is None:
+            return
+        path = self.root / os.fsdecode(self.git("rev-parse", "--git-path", "info/exclude").removesuffix(b"\n"))
+        held = path.read_text().splitlines() if path.exists() else []
+        missing = [pattern for pattern in patterns if pattern not in held]
+        if missing:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a") as file:
+                file.write("".join(f"{pattern}\n" for pattern in missing))
+
     def patch(self, commit: str = "HEAD") -> tuple[bytes, str]:
         """What differs from a commit, new files included, and a note on what is not in it.
 

@@ -10,43 +10,43 @@ Where an attempt stands is derived from which objects exist, never stored:
                             entries/…                       the same for steps; their key is the experiment ID
                             patches/<sha256>.patch          what a dirty work tree differed in
                             seals/<experiment ID>.json      the commit that a seal's tag names
+                            issue.json, project.json        where the series is shown, decided once
+                            postings/<marker>.json          the last try to post a comment
+                            turns/<surface>/000003.json     who publishes there, with a lease
 
 Attempts of one key are numbered, and creating an intent or record is exclusive. So a trial that two processes want is
 measured by one of them, and of two ends of one attempt the first stands and the other is kept as late. `finish` is
 the only way to end an attempt, for its owner and for whoever finds it orphaned.
 """
 
-import os
 import re
 import secrets
-import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from research_steps.errors import JournalProblem, StoreError, UnreadableObject
+from research_steps.leases import Leases, abandoned, lease_end, this_process
 from research_steps.record import (
     SCHEMA,
     ClaimedID,
     EntryRecord,
     Intent,
     InterruptedRecord,
-    Lease,
     Owner,
     Record,
     Ref,
-    Seal,
     Stored,
     TrialRecord,
+    Turn,
     canonical,
     decode,
     decode_record,
@@ -58,13 +58,13 @@ from research_steps.record import (
 from research_steps.series import Series, format_id
 from research_steps.store import Store
 
-LEASE_S = 60.0
 POLL_S = 0.5
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 Subject = Literal["trial", "entry"]
 _FOLDERS: dict[Subject, str] = {"trial": "trials", "entry": "entries"}
-_CLAIM = re.compile(r"/(\d{6,9})\.json$")
+_NUMBERED = re.compile(r"/(\d{6,9})\.json$")
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,7 @@ class OpenAttempt:
 
     def orphaned(self) -> bool:
         """True when nobody will finish it: its lease ran out, or its process on this machine is gone."""
-        if self.lease_until <= datetime.now(UTC):
-            return True
-        owner = self.intent.owner
-        return owner.machine == machine() and not _alive(owner.pid, owner.process_started)
+        return abandoned(self.intent.owner, self.lease_until)
 
 
 # An attempt that can't be read is told by the error; it has ended, and satisfies nobody.
@@ -129,9 +126,7 @@ class Journal:
         self._base = f"journal/{topic}"
         self._cache: dict[str, Any] = {}
         self._claiming = threading.Lock()
-        self._holding = threading.Lock()
-        self._held: set[str] = set()
-        self._keeper: threading.Thread | None = None
+        self._leases = Leases(store)
 
     @property
     def url(self) -> str:
@@ -179,7 +174,6 @@ class Journal:
         self, subject: Subject, key: str, attempt: int, *, id: str, label: str, config: dict[str, Any]
     ) -> Iterator[bool]:
         """Write the intent of an attempt and hold its lease inside the block. Yields False when it was taken."""
-        started = datetime.now(UTC)
         intent = Intent(
             schema=SCHEMA,
             series=self.topic,
@@ -188,8 +182,8 @@ class Journal:
             attempt=attempt,
             id=id,
             label=label,
-            started_at=utc(started),
-            lease_until=utc(started + timedelta(seconds=LEASE_S)),
+            started_at=utc(),
+            lease_until=utc(lease_end()),
             owner=this_process(),
             nonce=secrets.token_hex(8),
             config=config,
@@ -197,12 +191,8 @@ class Journal:
         if not self.store.create(self._name(subject, "intents", key, attempt), encode(intent) + b"\n"):
             yield False
             return
-        lease = self._name(subject, "leases", key, attempt)
-        self._hold(lease)
-        try:
+        with self._leases.held(self._name(subject, "leases", key, attempt)):
             yield True
-        finally:
-            self._held.discard(lease)
 
     def finish(self, subject: Subject, record: TrialRecord | EntryRecord | InterruptedRecord) -> Stored[Any]:
         """Make the record last. If its attempt has ended already the record is kept as late, and returned so."""
@@ -255,7 +245,7 @@ class Journal:
         """All claimed experiment IDs in order."""
         found = []
         for name, claimed in self._objects(f"{self._base}/claims", partial(decode, ClaimedID)).items():
-            match = _CLAIM.search(name)
+            match = _NUMBERED.search(name)
             if match is None:
                 continue
             # The number of one that can't be read is taken all the same, by a step that can't be told.
@@ -310,18 +300,52 @@ class Journal:
                 f"{self.store.url}/{name} is not a series ({error}): run the thread again."
             ) from error
 
-    # -- seals -------------------------------------------------------------------------------------------------
+    # -- what is decided once, and whose turn it is to publish ---------------------------------------------------
 
-    def seal(self, id: str) -> Seal | None:
-        """How an entry was sealed, None while it is not."""
-        name = f"{self._base}/seals/{id}.json"
-        data = self.store.read(name)
-        return None if data is None else decode(Seal, data, f"{self.store.url}/{name}")
+    def decided(self, name: str, kind: type[T]) -> T | None:
+        """What was decided under this name, None while nothing was."""
+        path = f"{self._base}/{name}.json"
+        data = self.store.read(path)
+        return None if data is None else decode(kind, data, f"{self.store.url}/{path}")
 
-    def decide_seal(self, seal: Seal) -> Seal:
-        """Make this the seal of its entry, unless somebody was first; returns the one that counts."""
-        self.store.create(f"{self._base}/seals/{seal.id}.json", encode(seal) + b"\n")
-        return self.seal(seal.id) or seal
+    def decide(self, name: str, value: S) -> S:
+        """Decide something for good, unless somebody was first; returns what counts."""
+        self.store.create(f"{self._base}/{name}.json", encode(value) + b"\n")
+        return self.decided(name, type(value)) or value
+
+    def note(self, name: str, value: msgspec.Struct) -> None:
+        """Keep something that only the newest state of matters."""
+        self.store.put(f"{self._base}/{name}.json", encode(value) + b"\n")
+
+    @contextmanager
+    def turn(self, surface: str) -> Iterator[Owner | None]:
+        """Hold the publisher's lease of a surface inside the block; yields the process that has it, if not this one.
+
+        A publisher that is stopped for longer than its lease may still write: surfaces mend what comes of that.
+        """
+        folder = f"{self._base}/turns/{surface}"
+        while True:
+            numbers = [int(match[1]) for name in self.store.names(folder) if (match := _NUMBERED.search(name))]
+            last = max(numbers, default=0)
+            turn = None
+            # What a power cut broke was held by nobody who is still there.
+            with suppress(UnreadableObject):
+                turn = self.decided(f"turns/{surface}/{last:06d}", Turn)
+            if turn is not None:
+                until = self._leases.until(f"{folder}/leases/{last:06d}.json", parse_utc(turn.lease_until))
+                if not abandoned(turn.by, until):
+                    yield turn.by
+                    return
+            name = f"{folder}/{last + 1:06d}.json"
+            mine = Turn(schema=SCHEMA, by=this_process(), lease_until=utc(lease_end()), nonce=secrets.token_hex(8))
+            if self.store.create(name, encode(mine) + b"\n"):
+                break
+        lease = f"{folder}/leases/{last + 1:06d}.json"
+        try:
+            with self._leases.held(lease):
+                yield None
+        finally:
+            self._leases.end(lease)
 
     # -- patches -----------------------------------------------------------------------------------------------
 
@@ -395,37 +419,7 @@ class Journal:
         first = parse_utc(intent.lease_until)
         if first > datetime.now(UTC):
             return first
-        name = self._name(subject, "leases", intent.key, intent.attempt)
-        extended = self.store.read(name)
-        if extended is None:
-            return first
-        try:
-            return parse_utc(decode(Lease, extended, f"{self.store.url}/{name}").lease_until)
-        except UnreadableObject:
-            # A lease is not written durably; one that a power cut broke was held by nobody who is still there.
-            return first
-
-    def _hold(self, lease: str) -> None:
-        """Have a lease renewed until it is taken out of `_held`; one thread does it for all of them."""
-        with self._holding:
-            self._held.add(lease)
-            if self._keeper is None:
-                self._keeper = threading.Thread(target=self._keep, daemon=True, name="research-leases")
-                self._keeper.start()
-
-    def _keep(self) -> None:
-        while True:
-            time.sleep(LEASE_S / 3)
-            with self._holding:
-                if not self._held:
-                    self._keeper = None
-                    return
-                held = list(self._held)
-            until = utc(datetime.now(UTC) + timedelta(seconds=LEASE_S))
-            for name in held:
-                # A store that is away for a while ends the lease at worst; the record is then kept as late.
-                with suppress(StoreError):
-                    self.store.put(name, encode(Lease(schema=SCHEMA, lease_until=until)) + b"\n")
+        return self._leases.until(self._name(subject, "leases", intent.key, intent.attempt), first)
 
     def _add(self, found: Snapshot, records: Iterable[Stored[Record] | UnreadableObject]) -> None:
         for record in records:
@@ -455,47 +449,3 @@ class Journal:
                 f"{self.store.url}/{name} is gone, but another record rests on it. Restore it from a copy."
             )
         return data
-
-
-@cache
-def machine() -> str:
-    """This machine since its last boot, as seen from this PID namespace."""
-    parts = [socket.gethostname()]
-    if sys.platform == "linux":
-        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
-    else:
-        import psutil
-
-        parts.append(f"{psutil.boot_time():.0f}")
-    return "/".join(parts)
-
-
-def this_process() -> Owner:
-    return Owner(
-        machine=machine(), host=socket.gethostname(), pid=os.getpid(), process_started=_started(os.getpid()) or 0.0
-    )
-
-
-def _alive(pid: int, started: float) -> bool:
-    found = _started(pid)
-    return found is not None and abs(found - started) < 1.0
-
-
-def _started(pid: int) -> float | None:
-    """When a process started, in seconds; None when it is gone or only waits to be reaped.
-
-    Linux counts from boot, which setting the clock doesn't move; psutil elsewhere.
-    """
-    if sys.platform != "linux":
-        import psutil
-
-        try:
-            process = psutil.Process(pid)
-            return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
-        except psutil.NoSuchProcess:
-            return None
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in (b"Z", b"X") else int(fields[19]) / os.sysconf("SC_CLK_TCK")

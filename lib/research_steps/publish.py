@@ -12,7 +12,7 @@ from research_steps.errors import ResearchError
 from research_steps.git import Checkout
 from research_steps.journal import Journal
 from research_steps.series import Series
-from research_steps.sinks import Published, Sink
+from research_steps.sinks import Done, Published, Sink
 from research_steps.sinks.logbook import LogbookSink
 from research_steps.snapshot import Sealer
 
@@ -29,7 +29,7 @@ def sinks_of(checkout: Checkout, journal: Journal, series: Series) -> list[Sink]
 def publish(journal: Journal, sinks: Sequence[Sink], final: bool = True) -> Published:
     """One pass over all sinks. A sink that fails is a problem in the answer; the others go on."""
     entries = journal.entries()
-    ids: list[str] = []
+    done: list[Done] = []
     problems = list(entries.problems)
     for sink in sinks:
         try:
@@ -37,9 +37,9 @@ def publish(journal: Journal, sinks: Sequence[Sink], final: bool = True) -> Publ
         except ResearchError as error:
             problems.append(str(error))
             continue
-        ids += published.ids
+        done += published.done
         problems += published.problems
-    return Published(tuple(ids), tuple(problems))
+    return Published(tuple(done), tuple(problems))
 
 
 class Publisher:
@@ -49,7 +49,7 @@ class Publisher:
     """
 
     def __init__(self, journal: Journal, sinks: Sequence[Sink], say: Callable[[str], None]) -> None:
-        self.ids: list[str] = []
+        self.done: list[Done] = []
         self.problems: tuple[str, ...] = ()
         self._journal = journal
         self._sinks = sinks
@@ -87,7 +87,7 @@ class Publisher:
         for problem in published.problems:
             if problem not in self.problems:
                 self._say(f"not published yet: {problem}")
-        for id in published.ids:
-            self._say(f"{id}: appended to the logbook")
-        self.ids += published.ids
+        for done in published.done:
+            self._say(f"{done.id}: {done.what}")
+        self.done += published.done
         self.problems = published.problems

@@ -24,7 +24,9 @@ from research_steps.redaction import redact_tree, redactor
 SCHEMA = 1
 
 Status = Literal["ok", "failed", "interrupted"]
-StepKind = Literal["baseline", "sweep", "replicate", "interact", "interpret", "seal", "step"]
+StepKind = Literal[
+    "kickoff", "baseline", "sweep", "replicate", "interact", "interpret", "decision", "seal", "step", "finish"
+]
 Mode = Literal["executor", "dev"]
 Time = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
 
@@ -33,7 +35,8 @@ _STRUCTURE = frozenset(
     (
         *("series", "subject", "key", "id", "nonce", "step", "step_key", "tag", "sha256", "code", "commit", "patch"),
         *("status", "mode", "kind", "where", "how", "order", "machine", "measure", "config_type"),
-        *("started_at", "finished_at", "lease_until", "claimed_at", "sealed_at"),
+        *("started_at", "finished_at", "lease_until", "claimed_at", "sealed_at", "linked_at", "decided_at"),
+        *("tried_at", "closed_at", "marker"),
     )
 )
 
@@ -150,6 +153,15 @@ class Lease(_Strict, frozen=True):
     lease_until: Time
 
 
+class Turn(_Strict, frozen=True):
+    """Whose turn it is to publish on a surface, unless its lease was extended or given back."""
+
+    schema: int
+    by: Owner
+    lease_until: Time
+    nonce: str
+
+
 class ClaimedID(_Strict, frozen=True):
     """An experiment ID that a step holds from before it begins."""
 
@@ -158,6 +170,40 @@ class ClaimedID(_Strict, frozen=True):
     step_key: str
     claimed_at: Time
     by: Owner
+
+
+class IssueLink(_Strict, frozen=True):
+    """The experiment issue of a series: 'owner/name' and number. Decided once: comments can't be moved."""
+
+    schema: int
+    repository: str
+    number: int
+    url: str
+    linked_at: Time
+
+
+class Project(_Strict, frozen=True):
+    """The W&B project of a series. Decided once: runs can't be moved."""
+
+    schema: int
+    name: str
+    decided_at: Time
+
+
+class Posting(_Strict, frozen=True):
+    """Written before a comment is posted: when that was last tried, and by whom."""
+
+    schema: int
+    marker: str
+    tried_at: Time
+    by: Owner
+
+
+class Closed(_Strict, frozen=True):
+    """The issue was closed for a final entry; who opens it again is left alone."""
+
+    schema: int
+    closed_at: Time
 
 
 class Seal(_Strict, frozen=True):
@@ -251,7 +297,7 @@ class Row(_Strict, frozen=True):
 class EntryRecord(_Strict, frozen=True, tag_field="kind", tag="entry"):
     """The outcome of one step: what becomes an entry of the logbook. `key` is the experiment ID it was claimed under,
     `step_key` the executor's own identity of the step: its output path below the store's prefix. `inputs` and the rows'
-    trials are what it rests on."""
+    trials are what it rests on. One that is `private`, or rests on such a one, is published nowhere."""
 
     schema: int
     series: str
@@ -275,6 +321,7 @@ class EntryRecord(_Strict, frozen=True, tag_field="kind", tag="entry"):
     error: Error | None
     provenance: Provenance
     late: bool = False
+    private: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 Record = TrialRecord | EntryRecord | InterruptedRecord
@@ -341,7 +388,7 @@ def decode_record(data: bytes, where: str) -> Stored[Record]:
 
 
 def decode(kind: type[T], data: bytes, where: str) -> T:
-    """Read one intent, lease, claimed ID or seal strictly. Raises UnreadableObject."""
+    """Read one object that is not a record strictly: an intent, a lease, a seal. Raises UnreadableObject."""
     decoder: msgspec.json.Decoder[T] = _DECODERS[kind]
     return _decode(decoder, data, where)
 
@@ -349,7 +396,8 @@ def decode(kind: type[T], data: bytes, where: str) -> T:
 _RECORD = msgspec.json.Decoder(Record)
 _HEADER = msgspec.json.Decoder(_Header)
 _DECODERS: dict[type, "msgspec.json.Decoder[Any]"] = {
-    kind: msgspec.json.Decoder(kind) for kind in (Intent, Lease, ClaimedID, Seal)
+    kind: msgspec.json.Decoder(kind)
+    for kind in (Intent, Lease, Turn, ClaimedID, Seal, IssueLink, Project, Posting, Closed)
 }
 
 

@@ -136,7 +136,7 @@ def _run_recorded(
                 failed = error
             except RuntimeError as error:
                 failed = error
-    _tell(publisher.ids, publisher.problems, checkout, series)
+    _tell(len(publisher.done), publisher.problems, checkout, series)
     if isinstance(failed, KeyboardInterrupt):
         raise ResearchError("The run was stopped; start it again to go on where it was.")
     if failed is not None:
@@ -190,12 +190,12 @@ def _reasons(error: BaseException) -> str:
     return ": ".join(reasons)
 
 
-def _tell(ids: Sequence[str], problems: Sequence[str], checkout: Checkout, series: Series) -> None:
+def _tell(done: int, problems: Sequence[str], checkout: Checkout, series: Series) -> None:
     from research_steps.sinks.logbook import path_of
 
     path = path_of(checkout, series.topic)
     shown = path.relative_to(checkout.root) if path.is_relative_to(checkout.root) else path
-    _say(f"{series.topic}: {len(ids)} new entries in {shown}" if ids else f"{series.topic}: nothing new for {shown}")
+    _say(f"{series.topic}: the logbook is {shown}" if done else f"{series.topic}: nothing new for {shown}")
     for problem in problems:
         _say(f"not published: {problem} Run 'research sync {series.topic}' once it is mended.")
 

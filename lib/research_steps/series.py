@@ -7,13 +7,17 @@ store lie is not.
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from research_steps.errors import UsageError
+from research_steps.record import StepKind
 
 _TOPIC = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _PREFIX = re.compile(r"[A-Z][A-Z0-9-]{0,31}")
 _HYPOTHESIS = re.compile(r"H[1-9][0-9]*")
+# The kinds of steps whose entries are worth finding again on the issue, unless the series says otherwise.
+MILESTONES = ("baseline", "interpret", "decision", "seal", "finish")
+LONGEST_TAG = 64
 _METRIC = re.compile(r"[A-Za-z][A-Za-z0-9_./-]{0,63}")
 
 
@@ -50,6 +54,9 @@ class Hypothesis:
 class Series:
     """One research thread. The first metric is the primary one.
 
+    `motivation` to `references` are what `research kickoff` records. `milestones` are the kinds of steps whose entries
+    are posted on the issue, `heartbeat_s` (seconds) how long it may stay silent while work goes on. A `private` series
+    reaches no public surface. W&B runs go to `wandb_project` (default: the topic), or to that of the series `parent`.
     `max_pairs`, `sampling_s` and `time_limit_s` (seconds) bound one trial: its sampling ends at whichever of the
     first two comes first, after at least five pairs; the time limit holds for the whole child process.
     """
@@ -62,6 +69,18 @@ class Series:
     tags: tuple[str, ...] = ()
     constraints: str = ""
     stop: str = ""
+    motivation: str = ""
+    problem: str = ""
+    success: str = ""
+    baseline_case: str = ""
+    matrix: tuple[str, ...] = ()
+    code_paths: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    milestones: tuple[str, ...] = MILESTONES
+    heartbeat_s: float = 6 * 3600.0
+    private: bool = False
+    wandb_project: str = ""
+    parent: str = ""
     max_pairs: int = 30
     sampling_s: float = 5.0
     time_limit_s: float = 600.0
@@ -69,7 +88,8 @@ class Series:
     def __post_init__(self) -> None:
         check_topic(self.topic)
         check_prefix(self.topic, self.prefix)
-        for name, kind in (("metrics", Metric), ("hypotheses", Hypothesis), ("tags", str)):
+        texts = ("tags", "matrix", "code_paths", "references", "milestones")
+        for name, kind in (("metrics", Metric), ("hypotheses", Hypothesis), *((name, str) for name in texts)):
             given = getattr(self, name)
             if not isinstance(given, tuple | list) or not all(isinstance(item, kind) for item in given):
                 raise UsageError(f"Series {self.topic!r} has {name}={given!r}: expected a tuple of {kind.__name__}.")
@@ -78,7 +98,19 @@ class Series:
             raise UsageError(f"Series {self.topic!r} has no metric: give at least one, such as Metric('time_s', 'min').")
         _refuse_repeats(self.topic, "metric", [metric.name for metric in self.metrics])
         _refuse_repeats(self.topic, "hypothesis", [hypothesis.id for hypothesis in self.hypotheses])
-        for name in ("max_pairs", "sampling_s", "time_limit_s"):
+        self._check_tags()
+        unknown = sorted(set(self.milestones) - set(get_args(StepKind)))
+        if unknown:
+            kinds = ", ".join(get_args(StepKind))
+            raise UsageError(f"Series {self.topic!r} has the milestone {unknown[0]!r}: expected some of {kinds}.")
+        if self.parent and self.wandb_project:
+            raise UsageError(
+                f"Series {self.topic!r} names the parent {self.parent!r} and the W&B project {self.wandb_project!r}: "
+                "expected one of them, because runs of a follow-up go where its parent's are."
+            )
+        if self.parent:
+            check_topic(self.parent)
+        for name in ("max_pairs", "sampling_s", "time_limit_s", "heartbeat_s"):
             if not 0 < getattr(self, name) < math.inf:
                 found = getattr(self, name)
                 raise UsageError(f"Series {self.topic!r} has {name}={found}: expected a finite number above 0.")
@@ -87,9 +119,29 @@ class Series:
     def primary(self) -> Metric:
         return self.metrics[0]
 
+    def shared_tags(self, issue: int | None) -> tuple[str, ...]:
+        """The two to four tags that every run of the series carries: its prefix, its own, and its issue's number."""
+        tags = dict.fromkeys((self.prefix, *self.tags))
+        if len(tags) == 1:
+            tags[self.topic] = None
+        return (*tags, *([f"#{issue}"] if issue is not None else []))
+
     def hypothesis(self, text: str) -> str:
         """A hypothesis spelled out: 'H1' becomes 'H1: …' when the series declares it, other text stays."""
         return next((f"{known.id}: {known.text}" for known in self.hypotheses if known.id == text), text)
+
+    def _check_tags(self) -> None:
+        for tag in self.tags:
+            if not 0 < len(tag) <= LONGEST_TAG:
+                raise UsageError(
+                    f"Series {self.topic!r} has a tag of {len(tag)} characters: expected 1 to {LONGEST_TAG}."
+                )
+        shared = self.shared_tags(None)
+        if len(shared) > 3:
+            raise UsageError(
+                f"Series {self.topic!r} has the shared tags {', '.join(shared)}: expected at most 3 with the prefix, "
+                "because the issue's number is the fourth."
+            )
 
 
 def check_topic(topic: str) -> str:

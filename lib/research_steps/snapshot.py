@@ -34,7 +34,11 @@ class Sealer:
         """Seal what waits for it. Raises RepositoryError with the reason when that can't be done here."""
         problems = []
         for stored in entries.entries.values():
-            if stored.record.step != "seal" or stored.record.late or self._journal.seal(stored.record.id) is not None:
+            if (
+                stored.record.step != "seal"
+                or stored.record.late
+                or self._journal.decided(f"seals/{stored.record.id}", Seal) is not None
+            ):
                 continue
             withheld = _withheld(stored, entries)
             if withheld:
@@ -64,7 +68,7 @@ class Sealer:
             sealed_at=utc(),
             host=stored.record.provenance.host,
         )
-        return self._journal.decide_seal(made)
+        return self._journal.decide(f"seals/{stored.record.id}", made)
 
     def _commit(self, stored: Stored[EntryRecord], entries: Snapshot, head: str) -> str:
         topic = self._series.topic

@@ -7,14 +7,33 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from research_steps.journal import Snapshot
+from research_steps.record import EntryRecord
+from research_steps.series import Series
+
+
+@dataclass(frozen=True)
+class Done:
+    """One thing that a sink did: for which experiment ID, or for the series where that is its topic, and what."""
+
+    id: str
+    what: str
 
 
 @dataclass(frozen=True)
 class Published:
-    """What one pass of a sink did: the IDs it newly holds, and what it could not do, in sentences."""
+    """What one pass of the sinks did, and what it could not do, in sentences."""
 
-    ids: tuple[str, ...] = ()
+    done: tuple[Done, ...] = ()
     problems: tuple[str, ...] = ()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(done.id for done in self.done)
+
+
+def is_public(record: EntryRecord, series: Series) -> bool:
+    """Whether an entry may be shown outside this machine. What was late is shown nowhere."""
+    return not (record.late or record.private or series.private)
 
 
 class Sink(Protocol):

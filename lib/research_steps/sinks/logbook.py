@@ -13,9 +13,9 @@ from pathlib import Path
 from research_steps.errors import LogbookError, StoreError, UnreadableObject
 from research_steps.git import Checkout
 from research_steps.journal import Journal, Snapshot
-from research_steps.record import EntryRecord, Stored, sha256
+from research_steps.record import EntryRecord, Seal, Stored, sha256
 from research_steps.series import Series
-from research_steps.sinks import Published, logbook_file, rendering
+from research_steps.sinks import Done, Published, is_public, logbook_file, rendering
 from research_steps.sinks.logbook_adoption import adopt, numbers_used
 from research_steps.sinks.logbook_check import verify
 from research_steps.sinks.logbook_disk import LogbookFile, lock, path_of, write_aside
@@ -43,16 +43,20 @@ class LogbookSink:
     def publish(self, entries: Snapshot, final: bool) -> Published:
         """Append what the logbook does not hold yet, in the order in which it was finished."""
         with lock(self._checkout, self.series.topic):
+            if self.series.private:
+                self._checkout.exclude(
+                    f"/.agents/logbooks/{self.series.topic}.md", f"/.agents/logbooks/{self.series.topic}/"
+                )
             if not self.path.exists():
                 write_aside(self.path, _scaffold(self.series))
             self._file.refresh()
-            done: list[str] = []
+            done: list[Done] = []
             problems: list[str] = []
             try:
                 for stored in self._waiting(entries):
                     try:
                         if self._append(stored):
-                            done.append(stored.record.id)
+                            done.append(Done(stored.record.id, "appended to the logbook"))
                     except StoreError as error:
                         problems.append(f"{stored.record.id} is not published: {error}")
                 if self._stale and (final or time.monotonic() - self._lived >= LIVING_EVERY_S):
@@ -64,17 +68,21 @@ class LogbookSink:
     def _waiting(self, entries: Snapshot) -> list[Stored[EntryRecord]]:
         # Most are shown, and this is asked for each of them with every entry that is published.
         missing = filterfalse(self._file.records.__contains__, entries.entries)
-        waiting = [stored for sha in missing if not (stored := entries.entries[sha]).record.late]
+        waiting = [stored for sha in missing if self._belongs((stored := entries.entries[sha]).record)]
         # What a killed publisher began comes first: it can be finished only while nothing follows it.
         begun = self._file.unfinished
         waiting.sort(key=lambda stored: (stored.record.id != begun, *_order(stored.record)))
         return waiting
 
+    def _belongs(self, record: EntryRecord) -> bool:
+        # Git may be pushed, so what is private has no place here; the logbook of a private series is kept out of git.
+        return not record.late if self.series.private else is_public(record, self.series)
+
     def _append(self, entry: Stored[EntryRecord]) -> bool:
         record = entry.record
         if not logbook_file.EXPERIMENT_ID.fullmatch(record.id):
             raise UnreadableObject(f"it has the experiment ID {record.id!r}, expected one such as MOE-HC-007.")
-        seal = self.journal.seal(record.id) if record.step == "seal" else None
+        seal = self.journal.decided(f"seals/{record.id}", Seal) if record.step == "seal" else None
         if record.step == "seal" and seal is None:
             # Its entry names the tag, so it waits for it; what holds the tag up is told by who makes it.
             return False

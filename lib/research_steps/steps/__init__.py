@@ -11,33 +11,46 @@ from typing import Any
 
 from research_steps.code import Measure, trace
 from research_steps.config import changed, plain, type_name
+from research_steps.entry import About, Finding
 from research_steps.errors import UsageError
 from research_steps.provenance import device_class
 from research_steps.series import Series
 from research_steps.steps import marin
-from research_steps.steps.entries import About, Finding, run_entry
+from research_steps.steps.entries import run_entry
 from research_steps.steps.runs import Measured, StepConfig, run_step, step_key
 from research_steps.steps.session import current
 
 
 class Steps:
-    """Builds the steps of one series. `all` holds what was built, in order."""
+    """Builds the steps of one series. `all` holds what was built, in order.
+
+    What is built with `private=True`, and all that rests on it, is published nowhere: its records stay in the journal.
+    """
 
     def __init__(self, series: Series) -> None:
         self.series = series
         self.all: list[Any] = []
 
-    def baseline(self, measure: Measure, config: Any, *, label: str = "baseline", hypothesis: str = "") -> Any:
+    def baseline(
+        self, measure: Measure, config: Any, *, label: str = "baseline", hypothesis: str = "", private: bool = False
+    ) -> Any:
         """Measure the baseline case against itself. If it fails, that is recorded and raised.
 
         `config` is a dataclass or dict, and may hold Marin's `versioned(…)`, steps and paths of steps.
         """
         code = trace(measure)
         measured = Measured(code.name, str(code.root), code.digest, type_name(config), config)
-        return self._add("baseline", label, hypothesis, measured=measured)
+        return self._add("baseline", label, hypothesis, measured=measured, private=private)
 
     def sweep(
-        self, base: Any, axis: tuple[str, Sequence[Any]], *, label: str = "", hypothesis: str = "", shards: int = 1
+        self,
+        base: Any,
+        axis: tuple[str, Sequence[Any]],
+        *,
+        label: str = "",
+        hypothesis: str = "",
+        shards: int = 1,
+        private: bool = False,
     ) -> Any:
         """Measure one axis, `(field, values)`, value by value against the baseline case of `base`.
 
@@ -58,17 +71,18 @@ class Steps:
             self._add("shard", f"{label} shard {shard}", "", [base], measured, points=points, shard=shard, shards=shards)
             for shard in range(shards if shards > 1 else 0)
         ]
-        return self._add("sweep", label, hypothesis, [base, *before], measured, points=points)
+        return self._add("sweep", label, hypothesis, [base, *before], measured, points=points, private=private)
 
-    def replicate(self, found: Any, *, n: int = 2, label: str = "", hypothesis: str = "") -> Any:
+    def replicate(self, found: Any, *, n: int = 2, label: str = "", hypothesis: str = "", private: bool = False) -> Any:
         """Measure the best candidate of a sweep or interaction `n` more times, each in a process of its own."""
         if n < 1:
             raise UsageError(f"replicate has n={n}: expected 1 or more.")
         config = _config(found, ("sweep", "interact"), "replicate")
         label = label or f"replication of {config.label}"
-        return self._add("replicate", label, hypothesis, [config.inputs[0], found], config.measured, replicates=n)
+        inputs = [config.inputs[0], found]
+        return self._add("replicate", label, hypothesis, inputs, config.measured, replicates=n, private=private)
 
-    def interact(self, *sweeps: Any, top: int = 1, label: str = "", hypothesis: str = "") -> Any:
+    def interact(self, *sweeps: Any, top: int = 1, label: str = "", hypothesis: str = "", private: bool = False) -> Any:
         """Measure the best `top` values of each sweep's axis together, in every combination."""
         if len(sweeps) < 2:
             raise UsageError(f"interact was given {len(sweeps)} sweep: expected two or more, each of another axis.")
@@ -82,13 +96,14 @@ class Steps:
                 f"interact was given sweeps over {', '.join(axes)} with different baselines: expected one baseline."
             )
         label = label or " × ".join(axes)
-        return self._add("interact", label, hypothesis, [base, *sweeps], configs[0].measured, top=top)
+        inputs = [base, *sweeps]
+        return self._add("interact", label, hypothesis, inputs, configs[0].measured, top=top, private=private)
 
-    def interpret(self, *measured: Any, label: str = "interpretation") -> Any:
+    def interpret(self, *measured: Any, label: str = "interpretation", private: bool = False) -> Any:
         """Say by rule what the given steps found, and what to do next."""
         for step in measured:
             _config(step, ("baseline", "sweep", "replicate", "interact"), "interpret")
-        return self._add("interpret", label, "", measured)
+        return self._add("interpret", label, "", measured, private=private)
 
     def seal(self, *steps: Any, label: str = "seal") -> Any:
         """Tag a commit of the relevant files once the given steps are done. Runs only with `--seal true`."""
@@ -96,7 +111,7 @@ class Steps:
             _config(step, ("baseline", "sweep", "replicate", "interact", "interpret"), "seal")
         return self._add("seal", label, "", steps)
 
-    def recorded(self, step: Any, *, label: str = "", hypothesis: str = "") -> Any:
+    def recorded(self, step: Any, *, label: str = "", hypothesis: str = "", private: bool = False) -> Any:
         """An existing ExecutorStep with a record of its run; its output path stays as it is.
 
         Use the returned step everywhere: the thread is refused when another step depends on the unwrapped one.
@@ -116,6 +131,7 @@ class Steps:
                 label=label or recorded.step.name,
                 hypothesis=session.series.hypothesis(hypothesis),
                 config={"function": recorded.__name__, "config": _shown(config)},
+                private=private,
             )
             run_entry(session, about, body)
             # A step that was recorded before the executor noted its success has left its result behind.
@@ -143,10 +159,11 @@ class Steps:
                 "device_class": device_class(),
             }
         # What the shards of a sweep are is not what it measures: splitting it otherwise measures nothing again.
+        # And what is private from now on is recorded anew, without a new measurement.
         version |= {
             name: plain({"value": value}, f"{kind} {label!r}", marin.unwrap)["value"]
             for name, value in parts.items()
-            if kind == "shard" or name not in ("shard", "shards")
+            if (kind == "shard" or name not in ("shard", "shards")) and (name != "private" or value)
         }
         config = StepConfig(
             version=marin.version(version),

@@ -5,38 +5,14 @@ between the entry and the executor's own status adds nothing when it is started 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from research_steps.entry import About, Finding, finish_entry
 from research_steps.errors import LauncherError, StoreError
 from research_steps.journal import OpenAttempt
 from research_steps.provenance import describe_error
-from research_steps.record import SCHEMA, EntryRecord, Error, Ref, Row, StepKind, Stored, utc
+from research_steps.record import EntryRecord, Stored, utc
 from research_steps.steps.session import Session
-
-
-@dataclass(frozen=True)
-class About:
-    """What an entry says of its step before the step has run."""
-
-    kind: StepKind
-    step_key: str
-    label: str
-    hypothesis: str
-    config: dict[str, Any]
-    inputs: tuple[Ref, ...] = ()
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a step found: the parts of its entry that only it can tell."""
-
-    result: str
-    rows: tuple[Row, ...] = ()
-    interpretation: str = ""
-    next_action: str = ""
-    error: Error | None = None
 
 
 def run_entry(session: Session, about: About, body: Callable[[str], Finding]) -> Stored[EntryRecord]:
@@ -80,30 +56,7 @@ def _run(session: Session, about: About, id: str, attempt: int, body: Callable[[
 
 
 def _finish(session: Session, about: About, id: str, attempt: int, started: str, found: Finding) -> Stored[EntryRecord]:
-    record = EntryRecord(
-        schema=SCHEMA,
-        series=session.series.topic,
-        key=id,
-        attempt=attempt,
-        id=id,
-        step=about.kind,
-        step_key=about.step_key,
-        label=about.label,
-        hypothesis=about.hypothesis,
-        started_at=started,
-        finished_at=utc(),
-        status="failed" if found.error else "ok",
-        mode="executor",
-        config=about.config,
-        rows=found.rows,
-        inputs=about.inputs,
-        result=found.result,
-        interpretation=found.interpretation,
-        next_action=found.next_action,
-        error=found.error,
-        provenance=session.captured.provenance,
-    )
-    stored = session.journal.finish("entry", record)
+    stored = finish_entry(session.journal, session.captured, about, id, attempt, started, found)
     session.changed()
     if stored.record.late:
         standing = session.journal.latest_entry(about.step_key)

@@ -15,10 +15,11 @@ import msgspec
 from research_steps.code import Code, trace_name
 from research_steps.comparison import medians, ranked, unpaired_ratios
 from research_steps.config import changed, differences, plain
+from research_steps.entry import About, Finding
 from research_steps.errors import StepFailed, UsageError
 from research_steps.record import EntryRecord, InterruptedRecord, Ref, Row, Stored
 from research_steps.series import trial_id
-from research_steps.steps.entries import About, Finding, run_entry
+from research_steps.steps.entries import run_entry
 from research_steps.steps.interpretation import interpret_entries, interpret_rows, spelled
 from research_steps.steps.progress import progress
 from research_steps.steps.session import Session, current
@@ -66,6 +67,7 @@ class StepConfig:
     top: int = 0
     shard: int = 0
     shards: int = 1
+    private: bool = False
 
 
 def run_step(config: StepConfig) -> dict[str, Any]:
@@ -85,6 +87,7 @@ def run_step(config: StepConfig) -> dict[str, Any]:
         hypothesis=session.series.hypothesis(config.hypothesis),
         config=_described(config),
         inputs=tuple(entry.ref for entry in inputs),
+        private=config.private or any(bool(entry.record.private) for entry in inputs),
     )
     stored = run_entry(session, about, lambda id: _BODIES[config.kind](session, config, inputs, id))
     if stored.record.status == "failed":
