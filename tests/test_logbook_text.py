@@ -160,12 +160,12 @@ def test_a_block_of_text_ends_where_it_should(text: str) -> None:
 @settings(max_examples=100, deadline=None)
 @given(record=records(), step=st.sampled_from(["baseline", "sweep", "interpret", "step"]), goal=recorded)
 def test_the_living_part_holds_no_other_heading_and_no_html(record: EntryRecord, step: Any, goal: str) -> None:
-    """What stands at the head of the logbook is made of the same texts: it has its four headings, and no more."""
+    """What stands at the head of the logbook is made of the same texts: it has its six headings, and no more."""
     series = Series(topic="toy", prefix="TOY", goal=goal or "x", metrics=(Metric("time_s"),))
     changed = EntryRecord(**{**{name: getattr(record, name) for name in record.__struct_fields__}, "step": step})
-    tokens = flat(markdown.parse(living(series, [changed])))
+    tokens = flat(markdown.parse(living(series, [changed], None)))
     headings = [tokens[index + 1].content for index, token in enumerate(tokens) if token.type == "heading_open"]
-    assert headings == ["TL;DR", "Baseline", "Hypothesis queue", "Failures"]
+    assert headings == ["TL;DR", "Baseline", "Hypothesis queue", "Decisions", "Failures", "Links"]
     assert not {"html_block", "html_inline", "image", "link_open", "em_open"} & {token.type for token in tokens}
 
 

@@ -12,7 +12,7 @@ import click
 from research_steps.errors import ResearchError, UsageError
 from research_steps.git import Checkout
 from research_steps.journal import Journal
-from research_steps.record import EntryRecord, InterruptedRecord, TrialRecord
+from research_steps.record import EntryRecord, InterruptedRecord, IssueLink, TrialRecord
 from research_steps.run import store_url
 from research_steps.series import check_topic
 from research_steps.store import open_store
@@ -76,39 +76,130 @@ def status(topic: str | None, prefix: str | None, json_output: bool) -> None:
 
 @command
 @click.argument("topic")
+@click.option("--branch", default="", help="The research branch. Default: research/TOPIC; '.' is the one checked out.")
+@click.option("--carry-changes", is_flag=True, help="Take uncommitted changes along to the branch.")
+@click.option("--issue", type=click.IntRange(min=1), help="Take this issue of the repository.")
+@click.option("--create-issue", is_flag=True, help="Make a public issue from the template, without asking.")
+@click.option("--repository", default="", help="owner/name. Default: GITHUB_REPOSITORY, else the remote 'origin'.")
 @in_store
 @as_json
-def sync(topic: str, prefix: str | None, json_output: bool) -> None:
-    """Bring the logbook of this checkout up to date with the journal.
+def kickoff(
+    topic: str,
+    branch: str,
+    carry_changes: bool,
+    issue: int | None,
+    create_issue: bool,
+    repository: str,
+    prefix: str | None,
+    json_output: bool,
+) -> None:
+    """Start the series that experiments/TOPIC declares: branch, logbook, issue, W&B project, and its first entry.
 
-    After a merge with conflicts it is rebuilt first, from the whole entries of both sides.
+    Without an issue, .agents/issues/TOPIC.md stands for it until 'research sync TOPIC --issue N'. May be repeated.
     """
-    from research_steps.publish import publish, sinks_of
-    from research_steps.sinks import Published
+    from research_steps.kickoff import IssueRequest, link_issue, load_series, take_branch
+    from research_steps.notes import Desk
+    from research_steps.sinks.wandb import project_of
+
+    checkout = Checkout.find()
+    series = load_series(checkout, check_topic(topic))
+    asks = sys.stdin.isatty() and not json_output
+    name = take_branch(
+        checkout, topic, branch, lambda to: carry_changes or (asks and click.confirm(f"Take the changes along to {to}?"))
+    )
+    journal = Journal(open_store(store_url(checkout, prefix)), topic)
+    journal.declare(series)
+    if (
+        issue is None
+        and not create_issue
+        and asks
+        and not series.private
+        and journal.decided("issue", IssueLink) is None
+    ):
+        create_issue = click.confirm("Make a public issue for it?")
+    link = link_issue(checkout, journal, series, IssueRequest(issue, create_issue, repository))
+    entry = Desk(checkout, journal, series).kickoff(name, project_of(journal, series))
+    found = {"topic": topic, "branch": name, "issue": link.url if link else None, "entry": entry.record.id}
+    if not json_output:
+        click.echo(f"{topic}: on branch {name}, kickoff is {entry.record.id}")
+        click.echo(f"{topic}: the issue is {link.url if link else f'.agents/issues/{topic}.md'}")
+    _publish(checkout, journal, found, json_output)
+
+
+@command
+@click.argument("topic")
+@click.argument("decision")
+@click.option("--evidence", multiple=True, metavar="ID", help="A record that it rests on, such as MOE-HC-003.05.")
+@click.option("--owner", default="", help="Who answers for it. Default: who runs this.")
+@click.option("--scope", is_flag=True, help="It changes the scope of the series.")
+@in_store
+@as_json
+def decide(
+    topic: str, decision: str, evidence: tuple[str, ...], owner: str, scope: bool, prefix: str | None, json_output: bool
+) -> None:
+    """Record a decision, with its evidence and owner: an entry, a comment and a line of the decision log."""
+    from research_steps.notes import Desk
+
+    checkout = Checkout.find()
+    journal = Journal(open_store(store_url(checkout, prefix)), check_topic(topic))
+    entry = Desk(checkout, journal, journal.series()).decide(decision, evidence, owner, scope)
+    if not json_output:
+        click.echo(f"{entry.record.id}: {entry.record.label}")
+    _publish(checkout, journal, {"topic": topic, "entry": entry.record.id}, json_output)
+
+
+@command
+@click.argument("topic")
+@click.option("--worked", default="", help="What worked.")
+@click.option("--did-not", default="", help="What did not.")
+@click.option("--limitations", default="", help="What the conclusion does not cover.")
+@click.option("--next", "next_steps", multiple=True, help="A next step; once for each, in order.")
+@click.option("--conclusion", default="", help="What is now known.")
+@click.option("--production-pr", default="", help="The pull request that came of it.")
+@in_store
+@as_json
+def finish(topic: str, prefix: str | None, json_output: bool, **parts: Any) -> None:
+    """Write the final summary, as the last entry and on the issue, and close the issue.
+
+    Refused while a part is missing: the text parts, a sealed snapshot, a measured baseline, the end of what runs.
+    """
+    from research_steps.notes import Desk
+
+    checkout = Checkout.find()
+    journal = Journal(open_store(store_url(checkout, prefix)), check_topic(topic))
+    entry = Desk(checkout, journal, journal.series()).finish(**parts)
+    if not json_output:
+        click.echo(f"{entry.record.id}: {entry.record.label}")
+    _publish(checkout, journal, {"topic": topic, "entry": entry.record.id}, json_output)
+
+
+@command
+@click.argument("topic")
+@click.option("--issue", type=click.IntRange(min=1), help="Link this issue, and post everything on it, in order.")
+@click.option("--repository", default="", help="owner/name of the issue. Default: as for kickoff.")
+@in_store
+@as_json
+def sync(topic: str, issue: int | None, repository: str, prefix: str | None, json_output: bool) -> None:
+    """Bring logbook, issue and W&B up to date with the journal, from any checkout.
+
+    After a merge with conflicts the logbook is rebuilt first, from the whole entries of both sides.
+    """
+    from research_steps.kickoff import IssueRequest, link_issue
     from research_steps.sinks.logbook import path_of, rebuild
 
     checkout = Checkout.find()
     journal = Journal(open_store(store_url(checkout, prefix)), check_topic(topic))
     rebuilt = path_of(checkout, topic).exists() and rebuild(checkout, topic)
-    published = Published()
+    found = {"topic": topic, "rebuilt": rebuilt}
+    if rebuilt and not json_output:
+        click.echo(f"{topic}: rebuilt from the whole entries of both sides of the merge")
     # A merge can be mended without the store that the entries came from.
     if not rebuilt or journal.store.read(f"journal/{topic}/series.json") is not None:
-        published = publish(journal, sinks_of(checkout, journal, journal.series()))
-    if json_output:
-        _print_json(
-            {"rebuilt": rebuilt, "done": [asdict(done) for done in published.done], "problems": published.problems}
-        )
-    else:
-        if rebuilt:
-            click.echo(f"{topic}: rebuilt from the whole entries of both sides of the merge")
-        for done in published.done:
-            click.echo(f"{done.id}: {done.what}")
-        if not published.done:
-            click.echo(f"{topic}: nothing new")
-        for problem in published.problems:
-            click.echo(f"not published: {problem}", err=True)
-    if published.problems:
-        sys.exit(1)
+        if issue is not None:
+            link_issue(checkout, journal, journal.series(), IssueRequest(issue, repository=repository))
+        _publish(checkout, journal, found, json_output)
+    elif json_output:
+        _print_json(found)
 
 
 @command
@@ -210,6 +301,24 @@ def compare(first: str, second: str, topic: str | None, prefix: str | None, json
     for name, (was, now) in metrics.items():
         quotient = f"  quotient {was / now:.3f}" if was is not None and now else ""
         click.echo(f"  {name}: {was}  |  {now}{quotient}")
+
+
+def _publish(checkout: Checkout, journal: Journal, found: dict[str, Any], json_output: bool) -> None:
+    """One pass over all sinks, told; exits with 1 when something is left to publish."""
+    from research_steps.publish import publish, sinks_of
+
+    published = publish(journal, sinks_of(checkout, journal, journal.series()))
+    if json_output:
+        _print_json({**found, "done": [asdict(done) for done in published.done], "problems": published.problems})
+    else:
+        for done in published.done:
+            click.echo(f"{done.id}: {done.what}")
+        if not published.done:
+            click.echo(f"{journal.topic}: nothing new")
+        for problem in published.problems:
+            click.echo(f"not published: {problem}", err=True)
+    if published.problems:
+        sys.exit(1)
 
 
 def _topics(checkout: Checkout, topic: str | None, prefix: str | None) -> list[str]:

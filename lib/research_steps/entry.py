@@ -87,6 +87,8 @@ def write_entry(
             if isinstance(attempt.record, EntryRecord):
                 continue
             attempt = attempt.record.attempt + 1
-        with journal.begin("entry", id, attempt, id=id, label=about.label, config=about.config) as begun:
+        with journal.begin(
+            "entry", id, attempt, id=id, label=about.label, config=about.config, private=about.private
+        ) as begun:
             if begun:
                 finish_entry(journal, captured, about, id, attempt, utc(), found)

@@ -8,6 +8,8 @@ ResearchError
 ├── RepositoryError       git, or the checkout that should hold the logbook
 ├── LogbookError          the logbook can't be appended to as it is
 │   └── ConflictedLogbook it holds git's conflict markers
+├── SurfaceError          a public surface (GitHub, W&B) did not take what it should show
+│   └── SurfaceAway       not now: no network, a fault of the server, a limit on requests
 ├── LauncherError         the parent process of the trials died or could not start
 └── StepFailed            a step that others rest on failed; its record is in the journal
 
@@ -45,6 +47,18 @@ class LogbookError(ResearchError):
 
 class ConflictedLogbook(LogbookError):
     """The logbook holds conflict markers of a git merge."""
+
+
+class SurfaceError(ResearchError):
+    """A public surface refused what it should show; the records stay pending and are safe in the journal."""
+
+
+class SurfaceAway(SurfaceError):
+    """A public surface can't be used now. `after_s` is how long it asked to be left alone (seconds), 0 if it didn't."""
+
+    def __init__(self, message: str, after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.after_s = after_s
 
 
 class LauncherError(ResearchError):

@@ -82,6 +82,40 @@ class Checkout:
         found = _run(["config", "user.name"], self.root, None)
         return found.stdout.decode("utf-8", "replace").strip() or None
 
+    def is_dirty(self) -> bool:
+        """Whether anything differs from the commit, but for what changes while a thread runs."""
+        living = (f":(exclude,literal){name}" for name in LIVING)
+        return bool(self.git("status", "--porcelain", "--", ".", *living).strip())
+
+    def switch(self, branch: str) -> None:
+        """Check a branch out, made here if it is new; uncommitted changes go along, or git refuses."""
+        self.git("check-ref-format", "--branch", branch)
+        known = _run(["rev-parse", "--verify", "--quiet", f"refs/heads/{branch}"], self.root, None).returncode == 0
+        self.git("switch", *([] if known else ["--create"]), branch)
+
+    def pushed(self) -> str | None:
+        """The commit of the checked-out branch that its remote was last seen to have."""
+        branch = self.branch()
+        for name in ("@{upstream}", f"refs/remotes/origin/{branch}") if branch else ():
+            found = _run(["rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"], self.root, None)
+            if found.returncode == 0:
+                return found.stdout.decode().strip()
+        return None
+
+    def is_pushed(self, commit: str) -> bool:
+        """Whether a remote was seen to have this commit."""
+        return bool(_run(["branch", "--remotes", "--contains", commit], self.root, None).stdout.strip())
+
+    def file_at(self, commit: str, name: str) -> bytes:
+        """A file's content in a commit; empty when it isn't there."""
+        found = _run(["cat-file", "blob", f"{commit}:{name}"], self.root, None)
+        return found.stdout if found.returncode == 0 else b""
+
+    def origin(self) -> str | None:
+        """The address of the remote 'origin', None when there is none."""
+        found = _run(["remote", "get-url", "origin"], self.root, None)
+        return found.stdout.decode("utf-8", "replace").strip() or None
+
     def exclude(self, *patterns: str) -> None:
         """Have git ignore these in this repository, by its own list of exclusions; the user's .gitignore stays."""
         if self.git_dir is None:

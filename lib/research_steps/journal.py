@@ -116,6 +116,18 @@ class Snapshot:
         everything: list[Stored[Any]] = [*self.entries.values(), *self.trials.values(), *self.interrupted.values()]
         return [stored for stored in everything if stored.record.id == experiment_id]
 
+    def below(self, stored: Stored[EntryRecord]) -> list[Stored[EntryRecord]]:
+        """Everything that an entry rests on, through others too, in the order in which it was finished."""
+        found: dict[str, Stored[EntryRecord]] = {}
+        pending = list(stored.record.inputs)
+        while pending:
+            ref = pending.pop()
+            entry = self.entries.get(ref.sha256)
+            if entry is not None and ref.sha256 not in found:
+                found[ref.sha256] = entry
+                pending += entry.record.inputs
+        return sorted(found.values(), key=lambda entry: (entry.record.finished_at, entry.record.id))
+
 
 class Journal:
     """One series' journal in one store. Safe to use from several threads."""
@@ -171,7 +183,15 @@ class Journal:
 
     @contextmanager
     def begin(
-        self, subject: Subject, key: str, attempt: int, *, id: str, label: str, config: dict[str, Any]
+        self,
+        subject: Subject,
+        key: str,
+        attempt: int,
+        *,
+        id: str,
+        label: str,
+        config: dict[str, Any],
+        private: bool = False,
     ) -> Iterator[bool]:
         """Write the intent of an attempt and hold its lease inside the block. Yields False when it was taken."""
         intent = Intent(
@@ -187,6 +207,7 @@ class Journal:
             owner=this_process(),
             nonce=secrets.token_hex(8),
             config=config,
+            private=True if private else msgspec.UNSET,
         )
         if not self.store.create(self._name(subject, "intents", key, attempt), encode(intent) + b"\n"):
             yield False

@@ -13,6 +13,7 @@ from research_steps.git import Checkout
 from research_steps.journal import Journal
 from research_steps.series import Series
 from research_steps.sinks import Done, Published, Sink
+from research_steps.sinks.issue import IssueSink
 from research_steps.sinks.logbook import LogbookSink
 from research_steps.snapshot import Sealer
 
@@ -23,7 +24,7 @@ LOOK_EVERY_S = 5.0
 def sinks_of(checkout: Checkout, journal: Journal, series: Series) -> list[Sink]:
     """The sinks of a series in a checkout. Sealing comes before the logbook, whose entry names the tag."""
     logbook = LogbookSink(checkout, journal, series)
-    return [logbook, Sealer(checkout, journal, series), logbook]
+    return [logbook, Sealer(checkout, journal, series), logbook, IssueSink(checkout, journal, series)]
 
 
 def publish(journal: Journal, sinks: Sequence[Sink], final: bool = True) -> Published:

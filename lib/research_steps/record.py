@@ -144,6 +144,7 @@ class Intent(_Strict, frozen=True, tag_field="kind", tag="intent"):
     owner: Owner
     nonce: str
     config: dict[str, Any]
+    private: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Lease(_Strict, frozen=True):

@@ -120,7 +120,7 @@ class Sealer:
 
 def _bundle(stored: Stored[EntryRecord], entries: Snapshot, series: Series) -> dict[str, bytes]:
     """The repro bundle: what was run, on what, with what result; as JSON for programs and Markdown for people."""
-    rests_on = _rests_on(stored, entries)
+    rests_on = entries.below(stored)
     latest = rests_on[-1].record if rests_on else stored.record
     bundle = {
         "schema": 1,
@@ -143,21 +143,8 @@ def _bundle(stored: Stored[EntryRecord], entries: Snapshot, series: Series) -> d
     }
 
 
-def _rests_on(stored: Stored[EntryRecord], entries: Snapshot) -> list[Stored[EntryRecord]]:
-    """Everything that an entry rests on, through others too, in the order in which it was finished."""
-    found: dict[str, Stored[EntryRecord]] = {}
-    pending = list(stored.record.inputs)
-    while pending:
-        ref = pending.pop()
-        entry = entries.entries.get(ref.sha256)
-        if entry is not None and ref.sha256 not in found:
-            found[ref.sha256] = entry
-            pending += entry.record.inputs
-    return sorted(found.values(), key=lambda entry: (entry.record.finished_at, entry.record.id))
-
-
 def _withheld(stored: Stored[EntryRecord], entries: Snapshot) -> str:
-    records = [entry.record for entry in [*_rests_on(stored, entries), stored]]
+    records = [entry.record for entry in [*entries.below(stored), stored]]
     return ", ".join(record.id for record in records if record.provenance.patch_note.startswith("withheld"))
 
 

@@ -10,15 +10,16 @@ import time
 from itertools import filterfalse
 from pathlib import Path
 
-from research_steps.errors import LogbookError, StoreError, UnreadableObject
+from research_steps.errors import LogbookError, RepositoryError, StoreError, UnreadableObject
+from research_steps.files import write_aside
 from research_steps.git import Checkout
 from research_steps.journal import Journal, Snapshot
-from research_steps.record import EntryRecord, Seal, Stored, sha256
+from research_steps.record import EntryRecord, IssueLink, Seal, Stored, sha256
 from research_steps.series import Series
 from research_steps.sinks import Done, Published, is_public, logbook_file, rendering
 from research_steps.sinks.logbook_adoption import adopt, numbers_used
 from research_steps.sinks.logbook_check import verify
-from research_steps.sinks.logbook_disk import LogbookFile, lock, path_of, write_aside
+from research_steps.sinks.logbook_disk import LogbookFile, lock, path_of
 from research_steps.sinks.logbook_merge import rebuild
 from research_steps.sinks.markdown import prose
 
@@ -61,7 +62,7 @@ class LogbookSink:
                         problems.append(f"{stored.record.id} is not published: {error}")
                 if self._stale and (final or time.monotonic() - self._lived >= LIVING_EVERY_S):
                     self._rewrite_living(entries)
-            except LogbookError as error:
+            except (LogbookError, RepositoryError) as error:
                 problems.append(str(error))
         return Published(tuple(done), tuple(problems))
 
@@ -109,7 +110,8 @@ class LogbookSink:
 
     def _rewrite_living(self, entries: Snapshot) -> None:
         shown = [stored.record for sha, stored in entries.entries.items() if sha in self._file.records]
-        self._file.replace_living(rendering.living(self.series, sorted(shown, key=_order)))
+        issue = self.journal.decided("issue", IssueLink)
+        self._file.replace_living(rendering.living(self.series, sorted(shown, key=_order), issue))
         self._lived, self._stale = time.monotonic(), False
 
 
@@ -137,4 +139,4 @@ def _scaffold(series: Series) -> bytes:
         "",
         "",
     ]
-    return "\n".join(lines).encode() + logbook_file.log_part(rendering.living(series, []), "## Experiment Log")
+    return "\n".join(lines).encode() + logbook_file.log_part(rendering.living(series, [], None), "## Experiment Log")

@@ -3,12 +3,13 @@
 import re
 
 from research_steps.errors import ConflictedLogbook, UsageError
+from research_steps.files import write_aside
 from research_steps.git import Checkout
 from research_steps.record import sha256
 from research_steps.series import check_prefix
 from research_steps.sinks import logbook_file, rendering
 from research_steps.sinks.handwritten import closing, headings
-from research_steps.sinks.logbook_disk import lock, path_of, write_aside
+from research_steps.sinks.logbook_disk import lock, path_of
 
 
 def adopt(checkout: Checkout, topic: str, prefix: str) -> int:

@@ -11,6 +11,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from research_steps.errors import ConflictedLogbook, LogbookError
+from research_steps.files import write_aside
 from research_steps.git import Checkout
 from research_steps.sinks import logbook_file
 from research_steps.sinks.handwritten import closing
@@ -40,29 +41,6 @@ def lock(checkout: Checkout, topic: str) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise LogbookError(f"{error.filename or path} could not be used: {error.strerror}.") from error
-
-
-def write_aside(path: Path, data: bytes) -> None:
-    """Replace a file's content so that readers see the old or the new one, and the new one lasts.
-
-    The caller holds the lock: there is one name for the file beside it, which a killed writer leaves for the next.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            if path.exists():
-                os.fchmod(file.fileno(), path.stat().st_mode & 0o7777)
-                # What is replaced was whole: it must not give way to a name whose bytes are not there yet.
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            # The renaming changed the inode, so this fsync makes its name last, and its bytes where it is new.
-            os.fsync(file.fileno())
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise LogbookError(f"{path} could not be written: {error.strerror}. It is as it was.") from error
 
 
 class LogbookFile:

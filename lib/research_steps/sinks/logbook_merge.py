@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from research_steps.errors import ConflictedLogbook, RepositoryError
+from research_steps.files import write_aside
 from research_steps.git import Checkout
 from research_steps.record import sha256
 from research_steps.sinks import logbook_file
-from research_steps.sinks.logbook_disk import lock, path_of, write_aside
+from research_steps.sinks.logbook_disk import lock, path_of
 
 # How many merges are looked through for the one that did the damage.
 MERGES_SEEN = 20

@@ -13,12 +13,21 @@ _LINE_END = re.compile("\r\n|[\n\r\v\f\x1c-\x1f\x85\u2028\u2029]")
 _ACTIVE = re.compile(
     r"\\(?=[!-/:-@\[-`{-~])|`|(?<=\S)\*|\*(?=\S)|(?<![^\W_])_|_(?![^\W_])|(?<=\S)~|~(?=~)|\](?=[(\[:])|#(?=#*$)"
 )
+_LINKING = re.compile(r"@(?=\w)|#(?=\d)|\bGH-(?=\d)|\bwww(?=\.)|:(?=//)", re.IGNORECASE)
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
 def prose(text: str) -> str:
     """One line of running text."""
     return _ACTIVE.sub(r"\\\g<0>", _one_line(text)).translate(_ENTITIES)
+
+
+def unlinked(text: str) -> str:
+    """One line of running text in which GitHub finds nobody to mention, no issue to link or close, and no address.
+
+    A zero-width space comes between the characters that it looks for.
+    """
+    return _LINKING.sub(r"\g<0>&#8203;", prose(text))
 
 
 def code(text: str) -> str:

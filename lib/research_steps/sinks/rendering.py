@@ -4,14 +4,15 @@ Pure functions: the same records give the same bytes. Entries follow the researc
 Command, Config, Result, Interpretation, Next action, then Commit Hash and Links.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from research_steps.comparison import better, ranked
-from research_steps.record import EntryRecord, Provenance, Ratio, Row, Seal, parse_utc
+from research_steps.record import EntryRecord, IssueLink, Provenance, Ratio, Row, Seal, parse_utc
 from research_steps.series import Series
 from research_steps.sinks.markdown import block, code, prose, table
 
+Say = Callable[[str], str]
 INDENT = "  "
 NOTHING_YET = "## TL;DR\n- Nothing was recorded yet."
 
@@ -28,7 +29,7 @@ def entry(record: EntryRecord, series: Series, seal: Seal | None) -> str:
         f"- Result: {'**failed**: ' if record.status == 'failed' else ''}{prose(record.result)}",
     ]
     if record.rows:
-        lines += ["", _rows(record.rows, series.primary.name), ""]
+        lines += ["", rows(record.rows, series.primary.name, INDENT), ""]
     if record.error is not None:
         lines += [
             "",
@@ -38,24 +39,75 @@ def entry(record: EntryRecord, series: Series, seal: Seal | None) -> str:
     lines += [
         f"- Interpretation: {prose(record.interpretation) or '–'}",
         f"- Next action: {prose(record.next_action) or '–'}",
-        f"- Commit Hash: {_commit(record.provenance)}",
+        f"- Commit Hash: {commit(record.provenance)}",
         f"- Links: {_links(record, series.topic, seal)}",
     ]
     return "\n".join(lines)
 
 
-def living(series: Series, entries: Sequence[EntryRecord]) -> str:
+def living(series: Series, entries: Sequence[EntryRecord], issue: IssueLink | None) -> str:
     """The managed block at the head: what holds now. `entries` in the order they finished."""
-    done = [entry for entry in entries if entry.status == "ok"]
-    lines = ["## TL;DR", f"- {_best(series, done)}"]
-    interpreted = [entry for entry in done if entry.step == "interpret"]
-    if interpreted:
-        last = interpreted[-1]
-        lines += [f"- {last.id}: {prose(last.interpretation)}", f"- Next: {prose(last.next_action)}"]
-    lines += ["", "## Baseline", *_baselines(done, series.primary.name), "", "## Hypothesis queue"]
+    lines = ["## TL;DR", *tldr(series, entries, prose), "", "## Baseline", *baselines(series, entries, prose)]
+    lines += ["", "## Hypothesis queue"]
     lines += [f"- {hypothesis.id} (active): {prose(hypothesis.text)}" for hypothesis in series.hypotheses] or ["- none"]
-    lines += ["", "## Failures", *_failures(entries)]
+    lines += ["", "## Decisions", *decisions(entries, prose), "", "## Failures", *failures(entries, prose)]
+    where = f"[{issue.repository}#{issue.number}]({issue.url})" if issue else f"`.agents/issues/{series.topic}.md`"
+    lines += ["", "## Links", f"- Issue: {'none, the series is private' if series.private else where}"]
     return "\n".join(lines)
+
+
+def tldr(series: Series, entries: Sequence[EntryRecord], say: Say) -> list[str]:
+    """What is best so far, and what the last interpretation or the conclusion says."""
+    done = [entry for entry in entries if entry.status == "ok"]
+    lines = [f"- {_best(series, done)}"]
+    read = [entry for entry in done if entry.step in ("interpret", "finish")]
+    if read:
+        last = read[-1]
+        text = last.result if last.step == "finish" else last.interpretation
+        lines += [f"- {last.id}: {say(text)}", f"- Next: {say(last.next_action)}"]
+    return lines
+
+
+def baselines(series: Series, entries: Sequence[EntryRecord], say: Say) -> list[str]:
+    """The baseline cases with their numbers."""
+    lines = []
+    for entry in entries:
+        if entry.step == "baseline" and entry.status == "ok":
+            values = entry.rows[0].values if entry.rows else {}
+            names = _primary_first(values, series.primary.name)
+            lines += [
+                f"- {entry.id} {say(entry.label)}",
+                f"  - Date: {entry.started_at[:10]}",
+                f"  - Code refs: {code(str(entry.config.get('measure')))} at {commit(entry.provenance)}",
+                f"  - Case: {code(_spelled(entry.config.get('baseline_case', {})))}",
+                f"  - Baseline numbers: {say(', '.join(f'{name} {values[name]:.6g}' for name in names))}",
+            ]
+    return lines or ["- none yet"]
+
+
+def decisions(entries: Sequence[EntryRecord], say: Say, scope: bool | None = None) -> list[str]:
+    """What was decided, with date, evidence and owner; only changes of the scope, or only others, when asked."""
+    lines = []
+    for entry in entries:
+        if entry.step == "decision" and scope in (None, entry.config["scope"]):
+            evidence = ", ".join(ref.id for ref in entry.inputs) or "none named"
+            owner = say(str(entry.config["owner"]))
+            lines.append(
+                f"- {entry.finished_at[:10]} {entry.id}: {say(entry.result)} (evidence: {evidence}; owner: {owner})"
+            )
+    return lines or ["- none"]
+
+
+def failures(entries: Sequence[EntryRecord], say: Say) -> list[str]:
+    """What failed, each once, with its reason."""
+    lines = {}
+    for entry in entries:
+        for row in entry.rows:
+            if row.status == "failed":
+                lines[row.trial.id] = f"- {row.trial.id} {code(changes(row))}: {code(row.note)}"
+        if entry.status == "failed":
+            lines[entry.id] = f"- {entry.id} {say(entry.label)}: {say(entry.result)}"
+    return list(lines.values()) or ["- none"]
 
 
 def _best(series: Series, entries: Sequence[EntryRecord]) -> str:
@@ -66,33 +118,7 @@ def _best(series: Series, entries: Sequence[EntryRecord]) -> str:
         return "Nothing measured yet is better than the baseline."
     row = found[0]
     what = f"{row.ratios[name].median:.3f} × the baseline's {prose(name)}"
-    return f"Best so far: {code(_changes(row))} with {what} ({row.trial.id})."
-
-
-def _baselines(entries: Sequence[EntryRecord], primary: str) -> list[str]:
-    lines = []
-    for entry in entries:
-        if entry.step == "baseline":
-            values = entry.rows[0].values if entry.rows else {}
-            numbers = ", ".join(f"{name} {values[name]:.6g}" for name in _primary_first(values, primary))
-            lines += [
-                f"- {entry.id} {prose(entry.label)}",
-                f"  - Date: {entry.started_at[:10]}",
-                f"  - Code refs: {code(str(entry.config.get('measure')))} at {_commit(entry.provenance)}",
-                f"  - Baseline numbers: {prose(numbers)}",
-            ]
-    return lines or ["- none yet"]
-
-
-def _failures(entries: Sequence[EntryRecord]) -> list[str]:
-    lines = {}
-    for entry in entries:
-        for row in entry.rows:
-            if row.status == "failed":
-                lines[row.trial.id] = f"- {row.trial.id} {code(_changes(row))}: {code(row.note)}"
-        if entry.status == "failed":
-            lines[entry.id] = f"- {entry.id} {prose(entry.label)}: {prose(entry.result)}"
-    return list(lines.values()) or ["- none"]
+    return f"Best so far: {code(changes(row))} with {what} ({row.trial.id})."
 
 
 def _config(record: EntryRecord) -> str:
@@ -108,18 +134,19 @@ def _spelled(value: Any) -> str:
     return str(value)
 
 
-def _rows(rows: Sequence[Row], primary: str) -> str:
-    metrics = _primary_first({name for row in rows for name in row.values}, primary)
+def rows(found: Sequence[Row], primary: str, indent: str) -> str:
+    """The table of a sweep."""
+    metrics = _primary_first({name for row in found for name in row.values}, primary)
     header = ["trial", "changed", f"{prose(primary)} ÷ baseline", *map(prose, metrics), "note"]
     lines = []
-    for row in rows:
-        cells = [row.trial.id, code(_changes(row)), _ratio(row.ratios.get(primary))]
+    for row in found:
+        cells = [row.trial.id, code(changes(row)), _ratio(row.ratios.get(primary))]
         cells += [f"{row.values[name]:.6g}" if name in row.values else "–" for name in metrics]
         note = f"{row.status}: {row.note}" if row.status != "ok" else row.note
         if not row.measured_here:
             note = f"measured before; {note}" if note else "measured before"
         lines.append([*cells, code(note) if note else ""])
-    return table(header, lines, INDENT)
+    return table(header, lines, indent)
 
 
 def _primary_first(names: Iterable[str], primary: str) -> list[str]:
@@ -127,9 +154,10 @@ def _primary_first(names: Iterable[str], primary: str) -> list[str]:
     return sorted(names, key=lambda name: (name != primary, name))
 
 
-def _changes(row: Row) -> str:
-    changes = " ".join(f"{name}={_spelled(value)}" for name, value in row.changes.items()) or "baseline case"
-    return f"{changes} #{row.replicate}" if row.replicate else changes
+def changes(row: Row) -> str:
+    """A candidate as what it changes in the baseline case."""
+    changed = " ".join(f"{name}={_spelled(value)}" for name, value in row.changes.items()) or "baseline case"
+    return f"{changed} #{row.replicate}" if row.replicate else changed
 
 
 def _ratio(ratio: Ratio | None) -> str:
@@ -140,7 +168,8 @@ def _ratio(ratio: Ratio | None) -> str:
     return f"{ratio.median:.3f} ({ratio.low:.3f} to {ratio.high:.3f}, {ratio.pairs} pairs)"
 
 
-def _commit(provenance: Provenance) -> str:
+def commit(provenance: Provenance) -> str:
+    """The commit that a record was made from, and how the tree differed from it."""
     text = code(provenance.commit) if provenance.commit else "none"
     if provenance.branch:
         text += f" on {code(provenance.branch)}"

@@ -31,7 +31,9 @@ def run_entry(session: Session, about: About, body: Callable[[str], Finding]) ->
             if isinstance(attempt.record, EntryRecord):
                 return Stored(attempt.record, attempt.line)
             attempt = attempt.record.attempt + 1
-        with session.journal.begin("entry", id, attempt, id=id, label=about.label, config=about.config) as begun:
+        with session.journal.begin(
+            "entry", id, attempt, id=id, label=about.label, config=about.config, private=about.private
+        ) as begun:
             if begun:
                 return _run(session, about, id, attempt, body)
 

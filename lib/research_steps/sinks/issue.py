@@ -1,0 +1,218 @@
+"""The issue sink: milestones as comments, the managed sections of the body, the heartbeat, and the end.
+
+Each milestone has one comment, named by its record's hash in the first line. Before every try to post it the comments
+are looked at; so whatever was lost, killed or done twice, the issue converges to one comment a record, in the order in
+which they were recorded. Of two that slipped through, the later one is deleted.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from research_steps.errors import SurfaceAway, SurfaceError
+from research_steps.git import Checkout
+from research_steps.journal import Journal, Snapshot
+from research_steps.leases import this_process
+from research_steps.record import SCHEMA, Closed, EntryRecord, IssueLink, Posting, Seal, Stored, parse_utc, utc
+from research_steps.series import Series
+from research_steps.sinks import Done, Published, is_public, issue_heartbeat, issue_text
+from research_steps.sinks.github import Access, Clock, GitHub, GitHubIssue, SystemClock
+from research_steps.sinks.issue_file import IssueFile
+from research_steps.sinks.issue_links import links_of
+from research_steps.sinks.tracker import Tracker, marked
+
+# A comment may show in the listing a moment after it was accepted (seconds).
+SETTLE_S = 5.0
+# How long one pass goes on trying, and the longest wait that it takes on itself (seconds).
+PATIENCE_S = 60.0
+BODY_EVERY_S = 60.0
+BEAT_EVERY_S = 60.0
+
+
+class IssueSink:
+    """One series' issue, on GitHub when one is linked, else in the checkout."""
+
+    def __init__(self, checkout: Checkout, journal: Journal, series: Series, clock: Clock | None = None) -> None:
+        self._checkout = checkout
+        self._journal = journal
+        self._series = series
+        self._clock = clock or SystemClock()
+        self._tracker: Tracker | None = None
+        self._link: IssueLink | None = None
+        self._shown: set[str] = set()
+        self._body_due = 0.0
+        self._body_of: frozenset[str] = frozenset()
+        self._not_before = 0.0
+        self._beat_due = 0.0
+        # Whether two publishers, or a try of unknown outcome, may have left a comment twice.
+        self._untidy = True
+
+    def publish(self, entries: Snapshot, final: bool) -> Published:
+        """Post what is not shown yet, oldest first. Whatever GitHub answers, what is left waits for the next pass."""
+        if self._series.private:
+            return Published()
+        tracker = self._open()
+        public = sorted(
+            (stored for stored in entries.entries.values() if is_public(stored.record, self._series)),
+            key=lambda stored: (stored.record.finished_at, stored.record.id),
+        )
+        waiting = [stored for stored in public if self._waits(stored)]
+        beat = self._heartbeat(public, final)
+        if not (waiting or beat or self._body_changed(public, final)):
+            return Published()
+        wait = self._not_before - self._clock.now()
+        if wait > 0:
+            return Published(problems=(f"{tracker.name} is left alone for {wait:.0f} s more, as it asked.",))
+        with tracker.turn() as other:
+            if other is not None:
+                told = f"{tracker.name} is being written to by process {other.pid} on {other.host}."
+                return Published(problems=(told,) if final else ())
+            return self._update(tracker, entries, public, waiting, beat, final)
+
+    def _update(
+        self,
+        tracker: Tracker,
+        entries: Snapshot,
+        public: Sequence[Stored[EntryRecord]],
+        waiting: Sequence[Stored[EntryRecord]],
+        beat: issue_heartbeat.Heartbeat | None,
+        final: bool,
+    ) -> Published:
+        done: list[Done] = []
+        try:
+            for stored in waiting:
+                marker = f"record {stored.sha256}"
+                if self._post_once(tracker, marker, lambda stored=stored: self._comment(stored, entries)):  # type: ignore[misc]
+                    done.append(Done(stored.record.id, f"posted on {tracker.name}"))
+                self._shown.add(marker)
+            if beat is not None:
+                if self._post_once(tracker, beat.marker, lambda: beat.text):
+                    done.append(Done(self._series.topic, f"heartbeat posted on {tracker.name}"))
+                self._shown.add(beat.marker)
+            if self._untidy or final:
+                self._retrying(lambda: _delete_repeated(tracker))
+                self._untidy = False
+            if self._body_changed(public, final):
+                self._write_body(tracker, public)
+            if self._close(tracker, public):
+                done.append(Done(self._series.topic, f"closed {tracker.name}"))
+        except SurfaceError as error:
+            self._untidy = True
+            if isinstance(error, SurfaceAway):
+                self._not_before = self._clock.now() + error.after_s
+            left = sum(f"record {stored.sha256}" not in self._shown for stored in waiting)
+            what = f"{left} milestones wait for {tracker.name}" if left else f"{tracker.name} is not up to date"
+            return Published(tuple(done), (f"{what}: {error}",))
+        return Published(tuple(done))
+
+    def _open(self) -> Tracker:
+        """The issue as it is linked now: a link may be made while the thread runs."""
+        if self._tracker is None or self._link is None:
+            link = self._journal.decided("issue", IssueLink)
+            if link is not None:
+                github = GitHub(Access.from_environment(), link.repository, self._clock)
+                self._tracker, self._link, self._shown = GitHubIssue(github, self._journal, link), link, set()
+            elif self._tracker is None:
+                self._tracker = IssueFile(self._checkout, self._series.topic)
+        return self._tracker
+
+    def _waits(self, stored: Stored[EntryRecord]) -> bool:
+        record = stored.record
+        if record.step not in self._series.milestones or f"record {stored.sha256}" in self._shown:
+            return False
+        # Its comment names the tag, so it waits for it.
+        return record.step != "seal" or self._journal.decided(f"seals/{record.id}", Seal) is not None
+
+    def _comment(self, stored: Stored[EntryRecord], entries: Snapshot) -> str:
+        record = stored.record
+        rests_on = [entry.record for entry in entries.below(stored)]
+        seal = self._journal.decided(f"seals/{record.id}", Seal) if record.step == "seal" else None
+        links = links_of(self._checkout, self._journal, self._series, self._link)
+        return issue_text.comment(record, rests_on, self._series, seal, links)
+
+    def _heartbeat(self, public: Sequence[Stored[EntryRecord]], final: bool) -> issue_heartbeat.Heartbeat | None:
+        if not final and self._clock.now() < self._beat_due:
+            return None
+        self._beat_due = self._clock.now() + BEAT_EVERY_S
+        now = datetime.fromtimestamp(self._clock.now(), UTC)
+        return issue_heartbeat.due(self._series, self._journal, public, now, self._shown)
+
+    def _post_once(self, tracker: Tracker, marker: str, text: Callable[[], str]) -> bool:
+        """Have the comment there; False when it was there already."""
+        posted = False
+
+        def attempt() -> None:
+            nonlocal posted
+            name = f"postings/{marker.replace(' ', '-').replace(':', '')}"
+            before = self._journal.decided(name, Posting)
+            if before is not None:
+                age = self._clock.now() - parse_utc(before.tried_at).timestamp()
+                self._untidy = True
+                if 0 <= age < SETTLE_S:
+                    self._clock.sleep(SETTLE_S - age)
+            if any(comment.marker == marker for comment in tracker.comments()):
+                return
+            tried_at = utc(datetime.fromtimestamp(self._clock.now(), UTC))
+            self._journal.note(name, Posting(schema=SCHEMA, marker=marker, tried_at=tried_at, by=this_process()))
+            tracker.post(marked(marker, text()))
+            posted = True
+
+        self._retrying(attempt)
+        return posted
+
+    def _write_body(self, tracker: Tracker, public: Sequence[Stored[EntryRecord]]) -> None:
+        links = links_of(self._checkout, self._journal, self._series, self._link)
+        sections = issue_text.sections(self._series, [stored.record for stored in public], links)
+
+        def attempt() -> None:
+            # Read right before it is written: what people changed meanwhile is merged, and read again if they go on.
+            body = tracker.body()
+            wanted = issue_text.merged(body, sections)
+            if wanted != body:
+                tracker.write_body(wanted)
+
+        self._retrying(attempt)
+        self._body_of = frozenset(stored.sha256 for stored in public)
+        self._body_due = self._clock.now() + BODY_EVERY_S
+
+    def _body_changed(self, public: Sequence[Stored[EntryRecord]], final: bool) -> bool:
+        changed = self._body_of != frozenset(stored.sha256 for stored in public)
+        return final or (changed and self._clock.now() >= self._body_due)
+
+    def _close(self, tracker: Tracker, public: Sequence[Stored[EntryRecord]]) -> bool:
+        """Close the issue for the final entry, once: who opens it again is left alone."""
+        finish = next((stored for stored in reversed(public) if stored.record.step == "finish"), None)
+        if finish is None or self._journal.decided(f"closed/{finish.sha256}", Closed) is not None:
+            return False
+        self._retrying(tracker.close)
+        self._journal.decide(f"closed/{finish.sha256}", Closed(schema=SCHEMA, closed_at=utc()))
+        return True
+
+    def _retrying(self, action: Callable[[], None]) -> None:
+        """Try until it works, as long as this pass may take. Raises the last SurfaceError."""
+        import tenacity
+
+        began = self._clock.now()
+        longer = tenacity.wait_exponential_jitter(initial=1.0, max=20.0)
+
+        def told(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            return error.after_s if isinstance(error, SurfaceAway) else 0.0
+
+        def enough(state: tenacity.RetryCallState) -> bool:
+            return self._clock.now() - began + max(told(state), longer(state)) > PATIENCE_S
+
+        tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(SurfaceAway),
+            wait=lambda state: max(told(state), longer(state)),
+            stop=enough,
+            sleep=self._clock.sleep,
+            reraise=True,
+        )(action)
+
+
+def _delete_repeated(tracker: Tracker) -> None:
+    seen: set[str] = set()
+    for comment in tracker.comments():
+        if comment.marker and comment.marker in seen:
+            tracker.delete(comment)
+        seen.add(comment.marker)

@@ -1,0 +1,92 @@
+"""The heartbeat: a brief update when work went on for long and nothing came of it that is worth finding again.
+
+Which one is due follows from the journal alone: the n-th whole interval since the last milestone. So every publisher
+means the same one, and it is posted once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from research_steps.journal import Journal, OpenAttempt, Snapshot
+from research_steps.record import EntryRecord, Stored, TrialRecord, parse_utc, utc
+from research_steps.series import Series
+from research_steps.sinks import issue_text
+from research_steps.sinks.markdown import code, unlinked
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """One that is due: its marker and what it says."""
+
+    marker: str
+    text: str
+
+
+def due(
+    series: Series, journal: Journal, public: Sequence[Stored[EntryRecord]], now: datetime, shown: set[str]
+) -> Heartbeat | None:
+    """The heartbeat of the interval that ended last, if work went on in it. `public` are entries, oldest first."""
+    interval = timedelta(seconds=series.heartbeat_s)
+    milestones = [stored.record.finished_at for stored in public if stored.record.step in series.milestones]
+    began = parse_utc(milestones[-1]) if milestones else None
+    if began is not None and now - began < interval:
+        return None
+    found = journal.scan()
+    starts = [attempt.intent.started_at for attempt in found.open]
+    starts += [stored.record.started_at for stored in found.trials.values()]
+    starts += [stored.record.started_at for stored in found.entries.values()]
+    if began is None:
+        if not starts:
+            return None
+        began = parse_utc(min(starts))
+    count = (now - began) // interval
+    marker = f"heartbeat {utc(began)}+{count}"
+    if count < 1 or marker in shown:
+        return None
+    since = began + (count - 1) * interval
+    running = [attempt for attempt in found.open if not attempt.orphaned()]
+    recent = [stored for stored in found.trials.values() if parse_utc(stored.record.finished_at) >= since]
+    if not running and not recent:
+        return None
+    steps = [attempt for attempt in running if attempt.intent.subject == "entry" and not attempt.intent.private]
+    status = [_status(attempt, found) for attempt in steps]
+    text = issue_text.heartbeat(series, status, _blockers(found, recent), _eta(steps, found, now))
+    return Heartbeat(marker, text)
+
+
+def _status(attempt: OpenAttempt, found: Snapshot) -> str:
+    done, planned = _progress(attempt, found)
+    count = f", {done} of {planned} trials done" if planned else f", {done} trials done" if done else ""
+    return f"{attempt.intent.id} {unlinked(attempt.intent.label)} runs since {attempt.intent.started_at}{count}"
+
+
+def _progress(attempt: OpenAttempt, found: Snapshot) -> tuple[int, int]:
+    done = sum(stored.record.id.startswith(f"{attempt.intent.id}.") for stored in found.trials.values())
+    config = attempt.intent.config
+    return done, len(config.get("points", ())) or int(config.get("replicates", 0))
+
+
+def _blockers(found: Snapshot, recent: Sequence[Stored[TrialRecord]]) -> list[str]:
+    failed = [stored.record for stored in recent if stored.record.status == "failed"]
+    blockers = []
+    if failed:
+        error = failed[-1].error
+        blockers.append(f"{len(failed)} trials failed, the last with {code(error.type if error else 'no reason')}")
+    orphaned = sum(attempt.orphaned() for attempt in found.open)
+    if orphaned:
+        blockers.append(f"{orphaned} attempts are orphaned: run the thread again")
+    return blockers
+
+
+def _eta(steps: Sequence[OpenAttempt], found: Snapshot, now: datetime) -> str:
+    """When what runs should be done, by the mean time of its trials so far."""
+    left = 0.0
+    for attempt in steps:
+        mine = [s.record for s in found.trials.values() if s.record.id.startswith(f"{attempt.intent.id}.")]
+        done, planned = _progress(attempt, found)
+        if not mine or not planned:
+            return "unknown"
+        took = [(parse_utc(one.finished_at) - parse_utc(one.started_at)).total_seconds() for one in mine]
+        left += max(planned - done, 0) * sum(took) / len(took)
+    return f"{utc(now + timedelta(seconds=left))}" if steps else "unknown"

@@ -1,0 +1,39 @@
+"""Links for the issue: pinned to a commit that the remote was seen to have, or said to be not pushed yet."""
+
+from research_steps.git import Checkout
+from research_steps.journal import Journal
+from research_steps.record import EntryRecord, IssueLink, Project
+from research_steps.series import Series
+from research_steps.sinks.github import Access
+from research_steps.sinks.issue_text import Links
+from research_steps.sinks.markdown import code
+
+
+def links_of(checkout: Checkout, journal: Journal, series: Series, issue: IssueLink | None) -> Links:
+    """What can be linked from here now."""
+    path = f".agents/logbooks/{series.topic}.md"
+    pushed = checkout.pushed()
+    content = checkout.file_at(pushed, path) if pushed else b""
+    web = f"{Access.from_environment().web}/{issue.repository}" if issue else None
+
+    def section(record: EntryRecord) -> str:
+        if web and f"<!-- research-steps entry {record.id} -->".encode() in content:
+            return f"[{record.id} in {path}]({web}/blob/{pushed}/{path})"
+        return f"{record.id} in {code(path)} (not pushed yet)"
+
+    def commit(sha: str) -> str:
+        if web and checkout.is_pushed(sha):
+            return f"[{code(sha[:12])}]({web}/tree/{sha})"
+        return f"{code(sha[:12])} (not pushed yet)"
+
+    def run(record: EntryRecord) -> str:
+        return "not synced yet" if project else "none"
+
+    project = journal.decided("project", Project)
+    return Links(
+        section=section,
+        commit=commit,
+        run=run,
+        logbook=f"[{code(path)}]({web}/blob/{pushed}/{path})" if content and web else f"{code(path)} (not pushed yet)",
+        project=code(project.name) if project else "none yet",
+    )

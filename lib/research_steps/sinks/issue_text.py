@@ -1,0 +1,255 @@
+"""What the experiment issue says, made from records: comments, the heartbeat, and the managed sections of the body.
+
+Pure functions. Everything is written for a reader who knows Marin and not this thread, and text that comes from
+measurements mentions nobody, links nothing and closes nothing.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from research_steps.comparison import ranked
+from research_steps.record import EntryRecord, Row, Seal
+from research_steps.series import Series
+from research_steps.sinks import rendering
+from research_steps.sinks.markdown import code, unlinked
+
+ROWS_SHOWN = 20
+LONGEST = 65_536
+LONGEST_SECTION = 7_000
+MANAGED = "rebuilt from records; write above or below it, what is in it is replaced"
+# The sections of the body, in the order of the template.
+SECTIONS = {
+    "tldr": "TL;DR",
+    "scope": "Scope",
+    "baseline": "Current baseline",
+    "decisions": "Decision log",
+    "negative": "Negative results index",
+    "conclusion": "Conclusion",
+    "links": "Links",
+}
+_CHANGES = {
+    "kickoff": "Started the series.",
+    "baseline": "Measured the baseline case against itself.",
+    "sweep": "Varied one axis against the baseline.",
+    "replicate": "Measured the best candidate again, each time in a process of its own.",
+    "interact": "Measured the best values of several axes together.",
+    "interpret": "Read the measurements together.",
+    "decision": "Decided.",
+    "seal": "Sealed what was found: a tag over the logbook, its records, the code and a bundle to reproduce from.",
+    "step": "Ran a step.",
+    "finish": "Finished the thread.",
+}
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where a reader finds what a comment rests on, as Markdown: `section` for an entry, `run` for its W&B run."""
+
+    section: Callable[[EntryRecord], str]
+    commit: Callable[[str], str]
+    run: Callable[[EntryRecord], str]
+    logbook: str
+    project: str
+
+
+def comment(
+    record: EntryRecord, rests_on: Sequence[EntryRecord], series: Series, seal: Seal | None, links: Links
+) -> str:
+    """The update for one milestone. `rests_on` are the entries below it, oldest first."""
+    commit = record.provenance.commit
+    lines = [
+        f"Update: {record.id} {unlinked(record.label)}",
+        "",
+        f"_{unlinked(series.goal)}_ {_against(series, [*rests_on, record])}",
+        "",
+        f"- Change: {_CHANGES[record.step]}{_read(record)}",
+        f"- Command: {code(record.provenance.command)}, commit {links.commit(commit) if commit else 'none'}",
+        f"- Result delta: {'**failed**: ' if record.status == 'failed' else ''}{unlinked(record.result)}",
+    ]
+    if record.interpretation:
+        lines.append(f"- Interpretation: {unlinked(record.interpretation)}")
+    shown = record.rows or tuple(row for entry in rests_on for row in entry.rows if row.changes)
+    if shown:
+        lines += ["", *_table(shown, series), ""]
+    lines += [
+        f"- Confidence: {confidence(record, rests_on)}",
+        "- Links:",
+        f"  - Tag: {f'{code(seal.tag)} at {links.commit(seal.commit)}' if seal else 'not sealed'}",
+        f"  - Logbook section: {links.section(record)}",
+        f"  - W&B: {links.run(record)}",
+        f"- Next: {unlinked(record.next_action) or '–'}",
+    ]
+    return cut("\n".join(lines) + "\n", links.section(record))
+
+
+def confidence(record: EntryRecord, rests_on: Sequence[EntryRecord]) -> str:
+    """How much the record supports, by rule."""
+    entries = [*rests_on, record]
+    if not any(entry.rows for entry in entries):
+        return "no measurement of its own"
+    again = [entry.id for entry in entries if entry.step == "replicate"]
+    repeated = f"the best candidate was repeated in {', '.join(again)}" if again else "each candidate ran in one process"
+    return f"exploratory ({repeated}; medians of paired ratios, not tested)"
+
+
+def heartbeat(series: Series, running: Sequence[str], blockers: Sequence[str], eta: str) -> str:
+    """The brief update when no milestone came for a while."""
+    lines = [
+        f"Heartbeat: {series.prefix}, no milestone for {series.heartbeat_s / 3600:g} hours of work",
+        "",
+        f"_{unlinked(series.goal)}_",
+        "",
+        f"- Status: {'; '.join(running) or 'trials are being recorded'}",
+        f"- Blockers: {'; '.join(blockers) or 'none known'}",
+        f"- Next ETA: {eta}",
+    ]
+    return cut("\n".join(lines) + "\n", "the logbook")
+
+
+def sections(series: Series, entries: Sequence[EntryRecord], links: Links) -> dict[str, str]:
+    """The managed sections of the body, by key. `entries` are those that may be shown, oldest first."""
+    finish = next((entry for entry in reversed(entries) if entry.step == "finish"), None)
+    kickoff = next((entry for entry in entries if entry.step == "kickoff"), None)
+    seals = [entry.id for entry in entries if entry.step == "seal"]
+    pull = str(finish.config.get("production_pr", "")) if finish else ""
+    texts = {
+        "tldr": rendering.tldr(series, entries, unlinked),
+        "scope": _scope(series, kickoff, entries),
+        "baseline": rendering.baselines(series, entries, unlinked),
+        "decisions": rendering.decisions(entries, unlinked, scope=False),
+        "negative": rendering.failures(entries, unlinked),
+        "conclusion": _conclusion(finish),
+        "links": [
+            f"- Research logbook: {links.logbook}",
+            f"- W&B: {links.project}",
+            f"- Sealed snapshots: {', '.join(code(f'{series.topic}/{id}') for id in seals) or 'none yet'}",
+            *(f"- Code: {code(path)}" for path in series.code_paths),
+            *(f"- Reference: {address(reference)}" for reference in series.references),
+            f"- Production PR: {address(pull) if pull else 'none yet'}",
+        ],
+    }
+    return {key: f"## {SECTIONS[key]}\n\n{_fitting(lines, links.logbook)}" for key, lines in texts.items()}
+
+
+def merged(body: str, managed: Mapping[str, str]) -> str:
+    """The body with its managed sections as they should be; what stands outside of them stays, byte for byte.
+
+    A section that is not there yet follows at the end.
+    """
+    for key, text in managed.items():
+        block = f"<!-- research-steps section {key}: {MANAGED} -->\n{text}\n<!-- research-steps end {key} -->"
+        found = re.search(
+            # Not over the beginning of another one: where people took out an end, what follows is theirs.
+            rf"(?ms)^<!-- research-steps section {key}\b[^\n]*-->\r?$(?:(?!^<!-- research-steps section ).)*?"
+            rf"^<!-- research-steps end {key} -->",
+            body,
+        )
+        if found is None:
+            gap = "" if not body else "\n" if body.endswith("\n") else "\n\n"
+            body = f"{body}{gap}{block}\n"
+        # A browser that saves the body writes other line ends; that alone is no reason to write it again.
+        elif found[0].replace("\r\n", "\n") != block:
+            body = body[: found.start()] + block + body[found.end() :]
+    return body
+
+
+def from_template(template: str, topic: str) -> tuple[str, str, list[str]]:
+    """Title, body and labels of a new issue from `.github/ISSUE_TEMPLATE/experiment.md`.
+
+    The template's own text under a heading that is managed gives way to the managed section.
+    """
+    head, body = "", template
+    if template.startswith("---\n"):
+        head, _, body = template[4:].partition("\n---\n")
+    fields = dict(re.findall(r"(?m)^(\w+): *\"?(.*?)\"? *$", head))
+    parts = re.split(r"(?m)^(?=## )", body.lstrip("\n"))
+    keys = {f"## {title}": key for key, title in SECTIONS.items()}
+    kept = []
+    for part in parts:
+        key = keys.get(part.partition("\n")[0].strip())
+        place = f"<!-- research-steps section {key} -->\n<!-- research-steps end {key} -->\n\n"
+        kept.append(place if key else part)
+    title = f"{fields.get('title', 'Experiment: ').rstrip()} {topic}"
+    labels = [name.strip() for name in fields.get("labels", "").split(",") if name.strip()]
+    return title, "".join(kept), labels
+
+
+def cut(text: str, where: str) -> str:
+    """The text as far as GitHub takes it, with a word on where the rest is."""
+    if len(text) <= LONGEST - 200:
+        return text
+    end = f"\n\n… cut here, it is longer than GitHub takes; the whole: {where}\n"
+    kept = text[: LONGEST - 200 - len(end)]
+    return kept[: kept.rfind("\n")] + end
+
+
+def address(text: str) -> str:
+    """A web address that people typed as a link, anything else as text."""
+    return f"<{text}>" if re.fullmatch(r"https?://[\w.~:/?#@!$&'()*+,;=%-]+", text) else unlinked(text)
+
+
+def _fitting(lines: Sequence[str], where: str) -> str:
+    """As many of the lines as a section may have, so that all sections together fit into a body."""
+    kept, room = 0, LONGEST_SECTION
+    while kept < len(lines) and len(lines[kept]) < room:
+        room -= len(lines[kept]) + 1
+        kept += 1
+    more = [f"- … and {len(lines) - kept} more lines: {where}"] if kept < len(lines) else []
+    return "\n".join([*lines[:kept], *more])
+
+
+def _against(series: Series, entries: Sequence[EntryRecord]) -> str:
+    name = series.primary.name
+    found = [
+        f"{entry.id} ({unlinked(entry.label)}, {name} {entry.rows[0].values[name]:.6g})"
+        for entry in entries
+        if entry.step == "baseline" and entry.rows and name in entry.rows[0].values
+    ]
+    return f"Baseline: {', '.join(found)}." if found else ""
+
+
+def _read(record: EntryRecord) -> str:
+    ids = ", ".join(ref.id for ref in record.inputs)
+    return f" Rests on {ids}." if ids else ""
+
+
+def _table(rows: Sequence[Row], series: Series) -> list[str]:
+    best = ranked(series.primary, rows)
+    lines = [rendering.rows(best[:ROWS_SHOWN], series.primary.name, "")]
+    if len(best) > ROWS_SHOWN:
+        lines += ["", f"… and {len(best) - ROWS_SHOWN} more rows in the logbook."]
+    return lines
+
+
+def _scope(series: Series, kickoff: EntryRecord | None, entries: Sequence[EntryRecord]) -> list[str]:
+    metrics = ", ".join(f"{metric.name} ({metric.direction})" for metric in series.metrics)
+    lines = [
+        f"- Motivation: {unlinked(series.motivation) or '–'}",
+        f"- Problem: {unlinked(series.problem) or '–'}",
+        f"- Goal: {unlinked(series.goal)}",
+        f"- Success metrics: {unlinked(metrics)}{f'; {unlinked(series.success)}' if series.success else ''}",
+        f"- Constraints: {unlinked(series.constraints) or '–'}",
+        f"- Stop criteria: {unlinked(series.stop) or '–'}",
+        f"- Hypotheses: {'; '.join(f'{known.id}: {unlinked(known.text)}' for known in series.hypotheses) or '–'}",
+        f"- First experiment matrix: {'; '.join(map(unlinked, series.matrix)) or '–'}",
+    ]
+    if kickoff is not None:
+        lines.append(f"- Started: {kickoff.finished_at[:10]} with {kickoff.id}")
+    changes = rendering.decisions(entries, unlinked, scope=True)
+    return [*lines, "- Changes of the scope:", *(f"  {line}" for line in changes)]
+
+
+def _conclusion(finish: EntryRecord | None) -> list[str]:
+    if finish is None:
+        return ["_None yet: the thread goes on._"]
+    return [
+        unlinked(finish.result),
+        "",
+        f"- What worked: {unlinked(str(finish.config['worked']))}",
+        f"- What did not: {unlinked(str(finish.config['did_not']))}",
+        f"- Confidence and limitations: {unlinked(str(finish.config['confidence']))}; "
+        f"{unlinked(str(finish.config['limitations']))}",
+        "- Next steps:",
+        *(f"  {number}. {unlinked(str(step))}" for number, step in enumerate(finish.config["next_steps"], 1)),
+    ]

@@ -1,0 +1,86 @@
+"""A series whose issue is on a GitHub that keeps state, its publishers, and a clock that nobody has to wait for."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from research_steps.publish import publish
+from research_steps.record import SCHEMA, IssueLink, utc
+from research_steps.series import Series
+from research_steps.sinks import Published
+from research_steps.sinks.issue import IssueSink
+from research_steps.sinks.tracker import Comment
+
+from tests.github_api import Proxy, Repository
+from tests.logbooks import Desk
+
+
+class Clock:
+    """Time that passes when somebody sleeps. `on_sleep` is called with the seconds."""
+
+    def __init__(self, start: datetime | None = None) -> None:
+        self.time = (start or datetime.now(UTC)).timestamp()
+        self.slept: list[float] = []
+        self.on_sleep: Callable[[float], None] = lambda seconds: None
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.time += seconds
+        self.on_sleep(seconds)
+
+
+class Thread:
+    """A desk whose series has an issue; without a repository, the embedded one."""
+
+    def __init__(self, desk: Desk, series: Series, repository: Repository | None = None, body: str = "") -> None:
+        self.desk = desk
+        self.series = series
+        self.clock = Clock()
+        self.repository = repository
+        self.number = 0
+        if repository is not None:
+            self.link(repository, body)
+        self.sink = self.publisher()
+
+    def link(self, repository: Repository, body: str = "") -> None:
+        self.repository = repository
+        self.number = repository.create_issue("Experiment: toy", body)
+        name = repository.full_name
+        link = IssueLink(SCHEMA, name, self.number, f"https://github.com/{name}/issues/{self.number}", utc())
+        self.desk.journal.decide("issue", link)
+
+    def publisher(self) -> IssueSink:
+        """One that has seen nothing before."""
+        return IssueSink(self.desk.checkout, self.desk.journal, self.series, self.clock)
+
+    def publish(self, final: bool = False) -> Published:
+        return publish(self.desk.journal, [self.sink], final)
+
+    def milestone(self, label: str = "a finding", **changes: Any) -> str:
+        """Record an entry that belongs on the issue; its hash."""
+        return self.desk.record(label, **{"trials": 0, "step": "interpret", **changes}).sha256
+
+    @property
+    def comments(self) -> list[Comment]:
+        assert self.repository is not None
+        return [Comment(comment.id, comment.body) for comment in self.repository.comments(self.number)]
+
+    @property
+    def shown(self) -> list[str]:
+        """The records that the issue's comments show, in order."""
+        return [comment.marker.removeprefix("record ") for comment in self.comments if comment.marker]
+
+    @property
+    def body(self) -> str:
+        assert self.repository is not None
+        return self.repository.issue(self.number).body
+
+
+def environment(proxy: Proxy, login: str = "researcher") -> dict[str, str]:
+    """What a process needs to reach GitHub through the proxy."""
+    from tests.github_api import token
+
+    return {"GITHUB_TOKEN": token(login), "GITHUB_API_URL": proxy.url}

@@ -1,0 +1,297 @@
+"""The experiment issue on a GitHub that keeps state: one comment for each milestone, whatever fails in between."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from research_steps.journal import Journal
+from research_steps.series import Metric, Series
+from research_steps.sinks import Published
+from research_steps.sinks.issue_file import IssueFile
+from research_steps.sinks.issue_text import SECTIONS
+
+from tests import github_api
+from tests.github_api import Fault, Proxy, Repository, some
+from tests.issues import Thread, environment
+from tests.logbooks import Desk
+
+SERIES = Series(
+    topic="toy", prefix="TOY", goal="see it published", metrics=(Metric("time_s", "min"),), stop="after three"
+)
+
+
+@pytest.fixture
+def thread(
+    tmp_path: Path, github_repository: Repository, github_proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Thread]:
+    for name, value in environment(github_proxy).items():
+        monkeypatch.setenv(name, value)
+    yield Thread(Desk.make(tmp_path), SERIES, github_repository)
+
+
+def test_milestones_become_comments_in_order(thread: Thread) -> None:
+    """Each milestone has one comment that can be read alone; publishing again adds nothing."""
+    records = [thread.milestone(f"finding {number}") for number in range(3)]
+    thread.desk.record("a sweep that is no milestone")
+    published = thread.publish()
+    assert published.problems == ()
+    assert [done.what for done in published.done] == 3 * [f"posted on {thread.repository.full_name}#{thread.number}"]
+    assert thread.shown == records
+    assert thread.publish(final=True).done == ()
+    thread.sink = thread.publisher()
+    assert thread.publish(final=True).done == ()
+    assert thread.shown == records
+    text = thread.comments[0].body
+    for part in ("Update: TOY-001 finding 0", "_see it published_", "- Command: `python -m experiments.toy`",
+                 "- Confidence: ", "  - Logbook section: ", "(not pushed yet)", "- Next: "):  # fmt: skip
+        assert part in text
+
+
+FAULTS = {
+    "reset before": github_api.reset(),
+    "reset after": github_api.reset(forward=True),
+    "cut off": github_api.truncate(),
+    "half a JSON": github_api.cut_json(),
+    "500": github_api.unavailable(500),
+    "502 before": github_api.unavailable(502),
+    "502 after": github_api.unavailable(502, forward=True),
+    "503": github_api.unavailable(503),
+    "403 limit": github_api.rate_limit(20),
+    "429 limit": github_api.rate_limit(20, status=429),
+    "403 retry-after": github_api.secondary_limit(7),
+    "403 no time told": github_api.secondary_limit(),
+    "429 retry-after": github_api.secondary_limit(7, status=429),
+    "429 no time told": github_api.secondary_limit(status=429),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_one_comment_whatever_fails(thread: Thread, github_proxy: Proxy, fault: Fault, method: str) -> None:
+    """A request that fails, or whose answer is lost, once or twice: in the end there is one comment a milestone."""
+    records = [thread.milestone(str(number)) for number in range(2)]
+    github_proxy.fault = some(fault, method, "comments", after=1, times=2)
+    for _ in range(6):
+        if not thread.publish().problems:
+            break
+        thread.clock.sleep(60)
+    assert thread.shown == records
+
+
+@pytest.mark.parametrize("fault", [github_api.bad_credentials(), github_api.forbidden(), github_api.invalid()])
+def test_what_a_person_has_to_mend_is_told_at_once(thread: Thread, github_proxy: Proxy, fault: Fault) -> None:
+    """A bad token or a missing right is no reason to try again and again; the milestones wait."""
+    records = [thread.milestone(str(number)) for number in range(2)]
+    github_proxy.fault = lambda method, path, number: fault
+    published = thread.publish(final=True)
+    assert len(published.problems) == 1 and "2 milestones wait for" in published.problems[0]
+    assert github_proxy.count() == 1
+    github_proxy.fault = lambda method, path, number: None
+    assert thread.publish().problems == ()
+    assert thread.shown == records
+
+
+def test_a_limit_is_kept_to(thread: Thread, github_proxy: Proxy) -> None:
+    """Asked to come back in an hour, the publisher sends nothing before that, and says when it goes on."""
+    record = thread.milestone()
+    github_proxy.fault = some(github_api.rate_limit(3600), times=1)
+    assert "asks to wait" in thread.publish().problems[0]
+    sent = github_proxy.count()
+    thread.clock.sleep(1800)
+    assert "left alone" in thread.publish().problems[0]
+    assert github_proxy.count() == sent
+    thread.clock.sleep(1900)
+    assert thread.publish().problems == ()
+    assert thread.shown == [record]
+
+
+def test_a_server_that_hangs_is_given_up(thread: Thread, github_proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass ends although GitHub never answers, and the next one goes on."""
+    monkeypatch.setattr("research_steps.sinks.github.TIMEOUT_S", 1)
+    record = thread.milestone()
+    github_proxy.fault = lambda method, path, number: github_api.hang(2)
+    assert "did not answer" in thread.publish().problems[0]
+    github_proxy.fault = lambda method, path, number: None
+    assert thread.publish().problems == ()
+    assert thread.shown == [record]
+
+
+def test_at_most_one_write_a_second(thread: Thread) -> None:
+    """GitHub asks for that of whoever makes content."""
+    for number in range(4):
+        thread.milestone(str(number))
+    start = thread.clock.now()
+    thread.publish()
+    assert thread.clock.now() - start >= 4
+
+
+def test_two_publishers_write_once(thread: Thread, github_proxy: Proxy) -> None:
+    """Right before one posts, another one, which does not see its lease, has posted the same."""
+    records = [thread.milestone(str(number)) for number in range(2)]
+    posted = []
+
+    def intrude(method: str, path: str) -> None:
+        if method == "POST" and not posted:
+            posted.append(thread.repository.comment(thread.number, request_body(), login="researcher"))
+
+    def request_body() -> str:
+        return str(json.loads(github_proxy.requests[-1].body)["body"])
+
+    github_proxy.before = intrude
+    assert thread.publish(final=True).problems == ()
+    assert thread.shown == records
+    assert thread.comments[0].id == posted[0]
+
+
+def test_a_publisher_leaves_the_issue_to_the_one_that_has_it(thread: Thread) -> None:
+    """Of two drivers one posts; the other one says who does, at its end."""
+    record = thread.milestone()
+    with Journal(thread.desk.journal.store, "toy").turn("issue") as other:
+        assert other is None
+        assert thread.publish() == Published()
+        assert "is being written to by process" in thread.publish(final=True).problems[0]
+        assert thread.shown == []
+    thread.publish()
+    assert thread.shown == [record]
+
+
+def test_comments_of_people_don_t_matter(thread: Thread) -> None:
+    """Between ours, before and after, also many, edited and deleted ones."""
+    first = thread.milestone("first")
+    early = [thread.repository.comment(thread.number, f"early {number}") for number in range(130)]
+    thread.publish()
+    second = thread.milestone("second")
+    for number in early[:40]:
+        thread.repository.delete_comment(number)
+    thread.repository.comment(thread.number, "<!-- research-steps record -->\nnot ours")
+    thread.publish(final=True)
+    third = thread.milestone("third")
+    thread.repository.edit_comment(early[50], "changed")
+    thread.publish(final=True)
+    assert thread.shown == [first, second, third]
+    assert len(thread.comments) == 94
+
+
+def test_a_long_update_is_cut_with_a_link(thread: Thread) -> None:
+    """What GitHub would refuse for its length is shortened and says where the whole is."""
+    thread.milestone(interpretation="word " * 30_000)
+    assert thread.publish().problems == ()
+    text = thread.comments[0].body
+    assert len(text) < 65_536 and "cut here" in text and ".agents/logbooks/toy.md" in text
+
+
+def test_the_body_is_rebuilt_and_what_people_wrote_stays(thread: Thread) -> None:
+    """Managed sections follow the records; every other byte of the body stays, whatever line ends it has."""
+    own = "Our thoughts @here\r\n\r\n## TL;DR of ours\r\nfixes #1  \r\n\r\ntail without end"
+    thread.repository.edit_issue(thread.number, body=own)
+    thread.milestone("one", interpretation="it is *faster*")
+    thread.publish(final=True)
+    assert thread.body.startswith(own)
+    for title in SECTIONS.values():
+        assert thread.body.count(f"\n## {title}\n") == 1
+    assert r"it is \*faster\*" in thread.body
+    between = thread.body.replace(
+        "<!-- research-steps end scope -->", "<!-- research-steps end scope -->\r\nby hand\r\n"
+    )
+    thread.repository.edit_issue(thread.number, body=between.replace("\r\n", "\n").replace("\n", "\r\n"))
+    thread.milestone("two", interpretation="it is slower")
+    thread.sink = thread.publisher()
+    thread.publish(final=True)
+    assert "it is slower" in thread.body and r"it is \*faster\*" not in thread.body
+    assert thread.body.startswith(own) and thread.body.count("by hand") == 1
+    written = thread.body
+    thread.publish(final=True)
+    assert thread.body == written
+
+
+def test_an_end_that_people_took_out_does_not_swallow_what_follows(thread: Thread) -> None:
+    """Where a marker is missing, nothing between it and the next one is replaced."""
+    thread.publish(final=True)
+    broken = thread.body.replace("<!-- research-steps end tldr -->", "by hand")
+    thread.repository.edit_issue(thread.number, body=broken)
+    thread.sink = thread.publisher()
+    thread.publish(final=True)
+    assert thread.body.startswith(broken)
+    thread.sink = thread.publisher()
+    thread.publish(final=True)
+    assert thread.body.startswith(broken)
+
+
+def test_nothing_private_reaches_the_issue(thread: Thread) -> None:
+    """Neither an entry that is private, nor its name, nor a whole private series."""
+    thread.milestone("hidden one", private=True)
+    shown = thread.milestone("open one")
+    thread.publish(final=True)
+    assert thread.shown == [shown]
+    assert "hidden" not in thread.body + thread.comments[0].body
+    thread.series = dataclasses.replace(SERIES, private=True)
+    thread.sink = thread.publisher()
+    thread.milestone("another")
+    assert thread.publish(final=True) == Published()
+    assert thread.shown == [shown]
+
+
+def test_no_token_means_that_milestones_wait(thread: Thread, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver without a token says so and goes on; whoever has one posts everything later."""
+    monkeypatch.delenv("GITHUB_TOKEN")
+    record = thread.milestone()
+    assert "neither GITHUB_TOKEN nor GH_TOKEN is set" in thread.publish(final=True).problems[0]
+    monkeypatch.setenv("GITHUB_TOKEN", github_api.token("researcher"))
+    thread.sink = thread.publisher()
+    assert thread.publish(final=True).problems == ()
+    assert thread.shown == [record]
+
+
+def test_the_embedded_issue_moves_to_github(tmp_path: Path, thread: Thread) -> None:
+    """With nothing configured a file stands for the issue; once one is linked, everything is posted there in order."""
+    alone = Thread(Desk.make(tmp_path / "alone"), SERIES)
+    records = [alone.milestone(f"finding {number}") for number in range(3)]
+    assert alone.publish(final=True).problems == ()
+    path = alone.desk.root / ".agents" / "issues" / "toy.md"
+    text = path.read_text()
+    assert [comment.marker for comment in IssueFile(alone.desk.checkout, "toy").comments()] == [
+        f"record {record}" for record in records
+    ]
+    path.write_text(text.replace("## TL;DR", "## TL;DR", 1) + "by hand\n")
+    alone.publish(final=True)
+    alone.sink = alone.publisher()
+    alone.publish(final=True)
+    assert path.read_text().endswith("by hand\n") and path.read_text().count("Update: ") == 3
+    alone.link(thread.repository)
+    assert alone.publish().problems == ()
+    assert alone.shown == records
+
+
+def test_a_heartbeat_comes_once_while_work_goes_on(thread: Thread) -> None:
+    """Six hours of work without a milestone: one brief update with status and ETA, whoever publishes; then the next."""
+    thread.milestone()
+    thread.publish()
+    id = thread.desk.journal.claim("TOY", "toy/long", ())
+    with thread.desk.journal.begin(
+        "entry", id, 0, id=id, label="a long sweep", config={"points": [{}, {}, {}]}
+    ) as begun:
+        assert begun
+        for _ in range(3):
+            thread.sink = thread.publisher()
+            thread.publish()
+        assert len(thread.comments) == 1
+        for _ in range(2):
+            thread.clock.time += 6 * 3600 + 60
+            for _ in range(3):
+                thread.sink = thread.publisher()
+                assert thread.publish().problems == ()
+    assert len(thread.comments) == 3
+    text = thread.comments[1].body
+    assert "Heartbeat: TOY" in text and f"{id} a long sweep runs since" in text
+    assert "0 of 3 trials done" in text and "- Blockers: none known" in text and "- Next ETA: unknown" in text
+
+
+def test_no_heartbeat_when_nothing_runs(thread: Thread) -> None:
+    """A thread at rest keeps silent."""
+    thread.milestone()
+    thread.publish()
+    thread.clock.time += 7 * 3600
+    thread.publish(final=True)
+    assert len(thread.comments) == 1
