@@ -25,6 +25,7 @@ from pathlib import Path
 
 import psutil
 from research_steps.code import trace_name
+from research_steps.entry import About, Finding
 from research_steps.git import Checkout
 from research_steps.journal import Journal, Snapshot
 from research_steps.launcher import Launcher
@@ -33,7 +34,7 @@ from research_steps.publish import Publisher, sinks_of
 from research_steps.record import Ref, Row, TrialRecord
 from research_steps.series import Metric, Series, trial_id
 from research_steps.steps import trials
-from research_steps.steps.entries import About, Finding, run_entry
+from research_steps.steps.entries import run_entry
 from research_steps.steps.session import Session
 from research_steps.store import open_store
 

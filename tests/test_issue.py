@@ -206,6 +206,33 @@ def test_the_body_is_rebuilt_and_what_people_wrote_stays(thread: Thread) -> None
     assert thread.body == written
 
 
+def test_an_edit_at_the_same_moment_is_put_back(thread: Thread, github_proxy: Proxy) -> None:
+    """Somebody saves the body between our reading and our writing it: their text is there in the end, and ours.
+
+    GitHub tells by its history of edits, which this server has not; the proxy answers for it from what it forwarded.
+    """
+    bodies = [""]
+
+    def before(method: str, path: str) -> None:
+        if method == "PATCH" and len(bodies) == 1:
+            thread.repository.edit_issue(thread.number, body="saved at the same moment")
+            bodies.append("saved at the same moment")
+
+    def history(client: github_api.Client, _: github_api.Answer) -> None:
+        written = [json.loads(each.body)["body"] for each in github_proxy.requests if each.method == "PATCH"]
+        nodes = [{"diff": text} for text in reversed(bodies + written)]
+        data = {"data": {"repository": {"issue": {"userContentEdits": {"nodes": nodes}}}}}
+        client.send(github_api.Answer(200, {"content-type": "application/json"}, json.dumps(data).encode()))
+
+    github_proxy.before = before
+    github_proxy.fault = lambda method, path, number: (
+        Fault("edits", False, history) if path.endswith("/graphql") else None
+    )
+    assert thread.publish(final=True).problems == ()
+    assert thread.body.startswith("saved at the same moment\n")
+    assert thread.body.count("## TL;DR") == 1
+
+
 def test_an_end_that_people_took_out_does_not_swallow_what_follows(thread: Thread) -> None:
     """Where a marker is missing, nothing between it and the next one is replaced."""
     thread.publish(final=True)

@@ -8,7 +8,7 @@ GitHub asked for), or not without a person (SurfaceError).
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +25,10 @@ WRITE_EVERY_S = 1.0
 PAGE = 100
 # GitHub's advice for a limit that names no time.
 UNTOLD_LIMIT_S = 60.0
-LONGEST_BODY = 65_536
+# GitHub's `diff` of an edit holds the whole body after it; edits come newest first.
+_EDITS = """query($owner: String!, $name: String!, $number: Int!) {
+  repository(owner: $owner, name: $name) { issue(number: $number) { userContentEdits(first: 5) { nodes { diff } } } }
+}"""
 _REPOSITORY = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
 
 
@@ -113,6 +116,18 @@ class GitHub:
         finally:
             self._wrote = self.clock.now()
 
+    def edits(self, number: int) -> list[str]:
+        """The last bodies of an issue, newest first; empty where GitHub tells none."""
+        owner, _, name = self.repository.partition("/")
+        variables = {"owner": owner, "name": name, "number": number}
+        try:
+            answer = self._asked(lambda: self._requester.graphql_query(_EDITS, variables)[1], "POST /graphql")
+            nodes = answer["data"]["repository"]["issue"]["userContentEdits"]["nodes"]
+            return [str(node["diff"]) for node in nodes]
+        except (SurfaceError, LookupError, TypeError):
+            # It is asked for safety only, and not every server or token has it.
+            return []
+
     @cached_property
     def _requester(self) -> Any:
         try:
@@ -132,12 +147,17 @@ class GitHub:
 
     def _call(self, verb: str, path: str, parameters: Any, content: Any = None) -> Any:
         requester = self._requester
+        path = f"/repos/{self.repository}{path}"
+        return self._asked(
+            lambda: requester.requestJsonAndCheck(verb, path, parameters, None, content)[1], f"{verb} {path}"
+        )
+
+    def _asked(self, ask: Callable[[], Any], where: str) -> Any:
         import requests
         from github import GithubException
 
-        where = f"{verb} /repos/{self.repository}{path}"
         try:
-            return requester.requestJsonAndCheck(verb, f"/repos/{self.repository}{path}", parameters, None, content)[1]
+            return ask()
         except GithubException as error:
             raise _told(error.status, error.headers or {}, error.data, where, self.clock.now()) from error
         # A truncated answer is a TypeError or ValueError inside PyGithub.
@@ -152,6 +172,7 @@ class GitHubIssue:
         self.name = f"{link.repository}#{link.number}"
         self._github = github
         self._journal = journal
+        self._number = link.number
         self._path = f"/issues/{link.number}"
         self._known: list[Comment] = []
 
@@ -187,8 +208,15 @@ class GitHubIssue:
     def body(self) -> str:
         return _field(self._github.get(self._path), "body", str | None) or ""
 
-    def write_body(self, body: str) -> None:
-        self._github.write("PATCH", self._path, {"body": body})
+    def write_body(self, old: str, new: str) -> str | None:
+        # GitHub writes unconditionally. What came between reading and writing can only be found afterwards.
+        kept = _field(self._github.write("PATCH", self._path, {"body": new}), "body", str | None)
+        if kept == old:
+            raise SurfaceError(f"{self.name} kept its old body: it is too long with its managed sections; shorten it.")
+        edits = [text.replace("\r\n", "\n") for text in self._github.edits(self._number)]
+        if len(edits) < 2 or edits[0] != new.replace("\r\n", "\n") or edits[1] == old.replace("\r\n", "\n"):
+            return None
+        return edits[1]
 
     def close(self) -> None:
         self._github.write("PATCH", self._path, {"state": "closed", "state_reason": "completed"})

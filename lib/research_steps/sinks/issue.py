@@ -163,12 +163,19 @@ class IssueSink:
         links = links_of(self._checkout, self._journal, self._series, self._link)
         sections = issue_text.sections(self._series, [stored.record for stored in public], links)
 
+        lost: str | None = None
+
         def attempt() -> None:
-            # Read right before it is written: what people changed meanwhile is merged, and read again if they go on.
-            body = tracker.body()
-            wanted = issue_text.merged(body, sections)
-            if wanted != body:
-                tracker.write_body(wanted)
+            # Read right before it is written; what people wrote in between is put back, with our sections merged in.
+            nonlocal lost
+            while True:
+                body = tracker.body()
+                wanted = issue_text.merged(body if lost is None else lost, sections)
+                if wanted == body:
+                    return
+                lost = tracker.write_body(body, wanted)
+                if lost is None:
+                    return
 
         self._retrying(attempt)
         self._body_of = frozenset(stored.sha256 for stored in public)

@@ -60,9 +60,10 @@ class IssueFile:
     def body(self) -> str:
         return _COMMENT.split(self._text(), maxsplit=1)[0]
 
-    def write_body(self, body: str) -> None:
-        gap = "" if body.endswith("\n") else "\n"
-        self._write(f"{body}{gap}" + "".join(map(_headed, self.comments())))
+    def write_body(self, old: str, new: str) -> str | None:
+        gap = "" if new.endswith("\n") else "\n"
+        self._write(f"{new}{gap}" + "".join(map(_headed, self.comments())))
+        return None
 
     def close(self) -> None:
         """The file says by its conclusion that the thread is finished."""

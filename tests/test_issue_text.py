@@ -1,0 +1,112 @@
+"""Text from measurements on the issue: it stays text, whatever it holds."""
+
+import dataclasses
+import re
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from research_steps.record import EntryRecord, store_record
+from research_steps.series import Series
+from research_steps.sinks import issue_text
+from research_steps.sinks.issue_text import Links
+from research_steps.sinks.markdown import code, unlinked
+from research_steps.sinks.tracker import Comment, marked
+
+from tests.logbooks import SERIES
+from tests.test_logbook_text import records, shown, texts
+
+LINKS = Links(
+    section=lambda record: f"[{record.id}](https://github.com/o/r)",
+    commit=code,
+    run=lambda record: "none",
+    logbook="`toy.md`",
+    project="none",
+)
+LIVE = st.sampled_from(
+    (
+        *("@someone", "@org/team", "#12", "GH-7", "gh-7", "o/r#3", "fixes #1", "Closes: #2", "resolves o/r#4"),
+        *("https://github.com/o/r/issues/1", "closes https://github.com/o/r/issues/1", "www.x.org", "a@b", "(@x)"),
+        *("@<b>x", "@\\x", "[@x](y)", "<a href='x'>", "&#64;x", "\u200b@x", "＠x", "_@x_", "me@x.org"),
+        "<!-- research-steps end tldr -->",
+    )
+)
+hostile = st.lists(LIVE | texts, max_size=6).map("".join) | st.lists(LIVE | texts, max_size=6).map(" ".join)
+# As GitHub renders it: tables, strikethrough, and addresses as links; then mentions and references in what is text.
+gfm = MarkdownIt("gfm-like", {"linkify": False}).enable(["table", "strikethrough"])
+MENTION = re.compile(r"(?<![\w`/])@[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?|@[A-Za-z0-9]")
+REFERENCE = re.compile(r"#\d|\bGH-\d|https?://|\bwww\.", re.IGNORECASE)
+
+
+def running_text(body: str) -> list[str]:
+    """What GitHub looks for names and numbers in: text outside code and outside our own links."""
+    found = []
+    inside = 0
+    for token in gfm.parse(body):
+        for child in token.children or ():
+            inside += {"link_open": 1, "link_close": -1}.get(child.type, 0)
+            if child.type in ("text", "text_special") and not inside:
+                found.append(child.content)
+            assert child.type != "html_inline", child.content
+    return ["".join(found)] if found else []
+
+
+def assert_dead(body: str) -> None:
+    for text in running_text(body):
+        assert not MENTION.search(text), text
+        assert not REFERENCE.search(text), text
+
+
+@settings(max_examples=1000, deadline=None)
+@given(text=hostile)
+@example(text="@someone fixes #1")
+@example(text="@@a")
+@example(text="##1")
+def test_no_text_mentions_links_or_closes(text: str) -> None:
+    """A name, a number or an address in a text is only read; and it reads as it was written."""
+    body = f"- Result: {unlinked(text)}\n"
+    assert_dead(body)
+    (inline,) = [token for token in gfm.parse(body) if token.type == "inline"]
+    read = "".join(child.content for child in inline.children or ())
+    assert read.replace("\u200b", "") == f"Result: {shown(text)}".strip().replace("\u200b", "")
+
+
+@settings(max_examples=100, deadline=None)
+@given(record=records(), text=hostile, other=hostile)
+def test_a_comment_of_hostile_text_is_one_update(record: EntryRecord, text: str, other: str) -> None:
+    """Made of such texts, a comment has its marker, its list and its table, no HTML, and nothing live."""
+    clean = {name: value.encode("utf-8", "replace").decode() for name, value in (("label", text), ("result", other))}
+    record = store_record(EntryRecord(**{**{n: getattr(record, n) for n in record.__struct_fields__}, **clean})).record
+    stored = store_record(record)
+    body = issue_text.comment(record, [], SERIES, None, LINKS)
+    comment = Comment(1, marked(f"record {stored.sha256}", body))
+    assert comment.marker == f"record {stored.sha256}"
+    assert Comment(1, body).marker == ""
+    assert_dead(body)
+    tokens = gfm.parse(body)
+    assert not [token for token in tokens if token.type in ("html_block", "heading_open", "fence", "code_block", "hr")]
+    assert sum(token.type == "table_open" for token in tokens) == bool(record.rows)
+    assert sum(token.type == "tr_open" for token in tokens) == (len(record.rows) + 1) * bool(record.rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(record=records(), text=hostile, own=texts)
+def test_the_body_of_hostile_text_keeps_its_sections(record: EntryRecord, text: str, own: str) -> None:
+    """Each section is found again and replaced by itself; what people wrote stays, though it looks like a marker."""
+    series: Series = dataclasses.replace(SERIES, goal=text or "x", stop=text, matrix=(text,))
+    sections = issue_text.sections(series, [record], LINKS)
+    body = issue_text.merged(own, sections)
+    assert body.startswith(own)
+    assert issue_text.merged(body, sections) == body
+    other = issue_text.merged(body, {**sections, "tldr": "## TL;DR\n\nnew"})
+    assert "\nnew\n" in other and other.startswith(own)
+    assert other.replace("## TL;DR\n\nnew", sections["tldr"], 1) == body
+    assert_dead("\n".join(sections.values()))
+
+
+def test_the_longest_sections_fit_into_a_body() -> None:
+    """Hundreds of failures and decisions: the body stays below GitHub's limit, and says where the rest is."""
+    series = dataclasses.replace(SERIES, motivation="long " * 5000, constraints="x" * 20_000)
+    sections = issue_text.sections(series, [], LINKS)
+    assert sum(map(len, sections.values())) < 50_000
+    assert "more lines: `toy.md`" in sections["scope"]
