@@ -124,6 +124,9 @@ class Repository:
         """Change the title, body, state or labels."""
         self._call("PATCH", f"issues/{number}", changes, login)
 
+    def create_label(self, name: str) -> None:
+        self._call("POST", "labels", {"name": name, "color": "ffffff"})
+
     def comments(self, number: int) -> list[Comment]:
         """All of them, oldest first."""
         shown = self._pages(f"issues/{number}/comments")

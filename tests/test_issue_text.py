@@ -78,7 +78,7 @@ def test_a_comment_of_hostile_text_is_one_update(record: EntryRecord, text: str,
     clean = {name: value.encode("utf-8", "replace").decode() for name, value in (("label", text), ("result", other))}
     record = store_record(EntryRecord(**{**{n: getattr(record, n) for n in record.__struct_fields__}, **clean})).record
     stored = store_record(record)
-    body = issue_text.comment(record, [], SERIES, None, LINKS)
+    body = issue_text.comment(record, [], [record], SERIES, None, LINKS)
     comment = Comment(1, marked(f"record {stored.sha256}", body))
     assert comment.marker == f"record {stored.sha256}"
     assert Comment(1, body).marker == ""

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -182,16 +183,17 @@ def test_hostile_text_goes_through_journal_and_logbook(tmp_path_factory: Any, te
     assert len(json.loads(stored.line)) > 10
 
 
-def test_the_front_matter_of_a_logbook_is_yaml(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tags", [("#123", "a, b"), ('say "x"', "no")])
+def test_the_front_matter_of_a_logbook_is_yaml(tmp_path: Path, tags: tuple[str, ...]) -> None:
     """Tags may hold what YAML would read otherwise, such as the number of an issue."""
     import yaml
     from research_steps.sinks.logbook import LogbookSink
 
     desk = Desk.make(tmp_path)
     series = Series(
-        topic="toy", prefix="TOY", goal="see\n# it", metrics=(Metric("time_s"),), tags=("#123", "a, b", 'say "x"', "no")
+        topic="toy", prefix="TOY", goal="see\n# it", metrics=(Metric("time_s"),), tags=tags
     )
     LogbookSink(desk.checkout, desk.journal, series).publish(desk.journal.entries(), final=True)
     head = yaml.safe_load(desk.data.split(b"---\n")[1].replace(b"made-by: research-steps", b"made-by: x"))
-    assert head == {"topic": "toy", "prefix": "TOY", "tags": ["#123", "a, b", 'say "x"', "no"], "made-by": "x"}
+    assert head == {"topic": "toy", "prefix": "TOY", "tags": ["TOY", *tags], "made-by": "x"}
     assert b"\n# it" not in desk.data

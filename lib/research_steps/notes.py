@@ -99,7 +99,7 @@ class Desk:
             "limitations": limitations,
             "next_steps": list(next_steps),
             "snapshot": f"{self.series.topic}/{last.record.id}",
-            "production_pr": production_pr,
+            **({"production_pr": production_pr} if production_pr else {}),
         }
         text = f"What worked: {worked} What did not: {did_not} Limitations: {limitations}"
         steps = " ".join(f"{number}. {step}" for number, step in enumerate(next_steps, 1))

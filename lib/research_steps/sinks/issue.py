@@ -81,7 +81,7 @@ class IssueSink:
         try:
             for stored in waiting:
                 marker = f"record {stored.sha256}"
-                if self._post_once(tracker, marker, lambda stored=stored: self._comment(stored, entries)):  # type: ignore[misc]
+                if self._post_once(tracker, marker, lambda stored=stored: self._comment(stored, public, entries)):  # type: ignore[misc]
                     done.append(Done(stored.record.id, f"posted on {tracker.name}"))
                 self._shown.add(marker)
             if beat is not None:
@@ -122,12 +122,15 @@ class IssueSink:
         # Its comment names the tag, so it waits for it.
         return record.step != "seal" or self._journal.decided(f"seals/{record.id}", Seal) is not None
 
-    def _comment(self, stored: Stored[EntryRecord], entries: Snapshot) -> str:
+    def _comment(self, stored: Stored[EntryRecord], public: Sequence[Stored[EntryRecord]], entries: Snapshot) -> str:
         record = stored.record
         rests_on = [entry.record for entry in entries.below(stored)]
-        seal = self._journal.decided(f"seals/{record.id}", Seal) if record.step == "seal" else None
+        measured = [entry.record for entry in public if entry.record.step == "baseline" and entry.record.status == "ok"]
+        baselines = [entry for entry in (*rests_on, record) if entry in measured] or measured
+        sealed = {"seal": record.id, "finish": record.inputs[0].id if record.inputs else ""}.get(record.step)
+        seal = self._journal.decided(f"seals/{sealed}", Seal) if sealed else None
         links = links_of(self._checkout, self._journal, self._series, self._link)
-        return issue_text.comment(record, rests_on, self._series, seal, links)
+        return issue_text.comment(record, rests_on, baselines, self._series, seal, links)
 
     def _heartbeat(self, public: Sequence[Stored[EntryRecord]], final: bool) -> issue_heartbeat.Heartbeat | None:
         if not final and self._clock.now() < self._beat_due:

@@ -54,16 +54,22 @@ class Links:
 
 
 def comment(
-    record: EntryRecord, rests_on: Sequence[EntryRecord], series: Series, seal: Seal | None, links: Links
+    record: EntryRecord,
+    rests_on: Sequence[EntryRecord],
+    baselines: Sequence[EntryRecord],
+    series: Series,
+    seal: Seal | None,
+    links: Links,
 ) -> str:
-    """The update for one milestone. `rests_on` are the entries below it, oldest first."""
+    """The update for one milestone. `rests_on` are the entries below it, oldest first; `baselines` what it is compared
+    with; `seal` the snapshot that it makes or names."""
     commit = record.provenance.commit
     lines = [
         f"Update: {record.id} {unlinked(record.label)}",
         "",
-        f"_{unlinked(series.goal)}_ {_against(series, [*rests_on, record])}",
+        f"_{unlinked(series.goal)}_ {_against(series, baselines)}",
         "",
-        f"- Change: {_CHANGES[record.step]}{_read(record)}",
+        f"- Change: {_change(record)}",
         f"- Command: {code(record.provenance.command)}, commit {links.commit(commit) if commit else 'none'}",
         f"- Result delta: {'**failed**: ' if record.status == 'failed' else ''}{unlinked(record.result)}",
     ]
@@ -204,14 +210,15 @@ def _against(series: Series, entries: Sequence[EntryRecord]) -> str:
     found = [
         f"{entry.id} ({unlinked(entry.label)}, {name} {entry.rows[0].values[name]:.6g})"
         for entry in entries
-        if entry.step == "baseline" and entry.rows and name in entry.rows[0].values
+        if entry.rows and name in entry.rows[0].values
     ]
     return f"Baseline: {', '.join(found)}." if found else ""
 
 
-def _read(record: EntryRecord) -> str:
+def _change(record: EntryRecord) -> str:
+    owner = f" Owner: {unlinked(str(record.config['owner']))}." if record.step == "decision" else ""
     ids = ", ".join(ref.id for ref in record.inputs)
-    return f" Rests on {ids}." if ids else ""
+    return f"{_CHANGES[record.step]}{owner}{f' Rests on {ids}.' if ids else ''}"
 
 
 def _table(rows: Sequence[Row], series: Series) -> list[str]:

@@ -126,7 +126,7 @@ def _lines(path: Path) -> list[bytes]:
 def _scaffold(series: Series) -> bytes:
     """A new logbook for a series: front matter, Scope, the living part, and the log without entries."""
     metrics = ", ".join(f"{metric.name} ({metric.direction})" for metric in series.metrics)
-    tags = json.dumps(list(series.tags), ensure_ascii=False)
+    tags = json.dumps(list(series.shared_tags(None)), ensure_ascii=False)
     lines = [
         logbook_file.front_matter(topic=series.topic, prefix=series.prefix, tags=tags),
         f"# {series.topic}: Research Logbook",

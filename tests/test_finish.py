@@ -1,0 +1,61 @@
+"""A thread from its kickoff to its end, through the real executor, with a GitHub that keeps state."""
+
+from pathlib import Path
+
+import pytest
+
+from tests import github_api
+from tests.github_api import Proxy
+from tests.issues import environment
+from tests.logbooks import git
+from tests.test_cli import research
+from tests.test_issue_text import assert_dead
+from tests.threads import Repository
+
+PARTS = (
+    *("--worked", "Less work took less time.", "--did-not", "Nothing else was tried, @everyone."),
+    *("--limitations", "One machine.", "--next", "Try it at scale.", "--next", "Ship it; closes #1."),
+    *("--conclusion", "Do less work."),
+)
+
+
+def test_a_thread_from_kickoff_to_its_end(
+    tmp_path: Path, github_proxy: Proxy, github_repository: github_api.Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kickoff, a sealed run, a decision, the end: milestones in order on the issue, one final entry that agrees with the
+    final comment, the body's conclusion, and the issue closed once; who opens it again is left alone."""
+    for name, value in {**environment(github_proxy), "GITHUB_REPOSITORY": github_repository.full_name}.items():
+        monkeypatch.setenv(name, value)
+    repository = Repository(tmp_path)
+    started = research(tmp_path, "kickoff", "toy", "--create-issue")
+    assert started.returncode == 0, started.stderr
+    (number,) = github_repository.issues()
+
+    early = research(tmp_path, "finish", "toy", *PARTS)
+    assert early.returncode == 1
+    assert "Missing: a sealed snapshot (run the thread with --seal true); a measured baseline." in early.stderr
+
+    done = repository.run("--seal", "true")
+    assert done.code == 0, done.output
+    assert research(tmp_path, "decide", "toy", "Keep work=1000.", "--evidence", "TOY-003.01").returncode == 0
+    finished = research(tmp_path, "finish", "toy", *PARTS)
+    assert finished.returncode == 0, finished.stderr
+
+    heads = [comment.body.splitlines()[1] for comment in github_repository.comments(number)]
+    assert [head.split()[1] for head in heads] == ["TOY-002", "TOY-004", "TOY-005", "TOY-006", "TOY-007"]
+    last = github_repository.comments(number)[-1].body
+    issue = github_repository.issue(number)
+    assert issue.state == "closed"
+    for text in ("Do less work.", "Less work took less time.", "1. Try it at scale."):
+        assert text in last and text in issue.body and text in repository.logbook.split("\n### ")[-1]
+    assert_dead(last)
+    assert_dead(issue.body)
+    assert "`toy/TOY-005`" in last and "`toy/TOY-005`" in issue.body and "Keep work=1000." in issue.body
+    assert git(tmp_path, "tag").split() == ["toy/TOY-005"]
+    assert research(tmp_path, "verify", "toy").returncode == 0
+
+    github_repository.edit_issue(number, state="open")
+    assert research(tmp_path, "finish", "toy", *PARTS).returncode == 0
+    assert research(tmp_path, "sync", "toy").returncode == 0
+    assert github_repository.issue(number).state == "open"
+    assert len(github_repository.comments(number)) == 5
