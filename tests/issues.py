@@ -54,7 +54,7 @@ class Thread:
 
     def publisher(self) -> IssueSink:
         """One that has seen nothing before."""
-        return IssueSink(self.desk.checkout, self.desk.journal, self.series, self.clock)
+        return IssueSink(self.desk.checkout, self.desk.journal, self.series, lambda sha256: None, self.clock)
 
     def publish(self, final: bool = False) -> Published:
         return publish(self.desk.journal, [self.sink], final)

@@ -19,9 +19,8 @@ from tests.test_logbook_text import records, shown, texts
 LINKS = Links(
     section=lambda record: f"[{record.id}](https://github.com/o/r)",
     commit=code,
-    run=lambda record: "none",
     logbook="`toy.md`",
-    project="none",
+    runs="none",
 )
 LIVE = st.sampled_from(
     (

@@ -115,7 +115,7 @@ class Repository:
                 os.dup2(write, 1)
                 os.dup2(write, 2)
                 os.chdir(self.root)
-                os.environ.update(environment)
+                os.environ.update({"WANDB_MODE": "disabled", **environment})
                 sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
                 sys.path.insert(0, str(self.root))
                 # Another 'experiments' may have been imported by the tests of this repository's own.

@@ -62,6 +62,7 @@ def status(topic: str | None, prefix: str | None, json_output: bool) -> None:
         counts = [f"{series['entries']} entries, {series['trials']} trials"]
         counts += [f"{series[name]} {name}" for name in ("failed", "interrupted", "late") if series[name]]
         click.echo(f"  {', '.join(counts)}")
+        click.echo(f"  issue: {series['issue']}")
         for attempt in series["open"]:
             state = "orphaned" if attempt["orphaned"] else "running"
             where = f"process {attempt['pid']} on {attempt['host']}"
@@ -99,7 +100,7 @@ def kickoff(
     """
     from research_steps.kickoff import IssueRequest, link_issue, load_series, take_branch
     from research_steps.notes import Desk
-    from research_steps.sinks.wandb import project_of
+    from research_steps.sinks.wandb import check_project, project_of
 
     checkout = Checkout.find()
     series = load_series(checkout, check_topic(topic))
@@ -108,21 +109,18 @@ def kickoff(
         checkout, topic, branch, lambda to: carry_changes or (asks and click.confirm(f"Take the changes along to {to}?"))
     )
     journal = Journal(open_store(store_url(checkout, prefix)), topic)
+    check_project(journal, series)
     journal.declare(series)
-    if (
-        issue is None
-        and not create_issue
-        and asks
-        and not series.private
-        and journal.decided("issue", IssueLink) is None
-    ):
+    open_question = issue is None and not create_issue and not series.private
+    if open_question and asks and journal.decided("issue", IssueLink) is None:
         create_issue = click.confirm("Make a public issue for it?")
     link = link_issue(checkout, journal, series, IssueRequest(issue, create_issue, repository))
     entry = Desk(checkout, journal, series).kickoff(name, project_of(journal, series))
     found = {"topic": topic, "branch": name, "issue": link.url if link else None, "entry": entry.record.id}
     if not json_output:
         click.echo(f"{topic}: on branch {name}, kickoff is {entry.record.id}")
-        click.echo(f"{topic}: the issue is {link.url if link else f'.agents/issues/{topic}.md'}")
+        where = link.url if link else "none, the series is private" if series.private else f".agents/issues/{topic}.md"
+        click.echo(f"{topic}: the issue is {where}")
     _publish(checkout, journal, found, json_output)
 
 
@@ -341,9 +339,11 @@ def _status(checkout: Checkout, topic: str, prefix: str | None) -> dict[str, Any
     trials = [stored.record for stored in found.trials.values()]
     everything: list[Any] = [*found.entries.values(), *found.trials.values(), *found.interrupted.values()]
     conflicts = logbook_file.conflicts(data)
+    link = journal.decided("issue", IssueLink)
     return {
         "topic": topic,
         "store": journal.store.url,
+        "issue": link.url if link else f".agents/issues/{topic}.md",
         "entries": len(standing),
         "trials": sum(not trial.late for trial in trials),
         "failed": sum(trial.status == "failed" and not trial.late for trial in trials),
@@ -360,7 +360,9 @@ def _status(checkout: Checkout, topic: str, prefix: str | None) -> dict[str, Any
             }
             for attempt in found.open
         ],
-        "unpublished": sorted(stored.record.id for stored in standing if stored.sha256 not in shown),
+        "unpublished": sorted(
+            stored.record.id for stored in standing if stored.sha256 not in shown and not stored.record.private
+        ),
         "problems": found.problems
         + ([f"{path} has conflict markers; run 'research sync {topic}'"] if conflicts else []),
     }

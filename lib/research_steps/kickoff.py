@@ -63,8 +63,8 @@ def take_branch(checkout: Checkout, topic: str, wanted: str, carry: Callable[[st
         return branch
     if checkout.is_dirty() and not carry(branch):
         raise UsageError(
-            f"{checkout.root} has uncommitted changes: commit them, take them along to {branch} with --carry-changes, or "
-            "stay on this branch with --branch ."
+            f"{checkout.root} has uncommitted changes: commit them, take them along to {branch} with --carry-changes, "
+            "or stay on this branch with --branch ."
         )
     checkout.switch(branch)
     return branch

@@ -15,6 +15,7 @@ from research_steps.series import Series
 from research_steps.sinks import Done, Published, Sink
 from research_steps.sinks.issue import IssueSink
 from research_steps.sinks.logbook import LogbookSink
+from research_steps.sinks.wandb import WandbSink, project_url, run_url
 from research_steps.snapshot import Sealer
 
 # How often the journal is looked at for what other drivers and workers recorded.
@@ -22,9 +23,15 @@ LOOK_EVERY_S = 5.0
 
 
 def sinks_of(checkout: Checkout, journal: Journal, series: Series) -> list[Sink]:
-    """The sinks of a series in a checkout. Sealing comes before the logbook, whose entry names the tag."""
+    """The sinks of a series in a checkout. Sealing comes before the logbook, whose entry names the tag; W&B before the
+    issue, which links to its runs."""
+
+    def runs(sha256: str | None) -> str | None:
+        return run_url(checkout, series.topic, sha256) if sha256 else project_url(checkout, series.topic)
+
     logbook = LogbookSink(checkout, journal, series)
-    return [logbook, Sealer(checkout, journal, series), logbook, IssueSink(checkout, journal, series)]
+    issue = IssueSink(checkout, journal, series, runs)
+    return [logbook, Sealer(checkout, journal, series), logbook, WandbSink(checkout, journal, series), issue]
 
 
 def publish(journal: Journal, sinks: Sequence[Sink], final: bool = True) -> Published:

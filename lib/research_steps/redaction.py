@@ -1,42 +1,62 @@
-"""Keeps secrets out of records: known token shapes, private keys, and values that go by a secret's name.
+"""Keeps secrets out of records: tokens by their shape, what stands where a password does, and values by their name.
 
 Applied to every text on its way into a record, so that no projection has to think of it. What was taken out is said
-in place. Names count in the environment, in fields of a configuration and in options of a command; a hash without a
-telling name is only a hash.
+in place. The shapes are those of detect-secrets, and a few that it doesn't know; its detectors of entropy and keywords
+are left out, because every hash, seed and `eos_token` is a secret to them. Here a hash without a telling name is only
+a hash.
 """
 
 import os
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
+from urllib.parse import quote
 
 REDACTED = "[redacted]"
 # A shorter value of the environment is a part of too many words to be looked for in a text.
 SHORTEST = 8
+# What language models read is called a token too, so a text that only says 'token: …' has to say more.
+LONG_ENOUGH = 16
 
-_TOKENS = r"""
-    (?<![A-Za-z0-9])(?:
-        gh[pousr]_[A-Za-z0-9]{20,} | github_pat_[A-Za-z0-9_]{22,}          # GitHub
-      | glpat-[\w-]{20,}                                                   # GitLab
-      | hf_[A-Za-z0-9]{30,}                                                # Hugging Face
-      | wandb_v1_[A-Za-z0-9_]{20,}                                         # Weights & Biases
-      | sk-(?:ant|proj)-[\w-]{20,} | sk-(?=[\w-]*[0-9])(?=[\w-]*[A-Z])[\w-]{20,}   # Anthropic, OpenAI
-      | (?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])                           # AWS
-      | AIza[\w-]{35} | ya29\.[\w-]{20,}                                  # Google
-      | xox[abeoprs]-[A-Za-z0-9-]{10,}                                     # Slack
-      | eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}                         # JSON web token
+# Those of detect-secrets that go by a token's shape alone. Its others take names, addresses or hashes for secrets, or
+# find only a part: the first line of a private key, a token of a form that has changed since.
+_DETECTORS = frozenset(
+    (
+        *("AzureStorageKeyDetector", "DiscordBotTokenDetector", "GitHubTokenDetector", "GitLabTokenDetector"),
+        *("JwtTokenDetector", "MailchimpDetector", "PypiTokenDetector", "SendGridDetector"),
+        *("SlackDetector", "SquareOAuthDetector", "StripeDetector", "TwilioKeyDetector"),
     )
-    | -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----.*?(?:-----END\ [A-Z ]*PRIVATE\ KEY-----|\Z)
-    | (?<=://)[^/\s:@]*:[^/\s]+(?=@)                                       # user:password in a URL
-    | (?<=Bearer\ )(?=\S*[0-9])[\w.~+/=-]{16,}
-"""
+)
+_SHAPES = (
+    r"github_pat_\w{22,}",
+    r"(?:hf|npm)_[A-Za-z0-9]{30,}",
+    r"wandb_v1_\w{20,}",
+    r"sk-(?:ant|proj|svcacct)-[\w-]{20,}|sk-(?=[\w-]{0,80}[0-9])(?=[\w-]{0,80}[A-Z])[\w-]{20,}",
+    r"(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])",
+    r"AIza[\w-]{35}|ya29\.[\w-]{20,}|GOCSPX-[\w-]{20,}",
+    r"xox[a-z]-[A-Za-z0-9-]{10,}",
+    r"\d{8,10}:AA[\w-]{33}(?![\w-])",
+)
+# Secrets of any look, by what stands around them.
+_PLACES = (
+    r"(?s:-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z))",
+    r"(?<=://)[^/\s:@]*:[^/\s]+(?=@)",
+    r"(?i:(?<=bearer )|(?<=basic ))(?=\S{0,80}[0-9=])[\w.~+/=-]{16,}",
+)
 _SECRET_NAME = re.compile(
-    r"(?i)(?:^|[^a-z0-9])(?:token|secret|password|passwd|passphrase|(?:api|access|private|secret)[_-]?key|credentials?)$"
+    r"(?i)(?:^|[^a-z0-9]|(?<=[a-z])(?-i:(?=[A-Z])))(?:token|secret|password|passwd|passphrase|credentials?"
+    r"|(?:api|access|account|private|secret)[_-]?key)$"
 )
 # What language models read is called a token too.
 _MODEL_TOKEN = re.compile(
     r"(?i)(?:^|[^a-z0-9])(?:[bes]os|[es]ot|pad|unk|mask|sep|cls|stop|start|end|begin|image|audio|special|first|last|next"
-    r"|prev|per|max|min|num|n|total)[_-]token$"
+    r"|prev|per|max|min|num|n|total)[_-]?token$"
+)
+# 'HF_TOKEN=…', '"api_key": "…"', '?access_token=…' and '--token …' inside a text.
+_NAMED = re.compile(
+    r"(?<![\w.-])(?P<name>(?P<option>--)?[\w.-]{0,80}?(?i:token|secret|passw(?:or)?d|passphrase|credentials?|key))(?![\w.-])"
+    r"(?:\\?[\"']?\s*[=:]\s*\\?[\"']?|(?(option)[ ]+|(?!)))(?P<value>[^\s\"'\\,;&)}\]]+)"
 )
 
 
@@ -51,10 +71,20 @@ def redactor() -> Callable[[str], str]:
     Half of a surrogate pair, which JSON can't carry, is spelled out as well.
     """
     held = {value for name, value in os.environ.items() if len(value) >= SHORTEST and is_secret_name(name)}
+    held |= {quote(value, safe="") for value in held}
     # The longest first: one secret may begin with another.
-    values = sorted(held, key=lambda value: (-len(value), value))
-    pattern = re.compile("|".join([*map(re.escape, values), _TOKENS]), re.VERBOSE | re.DOTALL)
-    return lambda text: pattern.sub(REDACTED, text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    values = re.compile("|".join(map(re.escape, sorted(held, key=lambda value: (-len(value), value)))) or r"(?!)")
+
+    # A record says the same words many times.
+    @cache
+    def clean(text: str) -> str:
+        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+        if len(text) < SHORTEST:
+            return text
+        text = _pattern().sub(REDACTED, values.sub(REDACTED, text))
+        return _NAMED.sub(_without_value, text)
+
+    return clean
 
 
 def redact(text: str) -> str:
@@ -94,3 +124,28 @@ def _under(name: str, value: Any, clean: Callable[[str], str]) -> Any:
     if value and isinstance(value, str | dict) and is_secret_name(name):
         return REDACTED
     return redact_tree(value, clean)
+
+
+def _without_value(match: re.Match[str]) -> str:
+    # A word, a path or a call is no secret: prose and code name secrets without holding any.
+    name, value = match["name"], match["value"]
+    telling = re.fullmatch(r"(?=.*[0-9])(?=.*[A-Za-z])[^/$<>({\[]{8,}.*", value)
+    if not is_secret_name(name) or not telling or (name.lower() == "token" and len(value) < LONG_ENOUGH):
+        return match[0]
+    return match[0][: -len(value)] + REDACTED
+
+
+@cache
+def _pattern() -> re.Pattern[str]:
+    """All shapes and places in one pattern. A shape begins a word and takes the rest of it along."""
+    # It takes a third of a second to import, and who only asks for the status has no record to write.
+    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+
+    shapes = list(_SHAPES)
+    detectors: dict[str, Any] = {kind.__name__: kind for kind in get_mapping_from_secret_type_to_class().values()}
+    for name in sorted(_DETECTORS):
+        rest = r"[\w.=-]*" if name == "JwtTokenDetector" else ""
+        for known in detectors[name]().denylist:
+            shapes.append(f"(?i:{known.pattern}){rest}" if known.flags & re.IGNORECASE else known.pattern + rest)
+    together = "|".join(f"(?:{shape})" for shape in shapes)
+    return re.compile("|".join([rf"(?<![A-Za-z0-9])(?:{together})[\w-]*", *_PLACES]))

@@ -108,8 +108,10 @@ def _run_recorded(
     from research_steps.launcher import Launcher
     from research_steps.publish import Publisher, sinks_of
     from research_steps.sinks.logbook import numbers_used
+    from research_steps.sinks.wandb import check_project
     from research_steps.steps.session import Session, use
 
+    check_project(journal, series)
     captured = provenance.capture(checkout, provenance.command_line())
     if captured.patch is not None and captured.provenance.patch is not None:
         journal.keep_patch(captured.provenance.patch, captured.patch)

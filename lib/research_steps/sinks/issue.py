@@ -29,12 +29,23 @@ BEAT_EVERY_S = 60.0
 
 
 class IssueSink:
-    """One series' issue, on GitHub when one is linked, else in the checkout."""
+    """One series' issue, on GitHub when one is linked, else in the checkout.
 
-    def __init__(self, checkout: Checkout, journal: Journal, series: Series, clock: Clock | None = None) -> None:
+    `runs` tells where W&B shows the run of a record, or for None the project, once it was sent.
+    """
+
+    def __init__(
+        self,
+        checkout: Checkout,
+        journal: Journal,
+        series: Series,
+        runs: Callable[[str | None], str | None],
+        clock: Clock | None = None,
+    ) -> None:
         self._checkout = checkout
         self._journal = journal
         self._series = series
+        self._runs = runs
         self._clock = clock or SystemClock()
         self._tracker: Tracker | None = None
         self._link: IssueLink | None = None
@@ -59,9 +70,9 @@ class IssueSink:
         beat = self._heartbeat(public, final)
         if not (waiting or beat or self._body_changed(public, final)):
             return Published()
-        wait = self._not_before - self._clock.now()
-        if wait > 0:
-            return Published(problems=(f"{tracker.name} is left alone for {wait:.0f} s more, as it asked.",))
+        if self._clock.now() < self._not_before:
+            until = utc(datetime.fromtimestamp(self._not_before, UTC))
+            return Published(problems=(f"{tracker.name} is left alone until {until}, as it asked.",))
         with tracker.turn() as other:
             if other is not None:
                 told = f"{tracker.name} is being written to by process {other.pid} on {other.host}."
@@ -129,7 +140,8 @@ class IssueSink:
         baselines = [entry for entry in (*rests_on, record) if entry in measured] or measured
         sealed = {"seal": record.id, "finish": record.inputs[0].id if record.inputs else ""}.get(record.step)
         seal = self._journal.decided(f"seals/{sealed}", Seal) if sealed else None
-        links = links_of(self._checkout, self._journal, self._series, self._link)
+        runs = self._runs(stored.sha256) or self._runs(None)
+        links = links_of(self._checkout, self._journal, self._series, self._link, runs)
         return issue_text.comment(record, rests_on, baselines, self._series, seal, links)
 
     def _heartbeat(self, public: Sequence[Stored[EntryRecord]], final: bool) -> issue_heartbeat.Heartbeat | None:
@@ -163,7 +175,7 @@ class IssueSink:
         return posted
 
     def _write_body(self, tracker: Tracker, public: Sequence[Stored[EntryRecord]]) -> None:
-        links = links_of(self._checkout, self._journal, self._series, self._link)
+        links = links_of(self._checkout, self._journal, self._series, self._link, self._runs(None))
         sections = issue_text.sections(self._series, [stored.record for stored in public], links)
 
         lost: str | None = None

@@ -9,8 +9,8 @@ from research_steps.sinks.issue_text import Links
 from research_steps.sinks.markdown import code
 
 
-def links_of(checkout: Checkout, journal: Journal, series: Series, issue: IssueLink | None) -> Links:
-    """What can be linked from here now."""
+def links_of(checkout: Checkout, journal: Journal, series: Series, issue: IssueLink | None, runs: str | None) -> Links:
+    """What can be linked from here now. `runs` is the address of W&B's runs, once they were sent."""
     path = f".agents/logbooks/{series.topic}.md"
     pushed = checkout.pushed()
     content = checkout.file_at(pushed, path) if pushed else b""
@@ -26,14 +26,11 @@ def links_of(checkout: Checkout, journal: Journal, series: Series, issue: IssueL
             return f"[{code(sha[:12])}]({web}/tree/{sha})"
         return f"{code(sha[:12])} (not pushed yet)"
 
-    def run(record: EntryRecord) -> str:
-        return "not synced yet" if project else "none"
-
     project = journal.decided("project", Project)
+    waiting = f"{code(project.name)} (not sent yet)" if project else "none yet"
     return Links(
         section=section,
         commit=commit,
-        run=run,
         logbook=f"[{code(path)}]({web}/blob/{pushed}/{path})" if content and web else f"{code(path)} (not pushed yet)",
-        project=code(project.name) if project else "none yet",
+        runs=f"<{runs}>" if runs else waiting,
     )

@@ -44,13 +44,12 @@ _CHANGES = {
 
 @dataclass(frozen=True)
 class Links:
-    """Where a reader finds what a comment rests on, as Markdown: `section` for an entry, `run` for its W&B run."""
+    """Where a reader finds what is said, as Markdown: an entry's `section`, a `commit`, W&B's `runs`."""
 
     section: Callable[[EntryRecord], str]
     commit: Callable[[str], str]
-    run: Callable[[EntryRecord], str]
     logbook: str
-    project: str
+    runs: str
 
 
 def comment(
@@ -83,7 +82,7 @@ def comment(
         "- Links:",
         f"  - Tag: {f'{code(seal.tag)} at {links.commit(seal.commit)}' if seal else 'not sealed'}",
         f"  - Logbook section: {links.section(record)}",
-        f"  - W&B: {links.run(record)}",
+        f"  - W&B: {links.runs}",
         f"- Next: {unlinked(record.next_action) or '–'}",
     ]
     return cut("\n".join(lines) + "\n", links.section(record))
@@ -128,7 +127,7 @@ def sections(series: Series, entries: Sequence[EntryRecord], links: Links) -> di
         "conclusion": _conclusion(finish),
         "links": [
             f"- Research logbook: {links.logbook}",
-            f"- W&B: {links.project}",
+            f"- W&B: {links.runs}",
             f"- Sealed snapshots: {', '.join(code(f'{series.topic}/{id}') for id in seals) or 'none yet'}",
             *(f"- Code: {code(path)}" for path in series.code_paths),
             *(f"- Reference: {address(reference)}" for reference in series.references),

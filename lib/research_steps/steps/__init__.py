@@ -7,6 +7,7 @@ research steps and plain ones alike.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from research_steps.code import Measure, trace
@@ -14,11 +15,13 @@ from research_steps.config import changed, plain, type_name
 from research_steps.entry import About, Finding
 from research_steps.errors import UsageError
 from research_steps.provenance import device_class
+from research_steps.record import IssueLink
 from research_steps.series import Series
 from research_steps.steps import marin
 from research_steps.steps.entries import run_entry
 from research_steps.steps.runs import Measured, StepConfig, run_step, step_key
-from research_steps.steps.session import current
+from research_steps.steps.session import Session, current
+from research_steps.steps.tagging import Tagging, tagged, tagged_config
 
 
 class Steps:
@@ -122,7 +125,8 @@ class Steps:
             returned: list[Any] = []
 
             def body(id: str) -> Finding:
-                returned.append(recorded.run(config))
+                tagging = None if private or session.series.private else _tagging(session, id, about.label)
+                returned.append(recorded.run(tagged_config(config, tagging), partial(tagged, tagging=tagging)))
                 return Finding(result=f"{recorded.step.name} finished")
 
             about = About(
@@ -183,6 +187,11 @@ class Steps:
 
 
 Thread = Callable[[Steps], Any]
+
+
+def _tagging(session: Session, id: str, label: str) -> Tagging:
+    link = session.journal.decided("issue", IssueLink)
+    return Tagging.of(session.series.shared_tags(link.number if link else None), id, label)
 
 
 def _config(step: Any, kinds: Sequence[str], user: str) -> StepConfig:

@@ -126,12 +126,12 @@ class Recorded:
     def __call__(self, config: Any) -> Any:
         return self._record(self, config)
 
-    def run(self, config: Any) -> Any:
-        """Run the step as Marin would have, and return what it returned."""
+    def run(self, config: Any, around: Callable[[Callable[[Any], Any]], Callable[[Any], Any]]) -> Any:
+        """Run the step as Marin would have, and return what it returned. `around` wraps its function, where it runs."""
         fn: Any = self.step.fn
         if self.step.resources is None and not isinstance(fn, RemoteCallable):
-            return fn(config)
-        inner = fn.fn if isinstance(fn, RemoteCallable) else fn
+            return around(fn)(config)
+        inner = around(fn.fn if isinstance(fn, RemoteCallable) else fn)
         path = self.output_path
 
         def run_and_save(config: Any) -> None:

@@ -1,0 +1,81 @@
+"""What it costs to write the W&B runs of a sweep of 200 trials, offline, through the real sink.
+
+Bar: at most 0.1 s for each run after the first, read back and fsync'd. The first waits for W&B's import and the start
+of its service in the writer's process. Told without a bar: the whole pass, and a second one that finds all in place.
+"""
+
+import itertools
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import synthetic
+from research_steps.journal import Journal
+from research_steps.publish import publish
+from research_steps.record import sha256
+from research_steps.sinks import wandb_process
+from research_steps.sinks.wandb import WandbSink, folder_of, runs_in
+from research_steps.store import open_store
+
+TRIALS = 200
+BAR_S = 0.1
+
+
+def record_sweep(journal: Journal, run: Any) -> None:
+    """A sweep with its trials, as its step leaves them."""
+    id = journal.claim(synthetic.SERIES.prefix, "bench/sweep", ())
+    trials = [
+        synthetic.record_trial(journal, f"{id}.{number:02d}", sha256(f"{number}".encode()), run)
+        for number in range(1, TRIALS + 1)
+    ]
+    rows = tuple(synthetic.entry(id, "bench/sweep", trial, run).rows[0] for trial in trials)
+    with journal.begin("entry", id, 0, id=id, label="work", config={}) as begun:
+        assert begun
+        entry = synthetic.entry(id, "bench/sweep", trials[0], run)
+        journal.finish("entry", msgspec.structs.replace(entry, rows=rows))
+
+
+def main() -> None:
+    answered: list[float] = []
+    write = wandb_process.write
+
+    def timed(folder: Path, runs: Any) -> Iterator[tuple[str, str]]:
+        answered.append(time.perf_counter())
+        for answer in write(folder, runs):
+            answered.append(time.perf_counter())
+            yield answer
+
+    wandb_process.write = timed
+    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as scratch:
+        checkout = synthetic.checkout(Path(scratch) / "checkout")
+        journal = Journal(open_store(f"{scratch}/store"), synthetic.SERIES.topic)
+        record_sweep(journal, synthetic.captured(checkout))
+        passes = []
+        for _ in range(2):
+            start = time.perf_counter()
+            published = publish(journal, [WandbSink(checkout, journal, synthetic.SERIES)])
+            passes.append(time.perf_counter() - start)
+            assert not published.problems, published.problems
+        assert len(runs_in(folder_of(checkout, synthetic.SERIES.topic))) == TRIALS + 1
+    first, *others = (after - before for before, after in itertools.pairwise(answered))
+    # The last is the sweep's own run, with the raw table.
+    *trials, own = others
+    mean = statistics.mean(trials)
+    print(f"{TRIALS} trials of {len(synthetic.SAMPLES.order) // 2} pairs, and the sweep's own run with its table")
+    print(f"the whole pass           {passes[0]:8.2f} s")
+    print(f"first run                {first:8.2f} s")
+    print(f"each later run, median   {statistics.median(trials):8.4f} s   mean {mean:.4f}, max {max(trials):.4f}")
+    print(f"the sweep's own run      {own:8.4f} s")
+    print(f"a pass with nothing new  {passes[1]:8.4f} s")
+    if mean > BAR_S:
+        sys.exit(f"bar NOT MET: {mean:.3f} s for each run after the first, at most {BAR_S}")
+    print("bar met")
+
+
+if __name__ == "__main__":
+    main()

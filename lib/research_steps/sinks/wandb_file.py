@@ -1,0 +1,43 @@
+"""The file of an offline W&B run, read back: W&B's header, then records in the blocks of LevelDB's log format.
+
+W&B writes it in another process and says nothing when the disk is full, so whether a run is whole is asked of its
+bytes. The format: https://github.com/google/leveldb/blob/main/doc/log_format.md, after ':W&B' and three more bytes,
+with a plain CRC-32 over type and data.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+_MAGIC = b":W&B"
+_HEADER = 7
+_BLOCK = 32768
+_CHUNK = struct.Struct("<IHB")
+_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+
+
+def records(data: bytes) -> Iterator[bytes]:
+    """The records of a file, each a serialised `wandb_internal.Record`. Raises ValueError where it is not whole."""
+    if len(data) < _HEADER or not data.startswith(_MAGIC):
+        raise ValueError("it does not begin as a W&B run does")
+    at, begun = _HEADER, b""
+    while at < len(data):
+        left = _BLOCK - at % _BLOCK
+        if left < _CHUNK.size:
+            at += left
+            continue
+        if len(data) - at < _CHUNK.size:
+            raise ValueError(f"it ends in the middle of a record, at byte {len(data)}")
+        checksum, length, kind = _CHUNK.unpack_from(data, at)
+        body = data[at + _CHUNK.size : at + _CHUNK.size + length]
+        if len(body) < length or zlib.crc32(body, zlib.crc32(bytes([kind]))) != checksum:
+            raise ValueError(f"its record at byte {at} is torn")
+        if (kind in (_MIDDLE, _LAST)) != bool(begun):
+            raise ValueError(f"its record at byte {at} has lost a part")
+        begun += body
+        if kind in (_FULL, _LAST):
+            yield begun
+            begun = b""
+        at += _CHUNK.size + length
+    if begun:
+        raise ValueError("its last record has no end")
