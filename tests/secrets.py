@@ -42,7 +42,22 @@ def planted(seed: int) -> dict[str, str]:
         "Telegram": some(9, "123456789") + ":AA" + some(33),
         "Mailchimp": some(32, HEX) + "-us12",
         "Square": "sq0" + "csp-" + some(43),
-        "Discord": "M" + some(23) + "." + some(6) + "." + some(27),
+        "Discord": "MTIzNDU2Nzg5MDEyMzQ1Njc4" + "." + some(6) + "." + some(27),
+        "Groq": "gs" + "k_" + some(52),
+        "NVIDIA": "nv" + "api-" + some(64),
+        "OpenRouter": "sk-" + "or-v1-" + some(64, HEX),
+        "DeepSeek": "sk-" + "7" + some(31, HEX),
+        "Replicate": "r" + "8_" + some(37),
+        "Databricks": "da" + "pi" + some(32, HEX),
+        "DigitalOcean": "do" + "p_v1_" + some(64, HEX),
+        "Vault": "hv" + "s." + some(90),
+        "Docker": "dc" + "kr_pat_" + some(27),
+        "Stripe, test": "sk" + "_test_" + some(24),
+        "Slack, app": "xa" + "pp-1-A012345-" + some(11, "0123456789") + "-" + some(64, HEX),
+        "GitLab, routable": "glp" + "at-" + some(27) + ".01." + some(9, HEX),
+        "Google, refresh": "1/" + "/0" + some(60),
+        "Neptune": "eyJhcGlf" + some(60),
+        "age": "AGE-" + "SECRET-KEY-1" + some(58, string.ascii_uppercase + "0123456789"),
         "Azure": "Account" + "Key=" + some(86) + "==",
         "private key": f"-----BEGIN RSA PRIVATE KEY-----\n{key}\n-----END RSA PRIVATE KEY-----",
     }
@@ -51,7 +66,7 @@ def planted(seed: int) -> dict[str, str]:
 def named(seed: int) -> dict[str, tuple[str, str]]:
     """Texts that hold a secret of any look by what stands around it, and that secret."""
     chance = random.Random(seed)
-    values = ["".join(chance.choice(LETTERS) for _ in range(22)) + "1a" for _ in range(12)]
+    values = ["".join(chance.choice(LETTERS) for _ in range(22)) + "1a" for _ in range(14)]
     return {
         text.replace("{}", value): (value, kind)
         for value, (kind, text) in zip(
@@ -69,6 +84,8 @@ def named(seed: int) -> dict[str, tuple[str, str]]:
                 "URL": "postgres://ada:{}@db:5432/x",
                 "Python": "client(secret_key='{}')",
                 "AWS": "aws_secret_access_key = {}",
+                "assignment": "os.environ['HF_TOKEN'] = '{}'",
+                "signed": "https://b.s3.x.org/k?X-Amz-Expires=1&X-Amz-Signature={}",
             }.items(),
             strict=True,
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from research_steps.redaction import REDACTED, redact, redact_arguments
+from research_steps.redaction import REDACTED, redact, redact_arguments, redact_tree, redactor
 
 from tests import github_api
 from tests.github_api import Proxy
@@ -62,6 +62,8 @@ def test_each_kind_is_taken_out_whole(kind: str) -> None:
     assert redact(f"401 for {secret}, again") == f"401 for {REDACTED}, again"
     assert redact(f"key='{secret}'") == f"key='{REDACTED}'"
     assert secret not in redact(json.dumps({"a": [secret]}))
+    for before in ("\x1b[32m", "\x1b[0m", "\x1b[1;31m", "\\n", "%20", "b'", "_", "token="):
+        assert secret not in redact(f"{before}{secret}\x1b[0m and more")
     name = "AccountKey=" if secret.startswith("AccountKey=") else ""
     assert redact_arguments(["run", secret, "--x"]) == ["run", f"{name}{REDACTED}", "--x"]
 
@@ -98,6 +100,22 @@ def test_hashes_seeds_and_words_stay(data: bytes, text: str) -> None:
     assert redact(redact(text)) == redact(text)
     encoded = base64.b64encode(data).decode()
     assert redact(f"PRNG {encoded}") == f"PRNG {encoded}"
+
+
+def test_names_and_addresses_are_no_secrets() -> None:
+    """What code and documents write where a secret would be, and two keys that held one."""
+    for text in (
+        "docker://ubuntu:22.04@sha256:" + "ab" * 32,
+        'f"https://{user}:{password}@{host}"',
+        "arn:aws:secretsmanager:us-east-1:123456789012:secret:name-1a2b3c4d",
+        "Client(token=self.settings.hf_token2, retries=3)",
+        "a file that begins with -----BEGIN PRIVATE KEY----- is a key, and the rest of this stays",
+        "token = load_token_v2(path)",
+        "password: ${DB_PASSWORD_1}",
+    ):
+        assert redact(text) == text
+    one, other = planted(6)["GitHub"], planted(7)["GitHub"]
+    assert redact_tree({one: 1, other: 2}, redactor()) == {REDACTED: 1, f"{REDACTED} (another)": 2}
 
 
 def test_a_long_text_costs_no_more_than_its_length() -> None:

@@ -23,26 +23,32 @@ LONG_ENOUGH = 16
 # find only a part: the first line of a private key, a token of a form that has changed since.
 _DETECTORS = frozenset(
     (
-        *("AzureStorageKeyDetector", "DiscordBotTokenDetector", "GitHubTokenDetector", "GitLabTokenDetector"),
-        *("JwtTokenDetector", "MailchimpDetector", "PypiTokenDetector", "SendGridDetector"),
-        *("SlackDetector", "SquareOAuthDetector", "StripeDetector", "TwilioKeyDetector"),
+        *("AzureStorageKeyDetector", "GitHubTokenDetector", "JwtTokenDetector", "MailchimpDetector"),
+        *("PypiTokenDetector", "SendGridDetector", "SlackDetector", "SquareOAuthDetector", "StripeDetector"),
+        "TwilioKeyDetector",
     )
 )
 _SHAPES = (
-    r"github_pat_\w{22,}",
-    r"(?:hf|npm)_[A-Za-z0-9]{30,}",
-    r"wandb_v1_\w{20,}",
-    r"sk-(?:ant|proj|svcacct)-[\w-]{20,}|sk-(?=[\w-]{0,80}[0-9])(?=[\w-]{0,80}[A-Z])[\w-]{20,}",
-    r"(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])",
-    r"AIza[\w-]{35}|ya29\.[\w-]{20,}|GOCSPX-[\w-]{20,}",
-    r"xox[a-z]-[A-Za-z0-9-]{10,}",
-    r"\d{8,10}:AA[\w-]{33}(?![\w-])",
+    # GitHub, GitLab, Docker, npm, Hugging Face.
+    r"github_pat_\w{22,}|gl(?:pat|rt|dt|soat)-[\w-]{20,}(?:\.\w{2}\.\w{7,})?|dckr_pat_[\w-]{20,}|(?:hf|npm)_[A-Za-z0-9]{30,}",
+    # W&B, Neptune, OpenAI, Anthropic, OpenRouter, Groq, NVIDIA, Replicate.
+    r"wandb_v1_\w{20,}|eyJhcGlf[\w+/-]{40,}=*|sk-(?:ant|proj|svcacct|admin|or)-[\w-]{20,}|sk-(?=[A-Za-z]{0,80}\d)[A-Za-z0-9]{20,}",
+    r"gsk_[A-Za-z0-9]{30,}|nvapi-[\w-]{20,}|r8_[A-Za-z0-9]{30,}",
+    # AWS, Google, Databricks, DigitalOcean, Vault, age.
+    r"(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])|AIza[\w-]{35}|ya29\.[\w-]{20,}|GOCSPX-[\w-]{20,}|1//0[\w-]{40,}",
+    r"(?:dapi|dop_v1_)[0-9a-f]{32,}|hvs\.[\w-]{20,}|AGE-SECRET-KEY-1[A-Z0-9]{30,}",
+    # Slack, Stripe, Telegram; Discord's begin with a number in base64.
+    r"(?:xox[a-z]|xapp)-(?=[\w-]{0,80}\d)[\w-]{10,}|(?:[rs]k_test_|whsec_)[A-Za-z0-9+/]{24,}|\d{8,10}:AA[\w-]{33}(?![\w-])",
+    r"(?:[MNO][DTjz][AEIMQUYcgk][w-z0-5]){5}\w*\.[\w-]{6}\.[\w-]{27,}",
 )
-# Secrets of any look, by what stands around them.
+# A shape begins a word; so does what an escaped character or a colour of the terminal stands before.
+_BEGIN = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt])|(?<=%[0-9A-Fa-f]{2})|(?<=[\[;]\dm)|(?<=\d\dm))"
+# Secrets of any look, by what stands around them. Of a key that was cut off, the rest of the text is taken.
 _PLACES = (
-    r"(?s:-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z))",
-    r"(?<=://)[^/\s:@]*:[^/\s]+(?=@)",
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?=[\s\S]{0,200}?[\w+/=]{15})[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+    r"(?<=://)[^/\s:@{$<]*:[^/\s{$<][^/\s]*(?=@(?!sha\d))",
     r"(?i:(?<=bearer )|(?<=basic ))(?=\S{0,80}[0-9=])[\w.~+/=-]{16,}",
+    r"(?<=-Signature=)\w{16,}|(?<=wandb login )[0-9a-f]{40}",
 )
 _SECRET_NAME = re.compile(
     r"(?i)(?:^|[^a-z0-9]|(?<=[a-z])(?-i:(?=[A-Z])))(?:token|secret|password|passwd|passphrase|credentials?"
@@ -53,11 +59,13 @@ _MODEL_TOKEN = re.compile(
     r"(?i)(?:^|[^a-z0-9])(?:[bes]os|[es]ot|pad|unk|mask|sep|cls|stop|start|end|begin|image|audio|special|first|last|next"
     r"|prev|per|max|min|num|n|total)[_-]?token$"
 )
-# 'HF_TOKEN=…', '"api_key": "…"', '?access_token=…' and '--token …' inside a text.
+# 'HF_TOKEN=…', '"api_key": "…"', '?access_token=…' and '--token …' inside a text; 'arn:…:secret:…' is an address.
 _NAMED = re.compile(
-    r"(?<![\w.-])(?P<name>(?P<option>--)?[\w.-]{0,80}?(?i:token|secret|passw(?:or)?d|passphrase|credentials?|key))(?![\w.-])"
-    r"(?:\\?[\"']?\s*[=:]\s*\\?[\"']?|(?(option)[ ]+|(?!)))(?P<value>[^\s\"'\\,;&)}\]]+)"
+    r"(?<![\w.:-])(?P<name>(?P<option>--)?[\w.-]{0,80}?(?i:token|secret|passw(?:or)?d|passphrase|credentials?|key))(?![\w.-])"
+    r"(?:\\?[\"']?\]?\s*[=:]\s*\\?[\"']?|(?(option)[ ]+|(?!)))(?P<value>[^\s\"'\\,;&)}\]]+)"
 )
+# What programs write where a value would be: a path, a call, another name.
+_NO_VALUE = re.compile(r"[/$<>({\[].*|.*[(\[{].*|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 
 
 def is_secret_name(name: str) -> bool:
@@ -97,7 +105,14 @@ def redact_tree(value: Any, clean: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, dict):
-        return {clean(name): _under(name, item, clean) for name, item in value.items()}
+        cleaned: dict[str, Any] = {}
+        for name, item in value.items():
+            shown = clean(name)
+            # Two names that held secrets are still two.
+            while shown in cleaned:
+                shown += " (another)"
+            cleaned[shown] = _under(name, item, clean)
+        return cleaned
     if isinstance(value, list | tuple):
         return [redact_tree(item, clean) for item in value]
     return value
@@ -127,17 +142,17 @@ def _under(name: str, value: Any, clean: Callable[[str], str]) -> Any:
 
 
 def _without_value(match: re.Match[str]) -> str:
-    # A word, a path or a call is no secret: prose and code name secrets without holding any.
+    # Prose and code name secrets without holding any: a value has letters and digits.
     name, value = match["name"], match["value"]
-    telling = re.fullmatch(r"(?=.*[0-9])(?=.*[A-Za-z])[^/$<>({\[]{8,}.*", value)
-    if not is_secret_name(name) or not telling or (name.lower() == "token" and len(value) < LONG_ENOUGH):
+    telling = len(value) >= (LONG_ENOUGH if name.lower() == "token" else SHORTEST) and re.search(r"\d", value)
+    if not is_secret_name(name) or not telling or not re.search(r"[A-Za-z]", value) or _NO_VALUE.fullmatch(value):
         return match[0]
     return match[0][: -len(value)] + REDACTED
 
 
 @cache
 def _pattern() -> re.Pattern[str]:
-    """All shapes and places in one pattern. A shape begins a word and takes the rest of it along."""
+    """All shapes and places in one pattern. A shape takes the rest of its word along."""
     # It takes a third of a second to import, and who only asks for the status has no record to write.
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
@@ -148,4 +163,4 @@ def _pattern() -> re.Pattern[str]:
         for known in detectors[name]().denylist:
             shapes.append(f"(?i:{known.pattern}){rest}" if known.flags & re.IGNORECASE else known.pattern + rest)
     together = "|".join(f"(?:{shape})" for shape in shapes)
-    return re.compile("|".join([rf"(?<![A-Za-z0-9])(?:{together})[\w-]*", *_PLACES]))
+    return re.compile("|".join([rf"{_BEGIN}(?:{together})[\w-]*", *_PLACES]))
