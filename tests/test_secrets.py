@@ -14,7 +14,7 @@ from research_steps.redaction import REDACTED, redact, redact_arguments, redact_
 from tests import github_api
 from tests.github_api import Proxy
 from tests.issues import environment
-from tests.secrets import named, planted
+from tests.planting import named, planted
 from tests.test_cli import research
 from tests.threads import Repository
 
