@@ -89,6 +89,7 @@ def test_what_a_person_has_to_mend_is_told_at_once(thread: Thread, github_proxy:
     assert len(published.problems) == 1 and "2 milestones wait for" in published.problems[0]
     assert github_proxy.count() == 1
     github_proxy.fault = lambda method, path, number: None
+    thread.clock.sleep(600)
     assert thread.publish().problems == ()
     assert thread.shown == records
 
@@ -114,6 +115,7 @@ def test_a_server_that_hangs_is_given_up(thread: Thread, github_proxy: Proxy, mo
     github_proxy.fault = lambda method, path, number: github_api.hang(2)
     assert "did not answer" in thread.publish().problems[0]
     github_proxy.fault = lambda method, path, number: None
+    thread.clock.sleep(600)
     assert thread.publish().problems == ()
     assert thread.shown == [record]
 
@@ -233,6 +235,136 @@ def test_an_edit_at_the_same_moment_is_put_back(thread: Thread, github_proxy: Pr
     assert thread.body.count("## TL;DR") == 1
 
 
+def history(github_proxy: Proxy, before: list[str]) -> Fault:
+    """GitHub's history of edits, which this server has not: what came before, and what was forwarded since."""
+
+    def show(client: github_api.Client, _: github_api.Answer) -> None:
+        requests = list(github_proxy.requests)
+        written = [json.loads(each.body)["body"] for each in requests if each.method == "PATCH" and each.forwarded]
+        nodes = [{"diff": text} for text in reversed(before + written)]
+        data = {"data": {"repository": {"issue": {"userContentEdits": {"nodes": nodes}}}}}
+        client.send(github_api.Answer(200, {"content-type": "application/json"}, json.dumps(data).encode()))
+
+    return Fault("edits", False, show)
+
+
+@pytest.mark.parametrize("lost", ["the answer to the write", "the history, once"])
+def test_an_edit_at_the_same_moment_is_put_back_whatever_fails(thread: Thread, github_proxy: Proxy, lost: str) -> None:
+    """Also when nobody heard whether the body was written, or when GitHub can't tell for a moment."""
+    bodies = [""]
+
+    def before(method: str, path: str) -> None:
+        if method == "PATCH" and len(bodies) == 1:
+            thread.repository.edit_issue(thread.number, body="saved at the same moment")
+            bodies.append("saved at the same moment")
+
+    failed = []
+
+    def fault(method: str, path: str, number: int) -> Fault | None:
+        if lost == "the answer to the write" and method == "PATCH" and not failed:
+            failed.append(path)
+            return github_api.reset(forward=True)
+        if path.endswith("/graphql"):
+            if lost == "the history, once" and not failed:
+                failed.append(path)
+                return github_api.unavailable(502)
+            return history(github_proxy, bodies)
+        return None
+
+    github_proxy.before, github_proxy.fault = before, fault
+    assert thread.publish(final=True).problems == ()
+    assert failed and thread.body.startswith("saved at the same moment\n")
+    assert thread.body.count("## TL;DR") == 1
+
+
+def test_what_people_do_with_our_comments_is_theirs(thread: Thread) -> None:
+    """A copy with an answer below it stays; one of ours that somebody deleted stays away."""
+    first, second = thread.milestone("first"), thread.milestone("second")
+    thread.publish()
+    original = thread.comments[0]
+    thread.repository.comment(thread.number, f"{original.body}\nI disagree.", login="researcher")
+    thread.repository.delete_comment(thread.comments[1].id)
+    thread.sink = thread.publisher()
+    assert thread.publish(final=True).done == ()
+    assert thread.shown == [first, first] and thread.comments[-1].body.endswith("I disagree.")
+    assert second not in thread.shown
+
+
+def test_an_outsiders_comment_is_no_receipt(thread: Thread) -> None:
+    """Whoever reads the logbook could write our marker; that keeps nothing from being posted."""
+    record = thread.milestone()
+    thread.repository.comment(thread.number, f"<!-- research-steps record {record} -->\nspam", login="stranger")
+    thread.publish(final=True)
+    assert len(thread.comments) == 2 and "Update: TOY-001" in thread.comments[1].body
+
+
+def test_a_broken_try_keeps_nothing_back(thread: Thread) -> None:
+    """A power cut may leave the note of a try empty; the comments tell what became of it."""
+    record = thread.milestone()
+    path = thread.desk.store / "journal" / "toy" / "postings" / f"{thread.number}-record-{record}.json"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert thread.publish().problems == ()
+    assert thread.shown == [record]
+
+
+def test_another_store_keeps_what_the_body_says(tmp_path: Path, thread: Thread) -> None:
+    """A second checkout with a store of its own knows from git what was found before, and which issue it is."""
+    thread.desk.record(
+        "a decision", trials=0, step="decision", result="Keep it.", config={"owner": "me", "scope": False}
+    )
+    thread.desk.publish()
+    thread.publish(final=True)
+    assert "Keep it." in thread.body
+    other = Thread(thread.desk.with_store("other"), SERIES)
+    other.repository, other.number = thread.repository, thread.number
+    other.milestone("later")
+    assert other.publish(final=True).problems == ()
+    assert "Keep it." in thread.body
+    assert len(thread.comments) == 2
+
+
+def test_a_long_body_of_people_leaves_room_for_short_sections(thread: Thread) -> None:
+    """Their text stays whole, and ours is cut with a link."""
+    own = "we wrote this\n" * 4300
+    thread.repository.edit_issue(thread.number, body=own)
+    for number in range(40):
+        thread.milestone(
+            f"decision {number:02d}", step="decision", result="x" * 200, config={"owner": "me", "scope": False}
+        )
+    assert thread.publish(final=True).problems == ()
+    assert thread.body.startswith(own) and "older lines" in thread.body
+    assert "decision" not in thread.body or "TOY-040" in thread.body
+
+
+def test_a_moved_repository_is_found(thread: Thread, github_proxy: Proxy) -> None:
+    """After a rename everything goes to the new name, and what was posted before is seen."""
+    records = [thread.milestone(str(number)) for number in range(40)]
+    old = "lab/old-name"
+    folder = thread.desk.store / "journal" / "toy" / "issue.json"
+    folder.write_bytes(folder.read_bytes().replace(thread.repository.full_name.encode(), old.encode()))
+
+    def redirect(client: github_api.Client, _: github_api.Answer) -> None:
+        path = client.path.replace(old, thread.repository.full_name)
+        client.send(github_api.Answer(301, {"location": f"{github_proxy.url}{path.partition('?')[0]}"}, b"{}"))
+
+    github_proxy.fault = lambda method, path, number: Fault("moved", False, redirect) if old in path else None
+    for _ in range(3):
+        thread.sink = thread.publisher()
+        assert thread.publish(final=True).problems == ()
+    assert thread.shown == records
+
+
+def test_a_person_who_sets_the_clock_back_does_not_stop_the_publisher(thread: Thread) -> None:
+    """One second between writes stays one second."""
+    thread.milestone("one")
+    thread.publish()
+    thread.clock.time -= 3600
+    thread.milestone("two")
+    thread.publish()
+    assert max(thread.clock.slept) < 20
+
+
 def test_an_end_that_people_took_out_does_not_swallow_what_follows(thread: Thread) -> None:
     """Where a marker is missing, nothing between it and the next one is replaced."""
     thread.publish(final=True)
@@ -244,6 +376,18 @@ def test_an_end_that_people_took_out_does_not_swallow_what_follows(thread: Threa
     thread.sink = thread.publisher()
     thread.publish(final=True)
     assert thread.body.startswith(broken)
+
+
+def test_private_work_is_not_in_the_heartbeat(thread: Thread) -> None:
+    """Neither its name nor its errors, nor that it goes on at all."""
+    thread.milestone()
+    thread.publish()
+    id = thread.desk.journal.claim("TOY", "toy/hidden", ())
+    with thread.desk.journal.begin("entry", id, 0, id=id, label="hidden", config={}, private=True) as begun:
+        assert begun
+        thread.clock.time += 7 * 3600
+        thread.publish(final=True)
+    assert len(thread.comments) == 1
 
 
 def test_nothing_private_reaches_the_issue(thread: Thread) -> None:

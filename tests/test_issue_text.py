@@ -93,7 +93,7 @@ def test_a_comment_of_hostile_text_is_one_update(record: EntryRecord, text: str,
 def test_the_body_of_hostile_text_keeps_its_sections(record: EntryRecord, text: str, own: str) -> None:
     """Each section is found again and replaced by itself; what people wrote stays, though it looks like a marker."""
     series: Series = dataclasses.replace(SERIES, goal=text or "x", stop=text, matrix=(text,))
-    sections = issue_text.sections(series, [record], LINKS)
+    sections = issue_text.sections(series, [record], [], LINKS, 7_000)
     body = issue_text.merged(own, sections)
     assert body.startswith(own)
     assert issue_text.merged(body, sections) == body
@@ -106,6 +106,6 @@ def test_the_body_of_hostile_text_keeps_its_sections(record: EntryRecord, text: 
 def test_the_longest_sections_fit_into_a_body() -> None:
     """Hundreds of failures and decisions: the body stays below GitHub's limit, and says where the rest is."""
     series = dataclasses.replace(SERIES, motivation="long " * 5000, constraints="x" * 20_000)
-    sections = issue_text.sections(series, [], LINKS)
+    sections = issue_text.sections(series, [], [], LINKS, 7_000)
     assert sum(map(len, sections.values())) < 50_000
     assert "more lines: `toy.md`" in sections["scope"]

@@ -58,7 +58,11 @@ class Server:
     def _UpsertBucket(self, variables: dict[str, Any]) -> dict[str, Any]:
         run = self.runs.setdefault(variables["name"], SentRun())
         run.variables |= {name: value for name, value in variables.items() if value is not None}
-        project = {"id": "project", "name": variables["project"], "entity": {"id": "entity", "name": "ada"}}
+        project = {
+            "id": "project",
+            "name": variables["project"],
+            "entity": {"id": "entity", "name": variables["entity"] or "ada"},
+        }
         bucket = {
             "id": f"bucket-{variables['name']}", "name": variables["name"], "displayName": "", "description": "",
             "config": "{}", "sweepName": None, "historyLineCount": 0, "project": project,

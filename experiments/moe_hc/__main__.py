@@ -18,7 +18,7 @@ series = Series(
     ),
     tags=("MOE-HC", "grug-moe"),
     motivation="The routed-expert MLP is most of a MoE layer's time, and which kernel is best depends on the backend.",
-    problem="On CPU, Levanter's scatter implementation computes every expert over every token.",
+    problem="On CPU, ragged_dot seems to be computed densely over all experts, whatever the routing.",
     baseline_case="scatter, float32, forward, 512 tokens of 128, 8 experts of 128, top 2, random routing",
     matrix=("local implementations, one axis", "routing, one axis", "the best of both together", "ring over 4 devices"),
     code_paths=("experiments/moe_hc", "levanter.grug.grug_moe"),

@@ -90,7 +90,9 @@ class Checkout:
     def switch(self, branch: str) -> None:
         """Check a branch out, made here if it is new; uncommitted changes go along, or git refuses."""
         self.git("check-ref-format", "--branch", branch)
-        known = _run(["rev-parse", "--verify", "--quiet", f"refs/heads/{branch}"], self.root, None).returncode == 0
+        # One that the remote has is taken from there, and follows it.
+        names = (f"refs/heads/{branch}", f"refs/remotes/origin/{branch}")
+        known = any(_run(["rev-parse", "--verify", "--quiet", name], self.root, None).returncode == 0 for name in names)
         self.git("switch", *([] if known else ["--create"]), branch)
 
     def pushed(self) -> str | None:

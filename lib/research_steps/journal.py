@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -55,6 +55,7 @@ from research_steps.record import (
     store_record,
     utc,
 )
+from research_steps.redaction import redact_tree, redactor
 from research_steps.series import Series, format_id
 from research_steps.store import Store
 
@@ -115,6 +116,13 @@ class Snapshot:
         """Every record that carries this ID, entries first, then by attempt; several where two branches used one."""
         everything: list[Stored[Any]] = [*self.entries.values(), *self.trials.values(), *self.interrupted.values()]
         return [stored for stored in everything if stored.record.id == experiment_id]
+
+    def is_private(self, id: str) -> bool:
+        """Whether what carries this ID belongs to an entry that is private, finished or not."""
+        owner = id.partition(".")[0]
+        held: list[EntryRecord | Intent] = [stored.record for stored in self.entries.values()]
+        held += [attempt.intent for attempt in self.open if attempt.intent.subject == "entry"]
+        return any(bool(one.private) for one in held if one.id == owner)
 
     def below(self, stored: Stored[EntryRecord]) -> list[Stored[EntryRecord]]:
         """Everything that an entry rests on, through others too, in the order in which it was finished."""
@@ -303,7 +311,7 @@ class Journal:
 
     def declare(self, series: Series) -> None:
         """Keep the series as its thread declares it now, for whoever has the store and not the thread."""
-        self.store.put(f"{self._base}/series.json", canonical(asdict(series)) + b"\n")
+        self.store.put(f"{self._base}/series.json", canonical(redact_tree(asdict(series), redactor())) + b"\n")
 
     def series(self) -> Series:
         """The series as it was last declared. Raises StoreError when this store holds none."""
@@ -354,7 +362,8 @@ class Journal:
                 turn = self.decided(f"turns/{surface}/{last:06d}", Turn)
             if turn is not None:
                 until = self._leases.until(f"{folder}/leases/{last:06d}.json", parse_utc(turn.lease_until))
-                if not abandoned(turn.by, until):
+                # Nobody is given a lease for so long: a clock was wrong.
+                if not abandoned(turn.by, until) and until < lease_end() + timedelta(hours=1):
                     yield turn.by
                     return
             name = f"{folder}/{last + 1:06d}.json"
@@ -402,12 +411,13 @@ class Journal:
                 else:
                     found.open.append(OpenAttempt(intent, self._lease(subject, intent)))
         if repository is not None:
-            for path in sorted(repository.glob("*.jsonl")):
-                for number, line in enumerate(path.read_bytes().splitlines(), 1):
-                    try:
-                        found.add(decode_record(line, f"{path}:{number}"))
-                    except UnreadableObject as error:
-                        found.problems.append(str(error))
+            _add_published(found, repository)
+        return found
+
+    def published(self, repository: Path) -> Snapshot:
+        """The entries in the store, and everything that was published to the repository."""
+        found = self.entries()
+        _add_published(found, repository)
         return found
 
     # -- inside ------------------------------------------------------------------------------------------------
@@ -470,3 +480,12 @@ class Journal:
                 f"{self.store.url}/{name} is gone, but another record rests on it. Restore it from a copy."
             )
         return data
+
+
+def _add_published(found: Snapshot, repository: Path) -> None:
+    for path in sorted(repository.glob("*.jsonl")):
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
+            try:
+                found.add(decode_record(line, f"{path}:{number}"))
+            except UnreadableObject as error:
+                found.problems.append(str(error))

@@ -4,6 +4,7 @@ Making a public issue is a person's decision; everything here may be repeated, a
 """
 
 import importlib
+import re
 import secrets
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from research_steps.provenance import current_actor
 from research_steps.record import SCHEMA, IssueLink, Posting, parse_utc, utc
 from research_steps.series import Series
 from research_steps.sinks.github import Access, GitHub, SystemClock, check_repository
+from research_steps.sinks.issue import linked_issue
 from research_steps.sinks.issue_text import from_template
 
 TEMPLATE = ".github/ISSUE_TEMPLATE/experiment.md"
@@ -32,14 +34,20 @@ def load_series(checkout: Checkout, topic: str) -> Series:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not name.startswith(error.name):
-            raise
+            raise UsageError(f"{name} can't be imported: {error}.") from error
         raise UsageError(
             f"There is no thread experiments/{topic}/__main__.py in {checkout.root}: write one that declares its Series "
             "first, as the README shows."
         ) from error
+    except (Exception, SystemExit) as error:
+        raise UsageError(
+            f"{name} can't be imported: {type(error).__name__}: {error}. A thread's file declares its Series and runs "
+            "nothing when it is imported: main(…) stands below if __name__ == '__main__'."
+        ) from error
     finally:
         sys.path.remove(str(checkout.root))
-    found = [value for value in vars(module).values() if isinstance(value, Series) and value.topic == topic]
+    series = (value for value in vars(module).values() if isinstance(value, Series) and value.topic == topic)
+    found = list({id(value): value for value in series}.values())
     if len(found) != 1:
         raise UsageError(f"{name} declares {len(found)} series with the topic {topic!r}: expected one, as a global.")
     return found[0]
@@ -51,10 +59,12 @@ def take_branch(checkout: Checkout, topic: str, wanted: str, carry: Callable[[st
     '.' is the branch that is checked out; so is one that is a research branch already. `carry` is asked before a branch
     is switched with uncommitted changes, which go along.
     """
+    if checkout.git_dir is None:
+        raise UsageError(f"{checkout.root} is not in a git repository: run 'git init' and commit the thread first.")
     current = checkout.branch()
     if checkout.head() is None:
         raise UsageError(f"{checkout.root} has no commit yet: commit something first, then a branch can start from it.")
-    if wanted == "." or (not wanted and current and current.startswith("research/")):
+    if wanted == "." or (not wanted and current and _is_ours(current, topic)):
         if current is None:
             raise UsageError(f"No branch is checked out in {checkout.root}: name one with --branch.")
         return current
@@ -70,6 +80,11 @@ def take_branch(checkout: Checkout, topic: str, wanted: str, carry: Callable[[st
     return branch
 
 
+def _is_ours(branch: str, topic: str) -> bool:
+    """research/<topic>, or research/<user>/<issue>-<topic>."""
+    return bool(re.fullmatch(rf"research/(?:[^/]+/)*(?:\d+-)?{re.escape(topic)}", branch))
+
+
 @dataclass(frozen=True)
 class IssueRequest:
     """Which issue a series should have: an existing one, or a new one that somebody agreed to."""
@@ -81,7 +96,7 @@ class IssueRequest:
 
 def link_issue(checkout: Checkout, journal: Journal, series: Series, request: IssueRequest) -> IssueLink | None:
     """The issue of the series, linked for good once there is one. Raises UsageError, SurfaceError."""
-    held = journal.decided("issue", IssueLink)
+    held = linked_issue(checkout, journal)
     if request.number is None and not request.create:
         return held
     if series.private:
@@ -92,6 +107,7 @@ def link_issue(checkout: Checkout, journal: Journal, series: Series, request: Is
                 f"Series {series.topic!r} has the issue {held.repository}#{held.number}, which can't be changed to "
                 f"#{request.number}: comments can't be moved."
             )
+        _label(checkout, GitHub(Access.from_environment(), held.repository, SystemClock()), held.number)
         return held
     access = Access.from_environment()
     repository = check_repository(request.repository) if request.repository else access.repository(checkout)
@@ -105,22 +121,24 @@ def link_issue(checkout: Checkout, journal: Journal, series: Series, request: Is
         if other is not None:
             raise SurfaceAway(f"Process {other.pid} on {other.host} is at the issue of {series.topic}: try again.")
         number = request.number or _create(checkout, journal, series, github)
-    if request.number is not None and access.token:
-        # That it is there, before anything is linked to it for good.
-        github.get(f"/issues/{number}")
-    link = IssueLink(
-        schema=SCHEMA,
-        repository=repository,
-        number=number,
-        url=f"{access.web}/{repository}/issues/{number}",
-        linked_at=utc(),
+    # What it is, before anything is linked to it for good; so this needs a token.
+    found = github.get(f"/issues/{number}")
+    if found.get("pull_request"):
+        raise UsageError(f"{repository}#{number} is a pull request: expected the number of an issue.")
+    url = f"{access.web}/{repository}/issues/{number}"
+    link = journal.decide(
+        "issue", IssueLink(schema=SCHEMA, repository=repository, number=number, url=url, linked_at=utc())
     )
-    link = journal.decide("issue", link)
-    if access.token and request.number is not None:
-        labels = _labels(checkout, github, [])
-        if labels:
-            github.write("POST", f"/issues/{number}/labels", {"labels": labels})
+    _label(checkout, github, link.number)
     return link
+
+
+def _label(checkout: Checkout, github: GitHub, number: int) -> None:
+    """Give the issue the labels that it lacks and the repository has."""
+    held = {label["name"] for label in github.get(f"/issues/{number}").get("labels", ())}
+    labels = [name for name in _labels(checkout, github, []) if name not in held]
+    if labels:
+        github.write("POST", f"/issues/{number}/labels", {"labels": labels})
 
 
 def _create(checkout: Checkout, journal: Journal, series: Series, github: GitHub) -> int:

@@ -11,8 +11,9 @@ from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.journal import Journal, Snapshot
 from research_steps.provenance import Captured, capture, command_line
-from research_steps.record import EntryRecord, IssueLink, Ref, StepKind, Stored, canonical, sha256
+from research_steps.record import EntryRecord, Ref, Seal, StepKind, Stored, canonical, sha256
 from research_steps.series import Series
+from research_steps.sinks.issue import linked_issue
 from research_steps.sinks.issue_text import confidence
 from research_steps.sinks.logbook import numbers_used
 
@@ -29,7 +30,10 @@ class Desk:
 
     def kickoff(self, branch: str | None, project: str) -> Stored[EntryRecord]:
         """The series as it starts: why, what for, where, and when to stop."""
-        series, issue = self.series, self.journal.decided("issue", IssueLink)
+        series, issue = self.series, linked_issue(self.checkout, self.journal)
+        for stored in self._scan().entries.values():
+            if stored.record.step == "kickoff" and not stored.record.late:
+                return stored
         config = {
             "motivation": series.motivation,
             "problem": series.problem,
@@ -54,11 +58,12 @@ class Desk:
         if not text.strip():
             raise UsageError("The decision is empty: say in a sentence what was decided.")
         captured = self._captured()
-        rests_on = [_find(self._scan(), id) for id in evidence]
+        known = self._scan()
+        rests_on = [_find(known, id) for id in evidence]
         config = {"owner": owner or captured.provenance.actor.name, "scope": scope}
         label = text if len(text) <= LABEL_LENGTH else f"{text[: LABEL_LENGTH - 1]}…"
         key = f"decision/{sha256(canonical([text, list(evidence), config]))[:16]}"
-        private = any(bool(getattr(stored.record, "private", False)) for stored in rests_on)
+        private = any(map(known.is_private, evidence))
         inputs = tuple(stored.ref for stored in rests_on)
         return self._write("decision", key, label, config, Finding(result=text), inputs, private, captured)
 
@@ -75,7 +80,7 @@ class Desk:
         """The final summary. Raises UsageError that names what is missing."""
         found = self._scan()
         standing = [stored for stored in found.entries.values() if not stored.record.late]
-        seals = [stored for stored in standing if stored.record.step == "seal"]
+        seals = [stored for stored in standing if stored.record.step == "seal" and self._is_sealed(stored.record)]
         parts = {
             "what worked (--worked)": worked.strip(),
             "what did not (--did-not)": did_not.strip(),
@@ -123,6 +128,9 @@ class Desk:
         used = numbers_used(self.checkout, self.series.topic, self.series.prefix)
         return write_entry(self.journal, self.series, captured or self._captured(), used, about, said)
 
+    def _is_sealed(self, record: EntryRecord) -> bool:
+        return record.status == "ok" and self.journal.decided(f"seals/{record.id}", Seal) is not None
+
     def _captured(self) -> Captured:
         return capture(self.checkout, command_line())
 
@@ -134,4 +142,11 @@ def _find(found: Snapshot, id: str) -> Stored[Any]:
     records = found.find(id)
     if not records:
         raise UsageError(f"The evidence {id!r} is no record of this series: expected an ID such as MOE-HC-007.03.")
+    kind = type(records[0].record)
+    standing = sorted({one.sha256[:12] for one in records if type(one.record) is kind and not one.record.late})
+    if len(standing) > 1:
+        raise UsageError(
+            f"The evidence {id!r} is the ID of {len(standing)} records ({', '.join(standing)}), because two branches "
+            "used it: name another record that rests on the one that you mean."
+        )
     return records[0]

@@ -11,6 +11,7 @@ from types import TracebackType
 from research_steps.errors import ResearchError
 from research_steps.git import Checkout
 from research_steps.journal import Journal
+from research_steps.redaction import redact
 from research_steps.series import Series
 from research_steps.sinks import Done, Published, Sink
 from research_steps.sinks.issue import IssueSink
@@ -44,6 +45,9 @@ def publish(journal: Journal, sinks: Sequence[Sink], final: bool = True) -> Publ
             published = sink.publish(entries, final)
         except ResearchError as error:
             problems.append(str(error))
+            continue
+        except Exception as error:  # noqa: BLE001  # whatever a surface's library raises, the others go on
+            problems.append(f"{type(sink).__name__} failed with {type(error).__name__}: {redact(str(error))}")
             continue
         done += published.done
         problems += published.problems

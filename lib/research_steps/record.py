@@ -192,12 +192,14 @@ class Project(_Strict, frozen=True):
 
 
 class Posting(_Strict, frozen=True):
-    """Written before a comment is posted: when that was last tried, and by whom."""
+    """Written before a comment is posted: when that was last tried, and by whom; then `comment` names it, and if
+    people delete that it stays away."""
 
     schema: int
     marker: str
     tried_at: Time
     by: Owner
+    comment: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class Closed(_Strict, frozen=True):

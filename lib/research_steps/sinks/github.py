@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from research_steps.errors import SurfaceAway, SurfaceError, UsageError
 from research_steps.git import Checkout
@@ -20,7 +21,7 @@ from research_steps.journal import Journal
 from research_steps.record import IssueLink, Owner
 from research_steps.sinks.tracker import Comment
 
-TIMEOUT_S = 15
+TIMEOUT_S = 10
 WRITE_EVERY_S = 1.0
 PAGE = 100
 # GitHub's advice for a limit that names no time.
@@ -29,6 +30,7 @@ UNTOLD_LIMIT_S = 60.0
 _EDITS = """query($owner: String!, $name: String!, $number: Int!) {
   repository(owner: $owner, name: $name) { issue(number: $number) { userContentEdits(first: 5) { nodes { diff } } } }
 }"""
+_INSIDERS = ("OWNER", "MEMBER", "COLLABORATOR", None)
 _REPOSITORY = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
 
 
@@ -59,9 +61,9 @@ class Access:
     @staticmethod
     def from_environment() -> "Access":
         return Access(
-            token=os.environ.get("GITHUB_TOKEN") or os.environ.get("GH_TOKEN") or "",
-            api=os.environ.get("GITHUB_API_URL", "https://api.github.com").rstrip("/"),
-            web=os.environ.get("GITHUB_SERVER_URL", "https://github.com").rstrip("/"),
+            token=(os.environ.get("GITHUB_TOKEN") or os.environ.get("GH_TOKEN") or "").strip(),
+            api=_address("GITHUB_API_URL", "https://api.github.com"),
+            web=_address("GITHUB_SERVER_URL", "https://github.com"),
         )
 
     def repository(self, checkout: Checkout) -> str | None:
@@ -69,18 +71,30 @@ class Access:
         given = os.environ.get("GITHUB_REPOSITORY")
         if given:
             return check_repository(given)
-        host = re.escape(self.web.rpartition("://")[2])
-        found = re.search(
-            rf"(?:@|//)(?:[^/@]*@)?{host}[:/]({_REPOSITORY.pattern}?)(?:\.git)?/?$", checkout.origin() or ""
-        )
-        return found[1] if found else None
+        # 'git@host:owner/name' is an address without a scheme.
+        origin = checkout.origin() or ""
+        address = urlsplit(origin if "://" in origin else f"ssh://{origin.replace(':', '/', 1)}")
+        hosts = tuple(f"{before}{urlsplit(self.web).hostname}" for before in ("", "www.", "ssh."))
+        name = address.path.strip("/").removesuffix(".git")
+        return name if address.hostname in hosts and _is_repository(name) else None
 
 
 def check_repository(name: str) -> str:
     """The name itself, once it is known to be 'owner/name'. Raises UsageError."""
-    if not _REPOSITORY.fullmatch(name):
+    if not _is_repository(name):
         raise UsageError(f"The repository {name!r} is not usable: expected owner/name, such as marin-community/marin.")
     return name
+
+
+def _is_repository(name: str) -> bool:
+    return bool(_REPOSITORY.fullmatch(name)) and not {".", ".."} & set(name.split("/"))
+
+
+def _address(variable: str, default: str) -> str:
+    given = os.environ.get(variable) or default
+    if urlsplit(given).scheme not in ("http", "https") or not urlsplit(given).hostname:
+        raise SurfaceError(f"{variable} is {given!r}: expected an address such as {default}.")
+    return given.rstrip("/")
 
 
 class GitHub:
@@ -108,7 +122,8 @@ class GitHub:
 
     def write(self, verb: str, path: str, content: Mapping[str, Any] | None = None) -> Any:
         """Change something, once: nothing here tries it again."""
-        wait = self._wrote + WRITE_EVERY_S - self.clock.now()
+        # A clock that was set back is no reason to wait for longer.
+        wait = min(self._wrote + WRITE_EVERY_S - self.clock.now(), WRITE_EVERY_S)
         if wait > 0:
             self.clock.sleep(wait)
         try:
@@ -118,15 +133,32 @@ class GitHub:
 
     def edits(self, number: int) -> list[str]:
         """The last bodies of an issue, newest first; empty where GitHub tells none."""
-        owner, _, name = self.repository.partition("/")
+        owner, _, name = self._name.partition("/")
         variables = {"owner": owner, "name": name, "number": number}
         try:
             answer = self._asked(lambda: self._requester.graphql_query(_EDITS, variables)[1], "POST /graphql")
             nodes = answer["data"]["repository"]["issue"]["userContentEdits"]["nodes"]
             return [str(node["diff"]) for node in nodes]
+        except SurfaceAway:
+            raise
         except (SurfaceError, LookupError, TypeError):
-            # It is asked for safety only, and not every server or token has it.
+            # Not every server has a history, and not every token may read it.
             return []
+
+    def check(self) -> None:
+        """Raise SurfaceError when there is no token that could be used."""
+        token = self._access.token
+        if not token:
+            raise SurfaceError(f"{self.repository} can't be written to: neither GITHUB_TOKEN nor GH_TOKEN is set.")
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise SurfaceError("The token in GITHUB_TOKEN or GH_TOKEN is none: it has spaces or signs that none has.")
+
+    @cached_property
+    def _name(self) -> str:
+        """The repository's name now: under an old one GitHub redirects, and pages and writes get lost on the way."""
+        path = f"/repos/{self.repository}"
+        found = self._asked(lambda: self._requester.requestJsonAndCheck("GET", path)[1], f"GET {path}")
+        return str(_field(found, "full_name", str))
 
     @cached_property
     def _requester(self) -> Any:
@@ -134,8 +166,7 @@ class GitHub:
             import github
         except ImportError as error:
             raise SurfaceError("GitHub needs a library: pip install 'research-steps[github]'.") from error
-        if not self._access.token:
-            raise SurfaceError(f"{self.repository} can't be written to: neither GITHUB_TOKEN nor GH_TOKEN is set.")
+        self.check()
         return github.Github(
             auth=github.Auth.Token(self._access.token),
             base_url=self._access.api,
@@ -147,7 +178,7 @@ class GitHub:
 
     def _call(self, verb: str, path: str, parameters: Any, content: Any = None) -> Any:
         requester = self._requester
-        path = f"/repos/{self.repository}{path}"
+        path = f"/repos/{self._name}{path}"
         return self._asked(
             lambda: requester.requestJsonAndCheck(verb, path, parameters, None, content)[1], f"{verb} {path}"
         )
@@ -160,8 +191,8 @@ class GitHub:
             return ask()
         except GithubException as error:
             raise _told(error.status, error.headers or {}, error.data, where, self.clock.now()) from error
-        # A truncated answer is a TypeError or ValueError inside PyGithub.
-        except (requests.RequestException, TypeError, ValueError) as error:
+        # A truncated answer is a TypeError or ValueError inside PyGithub, a redirection elsewhere one of the others.
+        except (requests.RequestException, TypeError, ValueError, RuntimeError, AssertionError) as error:
             raise SurfaceAway(f"GitHub did not answer {where}: {type(error).__name__}.") from error
 
 
@@ -175,8 +206,11 @@ class GitHubIssue:
         self._number = link.number
         self._path = f"/issues/{link.number}"
         self._known: list[Comment] = []
+        # What the last write of the body replaced and left, until it is known that nothing came in between.
+        self._written: tuple[str, str] | None = None
 
     def turn(self) -> AbstractContextManager[Owner | None]:
+        self._github.check()
         return self._journal.turn("issue")
 
     def comments(self) -> Sequence[Comment]:
@@ -197,9 +231,10 @@ class GitHubIssue:
                 return tuple(self._known)
             known, number = [], number + 1
 
-    def post(self, body: str) -> None:
+    def post(self, body: str) -> Comment:
         found = _comment(self._github.write("POST", f"{self._path}/comments", {"body": body}))
         self._known.append(found)
+        return found
 
     def delete(self, comment: Comment) -> None:
         self._github.write("DELETE", f"/issues/comments/{comment.id}")
@@ -208,22 +243,34 @@ class GitHubIssue:
     def body(self) -> str:
         return _field(self._github.get(self._path), "body", str | None) or ""
 
-    def write_body(self, old: str, new: str) -> str | None:
-        # GitHub writes unconditionally. What came between reading and writing can only be found afterwards.
+    def write_body(self, old: str, new: str) -> None:
+        self._written = old, new
         kept = _field(self._github.write("PATCH", self._path, {"body": new}), "body", str | None)
         if kept == old:
+            self._written = None
             raise SurfaceError(f"{self.name} kept its old body: it is too long with its managed sections; shorten it.")
-        edits = [text.replace("\r\n", "\n") for text in self._github.edits(self._number)]
-        if len(edits) < 2 or edits[0] != new.replace("\r\n", "\n") or edits[1] == old.replace("\r\n", "\n"):
+
+    def overwritten(self) -> str | None:
+        # GitHub writes unconditionally. What came between reading and writing can only be found afterwards.
+        if self._written is None:
             return None
-        return edits[1]
+        edits = [text.replace("\r\n", "\n") for text in self._github.edits(self._number)]
+        old, new = (text.replace("\r\n", "\n") for text in self._written)
+        self._written = None
+        at = edits.index(new) if new in edits else len(edits)
+        before = edits[at + 1] if at + 1 < len(edits) else old
+        return before if before != old else None
 
     def close(self) -> None:
         self._github.write("PATCH", self._path, {"state": "closed", "state_reason": "completed"})
 
 
 def _comment(item: Any) -> Comment:
-    return Comment(id=_field(item, "id", int), body=_field(item, "body", str))
+    author = _field(item, "user", dict | None) or {}
+    login = str(author.get("login", ""))
+    # Whoever can read the logbook could write a comment that looks like a receipt.
+    trusted = item.get("author_association") in _INSIDERS or login.endswith("[bot]")
+    return Comment(_field(item, "id", int), _field(item, "body", str), login, not trusted)
 
 
 def _items(page: Any) -> list[Any]:

@@ -5,25 +5,33 @@ are looked at; so whatever was lost, killed or done twice, the issue converges t
 which they were recorded. Of two that slipped through, the later one is deleted.
 """
 
+import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
-from research_steps.errors import SurfaceAway, SurfaceError
+import msgspec
+
+from research_steps.errors import StoreError, SurfaceAway, SurfaceError, UnreadableObject
 from research_steps.git import Checkout
 from research_steps.journal import Journal, Snapshot
 from research_steps.leases import this_process
 from research_steps.record import SCHEMA, Closed, EntryRecord, IssueLink, Posting, Seal, Stored, parse_utc, utc
+from research_steps.redaction import redactor
 from research_steps.series import Series
 from research_steps.sinks import Done, Published, is_public, issue_heartbeat, issue_text
 from research_steps.sinks.github import Access, Clock, GitHub, GitHubIssue, SystemClock
 from research_steps.sinks.issue_file import IssueFile
 from research_steps.sinks.issue_links import links_of
-from research_steps.sinks.tracker import Tracker, marked
+from research_steps.sinks.tracker import Comment, Tracker, marked
 
 # A comment may show in the listing a moment after it was accepted (seconds).
 SETTLE_S = 5.0
 # How long one pass goes on trying, and the longest wait that it takes on itself (seconds).
-PATIENCE_S = 60.0
+PATIENCE_S = 20.0
+# After a pass that failed, the next ones come at growing distances (seconds).
+BACK_OFF_S = (5.0, 600.0)
 BODY_EVERY_S = 60.0
 BEAT_EVERY_S = 60.0
 
@@ -44,7 +52,8 @@ class IssueSink:
     ) -> None:
         self._checkout = checkout
         self._journal = journal
-        self._series = series
+        # What a series says of itself comes from its file, and is no record that was cleaned before.
+        self._series = _cleaned(series)
         self._runs = runs
         self._clock = clock or SystemClock()
         self._tracker: Tracker | None = None
@@ -53,6 +62,7 @@ class IssueSink:
         self._body_due = 0.0
         self._body_of: frozenset[str] = frozenset()
         self._not_before = 0.0
+        self._failures = 0
         self._beat_due = 0.0
         # Whether two publishers, or a try of unknown outcome, may have left a comment twice.
         self._untidy = True
@@ -68,7 +78,7 @@ class IssueSink:
         )
         waiting = [stored for stored in public if self._waits(stored)]
         beat = self._heartbeat(public, final)
-        if not (waiting or beat or self._body_changed(public, final)):
+        if not (waiting or beat or self._body_changed(public, final) or self._unclosed(public)):
             return Published()
         if self._clock.now() < self._not_before:
             until = utc(datetime.fromtimestamp(self._not_before, UTC))
@@ -102,26 +112,29 @@ class IssueSink:
             if self._untidy or final:
                 self._retrying(lambda: _delete_repeated(tracker))
                 self._untidy = False
-            if self._body_changed(public, final):
-                self._write_body(tracker, public)
             if self._close(tracker, public):
                 done.append(Done(self._series.topic, f"closed {tracker.name}"))
-        except SurfaceError as error:
+            if self._body_changed(public, final):
+                self._write_body(tracker, public)
+        except (SurfaceError, StoreError) as error:
             self._untidy = True
-            if isinstance(error, SurfaceAway):
-                self._not_before = self._clock.now() + error.after_s
+            self._failures += 1
+            told = error.after_s if isinstance(error, SurfaceAway) else 0.0
+            self._not_before = self._clock.now() + max(told, min(BACK_OFF_S[0] * 2**self._failures, BACK_OFF_S[1]))
             left = sum(f"record {stored.sha256}" not in self._shown for stored in waiting)
             what = f"{left} milestones wait for {tracker.name}" if left else f"{tracker.name} is not up to date"
             return Published(tuple(done), (f"{what}: {error}",))
+        self._failures = 0
         return Published(tuple(done))
 
     def _open(self) -> Tracker:
         """The issue as it is linked now: a link may be made while the thread runs."""
         if self._tracker is None or self._link is None:
-            link = self._journal.decided("issue", IssueLink)
+            link = linked_issue(self._checkout, self._journal)
             if link is not None:
                 github = GitHub(Access.from_environment(), link.repository, self._clock)
                 self._tracker, self._link, self._shown = GitHubIssue(github, self._journal, link), link, set()
+                self._body_of, self._body_due, self._not_before, self._untidy = frozenset(), 0.0, 0.0, True
             elif self._tracker is None:
                 self._tracker = IssueFile(self._checkout, self._series.topic)
         return self._tracker
@@ -157,38 +170,69 @@ class IssueSink:
 
         def attempt() -> None:
             nonlocal posted
-            name = f"postings/{marker.replace(' ', '-').replace(':', '')}"
-            before = self._journal.decided(name, Posting)
-            if before is not None:
+            place = self._link.number if self._link else "file"
+            name = f"postings/{place}-{marker.replace(' ', '-').replace(':', '')}"
+            before = self._posting(name)
+            if before is not None and before.comment is msgspec.UNSET:
                 age = self._clock.now() - parse_utc(before.tried_at).timestamp()
                 self._untidy = True
                 if 0 <= age < SETTLE_S:
                     self._clock.sleep(SETTLE_S - age)
-            if any(comment.marker == marker for comment in tracker.comments()):
+            # What was there and is gone was deleted by people, who had a reason.
+            if any(comment.marker == marker for comment in tracker.comments()) or (before and before.comment):
                 return
             tried_at = utc(datetime.fromtimestamp(self._clock.now(), UTC))
-            self._journal.note(name, Posting(schema=SCHEMA, marker=marker, tried_at=tried_at, by=this_process()))
-            tracker.post(marked(marker, text()))
+            tried = Posting(schema=SCHEMA, marker=marker, tried_at=tried_at, by=this_process())
+            self._journal.note(name, tried)
+            comment = tracker.post(marked(marker, text()))
             posted = True
+            self._journal.note(name, msgspec.structs.replace(tried, comment=comment.id))
 
         self._retrying(attempt)
         return posted
 
+    def _posting(self, name: str) -> Posting | None:
+        try:
+            return self._journal.decided(name, Posting)
+        except UnreadableObject:
+            # It is not written durably: a power cut left it broken, and the comments tell what became of the try.
+            self._untidy = True
+            return None
+
     def _write_body(self, tracker: Tracker, public: Sequence[Stored[EntryRecord]]) -> None:
         links = links_of(self._checkout, self._journal, self._series, self._link, self._runs(None))
-        sections = issue_text.sections(self._series, [stored.record for stored in public], links)
+        # What other checkouts published, with stores of their own, is in git.
+        found = self._journal.published(self._checkout.logbooks / self._series.topic)
+        shown = [stored.record for stored in found.entries.values() if is_public(stored.record, self._series)]
+        shown.sort(key=lambda record: (record.finished_at, record.id))
+        seals = [record.id for record in shown if self._journal.decided(f"seals/{record.id}", Seal) is not None]
 
-        lost: str | None = None
+        def merged(body: str) -> str:
+            """With sections as long as what people wrote leaves room for."""
+            for longest in (*issue_text.SECTION_LENGTHS, 0):
+                wanted = issue_text.merged(body, issue_text.sections(self._series, shown, seals, links, longest))
+                if len(wanted) <= issue_text.LONGEST:
+                    return wanted
+            raise SurfaceError(f"{tracker.name} has no room for the managed sections in its body: shorten it.")
+
+        written = ""
 
         def attempt() -> None:
             # Read right before it is written; what people wrote in between is put back, with our sections merged in.
-            nonlocal lost
+            nonlocal written
+            lost = tracker.overwritten()
             while True:
                 body = tracker.body()
-                wanted = issue_text.merged(body if lost is None else lost, sections)
+                base = body if lost is None else lost
+                if lost is not None and body.replace("\r\n", "\n") != written.replace("\r\n", "\n"):
+                    # They went on writing: both are kept, one below the other.
+                    base = f"{body}\n\n_An edit of the same moment:_\n\n{issue_text.unmanaged(lost)}"
+                wanted = merged(base)
                 if wanted == body:
                     return
-                lost = tracker.write_body(body, wanted)
+                written = wanted
+                tracker.write_body(body, wanted)
+                lost = tracker.overwritten()
                 if lost is None:
                     return
 
@@ -200,10 +244,16 @@ class IssueSink:
         changed = self._body_of != frozenset(stored.sha256 for stored in public)
         return final or (changed and self._clock.now() >= self._body_due)
 
-    def _close(self, tracker: Tracker, public: Sequence[Stored[EntryRecord]]) -> bool:
-        """Close the issue for the final entry, once: who opens it again is left alone."""
+    def _unclosed(self, public: Sequence[Stored[EntryRecord]]) -> Stored[EntryRecord] | None:
+        """The final entry that the issue is still open for. Who opens it again is left alone; a file is never closed."""
         finish = next((stored for stored in reversed(public) if stored.record.step == "finish"), None)
-        if finish is None or self._journal.decided(f"closed/{finish.sha256}", Closed) is not None:
+        if self._link is None or finish is None or f"record {finish.sha256}" not in self._shown:
+            return None
+        return None if self._journal.decided(f"closed/{finish.sha256}", Closed) is not None else finish
+
+    def _close(self, tracker: Tracker, public: Sequence[Stored[EntryRecord]]) -> bool:
+        finish = self._unclosed(public)
+        if finish is None:
             return False
         self._retrying(tracker.close)
         self._journal.decide(f"closed/{finish.sha256}", Closed(schema=SCHEMA, closed_at=utc()))
@@ -232,9 +282,36 @@ class IssueSink:
         )(action)
 
 
+def linked_issue(checkout: Checkout, journal: Journal) -> IssueLink | None:
+    """The issue of a series: as the store knows it, else as the logbook in git names it."""
+    held = journal.decided("issue", IssueLink)
+    if held is not None:
+        return held
+    logbook = checkout.logbooks / f"{journal.topic}.md"
+    text = logbook.read_bytes().decode("utf-8", "replace") if logbook.is_file() else ""
+    found = re.search(r"(?m)^- Issue: \[([\w.-]+/[\w.-]+)#(\d+)\]\((https?://\S+)\)\r?$", text)
+    if found is None:
+        return None
+    return journal.decide("issue", IssueLink(SCHEMA, found[1], int(found[2]), found[3], utc()))
+
+
+def _cleaned(series: Series) -> Series:
+    clean = redactor()
+    texts: dict[str, Any] = {}
+    for field in dataclasses.fields(series):
+        value = getattr(series, field.name)
+        if field.name not in ("topic", "prefix", "milestones") and isinstance(value, str):
+            texts[field.name] = clean(value)
+        elif field.name in ("matrix", "code_paths", "references"):
+            texts[field.name] = tuple(map(clean, value))
+        elif field.name == "hypotheses":
+            texts[field.name] = tuple(dataclasses.replace(known, text=clean(known.text)) for known in value)
+    return dataclasses.replace(series, **texts)
+
+
 def _delete_repeated(tracker: Tracker) -> None:
-    seen: set[str] = set()
+    first: dict[str, Comment] = {}
     for comment in tracker.comments():
-        if comment.marker and comment.marker in seen:
+        held = first.setdefault(comment.marker, comment)
+        if comment.marker and held is not comment and comment.repeats(held):
             tracker.delete(comment)
-        seen.add(comment.marker)

@@ -18,7 +18,7 @@ from research_steps.record import Owner
 from research_steps.sinks.tracker import Comment
 
 LOCK_WAIT_S = 30.0
-_COMMENT = re.compile(r"(?m)^<!-- research-steps comment (\d+) -->\n")
+_COMMENT = re.compile(r"(?m)^<!-- research-steps comment (\d+) -->\r?\n")
 
 
 def path_of(checkout: Checkout, topic: str) -> Path:
@@ -48,11 +48,13 @@ class IssueFile:
         parts = _COMMENT.split(self._text())[1:]
         return [Comment(int(number), body) for number, body in zip(parts[::2], parts[1::2], strict=True)]
 
-    def post(self, body: str) -> None:
+    def post(self, body: str) -> Comment:
         number = max((comment.id for comment in self.comments()), default=0) + 1
         text = self._text()
         gap = "" if not text or text.endswith("\n") else "\n"
-        self._write(f"{text}{gap}{_headed(Comment(number, body))}")
+        posted = Comment(number, body)
+        self._write(f"{text}{gap}{_headed(posted)}")
+        return posted
 
     def delete(self, comment: Comment) -> None:
         self._write(self.body() + "".join(_headed(one) for one in self.comments() if one.id != comment.id))
@@ -60,9 +62,11 @@ class IssueFile:
     def body(self) -> str:
         return _COMMENT.split(self._text(), maxsplit=1)[0]
 
-    def write_body(self, old: str, new: str) -> str | None:
+    def write_body(self, old: str, new: str) -> None:
         gap = "" if new.endswith("\n") else "\n"
         self._write(f"{new}{gap}" + "".join(map(_headed, self.comments())))
+
+    def overwritten(self) -> str | None:
         return None
 
     def close(self) -> None:

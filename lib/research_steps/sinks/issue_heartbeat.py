@@ -14,6 +14,9 @@ from research_steps.series import Series
 from research_steps.sinks import issue_text
 from research_steps.sinks.markdown import code, unlinked
 
+# So long nothing may run within one stretch of work.
+BREAK = timedelta(hours=1)
+
 
 @dataclass(frozen=True)
 class Heartbeat:
@@ -33,26 +36,38 @@ def due(
     if began is not None and now - began < interval:
         return None
     found = journal.scan()
-    starts = [attempt.intent.started_at for attempt in found.open]
-    starts += [stored.record.started_at for stored in found.trials.values()]
-    starts += [stored.record.started_at for stored in found.entries.values()]
-    if began is None:
-        if not starts:
-            return None
-        began = parse_utc(min(starts))
+    # Nothing private is counted, or named.
+    trials = [stored for stored in found.trials.values() if not found.is_private(stored.record.id)]
+    running = [attempt for attempt in found.open if not (attempt.orphaned() or found.is_private(attempt.intent.id))]
+    spans = [(parse_utc(stored.record.started_at), parse_utc(stored.record.finished_at)) for stored in trials]
+    spans += [(parse_utc(attempt.intent.started_at), now) for attempt in running]
+    stretch = _stretch(spans)
+    if stretch is None:
+        return None
+    began = stretch[0] if began is None else max(began, stretch[0])
     count = (now - began) // interval
     marker = f"heartbeat {utc(began)}+{count}"
-    if count < 1 or marker in shown:
+    # Work that ended before this interval is no work in it.
+    if count < 1 or marker in shown or stretch[1] < began + (count - 1) * interval:
         return None
-    since = began + (count - 1) * interval
-    running = [attempt for attempt in found.open if not attempt.orphaned()]
-    recent = [stored for stored in found.trials.values() if parse_utc(stored.record.finished_at) >= since]
-    if not running and not recent:
-        return None
-    steps = [attempt for attempt in running if attempt.intent.subject == "entry" and not attempt.intent.private]
+    recent = [stored for stored in trials if parse_utc(stored.record.finished_at) >= began]
+    steps = [attempt for attempt in running if attempt.intent.subject == "entry"]
     status = [_status(attempt, found) for attempt in steps]
     text = issue_text.heartbeat(series, status, _blockers(found, recent), _eta(steps, found, now))
     return Heartbeat(marker, text)
+
+
+def _stretch(spans: Sequence[tuple[datetime, datetime]]) -> tuple[datetime, datetime] | None:
+    """The last stretch of work: from where no longer break comes before it, to its end."""
+    begin = end = None
+    for start, finish in sorted(spans, key=lambda span: span[1], reverse=True):
+        if begin is None or end is None:
+            begin, end = start, finish
+        elif begin - finish > BREAK:
+            break
+        else:
+            begin = min(begin, start)
+    return None if begin is None or end is None else (begin, end)
 
 
 def _status(attempt: OpenAttempt, found: Snapshot) -> str:
@@ -73,7 +88,7 @@ def _blockers(found: Snapshot, recent: Sequence[Stored[TrialRecord]]) -> list[st
     if failed:
         error = failed[-1].error
         blockers.append(f"{len(failed)} trials failed, the last with {code(error.type if error else 'no reason')}")
-    orphaned = sum(attempt.orphaned() for attempt in found.open)
+    orphaned = sum(attempt.orphaned() and not found.is_private(attempt.intent.id) for attempt in found.open)
     if orphaned:
         blockers.append(f"{orphaned} attempts are orphaned: run the thread again")
     return blockers

@@ -16,7 +16,8 @@ from research_steps.sinks.markdown import code, unlinked
 
 ROWS_SHOWN = 20
 LONGEST = 65_536
-LONGEST_SECTION = 7_000
+# Characters of one of the seven sections; the next where people's own text leaves less room.
+SECTION_LENGTHS = (7_000, 3_000, 1_000, 300)
 MANAGED = "rebuilt from records; write above or below it, what is in it is replaced"
 # The sections of the body, in the order of the template.
 SECTIONS = {
@@ -28,6 +29,7 @@ SECTIONS = {
     "conclusion": "Conclusion",
     "links": "Links",
 }
+_NEWEST = ("decisions", "negative")
 _CHANGES = {
     "kickoff": "Started the series.",
     "baseline": "Measured the baseline case against itself.",
@@ -112,11 +114,13 @@ def heartbeat(series: Series, running: Sequence[str], blockers: Sequence[str], e
     return cut("\n".join(lines) + "\n", "the logbook")
 
 
-def sections(series: Series, entries: Sequence[EntryRecord], links: Links) -> dict[str, str]:
-    """The managed sections of the body, by key. `entries` are those that may be shown, oldest first."""
+def sections(
+    series: Series, entries: Sequence[EntryRecord], seals: Sequence[str], links: Links, longest: int
+) -> dict[str, str]:
+    """The managed sections of the body, by key, each of at most so many characters. `entries` are those that may be
+    shown, oldest first, `seals` the IDs of those that a tag was made for."""
     finish = next((entry for entry in reversed(entries) if entry.step == "finish"), None)
     kickoff = next((entry for entry in entries if entry.step == "kickoff"), None)
-    seals = [entry.id for entry in entries if entry.step == "seal"]
     pull = str(finish.config.get("production_pr", "")) if finish else ""
     texts = {
         "tldr": rendering.tldr(series, entries, unlinked),
@@ -134,7 +138,10 @@ def sections(series: Series, entries: Sequence[EntryRecord], links: Links) -> di
             f"- Production PR: {address(pull) if pull else 'none yet'}",
         ],
     }
-    return {key: f"## {SECTIONS[key]}\n\n{_fitting(lines, links.logbook)}" for key, lines in texts.items()}
+    return {
+        key: f"## {SECTIONS[key]}\n\n{_fitting(lines, links.logbook, longest, key in _NEWEST)}"
+        for key, lines in texts.items()
+    }
 
 
 def merged(body: str, managed: Mapping[str, str]) -> str:
@@ -157,6 +164,13 @@ def merged(body: str, managed: Mapping[str, str]) -> str:
         elif found[0].replace("\r\n", "\n") != block:
             body = body[: found.start()] + block + body[found.end() :]
     return body
+
+
+def unmanaged(body: str) -> str:
+    """What people wrote in a body."""
+    return re.sub(
+        r"(?ms)^<!-- research-steps section (\w+)\b[^\n]*-->\r?$.*?^<!-- research-steps end \1 -->\s*", "", body
+    )
 
 
 def from_template(template: str, topic: str) -> tuple[str, str, list[str]]:
@@ -194,14 +208,19 @@ def address(text: str) -> str:
     return f"<{text}>" if re.fullmatch(r"https?://[\w.~:/?#@!$&'()*+,;=%-]+", text) else unlinked(text)
 
 
-def _fitting(lines: Sequence[str], where: str) -> str:
-    """As many of the lines as a section may have, so that all sections together fit into a body."""
-    kept, room = 0, LONGEST_SECTION
-    while kept < len(lines) and len(lines[kept]) < room:
-        room -= len(lines[kept]) + 1
-        kept += 1
-    more = [f"- … and {len(lines) - kept} more lines: {where}"] if kept < len(lines) else []
-    return "\n".join([*lines[:kept], *more])
+def _fitting(lines: Sequence[str], where: str, room: int, newest: bool) -> str:
+    """As many of the lines as there is room for: the first ones, or the newest where they are a history."""
+    kept: list[str] = []
+    for line in reversed(lines) if newest else lines:
+        room -= len(line) + 1
+        if room < 0:
+            break
+        kept.append(line)
+    if newest:
+        kept.reverse()
+    more = [f"- … and {len(lines) - len(kept)} {'older' if newest else 'more'} lines: {where}"]
+    left = more if len(kept) < len(lines) else []
+    return "\n".join([*left, *kept] if newest else [*kept, *left])
 
 
 def _against(series: Series, entries: Sequence[EntryRecord]) -> str:

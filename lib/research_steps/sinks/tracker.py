@@ -17,16 +17,25 @@ _MARKER = re.compile(r"\A<!-- research-steps (record [0-9a-f]{64}|heartbeat [\w:
 
 @dataclass(frozen=True)
 class Comment:
-    """One comment as it is now."""
+    """One comment as it is now. What an outsider wrote is no receipt, whatever it says."""
 
     id: int
     body: str
+    author: str = ""
+    outsider: bool = False
 
     @property
     def marker(self) -> str:
         """What the comment shows, such as 'record <sha256>'; empty for one that people wrote."""
-        found = _MARKER.match(self.body)
+        found = None if self.outsider else _MARKER.match(self.body)
         return found[1] if found else ""
+
+    def repeats(self, first: "Comment") -> bool:
+        """Whether this is the same update by the same author, posted twice; links may have changed in between.
+
+        One that somebody answered in, below a copy of it, is theirs.
+        """
+        return self.author == first.author and _said(self.body) == _said(first.body)
 
 
 class Tracker(Protocol):
@@ -42,14 +51,18 @@ class Tracker(Protocol):
         """All comments, oldest first, those included that came since this was last asked."""
         ...
 
-    def post(self, body: str) -> None: ...
+    def post(self, body: str) -> Comment: ...
 
     def delete(self, comment: Comment) -> None: ...
 
     def body(self) -> str: ...
 
-    def write_body(self, old: str, new: str) -> str | None:
-        """Replace the body that was read; returns what somebody else wrote in between, if this replaced it."""
+    def write_body(self, old: str, new: str) -> None:
+        """Replace the body that was read."""
+        ...
+
+    def overwritten(self) -> str | None:
+        """What somebody else wrote between our reading the body and our last writing it, if that replaced it."""
         ...
 
     def close(self) -> None: ...
@@ -58,3 +71,9 @@ class Tracker(Protocol):
 def marked(marker: str, text: str) -> str:
     """A comment's body with its marker."""
     return f"<!-- research-steps {marker} -->\n{text}"
+
+
+def _said(body: str) -> list[str]:
+    """An update without its links, which say where things are by now."""
+    lines = body.replace("\r\n", "\n").rstrip().split("\n")
+    return [line for line in lines if not line.startswith(("  - ", "- Command: "))]

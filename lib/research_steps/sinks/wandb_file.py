@@ -20,7 +20,9 @@ def records(data: bytes) -> Iterator[bytes]:
     """The records of a file, each a serialised `wandb_internal.Record`. Raises ValueError where it is not whole."""
     if len(data) < _HEADER or not data.startswith(_MAGIC):
         raise ValueError("it does not begin as a W&B run does")
-    at, begun = _HEADER, b""
+    at = _HEADER
+    # What a record has so far. Its first part may be empty, at the end of a block.
+    begun: bytes | None = None
     while at < len(data):
         left = _BLOCK - at % _BLOCK
         if left < _CHUNK.size:
@@ -32,12 +34,12 @@ def records(data: bytes) -> Iterator[bytes]:
         body = data[at + _CHUNK.size : at + _CHUNK.size + length]
         if len(body) < length or zlib.crc32(body, zlib.crc32(bytes([kind]))) != checksum:
             raise ValueError(f"its record at byte {at} is torn")
-        if (kind in (_MIDDLE, _LAST)) != bool(begun):
+        if kind not in (_FULL, _FIRST, _MIDDLE, _LAST) or (kind in (_MIDDLE, _LAST)) != (begun is not None):
             raise ValueError(f"its record at byte {at} has lost a part")
-        begun += body
+        begun = (begun or b"") + body
         if kind in (_FULL, _LAST):
             yield begun
-            begun = b""
+            begun = None
         at += _CHUNK.size + length
-    if begun:
+    if begun is not None:
         raise ValueError("its last record has no end")

@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import psutil
@@ -36,7 +36,7 @@ from research_steps.sinks.wandb_runs import Run
 STAGING = ".writing-"
 TABLE = "samples.table.json"
 # How long a run's file may take to become whole, and how long after one that never did (seconds).
-PATIENCE_S, HASTE_S, POLL_S = 5.0, 0.2, 0.002
+PATIENCE_S, HASTE_S, POLL_S = 3.0, 0.2, 0.002
 SERVICE_EVERY_S = 0.25
 _SETTINGS: dict[str, Any] = {
     "mode": "offline",
@@ -182,6 +182,8 @@ class Writer:
         self._root = root
         self._folder = folder / "root"
         self._patience = PATIENCE_S
+        self._ended = threading.Event()
+        threading.Thread(target=_end_with_service, args=[self._ended], daemon=True).start()
         # For all runs, which take less time so than each with settings of its own.
         known = {name: value for name, value in _SETTINGS.items() if name in wandb.Settings.model_fields}
         wandb.setup(settings=wandb.Settings(**known, root_dir=str(self._folder)))
@@ -210,6 +212,7 @@ class Writer:
     def close(self) -> None:
         import wandb
 
+        self._ended.set()
         # The runs are in place; what its service still has to say matters to nobody.
         with suppress(Exception):
             wandb.teardown()
@@ -294,17 +297,36 @@ def _move(path: Path, to: Path) -> None:
 
 
 def _end_with_service(ended: threading.Event) -> None:
-    """End this process when W&B's service has died: its client would wait for it for minutes."""
-    here, was_there = psutil.Process(), False
+    """End this process when W&B's service dies, from its start on: its client would wait for it for minutes."""
+    here = psutil.Process()
+    seen: set[int] = set()
     while not ended.wait(SERVICE_EVERY_S):
-        is_there = False
-        with suppress(psutil.Error):
-            services = [child for child in here.children() if "wandb" in child.name()]
-            is_there = any(service.status() != psutil.STATUS_ZOMBIE for service in services)
-        if was_there and not is_there:
+        services = {child.pid for child in here.children() if _alive(child, seen)}
+        if not seen <= services:
             print("W&B's service has died", file=sys.stderr, flush=True)
             os._exit(1)
-        was_there = is_there
+
+
+def _alive(child: psutil.Process, seen: set[int]) -> bool:
+    """Whether a child lives, noted in `seen` when it is a service of W&B."""
+    try:
+        if "wandb" in child.name():
+            seen.add(child.pid)
+        return bool(child.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def work(root: Path, answers: BinaryIO) -> None:
+    """Write the runs that the input holds, and answer for each."""
+    decoder = msgspec.json.Decoder(Run)
+    os.chdir(root)
+    with staging(root) as folder:
+        writer = Writer(root, folder)
+        for line in sys.stdin.buffer:
+            run = decoder.decode(line)
+            answers.write(msgspec.json.encode(Answer(run.id, writer.write(run))) + b"\n")
+        writer.close()
 
 
 def main() -> None:
@@ -313,17 +335,12 @@ def main() -> None:
     # W&B prints where it likes; the answers have a way of their own.
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    decoder = msgspec.json.Decoder(Run)
-    os.chdir(root)
-    ended = threading.Event()
-    threading.Thread(target=_end_with_service, args=[ended], daemon=True).start()
-    with staging(root) as folder:
-        writer = Writer(root, folder)
-        for line in sys.stdin.buffer:
-            run = decoder.decode(line)
-            answers.write(msgspec.json.encode(Answer(run.id, writer.write(run))) + b"\n")
-        ended.set()
-        writer.close()
+    try:
+        work(root, answers)
+    except BaseException as error:  # noqa: BLE001  # this is the top of the process
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        # Threads of W&B that wait for a service which is not there would hold a plain exit up.
+        os._exit(1)
 
 
 if __name__ == "__main__":
