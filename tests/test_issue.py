@@ -16,6 +16,7 @@ from tests import github_api
 from tests.github_api import Fault, Proxy, Repository, some
 from tests.issues import Thread, environment
 from tests.logbooks import Desk
+from tests.planting import planted
 
 SERIES = Series(
     topic="toy", prefix="TOY", goal="see it published", metrics=(Metric("time_s", "min"),), stop="after three"
@@ -457,6 +458,35 @@ def test_a_heartbeat_comes_once_while_work_goes_on(thread: Thread) -> None:
     text = thread.comments[1].body
     assert "Heartbeat: TOY" in text and f"{id} a long sweep runs since" in text
     assert "0 of 3 trials done" in text and "- Blockers: none known" in text and "- Next ETA: unknown" in text
+
+
+def test_an_idle_night_is_no_work(thread: Thread) -> None:
+    """What has just begun after a break of many hours has six hours of its own."""
+    thread.milestone()
+    thread.publish()
+    id = thread.desk.journal.claim("TOY", "toy/long", ())
+    with thread.desk.journal.begin("entry", id, 0, id=id, label="a long sweep", config={}) as begun:
+        assert begun
+        # The milestone was long ago when this began.
+        path = next((thread.desk.store / "journal" / "toy" / "entries" / "records").glob("TOY-001-*.json"))
+        path.write_bytes(path.read_bytes().replace(b'"finished_at":"2026', b'"finished_at":"2025'))
+        thread.desk = Desk(thread.desk.root, thread.desk.store)
+        thread.sink = thread.publisher()
+        thread.clock.time += 60
+        assert not [done for done in thread.publish(final=True).done if "heartbeat" in done.what]
+        thread.clock.time += 6 * 3600
+        assert [done for done in thread.publish(final=True).done if "heartbeat" in done.what]
+
+
+def test_a_secret_in_the_series_stays_there(thread: Thread) -> None:
+    """What a thread's file says of itself is cleaned as records are."""
+    secrets = planted(1)
+    thread.series = dataclasses.replace(SERIES, goal=f"use {secrets['GitHub']}", references=(secrets["Slack, hook"],))
+    thread.sink = thread.publisher()
+    thread.milestone()
+    thread.publish(final=True)
+    text = thread.body + thread.comments[0].body
+    assert not [secret for secret in secrets.values() if secret in text] and "[redacted]" in text
 
 
 def test_no_heartbeat_when_nothing_runs(thread: Thread) -> None:

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from research_steps.git import Checkout
+from research_steps.sinks.github import Access
 
 from tests import github_api
 from tests.github_api import Proxy, some
 from tests.issues import environment
-from tests.logbooks import git
+from tests.logbooks import Desk, git
 
 SERIES = """
 from research_steps import Hypothesis, Metric, Series, main
@@ -191,3 +193,113 @@ def test_the_issue_can_not_be_changed(project: Project) -> None:
     assert project.research("kickoff", "toy", "--issue", str(one)).returncode == 0
     done = project.research("sync", "toy", "--issue", str(other))
     assert done.returncode == 1 and "comments can't be moved" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("origin", "repository"),
+    [
+        ("git@github.com:o/r.git", "o/r"),
+        ("https://github.com/o/r", "o/r"),
+        ("https://x-token:abc@GitHub.com/o/r.git", "o/r"),
+        ("ssh://git@github.com:22/o/r", "o/r"),
+        ("ssh://git@ssh.github.com:443/o/r.git", "o/r"),
+        ("github.com:o/r", "o/r"),
+        ("git@gitlab.com:x@github.com/o/r", None),
+        ("https://gitlab.com/o/r", None),
+        ("/somewhere/local", None),
+        ("https://github.com/../..", None),
+    ],
+)
+def test_the_repository_is_read_off_the_remote(tmp_path: Path, origin: str, repository: str | None) -> None:
+    """In each way that git lets it be spelled; another host's is none."""
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "remote", "add", "origin", origin)
+    found = Access("", "https://api.github.com", "https://github.com").repository(Checkout.find(tmp_path))
+    assert found == repository
+
+
+def test_labels_that_failed_come_with_the_next_kickoff(project: Project, github_proxy: Proxy) -> None:
+    """The issue is linked, the labels were refused: saying it again is enough."""
+    project.repository.create_label("experiment")
+    number = project.repository.create_issue("ours")
+    github_proxy.fault = some(github_api.unavailable(502), "POST", r"/labels$")
+    assert project.research("kickoff", "toy", "--issue", str(number)).returncode == 1
+    assert project.repository.issue(number).labels == []
+    assert project.research("kickoff", "toy", "--issue", str(number)).returncode == 0
+    assert project.repository.issue(number).labels == ["experiment"]
+
+
+def test_a_fresh_clone_knows_the_issue_and_the_kickoff(project: Project, tmp_path: Path) -> None:
+    """With an empty store the logbook still tells: no second issue, no second kickoff."""
+    assert project.research("kickoff", "toy", "--create-issue").returncode == 0
+    git(project.root, "add", "--all")
+    git(project.root, "commit", "--quiet", "--message", "the logbook")
+    git(tmp_path, "clone", "--quiet", "--branch", "research/toy", str(project.root), str(tmp_path / "clone"))
+    project.root = tmp_path / "clone"
+    done = project.research("kickoff", "toy", "--create-issue", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["entry"] == "TOY-001"
+    assert len(project.repository.issues()) == 1
+
+
+def test_a_colleagues_branch_is_followed_and_another_topics_is_not_taken(project: Project, tmp_path: Path) -> None:
+    """In a clone the remote's research branch is taken up; the one of another series is left."""
+    git(project.root, "switch", "--quiet", "--create", "research/toy")
+    git(project.root, "commit", "--quiet", "--allow-empty", "--message", "their work")
+    git(project.root, "switch", "--quiet", "main")
+    git(tmp_path, "clone", "--quiet", str(project.root), str(tmp_path / "clone"))
+    theirs = git(project.root, "rev-parse", "research/toy")
+    project.root = tmp_path / "clone"
+    git(project.root, "switch", "--quiet", "--create", "research/other")
+    done = project.research("kickoff", "toy", "--json")
+    assert json.loads(done.stdout)["branch"] == "research/toy", done.stderr
+    assert git(project.root, "rev-parse", "HEAD") == theirs
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("series = (\n", "can't be imported: SyntaxError"),
+        ("import nothing_of_this_name\n", "No module named 'nothing_of_this_name'"),
+        ("raise ValueError('at import')\n", "can't be imported: ValueError: at import"),
+        ("raise SystemExit(2)\n", "main(…) stands below if __name__"),
+        ("x = 1\n", "declares 0 series"),
+    ],
+)
+def test_a_thread_that_can_not_be_read_is_told(project: Project, text: str, told: str) -> None:
+    """One sentence, no traceback, and nothing was switched, made or recorded."""
+    (project.root / "experiments" / "toy" / "__main__.py").write_text(text)
+    done = project.research("kickoff", "toy", "--carry-changes")
+    assert done.returncode == 1 and told in done.stderr and "Traceback" not in done.stderr
+    assert git(project.root, "branch", "--show-current").strip() == "main"
+    assert not (project.root / "local_store").exists()
+
+
+@pytest.mark.parametrize("variable", ["GITHUB_API_URL", "GITHUB_SERVER_URL"])
+def test_a_bad_address_is_told_and_an_empty_one_is_none(project: Project, variable: str) -> None:
+    """GitHub's own tools take an empty variable for one that isn't set."""
+    assert project.research("kickoff", "toy", "--create-issue").returncode == 0
+    done = project.research("decide", "toy", "Go on.", **{variable: "no address"})
+    assert done.returncode == 1 and f"{variable} is 'no address'" in done.stderr and "Traceback" not in done.stderr
+    assert project.research("sync", "toy", **({variable: ""} if variable == "GITHUB_SERVER_URL" else {})).returncode == 0
+
+
+def test_what_rests_on_a_private_trial_is_private(project: Project) -> None:
+    """A decision that cites a trial of a private sweep stays at home with it."""
+    assert project.research("kickoff", "toy").returncode == 0
+    desk = Desk(project.root, project.root / "local_store")
+    private = desk.record("hidden", trials=1, private=True)
+    trial = private.record.rows[0].trial.id
+    assert project.research("decide", "toy", "Secretly so.", "--evidence", trial).returncode == 0
+    assert "Secretly so." not in project.logbook + (project.root / ".agents" / "issues" / "toy.md").read_text()
+
+
+def test_a_seal_that_was_never_made_is_none(project: Project) -> None:
+    """The end needs a snapshot that a tag holds, and not one that was only asked for."""
+    assert project.research("kickoff", "toy").returncode == 0
+    desk = Desk(project.root, project.root / "local_store")
+    desk.record("baseline", step="baseline")
+    desk.record("seal", trials=0, step="seal", status="failed")
+    parts = [word for part in ("worked", "did-not", "limitations", "next", "conclusion") for word in (f"--{part}", "x")]
+    done = project.research("finish", "toy", *parts)
+    assert done.returncode == 1 and "Missing: a sealed snapshot (run the thread with --seal true)." in done.stderr
