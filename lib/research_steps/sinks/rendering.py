@@ -69,20 +69,21 @@ def tldr(series: Series, entries: Sequence[EntryRecord], say: Say) -> list[str]:
 
 
 def baselines(series: Series, entries: Sequence[EntryRecord], say: Say) -> list[str]:
-    """The baseline cases with their numbers."""
-    lines = []
+    """The baseline cases with their numbers, each as it was measured last."""
+    cases: dict[str, list[str]] = {}
     for entry in entries:
         if entry.step == "baseline" and entry.status == "ok":
             values = entry.rows[0].values if entry.rows else {}
             names = _primary_first(values, series.primary.name)
-            lines += [
+            case = _spelled(entry.config.get("baseline_case", {}))
+            cases[case] = [
                 f"- {entry.id} {say(entry.label)}",
                 f"  - Date: {entry.started_at[:10]}",
                 f"  - Code refs: {code(str(entry.config.get('measure')))} at {commit(entry.provenance)}",
-                f"  - Case: {code(_spelled(entry.config.get('baseline_case', {})))}",
+                f"  - Case: {code(case)}",
                 f"  - Baseline numbers: {say(', '.join(f'{name} {values[name]:.6g}' for name in names))}",
             ]
-    return lines or ["- none yet"]
+    return [line for lines in cases.values() for line in lines] or ["- none yet"]
 
 
 def decisions(entries: Sequence[EntryRecord], say: Say, scope: bool | None = None) -> list[str]:
