@@ -439,3 +439,15 @@ def test_an_append_waits_for_whoever_holds_the_lock(desk: Desk) -> None:
         holder.stdin.close()
         publisher.join()
     assert desk.ids == ["TOY-001"]
+
+
+def test_another_store_keeps_what_the_head_says(desk: Desk) -> None:
+    """A clone with a store of its own adds to the living part, and takes nothing out of it."""
+    config = {"owner": "me", "scope": False}
+    desk.record("a decision", trials=0, step="decision", result="Keep it.", config=config)
+    desk.publish()
+    other = desk.with_store("other")
+    other.record("another", trials=0, step="decision", result="Keep this too.", config=config)
+    other.publish()
+    head = other.data.decode().partition("## Experiment Log")[0]
+    assert "Keep it." in head and "Keep this too." in head

@@ -52,6 +52,7 @@ from research_steps.record import (
     decode_record,
     encode,
     parse_utc,
+    sha256,
     store_record,
     utc,
 )
@@ -415,9 +416,9 @@ class Journal:
         return found
 
     def published(self, repository: Path) -> Snapshot:
-        """The entries in the store, and everything that was published to the repository."""
+        """The entries in the store and in the repository: what is known of the series, whoever measured it."""
         found = self.entries()
-        _add_published(found, repository)
+        _add_published(found, repository, lambda line: b'"kind":"entry"' in line and sha256(line) not in found.entries)
         return found
 
     # -- inside ------------------------------------------------------------------------------------------------
@@ -482,9 +483,11 @@ class Journal:
         return data
 
 
-def _add_published(found: Snapshot, repository: Path) -> None:
+def _add_published(found: Snapshot, repository: Path, wanted: Callable[[bytes], bool] = lambda line: True) -> None:
     for path in sorted(repository.glob("*.jsonl")):
         for number, line in enumerate(path.read_bytes().splitlines(), 1):
+            if not wanted(line):
+                continue
             try:
                 found.add(decode_record(line, f"{path}:{number}"))
             except UnreadableObject as error:

@@ -61,7 +61,7 @@ class LogbookSink:
                     except StoreError as error:
                         problems.append(f"{stored.record.id} is not published: {error}")
                 if self._stale and (final or time.monotonic() - self._lived >= LIVING_EVERY_S):
-                    self._rewrite_living(entries)
+                    self._rewrite_living()
             except (LogbookError, RepositoryError) as error:
                 problems.append(str(error))
         return Published(tuple(done), tuple(problems))
@@ -108,8 +108,10 @@ class LogbookSink:
             if patch is not None:
                 write_aside(self.records / f"{sha}.patch", patch)
 
-    def _rewrite_living(self, entries: Snapshot) -> None:
-        shown = [stored.record for sha, stored in entries.entries.items() if sha in self._file.records]
+    def _rewrite_living(self) -> None:
+        # What was published from other stores is in git, and holds as well.
+        known = self.journal.published(self.records).entries
+        shown = [stored.record for sha, stored in known.items() if sha in self._file.records]
         issue = self.journal.decided("issue", IssueLink)
         self._file.replace_living(rendering.living(self.series, sorted(shown, key=_order), issue))
         self._lived, self._stale = time.monotonic(), False
