@@ -102,7 +102,7 @@ def test_a_limit_is_kept_to(thread: Thread, github_proxy: Proxy) -> None:
     assert "asks to wait" in thread.publish().problems[0]
     sent = github_proxy.count()
     thread.clock.sleep(1800)
-    assert "left alone" in thread.publish().problems[0]
+    assert "is tried again after" in thread.publish().problems[0]
     assert github_proxy.count() == sent
     thread.clock.sleep(1900)
     assert thread.publish().problems == ()

@@ -82,7 +82,8 @@ class IssueSink:
             return Published()
         if self._clock.now() < self._not_before:
             until = utc(datetime.fromtimestamp(self._not_before, UTC))
-            return Published(problems=(f"{tracker.name} is left alone until {until}, as it asked.",))
+            left = f"{len(waiting)} milestones wait" if waiting else "the issue is not up to date"
+            return Published(problems=(f"{tracker.name} is tried again after {until}; {left}.",))
         with tracker.turn() as other:
             if other is not None:
                 told = f"{tracker.name} is being written to by process {other.pid} on {other.host}."
