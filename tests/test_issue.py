@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +116,21 @@ def test_a_server_that_hangs_is_given_up(thread: Thread, github_proxy: Proxy, mo
     record = thread.milestone()
     github_proxy.fault = lambda method, path, number: github_api.hang(2)
     assert "did not answer" in thread.publish().problems[0]
+    github_proxy.fault = lambda method, path, number: None
+    thread.clock.sleep(600)
+    assert thread.publish().problems == ()
+    assert thread.shown == [record]
+
+
+def test_an_answer_in_drops_is_given_up(thread: Thread, github_proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each read is in time and the answer never ends: the pass ends all the same, and the next one goes on."""
+    monkeypatch.setattr("research_steps.sinks.github.DEADLINE_S", 1)
+    monkeypatch.setattr("research_steps.sinks.issue.PATIENCE_S", 2)
+    record = thread.milestone()
+    github_proxy.fault = lambda method, path, number: github_api.slow(8)
+    began = time.monotonic()
+    assert "had not answered" in thread.publish().problems[0]
+    assert time.monotonic() - began < 8
     github_proxy.fault = lambda method, path, number: None
     thread.clock.sleep(600)
     assert thread.publish().problems == ()

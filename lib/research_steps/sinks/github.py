@@ -7,11 +7,13 @@ GitHub asked for), or not without a person (SurfaceError).
 
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from queue import Empty, Queue
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -21,7 +23,8 @@ from research_steps.journal import Journal
 from research_steps.record import IssueLink, Owner
 from research_steps.sinks.tracker import Comment
 
-TIMEOUT_S = 10
+# How long one read may take, and how long a whole answer (seconds).
+TIMEOUT_S, DEADLINE_S = 10, 20
 WRITE_EVERY_S = 1.0
 PAGE = 100
 # GitHub's advice for a limit that names no time.
@@ -184,16 +187,34 @@ class GitHub:
         )
 
     def _asked(self, ask: Callable[[], Any], where: str) -> Any:
+        """What GitHub answers, within the deadline: a timeout bounds each read only, and an answer may come in drops."""
         import requests
         from github import GithubException
 
+        answered: Queue[tuple[Any, Exception | None]] = Queue(1)
+
+        def run() -> None:
+            try:
+                answered.put((ask(), None))
+            except Exception as error:  # noqa: BLE001  # raised again below
+                answered.put((None, error))
+
+        threading.Thread(target=run, daemon=True, name="research-github").start()
         try:
-            return ask()
-        except GithubException as error:
-            raise _told(error.status, error.headers or {}, error.data, where, self.clock.now()) from error
-        # A truncated answer is a TypeError or ValueError inside PyGithub, a redirection elsewhere one of the others.
-        except (requests.RequestException, TypeError, ValueError, RuntimeError, AssertionError) as error:
-            raise SurfaceAway(f"GitHub did not answer {where}: {type(error).__name__}.") from error
+            value, error = answered.get(timeout=DEADLINE_S)
+        except Empty:
+            # The connection is still being read from: the next request has one of its own.
+            self.__dict__.pop("_requester", None)
+            raise SurfaceAway(f"GitHub had not answered {where} whole after {DEADLINE_S} s.") from None
+        match error:
+            case None:
+                return value
+            case GithubException():
+                raise _told(error.status, error.headers or {}, error.data, where, self.clock.now()) from error
+            # A truncated answer is a TypeError or ValueError inside PyGithub, a redirection elsewhere one of the others.
+            case requests.RequestException() | TypeError() | ValueError() | RuntimeError() | AssertionError():
+                raise SurfaceAway(f"GitHub did not answer {where}: {type(error).__name__}.") from error
+        raise error
 
 
 class GitHubIssue:
