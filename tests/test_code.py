@@ -240,3 +240,31 @@ def test_a_measure_function_whose_file_is_gone_is_told(checkout: Path) -> None:
     (checkout / "experiments/toy/measure.py").unlink()
     with pytest.raises(UsageError, match=r"no source file of experiments\.toy\.measure:measure below"):
         digest(checkout)
+
+
+def test_many_steps_may_trace_their_code_at_once() -> None:
+    """Marin runs steps in threads. Python 3.11 can fail with SystemError when two of them build syntax trees while JAX,
+    which is called at each garbage collection, lets another thread run."""
+    program = """
+import threading
+from pathlib import Path
+import jax
+from research_steps.code import trace_name
+
+def trace():
+    for _ in range(60):
+        trace_name("tests.faults:sleeps", Path())
+
+failures = []
+threading.excepthook = lambda failed: failures.append(failed.exc_value)
+threads = [threading.Thread(target=trace) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+raise SystemExit(str(failures) if failures else 0)
+"""
+    root = Path(__file__).resolve().parents[1]
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr

@@ -17,7 +17,6 @@ from tests import github_api
 from tests.github_api import Fault, Proxy, Repository, some
 from tests.issues import Thread, environment
 from tests.logbooks import Desk
-from tests.planting import planted
 
 SERIES = Series(
     topic="toy", prefix="TOY", goal="see it published", metrics=(Metric("time_s", "min"),), stop="after three"
@@ -492,17 +491,6 @@ def test_an_idle_night_is_no_work(thread: Thread) -> None:
         assert not [done for done in thread.publish(final=True).done if "heartbeat" in done.what]
         thread.clock.time += 6 * 3600
         assert [done for done in thread.publish(final=True).done if "heartbeat" in done.what]
-
-
-def test_a_secret_in_the_series_stays_there(thread: Thread) -> None:
-    """What a thread's file says of itself is cleaned as records are."""
-    secrets = planted(1)
-    thread.series = dataclasses.replace(SERIES, goal=f"use {secrets['GitHub']}", references=(secrets["Slack, hook"],))
-    thread.sink = thread.publisher()
-    thread.milestone()
-    thread.publish(final=True)
-    text = thread.body + thread.comments[0].body
-    assert not [secret for secret in secrets.values() if secret in text] and "[redacted]" in text
 
 
 def test_no_heartbeat_when_nothing_runs(thread: Thread) -> None:

@@ -135,6 +135,12 @@ def surfaces(
     repository = Repository(tmp_path / "checkout")
     repository.measure(MEASURE)
     repository.thread(BODY)
+    thread = repository.experiment / "__main__.py"
+    said = "(Path(os.environ['PLANTS']).with_name('series').read_text() if 'PLANTS' in os.environ else '')"
+    text = thread.read_text().replace(
+        'goal="see it run"', f'goal="see it run " + {said}, stop={said}, references=({said},)'
+    )
+    thread.write_text(f"import os\nfrom pathlib import Path\n{text}")
     repository.commit()
     yield repository, outside
 
@@ -150,8 +156,9 @@ def test_none_of_fifty_planted_secrets_reaches_a_surface(
     (outside / "plants").write_text("\n".join(plants))
     (outside / "label").write_text(f"work {shaped[0]}")
     (outside / "notes").write_text("|".join(shaped[1:12]))
+    (outside / "series").write_text(shaped[16])
     held = {"SOME_API_KEY": "from-the-environment-1", "DB_PASSWORD": "correct horse battery", "XLA_NOTE": shaped[12]}
-    secrets = [*shaped[:16], *planted(4).values(), *(value for value, _ in named(5).values())]
+    secrets = [*shaped[:17], *planted(4).values(), *(value for value, _ in named(5).values())]
     secrets += ["from-the-environment-1", "correct horse battery"]
     # Of a key of several lines each line is one.
     secrets = [line for secret in secrets for line in secret.splitlines() if "PRIVATE KEY" not in line]

@@ -8,6 +8,7 @@ Data files, compiled modules and what is imported by a computed name are not see
 
 import ast
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from research_steps.errors import UsageError
 from research_steps.record import canonical, sha256
 
 Measure = Callable[[Any], Any]
+# CPython 3.11 counts the depth of all trees that are being built in one place, so that two threads at it at once can
+# fail with SystemError; steps run side by side.
+_parsing = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ def _resolve(module: str, root: Path) -> Path | None:
 def _imports(content: bytes, module: str, path: Path) -> Iterator[str]:
     """The names of all modules that a module may import, and of its own packages, whose __init__ runs first."""
     try:
-        tree = ast.parse(content, filename=str(path))
+        with _parsing:
+            tree = ast.parse(content, filename=str(path))
     except (SyntaxError, ValueError) as error:
         where = f"{path}:{error.lineno}" if isinstance(error, SyntaxError) else str(path)
         raise UsageError(f"{where} does not parse ({getattr(error, 'msg', error)}): mend it, then run again.") from error

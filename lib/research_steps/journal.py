@@ -56,7 +56,6 @@ from research_steps.record import (
     store_record,
     utc,
 )
-from research_steps.redaction import redact_tree, redactor
 from research_steps.series import Series, format_id
 from research_steps.store import Store
 
@@ -312,7 +311,7 @@ class Journal:
 
     def declare(self, series: Series) -> None:
         """Keep the series as its thread declares it now, for whoever has the store and not the thread."""
-        self.store.put(f"{self._base}/series.json", canonical(redact_tree(asdict(series), redactor())) + b"\n")
+        self.store.put(f"{self._base}/series.json", canonical(asdict(series.without_secrets())) + b"\n")
 
     def series(self) -> Series:
         """The series as it was last declared. Raises StoreError when this store holds none."""

@@ -30,6 +30,7 @@ def sinks_of(checkout: Checkout, journal: Journal, series: Series) -> list[Sink]
     def runs(sha256: str | None) -> str | None:
         return run_url(checkout, series.topic, sha256) if sha256 else project_url(checkout, series.topic)
 
+    series = series.without_secrets()
     logbook = LogbookSink(checkout, journal, series)
     issue = IssueSink(checkout, journal, series, runs)
     return [logbook, Sealer(checkout, journal, series), logbook, WandbSink(checkout, journal, series), issue]

@@ -6,11 +6,12 @@ store lie is not.
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from research_steps.errors import UsageError
 from research_steps.record import StepKind
+from research_steps.redaction import redact_tree, redactor
 
 _TOPIC = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _PREFIX = re.compile(r"[A-Z][A-Z0-9-]{0,31}")
@@ -18,6 +19,11 @@ _HYPOTHESIS = re.compile(r"H[1-9][0-9]*")
 # The kinds of steps whose entries are worth finding again on the issue, unless the series says otherwise.
 MILESTONES = ("baseline", "interpret", "decision", "seal", "finish")
 LONGEST_TAG = 64
+# What a series says in its own words; the rest names things.
+_TEXTS = (
+    *("goal", "constraints", "stop", "motivation", "problem", "success", "baseline_case"),
+    *("matrix", "code_paths", "references", "tags"),
+)
 _METRIC = re.compile(r"[A-Za-z][A-Za-z0-9_./-]{0,63}")
 
 
@@ -129,6 +135,13 @@ class Series:
     def hypothesis(self, text: str) -> str:
         """A hypothesis spelled out: 'H1' becomes 'H1: …' when the series declares it, other text stays."""
         return next((f"{known.id}: {known.text}" for known in self.hypotheses if known.id == text), text)
+
+    def without_secrets(self) -> "Series":
+        """The series as it may be written down: its text comes from a file, and is no record that was cleaned before."""
+        clean = redactor()
+        texts = {name: redact_tree(getattr(self, name), clean) for name in _TEXTS}
+        hypotheses = tuple(replace(known, text=clean(known.text)) for known in self.hypotheses)
+        return replace(self, hypotheses=hypotheses, **texts)
 
     def _check_tags(self) -> None:
         for tag in self.tags:

@@ -5,11 +5,9 @@ are looked at; so whatever was lost, killed or done twice, the issue converges t
 which they were recorded. Of two that slipped through, the later one is deleted.
 """
 
-import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
@@ -18,7 +16,6 @@ from research_steps.git import Checkout
 from research_steps.journal import Journal, Snapshot
 from research_steps.leases import this_process
 from research_steps.record import SCHEMA, Closed, EntryRecord, IssueLink, Posting, Seal, Stored, parse_utc, utc
-from research_steps.redaction import redactor
 from research_steps.series import Series
 from research_steps.sinks import Done, Published, is_public, issue_heartbeat, issue_text
 from research_steps.sinks.github import Access, Clock, GitHub, GitHubIssue, SystemClock
@@ -52,8 +49,7 @@ class IssueSink:
     ) -> None:
         self._checkout = checkout
         self._journal = journal
-        # What a series says of itself comes from its file, and is no record that was cleaned before.
-        self._series = _cleaned(series)
+        self._series = series
         self._runs = runs
         self._clock = clock or SystemClock()
         self._tracker: Tracker | None = None
@@ -294,20 +290,6 @@ def linked_issue(checkout: Checkout, journal: Journal) -> IssueLink | None:
     if found is None:
         return None
     return journal.decide("issue", IssueLink(SCHEMA, found[1], int(found[2]), found[3], utc()))
-
-
-def _cleaned(series: Series) -> Series:
-    clean = redactor()
-    texts: dict[str, Any] = {}
-    for field in dataclasses.fields(series):
-        value = getattr(series, field.name)
-        if field.name not in ("topic", "prefix", "milestones") and isinstance(value, str):
-            texts[field.name] = clean(value)
-        elif field.name in ("matrix", "code_paths", "references"):
-            texts[field.name] = tuple(map(clean, value))
-        elif field.name == "hypotheses":
-            texts[field.name] = tuple(dataclasses.replace(known, text=clean(known.text)) for known in value)
-    return dataclasses.replace(series, **texts)
 
 
 def _delete_repeated(tracker: Tracker) -> None:
