@@ -94,7 +94,7 @@ def test_a_series_that_can_not_work_is_refused(changes: dict[str, Any], sentence
 
 def test_a_direction_or_hypothesis_id_that_means_nothing_is_refused() -> None:
     """'lower' is not a direction; hypotheses are counted from H1."""
-    assert "'lower': expected 'min' or 'max'" in refusal(lambda: Metric("time_s", "lower"))  # type: ignore[arg-type]
+    assert "'lower': expected 'min', 'max' or 'target'" in refusal(lambda: Metric("time_s", "lower"))  # type: ignore[arg-type]
     for id in ("1", "H0", "h1", "H01", "H1 "):
         assert "expected H1, H2" in refusal(lambda id=id: Hypothesis(id, "text"))
 

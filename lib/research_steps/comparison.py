@@ -1,15 +1,54 @@
 """What samples say about a candidate and its baseline. Pure functions over numbers.
 
-The ratio of a pair is candidate over baseline, both taken right after each other in one process, so that drift of the
-machine cancels. Summaries are medians and quartiles: they describe the samples, they are no test.
+An *effect* is candidate against baseline on a scale where 0 is no difference: the logarithm of their ratio, or, where a
+sample is not above 0, their difference as a share of the baseline. For a metric with a target both sides count by their
+distance to it, as a share of the target. The two of a pair are taken right after each other in one process, so that
+drift of the machine cancels.
+
+The unit of an interval is the process, because what a process keeps (its memory layout, its compiled code, its cores)
+shifts all its samples together. Sampling in a process may stop when it pleases: that changes how much its mean scatters
+from process to process, and this scatter is what is measured.
 """
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from research_steps.record import Ratio, Row, Samples
+from research_steps.record import Claim, Floor, Ratio, Row, Samples, Verdict
 from research_steps.series import Metric
+
+LEVEL = 0.95
+PAIRED = "Student's t over process means of paired effects, their spread pooled with that of the baseline against itself"
+UNPAIRED = "Welch's t over the means of unpaired processes"
+
+Estimand = Literal["ratio", "difference"]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The mean effect of one process, and how far its own samples leave that open (standard error)."""
+
+    mean: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where an effect lies, with 95 % over all candidates together: on the scale of effects, not of ratios."""
+
+    estimand: Estimand
+    center: float
+    low: float
+    high: float
+    processes: int
+    floor_processes: int
+    method: str
+
+    def shown(self, effect: float) -> float:
+        """An effect as people read it: a ratio, or a difference as a share."""
+        return math.exp(effect) if self.estimand == "ratio" else effect
 
 
 def medians(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -40,6 +79,119 @@ def unpaired_ratios(values: Mapping[str, float], baseline: Mapping[str, float]) 
     return {name: Ratio(median=q, low=q, high=q, pairs=0) for name, q in quotients.items() if math.isfinite(q)}
 
 
+def estimand(metric: Metric, trials: Sequence[Samples]) -> Estimand:
+    """What all these trials can be compared by: a ratio as long as every sample of both sides is above 0."""
+    sides = [side.get(metric.name, []) for samples in trials for side in (samples.candidate, samples.baseline)]
+    return "ratio" if metric.direction != "target" and all(min(side) > 0 for side in sides if side) else "difference"
+
+
+def pair_effect(metric: Metric, kind: Estimand, candidate: float, baseline: float, scale: float) -> float:
+    """The effect of one pair. `scale` is what a difference is a share of."""
+    if kind == "ratio":
+        return math.log(candidate / baseline)
+    if metric.target is not None:
+        return (abs(candidate - metric.target) - abs(baseline - metric.target)) / scale
+    return (candidate - baseline) / scale
+
+
+def scale_of(metric: Metric, baseline: Sequence[float]) -> float:
+    """What differences are a share of: the target, else the baseline's mean; 1 where that is 0."""
+    return abs(metric.target if metric.target is not None else statistics.fmean(baseline)) or 1.0
+
+
+def process_effect(metric: Metric, kind: Estimand, samples: Samples) -> Effect:
+    """The mean effect over the pairs of one process."""
+    candidate, baseline = samples.candidate[metric.name], samples.baseline[metric.name]
+    scale = scale_of(metric, baseline)
+    effects = [pair_effect(metric, kind, *pair, scale) for pair in zip(candidate, baseline, strict=True)]
+    error = statistics.stdev(effects) / math.sqrt(len(effects)) if len(effects) > 1 else 0.0
+    return Effect(statistics.fmean(effects), error)
+
+
+def paired_interval(
+    metric: Metric, trials: Sequence[Samples], floor: Sequence[Samples], candidates: int = 1
+) -> Interval | None:
+    """The interval of a candidate's effect from its paired trials; None when there is nothing to judge their spread by.
+
+    `floor` are processes that measured the baseline against itself, whose true effect is 0: their spread and that of the
+    candidate's own processes are pooled, so that one process of a candidate has an interval too. Where a candidate's
+    samples scatter more than the baseline's that is added. With several `candidates` against one baseline the error of
+    5 % is shared out between them (Bonferroni).
+    """
+    kind = estimand(metric, [*trials, *floor])
+    means = [process_effect(metric, kind, samples) for samples in trials]
+    null = [process_effect(metric, kind, samples) for samples in floor]
+    freedom = len(null) + len(means) - 1
+    if not means or freedom < 1:
+        return None
+    from scipy import stats
+
+    center = statistics.fmean(effect.mean for effect in means)
+    squares = sum(effect.mean**2 for effect in null) + sum((effect.mean - center) ** 2 for effect in means)
+    variance = squares / freedom
+    if null:
+        mine, theirs = (statistics.fmean(effect.error**2 for effect in group) for group in (means, null))
+        variance += max(0.0, mine - theirs)
+    half = float(stats.t.ppf(1 - (1 - LEVEL) / candidates / 2, freedom)) * math.sqrt(variance / len(means))
+    return Interval(kind, center, center - half, center + half, len(means), len(null), _method(PAIRED, candidates))
+
+
+def unpaired_interval(
+    metric: Metric, trials: Sequence[Samples], baseline: Sequence[Samples], candidates: int = 1
+) -> Interval | None:
+    """The interval of a candidate's effect from processes that measured one side each; None with fewer than two of
+    either."""
+    if len(trials) < 2 or len(baseline) < 2:
+        return None
+    from scipy import stats
+
+    kind = estimand(metric, [*trials, *baseline])
+    sides = [[statistics.fmean(samples.candidate[metric.name]) for samples in group] for group in (trials, baseline)]
+    scale = scale_of(metric, sides[1])
+    # An effect against a fixed point, so that the difference of two of them is the effect of one against the other.
+    mine, theirs = ([pair_effect(metric, kind, value, scale, scale) for value in side] for side in sides)
+    center = statistics.fmean(mine) - statistics.fmean(theirs)
+    low = high = center
+    if statistics.pstdev(mine) or statistics.pstdev(theirs):
+        tested = stats.ttest_ind(mine, theirs, equal_var=False)
+        low, high = map(float, tested.confidence_interval(1 - (1 - LEVEL) / candidates))
+    return Interval(kind, center, low, high, len(trials), len(baseline), _method(UNPAIRED, candidates))
+
+
+def verdict(metric: Metric, interval: Interval) -> Verdict:
+    """What an interval supports: an effect counts when 0 is outside of the interval and the estimate is at least
+    `min_effect`; there is none when the whole interval is closer to 0 than that."""
+    least = math.log1p(metric.min_effect) if interval.estimand == "ratio" else metric.min_effect
+    if -least < interval.low and interval.high < least:
+        return "no difference"
+    lower = interval.high < 0 and interval.center <= -least
+    higher = interval.low > 0 and interval.center >= least
+    if lower or higher:
+        return "improved" if lower == (metric.direction != "max") else "regressed"
+    return "inconclusive"
+
+
+def noise_floor(metric: Metric, floor: Sequence[Samples]) -> Floor | None:
+    """How far the metric moves between processes that measure the baseline against itself; None with fewer than two."""
+    if len(floor) < 2:
+        return None
+    from scipy import stats
+
+    kind = estimand(metric, floor)
+    means = [process_effect(metric, kind, samples).mean for samples in floor]
+    spread = math.sqrt(statistics.fmean(mean**2 for mean in means))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(means))) * spread
+    return Floor(spread=spread, smallest=math.expm1(half) if kind == "ratio" else half, processes=len(means))
+
+
+def gain(metric: Metric, claim: Claim) -> float:
+    """How much better than the baseline a claim says its candidate is, for sorting: above 0 is better."""
+    if claim.estimate is None:
+        return -math.inf
+    effect = math.log(claim.estimate) if claim.estimand == "ratio" else claim.estimate
+    return effect if metric.direction == "max" else -effect
+
+
 def better(metric: Metric, one: float, other: float) -> bool:
     """Whether `one` is better than `other`, in the metric's direction."""
     return one < other if metric.direction == "min" else one > other
@@ -54,6 +206,10 @@ def ranked(metric: Metric, rows: Sequence[Row]) -> list[Row]:
         return sign * row.ratios[metric.name].median if measured else math.inf
 
     return sorted(rows, key=place)
+
+
+def _method(name: str, candidates: int) -> str:
+    return f"{name}; Bonferroni over {candidates} candidates" if candidates > 1 else name
 
 
 def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:

@@ -12,7 +12,7 @@ import msgspec
 
 from research_steps.journal import Journal
 from research_steps.provenance import Captured
-from research_steps.record import SCHEMA, EntryRecord, Error, Ref, Row, StepKind, Stored, utc
+from research_steps.record import SCHEMA, Claim, EntryRecord, Error, Floor, Ref, Row, StepKind, Stored, utc
 from research_steps.series import Series
 
 
@@ -38,6 +38,8 @@ class Finding:
     interpretation: str = ""
     next_action: str = ""
     error: Error | None = None
+    claims: tuple[Claim, ...] | None = None
+    floor: dict[str, Floor] | None = None
 
 
 def finish_entry(
@@ -67,6 +69,8 @@ def finish_entry(
         error=found.error,
         provenance=captured.provenance,
         private=True if about.private else msgspec.UNSET,
+        claims=msgspec.UNSET if found.claims is None else found.claims,
+        floor=msgspec.UNSET if found.floor is None else found.floor,
     )
     return journal.finish("entry", record)
 

@@ -24,7 +24,7 @@ import psutil
 
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
-from research_steps.record import Actor, Error, Provenance, sha256
+from research_steps.record import Actor, Error, Provenance, TrialRecord, sha256
 from research_steps.redaction import redact, redact_arguments
 
 PACKAGES = (
@@ -45,6 +45,9 @@ ENVIRONMENT = (
     "LEVANTER_",
     "RAGGED_DOT_",
 )
+# What decides how fast a kernel is; the rest only says where the record comes from.
+_MATTERING = frozenset(PACKAGES) - {"research-steps", "marin-core", "marin-fray"}
+_PLACES = ("MARIN_", "JAX_COMPILATION_CACHE", "TPU_NAME", "TPU_WORKER", "CUDA_VISIBLE_DEVICES")
 # Average cores that others may use during a trial before it counts as contended.
 CONTENTION_CORES = 0.25
 FRAMES_KEPT = 5
@@ -82,7 +85,7 @@ def capture(checkout: Checkout, argv: Sequence[str]) -> Captured:
             host=socket.gethostname(),
             python=platform.python_version(),
             packages=_packages(),
-            env={name: value for name, value in sorted(os.environ.items()) if name.startswith(ENVIRONMENT)},
+            env=_environment(),
         ),
         patch or None,
     )
@@ -140,6 +143,18 @@ def describe_error(error: BaseException, where: Literal["candidate", "baseline",
     )
 
 
+def conditions(record: TrialRecord) -> dict[str, str]:
+    """Under what a trial was measured, as far as that changes its result: trials that differ in it can't be compared."""
+    made = record.provenance
+    return _conditions(record.device_class, made.python, made.packages, made.env)
+
+
+@cache
+def conditions_here() -> dict[str, str]:
+    """The conditions of trials that this process starts."""
+    return _conditions(device_class(), platform.python_version(), _packages(), _environment())
+
+
 class CpuWatch:
     """Measures how many cores other processes kept busy, from its creation on."""
 
@@ -172,6 +187,19 @@ def _packages() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _conditions(machine: str, python: str, packages: dict[str, str], env: dict[str, str]) -> dict[str, str]:
+    return {
+        "device class": machine,
+        "python": python.rpartition(".")[0],
+        **{name: version for name, version in packages.items() if name in _MATTERING},
+        **{name: value for name, value in env.items() if not name.startswith(_PLACES)},
+    }
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(ENVIRONMENT)}
 
 
 def _holds_secret(patch: bytes) -> bool:

@@ -24,9 +24,14 @@ from research_steps.redaction import redact_tree, redactor
 SCHEMA = 1
 
 Status = Literal["ok", "failed", "interrupted"]
+# fmt: off
 StepKind = Literal[
-    "kickoff", "baseline", "sweep", "replicate", "interact", "interpret", "decision", "seal", "step", "finish"
+    "kickoff", "baseline", "sweep", "replicate", "interact", "interpret", "decision", "seal", "step", "finish",
+    "rebase", "note", "correction", "retraction", "attachment", "hypothesis", "source",
 ]
+# fmt: on
+Verdict = Literal["improved", "regressed", "no difference", "inconclusive", "failed", "not comparable"]
+Confidence = Literal["exploratory", "replicated", "stable"]
 Mode = Literal["executor", "dev"]
 Time = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
 
@@ -35,6 +40,7 @@ _STRUCTURE = frozenset(
     (
         *("series", "subject", "key", "id", "nonce", "step", "step_key", "tag", "sha256", "code", "commit", "patch"),
         *("status", "mode", "kind", "where", "how", "order", "machine", "measure", "config_type"),
+        *("verdict", "confidence", "estimand"),
         *("started_at", "finished_at", "lease_until", "claimed_at", "sealed_at", "linked_at", "decided_at"),
         *("tried_at", "closed_at", "marker"),
     )
@@ -297,10 +303,54 @@ class Row(_Strict, frozen=True):
     measured_here: bool
 
 
+class Floor(_Strict, frozen=True):
+    """How far a metric of the baseline case moves without a cause: the baseline against itself, once in each process.
+
+    `spread` is the standard deviation of the processes' effects, `smallest` the half-width of the 95 % interval that
+    one further process would have. Both are shares of the metric: 0.01 is 1 %.
+    """
+
+    spread: float
+    smallest: float
+    processes: int
+
+
+class Claim(_Strict, frozen=True):
+    """What is said of one candidate (`changes` to the baseline `case`) in one metric.
+
+    The interval from `low` to `high` (95 %) is that of `estimand`: a ratio of candidate to baseline, or a difference of
+    the two as a share of the baseline (for a metric with a target: of distances to it, as a share of the target). It
+    rests on `trials`; those in `also` were made before and only asked whether they agree. Both ends are None when the
+    trials support no interval; `why` says what the verdict could not say.
+    """
+
+    metric: str
+    changes: dict[str, Any]
+    case: dict[str, Any]
+    baseline: Ref
+    trials: tuple[Ref, ...]
+    also: tuple[Ref, ...]
+    estimand: Literal["ratio", "difference"]
+    estimate: float | None
+    low: float | None
+    high: float | None
+    processes: int
+    floor_processes: int
+    candidates: int
+    min_effect: float
+    method: str
+    verdict: Verdict
+    confidence: Confidence
+    why: str
+
+
 class EntryRecord(_Strict, frozen=True, tag_field="kind", tag="entry"):
-    """The outcome of one step: what becomes an entry of the logbook. `key` is the experiment ID it was claimed under,
-    `step_key` the executor's own identity of the step: its output path below the store's prefix. `inputs` and the rows'
-    trials are what it rests on. One that is `private`, or rests on such a one, is published nowhere."""
+    """The outcome of one step: what becomes an entry of the logbook.
+
+    `key` is the experiment ID it was claimed under, `step_key` the executor's own identity of the step: its output path
+    below the store's prefix. `inputs` and the rows' trials are what it rests on. `claims` are what a step that measures
+    or interprets says, `floor` is by metric. One that is `private`, or rests on such a one, is published nowhere.
+    """
 
     schema: int
     series: str
@@ -325,6 +375,8 @@ class EntryRecord(_Strict, frozen=True, tag_field="kind", tag="entry"):
     provenance: Provenance
     late: bool = False
     private: bool | msgspec.UnsetType = msgspec.UNSET
+    claims: tuple[Claim, ...] | msgspec.UnsetType = msgspec.UNSET
+    floor: dict[str, Floor] | msgspec.UnsetType = msgspec.UNSET
 
 
 Record = TrialRecord | EntryRecord | InterruptedRecord

@@ -29,10 +29,18 @@ _METRIC = re.compile(r"[A-Za-z][A-Za-z0-9_./-]{0,63}")
 
 @dataclass(frozen=True)
 class Metric:
-    """One number that `measure` reports; `direction` says which way is better."""
+    """One number that `measure` reports.
+
+    `direction` says which way is better: 'min', 'max', or 'target' for closer to `target`. Effects smaller than
+    `min_effect`, a share of the baseline (0.02 is 2 %), are no difference. `timed` metrics change when others load the
+    machine, so that a contended trial supports no claim on them.
+    """
 
     name: str
-    direction: Literal["min", "max"] = "min"
+    direction: Literal["min", "max", "target"] = "min"
+    target: float | None = None
+    min_effect: float = 0.02
+    timed: bool = True
 
     def __post_init__(self) -> None:
         if not _METRIC.fullmatch(self.name):
@@ -40,8 +48,17 @@ class Metric:
                 f"Metric name {self.name!r} is not usable: expected a letter, then letters, digits or _ . / -, "
                 "at most 64 characters, such as time_s."
             )
-        if self.direction not in ("min", "max"):
-            raise UsageError(f"Metric {self.name!r} has direction {self.direction!r}: expected 'min' or 'max'.")
+        if self.direction not in ("min", "max", "target"):
+            raise UsageError(
+                f"Metric {self.name!r} has direction {self.direction!r}: expected 'min', 'max' or 'target'."
+            )
+        if (self.direction == "target") != (self.target is not None) or not math.isfinite(self.target or 0.0):
+            raise UsageError(
+                f"Metric {self.name!r} has direction {self.direction!r} and target={self.target}: expected a finite "
+                "target with the direction 'target', and none otherwise."
+            )
+        if not 0 < self.min_effect < 1:
+            raise UsageError(f"Metric {self.name!r} has min_effect={self.min_effect}: expected a share, such as 0.02.")
 
 
 @dataclass(frozen=True)
@@ -63,8 +80,11 @@ class Series:
     `motivation` to `references` are what `research kickoff` records. `milestones` are the kinds of steps whose entries
     are posted on the issue, `heartbeat_s` (seconds) how long it may stay silent while work goes on. A `private` series
     reaches no public surface. W&B runs go to `wandb_project` (default: the topic), or to that of the series `parent`.
-    `max_pairs`, `sampling_s` and `time_limit_s` (seconds) bound one trial: its sampling ends at whichever of the
-    first two comes first, after at least five pairs; the time limit holds for the whole child process.
+    A trial samples until the primary metric is known well enough for its `min_effect`, or `max_pairs` were taken, or
+    `sampling_s` (seconds) are over; `time_limit_s` (seconds) holds for its whole process. Before a trial a loaded
+    machine is waited for up to `contention_wait_s` (seconds). The baseline is measured against itself in
+    `floor_processes` processes. `variants` are the fields over which a result has to hold to be stable. A thread is
+    stuck after `stuck_after` trials without an improvement.
     """
 
     topic: str
@@ -87,14 +107,18 @@ class Series:
     private: bool = False
     wandb_project: str = ""
     parent: str = ""
-    max_pairs: int = 30
+    max_pairs: int = 400
     sampling_s: float = 5.0
     time_limit_s: float = 600.0
+    contention_wait_s: float = 60.0
+    floor_processes: int = 5
+    variants: tuple[str, ...] = ()
+    stuck_after: int = 20
 
     def __post_init__(self) -> None:
         check_topic(self.topic)
         check_prefix(self.topic, self.prefix)
-        texts = ("tags", "matrix", "code_paths", "references", "milestones")
+        texts = ("tags", "matrix", "code_paths", "references", "milestones", "variants")
         for name, kind in (("metrics", Metric), ("hypotheses", Hypothesis), *((name, str) for name in texts)):
             given = getattr(self, name)
             if not isinstance(given, tuple | list) or not all(isinstance(item, kind) for item in given):
@@ -116,10 +140,16 @@ class Series:
             )
         if self.parent:
             check_topic(self.parent)
-        for name in ("max_pairs", "sampling_s", "time_limit_s", "heartbeat_s"):
+        for name in ("max_pairs", "sampling_s", "time_limit_s", "heartbeat_s", "floor_processes", "stuck_after"):
             if not 0 < getattr(self, name) < math.inf:
                 found = getattr(self, name)
                 raise UsageError(f"Series {self.topic!r} has {name}={found}: expected a finite number above 0.")
+
+        if not 0 <= self.contention_wait_s < math.inf:
+            found = self.contention_wait_s
+            raise UsageError(
+                f"Series {self.topic!r} has contention_wait_s={found}: expected a finite number, 0 or more."
+            )
 
     @property
     def primary(self) -> Metric:

@@ -14,7 +14,7 @@ from research_steps.code import Measure, trace
 from research_steps.config import changed, plain, type_name
 from research_steps.entry import About, Finding
 from research_steps.errors import UsageError
-from research_steps.provenance import device_class
+from research_steps.provenance import conditions_here
 from research_steps.record import IssueLink
 from research_steps.series import Series
 from research_steps.steps import marin
@@ -160,7 +160,7 @@ class Steps:
                 "measure": measured.name,
                 "code": measured.digest,
                 "case": plain(measured.case, f"{kind} {label!r}", marin.unwrap),
-                "device_class": device_class(),
+                "conditions": conditions_here(),
             }
         # What the shards of a sweep are is not what it measures: splitting it otherwise measures nothing again.
         # And what is private from now on is recorded anew, without a new measurement.

@@ -20,7 +20,7 @@ from research_steps.comparison import paired_ratios
 from research_steps.errors import LauncherError, UnreadableObject
 from research_steps.journal import OpenAttempt
 from research_steps.launcher import Ended, Request
-from research_steps.provenance import CpuWatch, device_class
+from research_steps.provenance import CpuWatch, conditions_here, device_class
 from research_steps.record import (
     SCHEMA,
     Error,
@@ -59,7 +59,7 @@ class TrialSpec:
                     "config": self.config,
                     "baseline": self.baseline_config,
                     "code": self.code.digest,
-                    "device_class": device_class(),
+                    "conditions": conditions_here(),
                     "replicate": self.replicate,
                 }
             )

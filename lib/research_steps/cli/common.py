@@ -1,0 +1,52 @@
+"""What the commands share: options, the series they are about, and the pass over the sinks that ends most of them."""
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from research_steps.git import Checkout
+from research_steps.journal import Journal
+from research_steps.run import store_url
+from research_steps.series import check_topic
+from research_steps.store import open_store
+
+as_json = click.option("--json", "json_output", is_flag=True, help="Print one JSON document instead of text.")
+in_store = click.option("--prefix", help="The store. Default: MARIN_PREFIX, else local_store/ in the checkout.")
+
+
+def journal_of(checkout: Checkout, topic: str, prefix: str | None) -> Journal:
+    """The journal of a series in the store that was named."""
+    return Journal(open_store(store_url(checkout, prefix)), check_topic(topic))
+
+
+def publish_all(checkout: Checkout, journal: Journal, found: dict[str, Any], json_output: bool) -> None:
+    """One pass over all sinks, told; exits with 1 when something is left to publish."""
+    from research_steps.publish import publish, sinks_of
+
+    published = publish(journal, sinks_of(checkout, journal, journal.series()))
+    if json_output:
+        print_json({**found, "done": [asdict(done) for done in published.done], "problems": published.problems})
+    else:
+        for done in published.done:
+            click.echo(f"{done.id}: {done.what}")
+        if not published.done:
+            click.echo(f"{journal.topic}: nothing new")
+        for problem in published.problems:
+            click.echo(f"not published: {problem}", err=True)
+    if published.problems:
+        sys.exit(1)
+
+
+def topics(checkout: Checkout, topic: str | None, prefix: str | None) -> list[str]:
+    if topic is not None:
+        return [check_topic(topic)]
+    store = open_store(store_url(checkout, prefix))
+    logbooks = {path.stem for path in checkout.logbooks.glob("*.md")}
+    return sorted(logbooks | {name.rsplit("/", 1)[-1] for name in store.names("journal")})
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))

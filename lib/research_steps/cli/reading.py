@@ -1,0 +1,209 @@
+"""Commands that read what is known of a series. They change nothing."""
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from research_steps.cli import command
+from research_steps.cli.common import as_json, in_store, journal_of, print_json, topics
+from research_steps.errors import UsageError
+from research_steps.git import Checkout
+from research_steps.record import EntryRecord, InterruptedRecord, IssueLink, TrialRecord
+
+
+@command
+@click.argument("topic", required=False)
+@in_store
+@as_json
+def status(topic: str | None, prefix: str | None, json_output: bool) -> None:
+    """What each series holds, what is running, and what was left open.
+
+    An attempt is orphaned when its process is gone or its lease ran out; running the thread again ends it as
+    interrupted and goes on.
+    """
+    checkout = Checkout.find()
+    found = [_status(checkout, name, prefix) for name in topics(checkout, topic, prefix)]
+    if json_output:
+        print_json(found)
+        return
+    for series in found:
+        click.echo(f"{series['topic']}  (store: {series['store']})")
+        counts = [f"{series['entries']} entries, {series['trials']} trials"]
+        counts += [f"{series[name]} {name}" for name in ("failed", "interrupted", "late") if series[name]]
+        click.echo(f"  {', '.join(counts)}")
+        click.echo(f"  issue: {series['issue']}")
+        for attempt in series["open"]:
+            state = "orphaned" if attempt["orphaned"] else "running"
+            where = f"process {attempt['pid']} on {attempt['host']}"
+            click.echo(f"  {state}: {attempt['id']} {attempt['label']}, {where}, since {attempt['started_at']}")
+        for id in series["unpublished"]:
+            click.echo(f"  not in the logbook yet: {id}; run 'research sync {series['topic']}'")
+        for problem in series["problems"]:
+            click.echo(f"  problem: {problem}")
+    if not found:
+        click.echo("No series here: no logbook in .agents/logbooks/ and no journal in the store.")
+
+
+@command
+@click.argument("topic")
+@in_store
+@as_json
+def verify(topic: str, prefix: str | None, json_output: bool) -> None:
+    """Check that the logbook's entries, their records and the journal agree; exits with 1 and names what does not.
+
+    A cut-off end of the logbook can't be seen here: nothing after it says that it was there.
+    """
+    from research_steps.sinks.logbook import verify as check
+
+    checkout = Checkout.find()
+    journal = journal_of(checkout, topic, prefix)
+    count, problems = check(checkout, topic, journal)
+    if json_output:
+        print_json({"entries": count, "problems": problems})
+    else:
+        for problem in problems:
+            click.echo(problem)
+        click.echo(f"{topic}: {count} entries, {len(problems) or 'no'} problems")
+    if problems:
+        sys.exit(1)
+
+
+@command
+@click.argument("id")
+@click.option("--topic", help="The series. Default: every series of this checkout is searched.")
+@in_store
+@as_json
+def show(id: str, topic: str | None, prefix: str | None, json_output: bool) -> None:
+    """Every record with an experiment ID, such as MOE-HC-007 or MOE-HC-007.03, with its hash."""
+    records = _find(id, topic, prefix)
+    if json_output:
+        print_json([{"sha256": stored.sha256, **json.loads(stored.line)} for stored in records])
+        return
+    for stored in records:
+        for line in _described(stored.record):
+            click.echo(line)
+        click.echo(f"  sha256 {stored.sha256}")
+
+
+@command
+@click.argument("first")
+@click.argument("second")
+@click.option("--topic", help="The series. Default: every series of this checkout is searched.")
+@in_store
+@as_json
+def compare(first: str, second: str, topic: str | None, prefix: str | None, json_output: bool) -> None:
+    """Two trials side by side: what differs between them, and their metrics.
+
+    The quotient is of two medians from different processes; ratios taken in pairs stand in the trials' own rows.
+    """
+    from research_steps.comparison import medians
+    from research_steps.config import differences
+
+    one, other = _trial(first, topic, prefix), _trial(second, topic, prefix)
+    differ: dict[str, tuple[Any, Any]] = dict(differences(one.config, other.config))
+    mine, others = one.provenance, other.provenance
+    pairs = {
+        "baseline case": (one.baseline_config, other.baseline_config),
+        "code": (one.code[:12], other.code[:12]),
+        "device class": (one.device_class, other.device_class),
+        "commit": (mine.commit, others.commit),
+        "patch": (mine.patch, others.patch),
+        **{name: (mine.packages.get(name), others.packages.get(name)) for name in {**mine.packages, **others.packages}},
+        **{name: (mine.env.get(name), others.env.get(name)) for name in {**mine.env, **others.env}},
+    }
+    differ |= {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    values = [medians(trial.samples.candidate) if trial.samples else {} for trial in (one, other)]
+    metrics = {name: (values[0].get(name), values[1].get(name)) for name in {**values[0], **values[1]}}
+    if json_output:
+        print_json({"differences": differ, "metrics": metrics, "status": [one.status, other.status]})
+        return
+    click.echo(f"{one.id} {one.label} ({one.status})  |  {other.id} {other.label} ({other.status})")
+    for name, (left, right) in differ.items():
+        click.echo(f"  differs: {name}: {left}  |  {right}")
+    for name, (was, now) in metrics.items():
+        quotient = f"  quotient {was / now:.3f}" if was is not None and now else ""
+        click.echo(f"  {name}: {was}  |  {now}{quotient}")
+
+
+def _status(checkout: Checkout, topic: str, prefix: str | None) -> dict[str, Any]:
+    from research_steps.sinks import logbook, logbook_file
+
+    journal = journal_of(checkout, topic, prefix)
+    path = logbook.path_of(checkout, topic)
+    found = journal.scan(path.with_suffix(""))
+    data = path.read_bytes() if path.is_file() else b""
+    shown = logbook_file.parse(data).records
+    standing = [stored for stored in found.entries.values() if not stored.record.late]
+    trials = [stored.record for stored in found.trials.values()]
+    everything: list[Any] = [*found.entries.values(), *found.trials.values(), *found.interrupted.values()]
+    conflicts = logbook_file.conflicts(data)
+    link = journal.decided("issue", IssueLink)
+    return {
+        "topic": topic,
+        "store": journal.store.url,
+        "issue": link.url if link else f".agents/issues/{topic}.md",
+        "entries": len(standing),
+        "trials": sum(not trial.late for trial in trials),
+        "failed": sum(trial.status == "failed" and not trial.late for trial in trials),
+        "interrupted": len(found.interrupted),
+        "late": sum(stored.record.late for stored in everything),
+        "open": [
+            {
+                "id": attempt.intent.id,
+                "label": attempt.intent.label,
+                "orphaned": attempt.orphaned(),
+                "host": attempt.intent.owner.host,
+                "pid": attempt.intent.owner.pid,
+                "started_at": attempt.intent.started_at,
+            }
+            for attempt in found.open
+        ],
+        "unpublished": sorted(
+            stored.record.id for stored in standing if stored.sha256 not in shown and not stored.record.private
+        ),
+        "problems": found.problems
+        + ([f"{path} has conflict markers; run 'research sync {topic}'"] if conflicts else []),
+    }
+
+
+def _find(id: str, topic: str | None, prefix: str | None) -> list[Any]:
+    checkout = Checkout.find()
+    found = []
+    for name in topics(checkout, topic, prefix):
+        journal = journal_of(checkout, name, prefix)
+        found += journal.scan(checkout.logbooks / name).find(id)
+    if not found:
+        raise UsageError(
+            f"No record has the ID {id!r}: expected one such as MOE-HC-007; 'research status' tells what is here."
+        )
+    return found
+
+
+def _trial(id: str, topic: str | None, prefix: str | None) -> TrialRecord:
+    trials = [stored.record for stored in _find(id, topic, prefix) if isinstance(stored.record, TrialRecord)]
+    if not trials:
+        raise UsageError(f"{id} is no trial: expected the ID of a row, such as {id}.01.")
+    return trials[-1]
+
+
+def _described(record: EntryRecord | TrialRecord | InterruptedRecord) -> list[str]:
+    lines = [f"{record.id} {record.label}: {type(record).__name__.removesuffix('Record').lower()}, {record.status}"]
+    lines.append(f"  {record.started_at} to {record.finished_at}{', late' if record.late else ''}")
+    if isinstance(record, InterruptedRecord):
+        return [*lines, f"  {record.reason}"]
+    lines.append(f"  {record.provenance.command}  at {record.provenance.commit} on {record.provenance.host}")
+    if isinstance(record, EntryRecord):
+        lines += [f"  {text}" for text in (record.result, record.interpretation, record.next_action) if text]
+        lines += [f"  {row.trial.id} {row.changes}: {row.status} {row.values} {row.note}" for row in record.rows]
+    else:
+        lines.append(f"  {record.config}")
+        lines += [
+            f"  {name}: {ratio.median:.4f} × baseline, {ratio.pairs} pairs" for name, ratio in record.ratios.items()
+        ]
+        lines += [f"  contended: {record.contended}"] if record.contended else []
+    if record.error is not None:
+        lines += [f"  {record.error.type}: {record.error.message}", *(f"    {frame}" for frame in record.error.frames)]
+        lines += [f"    | {line}" for line in record.error.output_tail.splitlines()[-20:]]
+    return lines

@@ -1,0 +1,108 @@
+"""Commands that add to a series: kickoff, decisions, the end."""
+
+import sys
+from typing import Any
+
+import click
+
+from research_steps.cli import command
+from research_steps.cli.common import as_json, in_store, journal_of, publish_all
+from research_steps.git import Checkout
+from research_steps.record import IssueLink
+from research_steps.series import check_topic
+
+
+@command
+@click.argument("topic")
+@click.option("--branch", default="", help="The research branch. Default: research/TOPIC; '.' is the one checked out.")
+@click.option("--carry-changes", is_flag=True, help="Take uncommitted changes along to the branch.")
+@click.option("--issue", type=click.IntRange(min=1), help="Take this issue of the repository.")
+@click.option("--create-issue", is_flag=True, help="Make a public issue from the template, without asking.")
+@click.option("--repository", default="", help="owner/name. Default: GITHUB_REPOSITORY, else the remote 'origin'.")
+@in_store
+@as_json
+def kickoff(
+    topic: str,
+    branch: str,
+    carry_changes: bool,
+    issue: int | None,
+    create_issue: bool,
+    repository: str,
+    prefix: str | None,
+    json_output: bool,
+) -> None:
+    """Start the series that experiments/TOPIC declares: branch, logbook, issue, W&B project, and its first entry.
+
+    Without an issue, .agents/issues/TOPIC.md stands for it until 'research sync TOPIC --issue N'. May be repeated.
+    """
+    from research_steps.kickoff import IssueRequest, link_issue, load_series, take_branch
+    from research_steps.notes import Desk
+    from research_steps.sinks.wandb import check_project, project_of
+
+    checkout = Checkout.find()
+    series = load_series(checkout, check_topic(topic))
+    asks = sys.stdin.isatty() and not json_output
+    name = take_branch(
+        checkout, topic, branch, lambda to: carry_changes or (asks and click.confirm(f"Take the changes along to {to}?"))
+    )
+    journal = journal_of(checkout, topic, prefix)
+    check_project(journal, series)
+    journal.declare(series)
+    open_question = issue is None and not create_issue and not series.private
+    if open_question and asks and journal.decided("issue", IssueLink) is None:
+        create_issue = click.confirm("Make a public issue for it?")
+    link = link_issue(checkout, journal, series, IssueRequest(issue, create_issue, repository))
+    entry = Desk(checkout, journal, series).kickoff(name, project_of(journal, series))
+    found = {"topic": topic, "branch": name, "issue": link.url if link else None, "entry": entry.record.id}
+    if not json_output:
+        click.echo(f"{topic}: on branch {name}, kickoff is {entry.record.id}")
+        where = link.url if link else "none, the series is private" if series.private else f".agents/issues/{topic}.md"
+        click.echo(f"{topic}: the issue is {where}")
+    publish_all(checkout, journal, found, json_output)
+
+
+@command
+@click.argument("topic")
+@click.argument("decision")
+@click.option("--evidence", multiple=True, metavar="ID", help="A record that it rests on, such as MOE-HC-003.05.")
+@click.option("--owner", default="", help="Who answers for it. Default: who runs this.")
+@click.option("--scope", is_flag=True, help="It changes the scope of the series.")
+@in_store
+@as_json
+def decide(
+    topic: str, decision: str, evidence: tuple[str, ...], owner: str, scope: bool, prefix: str | None, json_output: bool
+) -> None:
+    """Record a decision, with its evidence and owner: an entry, a comment and a line of the decision log."""
+    from research_steps.notes import Desk
+
+    checkout = Checkout.find()
+    journal = journal_of(checkout, topic, prefix)
+    entry = Desk(checkout, journal, journal.series()).decide(decision, evidence, owner, scope)
+    if not json_output:
+        click.echo(f"{entry.record.id}: {entry.record.label}")
+    publish_all(checkout, journal, {"topic": topic, "entry": entry.record.id}, json_output)
+
+
+@command
+@click.argument("topic")
+@click.option("--worked", default="", help="What worked.")
+@click.option("--did-not", default="", help="What did not.")
+@click.option("--limitations", default="", help="What the conclusion does not cover.")
+@click.option("--next", "next_steps", multiple=True, help="A next step; once for each, in order.")
+@click.option("--conclusion", default="", help="What is now known.")
+@click.option("--production-pr", default="", help="The pull request that came of it.")
+@in_store
+@as_json
+def finish(topic: str, prefix: str | None, json_output: bool, **parts: Any) -> None:
+    """Write the final summary, as the last entry and on the issue, and close the issue.
+
+    Refused while a part is missing: the text parts, a sealed snapshot, a measured baseline, the end of what runs.
+    """
+    from research_steps.notes import Desk
+
+    checkout = Checkout.find()
+    journal = journal_of(checkout, topic, prefix)
+    entry = Desk(checkout, journal, journal.series()).finish(**parts)
+    if not json_output:
+        click.echo(f"{entry.record.id}: {entry.record.label}")
+    publish_all(checkout, journal, {"topic": topic, "entry": entry.record.id}, json_output)
