@@ -39,7 +39,9 @@ THREAD = """
 from experiments.killed.measure import measure
 from research_steps import Metric, Series, main
 
-series = Series(topic="killed", prefix="KILL", goal="survive", metrics=(Metric("time_s"),), max_pairs=10)
+series = Series(
+    topic="killed", prefix="KILL", goal="survive", metrics=(Metric("time_s"),), max_pairs=10, contention_wait_s=0
+)
 
 
 def thread(steps):

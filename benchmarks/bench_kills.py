@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from research_steps import contention
 from research_steps.code import trace_name
 from research_steps.entry import About, Finding
 from research_steps.git import Checkout
@@ -38,7 +39,15 @@ from research_steps.steps.entries import run_entry
 from research_steps.steps.session import Session
 from research_steps.store import open_store
 
-SERIES = Series(topic="kills", prefix="KILL", goal="survive", metrics=(Metric("time_s"),), max_pairs=5, sampling_s=0.1)
+SERIES = Series(
+    topic="kills",
+    prefix="KILL",
+    goal="survive",
+    metrics=(Metric("time_s"),),
+    max_pairs=5,
+    sampling_s=0.1,
+    contention_wait_s=0,
+)
 # The third of each sweep fails in its own way, the others have samples.
 MEASURE = """
 import os, time
@@ -171,7 +180,7 @@ def start(root: Path, steps: int) -> int:
             os.chdir(root)
             # Marks everything that the driver starts, and keeps its trials apart from others on this machine.
             os.environ["TMPDIR"] = tempfile.tempdir = str(root / "tmp")
-            trials.DEVICE_LOCK = root / "tmp" / "device.lock"
+            contention.HERE = contention.Machine(tmp=root / "tmp")
             drive(root, steps)
             code = 0
         except BaseException:  # noqa: BLE001  # this is the top of the process

@@ -7,6 +7,7 @@ import ctypes
 import faulthandler
 import multiprocessing
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -44,6 +45,12 @@ def steady(config):
     """Nothing goes wrong."""
     while True:
         yield {"time_s": config.get("time_s", 2.0)}
+
+
+def noisy(config):
+    """Two samples of one side have nothing in common."""
+    while True:
+        yield {"time_s": random.choice([1e-9, 1e9]) / 3}
 
 
 def raises(config):

@@ -6,6 +6,7 @@ import msgspec
 from research_steps.record import (
     SCHEMA,
     Actor,
+    Claim,
     Device,
     EntryRecord,
     Launch,
@@ -79,6 +80,30 @@ def trial(**changes: Any) -> TrialRecord:
         provenance=PROVENANCE,
     )
     return msgspec.structs.replace(record, **changes)
+
+
+def claim(**changes: Any) -> Claim:
+    made = Claim(
+        metric="time_s",
+        changes={"implementation": "dense"},
+        case={"implementation": "scatter", "tokens": 512, "capacity_factor": 1.25},
+        baseline=Ref(id="MOE-HC-001", key="MOE-HC-001", attempt=0, sha256=sha256(b"the baseline")),
+        trials=(Ref(id="MOE-HC-002.01", key=sha256(b"a trial"), attempt=0, sha256=sha256(b"its record")),),
+        also=(),
+        estimand="ratio",
+        estimate=0.5,
+        low=0.49,
+        high=0.51,
+        processes=1,
+        floor_processes=5,
+        candidates=1,
+        min_effect=0.02,
+        method="by hand",
+        verdict="improved",
+        confidence="exploratory",
+        why="",
+    )
+    return msgspec.structs.replace(made, **changes)
 
 
 def entry(**changes: Any) -> EntryRecord:

@@ -1,28 +1,38 @@
 """What samples say: numbers that a reader can check by hand, and no number where there is none."""
 
 import math
+import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from research_steps import Metric
-from research_steps.comparison import better, medians, paired_ratios, ranked, unpaired_ratios
-from research_steps.record import Ratio, Row, Samples, canonical, decode_record, store_record
+from research_steps.comparison import (
+    Interval,
+    medians,
+    noise_floor,
+    paired_interval,
+    paired_ratios,
+    ranked,
+    unpaired_interval,
+    unpaired_ratios,
+    verdict,
+)
+from research_steps.record import Ratio, Ref, Samples, canonical, decode_record, store_record
+from scipy import stats
 
-from tests.records import entry, trial
+from tests.records import claim, entry, trial
 
+TIME = Metric("t")
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
 def samples(candidate: list[float], baseline: list[float], paired: bool = True) -> Samples:
     return Samples(paired=paired, order="AB" * len(candidate), candidate={"t": candidate}, baseline={"t": baseline})
-
-
-def row(label: str, ratio: float | None, status: Any = "ok") -> Row:
-    ratios = {} if ratio is None else {"t": Ratio(median=ratio, low=ratio, high=ratio, pairs=5)}
-    return msgspec.structs.replace(entry().rows[0], note=label, ratios=ratios, status=status)
 
 
 def test_ratios_are_taken_pair_by_pair() -> None:
@@ -74,19 +84,130 @@ def test_the_middle_half_holds_the_median(pairs: list[tuple[float, float]]) -> N
     assert ratio.high <= max(quotients) * slack
 
 
-def test_rows_are_ranked_in_the_metrics_direction() -> None:
-    """The best first; what failed or has no ratio comes last, in its own order, whatever its number is."""
-    rows = [row("slow", 2.0), row("none", None), row("fast", 0.5), row("failed", 0.1, "failed"), row("same", 2.0)]
-    assert [found.note for found in ranked(Metric("t", "min"), rows)] == ["fast", "slow", "same", "none", "failed"]
-    assert [found.note for found in ranked(Metric("t", "max"), rows)] == ["slow", "same", "fast", "none", "failed"]
+def steady(effects: Sequence[float]) -> list[Samples]:
+    """One process for each effect: the logarithm of its candidate over a baseline of 2."""
+    return [samples([2 * math.exp(effect)] * 4, [2.0] * 4) for effect in effects]
 
 
-def test_better_knows_the_direction() -> None:
-    """Equal is not better."""
-    assert better(Metric("t", "min"), 0.9, 1.0)
-    assert better(Metric("t", "max"), 1.1, 1.0)
-    assert not better(Metric("t", "min"), 1.0, 1.0)
-    assert not better(Metric("t", "max"), 1.0, 1.0)
+def test_the_interval_of_paired_processes_is_that_of_the_t_distribution() -> None:
+    """As scipy's own one-sample test gives it, when nothing is known but the candidate's processes."""
+    effects = [0.10, 0.12, 0.11, 0.15]
+    interval = paired_interval(TIME, steady(effects), [])
+    expected = stats.ttest_1samp(effects, 0).confidence_interval(0.95)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+    assert interval.shown(interval.center) == pytest.approx(math.exp(statistics.fmean(effects)))
+
+
+def test_one_process_has_an_interval_from_the_baselines_own_processes() -> None:
+    """The spread is that of the baseline against itself, whose true effect is known to be none."""
+    floor = [0.01, -0.01, 0.02, -0.02]
+    interval = paired_interval(TIME, steady([0.3]), steady(floor))
+    spread = math.sqrt(sum(effect**2 for effect in floor) / 4)
+    assert interval.high - 0.3 == pytest.approx(stats.t.ppf(0.975, 4) * spread)
+    assert not math.isfinite(paired_interval(TIME, steady([0.3]), []).high)
+
+
+def test_many_candidates_make_the_interval_wider() -> None:
+    """Twenty tries at 5 % find something by chance; the record says what was done about it."""
+    floor = steady([0.01, -0.01, 0.02, -0.02])
+    alone, of_twenty = (paired_interval(TIME, steady([0.1]), floor, candidates) for candidates in (1, 20))
+    half = stats.t.ppf(1 - 0.05 / 20 / 2, 4) / stats.t.ppf(0.975, 4)
+    assert of_twenty.high - 0.1 == pytest.approx(half * (alone.high - 0.1))
+    assert "Bonferroni over 20" in of_twenty.method and "Bonferroni" not in alone.method
+
+
+def test_a_candidate_that_scatters_more_than_the_baseline_is_known_less_well() -> None:
+    """The baseline's quiet says nothing about a candidate whose own samples are all over the place."""
+    floor = steady([0.01, -0.01, 0.02, -0.02])
+    noisy = samples([2 * math.exp(effect) for effect in (-0.9, 1.1, -0.9, 1.1)], [2.0] * 4)
+    quiet = paired_interval(TIME, steady([0.1]), floor)
+    assert paired_interval(TIME, [noisy], floor).high > 10 * quiet.high
+
+
+@given(st.lists(st.floats(-0.5, 0.5), min_size=1, max_size=4), st.lists(st.floats(-0.1, 0.1), min_size=2, max_size=5))
+def test_exchanging_candidate_and_baseline_mirrors_the_interval(effects: list[float], floor: list[float]) -> None:
+    """0.5 × one way is 2 × the other way, ends included; a ratio has no preferred side."""
+    one = paired_interval(TIME, steady(effects), steady(floor))
+    other = paired_interval(TIME, steady([-effect for effect in effects]), steady([-effect for effect in floor]))
+    assert (other.low, other.center, other.high) == pytest.approx((-one.high, -one.center, -one.low), abs=1e-9)
+
+
+def test_unpaired_processes_are_compared_as_welch_does() -> None:
+    """Where a process measures one side, it takes two of each, and scipy's test of unequal variances."""
+    mine, theirs = [1.0, 1.1, 1.2], [2.0, 2.1]
+    alone = [[samples([value], [], paired=False) for value in side] for side in (mine, theirs)]
+    interval = unpaired_interval(TIME, *alone)
+    expected = stats.ttest_ind(np.log(mine), np.log(theirs), equal_var=False).confidence_interval(0.95)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+    assert "unpaired" in interval.method
+    assert not math.isfinite(unpaired_interval(TIME, alone[0][:1], alone[1]).high)
+
+
+def interval(low: float, high: float, kind: Any = "ratio") -> Interval:
+    return Interval(kind, (low + high) / 2, low, high, 2, 5, "by hand")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says"),
+    [
+        (-0.30, -0.10, "improved"),
+        (0.10, 0.30, "regressed"),
+        (-0.01, 0.01, "no difference"),
+        (0.001, 0.018, "no difference"),
+        (-0.10, 0.01, "inconclusive"),
+        (0.005, 0.025, "inconclusive"),
+        (-math.inf, math.inf, "inconclusive"),
+        (0.0, 0.0, "no difference"),
+    ],
+)
+def test_a_verdict_needs_an_effect_that_counts_and_an_interval_that_excludes_none(
+    low: float, high: float, says: str
+) -> None:
+    """With a smallest effect of 2 %; the other direction turns better into worse and leaves the rest."""
+    turned = {"improved": "regressed", "regressed": "improved"}
+    assert verdict(TIME, interval(low, high)) == says
+    assert verdict(Metric("t", "max"), interval(low, high)) == turned.get(says, says)
+
+
+def test_a_metric_with_a_target_improves_by_coming_closer() -> None:
+    """From whichever side, as a share of the target; overshooting by as much is no difference."""
+    metric = Metric("t", "target", target=10.0)
+    for value, says in ((10.5, "improved"), (9.5, "improved"), (8.0, "no difference"), (15.0, "regressed")):
+        trials = [samples([value] * 4, [12.0] * 4) for _ in range(3)]
+        found = paired_interval(metric, trials, [samples([12.0] * 4, [12.0] * 4)] * 3)
+        assert found.estimand == "difference"
+        assert verdict(metric, found) == says
+    assert found.center == pytest.approx((5 - 2) / 10)
+
+
+def test_what_is_not_above_zero_is_compared_by_difference() -> None:
+    """A log-likelihood has no ratio to another; its difference counts as a share of the baseline's size."""
+    likelihood = Metric("t", "max")
+    found = paired_interval(likelihood, [samples([-1.8] * 4, [-2.0] * 4)] * 2, [samples([-2.0] * 4, [-2.0] * 4)] * 2)
+    assert found.estimand == "difference"
+    assert found.center == pytest.approx(0.1)
+    assert verdict(likelihood, found) == "improved"
+
+
+def test_the_noise_floor_is_what_one_more_process_could_show() -> None:
+    """The spread around no effect, and the half-width of an interval that rests on it alone."""
+    floor = noise_floor(TIME, steady([0.01, -0.01, 0.02, -0.02]))
+    assert floor is not None and floor.processes == 4
+    assert floor.spread == pytest.approx(math.sqrt(0.00025))
+    assert floor.smallest == pytest.approx(math.expm1(stats.t.ppf(0.975, 4) * math.sqrt(0.00025)))
+    assert noise_floor(TIME, steady([0.01])) is None
+
+
+def test_rows_are_ranked_by_what_is_claimed_of_them() -> None:
+    """The best first, in the metric's direction; what has no estimate comes last, in its own order."""
+    rows, claims = [], []
+    for index, estimate in enumerate((2.0, None, 0.5, 2.0, None)):
+        ref = Ref(id=f"R.{index}", key="k", attempt=0, sha256=f"{index}")
+        rows.append(msgspec.structs.replace(entry().rows[0], trial=ref))
+        claims.append(claim(metric="t", trials=(ref,), estimate=estimate))
+    for direction, order in (("min", "20314"), ("max", "03214")):
+        found = ranked(Metric("t", direction), rows, claims)  # type: ignore[arg-type]
+        assert "".join(row.trial.sha256 for row in found) == order
 
 
 def test_a_metric_without_samples_has_no_median() -> None:

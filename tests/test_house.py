@@ -10,9 +10,10 @@ import research_steps
 PACKAGE = Path(research_steps.__file__).parent
 # From the ground up: a module imports only from its own line and those above it.
 HOUSE = [
-    "errors", "redaction", "record", "series", "store", "files", "git", "provenance", "code", "config", "leases",
-    "journal", "entry", "comparison", "launcher",
-    "steps", "sinks", "snapshot", "publish", "run", "notes", "kickoff", "cli", "__main__",
+    "errors", "redaction", "record", "series", "store", "files", "git", "provenance", "contention", "code", "config",
+    "leases", "attachments", "journal", "entry", "comparison", "claims", "hypotheses", "background", "launcher",
+    "steps", "sinks", "snapshot", "publish", "run", "notes", "revisions", "sources", "check", "kickoff",
+    "cli", "__main__",
 ]  # fmt: skip
 HEAVY = (
     *("marin", "levanter", "jax", "wandb", "github", "ray", "scipy", "numpy"),

@@ -47,6 +47,8 @@ def running_text(body: str) -> list[str]:
             if child.type in ("text", "text_special") and not inside:
                 found.append(child.content)
             assert child.type != "html_inline", child.content
+        # A paragraph, an item or a cell ends here, and with it what could be a name.
+        found.append("\n")
     return ["".join(found)] if found else []
 
 

@@ -23,6 +23,7 @@ import pytest
 from research_steps.code import trace_name
 from research_steps.errors import LauncherError
 from research_steps.launcher import Ended, Launcher, Request
+from research_steps.series import Metric
 
 from tests import faults
 
@@ -49,6 +50,7 @@ def request(function: str, config: dict[str, Any] | None = None, root: Path = RE
         "config": config or {},
         "baseline_config": config or {},
         "metrics": ("time_s",),
+        "primary": Metric("time_s"),
         "max_pairs": 5,
         "sampling_s": 0.1,
         "time_limit_s": SOON_S,
@@ -548,7 +550,7 @@ def test_a_client_that_asks_for_nothing_holds_nobody_up(shared: Launcher, sent: 
 def test_a_client_that_does_not_take_its_answer_holds_nobody_up(shared: Launcher) -> None:
     """An answer larger than a socket's buffer waits for its reader; the next trial and its time limit do not."""
     parent = shared.run(request("steady")).parent_pid
-    large = request("steady", {"time_s": 1 / 3}, max_pairs=20_000, sampling_s=SOON_S)
+    large = request("noisy", max_pairs=20_000, sampling_s=SOON_S)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(folder_of(parent) / "socket"))
         connection.sendall(msgspec.json.encode(large) + b"\n")

@@ -105,7 +105,7 @@ def test_every_byte_stays_and_entries_that_follow_are_read(desk: Desk, kind: str
     assert desk.problems() == []
     assert [entry.record for entry in logbook_file.parse(desk.data).entries] == [entry.sha256 for entry in stored]
     behind = top_level(desk.data)[len(top_level(old)) :]
-    living = ["TL;DR", "Baseline", "Hypothesis queue", "Decisions", "Failures", "Links"]
+    living = ["TL;DR", "Baseline", "Hypothesis queue", "Decisions", "Negative results", "Corrected and moved", "Links"]
     assert [text for tag, text in behind if tag == "h2"] == [*living, "Recorded experiment log"]
     assert [text.rpartition(" ")[2] for tag, text in behind if tag == "h3"] == ["first", "second"]
     assert desk.data.index(b"## TL;DR", len(old)) > len(old)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from research_steps.errors import RepositoryError, UsageError
 from research_steps.git import LARGEST_UNTRACKED, Checkout
-from research_steps.provenance import CONTENTION_CORES, CpuWatch, capture, describe_error
+from research_steps.provenance import capture, describe_error
 from research_steps.record import sha256, store_record
 
 from tests.records import trial
@@ -517,15 +517,3 @@ def test_an_exception_is_described_whatever_it_is(tmp_path: Path) -> None:
         frame.startswith("tests/test_provenance.py:") and frame.endswith(" in deep") for frame in described.frames
     )
     assert described.type.endswith("Hostile")
-
-
-def test_other_processes_that_keep_cores_busy_are_seen(tmp_path: Path) -> None:
-    """A busy neighbour makes a trial contended, with the cores it used; this process's own work does not."""
-    busy = [sys.executable, "-c", "while True: pass"]
-    watch = CpuWatch()
-    with subprocess.Popen(busy) as neighbour:
-        time.sleep(1.0)
-        told = watch.contended(0.0)
-        neighbour.kill()
-    assert told.startswith("other processes kept ")
-    assert float(told.split()[3]) > CONTENTION_CORES

@@ -1,6 +1,8 @@
 """Sampling: what counts as a sample, in which order they are taken, and how a measure function is refused."""
 
 import decimal
+import math
+import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -10,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from research_steps.launcher.sampling import LEAST_PAIRS, BadMetrics, Sampled, SideFailed, sample
+from research_steps.series import Metric
 
 
 def take(measure: Callable[[Any], Any], **changes: Any) -> Sampled:
     values: dict[str, Any] = {"metrics": ("time_s",), "max_pairs": 8, "sampling_s": 60.0, "seed": 1}
+    values["primary"] = Metric("time_s")
     return sample(measure, "candidate", "baseline", **{**values, **changes})
 
 
@@ -78,11 +82,23 @@ def test_sampling_time_bounds_a_long_trial() -> None:
     def measure(config: str) -> Iterator[dict[str, float]]:
         while True:
             time.sleep(0.01)
-            yield {"time_s": 0.01}
+            yield {"time_s": random.uniform(1, 2)}
 
     taken = take(measure, max_pairs=10_000, sampling_s=0.3)
     assert LEAST_PAIRS < len(taken.samples.order) / 2 <= 15
     assert taken.sampling_s >= 0.3
+
+
+@pytest.mark.parametrize(("noise", "fewest", "most"), [(0.0, 10, 10), (0.01, 20, 300), (0.5, 400, 400)])
+def test_sampling_ends_when_the_primary_metric_is_known_well_enough(noise: float, fewest: int, most: int) -> None:
+    """A steady metric needs ten pairs, a noisy one as many as it takes, a hopeless one the whole budget."""
+    drawn = random.Random(1)
+
+    def measure(config: str) -> Iterator[dict[str, float]]:
+        while True:
+            yield {"time_s": math.exp(drawn.gauss(0, noise)), "other": drawn.random()}
+
+    assert fewest <= len(take(measure, max_pairs=400).samples.order) / 2 <= most
 
 
 def test_set_up_is_timed_apart_from_sampling() -> None:

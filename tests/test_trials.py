@@ -4,6 +4,7 @@ The processes of a run are forked from this one, which has imported Marin; each 
 """
 
 import fcntl
+import math
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
+from research_steps import contention
 from research_steps.code import trace_name
 from research_steps.errors import LauncherError
 from research_steps.git import Checkout
@@ -27,13 +29,16 @@ from research_steps.launcher import Launcher
 from research_steps.provenance import capture
 from research_steps.record import InterruptedRecord, Stored, TrialRecord
 from research_steps.series import Metric, Series
-from research_steps.steps import trials
 from research_steps.steps.session import Session
-from research_steps.steps.trials import Trial, TrialSpec, measure_trial
+from research_steps.steps.trials import POLL_S, Trial, TrialSpec, measure_trial
 from research_steps.store import open_store
 
+from tests.neighbours import holding
+
 SOON_S = 60.0
-SERIES = Series(topic="toy", prefix="TOY", goal="see", metrics=(Metric("time_s"),), max_pairs=5, sampling_s=0.1)
+SERIES = Series(
+    topic="toy", prefix="TOY", goal="see", metrics=(Metric("time_s"),), max_pairs=5, sampling_s=0.1, contention_wait_s=0
+)
 MEASURE = """
 import os, signal, time
 
@@ -54,6 +59,9 @@ def measure(config):
             os.kill(os.getpid(), signal.SIGKILL)
         case "hang":
             time.sleep(1000)
+        case "gated":
+            while not os.path.exists("go"):
+                time.sleep(0.01)
         case "hang once" if not os.path.exists("hung"):
             open("hung", "w").close()
             time.sleep(1000)
@@ -82,6 +90,7 @@ class Bench:
             journal=self.journal,
             launcher=launcher,
             captured=self.captured,
+            repository=self.root / "published",
             used_numbers=frozenset(),
             retry=frozenset(retry),
             say=self.said.append,
@@ -111,7 +120,7 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A bench whose trials don't wait for others on this machine; the working directory is its own."""
-    monkeypatch.setattr(trials, "DEVICE_LOCK", tmp_path / "device.lock")
+    monkeypatch.setattr(contention, "HERE", contention.Machine(tmp=tmp_path))
     monkeypatch.chdir(tmp_path)
     return Bench(tmp_path)
 
@@ -410,8 +419,8 @@ def test_a_run_that_is_ended_while_it_waits_for_the_device_leaves_no_trace(
     bench: Bench, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever waits is told for what; Ctrl-C need not wait for the other's trial, and nothing was begun."""
-    monkeypatch.setattr(trials, "WAIT_TOLD_S", 0.1)
-    with trials.DEVICE_LOCK.open("w") as held, ThreadPoolExecutor() as pool:
+    monkeypatch.setattr(contention, "WAIT_TOLD_S", 0.1)
+    with contention.HERE.device_lock.open("w") as held, ThreadPoolExecutor() as pool:
         fcntl.flock(held, fcntl.LOCK_EX)
         future = pool.submit(bench.measure, bench.session(launcher), 1)
         assert soon(lambda: bench.said)
@@ -424,16 +433,120 @@ def test_a_run_that_is_ended_while_it_waits_for_the_device_leaves_no_trace(
 
 def test_a_lock_file_that_may_only_be_read_serves(bench: Bench, launcher: Launcher) -> None:
     """Another user's run has left it: trials take turns by it all the same."""
-    trials.DEVICE_LOCK.touch(0o444)
+    contention.HERE.device_lock.touch(0o444)
     assert bench.measure(bench.session(launcher), 1).stored.record.status == "ok"
-    assert trials.DEVICE_LOCK.read_bytes() == b""
+    assert contention.HERE.device_lock.read_bytes() == b""
 
 
 def test_a_lock_file_that_can_not_be_opened_is_named(bench: Bench, launcher: Launcher) -> None:
     """A link in its place is not followed, wherever somebody made it point; nothing is measured without the lock."""
     (bench.root / "precious").write_text("data")
-    trials.DEVICE_LOCK.symlink_to(bench.root / "precious")
+    contention.HERE.device_lock.symlink_to(bench.root / "precious")
     with pytest.raises(LauncherError, match=r"device\.lock can't be opened: .*take turns by it: remove it"):
         bench.measure(bench.session(launcher), 1)
     assert (bench.root / "precious").read_text() == "data"
     assert bench.attempts(1) == []
+
+
+# -- a machine that others disturb -------------------------------------------------------------------------------------
+
+PATIENT = replace(SERIES, contention_wait_s=60.0)
+
+
+@pytest.fixture
+def machine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> contention.Machine:
+    """One with an accelerator, on which nothing counts as load until a test says so."""
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    (bench.root / "dev").mkdir()
+    (bench.root / "dev" / "accel0").touch()
+    machine = contention.Machine(dev=bench.root / "dev", tmp=bench.root, load_cores=math.inf)
+    monkeypatch.setattr(contention, "HERE", machine)
+    return machine
+
+
+def test_a_trial_waits_until_the_machine_is_quiet(bench: Bench, launcher: Launcher, machine: contention.Machine) -> None:
+    """Who is waited for is told once; nothing is begun before, and the trial is then an ordinary one."""
+    with ThreadPoolExecutor() as pool, holding(machine.dev / "accel0") as other:
+        future = pool.submit(bench.measure, bench.session(launcher, series=PATIENT), 1)
+        assert soon(lambda: bench.said)
+        time.sleep(2 * POLL_S)
+        assert bench.attempts(1) == []
+        other.kill()
+        record = future.result(SOON_S).stored.record
+    assert (record.status, record.contended, record.attempt) == ("ok", "", 0)
+    (line,) = bench.said
+    assert line.startswith(f"TOY-001.01: waiting up to 60 s for a quiet machine: process {other.pid} (")
+    assert line.endswith(f" holds {machine.dev}/accel0")
+
+
+def test_a_machine_that_stays_disturbed_is_waited_for_up_to_a_limit(
+    bench: Bench, launcher: Launcher, machine: contention.Machine
+) -> None:
+    """The trial is measured then, once, and says who was there."""
+    with holding(machine.dev / "accel0") as other:
+        began = time.monotonic()
+        session = bench.session(launcher, series=replace(SERIES, contention_wait_s=0.7))
+        record = bench.measure(session, 1).stored.record
+    assert time.monotonic() - began >= 0.7
+    assert record.status == "ok"
+    assert record.contended.startswith(f"process {other.pid} (") and record.contended.endswith("accel0")
+    assert bench.outcomes(1) == ["ok"]
+
+
+def test_what_would_not_pass_is_not_waited_for(bench: Bench, launcher: Launcher, machine: contention.Machine) -> None:
+    """A device that went away: the trial is measured at once and marked."""
+    assert machine.expected == 1
+    (machine.dev / "accel0").unlink()
+    record = bench.measure(bench.session(launcher, series=PATIENT), 1).stored.record
+    assert record.contended == "accelerator devices that are there: 0; expected: 1, as when the run began"
+    assert bench.said == []
+    assert bench.outcomes(1) == ["ok"]
+
+
+@pytest.mark.parametrize("disturbed", [1, 3])
+def test_a_trial_that_was_disturbed_is_measured_again(
+    bench: Bench, launcher: Launcher, machine: contention.Machine, disturbed: int
+) -> None:
+    """Once the machine is quiet, at most three times in all: each time is a record, and the last one is the result."""
+    with ThreadPoolExecutor() as pool:
+        future = pool.submit(bench.measure, bench.session(launcher, series=PATIENT), "gated")
+        for number in range(disturbed):
+            assert soon(lambda number=number: len(bench.measured) > number)
+            # From here on, whatever others use of this machine is load.
+            machine.load_cores = -1.0
+            (bench.root / "go").touch()
+            assert soon(lambda number=number: isinstance(bench.attempts("gated")[number], Stored))
+            (bench.root / "go").unlink()
+            machine.load_cores = math.inf
+        (bench.root / "go").touch()
+        trial = future.result(SOON_S)
+    attempts = bench.attempts("gated")
+    assert [bool(attempt.record.contended) for attempt in attempts] == [True] * disturbed + [False] * (disturbed < 3)
+    assert all("cores busy" in attempt.record.contended for attempt in attempts[:disturbed])
+    assert trial.stored == attempts[-1]
+    assert trial.measured_here
+    assert sum("it is measured again" in line for line in bench.said) == len(attempts) - 1
+    assert not bench.measure(bench.session(launcher, series=PATIENT), "gated").measured_here
+
+
+def test_a_run_that_is_ended_while_it_waits_for_quiet_leaves_no_trace(
+    bench: Bench, launcher: Launcher, machine: contention.Machine
+) -> None:
+    """Ctrl-C need not wait for others."""
+    with ThreadPoolExecutor() as pool, holding(machine.dev / "accel0"):
+        future = pool.submit(bench.measure, bench.session(launcher, series=PATIENT), 1)
+        assert soon(lambda: bench.said)
+        launcher.close()
+        assert isinstance(future.exception(SOON_S), LauncherError)
+    assert bench.attempts(1) == []
+
+
+def test_what_is_not_timed_waits_for_nobody(bench: Bench, launcher: Launcher, machine: contention.Machine) -> None:
+    """A loss is the same on a busy machine: such trials run beside others, and nothing disturbs them."""
+    untimed = replace(PATIENT, metrics=(Metric("time_s", timed=False),))
+    machine.load_cores = -1.0
+    with holding(machine.dev / "accel0"), machine.device_lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        record = bench.measure(bench.session(launcher, series=untimed), 1).stored.record
+    assert (record.status, record.contended) == ("ok", "")
+    assert bench.said == []

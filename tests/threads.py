@@ -46,7 +46,7 @@ from research_steps import Hypothesis, Metric, Series, main
 
 series = Series(
     topic="toy", prefix="TOY", goal="see it run", metrics=(Metric("time_s", "min"),), max_pairs=5, sampling_s=0.2,
-    time_limit_s=60, hypotheses=(Hypothesis("H1", "less work takes less time"),),
+    time_limit_s=60, contention_wait_s=0, floor_processes=1, hypotheses=(Hypothesis("H1", "less work takes less time"),),
 )
 
 

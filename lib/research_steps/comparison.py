@@ -88,7 +88,7 @@ def estimand(metric: Metric, trials: Sequence[Samples]) -> Estimand:
 def pair_effect(metric: Metric, kind: Estimand, candidate: float, baseline: float, scale: float) -> float:
     """The effect of one pair. `scale` is what a difference is a share of."""
     if kind == "ratio":
-        return math.log(candidate / baseline)
+        return math.log(candidate) - math.log(baseline)
     if metric.target is not None:
         return (abs(candidate - metric.target) - abs(baseline - metric.target)) / scale
     return (candidate - baseline) / scale
@@ -110,8 +110,8 @@ def process_effect(metric: Metric, kind: Estimand, samples: Samples) -> Effect:
 
 def paired_interval(
     metric: Metric, trials: Sequence[Samples], floor: Sequence[Samples], candidates: int = 1
-) -> Interval | None:
-    """The interval of a candidate's effect from its paired trials; None when there is nothing to judge their spread by.
+) -> Interval:
+    """The interval of a candidate's effect from its paired trials; endless when nothing tells how they spread.
 
     `floor` are processes that measured the baseline against itself, whose true effect is 0: their spread and that of the
     candidate's own processes are pooled, so that one process of a candidate has an interval too. Where a candidate's
@@ -122,37 +122,36 @@ def paired_interval(
     means = [process_effect(metric, kind, samples) for samples in trials]
     null = [process_effect(metric, kind, samples) for samples in floor]
     freedom = len(null) + len(means) - 1
-    if not means or freedom < 1:
-        return None
+    center = statistics.fmean(effect.mean for effect in means)
+    method = _method(PAIRED, candidates)
+    if freedom < 1:
+        return Interval(kind, center, -math.inf, math.inf, len(means), len(null), method)
     from scipy import stats
 
-    center = statistics.fmean(effect.mean for effect in means)
     squares = sum(effect.mean**2 for effect in null) + sum((effect.mean - center) ** 2 for effect in means)
     variance = squares / freedom
     if null:
         mine, theirs = (statistics.fmean(effect.error**2 for effect in group) for group in (means, null))
         variance += max(0.0, mine - theirs)
     half = float(stats.t.ppf(1 - (1 - LEVEL) / candidates / 2, freedom)) * math.sqrt(variance / len(means))
-    return Interval(kind, center, center - half, center + half, len(means), len(null), _method(PAIRED, candidates))
+    return Interval(kind, center, center - half, center + half, len(means), len(null), method)
 
 
 def unpaired_interval(
     metric: Metric, trials: Sequence[Samples], baseline: Sequence[Samples], candidates: int = 1
-) -> Interval | None:
-    """The interval of a candidate's effect from processes that measured one side each; None with fewer than two of
+) -> Interval:
+    """The interval of a candidate's effect from processes that measured one side each; endless with fewer than two of
     either."""
-    if len(trials) < 2 or len(baseline) < 2:
-        return None
-    from scipy import stats
-
     kind = estimand(metric, [*trials, *baseline])
     sides = [[statistics.fmean(samples.candidate[metric.name]) for samples in group] for group in (trials, baseline)]
     scale = scale_of(metric, sides[1])
     # An effect against a fixed point, so that the difference of two of them is the effect of one against the other.
     mine, theirs = ([pair_effect(metric, kind, value, scale, scale) for value in side] for side in sides)
     center = statistics.fmean(mine) - statistics.fmean(theirs)
-    low = high = center
-    if statistics.pstdev(mine) or statistics.pstdev(theirs):
+    low, high = (center, center) if len(mine) > 1 and len(theirs) > 1 else (-math.inf, math.inf)
+    if low == high and (statistics.pstdev(mine) or statistics.pstdev(theirs)):
+        from scipy import stats
+
         tested = stats.ttest_ind(mine, theirs, equal_var=False)
         low, high = map(float, tested.confidence_interval(1 - (1 - LEVEL) / candidates))
     return Interval(kind, center, low, high, len(trials), len(baseline), _method(UNPAIRED, candidates))
@@ -192,20 +191,10 @@ def gain(metric: Metric, claim: Claim) -> float:
     return effect if metric.direction == "max" else -effect
 
 
-def better(metric: Metric, one: float, other: float) -> bool:
-    """Whether `one` is better than `other`, in the metric's direction."""
-    return one < other if metric.direction == "min" else one > other
-
-
-def ranked(metric: Metric, rows: Sequence[Row]) -> list[Row]:
-    """Rows from best to worst by their ratio to the baseline, those without one at the end in their own order."""
-    sign = 1.0 if metric.direction == "min" else -1.0
-
-    def place(row: Row) -> float:
-        measured = row.status == "ok" and metric.name in row.ratios
-        return sign * row.ratios[metric.name].median if measured else math.inf
-
-    return sorted(rows, key=place)
+def ranked(metric: Metric, rows: Sequence[Row], claims: Sequence[Claim]) -> list[Row]:
+    """Rows from best to worst by what is claimed of their trials; those without an estimate at the end."""
+    gains = {ref.sha256: gain(metric, one) for one in claims if one.metric == metric.name for ref in one.trials}
+    return sorted(rows, key=lambda row: -gains.get(row.trial.sha256, -math.inf))
 
 
 def _method(name: str, candidates: int) -> str:

@@ -9,6 +9,8 @@ Where an attempt stands is derived from which objects exist, never stored:
                             trials/late/<key>-<n>-<sha>.json
                             entries/…                       the same for steps; their key is the experiment ID
                             patches/<sha256>.patch          what a dirty work tree differed in
+                            attachments/<sha>-<file name>   what people attached to an entry
+                            hypotheses/H4.json              which entry added H4 to the queue
                             seals/<experiment ID>.json      the commit that a seal's tag names
                             issue.json, project.json        where the series is shown, decided once
                             postings/<marker>.json          the last try to post a comment
@@ -123,6 +125,27 @@ class Snapshot:
         held: list[EntryRecord | Intent] = [stored.record for stored in self.entries.values()]
         held += [attempt.intent for attempt in self.open if attempt.intent.subject == "entry"]
         return any(bool(one.private) for one in held if one.id == owner)
+
+    def about(self, id: str) -> list[Stored[EntryRecord]]:
+        """The notes, attachments, corrections and retractions of what carries this ID, in the order they were made."""
+        kinds = ("note", "attachment", "correction", "retraction")
+        found = (stored for stored in self.entries.values() if stored.record.step in kinds and not stored.record.late)
+        named = (stored for stored in found if any(ref.id == id for ref in stored.record.inputs))
+        return sorted(named, key=lambda stored: (stored.record.finished_at, stored.record.id))
+
+    def doubts(self, id: str) -> list[str]:
+        """What an entry rests on, through others too, and was retracted."""
+        taken = {
+            ref.sha256: stored.record.id
+            for stored in self.entries.values() if stored.record.step == "retraction" for ref in stored.record.inputs
+        }  # fmt: skip
+        refs: dict[str, Ref] = {}
+        for stored in self.entries.values():
+            if stored.record.id == id and stored.record.step != "retraction":
+                for one in (stored, *self.below(stored)):
+                    rests_on = (*one.record.inputs, *(row.trial for row in one.record.rows))
+                    refs |= {ref.sha256: ref for ref in rests_on if ref.sha256 in taken}
+        return [f"{ref.id}, which {taken[sha]} retracted" for sha, ref in refs.items()]
 
     def below(self, stored: Stored[EntryRecord]) -> list[Stored[EntryRecord]]:
         """Everything that an entry rests on, through others too, in the order in which it was finished."""
@@ -377,13 +400,19 @@ class Journal:
         finally:
             self._leases.end(lease)
 
-    # -- patches -----------------------------------------------------------------------------------------------
+    # -- patches and attachments -------------------------------------------------------------------------------
 
     def keep_patch(self, sha: str, patch: bytes) -> None:
         self.store.create(f"{self._base}/patches/{sha}.patch", patch)
 
     def patch(self, sha: str) -> bytes | None:
         return self.store.read(f"{self._base}/patches/{sha}.patch")
+
+    def keep_attachment(self, name: str, data: bytes) -> None:
+        self.store.create(f"{self._base}/attachments/{name}", data)
+
+    def attachment(self, name: str) -> bytes | None:
+        return self.store.read(f"{self._base}/attachments/{name}")
 
     # -- reading -----------------------------------------------------------------------------------------------
 

@@ -1,17 +1,23 @@
-"""What people and agents say themselves about a series: kickoff, decisions, and the end. Each becomes an entry.
+"""What people and agents say themselves about a series: kickoff, decisions, notes, hypotheses, and the end.
 
-The same thing said twice is one entry, so a command that was killed may simply be given again.
+Each becomes an entry. The same thing said twice is one entry, so a command that was killed may simply be given again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import count
+from pathlib import Path
 from typing import Any
 
+from research_steps import hypotheses
+from research_steps.attachments import check_address, read_attachment
 from research_steps.entry import About, Finding, write_entry
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
+from research_steps.hypotheses import SAYS, State
 from research_steps.journal import Journal, Snapshot
-from research_steps.provenance import Captured, capture, command_line
-from research_steps.record import EntryRecord, Ref, Seal, StepKind, Stored, canonical, sha256
+from research_steps.leases import this_process
+from research_steps.provenance import capture, command_line, current_actor
+from research_steps.record import SCHEMA, ClaimedID, EntryRecord, Ref, Seal, StepKind, Stored, canonical, sha256, utc
 from research_steps.series import Series
 from research_steps.sinks.issue import linked_issue
 from research_steps.sinks.issue_text import confidence
@@ -31,9 +37,6 @@ class Desk:
     def kickoff(self, branch: str | None, project: str) -> Stored[EntryRecord]:
         """The series as it starts: why, what for, where, and when to stop."""
         series, issue = self.series, linked_issue(self.checkout, self.journal)
-        for stored in self._scan().entries.values():
-            if stored.record.step == "kickoff" and not stored.record.late:
-                return stored
         config = {
             "motivation": series.motivation,
             "problem": series.problem,
@@ -51,21 +54,82 @@ class Desk:
             "issue": f"{issue.repository}#{issue.number}" if issue else f".agents/issues/{series.topic}.md",
         }
         found = Finding(result=f"The series starts: {series.goal}", next_action="Measure the baseline case.")
-        return self._write("kickoff", "kickoff", "kickoff", {k: v for k, v in config.items() if v}, found)
+        return self.write(self.scan(), "kickoff", "kickoff", "kickoff", {k: v for k, v in config.items() if v}, found)
 
     def decide(self, text: str, evidence: Sequence[str], owner: str, scope: bool) -> Stored[EntryRecord]:
         """A decision, with the records that it rests on and who answers for it; or a change of the scope."""
-        if not text.strip():
-            raise UsageError("The decision is empty: say in a sentence what was decided.")
-        captured = self._captured()
-        known = self._scan()
-        rests_on = [_find(known, id) for id in evidence]
-        config = {"owner": owner or captured.provenance.actor.name, "scope": scope}
-        label = text if len(text) <= LABEL_LENGTH else f"{text[: LABEL_LENGTH - 1]}…"
-        key = f"decision/{sha256(canonical([text, list(evidence), config]))[:16]}"
-        private = any(map(known.is_private, evidence))
-        inputs = tuple(stored.ref for stored in rests_on)
-        return self._write("decision", key, label, config, Finding(result=text), inputs, private, captured)
+        refuse_empty(text, "The decision", "say in a sentence what was decided")
+        known = self.scan()
+        config = {"owner": owner or current_actor(self.checkout).name, "scope": scope}
+        key = f"decision/{digest(text, list(evidence), config)}"
+        return self.write(known, "decision", key, short(text), config, Finding(result=text), find_all(known, evidence))
+
+    def note(self, id: str, interpretation: str, next_action: str) -> Stored[EntryRecord]:
+        """What somebody makes of a record, beside what the rules say of it, or what they would do next."""
+        refuse_empty(interpretation + next_action, "The note", "give --interpretation, --next, or both")
+        known = self.scan()
+        about = find(known, id)
+        said = Finding(f"On {id}: {about.record.label}", interpretation=interpretation, next_action=next_action)
+        key = f"note/{digest(about.sha256, interpretation, next_action)}"
+        return self.write(known, "note", key, f"note on {id}", {}, said, (about.ref,))
+
+    def attach(self, id: str, file: Path | None, link: str, note: str) -> Stored[EntryRecord]:
+        """A file that belongs to a record, kept in the journal and published with the entry; or a link to one."""
+        if (file is None) == (not link):
+            raise UsageError("Nothing is attached: expected a FILE, or the address of one with --link URL; not both.")
+        known = self.scan()
+        about = find(known, id)
+        if file is None:
+            config: dict[str, Any] = {"link": check_address(link)}
+        else:
+            name, data = read_attachment(file)
+            config = {"file": name, "sha256": sha256(data), "bytes": len(data)}
+            self.journal.keep_attachment(name, data)
+        said = Finding(f"Attached to {id}: {about.record.label}", interpretation=note)
+        key = f"attachment/{digest(about.sha256, config, note)}"
+        return self.write(known, "attachment", key, f"attachment to {id}", config, said, (about.ref,))
+
+    def add_hypothesis(self, text: str, next_test: str, evidence: Sequence[str]) -> Stored[EntryRecord]:
+        """A new hypothesis under the next free number."""
+        refuse_empty(text, "The hypothesis", "say in a sentence what you expect")
+        known = self.scan()
+        key = f"hypothesis/{digest(text, next_test, list(evidence))}"
+        held = _said(known, key)
+        if held is not None:
+            return held
+        items = hypotheses.queue(self.series, entries_of(known))
+        same = [item for item in items if item.text == text]
+        if same:
+            raise UsageError(f"That is {same[0].id} of {self.series.topic} already, which is {same[0].state}.")
+        inputs = find_all(known, evidence)
+        # Others may add one to the same store right now.
+        for number in count(hypotheses.next_number(items)):
+            mine = ClaimedID(schema=SCHEMA, id=f"H{number}", step_key=key, claimed_at=utc(), by=this_process())
+            if self.journal.decide(f"hypotheses/H{number}", mine).step_key == key:
+                break
+        return self._change(known, key, hypotheses.Item(f"H{number}", text), "active", next_test, inputs)
+
+    def change_hypothesis(self, name: str, state: State, because: str, evidence: Sequence[str]) -> Stored[EntryRecord]:
+        """A hypothesis is blocked, falsified or promoted from now on."""
+        refuse_empty(because, "The reason", "say it in a sentence")
+        known = self.scan()
+        item = hypotheses.find(hypotheses.queue(self.series, entries_of(known)), name)
+        key = f"hypothesis/{digest(item.id, item.text, state, because, list(evidence))}"
+        # The same change may come again after another one; said twice in a row it is one.
+        if item.changes and item.changes[-1].step_key.startswith(key):
+            key = item.changes[-1].step_key
+        else:
+            key += f"-{len(item.changes)}"
+        return self._change(known, key, item, state, because, find_all(known, evidence))
+
+    def _change(
+        self, known: Snapshot, key: str, item: hypotheses.Item, state: State, because: str, inputs: tuple[Ref, ...]
+    ) -> Stored[EntryRecord]:
+        config = {"hypothesis": item.id, "text": item.text, "state": state, "because": because}
+        result = f"{item.id} is {state}{f'; {SAYS[state]}: {because}' if because else ''}"
+        said = Finding(result, next_action=because if state == "active" else "")
+        text, label = f"{item.id}: {item.text}", f"{item.id} {state}"
+        return self.write(known, "hypothesis", key, label, config, said, inputs, hypothesis=text, private=item.private)
 
     def finish(
         self,
@@ -78,9 +142,9 @@ class Desk:
         production_pr: str,
     ) -> Stored[EntryRecord]:
         """The final summary. Raises UsageError that names what is missing."""
-        found = self._scan()
-        standing = [stored for stored in found.entries.values() if not stored.record.late]
-        seals = [stored for stored in standing if stored.record.step == "seal" and self._is_sealed(stored.record)]
+        found = self.scan()
+        held = [stored for stored in found.entries.values() if not stored.record.late]
+        seals = [stored for stored in held if stored.record.step == "seal" and self._is_sealed(stored.record)]
         parts = {
             "what worked (--worked)": worked.strip(),
             "what did not (--did-not)": did_not.strip(),
@@ -88,7 +152,7 @@ class Desk:
             "next steps (--next, once for each, in order)": all(step.strip() for step in next_steps) and next_steps,
             "a conclusion (--conclusion)": conclusion.strip(),
             "a sealed snapshot (run the thread with --seal true)": seals,
-            "a measured baseline": [s for s in standing if s.record.step == "baseline" and s.record.status == "ok"],
+            "a measured baseline": [s for s in held if s.record.step == "baseline" and s.record.status == "ok"],
         }
         missing = [name for name, given in parts.items() if not given]
         running = [attempt.intent.id for attempt in found.open if not attempt.orphaned()]
@@ -100,7 +164,7 @@ class Desk:
         config: dict[str, Any] = {
             "worked": worked,
             "did_not": did_not,
-            "confidence": confidence(last.record, [stored.record for stored in below]),
+            "confidence": confidence(self.series, last.record, [stored.record for stored in below]),
             "limitations": limitations,
             "next_steps": list(next_steps),
             "snapshot": f"{self.series.topic}/{last.record.id}",
@@ -109,44 +173,81 @@ class Desk:
         text = f"What worked: {worked} What did not: {did_not} Limitations: {limitations}"
         steps = " ".join(f"{number}. {step}" for number, step in enumerate(next_steps, 1))
         said = Finding(result=conclusion, interpretation=text, next_action=steps)
-        key = f"finish/{sha256(canonical([config, conclusion]))[:16]}"
-        return self._write("finish", key, "final summary", config, said, (last.ref,), bool(last.record.private))
+        key = f"finish/{digest(config, conclusion)}"
+        return self.write(found, "finish", key, "final summary", config, said, (last.ref,))
 
-    def _write(
+    def write(
         self,
+        known: Snapshot,
         kind: StepKind,
         key: str,
         label: str,
         config: dict[str, Any],
         said: Finding,
         inputs: tuple[Ref, ...] = (),
+        *,
+        hypothesis: str = "",
         private: bool = False,
-        captured: Captured | None = None,
     ) -> Stored[EntryRecord]:
-        about = About(kind=kind, step_key=key, label=label, hypothesis="", config=config, inputs=inputs, private=private)
+        """The entry of this step key: the one that is known, from whichever store, else a new one. What rests on
+        something private is private."""
+        held = _said(known, key)
+        if held is not None:
+            return held
+        private = private or any(known.is_private(ref.id) for ref in inputs)
+        about = About(kind, key, label, hypothesis, config, inputs, private)
         self.journal.declare(self.series)
         used = numbers_used(self.checkout, self.series.topic, self.series.prefix)
-        return write_entry(self.journal, self.series, captured or self._captured(), used, about, said)
+        captured = capture(self.checkout, command_line())
+        return write_entry(self.journal, self.series, captured, used, about, said)
+
+    def scan(self) -> Snapshot:
+        """Everything that is known of the series here, in the store and in git."""
+        return self.journal.scan(self.checkout.logbooks / self.series.topic)
 
     def _is_sealed(self, record: EntryRecord) -> bool:
         return record.status == "ok" and self.journal.decided(f"seals/{record.id}", Seal) is not None
 
-    def _captured(self) -> Captured:
-        return capture(self.checkout, command_line())
 
-    def _scan(self) -> Snapshot:
-        return self.journal.scan(self.checkout.logbooks / self.series.topic)
+def entries_of(known: Snapshot) -> list[EntryRecord]:
+    """The entries that count, in the order in which they were finished."""
+    found = (stored.record for stored in known.entries.values() if not stored.record.late)
+    return sorted(found, key=lambda record: (record.finished_at, record.id))
 
 
-def _find(found: Snapshot, id: str) -> Stored[Any]:
-    records = found.find(id)
+def find(known: Snapshot, id: str) -> Stored[Any]:
+    """The one record of the series that carries an ID, as evidence. Raises UsageError."""
+    records = known.find(id)
     if not records:
-        raise UsageError(f"The evidence {id!r} is no record of this series: expected an ID such as MOE-HC-007.03.")
+        raise UsageError(f"{id!r} is no record of this series: expected an ID such as MOE-HC-007.03.")
     kind = type(records[0].record)
-    standing = sorted({one.sha256[:12] for one in records if type(one.record) is kind and not one.record.late})
-    if len(standing) > 1:
+    found = sorted({one.sha256[:12] for one in records if type(one.record) is kind and not one.record.late})
+    if len(found) > 1:
         raise UsageError(
-            f"The evidence {id!r} is the ID of {len(standing)} records ({', '.join(standing)}), because two branches "
-            "used it: name another record that rests on the one that you mean."
+            f"{id!r} is the ID of {len(found)} records ({', '.join(found)}), because two branches used it: name another "
+            "record that rests on the one that you mean."
         )
     return records[0]
+
+
+def find_all(known: Snapshot, ids: Iterable[str]) -> tuple[Ref, ...]:
+    """What something rests on. Raises UsageError for what is no record."""
+    return tuple(find(known, id).ref for id in dict.fromkeys(ids))
+
+
+def _said(known: Snapshot, key: str) -> Stored[EntryRecord] | None:
+    held = (stored for stored in known.entries.values() if stored.record.step_key == key and not stored.record.late)
+    return next(held, None)
+
+
+def digest(*said: Any) -> str:
+    return sha256(canonical(said))[:16]
+
+
+def short(text: str) -> str:
+    return text if len(text) <= LABEL_LENGTH else f"{text[: LABEL_LENGTH - 1]}…"
+
+
+def refuse_empty(text: str, what: str, do: str) -> None:
+    if not text.strip():
+        raise UsageError(f"{what} is empty: {do}.")

@@ -12,15 +12,12 @@ import shlex
 import socket
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
-
-import psutil
 
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
@@ -48,8 +45,6 @@ ENVIRONMENT = (
 # What decides how fast a kernel is; the rest only says where the record comes from.
 _MATTERING = frozenset(PACKAGES) - {"research-steps", "marin-core", "marin-fray"}
 _PLACES = ("MARIN_", "JAX_COMPILATION_CACHE", "TPU_NAME", "TPU_WORKER", "CUDA_VISIBLE_DEVICES")
-# Average cores that others may use during a trial before it counts as contended.
-CONTENTION_CORES = 0.25
 FRAMES_KEPT = 5
 _ABOVE_US = Path(__file__).resolve().parents[1]
 
@@ -153,30 +148,6 @@ def conditions(record: TrialRecord) -> dict[str, str]:
 def conditions_here() -> dict[str, str]:
     """The conditions of trials that this process starts."""
     return _conditions(device_class(), platform.python_version(), _packages(), _environment())
-
-
-class CpuWatch:
-    """Measures how many cores other processes kept busy, from its creation on."""
-
-    def __init__(self) -> None:
-        self._busy, self._own, self._wall = _busy_s(), time.process_time(), time.monotonic()
-
-    def contended(self, children_cpu_s: float) -> str:
-        """Who disturbed the measurement, empty when nobody was seen to. `children_cpu_s` is our children's own use."""
-        wall = time.monotonic() - self._wall
-        own = time.process_time() - self._own + children_cpu_s
-        others = (_busy_s() - self._busy - own) / wall if wall else 0.0
-        if others <= CONTENTION_CORES:
-            return ""
-        return f"other processes kept {others:.2f} cores busy"
-
-
-def _busy_s() -> float:
-    times = psutil.cpu_times()
-    idle = times.idle + getattr(times, "iowait", 0.0)
-    # Linux counts guest time within user time already.
-    guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
-    return float(sum(times) - idle - guest)
 
 
 def _packages() -> dict[str, str]:

@@ -52,6 +52,12 @@ class RunOptions:
     retry: str = ""
     """Measure again what ended as failed, contended or orphaned; several with commas between."""
 
+    skip_known: bool = False
+    """Don't measure what failed or did not help before; its old result stands in the table."""
+
+    force: bool = False
+    """Let steps.interact take axes that were not swept alone; that is recorded."""
+
     seal: bool = False
     """Run the thread's seal steps: commit the relevant files and tag the commit."""
 
@@ -92,7 +98,7 @@ def run(series: Series, thread: "Callable[[Steps], Any]", options: RunOptions) -
         logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
         plan.run(dry_run=True, **flags)
         return
-    _run_recorded(series, checkout, journal, plan, retry, flags)
+    _run_recorded(series, checkout, journal, plan, options, retry, flags)
 
 
 def store_url(checkout: Checkout, prefix: str | None) -> str:
@@ -102,7 +108,13 @@ def store_url(checkout: Checkout, prefix: str | None) -> str:
 
 
 def _run_recorded(
-    series: Series, checkout: Checkout, journal: Journal, plan: "Plan", retry: frozenset[str], flags: dict[str, Any]
+    series: Series,
+    checkout: Checkout,
+    journal: Journal,
+    plan: "Plan",
+    options: RunOptions,
+    retry: frozenset[str],
+    flags: dict[str, Any],
 ) -> None:
     from research_steps import provenance
     from research_steps.launcher import Launcher
@@ -123,8 +135,11 @@ def _run_recorded(
             journal=journal,
             launcher=launcher,
             captured=captured,
+            repository=checkout.logbooks / series.topic,
             used_numbers=frozenset(numbers_used(checkout, series.topic, series.prefix)),
             retry=retry,
+            skip_known=options.skip_known,
+            force=options.force,
             say=_say,
             changed=publisher.changed,
         )
@@ -146,8 +161,10 @@ def _run_recorded(
 
 
 def _prepare(session: Any, plan: "Plan") -> None:
-    """Tell shards whose they are, and clear the steps that a retry measures again."""
-    from research_steps.steps.runs import StepConfig, step_key
+    """Tell shards whose they are, and clear the steps that a retry measures again, or that rest on what is retracted."""
+    from research_steps.claims import retracted
+    from research_steps.steps.configs import StepConfig
+    from research_steps.steps.runs import step_key
 
     ours = [step for step in plan.executor.steps if isinstance(step.config, StepConfig)]
     keys = {id(step): step_key(plan.output_path(step), session) for step in ours}
@@ -157,13 +174,14 @@ def _prepare(session: Any, plan: "Plan") -> None:
             shards[id(step)] = [given for given in step.config.inputs if given.config.kind == "shard"]
             for shard in shards[id(step)]:
                 session.shard_of[plan.output_path(shard)] = keys[id(step)]
-    if not session.retry:
+    session.retracted = retracted(one.record for one in session.journal.published(session.repository).entries.values())
+    if not session.retry and not session.retracted:
         return
     statuses = {{"orphaned": "interrupted"}.get(name, name) for name in session.retry}
     cleared = []
     for step in ours:
         held = session.journal.latest_entry(keys[id(step)])
-        if held is not None and _has_outcome(held, statuses):
+        if held is not None and (_has_outcome(held, statuses) or _rests_on(held, session.retracted)):
             cleared += [step, *shards.get(id(step), [])]
     for step in plan.dependents(cleared):
         plan.forget(step)
@@ -173,6 +191,11 @@ def _prepare(session: Any, plan: "Plan") -> None:
 def _has_outcome(entry: Stored[Any], statuses: set[str]) -> bool:
     rows = entry.record.rows
     return any(row.status in statuses or (row.contended and "contended" in statuses) for row in rows)
+
+
+def _rests_on(entry: Stored[Any], gone: frozenset[str]) -> bool:
+    refs = (*entry.record.inputs, *(row.trial for row in entry.record.rows))
+    return entry.sha256 in gone or any(ref.sha256 in gone for ref in refs)
 
 
 def _retries(text: str) -> frozenset[str]:

@@ -17,7 +17,7 @@ _TOPIC = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _PREFIX = re.compile(r"[A-Z][A-Z0-9-]{0,31}")
 _HYPOTHESIS = re.compile(r"H[1-9][0-9]*")
 # The kinds of steps whose entries are worth finding again on the issue, unless the series says otherwise.
-MILESTONES = ("baseline", "interpret", "decision", "seal", "finish")
+MILESTONES = ("baseline", "interpret", "decision", "rebase", "correction", "retraction", "seal", "finish")
 LONGEST_TAG = 64
 # What a series says in its own words; the rest names things.
 _TEXTS = (

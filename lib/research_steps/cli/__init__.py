@@ -16,8 +16,13 @@ from research_steps.errors import ResearchError
 # In which module each command is.
 _COMMANDS = {
     **dict.fromkeys(("status", "verify", "show", "compare"), "reading"),
-    **dict.fromkeys(("kickoff", "decide", "finish"), "writing"),
+    **dict.fromkeys(("kickoff", "decide", "note", "attach", "finish"), "writing"),
+    **dict.fromkeys(("replicate", "retract", "correct", "rebase"), "evidence"),
     **dict.fromkeys(("sync", "adopt"), "logbook"),
+    "doctor": "machine",
+    "hypothesis": "queue",
+    "source": "sources",
+    "check": "checking",
 }
 
 

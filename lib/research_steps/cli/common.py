@@ -3,15 +3,20 @@
 import json
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.journal import Journal
+from research_steps.record import EntryRecord, Stored
 from research_steps.run import store_url
 from research_steps.series import check_topic
 from research_steps.store import open_store
+
+if TYPE_CHECKING:
+    from research_steps.notes import Desk
 
 as_json = click.option("--json", "json_output", is_flag=True, help="Print one JSON document instead of text.")
 in_store = click.option("--prefix", help="The store. Default: MARIN_PREFIX, else local_store/ in the checkout.")
@@ -20,6 +25,34 @@ in_store = click.option("--prefix", help="The store. Default: MARIN_PREFIX, else
 def journal_of(checkout: Checkout, topic: str, prefix: str | None) -> Journal:
     """The journal of a series in the store that was named."""
     return Journal(open_store(store_url(checkout, prefix)), check_topic(topic))
+
+
+def desk_of(topic: str, prefix: str | None) -> "Desk":
+    """Where somebody writes about a series."""
+    from research_steps.notes import Desk
+
+    checkout = Checkout.find()
+    journal = journal_of(checkout, topic, prefix)
+    return Desk(checkout, journal, journal.series())
+
+
+def desk_with(id: str, topic: str | None, prefix: str | None) -> "Desk":
+    """Where somebody writes about the series that holds a record. Raises UsageError when none does."""
+    checkout = Checkout.find()
+    for name in topics(checkout, topic, prefix):
+        if journal_of(checkout, name, prefix).scan(checkout.logbooks / name).find(id):
+            return desk_of(name, prefix)
+    raise UsageError(
+        f"No record has the ID {id!r}: expected one such as MOE-HC-007; 'research status' tells what is here."
+    )
+
+
+def tell(desk: "Desk", entry: Stored[EntryRecord], json_output: bool, **more: Any) -> None:
+    """Say what was written, and publish it."""
+    record = entry.record
+    if not json_output:
+        click.echo(f"{record.id}: {record.label}")
+    publish_all(desk.checkout, desk.journal, {"topic": desk.series.topic, "entry": record.id, **more}, json_output)
 
 
 def publish_all(checkout: Checkout, journal: Journal, found: dict[str, Any], json_output: bool) -> None:

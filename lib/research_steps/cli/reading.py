@@ -2,13 +2,15 @@
 
 import json
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
 
+from research_steps.claims import claims_in, spelled, told
 from research_steps.cli import command
 from research_steps.cli.common import as_json, in_store, journal_of, print_json, topics
-from research_steps.errors import UsageError
+from research_steps.errors import ResearchError, UsageError
 from research_steps.git import Checkout
 from research_steps.record import EntryRecord, InterruptedRecord, IssueLink, TrialRecord
 
@@ -40,6 +42,8 @@ def status(topic: str | None, prefix: str | None, json_output: bool) -> None:
             click.echo(f"  {state}: {attempt['id']} {attempt['label']}, {where}, since {attempt['started_at']}")
         for id in series["unpublished"]:
             click.echo(f"  not in the logbook yet: {id}; run 'research sync {series['topic']}'")
+        if series["stuck"] is not None:
+            click.echo(f"  no improvement in {series['stuck']} trials: forage again with 'research source'")
         for problem in series["problems"]:
             click.echo(f"  problem: {problem}")
     if not found:
@@ -77,14 +81,20 @@ def verify(topic: str, prefix: str | None, json_output: bool) -> None:
 @as_json
 def show(id: str, topic: str | None, prefix: str | None, json_output: bool) -> None:
     """Every record with an experiment ID, such as MOE-HC-007 or MOE-HC-007.03, with its hash."""
-    records = _find(id, topic, prefix)
+    records, about, doubts = _find(id, topic, prefix)
     if json_output:
-        print_json([{"sha256": stored.sha256, **json.loads(stored.line)} for stored in records])
+        print_json([{"sha256": stored.sha256, **json.loads(stored.line)} for stored in (*records, *about)])
         return
     for stored in records:
         for line in _described(stored.record):
             click.echo(line)
         click.echo(f"  sha256 {stored.sha256}")
+    for doubt in doubts:
+        click.echo(f"  rests on {doubt}")
+    for stored in about:
+        record = stored.record
+        said = " ".join(filter(None, (record.result, record.interpretation, record.next_action)))
+        click.echo(f"  {record.id} ({record.step} by {record.provenance.actor.name}): {said}")
 
 
 @command
@@ -94,40 +104,40 @@ def show(id: str, topic: str | None, prefix: str | None, json_output: bool) -> N
 @in_store
 @as_json
 def compare(first: str, second: str, topic: str | None, prefix: str | None, json_output: bool) -> None:
-    """Two trials side by side: what differs between them, and their metrics.
+    """Two trials side by side: whether they can be compared, in what they differ, and their metrics.
 
-    The quotient is of two medians from different processes; ratios taken in pairs stand in the trials' own rows.
+    They can when only what was varied differs. The quotient is of two medians from different processes; ratios taken in
+    pairs, and the claims made of them, stand in the entries.
     """
+    from research_steps.claims import incomparable
     from research_steps.comparison import medians
     from research_steps.config import differences
 
     one, other = _trial(first, topic, prefix), _trial(second, topic, prefix)
-    differ: dict[str, tuple[Any, Any]] = dict(differences(one.config, other.config))
-    mine, others = one.provenance, other.provenance
-    pairs = {
-        "baseline case": (one.baseline_config, other.baseline_config),
-        "code": (one.code[:12], other.code[:12]),
-        "device class": (one.device_class, other.device_class),
-        "commit": (mine.commit, others.commit),
-        "patch": (mine.patch, others.patch),
-        **{name: (mine.packages.get(name), others.packages.get(name)) for name in {**mine.packages, **others.packages}},
-        **{name: (mine.env.get(name), others.env.get(name)) for name in {**mine.env, **others.env}},
-    }
-    differ |= {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    varied = differences(one.config, other.config)
+    apart = incomparable(one, other)
+    cases = differences(one.baseline_config, other.baseline_config)
+    apart |= {f"baseline case: {name}": pair for name, pair in cases.items()}
     values = [medians(trial.samples.candidate) if trial.samples else {} for trial in (one, other)]
     metrics = {name: (values[0].get(name), values[1].get(name)) for name in {**values[0], **values[1]}}
     if json_output:
-        print_json({"differences": differ, "metrics": metrics, "status": [one.status, other.status]})
+        found = {"comparable": not apart, "varied": varied, "differences": apart, "metrics": metrics}
+        print_json({**found, "status": [one.status, other.status]})
         return
     click.echo(f"{one.id} {one.label} ({one.status})  |  {other.id} {other.label} ({other.status})")
-    for name, (left, right) in differ.items():
-        click.echo(f"  differs: {name}: {left}  |  {right}")
+    several = f", but several axes vary at once: {', '.join(varied)}" if len(varied) > 1 else ""
+    click.echo(f"not comparable: they differ in {', '.join(apart)}" if apart else f"comparable{several}")
+    for what, pairs in (("varied", varied), ("differs", apart)):
+        for name, (left, right) in pairs.items():
+            click.echo(f"  {what}: {name}: {left}  |  {right}")
     for name, (was, now) in metrics.items():
         quotient = f"  quotient {was / now:.3f}" if was is not None and now else ""
         click.echo(f"  {name}: {was}  |  {now}{quotient}")
 
 
 def _status(checkout: Checkout, topic: str, prefix: str | None) -> dict[str, Any]:
+    from research_steps.background import stuck
+    from research_steps.notes import entries_of
     from research_steps.sinks import logbook, logbook_file
 
     journal = journal_of(checkout, topic, prefix)
@@ -140,10 +150,16 @@ def _status(checkout: Checkout, topic: str, prefix: str | None) -> dict[str, Any
     everything: list[Any] = [*found.entries.values(), *found.trials.values(), *found.interrupted.values()]
     conflicts = logbook_file.conflicts(data)
     link = journal.decided("issue", IssueLink)
+    series = None
+    # A checkout without the store knows the entries, and not what the thread declared.
+    with suppress(ResearchError):
+        series = journal.series()
+    private = series is not None and series.private
     return {
         "topic": topic,
         "store": journal.store.url,
-        "issue": link.url if link else f".agents/issues/{topic}.md",
+        "issue": link.url if link else "none, the series is private" if private else f".agents/issues/{topic}.md",
+        "stuck": stuck(series, entries_of(found)) if series else None,
         "entries": len(standing),
         "trials": sum(not trial.late for trial in trials),
         "failed": sum(trial.status == "failed" and not trial.late for trial in trials),
@@ -168,21 +184,26 @@ def _status(checkout: Checkout, topic: str, prefix: str | None) -> dict[str, Any
     }
 
 
-def _find(id: str, topic: str | None, prefix: str | None) -> list[Any]:
+def _find(id: str, topic: str | None, prefix: str | None) -> tuple[list[Any], list[Any], list[str]]:
+    """The records with an ID, what was said of them later, and what they rest on that counts no more."""
     checkout = Checkout.find()
-    found = []
+    found: list[Any] = []
+    about: list[Any] = []
+    doubts: list[str] = []
     for name in topics(checkout, topic, prefix):
-        journal = journal_of(checkout, name, prefix)
-        found += journal.scan(checkout.logbooks / name).find(id)
+        known = journal_of(checkout, name, prefix).scan(checkout.logbooks / name)
+        found += known.find(id)
+        about += known.about(id)
+        doubts += known.doubts(id)
     if not found:
         raise UsageError(
             f"No record has the ID {id!r}: expected one such as MOE-HC-007; 'research status' tells what is here."
         )
-    return found
+    return found, about, doubts
 
 
 def _trial(id: str, topic: str | None, prefix: str | None) -> TrialRecord:
-    trials = [stored.record for stored in _find(id, topic, prefix) if isinstance(stored.record, TrialRecord)]
+    trials = [stored.record for stored in _find(id, topic, prefix)[0] if isinstance(stored.record, TrialRecord)]
     if not trials:
         raise UsageError(f"{id} is no trial: expected the ID of a row, such as {id}.01.")
     return trials[-1]
@@ -197,6 +218,7 @@ def _described(record: EntryRecord | TrialRecord | InterruptedRecord) -> list[st
     if isinstance(record, EntryRecord):
         lines += [f"  {text}" for text in (record.result, record.interpretation, record.next_action) if text]
         lines += [f"  {row.trial.id} {row.changes}: {row.status} {row.values} {row.note}" for row in record.rows]
+        lines += [f"  {spelled(claim.changes)}: {claim.metric} {told(claim)} {claim.why}" for claim in claims_in(record)]
     else:
         lines.append(f"  {record.config}")
         lines += [

@@ -1,12 +1,13 @@
-"""Commands that add to a series: kickoff, decisions, the end."""
+"""Commands that add to a series: kickoff, decisions, notes, attachments, the end."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
 from research_steps.cli import command
-from research_steps.cli.common import as_json, in_store, journal_of, publish_all
+from research_steps.cli.common import as_json, desk_of, desk_with, in_store, journal_of, publish_all, tell
 from research_steps.git import Checkout
 from research_steps.record import IssueLink
 from research_steps.series import check_topic
@@ -73,14 +74,39 @@ def decide(
     topic: str, decision: str, evidence: tuple[str, ...], owner: str, scope: bool, prefix: str | None, json_output: bool
 ) -> None:
     """Record a decision, with its evidence and owner: an entry, a comment and a line of the decision log."""
-    from research_steps.notes import Desk
+    desk = desk_of(topic, prefix)
+    tell(desk, desk.decide(decision, evidence, owner, scope), json_output)
 
-    checkout = Checkout.find()
-    journal = journal_of(checkout, topic, prefix)
-    entry = Desk(checkout, journal, journal.series()).decide(decision, evidence, owner, scope)
-    if not json_output:
-        click.echo(f"{entry.record.id}: {entry.record.label}")
-    publish_all(checkout, journal, {"topic": topic, "entry": entry.record.id}, json_output)
+
+@command
+@click.argument("id")
+@click.option("--interpretation", default="", help="What you make of it.")
+@click.option("--next", "next_action", default="", help="What you would do next.")
+@click.option("--topic", help="The series. Default: every series of this checkout is searched.")
+@in_store
+@as_json
+def note(
+    id: str, interpretation: str, next_action: str, topic: str | None, prefix: str | None, json_output: bool
+) -> None:
+    """Add to what the rules say of a record: an entry of its own, shown with the record that has this ID."""
+    desk = desk_with(id, topic, prefix)
+    tell(desk, desk.note(id, interpretation, next_action), json_output)
+
+
+@command
+@click.argument("id")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--link", default="", metavar="URL", help="Instead of a FILE: where a larger one lies.")
+@click.option("--note", default="", help="What it shows.")
+@click.option("--topic", help="The series. Default: every series of this checkout is searched.")
+@in_store
+@as_json
+def attach(
+    id: str, file: Path | None, link: str, note: str, topic: str | None, prefix: str | None, json_output: bool
+) -> None:
+    """Attach a profile or a plot of at most 5 MB to a record: it is kept in the store and, with its entry, in git."""
+    desk = desk_with(id, topic, prefix)
+    tell(desk, desk.attach(id, file, link, note), json_output)
 
 
 @command
@@ -98,11 +124,5 @@ def finish(topic: str, prefix: str | None, json_output: bool, **parts: Any) -> N
 
     Refused while a part is missing: the text parts, a sealed snapshot, a measured baseline, the end of what runs.
     """
-    from research_steps.notes import Desk
-
-    checkout = Checkout.find()
-    journal = journal_of(checkout, topic, prefix)
-    entry = Desk(checkout, journal, journal.series()).finish(**parts)
-    if not json_output:
-        click.echo(f"{entry.record.id}: {entry.record.label}")
-    publish_all(checkout, journal, {"topic": topic, "entry": entry.record.id}, json_output)
+    desk = desk_of(topic, prefix)
+    tell(desk, desk.finish(**parts), json_output)

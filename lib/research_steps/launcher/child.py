@@ -66,6 +66,7 @@ def run(request: Request) -> Result:
             candidate,
             baseline,
             metrics=request.metrics,
+            primary=request.primary,
             max_pairs=request.max_pairs,
             sampling_s=request.sampling_s,
             seed=request.seed,

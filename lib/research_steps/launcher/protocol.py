@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from research_steps.record import Device, Error, Samples
+from research_steps.series import Metric
 
 # The socket's name in the parent's folder, which the parent says once, as a line on its standard output.
 SOCKET = "socket"
@@ -15,7 +16,8 @@ STALE = b"stale\n"
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One trial. `measure` and `config_type` are 'module:name' under `root`; the latter is 'dict' for plain dicts.
 
-    `code` is the digest that the intent was written for. Times are in seconds.
+    `code` is the digest that the intent was written for. Sampling goes on until the `primary` metric is known well
+    enough, or the budget is spent. Times are in seconds.
     """
 
     measure: str
@@ -27,6 +29,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, Any]
     baseline_config: dict[str, Any]
     metrics: tuple[str, ...]
+    primary: Metric
     max_pairs: int
     sampling_s: float
     time_limit_s: float

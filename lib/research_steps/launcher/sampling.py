@@ -3,6 +3,9 @@
 A measure function that yields is sampled in pairs: whatever it does before its first yield is set-up (compiling,
 checking, warming up), then candidate and baseline take turns, in random order within each pair. One that returns is
 one sample of the candidate, unpaired.
+
+Sampling ends once the primary metric is known well enough within this process, or when the budget is spent. That it
+stops by what it saw is allowed for: intervals rest on how the means of whole processes scatter.
 """
 
 import gc
@@ -14,11 +17,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from research_steps.comparison import estimand, process_effect
 from research_steps.record import Samples
+from research_steps.series import Metric
 
 Side = Literal["candidate", "baseline"]
-# Sampling time runs out only after so many pairs: a median of fewer says little.
+# So many pairs are taken whatever the budget, and so many more before their scatter is believed to be small.
 LEAST_PAIRS = 5
+LEAST_TO_BE_TIGHT = 10
+# Sampling stops when two standard errors are this share of the smallest effect that counts.
+TIGHT = 0.25
 
 
 class BadMetrics(ValueError):
@@ -49,6 +57,7 @@ def sample(
     baseline: Any,
     *,
     metrics: tuple[str, ...],
+    primary: Metric,
     max_pairs: int,
     sampling_s: float,
     seed: int,
@@ -74,12 +83,18 @@ def sample(
     order: list[str] = []
     turn: list[Side] = ["candidate", "baseline"]
     shuffled = random.Random(seed)
+    look = LEAST_TO_BE_TIGHT
     gc.collect()
     gc.disable()
     started = time.perf_counter()
     for pair in range(max_pairs):
         if pair >= LEAST_PAIRS and time.perf_counter() - started >= sampling_s:
             break
+        if pair == look:
+            if _known_well(primary, taken):
+                break
+            # Looking costs more the more there is, so it is done ever more seldom.
+            look += max(1, look // 4)
         shuffled.shuffle(turn)
         for side in turn:
             with _side(side):
@@ -93,6 +108,13 @@ def sample(
             columns[side] = _columns(rows)
     samples = Samples(paired=True, order="".join(order), candidate=columns["candidate"], baseline=columns["baseline"])
     return Sampled(samples, setup_s, sampling)
+
+
+def _known_well(primary: Metric, taken: dict[Side, list[dict[str, float]]]) -> bool:
+    """Whether the effect on the primary metric is known better, within this process, than its smallest effect asks."""
+    columns = {side: {primary.name: [values[primary.name] for values in rows]} for side, rows in taken.items()}
+    samples = Samples(paired=True, order="", candidate=columns["candidate"], baseline=columns["baseline"])
+    return 2 * process_effect(primary, estimand(primary, [samples]), samples).error <= TIGHT * primary.min_effect
 
 
 @contextmanager

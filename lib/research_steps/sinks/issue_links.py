@@ -16,10 +16,16 @@ def links_of(checkout: Checkout, journal: Journal, series: Series, issue: IssueL
     content = checkout.file_at(pushed, path) if pushed else b""
     web = f"{Access.from_environment().web}/{issue.repository}" if issue else None
 
+    def is_there(id: str) -> bool:
+        return web is not None and f"<!-- research-steps entry {id} -->".encode() in content
+
     def section(record: EntryRecord) -> str:
-        if web and f"<!-- research-steps entry {record.id} -->".encode() in content:
+        if is_there(record.id):
             return f"[{record.id} in {path}]({web}/blob/{pushed}/{path})"
         return f"{record.id} in {code(path)} (not pushed yet)"
+
+    def record(id: str) -> str:
+        return f"[{id}]({web}/blob/{pushed}/{path})" if is_there(id.partition(".")[0]) else id
 
     def commit(sha: str) -> str:
         if web and checkout.is_pushed(sha):
@@ -33,4 +39,5 @@ def links_of(checkout: Checkout, journal: Journal, series: Series, issue: IssueL
         commit=commit,
         logbook=f"[{code(path)}]({web}/blob/{pushed}/{path})" if content and web else f"{code(path)} (not pushed yet)",
         runs=f"<{runs}>" if runs else waiting,
+        record=record,
     )

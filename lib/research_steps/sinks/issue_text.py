@@ -5,18 +5,21 @@ measurements mentions nobody, links nothing and closes nothing.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from research_steps.claims import best, claims_in, judged, standing, together
 from research_steps.comparison import ranked
-from research_steps.record import EntryRecord, Row, Seal
+from research_steps.hypotheses import queue
+from research_steps.record import Claim, EntryRecord, Row, Seal
 from research_steps.series import Series
 from research_steps.sinks import rendering
 from research_steps.sinks.markdown import code, unlinked
 
 ROWS_SHOWN = 20
 LONGEST = 65_536
-# Characters of one of the seven sections; the next where people's own text leaves less room.
+# Characters of one of the eight sections; the next where people's own text leaves less room.
 SECTION_LENGTHS = (7_000, 3_000, 1_000, 300)
 MANAGED = "rebuilt from records; write above or below it, what is in it is replaced"
 # The sections of the body, in the order of the template.
@@ -25,7 +28,9 @@ SECTIONS = {
     "scope": "Scope",
     "baseline": "Current baseline",
     "decisions": "Decision log",
+    "hypotheses": "Hypothesis queue",
     "negative": "Negative results index",
+    "revisions": "Corrected and moved",
     "conclusion": "Conclusion",
     "links": "Links",
 }
@@ -39,6 +44,13 @@ _CHANGES = {
     "interpret": "Read the measurements together.",
     "decision": "Decided.",
     "seal": "Sealed what was found: a tag over the logbook, its records, the code and a bundle to reproduce from.",
+    "rebase": "Moved the baseline.",
+    "correction": "Corrected what was said.",
+    "retraction": "Took a record back.",
+    "note": "Added an interpretation.",
+    "attachment": "Attached a file.",
+    "hypothesis": "Changed the hypothesis queue.",
+    "source": "Looked for prior work.",
     "step": "Ran a step.",
     "finish": "Finished the thread.",
 }
@@ -46,12 +58,14 @@ _CHANGES = {
 
 @dataclass(frozen=True)
 class Links:
-    """Where a reader finds what is said, as Markdown: an entry's `section`, a `commit`, W&B's `runs`."""
+    """Where a reader finds what is said, as Markdown: an entry's `section`, a `commit`, W&B's `runs`, and the `record`
+    with an ID, which is only the ID while it isn't pushed."""
 
     section: Callable[[EntryRecord], str]
     commit: Callable[[str], str]
     logbook: str
     runs: str
+    record: Callable[[str], str] = str
 
 
 def comment(
@@ -78,9 +92,10 @@ def comment(
         lines.append(f"- Interpretation: {unlinked(record.interpretation)}")
     shown = record.rows or tuple(row for entry in rests_on for row in entry.rows if row.changes)
     if shown:
-        lines += ["", *_table(shown, series), ""]
+        claims = claims_in(record) or standing(rests_on)
+        lines += ["", *_table(shown, claims, series), ""]
     lines += [
-        f"- Confidence: {confidence(record, rests_on)}",
+        f"- Confidence: {confidence(series, record, rests_on)}",
         "- Links:",
         f"  - Tag: {f'{code(seal.tag)} at {links.commit(seal.commit)}' if seal else 'not sealed'}",
         f"  - Logbook section: {links.section(record)}",
@@ -90,14 +105,17 @@ def comment(
     return cut("\n".join(lines) + "\n", links.section(record))
 
 
-def confidence(record: EntryRecord, rests_on: Sequence[EntryRecord]) -> str:
-    """How much the record supports, by rule."""
-    entries = [*rests_on, record]
-    if not any(entry.rows for entry in entries):
-        return "no measurement of its own"
-    again = [entry.id for entry in entries if entry.step == "replicate"]
-    repeated = f"the best candidate was repeated in {', '.join(again)}" if again else "each candidate ran in one process"
-    return f"exploratory ({repeated}; medians of paired ratios, not tested)"
+def confidence(series: Series, record: EntryRecord, rests_on: Sequence[EntryRecord]) -> str:
+    """What the record's claims on the primary metric amount to: the confidence of its best candidate, and how many
+    candidates got which."""
+    claims = claims_in(record) or together(series, standing(rests_on))
+    primary = [claim for claim in claims if claim.metric == series.primary.name and claim.changes]
+    if not primary:
+        return "no claim of its own"
+    counts = Counter(map(judged, primary))
+    all_of_them = "; ".join(f"{count} × {what}" for what, count in counts.most_common())
+    found = best(series, primary)
+    return f"{found.confidence if found else 'exploratory'} ({all_of_them}; {primary[0].method})"
 
 
 def heartbeat(series: Series, running: Sequence[str], blockers: Sequence[str], eta: str) -> str:
@@ -124,10 +142,12 @@ def sections(
     pull = str(finish.config.get("production_pr", "")) if finish else ""
     texts = {
         "tldr": rendering.tldr(series, entries, unlinked),
-        "scope": _scope(series, kickoff, entries),
+        "scope": _scope(series, kickoff, entries, links),
         "baseline": rendering.baselines(series, entries, unlinked),
-        "decisions": rendering.decisions(entries, unlinked, scope=False),
-        "negative": rendering.failures(entries, unlinked),
+        "decisions": rendering.decisions(entries, unlinked, links.record, scope=False),
+        "hypotheses": rendering.hypotheses(queue(series, entries), unlinked, links.record),
+        "negative": rendering.negative_results(series, entries, unlinked),
+        "revisions": rendering.revisions(entries, unlinked, links.record),
         "conclusion": _conclusion(finish),
         "links": [
             f"- Research logbook: {links.logbook}",
@@ -239,15 +259,15 @@ def _change(record: EntryRecord) -> str:
     return f"{_CHANGES[record.step]}{owner}{f' Rests on {ids}.' if ids else ''}"
 
 
-def _table(rows: Sequence[Row], series: Series) -> list[str]:
-    best = ranked(series.primary, rows)
-    lines = [rendering.rows(best[:ROWS_SHOWN], series.primary.name, "")]
-    if len(best) > ROWS_SHOWN:
-        lines += ["", f"… and {len(best) - ROWS_SHOWN} more rows in the logbook."]
+def _table(rows: Sequence[Row], claims: Sequence[Claim], series: Series) -> list[str]:
+    shown = ranked(series.primary, rows, claims)
+    lines = [rendering.rows(shown[:ROWS_SHOWN], claims, series.primary, "")]
+    if len(shown) > ROWS_SHOWN:
+        lines += ["", f"… and {len(shown) - ROWS_SHOWN} more rows in the logbook."]
     return lines
 
 
-def _scope(series: Series, kickoff: EntryRecord | None, entries: Sequence[EntryRecord]) -> list[str]:
+def _scope(series: Series, kickoff: EntryRecord | None, entries: Sequence[EntryRecord], links: Links) -> list[str]:
     metrics = ", ".join(f"{metric.name} ({metric.direction})" for metric in series.metrics)
     lines = [
         f"- Motivation: {unlinked(series.motivation) or '–'}",
@@ -261,7 +281,7 @@ def _scope(series: Series, kickoff: EntryRecord | None, entries: Sequence[EntryR
     ]
     if kickoff is not None:
         lines.append(f"- Started: {kickoff.finished_at[:10]} with {kickoff.id}")
-    changes = rendering.decisions(entries, unlinked, scope=True)
+    changes = rendering.decisions(entries, unlinked, links.record, scope=True)
     return [*lines, "- Changes of the scope:", *(f"  {line}" for line in changes)]
 
 
@@ -269,12 +289,13 @@ def _conclusion(finish: EntryRecord | None) -> list[str]:
     if finish is None:
         return ["_None yet: the thread goes on._"]
     return [
-        unlinked(finish.result),
+        # Behind a word of ours, so that nothing in it can begin a heading or a list.
+        f"Conclusion: {unlinked(finish.result)}",
         "",
         f"- What worked: {unlinked(str(finish.config['worked']))}",
         f"- What did not: {unlinked(str(finish.config['did_not']))}",
         f"- Confidence and limitations: {unlinked(str(finish.config['confidence']))}; "
         f"{unlinked(str(finish.config['limitations']))}",
         "- Next steps:",
-        *(f"  {number}. {unlinked(str(step))}" for number, step in enumerate(finish.config["next_steps"], 1)),
+        *(f"  - {number}: {unlinked(str(step))}" for number, step in enumerate(finish.config["next_steps"], 1)),
     ]

@@ -10,6 +10,7 @@ import time
 from itertools import filterfalse
 from pathlib import Path
 
+from research_steps.attachments import is_name
 from research_steps.errors import LogbookError, RepositoryError, StoreError, UnreadableObject
 from research_steps.files import write_aside
 from research_steps.git import Checkout
@@ -107,6 +108,17 @@ class LogbookSink:
             patch = self.journal.patch(sha)
             if patch is not None:
                 write_aside(self.records / f"{sha}.patch", patch)
+        if record.step == "attachment" and "file" in record.config:
+            self._keep_attachment(record.config["file"])
+
+    def _keep_attachment(self, name: str) -> None:
+        path = self.records / "attachments" / name
+        if path.exists():
+            return
+        data = self.journal.attachment(name) if is_name(name) else None
+        if data is None:
+            raise StoreError(f"the file {name!r} that it attaches is not in the store. Attach it again.")
+        write_aside(path, data)
 
     def _rewrite_living(self) -> None:
         # What was published from other stores is in git, and holds as well.

@@ -19,7 +19,7 @@ _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 def prose(text: str) -> str:
     """One line of running text."""
-    return _ACTIVE.sub(r"\\\g<0>", _one_line(text)).translate(_ENTITIES)
+    return _ACTIVE.sub(r"\\\g<0>", one_line(text)).translate(_ENTITIES)
 
 
 def unlinked(text: str) -> str:
@@ -32,7 +32,7 @@ def unlinked(text: str) -> str:
 
 def code(text: str) -> str:
     """A code span that holds any text, on one line."""
-    line = _one_line(text) or " "
+    line = one_line(text) or " "
     runs = [len(run) for run in re.findall(r"`+", line)]
     fence = "`" * next(length for length in range(1, len(runs) + 2) if length not in runs)
     padding = " " if line.startswith("`") or line.endswith("`") else ""
@@ -53,5 +53,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], indent: str) -> 
     return "\n".join(f"{indent}| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """The text on one line, with nothing in it that steers a terminal."""
     return _UNSHOWN.sub("\ufffd", " ".join(text.split()))

@@ -4,15 +4,20 @@ Pure functions: the same records give the same bytes. Entries follow the researc
 Command, Config, Result, Interpretation, Next action, then Commit Hash and Links.
 """
 
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from research_steps.comparison import better, ranked
-from research_steps.record import EntryRecord, IssueLink, Provenance, Ratio, Row, Seal, parse_utc
-from research_steps.series import Series
+from research_steps.background import stuck
+from research_steps.claims import best, claims_in, judged, measured, standing, told
+from research_steps.hypotheses import SAYS, Item, queue
+from research_steps.record import Claim, EntryRecord, IssueLink, Provenance, Row, Seal, parse_utc
+from research_steps.series import Metric, Series
 from research_steps.sinks.markdown import block, code, prose, table
 
 Say = Callable[[str], str]
+# From the ID of a record to Markdown that leads there.
+Link = Callable[[str], str]
 INDENT = "  "
 NOTHING_YET = "## TL;DR\n- Nothing was recorded yet."
 
@@ -29,7 +34,7 @@ def entry(record: EntryRecord, series: Series, seal: Seal | None) -> str:
         f"- Result: {'**failed**: ' if record.status == 'failed' else ''}{prose(record.result)}",
     ]
     if record.rows:
-        lines += ["", rows(record.rows, series.primary.name, INDENT), ""]
+        lines += ["", rows(record.rows, claims_in(record), series.primary, INDENT), ""]
     if record.error is not None:
         lines += [
             "",
@@ -48,9 +53,14 @@ def entry(record: EntryRecord, series: Series, seal: Seal | None) -> str:
 def living(series: Series, entries: Sequence[EntryRecord], issue: IssueLink | None) -> str:
     """The managed block at the head: what holds now. `entries` in the order they finished."""
     lines = ["## TL;DR", *tldr(series, entries, prose), "", "## Baseline", *baselines(series, entries, prose)]
-    lines += ["", "## Hypothesis queue"]
-    lines += [f"- {hypothesis.id} (active): {prose(hypothesis.text)}" for hypothesis in series.hypotheses] or ["- none"]
-    lines += ["", "## Decisions", *decisions(entries, prose), "", "## Failures", *failures(entries, prose)]
+    link = linked(f"{series.topic}/")
+    lines += ["", "## Hypothesis queue", *hypotheses(queue(series, entries), prose, link)]
+    trials = stuck(series, entries)
+    if trials is not None:
+        lines.append(f"- No improvement in {trials} trials: forage again with `research source`.")
+    lines += ["", "## Decisions", *decisions(entries, prose, link)]
+    lines += ["", "## Negative results", *negative_results(series, entries, prose)]
+    lines += ["", "## Corrected and moved", *revisions(entries, prose, link)]
     where = f"[{issue.repository}#{issue.number}]({issue.url})" if issue else f"`.agents/issues/{series.topic}.md`"
     lines += ["", "## Links", f"- Issue: {'none, the series is private' if series.private else where}"]
     return "\n".join(lines)
@@ -60,21 +70,26 @@ def tldr(series: Series, entries: Sequence[EntryRecord], say: Say) -> list[str]:
     """What is best so far, and what the last interpretation or the conclusion says."""
     done = [entry for entry in entries if entry.status == "ok"]
     lines = [f"- {_best(series, done)}"]
-    read = [entry for entry in done if entry.step in ("interpret", "finish")]
+    gone = _retracted(entries)
+    read = [entry for entry in done if entry.step in ("interpret", "finish") and entry.id not in gone]
     if read:
         last = read[-1]
         text = last.result if last.step == "finish" else last.interpretation
-        lines += [f"- {last.id}: {say(text)}", f"- Next: {say(last.next_action)}"]
+        lost = sorted({ref.id for ref in last.inputs} & gone)
+        doubt = f" ({', '.join(lost)}, which it rests on, {'is' if len(lost) == 1 else 'are'} retracted)" if lost else ""
+        lines += [f"- {last.id}: {say(text)}{doubt}", f"- Next: {say(last.next_action)}"]
     return lines
 
 
 def baselines(series: Series, entries: Sequence[EntryRecord], say: Say) -> list[str]:
     """The baseline cases with their numbers, each as it was measured last."""
     cases: dict[str, list[str]] = {}
+    gone = _retracted(entries)
     for entry in entries:
-        if entry.step == "baseline" and entry.status == "ok":
-            values = entry.rows[0].values if entry.rows else {}
-            names = _primary_first(values, series.primary.name)
+        if entry.step == "baseline" and entry.status == "ok" and entry.id not in gone:
+            names = _primary_first({name for row in entry.rows for name in row.values}, series.primary.name)
+            values = {name: statistics.median(row.values[name] for row in entry.rows) for name in names}
+            floor = ", ".join(f"{name} {one.spread:.2%}" for name, one in (entry.floor or {}).items())
             case = _spelled(entry.config.get("baseline_case", {}))
             cases[case] = [
                 f"- {entry.id} {say(entry.label)}",
@@ -82,48 +97,108 @@ def baselines(series: Series, entries: Sequence[EntryRecord], say: Say) -> list[
                 f"  - Code refs: {code(str(entry.config.get('measure')))} at {commit(entry.provenance)}",
                 f"  - Case: {code(case)}",
                 f"  - Baseline numbers: {say(', '.join(f'{name} {values[name]:.6g}' for name in names))}",
+                f"  - Noise floor: {say(floor) or 'none'}",
             ]
     return [line for lines in cases.values() for line in lines] or ["- none yet"]
 
 
-def decisions(entries: Sequence[EntryRecord], say: Say, scope: bool | None = None) -> list[str]:
+def linked(folder: str) -> Link:
+    """How a file links to a record: by the file of its entry's records, in this folder."""
+    return lambda id: f"[{id}]({folder}{id.partition('.')[0]}.jsonl)"
+
+
+def hypotheses(items: Sequence[Item], say: Say, link: Link) -> list[str]:
+    """The queue by state: each hypothesis with what its last change says and rests on."""
+    lines = []
+    for item in sorted(items, key=lambda item: list(SAYS).index(item.state)):
+        line = f"- {item.id} ({item.state}): {say(item.text)}"
+        if item.because:
+            line += f" – {SAYS[item.state]}: {say(item.because)}"
+        if item.changes:
+            on = ", ".join(map(link, item.evidence))
+            line += f" ({link(item.changes[-1].id)}{f', rests on {on}' if on else ''})"
+        lines.append(line)
+    return lines or ["- none"]
+
+
+def decisions(entries: Sequence[EntryRecord], say: Say, link: Link, scope: bool | None = None) -> list[str]:
     """What was decided, with date, evidence and owner; only changes of the scope, or only others, when asked."""
     lines = []
     for entry in entries:
         if entry.step == "decision" and scope in (None, entry.config["scope"]):
-            evidence = ", ".join(ref.id for ref in entry.inputs) or "none named"
+            evidence = ", ".join(link(ref.id) for ref in entry.inputs) or "none named"
             owner = say(str(entry.config["owner"]))
-            lines.append(
-                f"- {entry.finished_at[:10]} {entry.id}: {say(entry.result)} (evidence: {evidence}; owner: {owner})"
-            )
+            said = f"{link(entry.id)}: {say(entry.result)}"
+            lines.append(f"- {entry.finished_at[:10]} {said} (evidence: {evidence}; owner: {owner})")
     return lines or ["- none"]
 
 
-def failures(entries: Sequence[EntryRecord], say: Say) -> list[str]:
-    """What failed, each once, with its reason."""
+def negative_results(series: Series, entries: Sequence[EntryRecord], say: Say) -> list[str]:
+    """What failed, with its reason, and what did not help, each once; a slip in the code is neither."""
     lines = {}
+    gone = _retracted(entries)
     for entry in entries:
         for row in entry.rows:
-            if row.status == "failed":
-                lines[row.trial.id] = f"- {row.trial.id} {code(changes(row))}: {code(row.note)}"
-        if entry.status == "failed":
+            if row.status == "failed" and not row.note.startswith("routine: ") and row.trial.id not in gone:
+                lines[row.trial.id] = f"- {row.trial.id} {code(changes(row))} failed: {code(row.note)}"
+        if entry.status == "failed" and entry.id not in gone:
             lines[entry.id] = f"- {entry.id} {say(entry.label)}: {say(entry.result)}"
+    for claim in current_claims(entries):
+        if claim.metric == series.primary.name and claim.verdict in ("regressed", "no difference"):
+            id = claim.trials[0].id
+            lines[id] = f"- {id} {code(_spelled(claim.changes))}: {say(claim.metric)} {told(claim)}"
     return list(lines.values()) or ["- none"]
 
 
+def revisions(entries: Sequence[EntryRecord], say: Say, link: Link) -> list[str]:
+    """What was corrected or taken back, why, and what rested on it; and where the baseline moved to."""
+    lines = [
+        f"- {entry.finished_at[:10]} {link(entry.id)}: {say(entry.result)}"
+        for entry in entries
+        if entry.step in ("correction", "retraction", "rebase")
+    ]
+    return lines or ["- none"]
+
+
+def _retracted(entries: Sequence[EntryRecord]) -> set[str]:
+    """The IDs of what counts no more."""
+    return {ref.id for entry in entries if entry.step == "retraction" for ref in entry.inputs}
+
+
 def _best(series: Series, entries: Sequence[EntryRecord]) -> str:
-    name = series.primary.name
-    rows = [row for entry in entries if entry.step in ("sweep", "interact") for row in entry.rows]
-    found = [row for row in ranked(series.primary, rows) if name in row.ratios and row.changes]
-    if not found or not better(series.primary, found[0].ratios[name].median, 1.0):
+    found = best(series, current_claims(entries))
+    if found is None:
         return "Nothing measured yet is better than the baseline."
-    row = found[0]
-    what = f"{row.ratios[name].median:.3f} × the baseline's {prose(name)}"
-    return f"Best so far: {code(changes(row))} with {what} ({row.trial.id})."
+    on = ", ".join(ref.id for ref in found.trials)
+    what = code(_spelled(found.changes))
+    return f"Best so far: {what} with {prose(found.metric)} {told(found)} against {found.baseline.id} ({on})."
+
+
+def current_claims(entries: Sequence[EntryRecord]) -> list[Claim]:
+    """The claims that count now, against a baseline case that is in force now."""
+    cases = list(_cases(entries).values())
+    return [claim for claim in standing(entries) if claim.case in cases]
+
+
+def _cases(entries: Sequence[EntryRecord]) -> dict[str, Any]:
+    """Each baseline's case, as it was measured or moved last."""
+    cases: dict[str, Any] = {}
+    for entry in entries:
+        if entry.status == "ok" and entry.step == "baseline":
+            cases[entry.label] = entry.config.get("baseline_case", {})
+        elif entry.step == "rebase":
+            cases[str(entry.config["baseline"])] = entry.config["to"]
+    return cases
 
 
 def _config(record: EntryRecord) -> str:
-    parts = [f"{prose(name)} {code(_spelled(value))}" for name, value in record.config.items()]
+    config = dict(record.config)
+    if record.step in ("sweep", "interact") and record.rows:
+        case = config.pop("baseline_case", {})
+        varied = {name for row in record.rows for name in row.changes}
+        config["varied from"] = {name: value for name, value in case.items() if name in varied}
+        config["held fixed"] = {name: value for name, value in case.items() if name not in varied}
+    parts = [f"{prose(name)} {code(_spelled(value))}" for name, value in config.items()]
     return "; ".join(parts) or "–"
 
 
@@ -135,19 +210,38 @@ def _spelled(value: Any) -> str:
     return str(value)
 
 
-def rows(found: Sequence[Row], primary: str, indent: str) -> str:
-    """The table of a sweep."""
-    metrics = _primary_first({name for row in found for name in row.values}, primary)
-    header = ["trial", "changed", f"{prose(primary)} ÷ baseline", *map(prose, metrics), "note"]
+def rows(found: Sequence[Row], claims: Sequence[Claim], primary: Metric, indent: str) -> str:
+    """The table of a sweep: what is claimed of each row, and what was measured."""
+    metrics = _primary_first({name for row in found for name in row.values}, primary.name)
+    said = {ref.sha256: claim for claim in claims if claim.metric == primary.name for ref in claim.trials}
+    header = ["trial", "changed", f"{prose(primary.name)} ÷ baseline (95 %)", "verdict", *map(prose, metrics), "note"]
     lines = []
     for row in found:
-        cells = [row.trial.id, code(changes(row)), _ratio(row.ratios.get(primary))]
+        claim = said.get(row.trial.sha256)
+        cells = [row.trial.id, code(changes(row)), *_claimed(row, claim, primary.name)]
         cells += [f"{row.values[name]:.6g}" if name in row.values else "–" for name in metrics]
-        note = f"{row.status}: {row.note}" if row.status != "ok" else row.note
-        if not row.measured_here:
-            note = f"measured before; {note}" if note else "measured before"
+        note = _note(row, claim)
         lines.append([*cells, code(note) if note else ""])
     return table(header, lines, indent)
+
+
+def _note(row: Row, claim: Claim | None) -> str:
+    notes = ["" if row.measured_here else "measured before", row.note]
+    if row.status != "ok":
+        notes = [f"{row.status}: {'; '.join(filter(None, notes))}"]
+    elif claim is not None and len(claim.trials) == 1 and not row.contended:
+        notes.append(claim.why)
+    return "; ".join(filter(None, notes))
+
+
+def _claimed(row: Row, claim: Claim | None, primary: str) -> list[str]:
+    """Ratio and verdict of a row. One of several processes of a claim shows its own ratio, without an interval."""
+    ratio = row.ratios.get(primary)
+    alone = f"{ratio.median:.3f} ×" if ratio is not None and ratio.pairs else "–"
+    if claim is None:
+        return [alone, "–"]
+    together = len(claim.trials) > 1
+    return [alone if together else measured(claim), judged(claim)]
 
 
 def _primary_first(names: Iterable[str], primary: str) -> list[str]:
@@ -159,14 +253,6 @@ def changes(row: Row) -> str:
     """A candidate as what it changes in the baseline case."""
     changed = " ".join(f"{name}={_spelled(value)}" for name, value in row.changes.items()) or "baseline case"
     return f"{changed} #{row.replicate}" if row.replicate else changed
-
-
-def _ratio(ratio: Ratio | None) -> str:
-    if ratio is None:
-        return "–"
-    if ratio.pairs == 0:
-        return f"{ratio.median:.3f} (unpaired)"
-    return f"{ratio.median:.3f} ({ratio.low:.3f} to {ratio.high:.3f}, {ratio.pairs} pairs)"
 
 
 def commit(provenance: Provenance) -> str:
@@ -185,6 +271,9 @@ def _links(record: EntryRecord, topic: str, seal: Seal | None) -> str:
     parts = [f"records [{record.id}.jsonl]({topic}/{record.id}.jsonl)"]
     if record.inputs:
         parts.append(f"rests on {', '.join(ref.id for ref in record.inputs)}")
+    if record.step == "attachment" and "file" in record.config:
+        name = str(record.config["file"])
+        parts.append(f"file [{code(name)}]({topic}/attachments/{name})")
     if seal is not None:
         parts.append(f"tag {code(seal.tag)} at {code(seal.commit)}")
     parts.append(f"output {code(record.step_key)} in the store")

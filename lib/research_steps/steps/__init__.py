@@ -7,19 +7,24 @@ research steps and plain ones alike.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from research_steps.code import Measure, trace
+import msgspec
+
+from research_steps.code import Measure, trace, trace_name
 from research_steps.config import changed, plain, type_name
 from research_steps.entry import About, Finding
 from research_steps.errors import UsageError
 from research_steps.provenance import conditions_here
-from research_steps.record import IssueLink
+from research_steps.record import Claim, IssueLink, Ref, TrialRecord
 from research_steps.series import Series
 from research_steps.steps import marin
+from research_steps.steps.configs import Measured, StepConfig
 from research_steps.steps.entries import run_entry
-from research_steps.steps.runs import Measured, StepConfig, run_step, step_key
+from research_steps.steps.runs import run_step, step_key
 from research_steps.steps.session import Session, current
 from research_steps.steps.tagging import Tagging, tagged, tagged_config
 
@@ -37,13 +42,15 @@ class Steps:
     def baseline(
         self, measure: Measure, config: Any, *, label: str = "baseline", hypothesis: str = "", private: bool = False
     ) -> Any:
-        """Measure the baseline case against itself. If it fails, that is recorded and raised.
+        """Measure the baseline case against itself, in `floor_processes` processes: their spread is the noise floor. If
+        one fails, that is recorded and raised.
 
         `config` is a dataclass or dict, and may hold Marin's `versioned(…)`, steps and paths of steps.
         """
         code = trace(measure)
         measured = Measured(code.name, str(code.root), code.digest, type_name(config), config)
-        return self._add("baseline", label, hypothesis, measured=measured, private=private)
+        replicates = tuple(range(self.series.floor_processes))
+        return self._add("baseline", label, hypothesis, measured=measured, replicates=replicates, private=private)
 
     def sweep(
         self,
@@ -76,21 +83,79 @@ class Steps:
         ]
         return self._add("sweep", label, hypothesis, [base, *before], measured, points=points, private=private)
 
-    def replicate(self, found: Any, *, n: int = 2, label: str = "", hypothesis: str = "", private: bool = False) -> Any:
-        """Measure the best candidate of a sweep or interaction `n` more times, each in a process of its own."""
+    def replicate(
+        self,
+        found: Any,
+        *,
+        n: int = 2,
+        across: tuple[str, Sequence[Any]] | None = None,
+        label: str = "",
+        hypothesis: str = "",
+        private: bool = False,
+    ) -> Any:
+        """Measure the best candidate of a sweep or interaction `n` more times, each in a process of its own.
+
+        With `across`, `(field, values)`, that is done at each value of a variant axis, for candidate and baseline alike:
+        what holds there too is stable.
+        """
         if n < 1:
             raise UsageError(f"replicate has n={n}: expected 1 or more.")
         config = _config(found, ("sweep", "interact"), "replicate")
-        label = label or f"replication of {config.label}"
+        label = label or f"replication of {config.label}" + (f" across {across[0]}" if across else "")
+        parts: dict[str, Any] = {"replicates": tuple(range(1, n + 1))}
+        if across is not None:
+            axis, values = across
+            for value in values:
+                changed(config.what.case, {axis: value}, label)
+            if axis not in self.series.variants:
+                raise UsageError(
+                    f"{label!r} goes across {axis!r}, which Series {self.series.topic!r} does not declare relevant: add "
+                    f"it to its variants, which are {', '.join(self.series.variants) or 'none'}."
+                )
+            parts["across"] = (axis, tuple(values))
         inputs = [config.inputs[0], found]
-        return self._add("replicate", label, hypothesis, inputs, config.measured, replicates=n, private=private)
+        return self._add("replicate", label, hypothesis, inputs, config.measured, private=private, **parts)
 
-    def interact(self, *sweeps: Any, top: int = 1, label: str = "", hypothesis: str = "", private: bool = False) -> Any:
-        """Measure the best `top` values of each sweep's axis together, in every combination."""
-        if len(sweeps) < 2:
-            raise UsageError(f"interact was given {len(sweeps)} sweep: expected two or more, each of another axis.")
-        configs = [_config(sweep, ("sweep",), "interact") for sweep in sweeps]
-        axes = [next(iter(config.points[0])) for config in configs]
+    def replicate_again(self, claim: Claim, entry: Ref, trial: TrialRecord, root: Path, numbers: Sequence[int]) -> Any:
+        """Measure the candidate of an entry again, in processes with these numbers; the thread need not know it.
+
+        Raises UsageError when the code under `root` is not what the trial measured.
+        """
+        code = trace_name(trial.measure, root)
+        if code.digest != trial.code:
+            raise UsageError(
+                f"{trial.measure} is not the code that {trial.id} measured (digest {trial.code[:12]} then, "
+                f"{code.digest[:12]} now): check out commit {trial.provenance.commit}, or run the thread again."
+            )
+        return self._add(
+            "replicate",
+            f"{trial.id} again",
+            "",
+            measured=Measured(code.name, str(root), code.digest, trial.config_type, claim.case),
+            rests_on=(msgspec.to_builtins(claim.baseline), msgspec.to_builtins(entry)),
+            replicates=tuple(numbers),
+            candidate=claim.changes,
+        )
+
+    def interact(
+        self,
+        *sweeps: Any,
+        top: int = 1,
+        label: str = "",
+        hypothesis: str = "",
+        private: bool = False,
+    ) -> Any:
+        """Measure axes together, in every combination: the best `top` values of each sweep, and all values of an axis
+        that is given as `(field, values)`, which must have been swept alone in an earlier run."""
+        given = [sweep for sweep in sweeps if not isinstance(sweep, tuple)]
+        named = tuple((axis, tuple(values)) for axis, values in (sweep for sweep in sweeps if isinstance(sweep, tuple)))
+        if len(sweeps) < 2 or not given:
+            raise UsageError(
+                f"interact was given {len(given)} sweeps and {len(named)} axes: expected two or more, each of another "
+                "axis, and at least one sweep."
+            )
+        configs = [_config(sweep, ("sweep",), "interact") for sweep in given]
+        axes = [*(next(iter(config.points[0])) for config in configs), *(axis for axis, _ in named)]
         if len(set(axes)) < len(axes):
             raise UsageError(f"interact was given the axes {', '.join(axes)}: expected each sweep to vary another one.")
         base = configs[0].inputs[0]
@@ -99,8 +164,12 @@ class Steps:
                 f"interact was given sweeps over {', '.join(axes)} with different baselines: expected one baseline."
             )
         label = label or " × ".join(axes)
-        inputs = [base, *sweeps]
-        return self._add("interact", label, hypothesis, inputs, configs[0].measured, top=top, private=private)
+        for axis, values in named:
+            for value in values:
+                changed(configs[0].what.case, {axis: value}, f"The interaction {label!r}")
+        inputs = [base, *given]
+        parts: dict[str, Any] = {"axes": named} if named else {}
+        return self._add("interact", label, hypothesis, inputs, configs[0].measured, top=top, private=private, **parts)
 
     def interpret(self, *measured: Any, label: str = "interpretation", private: bool = False) -> Any:
         """Say by rule what the given steps found, and what to do next."""
@@ -154,7 +223,8 @@ class Steps:
         measured: Measured | None = None,
         **parts: Any,
     ) -> Any:
-        version: dict[str, Any] = {"series": self.series.topic, "kind": kind}
+        metrics = [asdict(metric) for metric in self.series.metrics]
+        version: dict[str, Any] = {"series": self.series.topic, "kind": kind, "metrics": metrics}
         if measured is not None:
             version |= {
                 "measure": measured.name,

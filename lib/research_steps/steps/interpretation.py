@@ -1,85 +1,188 @@
 """What can be said of measured entries by rule, in sentences, and what to do next.
 
-It states what was measured and what is still unknown. It gives no verdict: the medians and quartiles that it cites
-describe samples, they test nothing.
+It reads claims and rows and adds no judgement of its own: the winner with its size, interval, verdict and confidence,
+what failed, what is still unknown, and the next action that these imply (replicate, extend, interact, stop).
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
-from research_steps.comparison import better, ranked
-from research_steps.record import EntryRecord, Row
+from research_steps.claims import CONTENDED, best, claims_in, spelled, told
+from research_steps.comparison import gain
+from research_steps.record import Claim, EntryRecord, Floor, Row
 from research_steps.series import Series
 
+# Between the best and the worst value of one axis: what changes a result so much has to be named with it.
+SENSITIVE = 2.0
+QUIET = "Run again with --retry contended once 'research doctor' finds the machine quiet."
 
-def interpret_rows(series: Series, rows: Sequence[Row]) -> tuple[str, str]:
-    """The interpretation and the next action of one sweep or interaction, whose rows come best first."""
-    top = _compared_rows(series, rows)[:1]
-    sentences = [_best(series, top[0])] if top else ["No candidate was measured against the baseline."]
-    sentences += _weaknesses(rows)
-    if not top:
-        return " ".join(sentences), "Mend what failed, or sweep other values."
-    if not better(series.primary, top[0].ratios[series.primary.name].median, 1.0):
-        return " ".join(sentences), "Nothing beat the baseline: try other values, or stop."
-    return " ".join(sentences), f"Replicate {top[0].trial.id} before anything rests on it."
+Said = tuple[str, str]
 
 
-def interpret_entries(series: Series, entries: Sequence[EntryRecord]) -> tuple[str, str]:
-    """The interpretation and the next action over several entries."""
+def interpret_baseline(series: Series, rows: Sequence[Row], floor: Mapping[str, Floor]) -> Said:
+    """What the baseline against itself says about the noise."""
     sentences = []
-    best: Row | None = None
-    replicated: list[dict[str, object]] = []
-    name = series.primary.name
-    for entry in entries:
-        rows = _compared_rows(series, entry.rows)
-        if entry.step in ("sweep", "interact") and rows:
-            sentences.append(f"{entry.id}: {_best(series, rows[0])}")
-            if best is None or better(series.primary, rows[0].ratios[name].median, best.ratios[name].median):
-                best = rows[0]
-        elif entry.step == "replicate" and rows:
-            sentences.append(f"{entry.id}: {_agreement(series, rows)}")
-            replicated.append(rows[0].changes)
-    sentences += _weaknesses([row for entry in entries for row in entry.rows])
-    if best is None:
-        return " ".join(sentences) or "Nothing was measured against the baseline.", "Measure candidates in a sweep."
-    if not better(series.primary, best.ratios[name].median, 1.0):
-        return " ".join(sentences), "Nothing beat the baseline: try other candidates, or stop."
-    if best.changes not in replicated:
-        return " ".join(sentences), f"Replicate {best.trial.id} ({spelled(best.changes)}) before anything rests on it."
-    return " ".join(sentences), f"Check {spelled(best.changes)} at other shapes before moving the baseline to it."
+    for metric in series.metrics:
+        found = floor.get(metric.name)
+        if found is None:
+            continue
+        sentences.append(
+            f"Noise floor of {metric.name}: {found.spread:.2%} between {found.processes} processes, so one process of a "
+            f"candidate shows effects above {found.smallest:.2%}."
+        )
+        if found.smallest > metric.min_effect:
+            sentences.append(
+                f"That is more than min_effect, {metric.min_effect:.2%}: effects in between take replicates, or longer "
+                "sampling."
+            )
+    if series.primary.name not in floor:
+        sentences.append(
+            f"There is no noise floor of {series.primary.name}: it takes two undisturbed, paired processes."
+        )
+    sentences += _disturbed(rows)
+    return " ".join(sentences), "Sweep one axis against this case."
 
 
-def spelled(changes: dict[str, object]) -> str:
-    """A candidate as what it changes in the baseline case."""
-    return " ".join(f"{name}={value}" for name, value in changes.items()) or "baseline case"
+def interpret_rows(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -> Said:
+    """One sweep or interaction, whose rows come best first."""
+    primary = _primary(series, claims)
+    sentences = [_winner(series, primary), _count(primary), *_sensitivity(series, primary), *_weaknesses(rows)]
+    return " ".join(filter(None, sentences)), _after_table(series, rows, primary)
 
 
-def _compared_rows(series: Series, rows: Sequence[Row]) -> list[Row]:
-    return [row for row in ranked(series.primary, rows) if series.primary.name in row.ratios and row.changes]
+def interpret_replicates(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -> Said:
+    """One candidate measured again, perhaps at several variants."""
+    primary = _primary(series, claims)
+    sentences = []
+    for claim in primary:
+        if claim.verdict in ("inconclusive", "failed", "not comparable"):
+            sentences.append(f"{spelled(claim.changes)} is {claim.verdict}: {claim.why}.")
+        elif claim.confidence == "exploratory":
+            why = claim.why or "its processes don't agree"
+            sentences.append(f"{spelled(claim.changes)} is {claim.verdict}, which stays exploratory: {why}.")
+        else:
+            sentences.append(f"{spelled(claim.changes)} is {claim.verdict}, {claim.confidence}.")
+    sentences += _weaknesses(rows)
+    return " ".join(sentences), _after(series, best(series, primary) or (primary[0] if primary else None))
 
 
-def _best(series: Series, row: Row) -> str:
-    ratio = row.ratios[series.primary.name]
-    how = f"median of {ratio.pairs} pairs" if ratio.pairs else "one unpaired comparison"
-    spread = f", middle half {ratio.low:.3f} to {ratio.high:.3f}" if ratio.pairs > 1 else ""
-    what = f"{ratio.median:.3f} × the baseline's {series.primary.name}"
-    return f"{spelled(row.changes)} is best with {what} ({how}{spread})."
+def interpret_entries(series: Series, entries: Sequence[EntryRecord], claims: Sequence[Claim]) -> Said:
+    """Several entries together; `claims` are those that count after all of them."""
+    primary = _primary(series, claims)
+    if not primary:
+        return "Nothing was measured against the baseline.", "Measure candidates in a sweep."
+    sentences = [_winner(series, primary), _count(primary), *_weaknesses([row for one in entries for row in one.rows])]
+    winner = best(series, primary)
+    sentences += _unknown(series, entries, primary)
+    return " ".join(filter(None, sentences)), _interaction(series, entries) or _after(series, winner)
 
 
-def _agreement(series: Series, rows: Sequence[Row]) -> str:
-    medians = sorted(row.ratios[series.primary.name].median for row in rows)
-    agree = all(better(series.primary, median, 1.0) for median in medians)
-    further = f"{len(medians)} further process{'es' if len(medians) > 1 else ''}"
-    range_ = f"{medians[0]:.3f} to {medians[-1]:.3f} × the baseline"
-    return f"{spelled(rows[0].changes)} gave {range_} in {further}, {'all' if agree else 'not all'} better than it."
+def _primary(series: Series, claims: Sequence[Claim]) -> list[Claim]:
+    """The claims on the primary metric about something other than the baseline case itself."""
+    return [claim for claim in claims if claim.metric == series.primary.name and claim.changes]
+
+
+def _winner(series: Series, claims: Sequence[Claim]) -> str:
+    winner = best(series, claims)
+    if winner is None:
+        return f"No candidate improves {series.primary.name} over the baseline."
+    processes = f"{winner.processes} process{'es' if winner.processes > 1 else ''}"
+    return f"{spelled(winner.changes)} is best: {winner.metric} {told(winner)}, from {processes}."
+
+
+def _count(claims: Sequence[Claim]) -> str:
+    counts = Counter(claim.verdict for claim in claims)
+    return f"Of {len(claims)} candidates: {', '.join(f'{count} {verdict}' for verdict, count in counts.most_common())}."
+
+
+def _sensitivity(series: Series, claims: Sequence[Claim]) -> list[str]:
+    """That a result hangs on the value of one axis is a result."""
+    found = sorted(
+        (claim.estimate, spelled(claim.changes))
+        for claim in claims
+        if claim.estimand == "ratio" and claim.estimate is not None and claim.low is not None
+    )
+    if len(found) < 2 or found[-1][0] < SENSITIVE * found[0][0]:
+        return []
+    (least, at), (most, then) = found[0], found[-1]
+    return [f"{series.primary.name} is sensitive to this choice: {least:.3f} × at {at}, {most:.3f} × at {then}."]
 
 
 def _weaknesses(rows: Sequence[Row]) -> list[str]:
-    sentences = [
-        f"{row.trial.id} ({spelled(row.changes)}) failed: {row.note.rstrip('.')}."
-        for row in rows
-        if row.status == "failed"
-    ]
+    failed = {row.trial.id: row for row in rows if row.status == "failed"}
+    sentences = [f"{id} ({spelled(row.changes)}) failed: {row.note.rstrip('.')}." for id, row in failed.items()]
+    return sentences + _disturbed(rows)
+
+
+def _disturbed(rows: Sequence[Row]) -> list[str]:
     disturbed = dict.fromkeys(row.trial.id for row in rows if row.status == "ok" and row.contended)
-    if disturbed:
-        sentences.append(f"Measured beside other load, so weak evidence: {', '.join(disturbed)}.")
+    return [f"Measured beside other load, so no evidence on times: {', '.join(disturbed)}."] if disturbed else []
+
+
+def _unknown(series: Series, entries: Sequence[EntryRecord], claims: Sequence[Claim]) -> list[str]:
+    """What the thread does not know yet."""
+    sentences = []
+    left = [claim for claim in claims if claim.verdict in ("inconclusive", "not comparable")]
+    if left:
+        sentences.append(f"Unknown: {'; '.join(f'{spelled(claim.changes)} ({claim.why})' for claim in left)}.")
+    winner = best(series, claims)
+    if winner is not None and series.variants and winner.confidence != "stable":
+        sentences.append(f"Unknown: whether {spelled(winner.changes)} holds at other {', '.join(series.variants)}.")
     return sentences
+
+
+def _after_table(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -> str:
+    winner = best(series, claims)
+    if winner is not None:
+        return _edge(series, claims) or f"Replicate {winner.trials[0].id} before anything rests on it."
+    if any(claim.why.startswith(CONTENDED) for claim in claims):
+        return QUIET
+    if not any(claim.estimate is not None for claim in claims):
+        return "Mend what failed, or sweep other values."
+    if any(claim.verdict == "inconclusive" for claim in claims):
+        closest = max(claims, key=lambda claim: gain(series.primary, claim))
+        return f"Replicate {closest.trials[0].id}, the closest to an improvement, or stop."
+    return "Nothing beat the baseline: try other values, or stop."
+
+
+def _edge(series: Series, claims: Sequence[Claim]) -> str:
+    """When the best of three or more numbers is the outermost one, the best of all may lie beyond."""
+    winner = best(series, claims)
+    numbers = {next(iter(claim.changes.values())): claim for claim in claims if len(claim.changes) == 1}
+    if winner is None or len(numbers) < 3 or not all(type(number) in (int, float) for number in numbers):
+        return ""
+    (axis, value), *_ = winner.changes.items()
+    if value not in (min(numbers), max(numbers)):
+        return ""
+    return f"Extend {axis} beyond {value}, where it is best, then replicate the winner."
+
+
+def _after(series: Series, claim: Claim | None) -> str:
+    """What to do with the best candidate."""
+    if claim is None:
+        return "Nothing beat the baseline: try other candidates, or stop."
+    name, id = spelled(claim.changes), claim.trials[0].id
+    if claim.why.startswith(CONTENDED):
+        return QUIET
+    if claim.verdict != "improved":
+        return f"Let {name} go, or replicate {id} once more if it matters."
+    if claim.confidence == "exploratory":
+        return f"Replicate {id} ({name}) before anything rests on it."
+    if claim.confidence == "replicated" and series.variants:
+        return f"Extend {name} across {' or '.join(series.variants)} with steps.replicate(…, across=…)."
+    return f"Stop here and seal, or move the baseline to {name} with 'research rebase'."
+
+
+def _interaction(series: Series, entries: Sequence[EntryRecord]) -> str:
+    """Axes that won alone and were not measured together."""
+    together = any(entry.step == "interact" for entry in entries)
+    winners = [(entry, best(series, claims_in(entry))) for entry in entries if entry.step == "sweep"]
+    axes: dict[tuple[str, str], str] = {}
+    for entry, winner in winners:
+        if winner is not None:
+            axes[str(sorted(winner.case.items())), str(entry.config.get("axis"))] = winner.trials[0].id
+    for case in {case for case, _ in axes}:
+        found = [axis for other, axis in axes if other == case]
+        if len(found) > 1 and not together:
+            return f"Interact {' and '.join(found)}, which won alone."
+    return ""

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from research_steps.claims import spelled
 from research_steps.record import Row
-from research_steps.steps.interpretation import spelled
 from research_steps.steps.session import Session
 
 

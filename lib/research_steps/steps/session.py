@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from research_steps.errors import UsageError
 from research_steps.journal import Journal
@@ -14,25 +17,42 @@ from research_steps.launcher import Launcher
 from research_steps.provenance import Captured
 from research_steps.series import Series
 
+if TYPE_CHECKING:
+    from research_steps.steps.known import Known
+
 
 @dataclass
 class Session:
     """`retry` names the outcomes that are measured again, `redo` the steps that this clears. `used_numbers` are
-    experiment numbers taken outside the store. `say` prints one line for a person; `changed` wakes the publisher."""
+    experiment numbers taken outside the store, `repository` is the folder of published records. `skip_known` takes what
+    was tried before in place of measuring it, `force` lets an interaction take axes that were not swept. `say` prints
+    one line for a person; `changed` wakes the publisher."""
 
     series: Series
     journal: Journal
     launcher: Launcher
     captured: Captured
+    repository: Path
     used_numbers: frozenset[int]
     retry: frozenset[str]
     say: Callable[[str], None]
     changed: Callable[[], None]
+    skip_known: bool = False
+    force: bool = False
     redo: frozenset[str] = frozenset()
+    retracted: frozenset[str] = frozenset()
+    """Hashes of the records that count no more: what rests on them is done again."""
     shard_of: dict[str, str] = field(default_factory=dict)
     """Output path of a shard to the key of its sweep, whose experiment ID labels its trials."""
     measured: set[str] = field(default_factory=set)
     """Keys of trials that this run has measured: a retry measures each of them once."""
+
+    @cached_property
+    def known(self) -> "Known":
+        """What the series knew of its configurations when this run first asked."""
+        from research_steps.steps.known import Known
+
+        return Known(self.series, self.journal.scan(self.repository))
 
 
 _session: ContextVar[Session] = ContextVar("research_session")

@@ -1,11 +1,10 @@
 """One trial, from the question whether the journal has it to its record.
 
 The journal is the cache: a trial is what `TrialSpec.key` says it is, and one that the journal holds is not measured
-again. Trials take turns on a machine, because two at once would time each other.
+again. Trials with a timed metric take turns on a machine, because two at once would time each other, and wait until
+others leave it quiet.
 """
 
-import fcntl
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +14,13 @@ from typing import Any
 
 import msgspec
 
+from research_steps import contention
 from research_steps.code import Code
 from research_steps.comparison import paired_ratios
 from research_steps.errors import LauncherError, UnreadableObject
 from research_steps.journal import OpenAttempt
 from research_steps.launcher import Ended, Request
-from research_steps.provenance import CpuWatch, conditions_here, device_class
+from research_steps.provenance import conditions_here, device_class
 from research_steps.record import (
     SCHEMA,
     Error,
@@ -36,9 +36,9 @@ from research_steps.steps.session import Session
 
 # A trial whose launcher died is begun again so often before its interruption is left as it is.
 LAUNCHER_TRIES = 2
-# One for all users and all checkouts of the machine, whatever their TMPDIR: they share its cores and its accelerator.
-DEVICE_LOCK = Path("/tmp/research-steps-device.lock")
-WAIT_TOLD_S = 5.0
+# A trial that others disturbed is measured so often at most, as long as there is time to wait for a quiet machine.
+QUIET_TRIES = 3
+POLL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,11 @@ class TrialSpec:
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial's standing record; `measured_here` is False when the journal had it already."""
+    """A trial's standing record; `measured_here` is False when the journal had it already. `note` is for its row."""
 
     stored: Stored[Any]
     measured_here: bool
+    note: str = ""
 
 
 def measure_trial(session: Session, spec: TrialSpec, *, id: str, label: str, must_succeed: bool = False) -> Trial:
@@ -80,10 +81,11 @@ def measure_trial(session: Session, spec: TrialSpec, *, id: str, label: str, mus
     With `must_succeed` a failure in the journal is measured again. Raises LauncherError only when the run is ending.
     """
     key = spec.key
+    disturbed: frozenset[str] = frozenset()
 
     def satisfied(stored: Stored[Any]) -> bool:
         record = stored.record
-        if isinstance(record, InterruptedRecord):
+        if isinstance(record, InterruptedRecord) or stored.sha256 in disturbed | session.retracted:
             return False
         if key in session.measured:
             return True
@@ -92,18 +94,20 @@ def measure_trial(session: Session, spec: TrialSpec, *, id: str, label: str, mus
         return not (record.contended and "contended" in session.retry)
 
     tries = 0
+    patience = _Patience(session, id)
     while True:
         found = session.journal.next_attempt("trial", key, satisfied, session.say)
         if isinstance(found, Stored):
             return Trial(found, key in session.measured)
         with (
-            _device(session, id),
+            patience.turn() as others,
             session.journal.begin("trial", key, found, id=id, label=label, config=spec.config) as begun,
         ):
             if not begun:
                 continue
+            began = time.monotonic()
             try:
-                record = _measure(session, spec, key=key, attempt=found, id=id, label=label)
+                record = _measure(session, spec, key=key, attempt=found, id=id, label=label, others=others)
             except LauncherError as error:
                 tries += 1
                 stored = _interrupted(session, key, found, str(error))
@@ -114,16 +118,76 @@ def measure_trial(session: Session, spec: TrialSpec, *, id: str, label: str, mus
                     continue
                 return Trial(stored, True)
             stored = session.journal.finish("trial", record)
+            once_more = patience.once_more(record, time.monotonic() - began)
         if stored.record.late:
             continue
         session.measured.add(key)
-        return Trial(stored, True)
+        if not once_more:
+            return Trial(stored, True)
+        disturbed |= {stored.sha256}
 
 
-def _measure(session: Session, spec: TrialSpec, *, key: str, attempt: int, id: str, label: str) -> TrialRecord:
+class _Patience:
+    """What one trial puts up with from others on its machine: it waits for quiet, and is measured again when disturbed.
+
+    Both are paid for from the series' `contention_wait_s`, in which waiting for the device lock does not count.
+    """
+
+    def __init__(self, session: Session, id: str) -> None:
+        self._id, self._say, self._launcher = id, session.say, session.launcher
+        self._timed = any(metric.timed for metric in session.series.metrics)
+        self._left_s = session.series.contention_wait_s
+        self._measured = 0
+        self._told = False
+
+    @contextmanager
+    def turn(self) -> Iterator[list[str] | None]:
+        """Keep other trials from the machine inside the block, and wait for quiet first; yields what disturbs still.
+
+        It is None for a series without a timed metric, which nothing disturbs.
+        """
+        if not self._timed:
+            yield None
+            return
+        with contention.device_lock(contention.HERE, self._id, lambda: self._launcher.closed, self._say):
+            yield self._wait()
+
+    def once_more(self, record: TrialRecord, took_s: float) -> bool:
+        """Whether to measure again what was disturbed, now that it has become quiet."""
+        self._measured += 1
+        if self._measured > 1:
+            self._left_s -= took_s
+        if record.status != "ok" or not record.contended or self._measured == QUIET_TRIES:
+            return False
+        if self._left_s <= 0 or self._wait() or self._left_s <= 0:
+            return False
+        self._say(f"{self._id}: {record.contended}; it is measured again")
+        return True
+
+    def _wait(self) -> list[str]:
+        while True:
+            began = time.monotonic()
+            found = contention.HERE.disturbances()
+            # Load that can't be waited for any more is seen during the trial, for as long as it lasts.
+            passing = [one for one in found if one.passes] or (contention.HERE.load() if self._left_s > 0 else [])
+            if self._left_s <= 0 or not passing:
+                return [one.what for one in found]
+            if self._launcher.closed:
+                raise LauncherError(f"The run is ending while {self._id} waits for a quiet machine.")
+            if not self._told:
+                who = "; ".join(one.what for one in passing)
+                self._say(f"{self._id}: waiting up to {self._left_s:.0f} s for a quiet machine: {who}")
+                self._told = True
+            time.sleep(max(0.0, min(POLL_S, self._left_s)))
+            self._left_s -= time.monotonic() - began
+
+
+def _measure(
+    session: Session, spec: TrialSpec, *, key: str, attempt: int, id: str, label: str, others: list[str] | None
+) -> TrialRecord:
     series = session.series
     started = utc()
-    watch = CpuWatch()
+    watch = contention.CpuWatch()
     ended = session.launcher.run(
         Request(
             measure=spec.code.name,
@@ -135,6 +199,7 @@ def _measure(session: Session, spec: TrialSpec, *, key: str, attempt: int, id: s
             config=spec.config,
             baseline_config=spec.baseline_config,
             metrics=tuple(metric.name for metric in series.metrics),
+            primary=series.primary,
             max_pairs=series.max_pairs,
             sampling_s=series.sampling_s,
             time_limit_s=series.time_limit_s,
@@ -142,7 +207,8 @@ def _measure(session: Session, spec: TrialSpec, *, key: str, attempt: int, id: s
             seed=int(key[:8], 16),
         )
     )
-    contended = watch.contended(ended.launcher_cpu_s)
+    load = watch.contended(ended.launcher_cpu_s, contention.HERE.load_cores)
+    contended = "" if others is None else "; ".join([*others, *([load] if load else [])])
     result = ended.result
     samples = result.samples if result else None
     return TrialRecord(
@@ -205,46 +271,3 @@ def _interrupted(session: Session, key: str, number: int, reason: str) -> Stored
     if isinstance(attempt, UnreadableObject):
         raise attempt
     return attempt
-
-
-@contextmanager
-def _device(session: Session, id: str) -> Iterator[None]:
-    """Hold the device lock inside the block. Raises LauncherError when it can't be had."""
-    descriptor = _open_lock()
-    try:
-        began, told = time.monotonic(), False
-        while not _locked(descriptor):
-            if session.launcher.closed:
-                raise LauncherError(f"The run is ending: {id} was not begun.")
-            if not told and time.monotonic() - began > WAIT_TOLD_S:
-                session.say(f"{id}: waiting for another trial on this machine")
-                told = True
-            time.sleep(0.02)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _open_lock() -> int:
-    # For reading, which is enough to lock it: whoever made it, in a folder where only its maker may write to it.
-    flags = os.O_RDONLY | os.O_NOFOLLOW
-    try:
-        try:
-            descriptor = os.open(DEVICE_LOCK, flags | os.O_CREAT | os.O_EXCL, 0o644)
-            os.fchmod(descriptor, 0o644)
-        except FileExistsError:
-            descriptor = os.open(DEVICE_LOCK, flags)
-    except OSError as error:
-        raise LauncherError(
-            f"The device lock {DEVICE_LOCK} can't be opened: {error.strerror}. Trials on this machine take turns by it: "
-            "remove it while none is running, or have its owner do so."
-        ) from error
-    return descriptor

@@ -1,0 +1,80 @@
+"""Commands about what evidence is worth: measure it again, take it back, correct it, move the baseline to it."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from research_steps.cli import command
+from research_steps.cli.common import as_json, desk_with, in_store, tell
+
+if TYPE_CHECKING:
+    from research_steps.steps import Steps
+
+
+@command
+@click.argument("id")
+@click.option("-n", "count", type=click.IntRange(min=1), default=2, help="In how many processes. Default: 2.")
+@click.option("--topic", help="The series. Default: every series of this checkout is searched.")
+@in_store
+def replicate(id: str, count: int, topic: str | None, prefix: str | None) -> None:
+    """Measure a candidate again, each time in a process of its own: the way from exploratory to replicated.
+
+    ID is that of its row, or of the entry, whose best candidate is taken. Runs through Marin's executor.
+    """
+    from research_steps.kickoff import load_series
+    from research_steps.revisions import claim_of, next_numbers
+    from research_steps.run import RunOptions, run
+
+    desk = desk_with(id, topic, prefix)
+    series, known = load_series(desk.checkout, desk.journal.topic), desk.scan()
+    claim, entry, trial = claim_of(known, id, series.primary.name)
+    numbers = next_numbers(known, count)
+
+    def thread(steps: "Steps") -> None:
+        steps.replicate_again(claim, entry.ref, trial, desk.checkout.root, numbers)
+
+    run(series, thread, RunOptions(prefix=prefix))
+
+
+@command
+@click.argument("id")
+@click.argument("because")
+@click.option("--topic", help="The series. Default: every series of this checkout is searched.")
+@in_store
+@as_json
+def retract(id: str, because: str, topic: str | None, prefix: str | None, json_output: bool) -> None:
+    """Take a record back, BECAUSE of something: what rested on it says so, and its verdicts are made again without it.
+
+    Of an entry, the trials that were measured for it go as well. The next run of the thread measures them anew.
+    """
+    from research_steps import revisions
+
+    desk = desk_with(id, topic, prefix)
+    tell(desk, revisions.retract(desk, id, because), json_output)
+
+
+@command
+@click.argument("id")
+@click.argument("text")
+@click.option("--topic", help="The series. Default: every series of this checkout is searched.")
+@in_store
+@as_json
+def correct(id: str, text: str, topic: str | None, prefix: str | None, json_output: bool) -> None:
+    """Say what was wrong in a record, in TEXT; its measurements stand, and verdicts on them are made again."""
+    from research_steps import revisions
+
+    desk = desk_with(id, topic, prefix)
+    tell(desk, revisions.correct(desk, id, text), json_output)
+
+
+@command
+@click.argument("id")
+@click.option("--topic", help="The series. Default: every series of this checkout is searched.")
+@in_store
+@as_json
+def rebase(id: str, topic: str | None, prefix: str | None, json_output: bool) -> None:
+    """Move the baseline to what a record found. Refused unless that improvement is replicated."""
+    from research_steps import revisions
+
+    desk = desk_with(id, topic, prefix)
+    tell(desk, revisions.rebase(desk, id), json_output)

@@ -1,0 +1,122 @@
+"""The commands about the hypothesis queue: add, block, falsify, promote, list."""
+
+import click
+
+from research_steps.cli import command
+from research_steps.cli.common import as_json, desk_of, in_store, print_json, tell
+from research_steps.hypotheses import State, queue
+
+
+@click.group()
+def hypothesis() -> None:
+    """The hypothesis queue: what is active, blocked, falsified or promoted, and what that rests on."""
+
+
+_evidence = click.option("--evidence", multiple=True, metavar="ID", help="A record that it rests on; may be repeated.")
+_needs_evidence = click.option(
+    "--evidence", multiple=True, required=True, metavar="ID", help="A record that it rests on; may be repeated."
+)
+
+
+@command
+@click.argument("topic")
+@click.argument("text")
+@click.option("--next-test", default="", help="What to measure first.")
+@_evidence
+@in_store
+@as_json
+def add(topic: str, text: str, next_test: str, evidence: tuple[str, ...], prefix: str | None, json_output: bool) -> None:
+    """Add a hypothesis under the next free number."""
+    desk = desk_of(topic, prefix)
+    entry = desk.add_hypothesis(text, next_test, evidence)
+    tell(desk, entry, json_output, hypothesis=entry.record.config["hypothesis"])
+
+
+@command
+@click.argument("topic")
+@click.argument("name", metavar="HYPOTHESIS")
+@click.option("--resume-when", required=True, help="What has to be there before it goes on.")
+@_evidence
+@in_store
+@as_json
+def block(
+    topic: str, name: str, resume_when: str, evidence: tuple[str, ...], prefix: str | None, json_output: bool
+) -> None:
+    """A hypothesis can't be tested for now. HYPOTHESIS is its ID, such as H3, or its text."""
+    _change(topic, name, "blocked", resume_when, evidence, prefix, json_output)
+
+
+@command
+@click.argument("topic")
+@click.argument("name", metavar="HYPOTHESIS")
+@click.option("--because", required=True, help="Why it is given up.")
+@_needs_evidence
+@in_store
+@as_json
+def falsify(
+    topic: str, name: str, because: str, evidence: tuple[str, ...], prefix: str | None, json_output: bool
+) -> None:
+    """A hypothesis does not hold. HYPOTHESIS is its ID, such as H3, or its text."""
+    _change(topic, name, "falsified", because, evidence, prefix, json_output)
+
+
+@command
+@click.argument("topic")
+@click.argument("name", metavar="HYPOTHESIS")
+@click.option("--decision", required=True, help="What production does now.")
+@_needs_evidence
+@in_store
+@as_json
+def promote(
+    topic: str, name: str, decision: str, evidence: tuple[str, ...], prefix: str | None, json_output: bool
+) -> None:
+    """A hypothesis holds, and production follows it. HYPOTHESIS is its ID, such as H3, or its text."""
+    _change(topic, name, "promoted", decision, evidence, prefix, json_output)
+
+
+@command
+@click.argument("topic")
+@in_store
+@as_json
+def list_(topic: str, prefix: str | None, json_output: bool) -> None:
+    """The queue by state, each with what its last change says and rests on."""
+    from research_steps.notes import entries_of
+    from research_steps.sinks import rendering
+    from research_steps.sinks.markdown import one_line
+
+    desk = desk_of(topic, prefix)
+    items = queue(desk.series, entries_of(desk.scan()))
+    if not json_output:
+        click.echo("\n".join(rendering.hypotheses(items, one_line, str)))
+        return
+    print_json(
+        [
+            {
+                "id": item.id,
+                "text": item.text,
+                "state": item.state,
+                "because": item.because,
+                "evidence": item.evidence,
+                "entry": item.changes[-1].id if item.changes else None,
+                "changed_at": item.changes[-1].finished_at if item.changes else None,
+            }
+            for item in items
+        ]
+    )
+
+
+for _command, _name in ((add, "add"), (block, "block"), (falsify, "falsify"), (promote, "promote"), (list_, "list")):
+    hypothesis.add_command(_command, _name)
+
+
+def _change(
+    topic: str,
+    name: str,
+    state: State,
+    because: str,
+    evidence: tuple[str, ...],
+    prefix: str | None,
+    json_output: bool,
+) -> None:
+    desk = desk_of(topic, prefix)
+    tell(desk, desk.change_hypothesis(name, state, because, evidence), json_output)

@@ -1,0 +1,286 @@
+"""What disturbs a timing on this machine: other trials, processes on its accelerators, a lock file in the way, load.
+
+Trials take turns by the device lock, one for all users and checkouts, because they share the machine's cores and its
+accelerators. The rest is looked at before a trial, and load also during it. Looking changes nothing.
+"""
+
+import fcntl
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import psutil
+
+from research_steps.errors import LauncherError
+
+# Kernels are timed with most cores at work, and a few per cent of a machine's cores are always busy with something:
+# others count as load above an eighth of its cores, and above a quarter of one where that is more.
+LOAD_SHARE, LOAD_CORES = 1 / 8, 0.25
+LOOK_S = 0.3
+GLANCES, GLANCE_S = 5, 0.002
+WAIT_TOLD_S = 5.0
+_TPU = ("accel*", "vfio/[0-9]*")
+_GPU = "nvidia[0-9]*"
+_UNSEEN = "a process that can't be seen from here"
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """What disturbs, as a sentence, and how to mend it. One that `passes` may end without anybody's doing."""
+
+    what: str
+    mend: str
+    passes: bool = True
+
+
+@dataclass
+class Machine:
+    """Where its devices and lock files are, and how many cores others may keep busy."""
+
+    dev: Path = Path("/dev")
+    tmp: Path = Path("/tmp")
+    load_cores: float = max(LOAD_CORES, LOAD_SHARE * (os.cpu_count() or 1))
+
+    @property
+    def device_lock(self) -> Path:
+        return self.tmp / "research-steps-device.lock"
+
+    @property
+    def tpu_lock(self) -> Path:
+        return self.tmp / "libtpu_lockfile"
+
+    @cached_property
+    def expected(self) -> int:
+        """How many accelerator devices there were when they were first asked for."""
+        return len(self.devices())
+
+    def devices(self) -> list[Path]:
+        return self._nodes(*_TPU, _GPU)
+
+    def disturbances(self) -> list[Disturbance]:
+        """What is in a trial's way now, other than load."""
+        found = [
+            Disturbance(f"{who} holds {what}", "wait until it has ended, or end it")
+            for who, what in self._holders().items()
+        ]
+        count = len(self.devices())
+        if count != self.expected:
+            what = f"accelerator devices that are there: {count}; expected: {self.expected}, as when the run began"
+            found.append(Disturbance(what, "bring them back, or run the thread anew on what is there", passes=False))
+        owner = self._lock_left_behind()
+        if owner:
+            what = f"{self.tpu_lock} is held by nobody and belongs to {owner}: a stale lock file"
+            found.append(Disturbance(what, f"remove it, as {owner} or root", passes=False))
+        return found
+
+    def load(self) -> list[Disturbance]:
+        """Others that keep cores busy now. A few milliseconds on a quiet machine, a third of a second on a busy one."""
+        running = _running()
+        if running is not None and running <= self.load_cores:
+            return []
+        return self.load_of(self.others_cores())
+
+    def load_of(self, others: float) -> list[Disturbance]:
+        """So many cores that others keep busy, where that is load."""
+        if others <= self.load_cores:
+            return []
+        return [Disturbance(f"other processes keep {_cores(others)} busy", "end them, or wait: 'top' names them")]
+
+    def others_cores(self) -> float:
+        """How many cores others keep busy, by a look of `LOOK_S`."""
+        watch = CpuWatch()
+        time.sleep(LOOK_S)
+        return watch.others_cores(0.0)
+
+    def lock_holder(self, path: Path) -> str:
+        """Who has a lock on a file, empty when nobody has."""
+        try:
+            pid = _lock_owner(path.lstat().st_ino)
+            if pid:
+                return _named(pid)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:
+            return ""
+        try:
+            # In another container, perhaps, whose locks the kernel does not list here.
+            return "" if _locked(descriptor) else _UNSEEN
+        finally:
+            os.close(descriptor)
+
+    def _nodes(self, *patterns: str) -> list[Path]:
+        """Accelerators that a trial may use: none when JAX is told to leave them alone."""
+        if os.environ.get("JAX_PLATFORMS", "").split(",")[0] == "cpu":
+            return []
+        return sorted(path for pattern in patterns for path in self.dev.glob(pattern))
+
+    def _holders(self) -> dict[str, str]:
+        """Processes that use an accelerator, and by which file they are known; not those that started this one or
+        that it started."""
+        found: dict[str, str] = {}
+        tpus, gpus = self._nodes(*_TPU), self._nodes(_GPU)
+        if tpus and (holder := self.lock_holder(self.tpu_lock)):
+            found[holder] = str(self.tpu_lock)
+        if gpus:
+            found |= _compute_apps()
+            # Monitors and display servers hold the GPUs' own nodes all the time; who computes holds this one as well,
+            # though not of which GPU.
+            tpus += [] if "CUDA_VISIBLE_DEVICES" in os.environ else [self.dev / "nvidia-uvm"]
+        if tpus:
+            found |= _open_in(tpus)
+        mine = psutil.Process()
+        for process in [mine, *mine.parents(), *mine.children(recursive=True)] if found else []:
+            found.pop(_named(process.pid), None)
+        return found
+
+    def _lock_left_behind(self) -> str:
+        """Whose libtpu lock file keeps this user from the TPU though nobody holds it.
+
+        One of this user's own does not: libtpu takes it over. Every trial leaves one, because its process ends without
+        exit handlers.
+        """
+        try:
+            owner = self.tpu_lock.lstat().st_uid
+        except OSError:
+            return ""
+        if owner == os.geteuid() or not self._nodes(*_TPU) or self.lock_holder(self.tpu_lock):
+            return ""
+        return f"user {owner}"
+
+
+# The machine that trials run on.
+HERE = Machine()
+
+
+class CpuWatch:
+    """Measures how many cores other processes kept busy, from its creation on."""
+
+    def __init__(self) -> None:
+        self._busy, self._own, self._wall = _busy_s(), time.process_time(), time.monotonic()
+
+    def others_cores(self, children_cpu_s: float) -> float:
+        """`children_cpu_s` is our children's own use."""
+        wall = time.monotonic() - self._wall
+        own = time.process_time() - self._own + children_cpu_s
+        return max(0.0, _busy_s() - self._busy - own) / wall if wall else 0.0
+
+    def contended(self, children_cpu_s: float, load_cores: float) -> str:
+        """Who disturbed the measurement, empty when nobody was seen to."""
+        others = self.others_cores(children_cpu_s)
+        return f"other processes kept {_cores(others)} busy" if others > load_cores else ""
+
+
+@contextmanager
+def device_lock(machine: Machine, id: str, ended: Callable[[], bool], say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the machine's device lock inside the block, for the trial `id`.
+
+    Raises LauncherError when it can't be had, or the run has `ended` before it was.
+    """
+    descriptor = _open_lock(machine.device_lock)
+    try:
+        began, told = time.monotonic(), False
+        while not _locked(descriptor):
+            if ended():
+                raise LauncherError(f"The run is ending: {id} was not begun.")
+            if not told and time.monotonic() - began > WAIT_TOLD_S:
+                say(f"{id}: waiting for another trial on this machine")
+                told = True
+            time.sleep(0.02)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _open_lock(path: Path) -> int:
+    # For reading, which is enough to lock it: whoever made it, in a folder where only its maker may write to it.
+    flags = os.O_RDONLY | os.O_NOFOLLOW
+    try:
+        try:
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
+            os.fchmod(descriptor, 0o644)
+        except FileExistsError:
+            descriptor = os.open(path, flags)
+    except OSError as error:
+        raise LauncherError(
+            f"The device lock {path} can't be opened: {error.strerror}. Trials on this machine take turns by it: "
+            "remove it while none is running, or have its owner do so."
+        ) from error
+    return descriptor
+
+
+def _lock_owner(inode: int) -> int:
+    """The process that holds a lock on a file, of whatever kind, as far as the kernel tells."""
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            fields = line.split()
+            # '1: FLOCK ADVISORY WRITE <pid> <major>:<minor>:<inode> 0 EOF'; those who wait have a '->' as well.
+            if "->" not in fields and fields[5].rpartition(":")[2] == str(inode):
+                return int(fields[4])
+    return 0
+
+
+def _named(pid: int) -> str:
+    with suppress(psutil.Error):
+        return f"process {pid} ({psutil.Process(pid).name()})"
+    return f"process {pid}"
+
+
+def _open_in(nodes: list[Path]) -> dict[str, str]:
+    """Processes that have one of these files open, as far as this user may see."""
+    wanted = {str(node) for node in nodes}
+    found = {}
+    for pid in psutil.pids():
+        with suppress(OSError):
+            for link in os.scandir(f"/proc/{pid}/fd"):
+                with suppress(OSError):
+                    if (target := os.readlink(link.path)) in wanted:
+                        found[_named(pid)] = target
+    return found
+
+
+def _compute_apps() -> dict[str, str]:
+    """Processes that compute on the visible NVIDIA GPUs, other users' among them."""
+    command = ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"]
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        command.append(f"--id={visible}")
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return {}
+    return {_named(int(line)): "the NVIDIA GPU" for line in listed.split() if line.isdigit()}
+
+
+def _running() -> float | None:
+    """How many other threads run or want to, on average over a few glances; None where the kernel does not tell."""
+    running = 0
+    try:
+        for _ in range(GLANCES):
+            running += int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]) - 1
+            time.sleep(GLANCE_S)
+    except (OSError, IndexError, ValueError):
+        return None
+    return running / GLANCES
+
+
+def _busy_s() -> float:
+    times = psutil.cpu_times()
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    # Linux counts guest time within user time already.
+    guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+    return float(sum(times) - idle - guest)
+
+
+def _cores(busy: float) -> str:
+    return f"{busy:.2f} of {os.cpu_count()} cores"

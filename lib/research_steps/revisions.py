@@ -1,0 +1,128 @@
+"""What changes the standing of records that are there: retractions, corrections, and the move of a baseline.
+
+Nothing that was finished is rewritten. A new entry names what it is about, and makes the verdicts again that rested on
+it.
+"""
+
+from collections.abc import Sequence
+
+from research_steps.claims import best, claims_in, evidence, judged, remade, retracted, spelled, standing, together, told
+from research_steps.entry import Finding
+from research_steps.errors import UsageError
+from research_steps.journal import Snapshot
+from research_steps.notes import Desk, digest, entries_of, find, refuse_empty, short
+from research_steps.record import Claim, EntryRecord, Ref, Stored, TrialRecord
+
+
+def retract(desk: Desk, id: str, because: str) -> Stored[EntryRecord]:
+    """A record counts no more: neither does an entry's every trial that was measured for it."""
+    refuse_empty(because, "The reason", "say in a sentence why it does not count")
+    known = desk.scan()
+    about = find(known, id)
+    if isinstance(about.record, EntryRecord) and about.record.step in ("retraction", "correction"):
+        raise UsageError(f"{id} is a {about.record.step}, which can't be taken back: run the thread to measure anew.")
+    measured = about.record.rows if isinstance(about.record, EntryRecord) else ()
+    refs = (about.ref, *(row.trial for row in measured if row.measured_here))
+    gone = retracted(entries_of(known)) | {ref.sha256 for ref in refs}
+    claims, changes = _again(desk, known, gone)
+    said = Finding(
+        result=" ".join([f"{id} ({about.record.label}) is retracted: {because}", *_rested(known, refs), *changes]),
+        next_action="Run the thread again: what was retracted is measured anew.",
+        claims=claims,
+    )
+    label = short(f"{id} retracted: {because}")
+    return desk.write(known, "retraction", f"retraction/{about.sha256[:16]}", label, {"retracts": id}, said, refs)
+
+
+def correct(desk: Desk, id: str, text: str) -> Stored[EntryRecord]:
+    """What was said of a record was wrong in this; its measurements stand, and verdicts on them are made again."""
+    refuse_empty(text, "The correction", "say in a sentence what is right")
+    known = desk.scan()
+    about = find(known, id)
+    rows = about.record.rows if isinstance(about.record, EntryRecord) else ()
+    refs = (about.ref, *(row.trial for row in rows))
+    claims, changes = _again(desk, known, retracted(entries_of(known)), {ref.sha256 for ref in refs})
+    said = Finding(" ".join([f"Of {id} ({about.record.label}): {text}", *_rested(known, refs), *changes]), claims=claims)
+    key = f"correction/{digest(about.sha256, text)}"
+    return desk.write(known, "correction", key, short(f"{id} corrected: {text}"), {"corrects": id}, said, (about.ref,))
+
+
+def rebase(desk: Desk, id: str) -> Stored[EntryRecord]:
+    """The baseline moves to what a record found, if that is replicated."""
+    known = desk.scan()
+    about, primary = find(known, id), desk.series.primary.name
+    rows = about.record.rows if isinstance(about.record, EntryRecord) else ()
+    read = claims_in(about.record) if isinstance(about.record, EntryRecord) else ()
+    shas = {about.sha256, *(row.trial.sha256 for row in rows), *(sha for claim in read for sha in evidence(claim))}
+    claims = together(desk.series, standing(entries_of(known)))
+    found = [claim for claim in claims if claim.metric == primary and evidence(claim) & shas]
+    winner = best(desk.series, [claim for claim in found if claim.confidence != "exploratory"])
+    if winner is None:
+        what = "; ".join(map(told, found)) or f"nothing on {primary}"
+        raise UsageError(
+            f"{id} does not carry a baseline: it says {what}, expected an improvement that is replicated. Get there "
+            f"with 'research replicate {id}'."
+        )
+    base = known.entries.get(winner.baseline.sha256)
+    if base is None:
+        raise UsageError(f"The entry {winner.baseline.id} of the baseline is not here: fetch its branch, or its store.")
+    to = {**winner.case, **winner.changes}
+    config = {"baseline": base.record.label, "from": winner.case, "to": to, "claim": told(winner)}
+    changes = spelled(winner.changes)
+    said = Finding(
+        result=f"The baseline {base.record.label!r} moves to {changes}: {winner.metric} {told(winner)}.",
+        next_action=f"Give steps.baseline(…, label={base.record.label!r}) this case and run the thread.",
+    )
+    inputs = dict.fromkeys((about.ref, winner.baseline, *winner.trials, *winner.also))
+    key = f"rebase/{digest(base.record.label, winner.case, to, about.sha256)}"
+    return desk.write(known, "rebase", key, short(f"baseline moves to {changes}"), config, said, tuple(inputs))
+
+
+def _again(
+    desk: Desk, known: Snapshot, gone: frozenset[str], touched: set[str] | None = None
+) -> tuple[tuple[Claim, ...], list[str]]:
+    """The claims that rest on what is gone, or was touched, made again; and what became of their verdicts."""
+    before = [claim for claim in standing(entries_of(known)) if _rests_on(known, claim, touched or gone)]
+    after = remade(desk.series, known, before, gone)
+    metrics = {metric.name for metric in desk.series.metrics}
+    pairs = zip([claim for claim in before if claim.metric in metrics], after, strict=True)
+    changes = [f"{spelled(was.changes)}, {was.metric}: {judged(was)} → {judged(now)}" for was, now in pairs]
+    return after, [f"Verdicts made again: {'; '.join(changes)}."] if changes else []
+
+
+def _rests_on(known: Snapshot, claim: Claim, shas: set[str] | frozenset[str]) -> bool:
+    base = known.entries.get(claim.baseline.sha256)
+    floor = {row.trial.sha256 for row in base.record.rows} if base is not None else set()
+    return bool(({claim.baseline.sha256} | evidence(claim) | floor) & shas)
+
+
+def _rested(known: Snapshot, refs: Sequence[Ref]) -> list[str]:
+    """Which entries rest on these records, directly or through others."""
+    reached = {ref.sha256 for ref in refs}
+    found: list[str] = []
+    for stored in sorted(known.entries.values(), key=lambda one: (one.record.finished_at, one.record.id)):
+        entry = stored.record
+        below = {ref.sha256 for ref in entry.inputs} | {row.trial.sha256 for row in entry.rows}
+        if stored.sha256 not in reached and below & reached and not entry.late:
+            reached.add(stored.sha256)
+            found.append(entry.id)
+    return [f"On it rested: {', '.join(found)}."] if found else []
+
+
+def next_numbers(known: Snapshot, count: int) -> list[int]:
+    """Numbers of further replicates, above all that were finished."""
+    rows = (row for entry in entries_of(known) if entry.step == "replicate" for row in entry.rows)
+    first = max((row.replicate for row in rows), default=0) + 1
+    return list(range(first, first + count))
+
+
+def claim_of(known: Snapshot, id: str, metric: str) -> tuple[Claim, Stored[EntryRecord], TrialRecord]:
+    """The newest claim on a metric about what an ID names, the entry that makes it, and one of its trials."""
+    about = find(known, id)
+    for stored in sorted(known.entries.values(), key=lambda one: one.record.finished_at, reverse=True):
+        for claim in claims_in(stored.record) if stored.record.step in ("sweep", "interact", "replicate") else ():
+            named = stored.sha256 == about.sha256 or about.sha256 in evidence(claim)
+            trials = [known.trials[ref.sha256] for ref in claim.trials if ref.sha256 in known.trials]
+            if claim.metric == metric and named and trials and not stored.record.late:
+                return claim, stored, trials[0].record
+    raise UsageError(f"{id} names no candidate with a claim on {metric}: expected a row of a sweep, such as {id}.01.")

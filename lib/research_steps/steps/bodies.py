@@ -1,0 +1,253 @@
+"""What each kind of step finds out: it measures, compares, and says by rule what that means."""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import msgspec
+
+from research_steps.claims import (
+    CONTENDED,
+    Baseline,
+    Candidate,
+    best,
+    claims_in,
+    floor_of,
+    is_routine,
+    make_claims,
+    spelled,
+    standing,
+    together,
+    told,
+)
+from research_steps.comparison import gain, medians, ranked, unpaired_ratios
+from research_steps.config import differences
+from research_steps.entry import Finding
+from research_steps.errors import StepFailed
+from research_steps.record import Claim, EntryRecord, InterruptedRecord, Row, Stored
+from research_steps.series import Series, trial_id
+from research_steps.steps.configs import StepConfig
+from research_steps.steps.interpretation import (
+    interpret_baseline,
+    interpret_entries,
+    interpret_replicates,
+    interpret_rows,
+)
+from research_steps.steps.known import measure_unless_known
+from research_steps.steps.progress import progress
+from research_steps.steps.session import Session
+from research_steps.steps.trials import Trial, TrialSpec, measure_trial
+
+
+def _baseline(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
+    what, case, series = config.what, config.case, session.series
+    code = what.code()
+    trials: list[Trial] = []
+    for number in config.replicates:
+        spec = TrialSpec(code, what.config_type, case, case, replicate=number)
+        trials.append(measure_trial(session, spec, id=trial_id(id, number + 1), label=config.label, must_succeed=True))
+        if trials[-1].stored.record.status != "ok":
+            break
+    rows = tuple(_row(trial, case) for trial in trials)
+    last = trials[-1].stored.record
+    if isinstance(last, InterruptedRecord):
+        raise StepFailed(f"the baseline was interrupted: {last.reason}")
+    if last.error is not None:
+        return Finding(result=f"baseline case: {rows[-1].note}", rows=rows, error=last.error)
+    floor = floor_of(series, [trial.stored for trial in trials])
+    text, next_action = interpret_baseline(series, rows, floor)
+    value = statistics.median(row.values[series.primary.name] for row in rows)
+    processes = f"{len(rows)} process{'es' if len(rows) > 1 else ''}"
+    result = f"baseline case: {series.primary.name} {value:.6g}, the median of {processes}"
+    return Finding(result=result, rows=rows, interpretation=text, next_action=next_action, floor=floor)
+
+
+def _sweep(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
+    return _compared(session, config, inputs[0], measure_points(session, config, inputs[0], id, config.points), {})
+
+
+def _interact(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
+    tops = [_top(session, sweep, config.top) for sweep in inputs[1:]]
+    choices = [[claim.changes for claim in top] for top in tops]
+    choices += [[{axis: value} for value in values] for axis, values in config.axes]
+    points = [{name: value for changes in cell for name, value in changes.items()} for cell in product(*choices)]
+    trials = measure_points(session, config, inputs[0], id, points)
+    return _compared(session, config, inputs[0], trials, {spelled(one.changes): one for top in tops for one in top})
+
+
+def _compared(
+    session: Session,
+    config: StepConfig,
+    base: Stored[EntryRecord],
+    trials: Sequence[Trial],
+    alone: Mapping[str, Claim],
+) -> Finding:
+    """What a table of candidates says, each measured in one process; `alone` are the axes of an interaction."""
+    series, case = session.series, config.case
+    rows = [_row(trial, case, base.record) for trial in trials]
+    candidates = [Candidate(row.changes, [trial.stored]) for row, trial in zip(rows, trials, strict=True)]
+    claims = make_claims(series, _baseline_of(session, base, case), candidates)
+    rows = ranked(series.primary, [_beside_independence(row, alone) for row in rows], claims)
+    text, next_action = interpret_rows(series, rows, claims)
+    return Finding(_summary(series, rows, claims), tuple(rows), text, next_action, claims=claims)
+
+
+def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
+    series, what = session.series, config.what
+    chosen = _chosen(session, inputs[1], config.candidate)
+    code = what.code()
+    axis, values = config.across or ("", (None,))
+    rows: list[Row] = []
+    claims: list[Claim] = []
+    for value in values:
+        variant = {axis: value} if axis else {}
+        case = config.changed(variant)
+        trials: list[Trial] = []
+        for number in config.replicates:
+            changes = {**variant, **chosen.changes}
+            spec = TrialSpec(code, what.config_type, config.changed(changes), case, number)
+            label = f"{spelled(changes)} replicate {number}"
+            trials.append(measure_trial(session, spec, id=trial_id(id, len(rows) + len(trials) + 1), label=label))
+        found = [_row(trial, case, inputs[0].record) for trial in trials]
+        rows += [_noted(row, f"both at {spelled(variant)}") if variant else row for row in found]
+        before = [*chosen.trials, *chosen.also] if case == chosen.case else []
+        also = [session.journal.load("trial", ref) for ref in before]
+        candidate = Candidate(chosen.changes, [trial.stored for trial in trials], also)
+        claims += make_claims(series, _baseline_of(session, inputs[0], case), [candidate])
+    joined = together(series, claims)
+    text, next_action = interpret_replicates(series, rows, joined)
+    primary = [claim for claim in joined if claim.metric == series.primary.name]
+    result = f"{spelled(chosen.changes)}: {'; '.join(map(_told_at(config.case), primary))}"
+    return Finding(result, tuple(rows), text, next_action, claims=joined)
+
+
+def _interpret(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
+    entries = [entry.record for entry in inputs]
+    claims = together(session.series, standing(entries))
+    text, next_action = interpret_entries(session.series, entries, claims)
+    return Finding(
+        result=f"read {', '.join(entry.id for entry in entries)}",
+        interpretation=text,
+        next_action=next_action,
+        claims=claims,
+    )
+
+
+def _seal(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
+    # A worker has no checkout: the record asks for the seal, and the publisher makes the commit and the tag.
+    return Finding(result=f"sealed on request: {', '.join(entry.record.id for entry in inputs)}")
+
+
+BODIES = {
+    "baseline": _baseline,
+    "sweep": _sweep,
+    "replicate": _replicate,
+    "interact": _interact,
+    "interpret": _interpret,
+    "seal": _seal,
+}
+
+
+def measure_points(
+    session: Session, config: StepConfig, base: Stored[EntryRecord], id: str, points: Sequence[dict[str, Any]]
+) -> list[Trial]:
+    what, case, code = config.what, config.case, config.what.code()
+    trials = []
+    mine = range(config.shard, len(points), config.shards) if config.kind == "shard" else range(len(points))
+    with progress(session, id, len(mine)) as advance:
+        for index in mine:
+            spec = TrialSpec(code, what.config_type, config.changed(points[index]), case)
+            trials.append(measure_unless_known(session, spec, trial_id(id, index + 1), spelled(points[index])))
+            advance(_row(trials[-1], case, base.record), session.series.primary.name)
+    return trials
+
+
+def _row(trial: Trial, case: dict[str, Any], baseline: EntryRecord | None = None) -> Row:
+    record = trial.stored.record
+    if isinstance(record, InterruptedRecord):
+        return Row(
+            trial=trial.stored.ref, changes={}, replicate=0, status="interrupted", values={}, ratios={},
+            note=record.reason, contended=False, measured_here=trial.measured_here,
+        )  # fmt: skip
+    values = medians(record.samples.candidate) if record.samples else {}
+    ratios = record.ratios
+    if record.samples and not record.samples.paired and baseline is not None:
+        ratios = unpaired_ratios(values, baseline.rows[0].values)
+    notes = [trial.note, f"{CONTENDED}: {record.contended}" if record.contended else ""]
+    if record.error is not None:
+        side = "in the baseline: " if record.error.where == "baseline" and record.config != case else ""
+        routine = "routine: " if is_routine(record) else ""
+        notes = [trial.note, f"{routine}{side}{record.error.type}: {(record.error.message.splitlines() or [''])[0]}"]
+    return Row(
+        trial=trial.stored.ref,
+        changes={name: mine for name, (mine, _) in differences(record.config, case).items()},
+        replicate=record.replicate,
+        status=record.status,
+        values=values,
+        ratios=ratios,
+        note="; ".join(filter(None, notes)),
+        contended=bool(record.contended),
+        measured_here=trial.measured_here,
+    )
+
+
+def _told_at(case: dict[str, Any]) -> Callable[[Claim], str]:
+    """Spells claims, and at which variant of the case each was made."""
+
+    def tell(claim: Claim) -> str:
+        variant = {name: mine for name, (mine, _) in differences(claim.case, case).items()}
+        return f"{told(claim)}{f' at {spelled(variant)}' if variant else ''}"
+
+    return tell
+
+
+def _noted(row: Row, note: str) -> Row:
+    return msgspec.structs.replace(row, note=f"{row.note}; {note}" if row.note else note)
+
+
+def _beside_independence(row: Row, alone: Mapping[str, Claim]) -> Row:
+    """The row with what its axes would give together if they did not interact, where each was measured alone."""
+    parts = [alone.get(spelled({axis: value})) for axis, value in row.changes.items()]
+    ratios = [part.estimate for part in parts if part and part.estimand == "ratio" and part.estimate is not None]
+    if not parts or len(ratios) < len(parts):
+        return row
+    return _noted(row, f"{math.prod(ratios):.3f} × if the axes did not interact")
+
+
+def _summary(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -> str:
+    failed = sum(row.status == "failed" for row in rows)
+    interrupted = sum(row.status == "interrupted" for row in rows)
+    parts = [f"{len(rows)} trial{'s' if len(rows) != 1 else ''}"]
+    parts += [f"{failed} failed"] if failed else []
+    parts += [f"{interrupted} interrupted"] if interrupted else []
+    found = best(series, claims)
+    parts.append(f"best {spelled(found.changes)}: {series.primary.name} {told(found)}" if found else "none improved")
+    return ", ".join(parts)
+
+
+def _chosen(session: Session, entry: Stored[EntryRecord], candidate: dict[str, Any] | None) -> Claim:
+    """What is measured again: the candidate that was named, else the best one."""
+    if candidate is None:
+        return _top(session, entry, 1)[0]
+    name = session.series.primary.name
+    for claim in claims_in(entry.record):
+        if claim.metric == name and claim.changes == candidate:
+            return claim
+    raise StepFailed(f"{entry.record.id} claims nothing about {spelled(candidate)} and {name}.")
+
+
+def _top(session: Session, entry: Stored[EntryRecord], count: int) -> list[Claim]:
+    primary = session.series.primary
+    found = [claim for claim in claims_in(entry.record) if claim.metric == primary.name and claim.estimate is not None]
+    if not found:
+        raise StepFailed(
+            f"{entry.record.id} has no candidate with an estimate of {primary.name}: there is nothing to go on with. "
+            "Its table says why; an unpaired metric needs floor_processes of 2 or more and replicates."
+        )
+    return sorted(found, key=lambda claim: -gain(primary, claim))[:count]
+
+
+def _baseline_of(session: Session, entry: Stored[EntryRecord], case: dict[str, Any]) -> Baseline:
+    return Baseline(case, entry.ref, [session.journal.load("trial", row.trial) for row in entry.record.rows])

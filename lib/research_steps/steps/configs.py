@@ -1,0 +1,79 @@
+"""The configuration of a research step: what it measures, as the thread declares it and the executor resolves it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from research_steps.code import Code, trace_name
+from research_steps.config import changed, plain
+from research_steps.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a step measures: the measure function's code and the baseline case, a configuration of the experiment."""
+
+    name: str
+    root: str
+    digest: str
+    config_type: str
+    case: Any
+
+    def code(self) -> Code:
+        """The code on disk now. Raises UsageError when it is not what the step was built from."""
+        code = trace_name(self.name, Path(self.root))
+        if code.digest != self.digest:
+            raise UsageError(
+                f"The code of {self.name} changed on disk after the run had started: run the thread again, so that the "
+                "steps that depend on it are new."
+            )
+        return code
+
+    def changed(self, changes: Mapping[str, Any], what: str) -> dict[str, Any]:
+        """The baseline case with some fields replaced, as it is recorded."""
+        return plain(changed(self.case, changes, what), what)
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """The configuration of every research step, as the executor resolves it.
+
+    `version` is what makes the step new when it changes. `points` are a sweep's changes to the baseline case, all of
+    them also in a shard, which runs each `shards`-th of them from `shard` on. `replicates` are the numbers of the
+    processes that measure a candidate again: the one with these changes, else the best; `across` names an axis and its
+    values at which both sides are measured. `axes` of an interaction are those that came without a sweep. `inputs` are
+    output paths, `rests_on` references to entries that the journal has already.
+    """
+
+    version: Any
+    kind: str
+    label: str
+    hypothesis: str
+    output_path: Any
+    inputs: tuple[Any, ...] = ()
+    rests_on: tuple[dict[str, Any], ...] = ()
+    measured: Measured | None = None
+    points: tuple[dict[str, Any], ...] = ()
+    axes: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    replicates: tuple[int, ...] = ()
+    candidate: dict[str, Any] | None = None
+    across: tuple[str, tuple[Any, ...]] | None = None
+    top: int = 0
+    shard: int = 0
+    shards: int = 1
+    private: bool = False
+
+    @property
+    def what(self) -> Measured:
+        """What a measuring step measures."""
+        assert self.measured is not None, "the builder gives measuring steps what they measure"
+        return self.measured
+
+    @property
+    def case(self) -> dict[str, Any]:
+        """The baseline case as it is recorded."""
+        return self.what.changed({}, self.label)
+
+    def changed(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        return self.what.changed(changes, self.label)

@@ -1,0 +1,79 @@
+"""Was this tried before? What the series knows of a configuration is told before it is measured again.
+
+A trial that the journal holds under the same identity is not measured again anyway. Here are those that differ in
+something else (code, versions, machine) and failed, or did not beat the baseline.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from research_steps.claims import is_routine, measured, retracted, standing
+from research_steps.config import differences
+from research_steps.journal import Snapshot
+from research_steps.provenance import conditions, conditions_here
+from research_steps.record import Stored, TrialRecord, canonical
+from research_steps.series import Series
+from research_steps.steps.session import Session
+from research_steps.steps.trials import Trial, TrialSpec, measure_trial
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A trial that ended badly, and how."""
+
+    stored: Stored[TrialRecord]
+    outcome: str
+
+
+class Known:
+    """What failed or did not help, by configuration and baseline case."""
+
+    def __init__(self, series: Series, snapshot: Snapshot) -> None:
+        entries = sorted((one.record for one in snapshot.entries.values()), key=lambda one: (one.finished_at, one.id))
+        gone = retracted(entries)
+        self._found: dict[bytes, Tried] = {}
+        for stored in snapshot.trials.values():
+            record = stored.record
+            if record.error is not None and stored.sha256 not in gone and not is_routine(record) and not record.late:
+                reason = (record.error.message.splitlines() or [""])[0]
+                self._found[_key(record.config, record.baseline_config)] = Tried(
+                    stored, f"failed: {record.error.type}: {reason}"
+                )
+        for claim in standing(entries):
+            if claim.metric == series.primary.name and claim.verdict in ("regressed", "no difference"):
+                for ref in claim.trials:
+                    if ref.sha256 in snapshot.trials and ref.sha256 not in gone:
+                        tried = snapshot.trials[ref.sha256]
+                        outcome = f"{claim.verdict}, {claim.metric} {measured(claim)}"
+                        self._found[_key(tried.record.config, claim.case)] = Tried(tried, outcome)
+
+    def about(self, config: Mapping[str, Any], case: Mapping[str, Any]) -> Tried | None:
+        return self._found.get(_key(config, case))
+
+
+def measure_unless_known(session: Session, spec: TrialSpec, id: str, label: str) -> Trial:
+    """The trial, after telling what is known of its configuration; with --skip-known that is taken in its place."""
+    if session.journal.attempts("trial", spec.key):
+        return measure_trial(session, spec, id=id, label=label)
+    tried = session.known.about(spec.config, spec.baseline_config)
+    if tried is None:
+        return measure_trial(session, spec, id=id, label=label)
+    record = tried.stored.record
+    told = f"tried before as {record.id}, {tried.outcome} ({_conditions(record, spec)})"
+    session.say(f"{id} ({label}): {told}")
+    if session.skip_known:
+        return Trial(tried.stored, False, f"skipped: {told}")
+    return measure_trial(session, spec, id=id, label=label)
+
+
+def _conditions(record: TrialRecord, spec: TrialSpec) -> str:
+    """What was different then."""
+    differ = differences(conditions(record), conditions_here())
+    parts = [f"{name} {was} then, {now} now" for name, (was, now) in differ.items()]
+    parts += [] if record.code == spec.code.digest else ["the measure function's code has changed since"]
+    return "; ".join(parts) or f"on {record.device_class}, like now"
+
+
+def _key(config: Mapping[str, Any], case: Mapping[str, Any]) -> bytes:
+    return canonical([config, case])
