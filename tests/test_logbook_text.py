@@ -166,7 +166,8 @@ def test_the_living_part_holds_no_other_heading_and_no_html(record: EntryRecord,
     changed = EntryRecord(**{**{name: getattr(record, name) for name in record.__struct_fields__}, "step": step})
     tokens = flat(markdown.parse(living(series, [changed], None)))
     headings = [tokens[index + 1].content for index, token in enumerate(tokens) if token.type == "heading_open"]
-    assert headings == ["TL;DR", "Baseline", "Hypothesis queue", "Decisions", "Negative results", "Corrected and moved", "Links"]
+    expected = ["TL;DR", "Baseline", "Hypothesis queue", "Decisions", "Negative results", "Corrected and moved", "Links"]
+    assert headings == expected
     assert not {"html_block", "html_inline", "image", "link_open", "em_open"} & {token.type for token in tokens}
 
 

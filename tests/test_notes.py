@@ -89,7 +89,8 @@ def test_what_can_not_be_kept_is_told(repository: Repository, arguments: tuple[s
 @pytest.mark.parametrize("name", ["plot.png", "a name (of) sorts.jsonl", "-ä\n`|](x.patch", "x" * 200])
 def test_an_attached_file_is_in_git_with_its_entry(repository: Repository, tmp_path: Path, name: str) -> None:
     """Its bytes lie beside the logbook under a safe name, linked from the entry that says what they are; everything
-    verifies, a second try adds nothing, and a sealed tag holds the file."""
+    verifies, a second try adds nothing, and a sealed tag holds the file, also where git is told to ignore its kind."""
+    (repository.root / ".gitignore").open("a").write("*.png\n")
     content = b"\x89PNG" + os.urandom(2000)
     file = written(tmp_path / name, content)
     for _ in range(2):

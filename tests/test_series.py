@@ -108,14 +108,6 @@ def test_lists_are_taken_and_kept_as_tuples() -> None:
     assert declared.primary == Metric("a")
 
 
-def test_a_hypothesis_is_spelled_out_where_it_is_named() -> None:
-    """'H1' in a step becomes its sentence; free text stays."""
-    declared = series(hypotheses=(Hypothesis("H1", "dense is slower"),))
-    assert declared.hypothesis("H1") == "H1: dense is slower"
-    assert declared.hypothesis("H2") == "H2"
-    assert declared.hypothesis("something else") == "something else"
-
-
 def test_experiment_ids_sort_and_grow() -> None:
     """Three digits, more when they are needed; a sweep's trials are counted below their sweep."""
     assert [format_id("MOE-HC", number) for number in (1, 42, 1234)] == ["MOE-HC-001", "MOE-HC-042", "MOE-HC-1234"]

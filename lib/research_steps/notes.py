@@ -140,6 +140,7 @@ class Desk:
         next_steps: Sequence[str],
         conclusion: str,
         production_pr: str,
+        docs: str,
     ) -> Stored[EntryRecord]:
         """The final summary. Raises UsageError that names what is missing."""
         found = self.scan()
@@ -169,6 +170,7 @@ class Desk:
             "next_steps": list(next_steps),
             "snapshot": f"{self.series.topic}/{last.record.id}",
             **({"production_pr": production_pr} if production_pr else {}),
+            **({"docs": docs} if docs else {}),
         }
         text = f"What worked: {worked} What did not: {did_not} Limitations: {limitations}"
         steps = " ".join(f"{number}. {step}" for number, step in enumerate(next_steps, 1))

@@ -162,10 +162,6 @@ class Series:
             tags[self.topic] = None
         return (*tags, *([f"#{issue}"] if issue is not None else []))
 
-    def hypothesis(self, text: str) -> str:
-        """A hypothesis spelled out: 'H1' becomes 'H1: …' when the series declares it, other text stays."""
-        return next((f"{known.id}: {known.text}" for known in self.hypotheses if known.id == text), text)
-
     def without_secrets(self) -> "Series":
         """The series as it may be written down: its text comes from a file, and is no record that was cleaned before."""
         clean = redactor()

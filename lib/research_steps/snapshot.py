@@ -34,11 +34,13 @@ class Sealer:
         """Seal what waits for it. Raises RepositoryError with the reason when that can't be done here."""
         problems = []
         for stored in entries.entries.values():
-            if (
-                stored.record.step != "seal"
-                or stored.record.late
-                or self._journal.decided(f"seals/{stored.record.id}", Seal) is not None
-            ):
+            if stored.record.step != "seal" or stored.record.late:
+                continue
+            seal = self._journal.decided(f"seals/{stored.record.id}", Seal)
+            if seal is not None:
+                # Who decided may have been killed before the tag was made, and a tag may have been lost since.
+                if final and self._has(seal.commit):
+                    self._tag(stored, seal)
                 continue
             withheld = _withheld(stored, entries)
             if withheld:
@@ -79,6 +81,10 @@ class Sealer:
             self._checkout.git("read-tree", head, env=env)
             present = [name for name in wanted if (self._checkout.root / name).exists()]
             self._checkout.git("add", "--", *present, env=env)
+            attached = f"{folder}/attachments"
+            if not self._series.private and (self._checkout.root / attached).exists():
+                # A plot belongs to its entry, also where git is told to ignore plots.
+                self._checkout.git("add", "--force", "--", attached, env=env)
             for name, content in _bundle(stored, entries, self._series).items():
                 blob = self._checkout.git("hash-object", "-w", "--stdin", input=content).decode().strip()
                 path = f"{folder}/{stored.record.id}.{name}"

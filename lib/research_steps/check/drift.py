@@ -42,7 +42,8 @@ def _tagged(known: Known) -> Line:
             wrong.append(f"{tag} is gone" + (f" (commit {seal.commit})" if seal else ""))
         elif seal is not None and known.tags[tag] != seal.commit:
             wrong.append(f"{tag} names {known.tags[tag][:12]}, not {seal.commit}")
-    mend = "git fetch --tags; where nobody has it: git tag --annotate --force --message sealed TAG COMMIT"
+    again = f"git fetch --tags, then 'research sync {known.topic}', which makes a lost tag again"
+    mend = f"{again}; one that was moved: git tag --annotate --force --message sealed TAG COMMIT"
     return line(GROUP, "tags lost", known.seals, wrong, mend)
 
 

@@ -117,6 +117,7 @@ def attach(
 @click.option("--next", "next_steps", multiple=True, help="A next step; once for each, in order.")
 @click.option("--conclusion", default="", help="What is now known.")
 @click.option("--production-pr", default="", help="The pull request that came of it.")
+@click.option("--docs", default="", help="Which documentation was updated, or why none needs it.")
 @in_store
 @as_json
 def finish(topic: str, prefix: str | None, json_output: bool, **parts: Any) -> None:

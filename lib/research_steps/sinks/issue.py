@@ -176,10 +176,14 @@ class IssueSink:
                 if 0 <= age < SETTLE_S:
                     self._clock.sleep(SETTLE_S - age)
             # What was there and is gone was deleted by people, who had a reason.
-            if any(comment.marker == marker for comment in tracker.comments()) or (before and before.comment):
-                return
+            there = next((comment for comment in tracker.comments() if comment.marker == marker), None)
             tried_at = utc(datetime.fromtimestamp(self._clock.now(), UTC))
             tried = Posting(schema=SCHEMA, marker=marker, tried_at=tried_at, by=this_process())
+            known = before is not None and before.comment is not msgspec.UNSET
+            if there is not None and not known:
+                self._journal.note(name, msgspec.structs.replace(tried, comment=there.id))
+            if there is not None or known:
+                return
             self._journal.note(name, tried)
             comment = tracker.post(marked(marker, text()))
             posted = True

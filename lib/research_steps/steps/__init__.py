@@ -202,7 +202,7 @@ class Steps:
                 kind="step",
                 step_key=step_key(recorded.output_path, session),
                 label=label or recorded.step.name,
-                hypothesis=session.series.hypothesis(hypothesis),
+                hypothesis=session.hypothesis(hypothesis),
                 config={"function": recorded.__name__, "config": _shown(config)},
                 private=private,
             )

@@ -71,10 +71,17 @@ def interpret_entries(series: Series, entries: Sequence[EntryRecord], claims: Se
     primary = _primary(series, claims)
     if not primary:
         return "Nothing was measured against the baseline.", "Measure candidates in a sweep."
-    sentences = [_winner(series, primary), _count(primary), *_weaknesses([row for one in entries for row in one.rows])]
-    winner = best(series, primary)
-    sentences += _unknown(series, entries, primary)
-    return " ".join(filter(None, sentences)), _interaction(series, entries) or _after(series, winner)
+    labels = {entry.id: entry.label for entry in entries if entry.step == "baseline"}
+    sentences: list[str] = []
+    actions: dict[str, str] = {}
+    for baseline in dict.fromkeys(claim.baseline.id for claim in primary):
+        against = [claim for claim in primary if claim.baseline.id == baseline]
+        name = f"{baseline} ({labels[baseline]})" if baseline in labels else baseline
+        sentences += [f"Against {name}: {_winner(series, against)} {_count(against)}", *_unknown(series, against)]
+        actions[name] = _interaction(series, entries, baseline) or _after(series, best(series, against))
+    sentences += _weaknesses([row for entry in entries for row in entry.rows])
+    said = [f"Against {name}: {action}" for name, action in actions.items()] if len(actions) > 1 else actions.values()
+    return " ".join(sentences), " ".join(said)
 
 
 def _primary(series: Series, claims: Sequence[Claim]) -> list[Claim]:
@@ -119,7 +126,7 @@ def _disturbed(rows: Sequence[Row]) -> list[str]:
     return [f"Measured beside other load, so no evidence on times: {', '.join(disturbed)}."] if disturbed else []
 
 
-def _unknown(series: Series, entries: Sequence[EntryRecord], claims: Sequence[Claim]) -> list[str]:
+def _unknown(series: Series, claims: Sequence[Claim]) -> list[str]:
     """What the thread does not know yet."""
     sentences = []
     left = [claim for claim in claims if claim.verdict in ("inconclusive", "not comparable")]
@@ -173,16 +180,14 @@ def _after(series: Series, claim: Claim | None) -> str:
     return f"Stop here and seal, or move the baseline to {name} with 'research rebase'."
 
 
-def _interaction(series: Series, entries: Sequence[EntryRecord]) -> str:
-    """Axes that won alone and were not measured together."""
-    together = any(entry.step == "interact" for entry in entries)
-    winners = [(entry, best(series, claims_in(entry))) for entry in entries if entry.step == "sweep"]
-    axes: dict[tuple[str, str], str] = {}
-    for entry, winner in winners:
-        if winner is not None:
-            axes[str(sorted(winner.case.items())), str(entry.config.get("axis"))] = winner.trials[0].id
-    for case in {case for case, _ in axes}:
-        found = [axis for other, axis in axes if other == case]
-        if len(found) > 1 and not together:
-            return f"Interact {' and '.join(found)}, which won alone."
-    return ""
+def _interaction(series: Series, entries: Sequence[EntryRecord], baseline: str) -> str:
+    """Axes that won alone against a baseline and were not measured together."""
+    mine = [entry for entry in entries if any(ref.id == baseline for ref in entry.inputs)]
+    if any(entry.step == "interact" for entry in mine):
+        return ""
+    winners = {
+        str(entry.config.get("axis")): winner.trials[0].id
+        for entry in mine
+        if entry.step == "sweep" and (winner := best(series, claims_in(entry))) is not None
+    }
+    return f"Interact {' and '.join(winners.values())}, which won alone." if len(winners) > 1 else ""

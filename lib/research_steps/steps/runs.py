@@ -34,7 +34,7 @@ def run_step(config: StepConfig) -> dict[str, Any]:
         kind=config.kind,  # type: ignore[arg-type]  # the builder writes only these kinds
         step_key=step_key(config.output_path, session),
         label=config.label,
-        hypothesis=session.series.hypothesis(config.hypothesis),
+        hypothesis=session.hypothesis(config.hypothesis),
         config={**_described(config), **({"forced": forced} if forced else {})},
         inputs=tuple(entry.ref for entry in inputs),
         private=config.private or any(bool(entry.record.private) for entry in inputs),
