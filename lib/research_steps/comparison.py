@@ -50,6 +50,15 @@ class Interval:
         """An effect as people read it: a ratio, or a difference as a share."""
         return math.exp(effect) if self.estimand == "ratio" else effect
 
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Both ends as people read them; None when they are endless, or further out than a number can be."""
+        try:
+            low, high = self.shown(self.low), self.shown(self.high)
+        except OverflowError:
+            return None
+        return (low, high) if math.isfinite(low) and math.isfinite(high) else None
+
 
 def medians(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """The median of each metric's samples."""

@@ -6,6 +6,7 @@ import click
 
 from research_steps.cli import command
 from research_steps.cli.common import as_json, desk_with, in_store, tell
+from research_steps.errors import UsageError
 
 if TYPE_CHECKING:
     from research_steps.steps import Steps
@@ -21,16 +22,25 @@ def replicate(id: str, count: int, topic: str | None, prefix: str | None) -> Non
 
     ID is that of its row, or of the entry, whose best candidate is taken. Runs through Marin's executor.
     """
+    from research_steps.config import differences
     from research_steps.kickoff import load_series
+    from research_steps.provenance import conditions, conditions_here
     from research_steps.revisions import claim_of, next_numbers
     from research_steps.run import RunOptions, run
 
     desk = desk_with(id, topic, prefix)
     series, known = load_series(desk.checkout, desk.journal.topic), desk.scan()
-    claim, entry, trial = claim_of(known, id, series.primary.name)
+    claim, entry, trial = claim_of(known, id, series.primary)
     numbers = next_numbers(known, count)
 
     def thread(steps: "Steps") -> None:
+        # Only now, because conditions are those that Marin leaves behind when it is imported.
+        apart = differences(conditions(trial), conditions_here())
+        if apart:
+            told = "; ".join(f"{name} was {was} and is {now}" for name, (was, now) in apart.items())
+            raise UsageError(
+                f"{trial.id} was measured under other conditions: {told}. Replicate it under the same ones."
+            )
         steps.replicate_again(claim, entry.ref, trial, desk.checkout.root, numbers)
 
     run(series, thread, RunOptions(prefix=prefix))

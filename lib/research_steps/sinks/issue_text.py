@@ -246,9 +246,9 @@ def _fitting(lines: Sequence[str], where: str, room: int, newest: bool) -> str:
 def _against(series: Series, entries: Sequence[EntryRecord]) -> str:
     name = series.primary.name
     found = [
-        f"{entry.id} ({unlinked(entry.label)}, {name} {entry.rows[0].values[name]:.6g})"
+        f"{entry.id} ({unlinked(entry.label)}, {name} {values[name]:.6g})"
         for entry in entries
-        if entry.rows and name in entry.rows[0].values
+        if name in (values := rendering.numbers(entry))
     ]
     return f"Baseline: {', '.join(found)}." if found else ""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from research_steps.background import stuck
-from research_steps.claims import best, claims_in, judged, measured, standing, told
+from research_steps.claims import ROUTINE_NOTE, best, claims_in, judged, measured, standing, told
 from research_steps.hypotheses import SAYS, Item, queue
 from research_steps.record import Claim, EntryRecord, IssueLink, Provenance, Row, Seal, parse_utc
 from research_steps.series import Metric, Series
@@ -87,8 +87,8 @@ def baselines(series: Series, entries: Sequence[EntryRecord], say: Say) -> list[
     gone = _retracted(entries)
     for entry in entries:
         if entry.step == "baseline" and entry.status == "ok" and entry.id not in gone:
-            names = _primary_first({name for row in entry.rows for name in row.values}, series.primary.name)
-            values = {name: statistics.median(row.values[name] for row in entry.rows) for name in names}
+            values = numbers(entry)
+            names = _primary_first(values, series.primary.name)
             floor = ", ".join(f"{name} {one.spread:.2%}" for name, one in (entry.floor or {}).items())
             case = _spelled(entry.config.get("baseline_case", {}))
             cases[case] = [
@@ -100,6 +100,13 @@ def baselines(series: Series, entries: Sequence[EntryRecord], say: Say) -> list[
                 f"  - Noise floor: {say(floor) or 'none'}",
             ]
     return [line for lines in cases.values() for line in lines] or ["- none yet"]
+
+
+def numbers(baseline: EntryRecord) -> dict[str, float]:
+    """What a baseline measured: the median of its processes, for each metric that they share."""
+    columns = [row.values for row in baseline.rows] or [{}]
+    names = set(columns[0]).intersection(*columns)
+    return {name: statistics.median(values[name] for values in columns) for name in names}
 
 
 def linked(folder: str) -> Link:
@@ -139,7 +146,7 @@ def negative_results(series: Series, entries: Sequence[EntryRecord], say: Say) -
     gone = _retracted(entries)
     for entry in entries:
         for row in entry.rows:
-            if row.status == "failed" and not row.note.startswith("routine: ") and row.trial.id not in gone:
+            if row.status == "failed" and not row.note.startswith(ROUTINE_NOTE) and row.trial.id not in gone:
                 lines[row.trial.id] = f"- {row.trial.id} {code(changes(row))} failed: {code(row.note)}"
         if entry.status == "failed" and entry.id not in gone:
             lines[entry.id] = f"- {entry.id} {say(entry.label)}: {say(entry.result)}"

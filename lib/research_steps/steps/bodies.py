@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -10,6 +10,7 @@ import msgspec
 
 from research_steps.claims import (
     CONTENDED,
+    ROUTINE_NOTE,
     Baseline,
     Candidate,
     best,
@@ -34,6 +35,7 @@ from research_steps.steps.interpretation import (
     interpret_entries,
     interpret_replicates,
     interpret_rows,
+    variant_of,
 )
 from research_steps.steps.known import measure_unless_known
 from research_steps.steps.progress import progress
@@ -50,7 +52,7 @@ def _baseline(session: Session, config: StepConfig, inputs: list[Stored[EntryRec
         trials.append(measure_trial(session, spec, id=trial_id(id, number + 1), label=config.label, must_succeed=True))
         if trials[-1].stored.record.status != "ok":
             break
-    rows = tuple(_row(trial, case) for trial in trials)
+    rows = tuple(_row(trial, {}) for trial in trials)
     last = trials[-1].stored.record
     if isinstance(last, InterruptedRecord):
         raise StepFailed(f"the baseline was interrupted: {last.reason}")
@@ -65,7 +67,7 @@ def _baseline(session: Session, config: StepConfig, inputs: list[Stored[EntryRec
 
 
 def _sweep(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
-    return _compared(session, config, inputs[0], measure_points(session, config, inputs[0], id, config.points), {})
+    return _compared(session, config, inputs[0], id, config.points, {})
 
 
 def _interact(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
@@ -73,20 +75,23 @@ def _interact(session: Session, config: StepConfig, inputs: list[Stored[EntryRec
     choices = [[claim.changes for claim in top] for top in tops]
     choices += [[{axis: value} for value in values] for axis, values in config.axes]
     points = [{name: value for changes in cell for name, value in changes.items()} for cell in product(*choices)]
-    trials = measure_points(session, config, inputs[0], id, points)
-    return _compared(session, config, inputs[0], trials, {spelled(one.changes): one for top in tops for one in top})
+    alone = {spelled(one.changes): one for top in tops for one in top}
+    return _compared(session, config, inputs[0], id, points, alone)
 
 
 def _compared(
     session: Session,
     config: StepConfig,
     base: Stored[EntryRecord],
-    trials: Sequence[Trial],
+    id: str,
+    points: Sequence[dict[str, Any]],
     alone: Mapping[str, Claim],
 ) -> Finding:
     """What a table of candidates says, each measured in one process; `alone` are the axes of an interaction."""
     series, case = session.series, config.case
-    rows = [_row(trial, case, base.record) for trial in trials]
+    trials = measure_points(session, config, base, id, points)
+    varied = [_varied(config.changed(point), case) for point in points]
+    rows = [_row(trial, changes, base.record) for trial, changes in zip(trials, varied, strict=True)]
     candidates = [Candidate(row.changes, [trial.stored]) for row, trial in zip(rows, trials, strict=True)]
     claims = make_claims(series, _baseline_of(session, base, case), candidates)
     rows = ranked(series.primary, [_beside_independence(row, alone) for row in rows], claims)
@@ -110,16 +115,17 @@ def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRe
             spec = TrialSpec(code, what.config_type, config.changed(changes), case, number)
             label = f"{spelled(changes)} replicate {number}"
             trials.append(measure_trial(session, spec, id=trial_id(id, len(rows) + len(trials) + 1), label=label))
-        found = [_row(trial, case, inputs[0].record) for trial in trials]
+        varied = _varied(config.changed({**variant, **chosen.changes}), case)
+        found = [_row(trial, varied, inputs[0].record) for trial in trials]
         rows += [_noted(row, f"both at {spelled(variant)}") if variant else row for row in found]
         before = [*chosen.trials, *chosen.also] if case == chosen.case else []
-        also = [session.journal.load("trial", ref) for ref in before]
+        also = [session.journal.load("trial", ref) for ref in before if ref.sha256 not in session.retracted]
         candidate = Candidate(chosen.changes, [trial.stored for trial in trials], also)
         claims += make_claims(series, _baseline_of(session, inputs[0], case), [candidate])
     joined = together(series, claims)
-    text, next_action = interpret_replicates(series, rows, joined)
+    text, next_action = interpret_replicates(series, rows, joined, config.case)
     primary = [claim for claim in joined if claim.metric == series.primary.name]
-    result = f"{spelled(chosen.changes)}: {'; '.join(map(_told_at(config.case), primary))}"
+    result = f"{spelled(chosen.changes)}: {'; '.join(told(one) + variant_of(one, config.case) for one in primary)}"
     return Finding(result, tuple(rows), text, next_action, claims=joined)
 
 
@@ -160,15 +166,20 @@ def measure_points(
         for index in mine:
             spec = TrialSpec(code, what.config_type, config.changed(points[index]), case)
             trials.append(measure_unless_known(session, spec, trial_id(id, index + 1), spelled(points[index])))
-            advance(_row(trials[-1], case, base.record), session.series.primary.name)
+            advance(_row(trials[-1], _varied(spec.config, case), base.record), session.series.primary.name)
     return trials
 
 
-def _row(trial: Trial, case: dict[str, Any], baseline: EntryRecord | None = None) -> Row:
+def _varied(config: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, Any]:
+    """What a candidate changes in its baseline case."""
+    return {name: mine for name, (mine, _) in differences(config, case).items()}
+
+
+def _row(trial: Trial, changes: dict[str, Any], baseline: EntryRecord | None = None) -> Row:
     record = trial.stored.record
     if isinstance(record, InterruptedRecord):
         return Row(
-            trial=trial.stored.ref, changes={}, replicate=0, status="interrupted", values={}, ratios={},
+            trial=trial.stored.ref, changes=changes, replicate=0, status="interrupted", values={}, ratios={},
             note=record.reason, contended=False, measured_here=trial.measured_here,
         )  # fmt: skip
     values = medians(record.samples.candidate) if record.samples else {}
@@ -177,12 +188,12 @@ def _row(trial: Trial, case: dict[str, Any], baseline: EntryRecord | None = None
         ratios = unpaired_ratios(values, baseline.rows[0].values)
     notes = [trial.note, f"{CONTENDED}: {record.contended}" if record.contended else ""]
     if record.error is not None:
-        side = "in the baseline: " if record.error.where == "baseline" and record.config != case else ""
-        routine = "routine: " if is_routine(record) else ""
+        side = "in the baseline: " if record.error.where == "baseline" and changes else ""
+        routine = ROUTINE_NOTE if is_routine(record) else ""
         notes = [trial.note, f"{routine}{side}{record.error.type}: {(record.error.message.splitlines() or [''])[0]}"]
     return Row(
         trial=trial.stored.ref,
-        changes={name: mine for name, (mine, _) in differences(record.config, case).items()},
+        changes=changes,
         replicate=record.replicate,
         status=record.status,
         values=values,
@@ -191,16 +202,6 @@ def _row(trial: Trial, case: dict[str, Any], baseline: EntryRecord | None = None
         contended=bool(record.contended),
         measured_here=trial.measured_here,
     )
-
-
-def _told_at(case: dict[str, Any]) -> Callable[[Claim], str]:
-    """Spells claims, and at which variant of the case each was made."""
-
-    def tell(claim: Claim) -> str:
-        variant = {name: mine for name, (mine, _) in differences(claim.case, case).items()}
-        return f"{told(claim)}{f' at {spelled(variant)}' if variant else ''}"
-
-    return tell
 
 
 def _noted(row: Row, note: str) -> Row:
@@ -240,7 +241,8 @@ def _chosen(session: Session, entry: Stored[EntryRecord], candidate: dict[str, A
 
 def _top(session: Session, entry: Stored[EntryRecord], count: int) -> list[Claim]:
     primary = session.series.primary
-    found = [claim for claim in claims_in(entry.record) if claim.metric == primary.name and claim.estimate is not None]
+    mine = [claim for claim in claims_in(entry.record) if claim.metric == primary.name and claim.changes]
+    found = [claim for claim in mine if claim.estimate is not None]
     if not found:
         raise StepFailed(
             f"{entry.record.id} has no candidate with an estimate of {primary.name}: there is nothing to go on with. "
@@ -250,4 +252,5 @@ def _top(session: Session, entry: Stored[EntryRecord], count: int) -> list[Claim
 
 
 def _baseline_of(session: Session, entry: Stored[EntryRecord], case: dict[str, Any]) -> Baseline:
-    return Baseline(case, entry.ref, [session.journal.load("trial", row.trial) for row in entry.record.rows])
+    left = [row.trial for row in entry.record.rows if row.trial.sha256 not in session.retracted]
+    return Baseline(case, entry.ref, [session.journal.load("trial", ref) for ref in left])

@@ -6,9 +6,11 @@ what failed, what is still unknown, and the next action that these imply (replic
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from research_steps.claims import CONTENDED, best, claims_in, spelled, told
+from research_steps.claims import CONTENDED, ROUTINE_NOTE, best, claims_in, judged, spelled, told
 from research_steps.comparison import gain
+from research_steps.config import differences
 from research_steps.record import Claim, EntryRecord, Floor, Row
 from research_steps.series import Series
 
@@ -50,18 +52,15 @@ def interpret_rows(series: Series, rows: Sequence[Row], claims: Sequence[Claim])
     return " ".join(filter(None, sentences)), _after_table(series, rows, primary)
 
 
-def interpret_replicates(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -> Said:
-    """One candidate measured again, perhaps at several variants."""
+def interpret_replicates(series: Series, rows: Sequence[Row], claims: Sequence[Claim], case: Mapping[str, Any]) -> Said:
+    """One candidate measured again, perhaps at several variants of the baseline `case`."""
     primary = _primary(series, claims)
     sentences = []
     for claim in primary:
-        if claim.verdict in ("inconclusive", "failed", "not comparable"):
-            sentences.append(f"{spelled(claim.changes)} is {claim.verdict}: {claim.why}.")
-        elif claim.confidence == "exploratory":
-            why = claim.why or "its processes don't agree"
-            sentences.append(f"{spelled(claim.changes)} is {claim.verdict}, which stays exploratory: {why}.")
-        else:
-            sentences.append(f"{spelled(claim.changes)} is {claim.verdict}, {claim.confidence}.")
+        what = f"{spelled(claim.changes)}{variant_of(claim, case)} is {judged(claim)}"
+        if claim.confidence == "exploratory":
+            what += f": {claim.why or 'its processes do not agree'}"
+        sentences.append(f"{what}.")
     sentences += _weaknesses(rows)
     return " ".join(sentences), _after(series, best(series, primary) or (primary[0] if primary else None))
 
@@ -71,17 +70,27 @@ def interpret_entries(series: Series, entries: Sequence[EntryRecord], claims: Se
     primary = _primary(series, claims)
     if not primary:
         return "Nothing was measured against the baseline.", "Measure candidates in a sweep."
-    labels = {entry.id: entry.label for entry in entries if entry.step == "baseline"}
+    bases = {entry.id: entry for entry in entries if entry.step == "baseline"}
     sentences: list[str] = []
     actions: dict[str, str] = {}
-    for baseline in dict.fromkeys(claim.baseline.id for claim in primary):
-        against = [claim for claim in primary if claim.baseline.id == baseline]
-        name = f"{baseline} ({labels[baseline]})" if baseline in labels else baseline
-        sentences += [f"Against {name}: {_winner(series, against)} {_count(against)}", *_unknown(series, against)]
-        actions[name] = _interaction(series, entries, baseline) or _after(series, best(series, against))
+    for id in dict.fromkeys(claim.baseline.id for claim in primary):
+        case = bases[id].config["baseline_case"] if id in bases else {}
+        against = [claim for claim in primary if claim.baseline.id == id]
+        main = [claim for claim in against if claim.case == case] or against
+        name = f"{id} ({bases[id].label})" if id in bases else id
+        sentences += [f"Against {name}: {_winner(series, main)} {_count(main)}"]
+        sentences += [f"{spelled(c.changes)}{variant_of(c, case)}: {told(c)}." for c in against if c not in main]
+        sentences += _unknown(series, against)
+        actions[name] = _interaction(series, entries, id) or _after(series, best(series, main))
     sentences += _weaknesses([row for entry in entries for row in entry.rows])
     said = [f"Against {name}: {action}" for name, action in actions.items()] if len(actions) > 1 else actions.values()
     return " ".join(sentences), " ".join(said)
+
+
+def variant_of(claim: Claim, case: Mapping[str, Any]) -> str:
+    """At which variant of the baseline case a claim was made, empty when at none."""
+    variant = {name: mine for name, (mine, _) in differences(claim.case, case).items()}
+    return f" at {spelled(variant)}" if variant else ""
 
 
 def _primary(series: Series, claims: Sequence[Claim]) -> list[Claim]:
@@ -117,7 +126,12 @@ def _sensitivity(series: Series, claims: Sequence[Claim]) -> list[str]:
 
 def _weaknesses(rows: Sequence[Row]) -> list[str]:
     failed = {row.trial.id: row for row in rows if row.status == "failed"}
-    sentences = [f"{id} ({spelled(row.changes)}) failed: {row.note.rstrip('.')}." for id, row in failed.items()]
+    sentences = []
+    for id, row in failed.items():
+        slip = row.note.startswith(ROUTINE_NOTE)
+        how = "failed by a slip in its code, which says nothing of it" if slip else "failed"
+        note = row.note.removeprefix(ROUTINE_NOTE).rstrip(".")
+        sentences.append(f"{id} ({spelled(row.changes)}) {how}: {note}.")
     return sentences + _disturbed(rows)
 
 

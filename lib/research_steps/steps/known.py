@@ -33,13 +33,16 @@ class Known:
         entries = sorted((one.record for one in snapshot.entries.values()), key=lambda one: (one.finished_at, one.id))
         gone = retracted(entries)
         self._found: dict[bytes, Tried] = {}
-        for stored in snapshot.trials.values():
+        for stored in sorted(snapshot.trials.values(), key=lambda one: one.record.finished_at):
             record = stored.record
-            if record.error is not None and stored.sha256 not in gone and not is_routine(record) and not record.late:
+            if stored.sha256 in gone or is_routine(record) or record.late:
+                continue
+            key = _key(record.config, record.baseline_config)
+            # What has worked since is no known failure.
+            self._found.pop(key, None)
+            if record.error is not None:
                 reason = (record.error.message.splitlines() or [""])[0]
-                self._found[_key(record.config, record.baseline_config)] = Tried(
-                    stored, f"failed: {record.error.type}: {reason}"
-                )
+                self._found[key] = Tried(stored, f"failed: {record.error.type}: {reason}")
         for claim in standing(entries):
             if claim.metric == series.primary.name and claim.verdict in ("regressed", "no difference"):
                 for ref in claim.trials:
@@ -53,7 +56,7 @@ class Known:
 
 
 def measure_unless_known(session: Session, spec: TrialSpec, id: str, label: str) -> Trial:
-    """The trial, after telling what is known of its configuration; with --skip-known that is taken in its place."""
+    """The trial, after telling what is known of its configuration; with --skip_known that is taken in its place."""
     if session.journal.attempts("trial", spec.key):
         return measure_trial(session, spec, id=id, label=label)
     tried = session.known.about(spec.config, spec.baseline_config)

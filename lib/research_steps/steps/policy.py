@@ -1,9 +1,11 @@
 """The rules of a thread, held before anything is measured: one axis first, and a baseline that stays where it is."""
 
-from typing import Any
+from collections.abc import Collection
 
+from research_steps.claims import fixed_cases, spelled
+from research_steps.config import differences
 from research_steps.errors import UsageError
-from research_steps.record import EntryRecord
+from research_steps.record import EntryRecord, Stored
 from research_steps.steps.configs import StepConfig
 from research_steps.steps.session import Session
 
@@ -20,17 +22,12 @@ def check(session: Session, config: StepConfig) -> list[str]:
 def _check_baseline(session: Session, config: StepConfig) -> None:
     """A baseline case, once measured under its label, moves only by a rebase."""
     case = config.case
-    fixed: dict[str, Any] | None = None
-    since = ""
-    for entry in _entries(session):
-        if entry.step == "baseline" and entry.label == config.label:
-            fixed, since = entry.config["baseline_case"], entry.id
-        elif entry.step == "rebase" and entry.config["baseline"] == config.label:
-            fixed, since = entry.config["to"], entry.id
-    if fixed is not None and fixed != case:
-        moved = ", ".join(f"{name}={fixed.get(name)}" for name in {**fixed, **case} if fixed.get(name) != case.get(name))
+    fixed, since = fixed_cases(_entries(session)).get(config.label, (case, ""))
+    apart = differences(fixed, case)
+    if apart:
+        expected, found = (spelled({name: pair[side] for name, pair in apart.items()}) for side in (0, 1))
         raise UsageError(
-            f"The baseline {config.label!r} is fixed since {since} with {moved}; the thread gives another case. Move it "
+            f"The baseline {config.label!r} is fixed since {since} with {expected}; the thread gives {found}. Move it "
             "with 'research rebase' and replicated evidence, or give the other case a label of its own."
         )
 
@@ -38,9 +35,12 @@ def _check_baseline(session: Session, config: StepConfig) -> None:
 def _check_axes(session: Session, config: StepConfig) -> list[str]:
     """Axes that come without a sweep must have been swept alone before."""
     swept = {
-        entry.config.get("axis")
-        for entry in _entries(session)
-        if entry.step == "sweep" and entry.config.get("baseline_case") == config.case
+        stored.record.config.get("axis")
+        for stored in _entries(session)
+        if stored.record.step == "sweep"
+        and stored.record.status == "ok"
+        and stored.sha256 not in session.retracted
+        and stored.record.config.get("baseline_case") == config.case
     }
     missing = [axis for axis, _ in config.axes if axis not in swept]
     if not missing:
@@ -54,7 +54,5 @@ def _check_axes(session: Session, config: StepConfig) -> list[str]:
     )
 
 
-def _entries(session: Session) -> list[EntryRecord]:
-    found = session.journal.published(session.repository).entries.values()
-    standing = [stored.record for stored in found if stored.record.status == "ok" and not stored.record.late]
-    return sorted(standing, key=lambda entry: (entry.finished_at, entry.id))
+def _entries(session: Session) -> Collection[Stored[EntryRecord]]:
+    return session.journal.published(session.repository).entries.values()
