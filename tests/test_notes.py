@@ -177,3 +177,17 @@ def test_a_file_that_the_store_lost_is_told(repository: Repository, tmp_path: Pa
     assert content == file.read_bytes()
     assert research(repository.root, "attach", "TOY-001", str(file)).returncode == 0
     assert repository.ids == ["TOY-001", "TOY-002"]
+
+
+def test_a_fresh_clone_can_go_on(repository: Repository, tmp_path: Path) -> None:
+    """Its store is empty; the series is the one that the thread's file declares, and the numbers go on after git's."""
+    assert research(repository.root, "note", "TOY-001", "--next", "begin").returncode == 0
+    repository.commit()
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(repository.root), str(clone)], check=True)
+    done = research(clone, "hypothesis", "add", "toy", "Fewer loops take less time.", "--evidence", "TOY-002")
+    assert done.returncode == 0, done.stderr
+    assert "TOY-003" in done.stdout
+    listed = research(clone, "hypothesis", "list", "toy")
+    assert "- H1 (active): less work takes less time" in listed.stdout and "- H2 (active)" in listed.stdout
+    assert research(clone, "check", "toy").returncode == 0

@@ -48,8 +48,11 @@ def _tagged(known: Known) -> Line:
 
 
 def _posted(known: Known) -> Line:
-    wrong = [stored.record.id for stored in known.milestones if not is_posted(known, stored)]
-    return line(GROUP, "posts pending", known.milestones, wrong, f"research sync {known.topic}")
+    # What another store holds is posted from there.
+    here = known.journal.entries().entries
+    mine = [stored for stored in known.milestones if stored.sha256 in here]
+    wrong = [stored.record.id for stored in mine if not is_posted(known, stored)]
+    return line(GROUP, "posts pending", mine, wrong, f"research sync {known.topic}")
 
 
 def _unsealed(known: Known) -> Line:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import click
 
 from research_steps.cli import command
-from research_steps.cli.common import as_json, in_store, journal_of, print_json
+from research_steps.cli.common import as_json, in_store, journal_of, print_json, series_of
 from research_steps.git import Checkout
 
 
@@ -24,7 +24,7 @@ def check(topic: str, closing: bool, prefix: str | None, json_output: bool) -> N
 
     checkout = Checkout.find()
     journal = journal_of(checkout, topic, prefix)
-    lines = ask(checkout, journal, journal.series(), closing)
+    lines = ask(checkout, journal, series_of(checkout, journal), closing)
     failed = sum(not line.ok for line in lines)
     if json_output:
         print_json({"topic": topic, "failed": failed, "lines": [asdict(line) for line in lines]})

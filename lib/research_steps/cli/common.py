@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from research_steps.errors import UsageError
+from research_steps.errors import StoreError, UsageError
 from research_steps.git import Checkout
 from research_steps.journal import Journal
 from research_steps.record import EntryRecord, Stored
 from research_steps.run import store_url
-from research_steps.series import check_topic
+from research_steps.series import Series, check_topic
 from research_steps.store import open_store
 
 if TYPE_CHECKING:
@@ -33,7 +33,19 @@ def desk_of(topic: str, prefix: str | None) -> "Desk":
 
     checkout = Checkout.find()
     journal = journal_of(checkout, topic, prefix)
-    return Desk(checkout, journal, journal.series())
+    return Desk(checkout, journal, series_of(checkout, journal))
+
+
+def series_of(checkout: Checkout, journal: Journal) -> Series:
+    """The series as the store knows it; in a clone whose store is empty, as its thread declares it."""
+    try:
+        return journal.series()
+    except StoreError:
+        from research_steps.kickoff import load_series
+
+        if not (checkout.root / "experiments" / journal.topic).is_dir():
+            raise
+        return load_series(checkout, journal.topic)
 
 
 def desk_with(id: str, topic: str | None, prefix: str | None) -> "Desk":
