@@ -523,3 +523,25 @@ def test_reading_a_journal_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_outline_counts_every_trial_once_and_tells_what_a_scan_would(tmp_path: Path) -> None:
+    """A trial that a row tells is only counted, wherever it is; one whose bytes were changed is told."""
+    journal = Journal(LocalStore(tmp_path / "store"), "moe_hc")
+    told, broken = (journal.finish("trial", trial(key=key, id=f"MOE-HC-002.0{n}")) for n, key in enumerate("ab", 1))
+    loose = journal.finish("trial", trial(key="c", id="MOE-HC-003.01"))
+    row = entry().rows[0]
+    rows = tuple(msgspec.structs.replace(row, trial=one.ref) for one in (told, broken))
+    stored = journal.finish("entry", entry(rows=rows))
+    name = "journal/moe_hc/trials/records/b-0.json"
+    journal.store.put(name, broken.line.replace(b'"status":"ok"', b'"status":"so"'))
+    folder = tmp_path / "published"
+    folder.mkdir()
+    (folder / "MOE-HC-002.jsonl").write_bytes(b"\n".join([stored.line, told.line, b"{broken"]) + b"\n")
+    found = journal.outline(folder)
+    assert (found.ended, list(found.trials)) == ({told.sha256: "ok"}, [loose.sha256])
+    assert found.problems == journal.scan(folder).problems
+    where = [f"{journal.store.url}/{name}", f"{folder}/MOE-HC-002.jsonl:3"]
+    assert [problem.split()[0] for problem in found.problems] == where
+    fresh = Journal(LocalStore(tmp_path / "empty"), "moe_hc").outline(folder)
+    assert list(fresh.ended) == [told.sha256]

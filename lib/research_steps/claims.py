@@ -47,6 +47,7 @@ ROUTINE = frozenset(
     )
 )
 CONTENDED = "contended"
+ROUTINE_NOTE = "routine: "
 DECIDED = ("improved", "regressed", "no difference")
 
 Ended = Stored[TrialRecord] | Stored[InterruptedRecord]
@@ -106,17 +107,21 @@ def standing(entries: Iterable[EntryRecord]) -> list[Claim]:
     """The claims that count now, of entries in the order in which they were finished.
 
     Of two about the same thing the later one counts, unless it rests on no more than a part of what the earlier one
-    did. What a correction or retraction says replaces all before.
+    did, or says only that it can't be compared. What a correction or retraction says replaces all before.
     """
     found: dict[bytes, Claim] = {}
     for entry in entries:
         for claim in claims_in(entry):
-            key = canonical([claim.metric, claim.changes, claim.case])
+            key = msgspec.json.encode([claim.metric, claim.changes, claim.case], order="deterministic")
             held = found.get(key)
             renewed = entry.step in ("correction", "retraction")
-            if held is None or renewed or not evidence(claim) < evidence(held):
+            if held is None or renewed or not (_says_nothing(claim, held) or evidence(claim) < evidence(held)):
                 found[key] = claim
     return list(found.values())
+
+
+def _says_nothing(claim: Claim, held: Claim) -> bool:
+    return claim.verdict == "not comparable" and held.verdict != "not comparable"
 
 
 def claims_in(entry: EntryRecord) -> tuple[Claim, ...]:
@@ -133,12 +138,31 @@ def retracted(entries: Iterable[EntryRecord]) -> frozenset[str]:
     return frozenset(ref.sha256 for entry in entries if entry.step == "retraction" for ref in entry.inputs)
 
 
+def fixed_cases(entries: Iterable[Stored[EntryRecord]]) -> dict[str, tuple[dict[str, Any], str]]:
+    """The case of each baseline, by its label, and since which entry it is that: as it was measured or moved last."""
+    counting = [one for one in entries if one.record.status == "ok" and not one.record.late]
+    gone = retracted(one.record for one in counting)
+    cases: dict[str, tuple[dict[str, Any], str]] = {}
+    for entry in sorted((one.record for one in counting if one.sha256 not in gone), key=lambda e: (e.finished_at, e.id)):
+        if entry.step == "baseline":
+            cases[entry.label] = entry.config["baseline_case"], entry.id
+        elif entry.step == "rebase":
+            cases[entry.config["baseline"]] = entry.config["to"], entry.id
+    return cases
+
+
 def together(series: Series, claims: Sequence[Claim]) -> tuple[Claim, ...]:
     """The claims with what they say of each other: one that holds, replicated, at two values of a variant axis and at
-    none otherwise, is stable."""
+    none otherwise, is stable, for as long as that is so."""
+    alone = [
+        msgspec.structs.replace(one, confidence="replicated") if one.confidence == "stable" else one for one in claims
+    ]
+    alike: dict[bytes, list[Claim]] = {}
+    for claim in alone:
+        alike.setdefault(canonical([claim.metric, claim.changes]), []).append(claim)
     return tuple(
-        msgspec.structs.replace(claim, confidence="stable") if _is_stable(series, claim, claims) else claim
-        for claim in claims
+        msgspec.structs.replace(claim, confidence="stable") if _is_stable(series, claim, others) else claim
+        for claim, others in ((claim, alike[canonical([claim.metric, claim.changes])]) for claim in alone)
     )
 
 
@@ -194,6 +218,7 @@ def measured(claim: Claim) -> str:
 def _claim(metric: Metric, baseline: Baseline, candidate: Candidate, candidates: int) -> Claim:
     said = _judge(metric, baseline, candidate, candidates)
     interval = said.interval
+    ends = interval.ends if interval else None
     return Claim(
         metric=metric.name,
         changes=candidate.changes,
@@ -203,8 +228,8 @@ def _claim(metric: Metric, baseline: Baseline, candidate: Candidate, candidates:
         also=tuple(trial.ref for trial in candidate.also),
         estimand=interval.estimand if interval else "ratio",
         estimate=interval.shown(interval.center) if interval else None,
-        low=interval.shown(interval.low) if interval and math.isfinite(interval.low) else None,
-        high=interval.shown(interval.high) if interval and math.isfinite(interval.high) else None,
+        low=ends[0] if ends else None,
+        high=ends[1] if ends else None,
         processes=interval.processes if interval else 0,
         floor_processes=interval.floor_processes if interval else 0,
         candidates=candidates,
@@ -287,10 +312,9 @@ def _confidence(
     return "replicated"
 
 
-def _is_stable(series: Series, claim: Claim, claims: Sequence[Claim]) -> bool:
+def _is_stable(series: Series, claim: Claim, alike: Sequence[Claim]) -> bool:
     if claim.confidence == "exploratory":
         return False
-    alike = [other for other in claims if other.metric == claim.metric and other.changes == claim.changes]
     for axis in series.variants:
         if axis in claim.changes or axis not in claim.case:
             continue

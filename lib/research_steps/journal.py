@@ -25,7 +25,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -46,6 +46,7 @@ from research_steps.record import (
     Owner,
     Record,
     Ref,
+    Status,
     Stored,
     TrialRecord,
     Turn,
@@ -59,14 +60,16 @@ from research_steps.record import (
     utc,
 )
 from research_steps.series import Series, format_id
-from research_steps.store import Store
+from research_steps.store import READ_AT_ONCE, Store
 
 POLL_S = 0.5
+# How many objects an outline holds in memory.
+TAKEN_AT_ONCE = 500
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 Subject = Literal["trial", "entry"]
-_FOLDERS: dict[Subject, str] = {"trial": "trials", "entry": "entries"}
+_FOLDERS: dict[Subject, str] = {"entry": "entries", "trial": "trials"}
 _NUMBERED = re.compile(r"/(\d{6,9})\.json$")
 
 
@@ -114,6 +117,18 @@ class Snapshot:
             case InterruptedRecord():
                 self.interrupted[stored.sha256] = stored
 
+    def take(self, data: bytes, where: str) -> None:
+        """Add a record by its bytes unless it is here already, or say why it can't be read."""
+        if self._settled(sha256(data.rstrip(b"\n"))):
+            return
+        try:
+            self.add(decode_record(data, where))
+        except UnreadableObject as error:
+            self.problems.append(str(error))
+
+    def _settled(self, sha: str) -> bool:
+        return sha in self.trials or sha in self.entries or sha in self.interrupted
+
     def find(self, experiment_id: str) -> list[Stored[Any]]:
         """Every record that carries this ID, entries first, then by attempt; several where two branches used one."""
         everything: list[Stored[Any]] = [*self.entries.values(), *self.trials.values(), *self.interrupted.values()]
@@ -158,6 +173,29 @@ class Snapshot:
                 found[ref.sha256] = entry
                 pending += entry.record.inputs
         return sorted(found.values(), key=lambda entry: (entry.record.finished_at, entry.record.id))
+
+
+@dataclass
+class Outline(Snapshot):
+    """A snapshot that leaves out each trial whose end a row tells, and keeps only that, in `ended`.
+
+    Whoever made the row had read the trial's record, and the hash in the row tells that these are the same bytes.
+    """
+
+    ended: dict[str, Status] = field(default_factory=dict)
+    _told: dict[str, Status] = field(default_factory=dict)
+
+    def add(self, stored: Stored[Any]) -> None:
+        super().add(stored)
+        if isinstance(stored.record, EntryRecord):
+            self._told |= {row.trial.sha256: row.status for row in stored.record.rows}
+
+    def _settled(self, sha: str) -> bool:
+        if super()._settled(sha):
+            return True
+        if sha in self._told:
+            self.ended[sha] = self._told[sha]
+        return sha in self._told
 
 
 class Journal:
@@ -296,7 +334,8 @@ class Journal:
     def claims(self) -> list[Claim]:
         """All claimed experiment IDs in order."""
         found = []
-        for name, claimed in self._objects(f"{self._base}/claims", partial(decode, ClaimedID)).items():
+        names = self.store.names(f"{self._base}/claims")
+        for name, claimed in self._objects(names, partial(decode, ClaimedID)).items():
             match = _NUMBERED.search(name)
             if match is None:
                 continue
@@ -419,37 +458,51 @@ class Journal:
     def entries(self) -> Snapshot:
         """Only the standing records of steps: what the publisher needs to see what is new."""
         found = Snapshot()
-        self._add(found, self._records("entries/records").values())
+        names = self.store.names(f"{self._base}/entries/records")
+        self._add(found, self._objects(names, decode_record).values())
         return found
 
     def scan(self, repository: Path | None = None) -> Snapshot:
         """Everything in the store and, given the folder of published records, in the repository."""
         found = Snapshot()
+        self._scan(found, repository, lambda names: self._add(found, self._objects(names, decode_record).values()))
+        return found
+
+    def outline(self, repository: Path) -> Outline:
+        """What a scan finds, without reading again what rows tell: a look at a long series, which is not kept."""
+        found = Outline()
+
+        def take(names: Sequence[str]) -> None:
+            for start in range(0, len(names), TAKEN_AT_ONCE):
+                for name, data in self.store.read_many(names[start : start + TAKEN_AT_ONCE]).items():
+                    found.take(data, f"{self.store.url}/{name}")
+
+        self._scan(found, repository, take)
+        return found
+
+    def published(self, repository: Path) -> Snapshot:
+        """The entries in the store and in the repository: what is known of the series, whoever measured it."""
+        found = self.entries()
+        _add_published(found, repository, lambda line: b'"kind":"entry"' in line)
+        return found
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _scan(self, found: Snapshot, repository: Path | None, read: Callable[[Sequence[str]], None]) -> None:
         for subject, folder in _FOLDERS.items():
-            # Intents first: an attempt that ends while this reads has its record among those read next.
-            intents = self._objects(f"{self._base}/{folder}/intents", partial(decode, Intent))
-            records = self._records(f"{folder}/records")
-            self._add(found, records.values())
-            self._add(found, self._records(f"{folder}/late").values())
+            # Intents first: an attempt that ends while this reads has its record among those listed next.
+            begun = self.store.names(f"{self._base}/{folder}/intents")
+            records = self.store.names(f"{self._base}/{folder}/records")
+            read([*records, *self.store.names(f"{self._base}/{folder}/late")])
             ended = {name.rsplit("/", 1)[-1] for name in records}
-            for name, intent in intents.items():
-                if name.rsplit("/", 1)[-1] in ended:
-                    continue
+            left = [name for name in begun if name.rsplit("/", 1)[-1] not in ended]
+            for intent in self._objects(left, partial(decode, Intent)).values():
                 if isinstance(intent, UnreadableObject):
                     found.problems.append(str(intent))
                 else:
                     found.open.append(OpenAttempt(intent, self._lease(subject, intent)))
         if repository is not None:
             _add_published(found, repository)
-        return found
-
-    def published(self, repository: Path) -> Snapshot:
-        """The entries in the store and in the repository: what is known of the series, whoever measured it."""
-        found = self.entries()
-        _add_published(found, repository, lambda line: b'"kind":"entry"' in line and sha256(line) not in found.entries)
-        return found
-
-    # -- inside ------------------------------------------------------------------------------------------------
 
     def _name(self, subject: Subject, kind: str, key: str, attempt: int) -> str:
         return f"{self._base}/{_FOLDERS[subject]}/{kind}/{key}-{attempt}.json"
@@ -488,9 +541,8 @@ class Journal:
             else:
                 found.add(record)
 
-    def _objects(self, folder: str, read: Callable[[bytes, str], T]) -> dict[str, T | UnreadableObject]:
-        """What a folder holds, by name. Objects never change, so each is read and decoded once."""
-        names = self.store.names(folder)
+    def _objects(self, names: Sequence[str], read: Callable[[bytes, str], T]) -> dict[str, T | UnreadableObject]:
+        """What objects hold, by name. They never change, so each is read and decoded once."""
         new = self.store.read_many(name for name in names if name not in self._cache)
         for name, data in new.items():
             try:
@@ -498,9 +550,6 @@ class Journal:
             except UnreadableObject as error:
                 self._cache[name] = error
         return {name: self._cache[name] for name in names if name in self._cache}
-
-    def _records(self, folder: str) -> dict[str, Stored[Record] | UnreadableObject]:
-        return self._objects(f"{self._base}/{folder}", decode_record)
 
     def _must_read(self, name: str) -> bytes:
         data = self.store.read(name)
@@ -513,10 +562,7 @@ class Journal:
 
 def _add_published(found: Snapshot, repository: Path, wanted: Callable[[bytes], bool] = lambda line: True) -> None:
     for path in sorted(repository.glob("*.jsonl")):
-        for number, line in enumerate(path.read_bytes().splitlines(), 1):
-            if not wanted(line):
-                continue
-            try:
-                found.add(decode_record(line, f"{path}:{number}"))
-            except UnreadableObject as error:
-                found.problems.append(str(error))
+        with path.open("rb", buffering=READ_AT_ONCE) as file:
+            for number, line in enumerate(file, 1):
+                if wanted(line):
+                    found.take(line.rstrip(b"\r\n"), f"{path}:{number}")

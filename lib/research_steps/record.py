@@ -47,7 +47,8 @@ _STRUCTURE = frozenset(
 )
 
 
-class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+# Records hold no cycles, so that none is looked for in the thousands that are read.
+class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     pass
 
 

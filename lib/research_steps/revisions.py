@@ -5,13 +5,28 @@ it.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
-from research_steps.claims import best, claims_in, evidence, judged, remade, retracted, spelled, standing, together, told
+from research_steps.claims import (
+    best,
+    claims_in,
+    evidence,
+    fixed_cases,
+    judged,
+    remade,
+    retracted,
+    spelled,
+    standing,
+    told,
+)
+from research_steps.comparison import gain
 from research_steps.entry import Finding
 from research_steps.errors import UsageError
 from research_steps.journal import Snapshot
 from research_steps.notes import Desk, digest, entries_of, find, refuse_empty, short
-from research_steps.record import Claim, EntryRecord, Ref, Stored, TrialRecord
+from research_steps.record import Claim, EntryRecord, Ref, Stored, TrialRecord, canonical
+from research_steps.series import Metric
 
 
 def retract(desk: Desk, id: str, because: str) -> Stored[EntryRecord]:
@@ -22,11 +37,14 @@ def retract(desk: Desk, id: str, because: str) -> Stored[EntryRecord]:
     if isinstance(about.record, EntryRecord) and about.record.step in ("retraction", "correction"):
         raise UsageError(f"{id} is a {about.record.step}, which can't be taken back: run the thread to measure anew.")
     measured = about.record.rows if isinstance(about.record, EntryRecord) else ()
-    refs = (about.ref, *(row.trial for row in measured if row.measured_here))
+    refs = (about.ref, *(row.trial for row in measured if row.trial.id.partition(".")[0] == about.record.id))
+    known = _seen_by(known, about)
     gone = retracted(entries_of(known)) | {ref.sha256 for ref in refs}
     claims, changes = _again(desk, known, gone)
     said = Finding(
-        result=" ".join([f"{id} ({about.record.label}) is retracted: {because}", *_rested(known, refs), *changes]),
+        result=" ".join(
+            [f"{id} ({about.record.label}) is retracted: {because.rstrip('.')}.", *_rested(known, refs), *changes]
+        ),
         next_action="Run the thread again: what was retracted is measured anew.",
         claims=claims,
     )
@@ -41,8 +59,12 @@ def correct(desk: Desk, id: str, text: str) -> Stored[EntryRecord]:
     about = find(known, id)
     rows = about.record.rows if isinstance(about.record, EntryRecord) else ()
     refs = (about.ref, *(row.trial for row in rows))
+    known = _seen_by(known, about)
     claims, changes = _again(desk, known, retracted(entries_of(known)), {ref.sha256 for ref in refs})
-    said = Finding(" ".join([f"Of {id} ({about.record.label}): {text}", *_rested(known, refs), *changes]), claims=claims)
+    said = Finding(
+        " ".join([f"Of {id} ({about.record.label}): {text.rstrip('.')}.", *_rested(known, refs), *changes]),
+        claims=claims,
+    )
     key = f"correction/{digest(about.sha256, text)}"
     return desk.write(known, "correction", key, short(f"{id} corrected: {text}"), {"corrects": id}, said, (about.ref,))
 
@@ -51,17 +73,22 @@ def rebase(desk: Desk, id: str) -> Stored[EntryRecord]:
     """The baseline moves to what a record found, if that is replicated."""
     known = desk.scan()
     about, primary = find(known, id), desk.series.primary.name
+    gone = retracted(entries_of(known))
     rows = about.record.rows if isinstance(about.record, EntryRecord) else ()
     read = claims_in(about.record) if isinstance(about.record, EntryRecord) else ()
     shas = {about.sha256, *(row.trial.sha256 for row in rows), *(sha for claim in read for sha in evidence(claim))}
-    claims = together(desk.series, standing(entries_of(known)))
-    found = [claim for claim in claims if claim.metric == primary and evidence(claim) & shas]
-    winner = best(desk.series, [claim for claim in found if claim.confidence != "exploratory"])
+    standing_now = [claim for claim in standing(entries_of(known)) if claim.metric == primary]
+    named = [claim for claim in standing_now if evidence(claim) & shas]
+    # Made again from trials, because a baseline does not rest on what a file says of them.
+    found = [one for one in remade(desk.series, known, _alike(standing_now, named), gone) if evidence(one) & shas]
+    in_force = [case for case, _ in fixed_cases(known.entries.values()).values()]
+    carrying = [claim for claim in found if claim.confidence != "exploratory" and claim.case in in_force]
+    winner = best(desk.series, carrying)
     if winner is None:
-        what = "; ".join(map(told, found)) or f"nothing on {primary}"
+        what = "; ".join(f"{told(claim)} against {claim.baseline.id}" for claim in found) or f"nothing on {primary}"
         raise UsageError(
-            f"{id} does not carry a baseline: it says {what}, expected an improvement that is replicated. Get there "
-            f"with 'research replicate {id}'."
+            f"{id} does not carry a baseline: it says {what}; expected an improvement that is replicated, on a baseline "
+            f"case that is in force. Get there with 'research replicate {id}'."
         )
     base = known.entries.get(winner.baseline.sha256)
     if base is None:
@@ -82,12 +109,26 @@ def _again(
     desk: Desk, known: Snapshot, gone: frozenset[str], touched: set[str] | None = None
 ) -> tuple[tuple[Claim, ...], list[str]]:
     """The claims that rest on what is gone, or was touched, made again; and what became of their verdicts."""
-    before = [claim for claim in standing(entries_of(known)) if _rests_on(known, claim, touched or gone)]
+    claims = standing(entries_of(known))
+    before = _alike(claims, [claim for claim in claims if _rests_on(known, claim, touched or gone)])
     after = remade(desk.series, known, before, gone)
     metrics = {metric.name for metric in desk.series.metrics}
     pairs = zip([claim for claim in before if claim.metric in metrics], after, strict=True)
     changes = [f"{spelled(was.changes)}, {was.metric}: {judged(was)} → {judged(now)}" for was, now in pairs]
     return after, [f"Verdicts made again: {'; '.join(changes)}."] if changes else []
+
+
+def _alike(claims: Sequence[Claim], some: Sequence[Claim]) -> list[Claim]:
+    """Those about the same candidates as some of them: whether one is stable hangs on the others."""
+    about = {canonical([claim.metric, claim.changes]) for claim in some}
+    return [claim for claim in claims if canonical([claim.metric, claim.changes]) in about]
+
+
+def _seen_by(known: Snapshot, about: Stored[Any]) -> Snapshot:
+    """What may be said of a record: nothing that is private, unless the record is."""
+    if known.is_private(about.record.id):
+        return known
+    return replace(known, entries={sha: one for sha, one in known.entries.items() if not one.record.private})
 
 
 def _rests_on(known: Snapshot, claim: Claim, shas: set[str] | frozenset[str]) -> bool:
@@ -116,13 +157,26 @@ def next_numbers(known: Snapshot, count: int) -> list[int]:
     return list(range(first, first + count))
 
 
-def claim_of(known: Snapshot, id: str, metric: str) -> tuple[Claim, Stored[EntryRecord], TrialRecord]:
-    """The newest claim on a metric about what an ID names, the entry that makes it, and one of its trials."""
-    about = find(known, id)
+def claim_of(known: Snapshot, id: str, metric: Metric) -> tuple[Claim, Stored[EntryRecord], TrialRecord]:
+    """The newest claim on a metric about what an ID names, of an entry its best candidate; the entry that makes it, and
+    one of its trials."""
+    about, gone = find(known, id), retracted(entries_of(known))
+    sha = about.sha256
+    if isinstance(about.record, EntryRecord):
+        own = [claim for claim in claims_in(about.record) if _is_candidate(claim, metric)]
+        sha = max(own, key=lambda claim: gain(metric, claim)).trials[0].sha256 if own else sha
     for stored in sorted(known.entries.values(), key=lambda one: one.record.finished_at, reverse=True):
-        for claim in claims_in(stored.record) if stored.record.step in ("sweep", "interact", "replicate") else ():
-            named = stored.sha256 == about.sha256 or about.sha256 in evidence(claim)
-            trials = [known.trials[ref.sha256] for ref in claim.trials if ref.sha256 in known.trials]
-            if claim.metric == metric and named and trials and not stored.record.late:
-                return claim, stored, trials[0].record
-    raise UsageError(f"{id} names no candidate with a claim on {metric}: expected a row of a sweep, such as {id}.01.")
+        if stored.record.step not in ("sweep", "interact", "replicate") or stored.record.late or stored.sha256 in gone:
+            continue
+        for claim in claims_in(stored.record):
+            left = [ref.sha256 for ref in claim.trials if ref.sha256 in known.trials and ref.sha256 not in gone]
+            if left and sha in evidence(claim) and _is_candidate(claim, metric):
+                return claim, stored, known.trials[left[0]].record
+    raise UsageError(
+        f"{id} names no candidate with a claim on {metric.name}: expected a row of a sweep that is not retracted, "
+        f"such as {id.partition('.')[0]}.01."
+    )
+
+
+def _is_candidate(claim: Claim, metric: Metric) -> bool:
+    return bool(claim.metric == metric.name and claim.trials)

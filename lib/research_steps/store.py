@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -17,6 +18,7 @@ from research_steps.errors import StoreError, UsageError
 
 # How often an object store is asked again that can't decide between two writers (seconds between the tries).
 UNDECIDED_WAITS_S = (0.1, 0.2, 0.4, 0.8)
+READ_AT_ONCE = 1 << 16
 
 
 class Store(Protocol):
@@ -93,7 +95,12 @@ class LocalStore:
 
     def read(self, name: str) -> bytes | None:
         try:
-            return (self.root / name).read_bytes()
+            # A status reads thousands, and file objects ask the system twice as much as that takes.
+            file = os.open(f"{self.root}/{name}", os.O_RDONLY)
+            try:
+                return b"".join(iter(partial(os.read, file, READ_AT_ONCE), b""))
+            finally:
+                os.close(file)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -105,8 +112,7 @@ class LocalStore:
 
     def names(self, folder: str) -> list[str]:
         try:
-            with os.scandir(self.root / folder) as entries:
-                return sorted(f"{folder}/{entry.name}" for entry in entries if not entry.name.startswith("."))
+            return sorted(f"{folder}/{name}" for name in os.listdir(self.root / folder) if not name.startswith("."))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:

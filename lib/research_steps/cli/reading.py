@@ -1,18 +1,19 @@
 """Commands that read what is known of a series. They change nothing."""
 
+import gc
 import json
 import sys
+from collections import Counter
 from contextlib import suppress
 from typing import Any
 
 import click
 
-from research_steps.claims import claims_in, spelled, told
 from research_steps.cli import command
 from research_steps.cli.common import as_json, in_store, journal_of, print_json, topics
 from research_steps.errors import ResearchError, UsageError
 from research_steps.git import Checkout
-from research_steps.record import EntryRecord, InterruptedRecord, IssueLink, TrialRecord
+from research_steps.record import Claim, EntryRecord, InterruptedRecord, IssueLink, TrialRecord
 
 
 @command
@@ -25,6 +26,8 @@ def status(topic: str | None, prefix: str | None, json_output: bool) -> None:
     An attempt is orphaned when its process is gone or its lease ran out; running the thread again ends it as
     interrupted and goes on.
     """
+    # What is read is held until the end, so looking for garbage finds none, over and over.
+    gc.disable()
     checkout = Checkout.find()
     found = [_status(checkout, name, prefix) for name in topics(checkout, topic, prefix)]
     if json_output:
@@ -59,7 +62,7 @@ def verify(topic: str, prefix: str | None, json_output: bool) -> None:
 
     A cut-off end of the logbook can't be seen here: nothing after it says that it was there.
     """
-    from research_steps.sinks.logbook import verify as check
+    from research_steps.sinks.logbook_check import verify as check
 
     checkout = Checkout.find()
     journal = journal_of(checkout, topic, prefix)
@@ -122,7 +125,7 @@ def compare(first: str, second: str, topic: str | None, prefix: str | None, json
     metrics = {name: (values[0].get(name), values[1].get(name)) for name in {**values[0], **values[1]}}
     if json_output:
         found = {"comparable": not apart, "varied": varied, "differences": apart, "metrics": metrics}
-        print_json({**found, "status": [one.status, other.status]})
+        print_json({**found, "status": [one.status, other.status], "contended": [one.contended, other.contended]})
         return
     click.echo(f"{one.id} {one.label} ({one.status})  |  {other.id} {other.label} ({other.status})")
     several = f", but several axes vary at once: {', '.join(varied)}" if len(varied) > 1 else ""
@@ -130,6 +133,9 @@ def compare(first: str, second: str, topic: str | None, prefix: str | None, json
     for what, pairs in (("varied", varied), ("differs", apart)):
         for name, (left, right) in pairs.items():
             click.echo(f"  {what}: {name}: {left}  |  {right}")
+    for trial in (one, other):
+        if trial.contended:
+            click.echo(f"  contended: {trial.id}: {trial.contended}")
     for name, (was, now) in metrics.items():
         quotient = f"  quotient {was / now:.3f}" if was is not None and now else ""
         click.echo(f"  {name}: {was}  |  {now}{quotient}")
@@ -137,16 +143,17 @@ def compare(first: str, second: str, topic: str | None, prefix: str | None, json
 
 def _status(checkout: Checkout, topic: str, prefix: str | None) -> dict[str, Any]:
     from research_steps.background import stuck
-    from research_steps.notes import entries_of
-    from research_steps.sinks import logbook, logbook_file
+    from research_steps.sinks import logbook_file
 
     journal = journal_of(checkout, topic, prefix)
-    path = logbook.path_of(checkout, topic)
-    found = journal.scan(path.with_suffix(""))
+    path = checkout.logbooks / f"{topic}.md"
+    found = journal.outline(path.with_suffix(""))
     data = path.read_bytes() if path.is_file() else b""
     shown = logbook_file.parse(data).records
     standing = [stored for stored in found.entries.values() if not stored.record.late]
-    trials = [stored.record for stored in found.trials.values()]
+    standing.sort(key=lambda stored: (stored.record.finished_at, stored.record.id))
+    counted = [stored.record.status for stored in found.trials.values() if not stored.record.late]
+    ended = Counter([*counted, *found.ended.values()])
     everything: list[Any] = [*found.entries.values(), *found.trials.values(), *found.interrupted.values()]
     conflicts = logbook_file.conflicts(data)
     link = journal.decided("issue", IssueLink)
@@ -159,11 +166,11 @@ def _status(checkout: Checkout, topic: str, prefix: str | None) -> dict[str, Any
         "topic": topic,
         "store": journal.store.url,
         "issue": link.url if link else "none, the series is private" if private else f".agents/issues/{topic}.md",
-        "stuck": stuck(series, entries_of(found)) if series else None,
+        "stuck": stuck(series, [stored.record for stored in standing]) if series else None,
         "entries": len(standing),
-        "trials": sum(not trial.late for trial in trials),
-        "failed": sum(trial.status == "failed" and not trial.late for trial in trials),
-        "interrupted": len(found.interrupted),
+        "trials": ended["ok"] + ended["failed"],
+        "failed": ended["failed"],
+        "interrupted": len(found.interrupted) + ended["interrupted"],
         "late": sum(stored.record.late for stored in everything),
         "open": [
             {
@@ -209,6 +216,16 @@ def _trial(id: str, topic: str | None, prefix: str | None) -> TrialRecord:
     return trials[-1]
 
 
+def _about(record: EntryRecord, claim: Claim) -> str:
+    """The candidate, and at which variant of the entry's baseline case."""
+    from research_steps.claims import spelled
+    from research_steps.config import differences
+
+    own = record.config.get("baseline_case", claim.case)
+    variant = {name: mine for name, (mine, _) in differences(claim.case, own).items()}
+    return f"{spelled(claim.changes)} at {spelled(variant)}" if variant else spelled(claim.changes)
+
+
 def _described(record: EntryRecord | TrialRecord | InterruptedRecord) -> list[str]:
     lines = [f"{record.id} {record.label}: {type(record).__name__.removesuffix('Record').lower()}, {record.status}"]
     lines.append(f"  {record.started_at} to {record.finished_at}{', late' if record.late else ''}")
@@ -216,9 +233,11 @@ def _described(record: EntryRecord | TrialRecord | InterruptedRecord) -> list[st
         return [*lines, f"  {record.reason}"]
     lines.append(f"  {record.provenance.command}  at {record.provenance.commit} on {record.provenance.host}")
     if isinstance(record, EntryRecord):
+        from research_steps.claims import claims_in, told
+
         lines += [f"  {text}" for text in (record.result, record.interpretation, record.next_action) if text]
         lines += [f"  {row.trial.id} {row.changes}: {row.status} {row.values} {row.note}" for row in record.rows]
-        lines += [f"  {spelled(claim.changes)}: {claim.metric} {told(claim)} {claim.why}" for claim in claims_in(record)]
+        lines += [f"  {_about(record, claim)}: {claim.metric} {told(claim)} {claim.why}" for claim in claims_in(record)]
     else:
         lines.append(f"  {record.config}")
         lines += [

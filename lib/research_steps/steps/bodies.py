@@ -92,7 +92,8 @@ def _compared(
     trials = measure_points(session, config, base, id, points)
     varied = [_varied(config.changed(point), case) for point in points]
     rows = [_row(trial, changes, base.record) for trial, changes in zip(trials, varied, strict=True)]
-    candidates = [Candidate(row.changes, [trial.stored]) for row, trial in zip(rows, trials, strict=True)]
+    # The baseline's own value, in an axis that holds it, is no candidate.
+    candidates = [Candidate(row.changes, [one.stored]) for row, one in zip(rows, trials, strict=True) if row.changes]
     claims = make_claims(series, _baseline_of(session, base, case), candidates)
     rows = ranked(series.primary, [_beside_independence(row, alone) for row in rows], claims)
     text, next_action = interpret_rows(series, rows, claims)
@@ -241,8 +242,7 @@ def _chosen(session: Session, entry: Stored[EntryRecord], candidate: dict[str, A
 
 def _top(session: Session, entry: Stored[EntryRecord], count: int) -> list[Claim]:
     primary = session.series.primary
-    mine = [claim for claim in claims_in(entry.record) if claim.metric == primary.name and claim.changes]
-    found = [claim for claim in mine if claim.estimate is not None]
+    found = [claim for claim in claims_in(entry.record) if claim.metric == primary.name and claim.estimate is not None]
     if not found:
         raise StepFailed(
             f"{entry.record.id} has no candidate with an estimate of {primary.name}: there is nothing to go on with. "

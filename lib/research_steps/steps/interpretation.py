@@ -108,6 +108,8 @@ def _winner(series: Series, claims: Sequence[Claim]) -> str:
 
 def _count(claims: Sequence[Claim]) -> str:
     counts = Counter(claim.verdict for claim in claims)
+    if not claims:
+        return "Nothing but the baseline case was measured."
     return f"Of {len(claims)} candidates: {', '.join(f'{count} {verdict}' for verdict, count in counts.most_common())}."
 
 
@@ -167,12 +169,15 @@ def _after_table(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -
 
 
 def _edge(series: Series, claims: Sequence[Claim]) -> str:
-    """When the best of three or more numbers is the outermost one, the best of all may lie beyond."""
+    """When the best of three or more numbers is the outermost one, the baseline's own too, the best of all may lie
+    beyond."""
     winner = best(series, claims)
-    numbers = {next(iter(claim.changes.values())): claim for claim in claims if len(claim.changes) == 1}
-    if winner is None or len(numbers) < 3 or not all(type(number) in (int, float) for number in numbers):
+    if winner is None or any(len(claim.changes) > 1 for claim in claims):
         return ""
-    (axis, value), *_ = winner.changes.items()
+    ((axis, value),) = winner.changes.items()
+    numbers = [winner.case[axis], *(claim.changes[axis] for claim in claims)]
+    if len(claims) < 3 or not all(type(number) in (int, float) for number in numbers):
+        return ""
     if value not in (min(numbers), max(numbers)):
         return ""
     return f"Extend {axis} beyond {value}, where it is best, then replicate the winner."

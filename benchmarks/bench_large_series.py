@@ -1,0 +1,242 @@
+"""What a long thread costs to read: 10,000 trials of 60 pairs and two metrics, in a store and, published, in git.
+
+Bar: `research status` takes at most 1 s (the whole process), and so does rebuilding the logbook's living part (its whole
+process too, as a publisher does it that has nothing to append); neither imports scipy, numpy, JAX or Marin. Medians of
+fresh processes that find the package compiled, as it is where it was installed, and the files in the page cache.
+
+The records are made by the code that makes them in a thread, from random samples; only fsync is left out.
+"""
+
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import synthetic
+from research_steps import Hypothesis, Metric
+from research_steps.claims import Baseline, Candidate, floor_of, make_claims, spelled
+from research_steps.comparison import medians, paired_ratios
+from research_steps.entry import About, Finding, finish_entry
+from research_steps.journal import Journal
+from research_steps.publish import publish
+from research_steps.record import EntryRecord, Error, Ref, Row, Samples, StepKind, Stored, TrialRecord, sha256, utc
+from research_steps.sinks.logbook import LogbookSink
+from research_steps.store import open_store
+
+CHAPTERS = 10  # with 1,000 trials each
+SWEEPS, POINTS = 24, 40
+REPLICATED, REPLICATES = 7, 5
+FLOOR = 5
+PAIRS = 60
+ROUNDS = 9
+BAR_S = 1.0
+HEAVY = ("scipy", "numpy", "jax", "marin")
+SERIES = replace(
+    synthetic.SERIES,
+    metrics=(Metric("time_s"), Metric("tokens_per_s", "max")),
+    hypotheses=(Hypothesis("H1", "larger blocks take less time"),),
+)
+CASE = {"implementation": "scatter", "tokens": 4096, "hidden": 1024, "experts": 64, "dtype": "bfloat16", "block": 0}
+
+# What each process does, with the time of its parts. The first line of standard error is for this benchmark.
+TIMED = """
+import json, sys, time
+started = time.perf_counter()
+spent = {}
+def timed(owner, name):
+    function = getattr(owner, name)
+    def wrapped(*arguments):
+        start = time.perf_counter()
+        found = function(*arguments)
+        spent[name] = time.perf_counter() - start
+        return found
+    setattr(owner, name, wrapped)
+from research_steps.journal import Journal
+"""
+STATUS = """
+from research_steps.cli import main
+timed(Journal, "outline")
+main(["status", sys.argv[1]], standalone_mode=False)
+"""
+LIVING = """
+from research_steps.git import Checkout
+from research_steps.journal import Snapshot
+from research_steps.sinks import rendering
+from research_steps.sinks.logbook import LogbookSink
+from research_steps.store import open_store
+timed(Journal, "published")
+timed(rendering, "living")
+checkout = Checkout.find()
+journal = Journal(open_store(str(checkout.root / "local_store")), sys.argv[1])
+published = LogbookSink(checkout, journal, journal.series()).publish(Snapshot(), final=True)
+assert not published.problems, published
+"""
+TELL = """
+spent["that and imports"] = time.perf_counter() - started
+print(json.dumps({"spent": spent, "modules": list(sys.modules)}), file=sys.stderr)
+"""
+
+
+class Thread:
+    """A thread that measured a lot, in a checkout with its own store."""
+
+    def __init__(self, root: Path) -> None:
+        self.checkout = synthetic.checkout(root)
+        self.run = synthetic.captured(self.checkout)
+        self.journal = Journal(open_store(str(root / "local_store")), SERIES.topic)
+        self.journal.declare(SERIES)
+        self.random = random.Random(0)
+        self.trials = self.entries = 0
+
+    def chapter(self, number: int) -> None:
+        """A baseline, sweeps against it, replicates, and what people said."""
+        base = self._write("baseline", f"baseline {number}", self._baseline, {"baseline_case": CASE})
+        trials = [self.journal.load("trial", row.trial) for row in base.record.rows]
+        baseline = Baseline(CASE, base.ref, trials)
+        for sweep in range(SWEEPS):
+            points = [{"block": (number * SWEEPS + sweep) * POINTS + point + 1} for point in range(POINTS)]
+            swept = self._write("sweep", "block", lambda id, points=points: self._sweep(id, baseline, points), {})
+        for candidate in range(REPLICATED):
+            changes = swept.record.rows[candidate].changes
+            self._write(
+                "replicate", "again", lambda id, changes=changes: self._replicate(id, baseline, changes), {}, swept.ref
+            )
+        self._say(swept.ref, f"block {number}")
+
+    def _say(self, about: Ref, text: str) -> None:
+        said = Finding(result=text, interpretation="It is the memory traffic.", next_action="Profile it.")
+        for note in range(5):
+            self._write("note", f"note {note}", lambda id: said, {}, about)
+        self._write("interpret", "what it means", lambda id: said, {}, about)
+        self._write("decision", text, lambda id: said, {"owner": "bench", "scope": False}, about)
+        for state in ("active", "falsified"):
+            config = {"hypothesis": f"H{self.entries}", "text": f"{text} is {state}", "state": state, "because": "seen"}
+            self._write("hypothesis", state, lambda id: said, config, about)
+
+    def _write(
+        self, kind: StepKind, label: str, find: Callable[[str], Finding], config: dict[str, Any], *inputs: Ref
+    ) -> Stored[EntryRecord]:
+        self.entries += 1
+        about = About(kind, f"{SERIES.topic}/{kind}-{self.entries}", label, "", config, inputs)
+        id = self.journal.claim(SERIES.prefix, about.step_key, ())
+        with self.journal.begin("entry", id, 0, id=id, label=label, config=config):
+            return finish_entry(self.journal, self.run, about, id, 0, utc(), find(id))
+
+    def _baseline(self, id: str) -> Finding:
+        trials = [self._trial(f"{id}.{number:02d}", {}, number) for number in range(FLOOR)]
+        rows = tuple(_row(trial, {}) for trial in trials)
+        return Finding("the baseline case", rows, floor=floor_of(SERIES, trials))
+
+    def _sweep(self, id: str, baseline: Baseline, points: list[dict[str, Any]]) -> Finding:
+        trials = [self._trial(f"{id}.{number:02d}", changes, 0) for number, changes in enumerate(points, 1)]
+        candidates = [Candidate(changes, [trial]) for changes, trial in zip(points, trials, strict=True)]
+        claims = make_claims(SERIES, baseline, candidates)
+        return Finding("40 trials", tuple(map(_row, trials, points)), "One wins.", "Replicate it.", claims=claims)
+
+    def _replicate(self, id: str, baseline: Baseline, changes: dict[str, Any]) -> Finding:
+        trials = [self._trial(f"{id}.{number:02d}", changes, number) for number in range(1, REPLICATES + 1)]
+        claims = make_claims(SERIES, baseline, [Candidate(changes, trials)])
+        return Finding("5 trials", tuple(_row(trial, changes) for trial in trials), claims=claims)
+
+    def _trial(self, id: str, changes: dict[str, Any], replicate: int) -> Stored[TrialRecord]:
+        self.trials += 1
+        record = msgspec.structs.replace(
+            synthetic.trial(id, sha256(id.encode()), self.run),
+            label=spelled(changes), config={**CASE, **changes}, baseline_config=CASE, replicate=replicate,
+        )  # fmt: skip
+        if changes and self.random.random() < 0.05:
+            error = Error("ValueError", f"no tiling for {spelled(changes)}", ("measure.py:12 run",) * 8, "candidate", "")
+            record = msgspec.structs.replace(record, status="failed", samples=None, ratios={}, error=error)
+        else:
+            samples = self._samples(self.random.choice((0.9, 0.97, 1.0, 1.05, 1.1)) if changes else 1.0)
+            record = msgspec.structs.replace(record, samples=samples, ratios=paired_ratios(samples))
+        with self.journal.begin("trial", record.key, 0, id=id, label=record.label, config=record.config):
+            stored: Stored[TrialRecord] = self.journal.finish("trial", record)
+        return stored
+
+    def _samples(self, effect: float) -> Samples:
+        shift = self.random.gauss(0, 0.002)
+        sides = []
+        for middle in (0.0123 * effect * (1 + shift), 0.0123):
+            times = [middle * self.random.lognormvariate(0, 0.01) for _ in range(PAIRS)]
+            sides.append({"time_s": times, "tokens_per_s": [CASE["tokens"] / time for time in times]})
+        return Samples(paired=True, order="ABBA" * (PAIRS // 2), candidate=sides[0], baseline=sides[1])
+
+
+def _row(trial: Stored[TrialRecord], changes: dict[str, Any]) -> Row:
+    record = trial.record
+    return Row(
+        trial=trial.ref, changes=changes, replicate=record.replicate, status=record.status,
+        values=medians(record.samples.candidate) if record.samples else {}, ratios=record.ratios,
+        note=f"{record.error.type}: {record.error.message}" if record.error else "", contended=False, measured_here=True,
+    )  # fmt: skip
+
+
+def build(root: Path) -> Thread:
+    """The whole thread, published."""
+    sync, os.fsync = os.fsync, lambda descriptor: None
+    try:
+        thread = Thread(root)
+        for number in range(CHAPTERS):
+            thread.chapter(number)
+        published = publish(thread.journal, [LogbookSink(thread.checkout, thread.journal, SERIES)])
+    finally:
+        os.fsync = sync
+    assert len(published.ids) == thread.entries, published.problems
+    return thread
+
+
+def process(script: str, where: Path, compiled: str) -> dict[str, float]:
+    """The seconds of one fresh process and of its parts."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", TIMED + script + TELL, SERIES.topic],
+        cwd=where, env={**environment, "PYTHONPYCACHEPREFIX": compiled}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    elapsed = time.perf_counter() - start
+    if done.returncode:
+        sys.exit(f"a process exited with {done.returncode}: {done.stdout}{done.stderr}")
+    told = json.loads(done.stderr)
+    heavy = sorted(set(HEAVY) & set(told["modules"]))
+    if heavy:
+        sys.exit(f"bar NOT MET: {', '.join(heavy)} was imported")
+    spent: dict[str, float] = told["spent"]
+    return {"the whole process": elapsed, **spent}
+
+
+def main() -> None:
+    missed = []
+    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as scratch:
+        root = Path(scratch) / "checkout"
+        start = time.perf_counter()
+        thread = build(root)
+        made_s = time.perf_counter() - start
+        sizes = [
+            sum(path.stat().st_size for path in folder.rglob("*.json*")) / 1e6
+            for folder in (root / "local_store", root / ".agents")
+        ]
+        print(f"{thread.trials} trials in {thread.entries} entries, made and published in {made_s:.0f} s")
+        print(f"{sizes[0]:.0f} MB in the store, {sizes[1]:.0f} MB in git; medians of {ROUNDS} processes, bar {BAR_S} s")
+        for name, script in (("research status", STATUS), ("the living part", LIVING)):
+            process(script, root, f"{scratch}/compiled")
+            rounds = [process(script, root, f"{scratch}/compiled") for _ in range(ROUNDS)]
+            spent = {part: statistics.median(one[part] for one in rounds) for part in rounds[0]}
+            print("\n".join([name, *(f"  {part:<30}{seconds:>8.3f} s" for part, seconds in spent.items())]))
+            missed += [name] if spent["the whole process"] > BAR_S else []
+    if missed:
+        sys.exit(f"bar NOT MET: {', '.join(missed)}")
+    print("bar met")
+
+
+if __name__ == "__main__":
+    main()

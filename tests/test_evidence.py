@@ -1,0 +1,536 @@
+"""What evidence is worth, from end to end: real threads through the real executor, and the commands that go on with
+what they found. The metric is untimed and its noise is drawn, so that a verdict does not hang on this machine's load."""
+
+import json
+import math
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from research_steps import Metric, Series
+from research_steps.claims import standing, together
+from research_steps.cli import main as research
+from research_steps.comparison import Interval
+from research_steps.journal import Journal, Snapshot
+from research_steps.record import Claim, EntryRecord
+from research_steps.store import open_store
+
+from tests.records import claim, entry
+from tests.test_thread import cli
+from tests.threads import MEASURE as TIMED
+from tests.threads import Repository
+
+MEASURE = """
+import os, random, time
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+BROKEN = 13
+SIDES = count()
+
+
+@dataclass(frozen=True)
+class Config:
+    work: int = 2000
+    size: int = 1
+    mode: str = "paired"
+
+
+def measure(config):
+    if config.work == BROKEN:
+        raise ValueError("no such kernel")
+    Path("measured").open("a").write(f"{config.work} {config.size} {config.mode}\\n")
+    while Path("hold").exists() and len(Path("measured").read_text().splitlines()) > int(Path("hold").read_text()):
+        time.sleep(0.02)
+    # The two sides of the baseline against itself draw apart.
+    noise = random.Random(f"{config} {os.getpid()} {next(SIDES)}")
+    if config.mode == "alone":
+        return {"cost": config.work * config.size * (1 + noise.gauss(0, 0.003))}
+    return paired(config, noise)
+
+
+def paired(config, noise):
+    while True:
+        yield {"cost": config.work * config.size * (1 + noise.gauss(0, 0.003))}
+"""
+
+MAIN = """
+from experiments.toy.measure import Config, measure
+from research_steps import Metric, Series, main
+
+series = Series(
+    topic="toy", prefix="TOY", goal="see what holds", metrics=({metric},), max_pairs=20, sampling_s=5,
+    time_limit_s=60, contention_wait_s=0, floor_processes=3, variants=("size",),
+)
+
+
+def thread(steps):
+{body}
+
+
+if __name__ == "__main__":
+    main(series, thread)
+"""
+COST = 'Metric("cost", "min", timed=False)'
+SWEEP = """
+    base = steps.baseline(measure, Config())
+    works = steps.sweep(base, ("work", [1000, 4000, 2004, 13]))
+    steps.interpret(base, works)
+"""
+REPLICATED = SWEEP.replace(
+    "steps.interpret(base, works)", "steps.interpret(base, works, steps.replicate(works, n=2))"
+).replace("[1000, 4000, 2004, 13]", "[4000, 1000]")
+
+
+class Evidence(Repository):
+    """A checkout whose thread is measured without a clock."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        (root / ".gitignore").write_text("local_store/\n__pycache__/\nmeasured\nhold\n")
+        self.measure(MEASURE)
+        self.write(SWEEP)
+        self.commit()
+
+    def write(self, body: str, metric: str = COST) -> None:
+        text = MAIN.replace("{body}", body.strip("\n")).replace("{metric}", metric)
+        (self.experiment / "__main__.py").write_text(text)
+
+    def ok(self, *arguments: str, **environment: str) -> str:
+        done = self.run("--max_concurrent", "1", *arguments, **environment)
+        assert done.code == 0, done.output
+        return done.output
+
+    def command(self, *arguments: str) -> "Command":
+        return Command(self, arguments)
+
+    def known(self) -> Snapshot:
+        return Journal(open_store(str(self.root / "local_store")), "toy").scan()
+
+    def entry(self, id: str) -> EntryRecord:
+        (found,) = [one.record for one in self.known().entries.values() if one.record.id == id]
+        return found
+
+    def claims(self, id: str) -> list[Claim]:
+        return list(self.entry(id).claims or ())
+
+    def says(self, id: str) -> dict[str, str]:
+        """Verdict and confidence of each candidate in an entry."""
+        return {f"{one.changes}": f"{one.verdict}, {one.confidence}" for one in self.claims(id)}
+
+    @property
+    def head(self) -> str:
+        """The living part of the logbook."""
+        return self.logbook.partition("## Experiment Log")[0]
+
+
+class Command:
+    """`research …` in a child of this process, which has imported Marin already."""
+
+    def __init__(self, repository: Evidence, arguments: tuple[str, ...]) -> None:
+        self._output = repository.root.parent / "output"
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                with self._output.open("w") as file:
+                    os.dup2(file.fileno(), 1)
+                    os.dup2(file.fileno(), 2)
+                sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+                os.chdir(repository.root)
+                os.environ["WANDB_MODE"] = "disabled"
+                for name in [name for name in sys.modules if name.split(".")[0] == "experiments"]:
+                    del sys.modules[name]
+                sys.argv = ["research", *arguments]
+                research(list(arguments))
+            except SystemExit as error:
+                os._exit(error.code if isinstance(error.code, int) else 1)
+            finally:
+                os._exit(99)
+
+    def ended(self) -> tuple[int, str]:
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return code, self._output.read_text()
+
+    def ok(self) -> str:
+        code, output = self.ended()
+        assert code == 0, output
+        return output
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Evidence:
+    return Evidence(tmp_path / "checkout")
+
+
+def test_a_sweep_says_of_each_candidate_what_its_interval_supports(repository: Evidence) -> None:
+    """Best first, with ratio, interval and verdict; a failure has its reason; what was held fixed is shown."""
+    repository.ok()
+
+    rows = [row.changes["work"] for row in repository.entry("TOY-002").rows]
+    assert rows == [1000, 2004, 4000, 13]
+    assert {one.changes["work"]: one.verdict for one in repository.claims("TOY-002")} == {
+        1000: "improved", 2004: "no difference", 4000: "regressed", 13: "failed",
+    }  # fmt: skip
+    for one in repository.claims("TOY-002"):
+        if one.changes["work"] != 13:
+            assert one.low is not None and one.high is not None and one.estimate is not None
+            assert one.estimate == pytest.approx(one.changes["work"] / 2000, rel=0.01)
+            assert (
+                one.estimate * 0.95 < one.low < one.estimate < one.high
+                and one.confidence == "exploratory"
+                and one.candidates == 3
+            )
+            assert "Bonferroni over 3 candidates" in one.method and one.floor_processes == 3
+    assert "held fixed `mode=paired size=1`" in repository.logbook
+    assert "failed: ValueError: no such kernel" in repository.logbook
+    floor = repository.entry("TOY-001").floor
+    assert floor and 0 < floor["cost"].smallest < 0.02
+
+    said = repository.entry("TOY-003")
+    best = repository.claims("TOY-002")[0]
+    assert f"work=1000 is best: cost {best.estimate:.3f} × ({best.low:.3f} to {best.high:.3f})" in said.interpretation
+    assert "improved, exploratory" in said.interpretation
+    assert "TOY-002.04 (work=13) failed: ValueError: no such kernel." in said.interpretation
+    assert "Unknown: whether work=1000 holds at other size." in said.interpretation
+    assert said.next_action == "Replicate TOY-002.01 (work=1000) before anything rests on it."
+
+
+def test_replicates_make_a_claim_replicated_and_variants_make_it_stable(repository: Evidence) -> None:
+    """One process is exploratory, three that agree are replicated, and what holds at two sizes is stable."""
+    again = """    again = steps.replicate(works, n=2)
+    wide = steps.replicate(works, n=2, across=("size", [1, 2]))
+    steps.interpret(base, works, again, wide)
+"""
+    repository.write(SWEEP.replace("    steps.interpret(base, works)\n", again))
+    repository.ok()
+
+    assert repository.says("TOY-002")["{'work': 1000}"] == "improved, exploratory"
+    assert repository.says("TOY-003") == {"{'work': 1000}": "improved, replicated"}
+    wide = repository.claims("TOY-004")
+    assert [(one.case["size"], one.confidence) for one in wide] == [(1, "stable"), (2, "stable")]
+    assert "work=1000 at size=2 is improved, stable." in repository.entry("TOY-004").interpretation
+    said = repository.entry("TOY-005")
+    assert "improved, stable, from 2 processes" in said.interpretation
+    assert said.next_action.startswith("Stop here and seal")
+    assert "improved, stable" in repository.head
+
+
+def test_replicate_by_command_measures_fresh_processes_and_a_killed_one_goes_on(repository: Evidence) -> None:
+    """It adds an entry with new replicate numbers. Killed in the middle and given again, it keeps what was measured
+    and adds nothing twice."""
+    repository.write(REPLICATED)
+    repository.ok()
+    assert [row.replicate for row in repository.entry("TOY-003").rows] == [1, 2]
+    before = len(repository.measured)
+
+    (repository.root / "hold").write_text(str(before + 2))
+    killed = repository.command("replicate", "TOY-002.02", "-n", "2")
+    deadline = time.monotonic() + 60
+    while len(repository.measured) <= before + 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.ended()
+    (repository.root / "hold").unlink()
+    repository.command("replicate", "TOY-002.02", "-n", "2").ok()
+
+    assert repository.ids == ["TOY-001", "TOY-002", "TOY-003", "TOY-004", "TOY-005"]
+    assert [row.replicate for row in repository.entry("TOY-005").rows] == [3, 4]
+    (found,) = repository.claims("TOY-005")
+    assert (found.verdict, found.confidence, found.processes) == ("improved", "replicated", 2)
+    assert {ref.id for ref in found.also} == {"TOY-002.02", "TOY-003.01", "TOY-003.02"}
+    trials = [one.record.id for one in repository.known().trials.values()]
+    assert (trials.count("TOY-005.01"), trials.count("TOY-005.02")) == (1, 1)
+    assert len(repository.known().interrupted) == 2, "the trial and the entry that were cut off"
+
+    repository.command("replicate", "TOY-002", "-n", "1").ok()
+    assert [row.replicate for row in repository.entry("TOY-006").rows] == [5]
+    (found,) = repository.claims("TOY-006")
+    assert found.changes == {"work": 1000}, "of an entry its best candidate, which is not the first here"
+    assert {"TOY-003.01", "TOY-005.01"} < {ref.id for ref in found.also}, "with all that was measured of it before"
+    assert cli(repository, "verify", "toy")[0] == 0
+
+
+def test_a_baseline_moves_on_replicated_evidence_and_in_no_other_way(repository: Evidence) -> None:
+    """Editing the case is refused, so is a rebase on one run; on replicates it is a record, and then the thread's new
+    case is the only one that goes."""
+    repository.write(REPLICATED)
+    repository.ok()
+    moved = REPLICATED.replace("Config()", "Config(work=1000)").replace("[4000, 1000]", "[500, 4000]")
+    repository.write(moved)
+    refused = repository.run()
+    assert refused.code == 1 and "fixed since TOY-001 with work=2000; the thread gives work=1000" in refused.output
+    assert "research rebase" in refused.output and "Traceback" not in refused.output.partition("error:")[2]
+    code, output = cli(repository, "rebase", "TOY-002.01")
+    assert code == 1 and "regressed, exploratory against TOY-001; expected an improvement that is replicated" in output
+
+    code, output = cli(repository, "rebase", "TOY-003")
+    assert code == 0, output
+    rebase = repository.entry(repository.ids[-1])
+    assert rebase.config["to"]["work"] == 1000 and "improved, replicated" in rebase.result
+    assert {"TOY-001", "TOY-002.02", "TOY-003", "TOY-003.01"} <= {ref.id for ref in rebase.inputs}
+    assert "moves to work=1000" in repository.head
+
+    repository.ok()
+    assert "`mode=paired size=1 work=1000`" in repository.head
+    best = next(line for line in repository.head.splitlines() if "Best so far" in line)
+    assert "work=500" in best, "what was better than the old baseline is no claim against the new one"
+    repository.write(REPLICATED.replace("steps.interpret(", "steps.sweep(base, ('size', [3]))\n    steps.interpret("))
+    repository.measure(MEASURE + "\nanother = 'code'\n")
+    back = repository.run()
+    assert back.code == 1 and "work=1000" in back.output and "fixed since" in back.output
+    code, output = cli(repository, "rebase", "TOY-004")
+    assert code == 1 and "on a baseline case that is in force" in output, "it is no improvement on the case in force"
+
+
+def test_a_retracted_trial_is_measured_anew_with_all_that_rested_on_it(repository: Evidence) -> None:
+    """What rested on it says so at once, verdicts are made again without it, and the next run mends the thread."""
+    repository.write(REPLICATED)
+    repository.ok()
+    before = len(repository.measured)
+
+    code, output = cli(repository, "retract", "TOY-002.02", "the wrong kernel was timed")
+    assert code == 0, output
+    taken = repository.entry("TOY-005")
+    assert "On it rested: TOY-002, TOY-003, TOY-004." in taken.result
+    assert "work=1000, cost: improved, replicated → improved, replicated" in taken.result
+    (again,) = taken.claims or ()
+    assert "TOY-002.02" not in {ref.id for ref in (*again.trials, *again.also)}
+    for id in ("TOY-002", "TOY-003", "TOY-004"):
+        assert "rests on TOY-002.02, which TOY-005 retracted" in cli(repository, "show", id)[1]
+    assert "the wrong kernel was timed" in cli(repository, "show", "TOY-002.02")[1]
+    assert "TOY-002.02" not in next(line for line in repository.head.splitlines() if "Best so far" in line)
+
+    repository.ok()
+    assert repository.ids[5:] == ["TOY-006", "TOY-007", "TOY-008"]
+    assert len(repository.measured) == before + 2, "one trial, both sides"
+    assert [(row.trial.id, row.measured_here) for row in repository.entry("TOY-006").rows] == [
+        ("TOY-006.02", True), ("TOY-002.01", False),
+    ]  # fmt: skip
+    assert repository.says("TOY-007") == {"{'work': 1000}": "improved, replicated"}
+    assert {ref.id for ref in repository.claims("TOY-007")[0].also} == {"TOY-006.02"}
+    assert "improved, replicated" in repository.entry("TOY-008").interpretation
+    assert "nothing new" in repository.ok()
+
+    code, output = cli(repository, "correct", "TOY-006.02", "the unit is thousands")
+    assert code == 0, output
+    assert "On it rested: TOY-006, TOY-007, TOY-008." in repository.entry("TOY-009").result
+    assert "improved, replicated → improved, replicated" in repository.entry("TOY-009").result
+    assert "the unit is thousands" in cli(repository, "show", "TOY-006.02")[1]
+    assert "nothing new" in repository.ok()
+
+
+def test_a_retracted_baseline_is_measured_anew_and_fixes_no_case(repository: Evidence) -> None:
+    """A baseline that was wrong can be taken back; then another case is accepted under its label."""
+    repository.ok()
+    assert cli(repository, "retract", "TOY-001", "the wrong case")[0] == 0
+    assert "On it rested: TOY-002, TOY-003." in repository.entry("TOY-004").result
+    repository.write(SWEEP.replace("Config()", "Config(work=3000)"))
+    repository.ok()
+    assert "work=3000" in repository.head
+    assert repository.entry("TOY-005").config["baseline_case"]["work"] == 3000
+
+
+def test_what_was_tried_is_told_and_may_be_skipped(repository: Evidence) -> None:
+    """After an edit of the kernel its old failure is told with ID, reason and conditions. With --skip_known it is a row
+    that says so, and stays known; what works by now is not told as failing."""
+    repository.ok()
+    repository.measure(MEASURE + "\nedited = 1\n")
+    before = len(repository.measured)
+    output = repository.ok("--skip_known", "true")
+
+    told = "tried before as TOY-002.04, failed: ValueError: no such kernel (the measure function's code has changed"
+    assert told in output
+    assert "tried before as TOY-002.02, regressed, cost " in output
+    assert [line.split()[0] for line in repository.measured[before:]].count("4000") == 0
+    rows = {row.changes["work"]: row for row in repository.entry("TOY-005").rows}
+    assert rows[13].trial.id == "TOY-002.04" and "skipped: tried before as TOY-002.04" in rows[13].note
+    assert rows[1000].measured_here and not rows[4000].measured_here
+    assert "skipped: tried before" in repository.logbook
+    assert "`work=4000`: cost " in repository.head.partition("## Negative results")[2], "it did regress"
+
+    repository.measure(MEASURE.replace("BROKEN = 13", "BROKEN = -1"))
+    assert "tried before as TOY-002.02, regressed" in repository.ok(), "skipping it did not make it unknown"
+    assert {one.changes["work"]: one.verdict for one in repository.claims("TOY-008")}[13] == "improved"
+    repository.measure(MEASURE.replace("BROKEN = 13", "BROKEN = -2"))
+    output = repository.ok("--skip_known", "true")
+    assert "no such kernel" not in output
+    assert "no such kernel" not in next(row.note for row in repository.entry("TOY-011").rows if "13" in str(row.changes))
+
+
+def test_an_interaction_takes_axes_that_were_swept_alone(repository: Evidence) -> None:
+    """Another one is refused with what to do; forced, that is in the record."""
+    both = """
+    base = steps.baseline(measure, Config())
+    works = steps.sweep(base, ("work", [1000]))
+    steps.interact(works, ("size", [2, 3]))
+"""
+    repository.write(both)
+    refused = repository.run()
+    assert refused.code == 1 and "not swept alone before: size" in refused.output
+    assert "steps.sweep" in refused.output and "--force true" in refused.output
+    assert repository.ids == ["TOY-001", "TOY-002"]
+
+    repository.ok("--force", "true")
+    assert repository.entry("TOY-003").config["forced"] == ["not swept alone before: size"]
+    assert "not swept alone before: size" in repository.logbook
+    assert [row.changes for row in repository.entry("TOY-003").rows] == [
+        {"work": 1000, "size": 2}, {"work": 1000, "size": 3},
+    ]  # fmt: skip
+
+
+def test_other_conditions_are_measured_again_and_never_mixed(repository: Evidence) -> None:
+    """The environment is part of what a trial is. What was found before stays as it was found, and trials of the two
+    are not compared; replicates under other conditions are refused."""
+    repository.write(REPLICATED)
+    repository.ok(XLA_FLAGS="--a")
+    before = len(repository.measured)
+    repository.ok(XLA_FLAGS="--b")
+    assert len(repository.measured) == 2 * before
+    assert repository.says("TOY-007") == {"{'work': 1000}": "improved, replicated"}
+    assert "TOY-003.01" not in {ref.id for ref in (*repository.claims("TOY-007")[0].also,)}
+    assert "nothing new" in repository.ok(XLA_FLAGS="--a")
+
+    code, output = cli(repository, "compare", "TOY-002.01", "TOY-006.01")
+    assert code == 0 and "not comparable: they differ in XLA_FLAGS" in output
+    assert "differs: XLA_FLAGS: --a  |  --b" in output
+    same = json.loads(cli(repository, "compare", "TOY-002.01", "TOY-002.02", "--json")[1])
+    assert same["comparable"] is True and same["varied"] == {"work": [4000, 1000]}
+
+    code, output = repository.command("replicate", "TOY-006.01").ended()
+    assert code == 1 and "XLA_FLAGS" in output and "--b" in output
+    assert "improved, replicated" in repository.head.partition("- TOY")[0]
+
+
+def test_what_can_not_be_paired_takes_replicates(repository: Evidence) -> None:
+    """A measure function that returns is compared by its processes: one says nothing, three are tested by Welch."""
+    alone = 'Config(mode="alone")'
+    repository.write(
+        SWEEP.replace("Config()", alone).replace(
+            "    steps.interpret(base, works)", "    steps.interpret(base, works, steps.replicate(works, n=3))"
+        )
+    )
+    repository.ok()
+    first = {one.changes["work"]: one for one in repository.claims("TOY-002")}
+    assert first[1000].verdict == "inconclusive" and first[1000].estimate is not None and first[1000].low is None
+    assert "replicate it, and the baseline" in first[1000].why
+    (found,) = repository.claims("TOY-003")
+    assert (found.changes, found.verdict, found.confidence) == ({"work": 1000}, "improved", "replicated")
+    assert (found.processes, found.floor_processes) == (3, 3)
+    assert found.method.startswith("Welch") and found.estimate == pytest.approx(0.5, rel=0.01)
+    assert found.low is not None and 0.4 < found.low < found.estimate
+    assert f"work=1000 is best: cost {found.estimate:.3f} × " in repository.entry("TOY-004").interpretation
+
+
+def test_a_metric_with_a_target_is_judged_by_the_distance_to_it(repository: Evidence) -> None:
+    """Closer is better from both sides, in shares of the target."""
+    repository.write(
+        SWEEP.replace("[1000, 4000, 2004, 13]", "[1500, 900, 100, 3900]"),
+        metric='Metric("cost", "target", target=1000.0, timed=False)',
+    )
+    repository.ok()
+    found = {one.changes["work"]: one for one in repository.claims("TOY-002")}
+    assert {work: one.verdict for work, one in found.items()} == {
+        1500: "improved", 900: "improved", 100: "improved", 3900: "regressed",
+    }  # fmt: skip
+    assert {one.estimand for one in found.values()} == {"difference"}
+    assert found[1500].estimate == pytest.approx(-0.5, abs=0.02)
+    assert "work=900 is best: cost -" in repository.entry("TOY-003").interpretation
+
+
+def test_a_sweep_in_which_nothing_can_win_says_so(repository: Evidence) -> None:
+    """The baseline's own value is no candidate and never the winner; where all fail there is nothing to go on with."""
+    body = """
+    base = steps.baseline(measure, Config())
+    steps.interpret(base, steps.sweep(base, ("work", [2000])), steps.sweep(base, ("work", [13]), label="broken"))
+"""
+    repository.write(body)
+    repository.ok()
+    own, broken, said = (repository.entry(f"TOY-00{number}") for number in (2, 3, 4))
+    assert own.claims == () and own.result == "1 trial, none improved"
+    assert own.interpretation.endswith("Nothing but the baseline case was measured.")
+    assert [row.trial.id for row in own.rows] == ["TOY-001.01"], "it is the first process of the baseline"
+    assert repository.head.partition("## Negative results\n")[2].startswith("- TOY-003.01 `work=13` failed")
+    assert broken.next_action == "Mend what failed, or sweep other values."
+    assert "No candidate improves cost over the baseline. Of 1 candidates: 1 failed." in said.interpretation
+
+
+def test_a_path_that_the_executor_chose_does_not_fix_a_baseline(tmp_path: Path) -> None:
+    """It changes with the code and the store; the case that the thread gives is the same."""
+    repository = Repository(tmp_path / "checkout")
+    body = """
+    from marin.execution.types import this_output_path
+
+    steps.baseline(measure, Config({work}out=this_output_path("x")))
+"""
+    repository.thread(body.replace("{work}", ""))
+    assert repository.run().code == 0
+    repository.measure(TIMED.replace("sum(range(config.work))", "sum(range(config.work + 1))"))
+    edited = repository.run()
+    assert edited.code == 0, edited.output
+    assert repository.ids == ["TOY-001", "TOY-002"]
+    repository.thread(body.replace("{work}", "work=7, "))
+    refused = repository.run()
+    assert refused.code == 1 and "since TOY-002 with work=2000; the thread gives work=7. Move" in refused.output
+
+
+def test_what_is_private_is_not_told_by_a_retraction(repository: Evidence) -> None:
+    """Taking back a public baseline says nothing of the private sweeps that rest on it."""
+    body = """
+    base = steps.baseline(measure, Config())
+    steps.sweep(base, ("work", [1000]))
+    steps.sweep(base, ("size", [77]), label="hush", private=True, shards=2)
+"""
+    repository.write(body)
+    repository.ok()
+    assert cli(repository, "retract", "TOY-001", "the wrong case")[0] == 0
+    taken = repository.entry("TOY-004")
+    assert "work=1000" in taken.result and not taken.private
+    assert "TOY-003" not in taken.result and "77" not in taken.result
+    assert {name for one in taken.claims or () for name in one.changes} == {"work"}
+    assert "hush" not in repository.logbook and "size=77" not in repository.logbook
+
+
+def test_nobody_types_a_claim_in(repository: Evidence) -> None:
+    """A record that somebody forged beside the logbook carries no baseline: a move makes the verdict again, from
+    trials."""
+    repository.ok()
+    path = repository.root / ".agents" / "logbooks" / "toy" / "TOY-002.jsonl"
+    forged: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
+    (made,) = [one for one in forged if one["kind"] == "entry"]
+    made |= {"id": "TOY-009", "key": "TOY-009", "finished_at": "2099-01-01T00:00:00.000Z"}
+    for said in made["claims"]:
+        said |= {"verdict": "improved", "confidence": "replicated"}
+    line = json.dumps(made, sort_keys=True, separators=(",", ":"))
+    (path.parent / "TOY-009.jsonl").write_text(line + "\n")
+    code, output = cli(repository, "rebase", "TOY-009")
+    assert code == 1 and "expected an improvement that is replicated" in output
+
+
+def test_a_claim_that_says_nothing_takes_the_place_of_none() -> None:
+    """What can't be compared with its baseline leaves what was found before as it is, until that is taken back."""
+    found, apart = claim(), claim(verdict="not comparable", trials=(), estimate=None)
+    assert standing([entry(claims=(found,)), entry(claims=(apart,))]) == [found]
+    assert standing([entry(claims=(apart,)), entry(claims=(found,))]) == [found]
+    assert standing([entry(claims=(found,)), entry(step="retraction", claims=(apart,))]) == [apart]
+
+
+def test_what_was_stable_is_so_only_while_its_variants_agree() -> None:
+    """A variant that regresses later takes it back to replicated."""
+    series = Series(topic="t", prefix="T", goal="go", metrics=[Metric("time_s")], variants=("tokens",))
+    wide = [claim(case={"tokens": tokens}, confidence="stable") for tokens in (1, 2, 3)]
+    assert {one.confidence for one in together(series, wide)} == {"stable"}
+    wide[2] = claim(case={"tokens": 3}, confidence="replicated", verdict="regressed")
+    assert {one.confidence for one in together(series, wide)} == {"replicated"}
+
+
+def test_an_interval_that_no_number_can_hold_has_no_ends() -> None:
+    """A noisy baseline of one process and hundreds of candidates: no verdict, and nothing breaks."""
+    wide = Interval("ratio", 0.1, -800.0, 800.0, 1, 1, "")
+    assert wide.ends is None
+    assert Interval("ratio", 0.0, 0.0, 0.0, 1, 1, "").ends == (1.0, 1.0)
+    assert Interval("difference", 0.0, -math.inf, math.inf, 1, 0, "").ends is None
