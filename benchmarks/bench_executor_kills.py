@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from research_steps.git import Checkout
-from research_steps.journal import Journal, Snapshot
+from research_steps.holdings import Snapshot
+from research_steps.journal import Journal
 from research_steps.sinks.logbook import path_of, verify
 from research_steps.sinks.logbook_file import parse
 from research_steps.store import open_store

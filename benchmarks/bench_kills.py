@@ -28,7 +28,8 @@ from research_steps import contention
 from research_steps.code import trace_name
 from research_steps.entry import About, Finding
 from research_steps.git import Checkout
-from research_steps.journal import Journal, Snapshot
+from research_steps.holdings import Snapshot
+from research_steps.journal import Journal
 from research_steps.launcher import Launcher
 from research_steps.provenance import capture
 from research_steps.publish import Publisher, sinks_of

@@ -69,7 +69,7 @@ main(["status", sys.argv[1]], standalone_mode=False)
 """
 LIVING = """
 from research_steps.git import Checkout
-from research_steps.journal import Snapshot
+from research_steps.holdings import Snapshot
 from research_steps.sinks import rendering
 from research_steps.sinks.logbook import LogbookSink
 from research_steps.store import open_store

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import synthetic
-from research_steps.journal import Journal, Snapshot
+from research_steps.holdings import Snapshot
+from research_steps.journal import Journal
 from research_steps.record import sha256
 from research_steps.sinks.logbook import LogbookSink
 from research_steps.store import open_store

@@ -13,7 +13,8 @@ import pytest
 from research_steps.check import Line, check
 from research_steps.comparison import medians
 from research_steps.git import Checkout
-from research_steps.journal import Journal, OpenAttempt
+from research_steps.holdings import OpenAttempt
+from research_steps.journal import Journal
 from research_steps.record import Claim, EntryRecord, Ref, Samples, Stored, TrialRecord
 from research_steps.store import open_store
 

@@ -21,7 +21,7 @@ from research_steps.claims import (
     standing,
     together,
 )
-from research_steps.journal import Snapshot
+from research_steps.holdings import Snapshot
 from research_steps.record import (
     Claim,
     Device,

@@ -15,7 +15,8 @@ from research_steps import Metric, Series
 from research_steps.claims import standing, together
 from research_steps.cli import main as research
 from research_steps.comparison import Interval
-from research_steps.journal import Journal, Snapshot
+from research_steps.holdings import Snapshot
+from research_steps.journal import Journal
 from research_steps.record import Claim, EntryRecord
 from research_steps.store import open_store
 
@@ -357,7 +358,7 @@ def test_what_was_tried_is_told_and_may_be_skipped(repository: Evidence) -> None
     assert "tried before as TOY-002.02, regressed" in repository.ok(), "skipping it did not make it unknown"
     assert {one.changes["work"]: one.verdict for one in repository.claims("TOY-008")}[13] == "improved"
     repository.measure(MEASURE.replace("BROKEN = 13", "BROKEN = -2"))
-    output = repository.ok("--skip_known", "true")
+    output = repository.ok("--skip-known", "true")
     assert "no such kernel" not in output
     assert "no such kernel" not in next(row.note for row in repository.entry("TOY-011").rows if "13" in str(row.changes))
 
@@ -446,17 +447,37 @@ def test_a_sweep_in_which_nothing_can_win_says_so(repository: Evidence) -> None:
     """The baseline's own value is no candidate and never the winner; where all fail there is nothing to go on with."""
     body = """
     base = steps.baseline(measure, Config())
-    steps.interpret(base, steps.sweep(base, ("work", [2000])), steps.sweep(base, ("work", [13]), label="broken"))
+    broken = steps.sweep(base, ("work", [13]), label="broken")
+    steps.interpret(base, steps.sweep(base, ("work", [2000])), broken, steps.replicate(broken, label="again"))
 """
     repository.write(body)
     repository.ok()
-    own, broken, said = (repository.entry(f"TOY-00{number}") for number in (2, 3, 4))
+    labelled = {one.record.label: one.record for one in repository.known().entries.values()}
+    own, broken, said, again = (labelled[label] for label in ("work", "broken", "interpretation", "again"))
+    assert again.result == f"nothing was measured: {broken.id} has no candidate with an estimate of cost"
     assert own.claims == () and own.result == "1 trial, none improved"
     assert own.interpretation.endswith("Nothing but the baseline case was measured.")
     assert [row.trial.id for row in own.rows] == ["TOY-001.01"], "it is the first process of the baseline"
-    assert repository.head.partition("## Negative results\n")[2].startswith("- TOY-003.01 `work=13` failed")
+    assert repository.head.partition("## Negative results\n")[2].startswith(f"- {broken.id}.01 `work=13` failed")
     assert broken.next_action == "Mend what failed, or sweep other values."
     assert "No candidate improves cost over the baseline. Of 1 candidates: 1 failed." in said.interpretation
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ('steps.sweep(base, ("work", [1000, 1000]))', "has work=1000 twice: give each value once"),
+        ("steps.baseline(measure, Config(work=5))", "two baselines 'baseline' with different cases"),
+        ('steps.replicate(steps.sweep(base, ("size", [2])), across=("size", [1, 2]))', "is what its sweep varies"),
+        ('steps.replicate(steps.sweep(base, ("work", [1])), across=("mode", ["paired"]))', "does not declare relevant"),
+    ],
+)
+def test_a_thread_that_could_not_be_judged_is_refused_before_it_runs(repository: Evidence, body: str, told: str) -> None:
+    """One value twice, one label for two cases, a variant that is the axis itself, or none of the series'."""
+    repository.write(f"\n    base = steps.baseline(measure, Config())\n    {body}\n")
+    refused = repository.run()
+    assert refused.code == 1 and told in refused.output, refused.output
+    assert repository.known().entries == {}
 
 
 def test_a_path_that_the_executor_chose_does_not_fix_a_baseline(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ PACKAGE = Path(research_steps.__file__).parent
 # From the ground up: a module imports only from its own line and those above it.
 HOUSE = [
     "errors", "redaction", "record", "series", "store", "files", "git", "provenance", "contention", "code", "config",
-    "leases", "attachments", "journal", "entry", "comparison", "claims", "hypotheses", "background", "launcher",
-    "steps", "sinks", "snapshot", "publish", "run", "notes", "revisions", "sources", "check", "kickoff",
+    "leases", "attachments", "holdings", "journal", "entry", "comparison", "claims", "hypotheses", "background",
+    "launcher", "steps", "sinks", "snapshot", "publish", "run", "notes", "revisions", "sources", "check", "kickoff",
     "cli", "__main__",
 ]  # fmt: skip
 HEAVY = (

@@ -20,7 +20,8 @@ import msgspec
 import pytest
 from research_steps import Hypothesis, Metric, Series
 from research_steps.errors import JournalProblem, StoreError, UnreadableObject
-from research_steps.journal import Journal, OpenAttempt
+from research_steps.holdings import OpenAttempt
+from research_steps.journal import Journal
 from research_steps.record import InterruptedRecord, Seal, Stored, TrialRecord, canonical, sha256, utc
 from research_steps.store import LocalStore, open_store
 

@@ -24,7 +24,8 @@ from research_steps import contention
 from research_steps.code import trace_name
 from research_steps.errors import LauncherError
 from research_steps.git import Checkout
-from research_steps.journal import Journal, OpenAttempt
+from research_steps.holdings import OpenAttempt
+from research_steps.journal import Journal
 from research_steps.launcher import Launcher
 from research_steps.provenance import capture
 from research_steps.record import InterruptedRecord, Stored, TrialRecord

@@ -22,7 +22,7 @@ from research_steps.comparison import (
     verdict,
 )
 from research_steps.config import differences
-from research_steps.journal import Snapshot
+from research_steps.holdings import Snapshot
 from research_steps.provenance import conditions
 from research_steps.record import (
     Claim,

@@ -113,8 +113,11 @@ def process_effect(metric: Metric, kind: Estimand, samples: Samples) -> Effect:
     candidate, baseline = samples.candidate[metric.name], samples.baseline[metric.name]
     scale = scale_of(metric, baseline)
     effects = [pair_effect(metric, kind, *pair, scale) for pair in zip(candidate, baseline, strict=True)]
-    error = statistics.stdev(effects) / math.sqrt(len(effects)) if len(effects) > 1 else 0.0
-    return Effect(statistics.fmean(effects), error)
+    mean, count = statistics.fmean(effects), len(effects)
+    # As statistics.stdev gives it, which computes in fractions and takes thirty times as long.
+    squares = math.fsum((effect - mean) ** 2 for effect in effects)
+    error = math.sqrt(squares / (count - 1) / count) if count > 1 else 0.0
+    return Effect(mean, error)
 
 
 def paired_interval(

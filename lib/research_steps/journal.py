@@ -27,7 +27,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from research_steps.errors import JournalProblem, StoreError, UnreadableObject
+from research_steps.holdings import OpenAttempt, Outline, Snapshot, add_published
 from research_steps.leases import Leases, abandoned, lease_end, this_process
 from research_steps.record import (
     SCHEMA,
@@ -46,7 +47,6 @@ from research_steps.record import (
     Owner,
     Record,
     Ref,
-    Status,
     Stored,
     TrialRecord,
     Turn,
@@ -55,12 +55,11 @@ from research_steps.record import (
     decode_record,
     encode,
     parse_utc,
-    sha256,
     store_record,
     utc,
 )
 from research_steps.series import Series, format_id
-from research_steps.store import READ_AT_ONCE, Store
+from research_steps.store import Store
 
 POLL_S = 0.5
 # How many objects an outline holds in memory.
@@ -71,18 +70,6 @@ S = TypeVar("S", bound=msgspec.Struct)
 Subject = Literal["trial", "entry"]
 _FOLDERS: dict[Subject, str] = {"entry": "entries", "trial": "trials"}
 _NUMBERED = re.compile(r"/(\d{6,9})\.json$")
-
-
-@dataclass(frozen=True)
-class OpenAttempt:
-    """An attempt that has begun and has no record yet."""
-
-    intent: Intent
-    lease_until: datetime
-
-    def orphaned(self) -> bool:
-        """True when nobody will finish it: its lease ran out, or its process on this machine is gone."""
-        return abandoned(self.intent.owner, self.lease_until)
 
 
 # An attempt that can't be read is told by the error; it has ended, and satisfies nobody.
@@ -96,106 +83,6 @@ class Claim:
     number: int
     id: str
     step_key: str
-
-
-@dataclass
-class Snapshot:
-    """What the journal holds, store and repository together. `problems` names what could not be read."""
-
-    entries: dict[str, Stored[EntryRecord]] = field(default_factory=dict)
-    trials: dict[str, Stored[TrialRecord]] = field(default_factory=dict)
-    interrupted: dict[str, Stored[InterruptedRecord]] = field(default_factory=dict)
-    open: list[OpenAttempt] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-    def add(self, stored: Stored[Any]) -> None:
-        match stored.record:
-            case EntryRecord():
-                self.entries[stored.sha256] = stored
-            case TrialRecord():
-                self.trials[stored.sha256] = stored
-            case InterruptedRecord():
-                self.interrupted[stored.sha256] = stored
-
-    def take(self, data: bytes, where: str) -> None:
-        """Add a record by its bytes unless it is here already, or say why it can't be read."""
-        if self._settled(sha256(data.rstrip(b"\n"))):
-            return
-        try:
-            self.add(decode_record(data, where))
-        except UnreadableObject as error:
-            self.problems.append(str(error))
-
-    def _settled(self, sha: str) -> bool:
-        return sha in self.trials or sha in self.entries or sha in self.interrupted
-
-    def find(self, experiment_id: str) -> list[Stored[Any]]:
-        """Every record that carries this ID, entries first, then by attempt; several where two branches used one."""
-        everything: list[Stored[Any]] = [*self.entries.values(), *self.trials.values(), *self.interrupted.values()]
-        return [stored for stored in everything if stored.record.id == experiment_id]
-
-    def is_private(self, id: str) -> bool:
-        """Whether what carries this ID belongs to an entry that is private, finished or not."""
-        owner = id.partition(".")[0]
-        held: list[EntryRecord | Intent] = [stored.record for stored in self.entries.values()]
-        held += [attempt.intent for attempt in self.open if attempt.intent.subject == "entry"]
-        return any(bool(one.private) for one in held if one.id == owner)
-
-    def about(self, id: str) -> list[Stored[EntryRecord]]:
-        """The notes, attachments, corrections and retractions of what carries this ID, in the order they were made."""
-        kinds = ("note", "attachment", "correction", "retraction")
-        found = (stored for stored in self.entries.values() if stored.record.step in kinds and not stored.record.late)
-        named = (stored for stored in found if any(ref.id == id for ref in stored.record.inputs))
-        return sorted(named, key=lambda stored: (stored.record.finished_at, stored.record.id))
-
-    def doubts(self, id: str) -> list[str]:
-        """What an entry rests on, through others too, and was retracted."""
-        taken = {
-            ref.sha256: stored.record.id
-            for stored in self.entries.values() if stored.record.step == "retraction" for ref in stored.record.inputs
-        }  # fmt: skip
-        refs: dict[str, Ref] = {}
-        for stored in self.entries.values():
-            if stored.record.id == id and stored.record.step != "retraction":
-                for one in (stored, *self.below(stored)):
-                    rests_on = (*one.record.inputs, *(row.trial for row in one.record.rows))
-                    refs |= {ref.sha256: ref for ref in rests_on if ref.sha256 in taken}
-        return [f"{ref.id}, which {taken[sha]} retracted" for sha, ref in refs.items()]
-
-    def below(self, stored: Stored[EntryRecord]) -> list[Stored[EntryRecord]]:
-        """Everything that an entry rests on, through others too, in the order in which it was finished."""
-        found: dict[str, Stored[EntryRecord]] = {}
-        pending = list(stored.record.inputs)
-        while pending:
-            ref = pending.pop()
-            entry = self.entries.get(ref.sha256)
-            if entry is not None and ref.sha256 not in found:
-                found[ref.sha256] = entry
-                pending += entry.record.inputs
-        return sorted(found.values(), key=lambda entry: (entry.record.finished_at, entry.record.id))
-
-
-@dataclass
-class Outline(Snapshot):
-    """A snapshot that leaves out each trial whose end a row tells, and keeps only that, in `ended`.
-
-    Whoever made the row had read the trial's record, and the hash in the row tells that these are the same bytes.
-    """
-
-    ended: dict[str, Status] = field(default_factory=dict)
-    _told: dict[str, Status] = field(default_factory=dict)
-
-    def add(self, stored: Stored[Any]) -> None:
-        super().add(stored)
-        if isinstance(stored.record, EntryRecord):
-            self._told |= {row.trial.sha256: row.status for row in stored.record.rows}
-
-    def _settled(self, sha: str) -> bool:
-        if super()._settled(sha):
-            return True
-        if sha in self._told:
-            self.ended[sha] = self._told[sha]
-        return sha in self._told
 
 
 class Journal:
@@ -483,7 +370,7 @@ class Journal:
     def published(self, repository: Path) -> Snapshot:
         """The entries in the store and in the repository: what is known of the series, whoever measured it."""
         found = self.entries()
-        _add_published(found, repository, lambda line: b'"kind":"entry"' in line)
+        add_published(found, repository, lambda line: b'"kind":"entry"' in line)
         return found
 
     # -- inside ------------------------------------------------------------------------------------------------
@@ -502,7 +389,7 @@ class Journal:
                 else:
                     found.open.append(OpenAttempt(intent, self._lease(subject, intent)))
         if repository is not None:
-            _add_published(found, repository)
+            add_published(found, repository)
 
     def _name(self, subject: Subject, kind: str, key: str, attempt: int) -> str:
         return f"{self._base}/{_FOLDERS[subject]}/{kind}/{key}-{attempt}.json"
@@ -558,11 +445,3 @@ class Journal:
                 f"{self.store.url}/{name} is gone, but another record rests on it. Restore it from a copy."
             )
         return data
-
-
-def _add_published(found: Snapshot, repository: Path, wanted: Callable[[bytes], bool] = lambda line: True) -> None:
-    for path in sorted(repository.glob("*.jsonl")):
-        with path.open("rb", buffering=READ_AT_ONCE) as file:
-            for number, line in enumerate(file, 1):
-                if wanted(line):
-                    found.take(line.rstrip(b"\r\n"), f"{path}:{number}")

@@ -13,8 +13,9 @@ from research_steps.attachments import check_address, read_attachment
 from research_steps.entry import About, Finding, write_entry
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
+from research_steps.holdings import Snapshot
 from research_steps.hypotheses import SAYS, State
-from research_steps.journal import Journal, Snapshot
+from research_steps.journal import Journal
 from research_steps.leases import this_process
 from research_steps.provenance import capture, command_line, current_actor
 from research_steps.record import SCHEMA, ClaimedID, EntryRecord, Ref, Seal, StepKind, Stored, canonical, sha256, utc
@@ -222,14 +223,18 @@ def find(known: Snapshot, id: str) -> Stored[Any]:
     records = known.find(id)
     if not records:
         raise UsageError(f"{id!r} is no record of this series: expected an ID such as MOE-HC-007.03.")
-    kind = type(records[0].record)
-    found = sorted({one.sha256[:12] for one in records if type(one.record) is kind and not one.record.late})
+    # Of a trial that was measured again, because it was disturbed or retracted, the last attempt is meant.
+    alike = [one for one in records if type(one.record) is type(records[0].record) and not one.record.late] or records
+    newest: dict[str, int] = {}
+    for one in alike:
+        newest[one.record.key] = max(one.record.attempt, newest.get(one.record.key, 0))
+    found = {one.sha256: one for one in alike if one.record.attempt == newest[one.record.key]}
     if len(found) > 1:
         raise UsageError(
-            f"{id!r} is the ID of {len(found)} records ({', '.join(found)}), because two branches used it: name another "
-            "record that rests on the one that you mean."
+            f"{id!r} is the ID of {len(found)} records ({', '.join(sha[:12] for sha in sorted(found))}), because two "
+            "branches used it: name another record that rests on the one that you mean."
         )
-    return records[0]
+    return next(iter(found.values()))
 
 
 def find_all(known: Snapshot, ids: Iterable[str]) -> tuple[Ref, ...]:

@@ -23,7 +23,7 @@ from research_steps.claims import (
 from research_steps.comparison import gain
 from research_steps.entry import Finding
 from research_steps.errors import UsageError
-from research_steps.journal import Snapshot
+from research_steps.holdings import Snapshot
 from research_steps.notes import Desk, digest, entries_of, find, refuse_empty, short
 from research_steps.record import Claim, EntryRecord, Ref, Stored, TrialRecord, canonical
 from research_steps.series import Metric

@@ -66,11 +66,18 @@ def main(series: Series, thread: "Callable[[Steps], Any]", argv: Sequence[str] |
     """Run a thread as a program: parses `argv` (default: the command line), exits with 1 when a step fails."""
     import draccus
 
-    options = draccus.parse(RunOptions, args=None if argv is None else list(argv))
+    given = sys.argv[1:] if argv is None else argv
+    options = draccus.parse(RunOptions, args=[_underscored(argument) for argument in given])
     try:
         run(series, thread, options)
     except ResearchError as error:
         sys.exit(f"error: {error}")
+
+
+def _underscored(argument: str) -> str:
+    """An option as Marin spells it: '--skip-known' becomes '--skip_known'."""
+    name, equals, value = argument.partition("=")
+    return name.replace("-", "_").replace("__", "--", 1) + equals + value if name.startswith("--") else argument
 
 
 def run(series: Series, thread: "Callable[[Steps], Any]", options: RunOptions) -> None:

@@ -15,7 +15,8 @@ import msgspec
 
 from research_steps.errors import RepositoryError
 from research_steps.git import Checkout
-from research_steps.journal import Journal, Snapshot
+from research_steps.holdings import Snapshot
+from research_steps.journal import Journal
 from research_steps.record import SCHEMA, EntryRecord, Seal, Stored, utc
 from research_steps.series import Series
 from research_steps.sinks import Published

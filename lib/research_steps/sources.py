@@ -8,7 +8,7 @@ from research_steps import background, hypotheses
 from research_steps.entry import Finding
 from research_steps.errors import UsageError
 from research_steps.files import write_aside
-from research_steps.journal import Snapshot
+from research_steps.holdings import Snapshot
 from research_steps.notes import Desk, digest, entries_of, find, refuse_empty, short
 from research_steps.record import EntryRecord, Stored
 from research_steps.sinks import background_text, is_public

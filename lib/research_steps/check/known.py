@@ -11,7 +11,8 @@ import msgspec
 
 from research_steps.claims import standing
 from research_steps.git import Checkout
-from research_steps.journal import Journal, Snapshot
+from research_steps.holdings import Snapshot
+from research_steps.journal import Journal
 from research_steps.record import Claim, EntryRecord, IssueLink, Posting, Seal, Stored
 from research_steps.series import Series
 from research_steps.sinks import is_public, logbook_file

@@ -6,7 +6,7 @@ A sink's own markers are its receipts. Sinks never import each other.
 from dataclasses import dataclass
 from typing import Protocol
 
-from research_steps.journal import Snapshot
+from research_steps.holdings import Snapshot
 from research_steps.record import EntryRecord
 from research_steps.series import Series
 

@@ -13,7 +13,8 @@ import msgspec
 
 from research_steps.errors import StoreError, SurfaceAway, SurfaceError, UnreadableObject
 from research_steps.git import Checkout
-from research_steps.journal import Journal, Snapshot
+from research_steps.holdings import Snapshot
+from research_steps.journal import Journal
 from research_steps.leases import this_process
 from research_steps.record import SCHEMA, Closed, EntryRecord, IssueLink, Posting, Seal, Stored, parse_utc, utc
 from research_steps.series import Series

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from research_steps.journal import Journal, OpenAttempt, Snapshot
+from research_steps.holdings import OpenAttempt, Snapshot
+from research_steps.journal import Journal
 from research_steps.record import EntryRecord, Stored, TrialRecord, parse_utc, utc
 from research_steps.series import Series
 from research_steps.sinks import issue_text

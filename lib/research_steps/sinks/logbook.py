@@ -14,7 +14,8 @@ from research_steps.attachments import is_name
 from research_steps.errors import LogbookError, RepositoryError, StoreError, UnreadableObject
 from research_steps.files import write_aside
 from research_steps.git import Checkout
-from research_steps.journal import Journal, Snapshot
+from research_steps.holdings import Snapshot
+from research_steps.journal import Journal
 from research_steps.record import EntryRecord, IssueLink, Seal, Stored, sha256
 from research_steps.series import Series
 from research_steps.sinks import Done, Published, is_public, logbook_file, rendering

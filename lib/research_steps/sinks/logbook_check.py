@@ -5,7 +5,8 @@ from typing import Any
 
 from research_steps.errors import UnreadableObject, UsageError
 from research_steps.git import Checkout
-from research_steps.journal import Journal, Snapshot
+from research_steps.holdings import Snapshot
+from research_steps.journal import Journal
 from research_steps.record import Stored, decode_record, sha256
 from research_steps.sinks import logbook_file
 from research_steps.sinks.logbook_disk import lock, path_of

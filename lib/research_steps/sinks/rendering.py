@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from research_steps.background import stuck
-from research_steps.claims import ROUTINE_NOTE, best, claims_in, judged, measured, standing, told
+from research_steps.claims import ROUTINE_NOTE, best, claims_in, judged, measured, standing, together, told
 from research_steps.hypotheses import SAYS, Item, queue
 from research_steps.record import Claim, EntryRecord, IssueLink, Provenance, Row, Seal, parse_utc
 from research_steps.series import Metric, Series
@@ -150,7 +150,7 @@ def negative_results(series: Series, entries: Sequence[EntryRecord], say: Say) -
                 lines[row.trial.id] = f"- {row.trial.id} {code(changes(row))} failed: {code(row.note)}"
         if entry.status == "failed" and entry.id not in gone:
             lines[entry.id] = f"- {entry.id} {say(entry.label)}: {say(entry.result)}"
-    for claim in current_claims(entries):
+    for claim in current_claims(series, entries):
         if claim.metric == series.primary.name and claim.verdict in ("regressed", "no difference"):
             id = claim.trials[0].id
             lines[id] = f"- {id} {code(_spelled(claim.changes))}: {say(claim.metric)} {told(claim)}"
@@ -173,7 +173,7 @@ def _retracted(entries: Sequence[EntryRecord]) -> set[str]:
 
 
 def _best(series: Series, entries: Sequence[EntryRecord]) -> str:
-    found = best(series, current_claims(entries))
+    found = best(series, current_claims(series, entries))
     if found is None:
         return "Nothing measured yet is better than the baseline."
     on = ", ".join(ref.id for ref in found.trials)
@@ -181,16 +181,19 @@ def _best(series: Series, entries: Sequence[EntryRecord]) -> str:
     return f"Best so far: {what} with {prose(found.metric)} {told(found)} against {found.baseline.id} ({on})."
 
 
-def current_claims(entries: Sequence[EntryRecord]) -> list[Claim]:
+def current_claims(series: Series, entries: Sequence[EntryRecord]) -> list[Claim]:
     """The claims that count now, against a baseline case that is in force now."""
     cases = list(_cases(entries).values())
-    return [claim for claim in standing(entries) if claim.case in cases]
+    return [claim for claim in together(series, standing(entries)) if claim.case in cases]
 
 
 def _cases(entries: Sequence[EntryRecord]) -> dict[str, Any]:
     """Each baseline's case, as it was measured or moved last."""
     cases: dict[str, Any] = {}
+    gone = _retracted(entries)
     for entry in entries:
+        if entry.id in gone:
+            continue
         if entry.status == "ok" and entry.step == "baseline":
             cases[entry.label] = entry.config.get("baseline_case", {})
         elif entry.step == "rebase":

@@ -19,7 +19,8 @@ from filelock import FileLock, Timeout
 from research_steps.errors import StoreError, SurfaceError, UsageError
 from research_steps.files import write_aside
 from research_steps.git import Checkout
-from research_steps.journal import Journal, Snapshot
+from research_steps.holdings import Snapshot
+from research_steps.journal import Journal
 from research_steps.record import SCHEMA, EntryRecord, IssueLink, Project, Row, Stored, TrialRecord, utc
 from research_steps.redaction import redact
 from research_steps.series import Series

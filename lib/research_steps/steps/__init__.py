@@ -49,6 +49,14 @@ class Steps:
         """
         code = trace(measure)
         measured = Measured(code.name, str(code.root), code.digest, type_name(config), config)
+        case = plain(config, f"baseline {label!r}", marin.unwrap)
+        built = (step.config for step in self.all if isinstance(step.config, StepConfig))
+        held = [one for one in built if one.kind == "baseline" and one.label == label]
+        if any(plain(one.what.case, f"baseline {label!r}", marin.unwrap) != case for one in held):
+            raise UsageError(
+                f"The thread has two baselines {label!r} with different cases: give each a label of its own, by which "
+                "it stays fixed."
+            )
         replicates = tuple(range(self.series.floor_processes))
         return self._add("baseline", label, hypothesis, measured=measured, replicates=replicates, private=private)
 
@@ -75,8 +83,10 @@ class Steps:
             raise UsageError(f"The sweep {label!r} has shards={shards}: expected 1 or more.")
         measured = _measured(base, label)
         points = tuple({name: value} for value in values)
-        for point in points:
+        for index, point in enumerate(points):
             changed(measured.case, point, f"The sweep {label!r}")
+            if point in points[:index]:
+                raise UsageError(f"The sweep {label!r} has {name}={point[name]!r} twice: give each value once.")
         before = [
             self._add("shard", f"{label} shard {shard}", "", [base], measured, points=points, shard=shard, shards=shards)
             for shard in range(shards if shards > 1 else 0)
@@ -107,6 +117,10 @@ class Steps:
             axis, values = across
             for value in values:
                 changed(config.what.case, {axis: value}, label)
+            if config.points and axis in config.points[0]:
+                raise UsageError(
+                    f"{label!r} goes across {axis!r}, which is what its sweep varies: expected another field."
+                )
             if axis not in self.series.variants:
                 raise UsageError(
                     f"{label!r} goes across {axis!r}, which Series {self.series.topic!r} does not declare relevant: add "

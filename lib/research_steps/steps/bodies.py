@@ -72,6 +72,9 @@ def _sweep(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord
 
 def _interact(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
     tops = [_top(session, sweep, config.top) for sweep in inputs[1:]]
+    for sweep, top in zip(inputs[1:], tops, strict=True):
+        if not top:
+            return _nothing(session, sweep)
     choices = [[claim.changes for claim in top] for top in tops]
     choices += [[{axis: value} for value in values] for axis, values in config.axes]
     points = [{name: value for changes in cell for name, value in changes.items()} for cell in product(*choices)]
@@ -103,6 +106,8 @@ def _compared(
 def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
     series, what = session.series, config.what
     chosen = _chosen(session, inputs[1], config.candidate)
+    if chosen is None:
+        return _nothing(session, inputs[1])
     code = what.code()
     axis, values = config.across or ("", (None,))
     rows: list[Row] = []
@@ -229,26 +234,30 @@ def _summary(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -> st
     return ", ".join(parts)
 
 
-def _chosen(session: Session, entry: Stored[EntryRecord], candidate: dict[str, Any] | None) -> Claim:
+def _chosen(session: Session, entry: Stored[EntryRecord], candidate: dict[str, Any] | None) -> Claim | None:
     """What is measured again: the candidate that was named, else the best one."""
     if candidate is None:
-        return _top(session, entry, 1)[0]
+        return next(iter(_top(session, entry, 1)), None)
     name = session.series.primary.name
-    for claim in claims_in(entry.record):
-        if claim.metric == name and claim.changes == candidate:
-            return claim
-    raise StepFailed(f"{entry.record.id} claims nothing about {spelled(candidate)} and {name}.")
+    named = (one for one in claims_in(entry.record) if one.metric == name and one.changes == candidate)
+    return next(named, None)
 
 
 def _top(session: Session, entry: Stored[EntryRecord], count: int) -> list[Claim]:
+    """The best candidates, as far as the primary metric of any is known."""
     primary = session.series.primary
     found = [claim for claim in claims_in(entry.record) if claim.metric == primary.name and claim.estimate is not None]
-    if not found:
-        raise StepFailed(
-            f"{entry.record.id} has no candidate with an estimate of {primary.name}: there is nothing to go on with. "
-            "Its table says why; an unpaired metric needs floor_processes of 2 or more and replicates."
-        )
     return sorted(found, key=lambda claim: -gain(primary, claim))[:count]
+
+
+def _nothing(session: Session, entry: Stored[EntryRecord]) -> Finding:
+    """Where every candidate failed there is nothing to go on with, which is a result and stops no other step."""
+    why = f"{entry.record.id} has no candidate with an estimate of {session.series.primary.name}"
+    return Finding(
+        result=f"nothing was measured: {why}",
+        next_action=f"See in the table of {entry.record.id} what became of its candidates, and mend or replace them.",
+        claims=(),
+    )
 
 
 def _baseline_of(session: Session, entry: Stored[EntryRecord], case: dict[str, Any]) -> Baseline:

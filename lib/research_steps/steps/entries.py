@@ -9,7 +9,7 @@ from pathlib import Path
 
 from research_steps.entry import About, Finding, finish_entry
 from research_steps.errors import LauncherError, StoreError
-from research_steps.journal import OpenAttempt
+from research_steps.holdings import OpenAttempt
 from research_steps.provenance import describe_error
 from research_steps.record import EntryRecord, Stored, utc
 from research_steps.steps.session import Session

@@ -10,7 +10,7 @@ from typing import Any
 
 from research_steps.claims import is_routine, measured, retracted, standing
 from research_steps.config import differences
-from research_steps.journal import Snapshot
+from research_steps.holdings import Snapshot
 from research_steps.provenance import conditions, conditions_here
 from research_steps.record import Stored, TrialRecord, canonical
 from research_steps.series import Series

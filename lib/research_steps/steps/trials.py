@@ -18,7 +18,7 @@ from research_steps import contention
 from research_steps.code import Code
 from research_steps.comparison import paired_ratios
 from research_steps.errors import LauncherError, UnreadableObject
-from research_steps.journal import OpenAttempt
+from research_steps.holdings import OpenAttempt
 from research_steps.launcher import Ended, Request
 from research_steps.provenance import conditions_here, device_class
 from research_steps.record import (
