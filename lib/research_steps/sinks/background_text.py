@@ -30,7 +30,7 @@ def brief(series: Series, entries: Sequence[EntryRecord]) -> str:
         "External prior work": [source(entry, prose, link) for entry in found.sources if not entry.config["internal"]],
         "Failed leads": [
             *rendering.hypotheses([item for item in items if item.state == "falsified"], prose, link),
-            *rendering.negative_results(series, entries, prose),
+            *rendering.negative_results(series, entries, rendering.current_claims(series, entries), prose),
         ],
         "Evidence map": [line for row in evidence_map(items, found) for line in _row(row, link)],
         "Claims without a contradiction pass": [

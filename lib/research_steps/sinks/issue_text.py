@@ -140,13 +140,14 @@ def sections(
     finish = next((entry for entry in reversed(entries) if entry.step == "finish"), None)
     kickoff = next((entry for entry in entries if entry.step == "kickoff"), None)
     pull = str(finish.config.get("production_pr", "")) if finish else ""
+    claims = rendering.current_claims(series, entries)
     texts = {
-        "tldr": rendering.tldr(series, entries, unlinked),
+        "tldr": rendering.tldr(series, entries, claims, unlinked),
         "scope": _scope(series, kickoff, entries, links),
         "baseline": rendering.baselines(series, entries, unlinked),
         "decisions": rendering.decisions(entries, unlinked, links.record, scope=False),
         "hypotheses": rendering.hypotheses(queue(series, entries), unlinked, links.record),
-        "negative": rendering.negative_results(series, entries, unlinked),
+        "negative": rendering.negative_results(series, entries, claims, unlinked),
         "revisions": rendering.revisions(entries, unlinked, links.record),
         "conclusion": _conclusion(finish),
         "links": [

@@ -52,24 +52,25 @@ def entry(record: EntryRecord, series: Series, seal: Seal | None) -> str:
 
 def living(series: Series, entries: Sequence[EntryRecord], issue: IssueLink | None) -> str:
     """The managed block at the head: what holds now. `entries` in the order they finished."""
-    lines = ["## TL;DR", *tldr(series, entries, prose), "", "## Baseline", *baselines(series, entries, prose)]
+    claims = current_claims(series, entries)
+    lines = ["## TL;DR", *tldr(series, entries, claims, prose), "", "## Baseline", *baselines(series, entries, prose)]
     link = linked(f"{series.topic}/")
     lines += ["", "## Hypothesis queue", *hypotheses(queue(series, entries), prose, link)]
     trials = stuck(series, entries)
     if trials is not None:
         lines.append(f"- No improvement in {trials} trials: forage again with `research source`.")
     lines += ["", "## Decisions", *decisions(entries, prose, link)]
-    lines += ["", "## Negative results", *negative_results(series, entries, prose)]
+    lines += ["", "## Negative results", *negative_results(series, entries, claims, prose)]
     lines += ["", "## Corrected and moved", *revisions(entries, prose, link)]
     where = f"[{issue.repository}#{issue.number}]({issue.url})" if issue else f"`.agents/issues/{series.topic}.md`"
     lines += ["", "## Links", f"- Issue: {'none, the series is private' if series.private else where}"]
     return "\n".join(lines)
 
 
-def tldr(series: Series, entries: Sequence[EntryRecord], say: Say) -> list[str]:
+def tldr(series: Series, entries: Sequence[EntryRecord], claims: Sequence[Claim], say: Say) -> list[str]:
     """What is best so far, and what the last interpretation or the conclusion says."""
     done = [entry for entry in entries if entry.status == "ok"]
-    lines = [f"- {_best(series, done)}"]
+    lines = [f"- {_best(series, claims)}"]
     gone = _retracted(entries)
     read = [entry for entry in done if entry.step in ("interpret", "finish") and entry.id not in gone]
     if read:
@@ -140,7 +141,7 @@ def decisions(entries: Sequence[EntryRecord], say: Say, link: Link, scope: bool 
     return lines or ["- none"]
 
 
-def negative_results(series: Series, entries: Sequence[EntryRecord], say: Say) -> list[str]:
+def negative_results(series: Series, entries: Sequence[EntryRecord], claims: Sequence[Claim], say: Say) -> list[str]:
     """What failed, with its reason, and what did not help, each once; a slip in the code is neither."""
     lines = {}
     gone = _retracted(entries)
@@ -150,7 +151,7 @@ def negative_results(series: Series, entries: Sequence[EntryRecord], say: Say) -
                 lines[row.trial.id] = f"- {row.trial.id} {code(changes(row))} failed: {code(row.note)}"
         if entry.status == "failed" and entry.id not in gone:
             lines[entry.id] = f"- {entry.id} {say(entry.label)}: {say(entry.result)}"
-    for claim in current_claims(series, entries):
+    for claim in claims:
         if claim.metric == series.primary.name and claim.verdict in ("regressed", "no difference"):
             id = claim.trials[0].id
             lines[id] = f"- {id} {code(_spelled(claim.changes))}: {say(claim.metric)} {told(claim)}"
@@ -172,8 +173,8 @@ def _retracted(entries: Sequence[EntryRecord]) -> set[str]:
     return {ref.id for entry in entries if entry.step == "retraction" for ref in entry.inputs}
 
 
-def _best(series: Series, entries: Sequence[EntryRecord]) -> str:
-    found = best(series, current_claims(series, entries))
+def _best(series: Series, claims: Sequence[Claim]) -> str:
+    found = best(series, claims)
     if found is None:
         return "Nothing measured yet is better than the baseline."
     on = ", ".join(ref.id for ref in found.trials)
