@@ -209,6 +209,12 @@ def spelled(changes: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in changes.items()) or "baseline case"
 
 
+def variant_of(claim: Claim, case: Mapping[str, Any]) -> str:
+    """At which variant of the baseline case a claim was made, empty when at none."""
+    variant = {name: mine for name, (mine, _) in differences(claim.case, case).items()}
+    return f" at {spelled(variant)}" if variant else ""
+
+
 def measured(claim: Claim) -> str:
     """The estimate with its interval, as a ratio to the baseline or as a difference from it."""
     if claim.estimate is None:

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import msgspec
 
-from research_steps.claims import standing
+from research_steps.claims import retracted, standing
 from research_steps.git import Checkout
 from research_steps.holdings import Snapshot
 from research_steps.journal import Journal
@@ -100,8 +100,8 @@ def read(checkout: Checkout, journal: Journal, series: Series) -> Known:
     held = journal.entries().entries.keys() | shown
     entries = [stored for sha, stored in found.entries.items() if sha in held and not stored.record.late]
     entries.sort(key=lambda stored: (stored.record.finished_at, stored.record.id))
-    retracted = {ref.sha256 for stored in entries if stored.record.step == "retraction" for ref in stored.record.inputs}
-    entries = [stored for stored in entries if stored.sha256 not in retracted]
+    gone = retracted(stored.record for stored in entries)
+    entries = [stored for stored in entries if stored.sha256 not in gone]
     # The entry of a seal is shown once it has its tag; so one in the logbook was sealed, perhaps with another store.
     seals = [
         stored

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from research_steps.errors import StoreError, UsageError
+from research_steps.errors import StoreError, UnreadableObject, UsageError
 from research_steps.git import Checkout
 from research_steps.journal import Journal
 from research_steps.record import EntryRecord, Stored
@@ -40,6 +40,8 @@ def series_of(checkout: Checkout, journal: Journal) -> Series:
     """The series as the store knows it; in a clone whose store is empty, as its thread declares it."""
     try:
         return journal.series()
+    except UnreadableObject:
+        raise
     except StoreError:
         from research_steps.kickoff import load_series
 

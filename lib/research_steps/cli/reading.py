@@ -4,16 +4,15 @@ import gc
 import json
 import sys
 from collections import Counter
-from contextlib import suppress
 from typing import Any
 
 import click
 
 from research_steps.cli import command
 from research_steps.cli.common import as_json, in_store, journal_of, print_json, topics
-from research_steps.errors import ResearchError, UsageError
+from research_steps.errors import StoreError, UnreadableObject, UsageError
 from research_steps.git import Checkout
-from research_steps.record import Claim, EntryRecord, InterruptedRecord, IssueLink, TrialRecord
+from research_steps.record import EntryRecord, InterruptedRecord, IssueLink, TrialRecord
 
 
 @command
@@ -159,8 +158,12 @@ def _status(checkout: Checkout, topic: str, prefix: str | None) -> dict[str, Any
     link = journal.decided("issue", IssueLink)
     series = None
     # A checkout without the store knows the entries, and not what the thread declared.
-    with suppress(ResearchError):
+    try:
         series = journal.series()
+    except UnreadableObject as error:
+        found.problems.append(str(error))
+    except StoreError:
+        pass
     private = series is not None and series.private
     return {
         "topic": topic,
@@ -216,16 +219,6 @@ def _trial(id: str, topic: str | None, prefix: str | None) -> TrialRecord:
     return trials[-1]
 
 
-def _about(record: EntryRecord, claim: Claim) -> str:
-    """The candidate, and at which variant of the entry's baseline case."""
-    from research_steps.claims import spelled
-    from research_steps.config import differences
-
-    own = record.config.get("baseline_case", claim.case)
-    variant = {name: mine for name, (mine, _) in differences(claim.case, own).items()}
-    return f"{spelled(claim.changes)} at {spelled(variant)}" if variant else spelled(claim.changes)
-
-
 def _described(record: EntryRecord | TrialRecord | InterruptedRecord) -> list[str]:
     lines = [f"{record.id} {record.label}: {type(record).__name__.removesuffix('Record').lower()}, {record.status}"]
     lines.append(f"  {record.started_at} to {record.finished_at}{', late' if record.late else ''}")
@@ -233,11 +226,13 @@ def _described(record: EntryRecord | TrialRecord | InterruptedRecord) -> list[st
         return [*lines, f"  {record.reason}"]
     lines.append(f"  {record.provenance.command}  at {record.provenance.commit} on {record.provenance.host}")
     if isinstance(record, EntryRecord):
-        from research_steps.claims import claims_in, told
+        from research_steps.claims import claims_in, spelled, told, variant_of
 
         lines += [f"  {text}" for text in (record.result, record.interpretation, record.next_action) if text]
         lines += [f"  {row.trial.id} {row.changes}: {row.status} {row.values} {row.note}" for row in record.rows]
-        lines += [f"  {_about(record, claim)}: {claim.metric} {told(claim)} {claim.why}" for claim in claims_in(record)]
+        for claim in claims_in(record):
+            at = variant_of(claim, record.config.get("baseline_case", claim.case))
+            lines.append(f"  {spelled(claim.changes)}{at}: {claim.metric} {told(claim)} {claim.why}")
     else:
         lines.append(f"  {record.config}")
         lines += [

@@ -22,6 +22,7 @@ from research_steps.claims import (
     standing,
     together,
     told,
+    variant_of,
 )
 from research_steps.comparison import gain, medians, ranked, unpaired_ratios
 from research_steps.config import differences
@@ -35,7 +36,6 @@ from research_steps.steps.interpretation import (
     interpret_entries,
     interpret_replicates,
     interpret_rows,
-    variant_of,
 )
 from research_steps.steps.known import measure_unless_known
 from research_steps.steps.progress import progress

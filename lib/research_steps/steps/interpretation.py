@@ -8,9 +8,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from research_steps.claims import CONTENDED, ROUTINE_NOTE, best, claims_in, judged, spelled, told
+from research_steps.claims import CONTENDED, ROUTINE_NOTE, best, claims_in, judged, spelled, told, variant_of
 from research_steps.comparison import gain
-from research_steps.config import differences
 from research_steps.record import Claim, EntryRecord, Floor, Row
 from research_steps.series import Series
 
@@ -85,12 +84,6 @@ def interpret_entries(series: Series, entries: Sequence[EntryRecord], claims: Se
     sentences += _weaknesses([row for entry in entries for row in entry.rows])
     said = [f"Against {name}: {action}" for name, action in actions.items()] if len(actions) > 1 else actions.values()
     return " ".join(sentences), " ".join(said)
-
-
-def variant_of(claim: Claim, case: Mapping[str, Any]) -> str:
-    """At which variant of the baseline case a claim was made, empty when at none."""
-    variant = {name: mine for name, (mine, _) in differences(claim.case, case).items()}
-    return f" at {spelled(variant)}" if variant else ""
 
 
 def _primary(series: Series, claims: Sequence[Claim]) -> list[Claim]:
