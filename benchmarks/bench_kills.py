@@ -30,7 +30,7 @@ from research_steps.entry import About, Finding
 from research_steps.git import Checkout
 from research_steps.holdings import Snapshot
 from research_steps.journal import Journal
-from research_steps.launcher import Launcher
+from research_steps.launcher import Here, Launcher
 from research_steps.provenance import capture
 from research_steps.publish import Publisher, sinks_of
 from research_steps.record import Ref, Row, TrialRecord
@@ -126,7 +126,7 @@ def drive(root: Path, steps: int) -> None:
         session = Session(
             series=SERIES,
             journal=journal,
-            launcher=launcher,
+            host=Here(launcher),
             captured=capture(checkout, ["bench_kills"]),
             repository=checkout.logbooks / SERIES.topic,
             used_numbers=frozenset(),

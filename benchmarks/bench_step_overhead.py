@@ -21,7 +21,7 @@ from marin.execution.executor import Executor
 from marin.execution.types import ExecutorStep
 from research_steps import Metric, Series
 from research_steps.run import RunOptions, run
-from research_steps.steps import Steps
+from research_steps.steps.builders import Steps
 from research_steps.steps.marin import Recorded
 
 STEPS = 100

@@ -30,7 +30,7 @@ from research_steps.claims import Baseline, Candidate, Ended, make_claims
 from research_steps.code import trace_name
 from research_steps.git import Checkout
 from research_steps.journal import Journal
-from research_steps.launcher import Launcher
+from research_steps.launcher import Here, Launcher
 from research_steps.provenance import capture
 from research_steps.steps.session import Session
 from research_steps.steps.trials import TrialSpec, measure_trial
@@ -82,7 +82,7 @@ class Desk:
         (root / "kernel.py").write_text(KERNEL)
         self.code = trace_name("kernel:measure", root)
         self.session = Session(
-            series=SERIES, journal=Journal(open_store(str(root / "store")), SERIES.topic), launcher=launcher,
+            series=SERIES, journal=Journal(open_store(str(root / "store")), SERIES.topic), host=Here(launcher),
             captured=capture(Checkout(root, None), ["bench"]), repository=root / "published", used_numbers=frozenset(),
             retry=frozenset(), say=lambda line: None, changed=lambda: None,
         )  # fmt: skip

@@ -12,7 +12,8 @@ PACKAGE = Path(research_steps.__file__).parent
 HOUSE = [
     "errors", "redaction", "record", "series", "store", "files", "git", "provenance", "contention", "code", "config",
     "leases", "attachments", "holdings", "journal", "entry", "comparison", "claims", "hypotheses", "background",
-    "launcher", "steps", "sinks", "snapshot", "publish", "run", "notes", "revisions", "sources", "check", "kickoff",
+    "launcher", "threads", "steps", "sinks", "snapshot", "publish", "run", "notes", "revisions", "sources", "cluster",
+    "check", "kickoff", "dev",
     "cli", "__main__",
 ]  # fmt: skip
 HEAVY = (

@@ -26,12 +26,13 @@ from research_steps.errors import LauncherError
 from research_steps.git import Checkout
 from research_steps.holdings import OpenAttempt
 from research_steps.journal import Journal
-from research_steps.launcher import Launcher
-from research_steps.provenance import capture
+from research_steps.launcher import Here, Launcher
+from research_steps.launcher.here import POLL_S
+from research_steps.provenance import capture, conditions_here
 from research_steps.record import InterruptedRecord, Stored, TrialRecord
 from research_steps.series import Metric, Series
 from research_steps.steps.session import Session
-from research_steps.steps.trials import POLL_S, Trial, TrialSpec, measure_trial
+from research_steps.steps.trials import Trial, TrialSpec, measure_trial
 from research_steps.store import open_store
 
 from tests.neighbours import holding
@@ -89,7 +90,7 @@ class Bench:
         return Session(
             series=series,
             journal=self.journal,
-            launcher=launcher,
+            host=Here(launcher),
             captured=self.captured,
             repository=self.root / "published",
             used_numbers=frozenset(),
@@ -111,7 +112,7 @@ class Bench:
         return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
 
     def attempts(self, work: object) -> list[Any]:
-        return self.journal.attempts("trial", self.spec(work).key)
+        return self.journal.attempts("trial", self.spec(work).key(conditions_here()))
 
     def outcomes(self, work: object) -> list[str]:
         """How each attempt of a trial stands."""
@@ -179,7 +180,7 @@ def test_a_trial_that_the_journal_holds_is_not_measured_again(bench: Bench, laun
 
 
 def test_what_a_trial_is_is_what_it_measures(bench: Bench) -> None:
-    """Another configuration, baseline, code or replicate is another trial."""
+    """Another configuration, baseline, code, replicate or occasion is another trial."""
     spec = bench.spec(1)
     (bench.root / "kernel.py").write_text(MEASURE + "# edited\n")
     others = [
@@ -187,8 +188,9 @@ def test_what_a_trial_is_is_what_it_measures(bench: Bench) -> None:
         replace(spec, config={"work": 2}),
         replace(spec, baseline_config={"work": 2}),
         replace(spec, replicate=1),
+        replace(spec, occasion="TOY-002.01"),
     ]
-    assert len({spec.key, *(other.key for other in others)}) == 5
+    assert len({one.key(conditions_here()) for one in (spec, *others)}) == 6
 
 
 @pytest.mark.parametrize("work", ["raise", "exit"])
@@ -380,7 +382,7 @@ def test_a_result_that_comes_after_its_attempt_was_ended_is_late(bench: Bench, l
     """Another driver took the attempt for lost: both records are kept, the first stands, and it is measured again."""
     with ThreadPoolExecutor() as pool:
         future = pool.submit(bench.measure, bench.session(launcher), 1, s=1.0)
-        key = bench.spec(1, s=1.0).key
+        key = bench.spec(1, s=1.0).key(conditions_here())
         assert soon(lambda: bench.measured)
         (attempt,) = bench.journal.attempts("trial", key)
         assert isinstance(attempt, OpenAttempt)
@@ -399,7 +401,7 @@ def test_a_lost_launcher_ends_its_own_attempt_and_nobody_elses(bench: Bench, lau
     """When another driver took the attempt for lost and has begun the next one, that one is left alone."""
     with ThreadPoolExecutor() as pool:
         future = hanging(bench, launcher, pool, "hang once")
-        key = bench.spec("hang once").key
+        key = bench.spec("hang once").key(conditions_here())
         (attempt,) = bench.attempts("hang once")
         bench.journal.interrupt(attempt, "its lease ran out")
         with bench.journal.begin("trial", key, 1, id="TOY-001.01", label="other", config={}) as begun:

@@ -10,7 +10,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-import research_steps.steps  # noqa: F401  # imports Marin once, for all the runs forked from here
+import research_steps.steps.builders  # noqa: F401  # imports Marin once, for all the runs forked from here
 
 MEASURE = """
 import os, time

@@ -107,13 +107,19 @@ def standing(entries: Iterable[EntryRecord]) -> list[Claim]:
     """The claims that count now, of entries in the order in which they were finished.
 
     Of two about the same thing the later one counts, unless it rests on no more than a part of what the earlier one
-    did, or says only that it can't be compared. What a correction or retraction says replaces all before.
+    did, or says only that it can't be compared. What dev mode found replaces nothing that the executor did, and what a
+    correction or retraction says replaces all before.
     """
     found: dict[bytes, Claim] = {}
+    final: set[bytes] = set()
     for entry in entries:
         for claim in claims_in(entry):
             key = msgspec.json.encode([claim.metric, claim.changes, claim.case], order="deterministic")
             held = found.get(key)
+            if entry.mode == "dev" and key in final:
+                continue
+            if entry.mode != "dev":
+                final.add(key)
             renewed = entry.step in ("correction", "retraction")
             if held is None or renewed or not (_says_nothing(claim, held) or evidence(claim) < evidence(held)):
                 found[key] = claim
@@ -306,7 +312,7 @@ def _open(interval: Interval) -> str:
 def _confidence(
     metric: Metric, interval: Interval, found: Verdict, trials: Sequence[TrialRecord], floor: Sequence[TrialRecord]
 ) -> Confidence:
-    if found not in DECIDED or len(trials) < 2:
+    if found not in DECIDED or len(trials) < 2 or any(one.mode == "dev" for one in trials):
         return "exploratory"
     samples, null = _samples(trials), [one for one in _samples(floor) if one.paired]
     if not all(one.paired for one in samples):
@@ -342,7 +348,11 @@ def _agrees(other: Claim, claim: Claim) -> bool:
 
 
 def _against(record: TrialRecord, floor: Sequence[TrialRecord]) -> Mapping[str, tuple[Any, Any]]:
-    return incomparable(record, floor[0]) if floor else {}
+    apart = incomparable(record, floor[0]) if floor else {}
+    if record.mode == "dev" and record.samples is not None and record.samples.paired:
+        # The baseline was measured by the same code in the same process; the floor only tells how processes scatter.
+        apart.pop("code", None)
+    return apart
 
 
 def _undisturbed(metric: Metric, records: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -138,14 +138,14 @@ def paired_interval(
     method = _method(PAIRED, candidates)
     if freedom < 1:
         return Interval(kind, center, -math.inf, math.inf, len(means), len(null), method)
-    from scipy import stats
+    from scipy.special import stdtrit
 
     squares = sum(effect.mean**2 for effect in null) + sum((effect.mean - center) ** 2 for effect in means)
     variance = squares / freedom
     if null:
         mine, theirs = (statistics.fmean(effect.error**2 for effect in group) for group in (means, null))
         variance += max(0.0, mine - theirs)
-    half = float(stats.t.ppf(1 - (1 - LEVEL) / candidates / 2, freedom)) * math.sqrt(variance / len(means))
+    half = float(stdtrit(freedom, 1 - (1 - LEVEL) / candidates / 2)) * math.sqrt(variance / len(means))
     return Interval(kind, center, center - half, center + half, len(means), len(null), method)
 
 
@@ -186,12 +186,12 @@ def noise_floor(metric: Metric, floor: Sequence[Samples]) -> Floor | None:
     """How far the metric moves between processes that measure the baseline against itself; None with fewer than two."""
     if len(floor) < 2:
         return None
-    from scipy import stats
+    from scipy.special import stdtrit
 
     kind = estimand(metric, floor)
     means = [process_effect(metric, kind, samples).mean for samples in floor]
     spread = math.sqrt(statistics.fmean(mean**2 for mean in means))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(means))) * spread
+    half = float(stdtrit(len(means), (1 + LEVEL) / 2)) * spread
     return Floor(spread=spread, smallest=math.expm1(half) if kind == "ratio" else half, processes=len(means))
 
 

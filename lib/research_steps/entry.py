@@ -12,7 +12,7 @@ import msgspec
 
 from research_steps.journal import Journal
 from research_steps.provenance import Captured
-from research_steps.record import SCHEMA, Claim, EntryRecord, Error, Floor, Ref, Row, StepKind, Stored, utc
+from research_steps.record import SCHEMA, Claim, EntryRecord, Error, Floor, Mode, Ref, Row, StepKind, Stored, utc
 from research_steps.series import Series
 
 
@@ -27,6 +27,7 @@ class About:
     config: dict[str, Any]
     inputs: tuple[Ref, ...] = ()
     private: bool = False
+    mode: Mode = "executor"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def finish_entry(
         started_at=started,
         finished_at=utc(),
         status="failed" if found.error else "ok",
-        mode="executor",
+        mode=about.mode,
         config=about.config,
         rows=found.rows,
         inputs=about.inputs,

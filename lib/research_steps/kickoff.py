@@ -3,10 +3,8 @@
 Making a public issue is a person's decision; everything here may be repeated, and finds what it made before.
 """
 
-import importlib
 import re
 import secrets
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,33 +22,6 @@ from research_steps.sinks.issue_text import from_template
 TEMPLATE = ".github/ISSUE_TEMPLATE/experiment.md"
 # Clocks differ: an issue that was made by an earlier try may say that it is a little older than the try (seconds).
 CLOCKS_DIFFER_S = 600.0
-
-
-def load_series(checkout: Checkout, topic: str) -> Series:
-    """The series that `experiments/<topic>` declares; its thread is not run. Raises UsageError."""
-    name = f"experiments.{topic}.__main__"
-    sys.path.insert(0, str(checkout.root))
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not name.startswith(error.name):
-            raise UsageError(f"{name} can't be imported: {error}.") from error
-        raise UsageError(
-            f"There is no thread experiments/{topic}/__main__.py in {checkout.root}: write one that declares its Series "
-            "first, as the README shows."
-        ) from error
-    except (Exception, SystemExit) as error:
-        raise UsageError(
-            f"{name} can't be imported: {type(error).__name__}: {error}. A thread's file declares its Series and runs "
-            "nothing when it is imported: main(…) stands below if __name__ == '__main__'."
-        ) from error
-    finally:
-        sys.path.remove(str(checkout.root))
-    series = (value for value in vars(module).values() if isinstance(value, Series) and value.topic == topic)
-    found = list({id(value): value for value in series}.values())
-    if len(found) != 1:
-        raise UsageError(f"{name} declares {len(found)} series with the topic {topic!r}: expected one, as a global.")
-    return found[0]
 
 
 def take_branch(checkout: Checkout, topic: str, wanted: str, carry: Callable[[str], bool]) -> str:

@@ -19,6 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.record import Actor, Error, Provenance, TrialRecord, sha256
@@ -44,9 +46,28 @@ ENVIRONMENT = (
 )
 # What decides how fast a kernel is; the rest only says where the record comes from.
 _MATTERING = frozenset(PACKAGES) - {"research-steps", "marin-core", "marin-fray"}
-_PLACES = ("MARIN_", "JAX_COMPILATION_CACHE", "TPU_NAME", "TPU_WORKER", "CUDA_VISIBLE_DEVICES")
+# Importing Marin sets TPU_SKIP_MDS_QUERY, so that it is in one mode's environment and not in the other's.
+_PLACES = (
+    *("MARIN_", "JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE", "CUDA_VISIBLE_DEVICES"),
+    *("TPU_NAME", "TPU_WORKER", "TPU_SKIP_MDS_QUERY"),
+)
 FRAMES_KEPT = 5
 _ABOVE_US = Path(__file__).resolve().parents[1]
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What a machine is to the trials that run on it."""
+
+    host: str
+    device_class: str
+    python: str
+    packages: dict[str, str]
+    env: dict[str, str]
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """Under what a trial is measured there, as far as that changes its result."""
+        return _conditions(self.device_class, self.python, self.packages, self.env)
 
 
 @dataclass(frozen=True)
@@ -69,6 +90,7 @@ def capture(checkout: Checkout, argv: Sequence[str]) -> Captured:
         patch, note = checkout.patch(commit)
         if patch and _holds_secret(patch):
             patch, note = None, "withheld: the patch holds what looks like a secret"
+    here = facts_here()
     return Captured(
         Provenance(
             command=shlex.join(redact_arguments(argv)),
@@ -77,13 +99,18 @@ def capture(checkout: Checkout, argv: Sequence[str]) -> Captured:
             branch=checkout.branch(),
             patch=sha256(patch) if patch else None,
             patch_note=note,
-            host=socket.gethostname(),
-            python=platform.python_version(),
-            packages=_packages(),
-            env=_environment(),
+            host=here.host,
+            python=here.python,
+            packages=here.packages,
+            env=here.env,
         ),
         patch or None,
     )
+
+
+def facts_here() -> Facts:
+    """The facts of this machine, for what this process starts."""
+    return Facts(socket.gethostname(), device_class(), platform.python_version(), _packages(), _environment())
 
 
 def command_line() -> list[str]:
@@ -146,7 +173,7 @@ def conditions(record: TrialRecord) -> dict[str, str]:
 
 def conditions_here() -> dict[str, str]:
     """The conditions of trials that this process starts."""
-    return _conditions(device_class(), platform.python_version(), _packages(), _environment())
+    return facts_here().conditions
 
 
 @cache

@@ -27,7 +27,7 @@ Status = Literal["ok", "failed", "interrupted"]
 # fmt: off
 StepKind = Literal[
     "kickoff", "baseline", "sweep", "replicate", "interact", "interpret", "decision", "seal", "step", "finish",
-    "rebase", "note", "correction", "retraction", "attachment", "hypothesis", "source",
+    "rebase", "note", "correction", "retraction", "attachment", "hypothesis", "source", "dev",
 ]
 # fmt: on
 Verdict = Literal["improved", "regressed", "no difference", "inconclusive", "failed", "not comparable"]
@@ -102,9 +102,10 @@ class Error(_Strict, frozen=True):
 
 
 class Launch(_Strict, frozen=True):
-    """How the trial's process ran: durations in seconds, memory in bytes."""
+    """How the trial's process ran: forked for it alone, or one that stays with its backend (in-process). Durations in
+    seconds, memory in bytes."""
 
-    how: Literal["forked"]
+    how: Literal["forked", "in-process"]
     parent_pid: int
     parent_threads: int
     preloaded_modules: int
@@ -207,6 +208,13 @@ class Posting(_Strict, frozen=True):
     tried_at: Time
     by: Owner
     comment: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class FloorTrials(_Strict, frozen=True):
+    """The trials of the baseline against itself that dev mode measured last for its noise floor."""
+
+    schema: int
+    trials: tuple["Ref", ...]
 
 
 class Closed(_Strict, frozen=True):
@@ -453,7 +461,7 @@ _RECORD = msgspec.json.Decoder(Record)
 _HEADER = msgspec.json.Decoder(_Header)
 _DECODERS: dict[type, "msgspec.json.Decoder[Any]"] = {
     kind: msgspec.json.Decoder(kind)
-    for kind in (Intent, Lease, Turn, ClaimedID, Seal, IssueLink, Project, Posting, Closed)
+    for kind in (Intent, Lease, Turn, ClaimedID, Seal, IssueLink, Project, Posting, Closed, FloorTrials)
 }
 
 

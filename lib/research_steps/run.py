@@ -20,7 +20,7 @@ from research_steps.series import Series
 from research_steps.store import open_store
 
 if TYPE_CHECKING:
-    from research_steps.steps import Steps
+    from research_steps.steps.builders import Steps
     from research_steps.steps.marin import Plan
 
 RETRIES = ("failed", "contended", "orphaned")
@@ -87,7 +87,8 @@ def run(series: Series, thread: "Callable[[Steps], Any]", options: RunOptions) -
     prefix = store_url(checkout, options.prefix)
     journal = Journal(open_store(prefix), series.topic)
     _say(f"{series.topic}: store {prefix}; loading Marin")
-    from research_steps.steps import Steps, marin
+    from research_steps.steps import marin
+    from research_steps.steps.builders import Steps
 
     logging.getLogger("jax").setLevel(logging.WARNING)
     steps = Steps(series)
@@ -124,7 +125,7 @@ def _run_recorded(
     flags: dict[str, Any],
 ) -> None:
     from research_steps import provenance
-    from research_steps.launcher import Launcher
+    from research_steps.launcher import Here, Launcher
     from research_steps.publish import Publisher, sinks_of
     from research_steps.sinks.logbook import numbers_used
     from research_steps.sinks.wandb import check_project
@@ -140,7 +141,7 @@ def _run_recorded(
         session = Session(
             series=series,
             journal=journal,
-            launcher=launcher,
+            host=Here(launcher),
             captured=captured,
             repository=checkout.logbooks / series.topic,
             used_numbers=frozenset(numbers_used(checkout, series.topic, series.prefix)),

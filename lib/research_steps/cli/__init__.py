@@ -19,6 +19,8 @@ _COMMANDS = {
     **dict.fromkeys(("kickoff", "decide", "note", "attach", "finish"), "writing"),
     **dict.fromkeys(("replicate", "retract", "correct", "rebase"), "evidence"),
     **dict.fromkeys(("sync", "adopt"), "logbook"),
+    "dev": "dev",
+    "dev-tpu": "tpu",
     "doctor": "machine",
     "hypothesis": "queue",
     "source": "sources",
@@ -33,7 +35,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        found: click.Command = getattr(importlib.import_module(f"research_steps.cli.{_COMMANDS[cmd_name]}"), cmd_name)
+        module = importlib.import_module(f"research_steps.cli.{_COMMANDS[cmd_name]}")
+        found: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return found
 
 

@@ -43,7 +43,7 @@ def series_of(checkout: Checkout, journal: Journal) -> Series:
     except UnreadableObject:
         raise
     except StoreError:
-        from research_steps.kickoff import load_series
+        from research_steps.threads import load_series
 
         if not (checkout.root / "experiments" / journal.topic).is_dir():
             raise

@@ -9,7 +9,7 @@ from research_steps.cli.common import as_json, desk_with, in_store, tell
 from research_steps.errors import UsageError
 
 if TYPE_CHECKING:
-    from research_steps.steps import Steps
+    from research_steps.steps.builders import Steps
 
 
 @command
@@ -23,10 +23,10 @@ def replicate(id: str, count: int, topic: str | None, prefix: str | None) -> Non
     ID is that of its row, or of the entry, whose best candidate is taken. Runs through Marin's executor.
     """
     from research_steps.config import differences
-    from research_steps.kickoff import load_series
     from research_steps.provenance import conditions, conditions_here
     from research_steps.revisions import claim_of, next_numbers
     from research_steps.run import RunOptions, run
+    from research_steps.threads import load_series
 
     desk = desk_with(id, topic, prefix)
     series, known = load_series(desk.checkout, desk.journal.topic), desk.scan()

@@ -36,9 +36,10 @@ def kickoff(
 
     Without an issue, .agents/issues/TOPIC.md stands for it until 'research sync TOPIC --issue N'. May be repeated.
     """
-    from research_steps.kickoff import IssueRequest, link_issue, load_series, take_branch
+    from research_steps.kickoff import IssueRequest, link_issue, take_branch
     from research_steps.notes import Desk
     from research_steps.sinks.wandb import check_project, project_of
+    from research_steps.threads import load_series
 
     checkout = Checkout.find()
     series = load_series(checkout, check_topic(topic))

@@ -3,10 +3,12 @@
 Every trial runs in a child process of its own, forked by a parent (`parent`) that has imported the libraries that the
 measure function needs and nothing of the experiment, and that holds no accelerator backend. The child (`child`)
 imports the experiment as it is on disk and samples; it may crash, exit or hang without hurting anything else. The
-side that asks (`client`) starts the parent and talks to it over a Unix socket that only its user can open.
+side that asks (`client`) starts the parent and talks to it over a Unix socket that only its user can open. A `Host` is
+a machine that trials run on, this one (`here`) or another.
 """
 
 from research_steps.launcher.client import Launcher
+from research_steps.launcher.here import Here, Host, Outcome, Turn
 from research_steps.launcher.protocol import Ended, Request, Result
 
-__all__ = ["Ended", "Launcher", "Request", "Result"]
+__all__ = ["Ended", "Here", "Host", "Launcher", "Outcome", "Request", "Result", "Turn"]

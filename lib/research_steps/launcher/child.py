@@ -3,8 +3,10 @@
 import faulthandler
 import importlib
 import os
+import socket
 import sys
 import time
+from contextlib import suppress
 from importlib.machinery import (
     EXTENSION_SUFFIXES,
     SOURCE_SUFFIXES,
@@ -21,7 +23,9 @@ import msgspec
 
 from research_steps.code import trace_name
 from research_steps.launcher.protocol import Request, Result
+from research_steps.launcher.resident import DONE
 from research_steps.launcher.sampling import SideFailed, sample
+from research_steps.launcher.staleness import edited
 from research_steps.provenance import describe_error
 from research_steps.record import Device, Error
 
@@ -32,26 +36,45 @@ class CodeChanged(Exception):
     """The files on disk are not the ones that the attempt was begun for."""
 
 
-def serve(request: Request, result: Path) -> None:
-    """Run one trial here and write its result."""
+def serve(request: Request, result: Path, stage: int) -> None:
+    """Run one trial here and write its result; say on `stage`, a descriptor, at what it is."""
     # A crash in C then says where it was, in the output's tail.
     faulthandler.enable()
     process = os.getpid()
-    encoded = msgspec.json.encode(run(request))
+    encoded = msgspec.json.encode(run(request, stage))
     # A measure function that forks may come back here twice; the trial is what was forked first.
     if os.getpid() == process:
         result.write_bytes(encoded)
 
 
-def run(request: Request) -> Result:
+def reside(orders: socket.socket, result: Path, stage: int) -> None:
+    """Run one trial after the other here, on the code as it then is on disk, and keep the backend."""
+    with orders, orders.makefile("rb") as lines:
+        for line in lines:
+            serve(msgspec.json.decode(line, type=Request), result, stage)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            orders.sendall(DONE)
+
+
+def run(request: Request, stage: int) -> Result:
     """Run one trial here. Whatever the measure function raises is in the result; nothing is raised."""
     started = time.perf_counter()
     import_s = 0.0
     root = Path(request.root)
+
+    def say(what: str) -> None:
+        # Nobody reads along, or the measure function has closed it.
+        with suppress(OSError):
+            os.write(stage, what.encode() + b"\n")
+
     try:
-        sys.path.insert(0, request.root)
+        if request.env is not None:
+            os.environ.clear()
+            os.environ.update(request.env)
         os.chdir(request.cwd)
-        _trust_no_bytecode(root)
+        _import_from(root)
+        say(f"importing {request.measure.partition(':')[0]}")
         measure = _load(request.measure)
         candidate, baseline = (_config(request, fields) for fields in (request.config, request.baseline_config))
         found = trace_name(request.measure, root).digest
@@ -61,6 +84,7 @@ def run(request: Request) -> Result:
                 f"(digest {request.code[:12]} then, {found[:12]} now): run the thread again."
             )
         import_s = time.perf_counter() - started
+        say("setting up: compiling, checking, warming up")
         sampled = sample(
             measure,
             candidate,
@@ -70,6 +94,7 @@ def run(request: Request) -> Result:
             max_pairs=request.max_pairs,
             sampling_s=request.sampling_s,
             seed=request.seed,
+            sampling=lambda: say(f"sampling, up to {request.sampling_s:g} s"),
         )
         return Result(
             samples=sampled.samples,
@@ -78,6 +103,7 @@ def run(request: Request) -> Result:
             import_s=import_s,
             setup_s=sampled.setup_s,
             sampling_s=sampled.sampling_s,
+            sources=tuple(sorted(str(path) for path in edited())),
         )
     except SideFailed as failed:
         error = _described(failed.error, failed.side, root)
@@ -90,6 +116,7 @@ def run(request: Request) -> Result:
         import_s=import_s,
         setup_s=time.perf_counter() - started - import_s,
         sampling_s=0.0,
+        sources=tuple(sorted(str(path) for path in edited())),
     )
 
 
@@ -102,17 +129,28 @@ class _FromSource(SourceFileLoader):
         return self.source_to_code(self.get_data(path), path)
 
 
-def _trust_no_bytecode(root: Path) -> None:
-    """Have the experiment's modules, which lie below `root`, imported from their sources."""
+def _import_from(root: Path) -> None:
+    """Have the experiment's modules, which lie below `root`, imported from their sources as they are now."""
+    for name, module in list(sys.modules.items()):
+        source = getattr(module, "__file__", None)
+        if source is not None and root.joinpath(*name.split(".")) in (Path(source).with_suffix(""), Path(source).parent):
+            del sys.modules[name]
+    if str(root) in sys.path:
+        return
+    sys.path.insert(0, str(root))
     finder = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (_FromSource, SOURCE_SUFFIXES))
 
     def hook(entry: str) -> Any:
-        if not Path(entry).is_relative_to(root) or "site-packages" in entry:
+        if not _is_below(root, entry):
             raise ImportError(f"{entry} is not the experiment's")
         return finder(entry)
 
     sys.path_hooks.insert(0, hook)
     sys.path_importer_cache.clear()
+
+
+def _is_below(root: Path, path: str) -> bool:
+    return Path(path).is_relative_to(root) and "site-packages" not in path
 
 
 def _load(name: str) -> Any:

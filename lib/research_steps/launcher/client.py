@@ -6,27 +6,40 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import msgspec
 
 from research_steps.errors import LauncherError
 from research_steps.launcher.processes import kill_session
-from research_steps.launcher.protocol import SOCKET, STALE, Ended, Request
+from research_steps.launcher.protocol import SOCKET, Ended, Message, Request, Stale, line
 
 STOP_S = 5.0
+Tell = Callable[[Message], None]
+
+
+class Trials(Protocol):
+    """Whoever runs trials."""
+
+    closed: bool
+
+    def run(self, request: Request, tell: Tell) -> Ended:
+        """Run one trial and wait for it. Raises LauncherError when it has no result, for no fault of its own."""
+        ...
 
 
 class Launcher:
     """A parent process, for as long as the block around it lasts. Safe to use from several threads."""
 
     def __init__(self) -> None:
+        self.closed = False
         self._lock = threading.Lock()
         self._parent: _Parent | None = None
-        self._closed = False
 
     def __enter__(self) -> "Launcher":
         return self
@@ -34,21 +47,21 @@ class Launcher:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def run(self, request: Request) -> Ended:
+    def run(self, request: Request, tell: Tell = lambda message: None) -> Ended:
         """Run one trial and wait for it. Raises LauncherError when the parent died: the trial has no result then."""
         while True:
             try:
                 parent = self._started()
-                answer = parent.ask(request)
+                answer = ask(parent.folder, request, tell)
             except OSError as error:
                 raise LauncherError(f"The launcher failed: {error}. The trial has no result.") from error
-            if answer.endswith(b"\n") and answer != STALE:
-                return msgspec.json.decode(answer, type=Ended)
+            if isinstance(answer, Ended):
+                return answer
             # Stale: a library that is being edited changed on disk after the parent had imported it.
             code = self._stop(parent)
-            if self._closed:
+            if self.closed:
                 raise _closed()
-            if answer != STALE:
+            if answer is None:
                 raise LauncherError(
                     f"The launcher's parent process {parent.process.pid} is gone (exit code {code}): the trial has no "
                     "result."
@@ -56,19 +69,15 @@ class Launcher:
 
     def close(self) -> None:
         """End the parent and whatever it runs; trials that are asked for later are refused."""
-        self._closed = True
+        self.closed = True
         with self._lock:
             parent = self._parent
         if parent is not None:
             self._stop(parent)
 
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
     def _started(self) -> "_Parent":
         with self._lock:
-            if self._closed:
+            if self.closed:
                 raise _closed()
             if self._parent is None:
                 self._parent = _Parent.start()
@@ -79,6 +88,23 @@ class Launcher:
             if self._parent is parent:
                 self._parent = None
             return parent.stop()
+
+
+def ask(folder: Path, asked: msgspec.Struct, tell: Tell) -> Ended | Stale | None:
+    """The answer of the parent that listens in a folder; None when it died, or is not there."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        with suppress(OSError):
+            connection.connect(str(folder / SOCKET))
+            connection.sendall(line(asked))
+            with connection.makefile("rb") as lines:
+                for received in lines:
+                    if not received.endswith(b"\n"):
+                        break
+                    message: Message = msgspec.json.decode(received, type=Message)
+                    if isinstance(message, Ended | Stale):
+                        return message
+                    tell(message)
+    return None
 
 
 @dataclass(frozen=True)
@@ -107,16 +133,6 @@ class _Parent:
                 "that research_steps imports in this Python."
             )
         return _Parent(process, Path(folder))
-
-    def ask(self, request: Request) -> bytes:
-        """The parent's answer; less than a line when it died."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            with suppress(OSError):
-                connection.connect(str(self.folder / SOCKET))
-                connection.sendall(msgspec.json.encode(request) + b"\n")
-                with connection.makefile("rb") as lines:
-                    return lines.readline()
-        return b""
 
     def stop(self) -> int:
         """End the parent, and what it could not end itself because it was killed. Returns its exit code."""

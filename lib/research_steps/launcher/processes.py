@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 
 import psutil
@@ -29,13 +30,21 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def kill_descendants() -> None:
-    """Kill what this process has started and what that has started, and wait until it is gone.
+def kill_descendants(spare: Collection[int] = ()) -> None:
+    """Kill what this process has started and what that has started, and wait until it is gone; but for the processes
+    to `spare`, and what those have started.
 
     It is left behind when the kernel does not let go of it within seconds.
     """
     for _ in range(_KILL_ROUNDS):
-        descendants = psutil.Process().children(recursive=True)
+        started = psutil.Process().children(recursive=True)
+        spared = set(spare)
+        for process in started:
+            with suppress(psutil.Error):
+                # Oldest first, so that a process's parent was looked at before it.
+                if process.ppid() in spared:
+                    spared.add(process.pid)
+        descendants = [process for process in started if process.pid not in spared]
         if not descendants:
             return
         for process in descendants:

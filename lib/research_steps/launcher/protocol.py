@@ -1,23 +1,28 @@
-"""What the launcher's client, parent and child say to each other: one line of JSON each way."""
+"""What the launcher's client, parent and child say to each other: one JSON object a line.
 
-from typing import Any
+A client says one thing on a connection (a trial, a helper to fork, or to stop), and hears messages until the last one,
+which is `Ended` for a trial, `Done` or `Refused` for a helper, or `Stale`.
+"""
+
+from typing import Any, Literal
 
 import msgspec
 
 from research_steps.record import Device, Error, Samples
 from research_steps.series import Metric
 
-# The socket's name in the parent's folder, which the parent says once, as a line on its standard output.
+# The socket's name in the parent's folder.
 SOCKET = "socket"
-# Its answer in place of `Ended` when a library changed on disk after it was imported: start another parent.
-STALE = b"stale\n"
+# The path of a socket has at most 103 bytes on some systems.
+LONGEST_BASE = 60
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class Request(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
     """One trial. `measure` and `config_type` are 'module:name' under `root`; the latter is 'dict' for plain dicts.
 
     `code` is the digest that the intent was written for. Sampling goes on until the `primary` metric is known well
-    enough, or the budget is spent. Times are in seconds.
+    enough, or the budget is spent. Times are in seconds. `env` is the whole environment of the child (default: the
+    parent's). `live` asks for its output while it runs. `in_process` runs it in a child that stays, with its backend.
     """
 
     measure: str
@@ -34,10 +39,64 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     sampling_s: float
     time_limit_s: float
     seed: int
+    env: dict[str, str] | None = None
+    live: bool = False
+    in_process: bool = False
+
+
+class Help(msgspec.Struct, frozen=True, kw_only=True, tag="help"):
+    """Fork a helper, which speaks on this connection from then on: `function` ('module:name') is called with it and
+    the `order`, under the environment of the parent with `env` in it. One that was started under another is stale."""
+
+    function: str
+    libraries: tuple[str, ...]
+    order: msgspec.Raw
+    env: dict[str, str]
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """End the parent and everything below it."""
+
+
+class Waiting(msgspec.Struct, frozen=True, tag="waiting"):
+    """What is being waited for from now on."""
+
+    what: str
+
+
+class Output(msgspec.Struct, frozen=True, tag="output"):
+    """What the measure function printed."""
+
+    text: str
+
+
+class Stale(msgspec.Struct, frozen=True, tag="stale"):
+    """Nothing was begun, because the parent is older than `what` changed: start another one, and ask that."""
+
+    what: str
+
+
+class Said(msgspec.Struct, frozen=True, tag="said"):
+    """A line for a person."""
+
+    text: str
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """A helper's answer."""
+
+    value: msgspec.Raw
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """Why a helper could not do what it was asked for."""
+
+    message: str
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What the child itself reports: either samples or an error."""
+    """What the child itself reports: either samples or an error. `sources` are the files that people edit among those
+    of the modules that it had imported."""
 
     samples: Samples | None
     error: Error | None
@@ -45,14 +104,16 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     import_s: float
     setup_s: float
     sampling_s: float
+    sources: tuple[str, ...] = ()
 
 
-class Ended(msgspec.Struct, frozen=True, kw_only=True):
+class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
     """How the child ended, as its parent saw it. `result` is None when the child gave none.
 
-    `cpu_s` is what the child used, `launcher_cpu_s` that and what the parent used since its last answer, or its start.
+    `cpu_s` is what the child used, `launcher_cpu_s` that and what the parent used since the request, or its own start.
     """
 
+    how: Literal["forked", "in-process"]
     result: Result | None
     exit: str
     timed_out: bool
@@ -64,3 +125,11 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     launcher_cpu_s: float
     peak_rss_bytes: int
     output_tail: str
+
+
+Asked = Request | Help | Stop
+Message = Waiting | Output | Said | Stale | Ended | Done | Refused
+
+
+def line(message: msgspec.Struct) -> bytes:
+    return msgspec.json.encode(message) + b"\n"

@@ -61,8 +61,10 @@ def sample(
     max_pairs: int,
     sampling_s: float,
     seed: int,
+    sampling: Callable[[], None] = lambda: None,
 ) -> Sampled:
-    """Run the measure function. Raises SideFailed from whatever it raised, BadMetrics included."""
+    """Run the measure function; `sampling` is called when its set-up is done. Raises SideFailed from whatever it raised,
+    BadMetrics included."""
     started = time.perf_counter()
     with _side("candidate"):
         returned = measure(candidate)
@@ -84,6 +86,7 @@ def sample(
     turn: list[Side] = ["candidate", "baseline"]
     shuffled = random.Random(seed)
     look = LEAST_TO_BE_TIGHT
+    sampling()
     gc.collect()
     gc.disable()
     started = time.perf_counter()
@@ -100,14 +103,14 @@ def sample(
             with _side(side):
                 taken[side].append(_next(sides[side], side, pair + 1, metrics))
             order.append("A" if side == "candidate" else "B")
-    sampling = time.perf_counter() - started
+    took_s = time.perf_counter() - started
     gc.enable()
     columns = {}
     for side, rows in taken.items():
         with _side(side):
             columns[side] = _columns(rows)
     samples = Samples(paired=True, order="".join(order), candidate=columns["candidate"], baseline=columns["baseline"])
-    return Sampled(samples, setup_s, sampling)
+    return Sampled(samples, setup_s, took_s)
 
 
 def _known_well(primary: Metric, taken: dict[Side, list[dict[str, float]]]) -> bool:

@@ -6,17 +6,12 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-import msgspec
-
 from research_steps.claims import (
-    CONTENDED,
-    ROUTINE_NOTE,
     Baseline,
     Candidate,
     best,
     claims_in,
     floor_of,
-    is_routine,
     make_claims,
     spelled,
     standing,
@@ -24,8 +19,7 @@ from research_steps.claims import (
     told,
     variant_of,
 )
-from research_steps.comparison import gain, medians, ranked, unpaired_ratios
-from research_steps.config import differences
+from research_steps.comparison import gain, ranked
 from research_steps.entry import Finding
 from research_steps.errors import StepFailed
 from research_steps.record import Claim, EntryRecord, InterruptedRecord, Row, Stored
@@ -39,6 +33,7 @@ from research_steps.steps.interpretation import (
 )
 from research_steps.steps.known import measure_unless_known
 from research_steps.steps.progress import progress
+from research_steps.steps.rows import changes_in, noted, row_of
 from research_steps.steps.session import Session
 from research_steps.steps.trials import Trial, TrialSpec, measure_trial
 
@@ -52,7 +47,7 @@ def _baseline(session: Session, config: StepConfig, inputs: list[Stored[EntryRec
         trials.append(measure_trial(session, spec, id=trial_id(id, number + 1), label=config.label, must_succeed=True))
         if trials[-1].stored.record.status != "ok":
             break
-    rows = tuple(_row(trial, {}) for trial in trials)
+    rows = tuple(row_of(trial, {}) for trial in trials)
     last = trials[-1].stored.record
     if isinstance(last, InterruptedRecord):
         raise StepFailed(f"the baseline was interrupted: {last.reason}")
@@ -93,8 +88,8 @@ def _compared(
     """What a table of candidates says, each measured in one process; `alone` are the axes of an interaction."""
     series, case = session.series, config.case
     trials = measure_points(session, config, base, id, points)
-    varied = [_varied(config.changed(point), case) for point in points]
-    rows = [_row(trial, changes, base.record) for trial, changes in zip(trials, varied, strict=True)]
+    varied = [changes_in(config.changed(point), case) for point in points]
+    rows = [row_of(trial, changes, base.record.rows[0].values) for trial, changes in zip(trials, varied, strict=True)]
     # The baseline's own value, in an axis that holds it, is no candidate.
     candidates = [Candidate(row.changes, [one.stored]) for row, one in zip(rows, trials, strict=True) if row.changes]
     claims = make_claims(series, _baseline_of(session, base, case), candidates)
@@ -121,9 +116,9 @@ def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRe
             spec = TrialSpec(code, what.config_type, config.changed(changes), case, number)
             label = f"{spelled(changes)} replicate {number}"
             trials.append(measure_trial(session, spec, id=trial_id(id, len(rows) + len(trials) + 1), label=label))
-        varied = _varied(config.changed({**variant, **chosen.changes}), case)
-        found = [_row(trial, varied, inputs[0].record) for trial in trials]
-        rows += [_noted(row, f"both at {spelled(variant)}") if variant else row for row in found]
+        varied = changes_in(config.changed({**variant, **chosen.changes}), case)
+        found = [row_of(trial, varied, inputs[0].record.rows[0].values) for trial in trials]
+        rows += [noted(row, f"both at {spelled(variant)}") if variant else row for row in found]
         before = [*chosen.trials, *chosen.also] if case == chosen.case else []
         also = [session.journal.load("trial", ref) for ref in before if ref.sha256 not in session.retracted]
         candidate = Candidate(chosen.changes, [trial.stored for trial in trials], also)
@@ -172,46 +167,9 @@ def measure_points(
         for index in mine:
             spec = TrialSpec(code, what.config_type, config.changed(points[index]), case)
             trials.append(measure_unless_known(session, spec, trial_id(id, index + 1), spelled(points[index])))
-            advance(_row(trials[-1], _varied(spec.config, case), base.record), session.series.primary.name)
+            row = row_of(trials[-1], changes_in(spec.config, case), base.record.rows[0].values)
+            advance(row, session.series.primary.name)
     return trials
-
-
-def _varied(config: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, Any]:
-    """What a candidate changes in its baseline case."""
-    return {name: mine for name, (mine, _) in differences(config, case).items()}
-
-
-def _row(trial: Trial, changes: dict[str, Any], baseline: EntryRecord | None = None) -> Row:
-    record = trial.stored.record
-    if isinstance(record, InterruptedRecord):
-        return Row(
-            trial=trial.stored.ref, changes=changes, replicate=0, status="interrupted", values={}, ratios={},
-            note=record.reason, contended=False, measured_here=trial.measured_here,
-        )  # fmt: skip
-    values = medians(record.samples.candidate) if record.samples else {}
-    ratios = record.ratios
-    if record.samples and not record.samples.paired and baseline is not None:
-        ratios = unpaired_ratios(values, baseline.rows[0].values)
-    notes = [trial.note, f"{CONTENDED}: {record.contended}" if record.contended else ""]
-    if record.error is not None:
-        side = "in the baseline: " if record.error.where == "baseline" and changes else ""
-        routine = ROUTINE_NOTE if is_routine(record) else ""
-        notes = [trial.note, f"{routine}{side}{record.error.type}: {(record.error.message.splitlines() or [''])[0]}"]
-    return Row(
-        trial=trial.stored.ref,
-        changes=changes,
-        replicate=record.replicate,
-        status=record.status,
-        values=values,
-        ratios=ratios,
-        note="; ".join(filter(None, notes)),
-        contended=bool(record.contended),
-        measured_here=trial.measured_here,
-    )
-
-
-def _noted(row: Row, note: str) -> Row:
-    return msgspec.structs.replace(row, note=f"{row.note}; {note}" if row.note else note)
 
 
 def _beside_independence(row: Row, alone: Mapping[str, Claim]) -> Row:
@@ -220,7 +178,7 @@ def _beside_independence(row: Row, alone: Mapping[str, Claim]) -> Row:
     ratios = [part.estimate for part in parts if part and part.estimand == "ratio" and part.estimate is not None]
     if not parts or len(ratios) < len(parts):
         return row
-    return _noted(row, f"{math.prod(ratios):.3f} × if the axes did not interact")
+    return noted(row, f"{math.prod(ratios):.3f} × if the axes did not interact")
 
 
 def _summary(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -> str:

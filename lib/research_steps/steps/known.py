@@ -11,7 +11,7 @@ from typing import Any
 from research_steps.claims import is_routine, measured, retracted, standing
 from research_steps.config import differences
 from research_steps.holdings import Snapshot
-from research_steps.provenance import conditions, conditions_here
+from research_steps.provenance import conditions
 from research_steps.record import Stored, TrialRecord, canonical
 from research_steps.series import Series
 from research_steps.steps.session import Session
@@ -57,22 +57,22 @@ class Known:
 
 def measure_unless_known(session: Session, spec: TrialSpec, id: str, label: str) -> Trial:
     """The trial, after telling what is known of its configuration; with --skip_known that is taken in its place."""
-    if session.journal.attempts("trial", spec.key):
+    if session.journal.attempts("trial", spec.key(session.host.facts.conditions)):
         return measure_trial(session, spec, id=id, label=label)
     tried = session.known.about(spec.config, spec.baseline_config)
     if tried is None:
         return measure_trial(session, spec, id=id, label=label)
     record = tried.stored.record
-    told = f"tried before as {record.id}, {tried.outcome} ({_conditions(record, spec)})"
+    told = f"tried before as {record.id}, {tried.outcome} ({_conditions(session, record, spec)})"
     session.say(f"{id} ({label}): {told}")
     if session.skip_known:
         return Trial(tried.stored, False, f"skipped: {told}")
     return measure_trial(session, spec, id=id, label=label)
 
 
-def _conditions(record: TrialRecord, spec: TrialSpec) -> str:
+def _conditions(session: Session, record: TrialRecord, spec: TrialSpec) -> str:
     """What was different then."""
-    differ = differences(conditions(record), conditions_here())
+    differ = differences(conditions(record), session.host.facts.conditions)
     parts = [f"{name} {was} then, {now} now" for name, (was, now) in differ.items()]
     parts += [] if record.code == spec.code.digest else ["the measure function's code has changed since"]
     return "; ".join(parts) or f"on {record.device_class}, like now"

@@ -1,6 +1,7 @@
 """The rules of a thread, held before anything is measured: one axis first, and a baseline that stays where it is."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import Any
 
 from research_steps.claims import fixed_cases, spelled
 from research_steps.config import differences
@@ -19,19 +20,28 @@ def check(session: Session, config: StepConfig) -> list[str]:
     return []
 
 
-def _check_baseline(session: Session, config: StepConfig) -> None:
-    """A baseline case, once measured under its label, moves only by a rebase."""
-    case = config.case
-    fixed, since = fixed_cases(_entries(session)).get(config.label, (case, ""))
-    # Where the executor puts a path is nothing that the thread gives: it changes with the code and the store.
-    given = config.version["case"]
-    apart = {name: pair for name, pair in differences(fixed, case).items() if given.get(name) == case.get(name)}
+def check_case(
+    entries: Iterable[Stored[EntryRecord]], label: str, case: dict[str, Any], placed: Collection[str] = ()
+) -> None:
+    """A baseline case, once measured under its label, moves only by a rebase. Raises UsageError.
+
+    The fields `placed` by the executor are nothing that the thread gives.
+    """
+    fixed, since = fixed_cases(entries).get(label, (case, ""))
+    apart = {name: pair for name, pair in differences(fixed, case).items() if name not in placed}
     if apart:
         expected, found = (spelled({name: pair[side] for name, pair in apart.items()}) for side in (0, 1))
         raise UsageError(
-            f"The baseline {config.label!r} is fixed since {since} with {expected}; the thread gives {found}. Move it "
+            f"The baseline {label!r} is fixed since {since} with {expected}; the thread gives {found}. Move it "
             "with 'research rebase' and replicated evidence, or give the other case a label of its own."
         )
+
+
+def _check_baseline(session: Session, config: StepConfig) -> None:
+    case, given = config.case, config.version["case"]
+    # Where the executor puts a path changes with the code and the store.
+    placed = {name for name in {**given, **case} if given.get(name) != case.get(name)}
+    check_case(_entries(session), config.label, case, placed)
 
 
 def _check_axes(session: Session, config: StepConfig) -> list[str]:

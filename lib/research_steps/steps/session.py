@@ -1,4 +1,4 @@
-"""What the steps of one run share: the series, the journal, the launcher, and who runs it from where.
+"""What the steps of one run share: the series, the journal, the machine, and who runs it from where.
 
 The driver sets it around the executor; steps that run inside the driver find it there.
 """
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from research_steps.errors import UsageError
 from research_steps.hypotheses import queue
 from research_steps.journal import Journal
-from research_steps.launcher import Launcher
+from research_steps.launcher import Host
 from research_steps.provenance import Captured
+from research_steps.record import Mode
 from research_steps.series import Series
 
 if TYPE_CHECKING:
@@ -31,13 +32,14 @@ class Session:
 
     series: Series
     journal: Journal
-    launcher: Launcher
+    host: Host
     captured: Captured
     repository: Path
     used_numbers: frozenset[int]
     retry: frozenset[str]
     say: Callable[[str], None]
     changed: Callable[[], None]
+    mode: Mode = "executor"
     skip_known: bool = False
     force: bool = False
     redo: frozenset[str] = frozenset()

@@ -1,0 +1,117 @@
+"""Keeping what dev mode found: its trials become an entry, under the experiment ID that they have already."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from research_steps.claims import Baseline, Candidate, make_claims, spelled, told
+from research_steps.comparison import gain, ranked
+from research_steps.dev.evidence import Evidence
+from research_steps.entry import About, Finding, write_entry
+from research_steps.errors import UsageError
+from research_steps.git import Checkout
+from research_steps.provenance import Captured
+from research_steps.record import EntryRecord, InterruptedRecord, Row, Stored, TrialRecord
+from research_steps.steps.interpretation import interpret_rows
+from research_steps.steps.rows import changes_in, noted, row_of
+from research_steps.steps.trials import Trial
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An experiment ID of dev mode, the step key that holds it, and what a person says of it."""
+
+    checkout: Checkout
+    evidence: Evidence
+    id: str
+    occasion: str
+    label: str = ""
+    hypothesis: str = ""
+    interpretation: str = ""
+    next_action: str = ""
+
+
+def keep(kept: Kept) -> Stored[EntryRecord]:
+    """Make an entry of the scratch trials under an experiment ID. Raises UsageError when there are none."""
+    journal = kept.evidence.journal
+    held = journal.latest_entry(kept.occasion)
+    if held is not None:
+        raise UsageError(
+            f"{kept.id} is an entry already: {held.record.label}. Add to it with 'research note {kept.id}'."
+        )
+    found = journal.scan().trials.values()
+    trials = [one for one in found if one.record.id.rpartition(".")[0] == kept.id and not one.record.late]
+    if not trials:
+        raise UsageError(f"{kept.id} has no trials in {journal.store.url}: 'research status' tells what is scratch.")
+    trials.sort(key=lambda one: (one.record.started_at, one.record.id))
+    good = next((one for one in trials if one.record.status == "ok"), None)
+    return write_kept(kept, trials, kept.evidence.floor(good.record) if good else None)
+
+
+def write_kept(kept: Kept, trials: Sequence[Stored[Any]], baseline: Baseline | None) -> Stored[EntryRecord]:
+    """The entry of these trials: one row each. Where several were tried the best is claimed, as one among them."""
+    series, journal = kept.evidence.series, kept.evidence.journal
+    groups = _candidates(trials)
+    claims = make_claims(series, baseline, groups) if baseline else ()
+    rows = [_row(kept, one, baseline) for one in trials]
+    rows = ranked(series.primary, rows, claims)
+    primary = [claim for claim in claims if claim.metric == series.primary.name]
+    chosen = max(primary, key=lambda claim: gain(series.primary, claim), default=None)
+    claims = tuple(claim for claim in claims if chosen is not None and claim.trials == chosen.trials)
+    text, next_action = interpret_rows(series, rows, claims)
+    last = trials[-1].record
+    case = _measured(trials).baseline_config
+    if baseline is not None and baseline.trials[0].ref == baseline.entry:
+        # No entry holds the noise floor that the claims rest on, so this one does.
+        rows += [noted(row_of(Trial(one, False), {}), "noise floor of the baseline") for one in baseline.trials]
+    result = f"{len(trials)} attempt{'s' if len(trials) != 1 else ''} in dev mode"
+    result += f", best {spelled(chosen.changes)}: {series.primary.name} {told(chosen)}" if chosen else ", none succeeded"
+    about = About(
+        kind="dev",
+        step_key=kept.occasion,
+        label=kept.label or last.label,
+        hypothesis=kept.hypothesis,
+        config={"measure": _measured(trials).measure, "baseline_case": case},
+        mode="dev",
+        private=series.private,
+    )
+    said = Finding(result, tuple(rows), kept.interpretation or text, kept.next_action or next_action, claims=claims)
+    # The commit and patch are those of what was measured, not of the moment in which it is kept.
+    captured = Captured(_measured(trials).provenance, None)
+    return write_entry(journal, series, captured, (), about, said)
+
+
+def publish_kept(kept: Kept, say: Callable[[str], None]) -> None:
+    """Show the entry wherever the series is shown."""
+    from research_steps.publish import publish, sinks_of
+
+    series, journal = kept.evidence.series, kept.evidence.journal
+    published = publish(journal, sinks_of(kept.checkout, journal, series))
+    for done in published.done:
+        say(f"{done.id}: {done.what}")
+    for problem in published.problems:
+        say(f"not published: {problem} Run 'research sync {series.topic}' once it is mended.")
+
+
+def _candidates(trials: Sequence[Stored[Any]]) -> list[Candidate]:
+    """Trials of the same configuration and code are one candidate."""
+    groups: dict[tuple[str, str], list[Stored[Any]]] = {}
+    for one in trials:
+        if isinstance(one.record, TrialRecord):
+            groups.setdefault((repr(one.record.config), one.record.code), []).append(one)
+    return [
+        Candidate(changes_in(same[0].record.config, same[0].record.baseline_config), same) for same in groups.values()
+    ]
+
+
+def _measured(trials: Sequence[Stored[Any]]) -> TrialRecord:
+    return next(one.record for one in reversed(trials) if isinstance(one.record, TrialRecord))
+
+
+def _row(kept: Kept, trial: Stored[Any], baseline: Baseline | None) -> Row:
+    record = trial.record
+    if isinstance(record, InterruptedRecord):
+        return row_of(Trial(trial, True), {})
+    values = row_of(Trial(baseline.trials[0], False), {}).values if baseline else None
+    row = row_of(Trial(trial, True), changes_in(record.config, record.baseline_config), values)
+    return noted(row, f"patch {record.provenance.patch[:12]}") if record.provenance.patch else row

@@ -1,0 +1,228 @@
+"""The kept parent of a checkout: it goes on when the command that started it ends, so that the next one is fast.
+
+There is one for each checkout and interpreter, in a folder that only its user can open. It is started when it is
+first needed, on this machine or, by this module as a program, on one that is reached over ssh; it ends when it was
+idle for half an hour. One that is older than what changed since (the environment, what is installed, a library that
+people edit) is replaced. A command has it fork a helper, which does the work and speaks with the command.
+"""
+
+import fcntl
+import os
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from research_steps.errors import LauncherError, ResearchError
+from research_steps.launcher.client import STOP_S
+from research_steps.launcher.processes import kill_session
+from research_steps.launcher.protocol import (
+    LONGEST_BASE,
+    SOCKET,
+    Done,
+    Help,
+    Message,
+    Refused,
+    Stale,
+    Stop,
+    Waiting,
+    line,
+)
+from research_steps.record import sha256, utc
+
+IDLE_S = 1800.0
+LOG = "log"
+# A parent that changes under the command's hands is replaced so often before it gives up.
+STARTS = 3
+
+
+class State(msgspec.Struct, frozen=True):
+    """What is known of a kept parent from its folder."""
+
+    pid: int
+    root: str
+    python: str
+    since: str
+
+
+class Given(msgspec.Struct, frozen=True):
+    """What a parent is started with: for which checkout, under which environment, and how long it may be idle."""
+
+    root: str
+    env: dict[str, str]
+    idle_s: float = IDLE_S
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The kept parent of a checkout on this machine, whether it runs or not."""
+
+    root: Path
+
+    @property
+    def folder(self) -> Path:
+        base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+        name = f"research-{os.getuid()}-{sha256(f'{self.root} {sys.executable}'.encode())[:16]}"
+        return Path(base if len(base) < LONGEST_BASE else "/tmp", name)
+
+    def state(self) -> State | None:
+        """What runs now, None when nothing does."""
+        found = self._last()
+        return found if found is not None and self._connects() else None
+
+    def ensure(self, env: Mapping[str, str]) -> Path:
+        """The folder of the running parent, started now if there is none. Raises LauncherError."""
+        if self._connects():
+            return self.folder
+        folder = _private(self.folder)
+        with _locked(folder / "start"):
+            if not self._connects():
+                self._clean_up()
+                self._start(folder, env)
+        return folder
+
+    def stop(self) -> bool:
+        """End it and everything below it; False when there was none."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(str(self.folder / SOCKET))
+                connection.sendall(line(Stop()))
+            except OSError:
+                return False
+            # It closes this when it ends.
+            connection.settimeout(STOP_S)
+            with suppress(OSError):
+                connection.recv(1)
+        return True
+
+    def _connects(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(str(self.folder / SOCKET))
+            except OSError:
+                return False
+        return True
+
+    def _last(self) -> State | None:
+        try:
+            return msgspec.json.decode((self.folder / "state.json").read_bytes(), type=State)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def _clean_up(self) -> None:
+        """End what a parent that was killed has left in its session, which nobody else can have joined."""
+        last = self._last()
+        if last is not None and not Path(f"/proc/{last.pid}").exists():
+            kill_session(last.pid)
+
+    def _start(self, folder: Path, env: Mapping[str, str]) -> None:
+        given = msgspec.json.encode(Given(str(self.root), dict(env)))
+        with (folder / LOG).open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-u", "-c", "from research_steps.launcher.kept import main; main()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, **env},
+                cwd="/",
+                start_new_session=True,
+            )
+        assert process.stdin is not None and process.stdout is not None, "both are pipes"
+        with process.stdin, process.stdout, suppress(BrokenPipeError):
+            process.stdin.write(given)
+            process.stdin.close()
+            started = process.stdout.read()
+        if started != b"ready":
+            raise LauncherError(
+                f"The kept parent of {self.root} did not start (exit code {process.wait()}): see {folder / LOG}, and "
+                "check that research_steps imports in this Python."
+            )
+
+
+Hear = Callable[[Message], None]
+
+
+def have_done(connect: Callable[[], socket.socket], restart: Callable[[], object], wanted: Help, hear: Hear) -> bytes:
+    """Have a helper of a kept parent do something, and return its answer; `hear` what is said meanwhile.
+
+    Raises ResearchError with what the helper refuses, LauncherError when the parent can't be reached or ended.
+    """
+    for _ in range(STARTS):
+        with connect() as connection:
+            connection.sendall(line(wanted))
+            last = _answer(connection, hear)
+        match last:
+            case Done(value):
+                return bytes(value)
+            case Refused(message):
+                raise ResearchError(message)
+            case Stale(what):
+                hear(Waiting(f"{what} changed: starting anew"))
+                restart()
+            case _:
+                raise LauncherError("The kept parent ended before its helper had answered: try again.")
+    raise LauncherError(f"The kept parent was started {STARTS} times, and each time something changed: try again.")
+
+
+def _answer(connection: socket.socket, hear: Hear) -> Message | None:
+    with connection.makefile("rb") as lines, suppress(OSError):
+        for received in lines:
+            if received.endswith(b"\n"):
+                message: Message = msgspec.json.decode(received, type=Message)
+                if isinstance(message, Done | Refused | Stale):
+                    return message
+                hear(message)
+    return None
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _private(folder: Path) -> Path:
+    """The folder, made for this user alone, and refused when it is anybody else's."""
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise LauncherError(
+            f"{folder} is not a folder that only you can open, because others could then have it run "
+            "what they like: remove it."
+        )
+    return folder
+
+
+def main() -> None:
+    """Be a kept parent, as it is given on standard input; say 'ready' on standard output once it listens."""
+    given = msgspec.json.decode(sys.stdin.buffer.read(), type=Given)
+    kept = Kept(Path(given.root))
+    base = {name: value for name, value in os.environ.items() if name not in given.env}
+    # Only now, because what is imported reads the environment, which this process was started with.
+    from research_steps.launcher.parent import Keeping, Parent
+
+    path = kept.folder / SOCKET
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        state = State(pid=os.getpid(), root=given.root, python=sys.executable, since=utc())
+        (kept.folder / "state.json").write_bytes(msgspec.json.encode(state))
+        parent = Parent(listener, kept.folder, keeping=Keeping(kept.root, base, given.idle_s))
+        with open(os.devnull) as nothing:
+            os.dup2(nothing.fileno(), 0)
+        os.write(1, b"ready")
+        os.dup2(2, 1)
+        parent.serve()
+        path.unlink(missing_ok=True)
+    # The exit handlers of the libraries have nothing here to end.
+    os._exit(0)
