@@ -14,7 +14,7 @@ HOUSE = [
     "leases", "attachments", "holdings", "journal", "entry", "comparison", "claims", "hypotheses", "background",
     "launcher", "threads", "steps", "sinks", "snapshot", "publish", "run", "notes", "revisions", "sources", "cluster",
     "check", "kickoff", "dev",
-    "cli", "__main__",
+    "cli", "program", "__main__",
 ]  # fmt: skip
 HEAVY = (
     *("marin", "levanter", "jax", "wandb", "github", "ray", "scipy", "numpy"),

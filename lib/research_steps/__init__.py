@@ -4,7 +4,7 @@ A thread is one Python file: a `Series`, and a function that builds its steps. `
 """
 
 from research_steps.errors import ResearchError, StepFailed, UsageError
-from research_steps.run import main
+from research_steps.program import main
 from research_steps.series import Hypothesis, Metric, Series
 
 __all__ = ["Hypothesis", "Metric", "ResearchError", "Series", "StepFailed", "UsageError", "main"]

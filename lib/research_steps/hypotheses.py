@@ -81,6 +81,12 @@ def find(items: Sequence[Item], name: str) -> Item:
     return found[0]
 
 
+def spelled_out(items: Sequence[Item], text: str) -> str:
+    """A hypothesis in full: 'H3' becomes 'H3: …' when the queue holds one, other text stays."""
+    found = [item for item in items if item.id == text]
+    return f"{found[0].id}: {found[0].text}" if len(found) == 1 else text
+
+
 def next_number(items: Sequence[Item]) -> int:
     """The number above all that were declared or recorded."""
     return max(map(_number, items), default=0) + 1

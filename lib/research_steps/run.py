@@ -1,8 +1,4 @@
-"""Running a thread: `main(series, thread)` at the end of its file.
-
-Reads the command line (Marin's own flags, and ours), builds the steps, hands them to Marin's executor, and publishes
-what they record while they run.
-"""
+"""Running a thread: builds its steps, hands them to Marin's executor, and publishes what they record while they run."""
 
 import logging
 import os
@@ -60,24 +56,6 @@ class RunOptions:
 
     seal: bool = False
     """Run the thread's seal steps: commit the relevant files and tag the commit."""
-
-
-def main(series: Series, thread: "Callable[[Steps], Any]", argv: Sequence[str] | None = None) -> None:
-    """Run a thread as a program: parses `argv` (default: the command line), exits with 1 when a step fails."""
-    import draccus
-
-    given = sys.argv[1:] if argv is None else argv
-    options = draccus.parse(RunOptions, args=[_underscored(argument) for argument in given])
-    try:
-        run(series, thread, options)
-    except ResearchError as error:
-        sys.exit(f"error: {error}")
-
-
-def _underscored(argument: str) -> str:
-    """An option as Marin spells it: '--skip-known' becomes '--skip_known'."""
-    name, equals, value = argument.partition("=")
-    return name.replace("-", "_").replace("__", "--", 1) + equals + value if name.startswith("--") else argument
 
 
 def run(series: Series, thread: "Callable[[Steps], Any]", options: RunOptions) -> None:

@@ -20,6 +20,7 @@ _COMMANDS = {
     **dict.fromkeys(("replicate", "retract", "correct", "rebase"), "evidence"),
     **dict.fromkeys(("sync", "adopt"), "logbook"),
     "dev": "dev",
+    **dict.fromkeys(("keep", "confirm"), "keeping"),
     "dev-tpu": "tpu",
     "doctor": "machine",
     "hypothesis": "queue",

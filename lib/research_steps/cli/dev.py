@@ -31,6 +31,9 @@ from research_steps.series import check_topic
 @click.option(
     "--in-process", is_flag=True, help="In a process that stays, with the accelerator's backend that it has started."
 )
+@click.option("--watch", is_flag=True, help="Again whenever a file that it imports is saved, until Ctrl-C.")
+@click.option("--host", default="", metavar="NAME", help="On another machine: of infra/dev_hosts.yaml, or of ssh.")
+@click.option("--env", multiple=True, metavar="NAME", help="A variable that --host is given, with its value here.")
 @click.option("--status", "show", is_flag=True, help="Tell what the kept parent of this checkout is.")
 @click.option("--stop", is_flag=True, help="End the kept parent of this checkout.")
 @in_store
@@ -43,6 +46,9 @@ def dev(
     label: str,
     hypothesis: str,
     in_process: bool,
+    watch: bool,
+    host: str,
+    env: tuple[str, ...],
     show: bool,
     stop: bool,
     prefix: str | None,
@@ -57,6 +63,8 @@ def dev(
         return
     if topic is None:
         raise UsageError("No topic was given: expected 'research dev TOPIC'; 'research status' tells which there are.")
+    if env and not host:
+        raise UsageError("--env was given without --host: here, what is measured sees the whole environment.")
     asked = Order(
         cwd=str(checkout.root),
         store=store_url(checkout, prefix),
@@ -69,11 +77,28 @@ def dev(
         label=label,
         hypothesis=hypothesis,
         in_process=in_process,
+        host=host,
+        env=env,
     )
+    if watch:
+        _watch(checkout, asked)
+        return
     with Progress() as progress:
         answer = msgspec.json.decode(order(checkout, asked, progress), type=Attempted)
     if answer.status != "ok":
         sys.exit(1)
+
+
+def _watch(checkout: Checkout, asked: Order) -> None:
+    from research_steps.dev.watch import watch
+
+    if asked.label or asked.hypothesis:
+        raise UsageError(
+            "--watch was given with --label or --hypothesis: its attempts are scratch until you keep them as one entry. "
+            "Leave these out; 'research keep' takes them when the session has ended."
+        )
+    if not watch(checkout, asked):
+        sys.exit(130)
 
 
 def _about(kept: Kept, stop: bool) -> None:

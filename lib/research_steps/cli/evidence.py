@@ -9,6 +9,7 @@ from research_steps.cli.common import as_json, desk_with, in_store, tell
 from research_steps.errors import UsageError
 
 if TYPE_CHECKING:
+    from research_steps.record import TrialRecord
     from research_steps.steps.builders import Steps
 
 
@@ -22,8 +23,6 @@ def replicate(id: str, count: int, topic: str | None, prefix: str | None) -> Non
 
     ID is that of its row, or of the entry, whose best candidate is taken. Runs through Marin's executor.
     """
-    from research_steps.config import differences
-    from research_steps.provenance import conditions, conditions_here
     from research_steps.revisions import claim_of, next_numbers
     from research_steps.run import RunOptions, run
     from research_steps.threads import load_series
@@ -35,15 +34,21 @@ def replicate(id: str, count: int, topic: str | None, prefix: str | None) -> Non
 
     def thread(steps: "Steps") -> None:
         # Only now, because conditions are those that Marin leaves behind when it is imported.
-        apart = differences(conditions(trial), conditions_here())
-        if apart:
-            told = "; ".join(f"{name} was {was} and is {now}" for name, (was, now) in apart.items())
-            raise UsageError(
-                f"{trial.id} was measured under other conditions: {told}. Replicate it under the same ones."
-            )
+        refuse_other_conditions(trial, "Replicate")
         steps.replicate_again(claim, entry.ref, trial, desk.checkout.root, numbers)
 
     run(series, thread, RunOptions(prefix=prefix))
+
+
+def refuse_other_conditions(trial: "TrialRecord", do: str) -> None:
+    """Raises UsageError when a trial was measured under other conditions than those here."""
+    from research_steps.config import differences
+    from research_steps.provenance import conditions, conditions_here
+
+    apart = differences(conditions(trial), conditions_here())
+    if apart:
+        told = "; ".join(f"{name} was {was} and is {now}" for name, (was, now) in apart.items())
+        raise UsageError(f"{trial.id} was measured under other conditions: {told}. {do} it under the same ones.")
 
 
 @command

@@ -12,7 +12,11 @@ from research_steps.cli import command
 from research_steps.cli.common import as_json, in_store, journal_of, print_json, topics
 from research_steps.errors import StoreError, UnreadableObject, UsageError
 from research_steps.git import Checkout
+from research_steps.holdings import Outline
+from research_steps.journal import Journal
 from research_steps.record import EntryRecord, InterruptedRecord, IssueLink, TrialRecord
+
+SCRATCH_SHOWN = 5
 
 
 @command
@@ -42,6 +46,10 @@ def status(topic: str | None, prefix: str | None, json_output: bool) -> None:
             state = "orphaned" if attempt["orphaned"] else "running"
             where = f"process {attempt['pid']} on {attempt['host']}"
             click.echo(f"  {state}: {attempt['id']} {attempt['label']}, {where}, since {attempt['started_at']}")
+        for scratch in series["scratch"][-SCRATCH_SHOWN:]:
+            click.echo(f"  scratch: {scratch['id']} {scratch['label']}, {_trials(scratch['trials'])}")
+        if len(series["scratch"]) > SCRATCH_SHOWN:
+            click.echo(f"  scratch: {len(series['scratch']) - SCRATCH_SHOWN} more, all in --json")
         for id in series["unpublished"]:
             click.echo(f"  not in the logbook yet: {id}; run 'research sync {series['topic']}'")
         if series["stuck"] is not None:
@@ -79,10 +87,14 @@ def verify(topic: str, prefix: str | None, json_output: bool) -> None:
 @command
 @click.argument("id")
 @click.option("--topic", help="The series. Default: every series of this checkout is searched.")
+@click.option("--patch", is_flag=True, help="Print what a trial's code differed in from its commit, for 'git apply'.")
 @in_store
 @as_json
-def show(id: str, topic: str | None, prefix: str | None, json_output: bool) -> None:
+def show(id: str, topic: str | None, patch: bool, prefix: str | None, json_output: bool) -> None:
     """Every record with an experiment ID, such as MOE-HC-007 or MOE-HC-007.03, with its hash."""
+    if patch:
+        _show_patch(id, topic, prefix)
+        return
     records, about, doubts = _find(id, topic, prefix)
     if json_output:
         print_json([{"sha256": stored.sha256, **json.loads(stored.line)} for stored in (*records, *about)])
@@ -186,12 +198,29 @@ def _status(checkout: Checkout, topic: str, prefix: str | None) -> dict[str, Any
             }
             for attempt in found.open
         ],
+        "scratch": _scratch(found),
         "unpublished": sorted(
             stored.record.id for stored in standing if stored.sha256 not in shown and not stored.record.private
         ),
         "problems": found.problems
         + ([f"{path} has conflict markers; run 'research sync {topic}'"] if conflicts else []),
     }
+
+
+def _scratch(found: Outline) -> list[dict[str, Any]]:
+    """What dev mode measured and nobody has kept, oldest first."""
+    kept = {stored.record.id for stored in found.entries.values()}
+    left = [stored.record for stored in found.trials.values() if stored.record.mode == "dev"]
+    groups: dict[str, list[TrialRecord]] = {}
+    for record in sorted(left, key=lambda one: one.started_at):
+        id = record.id.rpartition(".")[0]
+        if id not in kept:
+            groups.setdefault(id, []).append(record)
+    return [{"id": id, "label": group[-1].label, "trials": len(group)} for id, group in groups.items()]
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial{'s' if count != 1 else ''}"
 
 
 def _find(id: str, topic: str | None, prefix: str | None) -> tuple[list[Any], list[Any], list[str]]:
@@ -210,6 +239,30 @@ def _find(id: str, topic: str | None, prefix: str | None) -> tuple[list[Any], li
             f"No record has the ID {id!r}: expected one such as MOE-HC-007; 'research status' tells what is here."
         )
     return found, about, doubts
+
+
+def _show_patch(id: str, topic: str | None, prefix: str | None) -> None:
+    """The patch that the trials with an ID, or below it, were measured with; nothing when there was none."""
+    checkout = Checkout.find()
+    found: list[tuple[Journal, TrialRecord]] = []
+    for name in topics(checkout, topic, prefix):
+        journal = journal_of(checkout, name, prefix)
+        trials = [stored.record for stored in journal.scan(checkout.logbooks / name).trials.values()]
+        found += [(journal, one) for one in trials if id in (one.id, one.id.rpartition(".")[0])]
+    if not found:
+        raise UsageError(f"No trial has the ID {id!r}: expected one such as MOE-HC-007.03.")
+    patches = {one.provenance.patch for _, one in found}
+    if len(patches) > 1:
+        names = ", ".join(sorted({one.id for _, one in found}))
+        raise UsageError(f"The trials of {id} have {len(patches)} different patches: name one of {names}.")
+    journal, record = found[0]
+    made = record.provenance
+    patch = journal.patch(made.patch) if made.patch else b""
+    if patch is None:
+        raise StoreError(f"{journal.store.url} does not hold the patch of {record.id}: name its store with --prefix.")
+    if made.patch_note or not patch:
+        click.echo(f"{record.id}: {made.patch_note or f'nothing differed from commit {made.commit}'}", err=True)
+    click.echo(patch, nl=False)
 
 
 def _trial(id: str, topic: str | None, prefix: str | None) -> TrialRecord:

@@ -14,14 +14,16 @@ from research_steps.dev.cases import DevCase, declared, with_settings
 from research_steps.dev.evidence import Evidence, measured_floor
 from research_steps.dev.keep import Kept, publish_kept, write_kept
 from research_steps.dev.orders import Attempted, Order
-from research_steps.errors import LauncherError
 from research_steps.git import Checkout
 from research_steps.journal import Journal
-from research_steps.launcher.client import Tell, ask
+from research_steps.launcher.client import Tell
 from research_steps.launcher.helpers import Speaker, help_with
-from research_steps.launcher.here import Here
+from research_steps.launcher.here import Here, Host
 from research_steps.launcher.kept import Kept as KeptParent
-from research_steps.launcher.protocol import Ended, Request, Stale, Waiting
+from research_steps.launcher.kept import KeptTrials
+from research_steps.launcher.protocol import Waiting
+from research_steps.launcher.ssh import SshHost
+from research_steps.launcher.staleness import edited
 from research_steps.provenance import Captured, capture
 from research_steps.record import Claim, Stored, TrialRecord
 from research_steps.series import Series, trial_id
@@ -45,7 +47,7 @@ def attempt(order: Order, speaker: Speaker) -> Attempted:
     checkout = Checkout.find()
     series, thread = load_thread(checkout, order.topic)
     journal = Journal(open_store(order.store), order.topic)
-    case = declared(thread, order.baseline)
+    case = declared(thread, lambda found: order.baseline in ("", found.label), repr(order.baseline))
     config = with_settings(case, order.settings)
     published = journal.published(checkout.logbooks / order.topic)
     evidence = Evidence.of(series, journal, published)
@@ -55,12 +57,12 @@ def attempt(order: Order, speaker: Speaker) -> Attempted:
         for line in filter(None, [evidence.tried(changes, case.case), "" if changes else AGAINST_ITSELF]):
             speaker.say(line)
     captured = capture(checkout, order.command)
-    trials = _KeptTrials(KeptParent(checkout.root).folder, order.in_process)
+    host, ran = _host(order, checkout, speaker.tell)
     used = frozenset() if order.done else frozenset(numbers_used(checkout, order.topic, series.prefix))
     session = Session(
         series=replace(series, contention_wait_s=min(series.contention_wait_s, PATIENCE_S)),
         journal=journal,
-        host=Here(trials),
+        host=host,
         captured=captured,
         repository=checkout.logbooks / order.topic,
         used_numbers=used,
@@ -75,9 +77,7 @@ def attempt(order: Order, speaker: Speaker) -> Attempted:
     journal.declare(series)
     id = journal.claim(series.prefix, order.occasion, used)
     made = _measure(session, case, config, id, order, speaker.tell)
-    return _told(
-        Kept(checkout, evidence, id, order.occasion), session, case, changes, made, order, speaker, trials.sources
-    )
+    return _told(Kept(checkout, evidence, id, order.occasion), session, case, changes, made, order, speaker, ran.sources)
 
 
 # How long an attempt waits for a quiet machine (seconds). Not longer, because somebody waits for the answer.
@@ -153,14 +153,15 @@ def _told(
         speaker.say(f"  scratch; to make it an entry: research keep {kept.id} --hypothesis …")
     return Attempted(
         id=kept.id,
+        ids=ids,
         trials=len(made),
         what=spelled(changes),
         edited=diffstat(kept.checkout, session.captured),
         status=last.status,
-        told=said,
+        told=f"{series.primary.name} {measured(claim)}" if claim else said,
         verdict=claim.verdict if claim else last.status,
         gain=gain(series.primary, claim) if claim and claim.verdict == "improved" else 0.0,
-        sources=sources,
+        sources=tuple(sorted({*sources, *map(str, edited())})),
     )
 
 
@@ -192,27 +193,11 @@ def diffstat(checkout: Checkout, captured: Captured) -> str:
     return ", ".join([*shown, *([f"{len(files) - 2} more"] if len(files) > 2 else [])])
 
 
-class _KeptTrials:
-    """The trials of a kept parent. Ctrl-C ends the one that runs, and the run."""
-
-    def __init__(self, folder: Path, in_process: bool) -> None:
-        self.closed = False
-        self.sources: tuple[str, ...] = ()
-        self._folder = folder
-        self._in_process = in_process
-
-    def run(self, request: Request, tell: Tell) -> Ended:
-        asked = msgspec.structs.replace(request, env=dict(os.environ), live=True, in_process=self._in_process)
-        try:
-            answer = ask(self._folder, asked, tell)
-        except KeyboardInterrupt:
-            self.closed = True
-            raise LauncherError("It was stopped by Ctrl-C.") from None
-        if isinstance(answer, Stale):
-            raise LauncherError(f"{answer.what} changed while the attempt began: try again.")
-        if answer is None:
-            self.closed = True
-            raise LauncherError("The kept parent is gone: the trial has no result.")
-        if answer.result is not None:
-            self.sources = answer.result.sources
-        return answer
+def _host(order: Order, checkout: Checkout, tell: Tell) -> tuple[Host, KeptTrials | SshHost]:
+    """The machine to measure on, and what knows the files that its last trial imported."""
+    folder = KeptParent(checkout.root).folder
+    if order.host:
+        host = SshHost(order.host, checkout, folder, order.env, order.in_process, tell)
+        return host, host
+    trials = KeptTrials(folder, order.in_process)
+    return Here(trials), trials

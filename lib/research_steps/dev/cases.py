@@ -16,52 +16,55 @@ from research_steps.errors import UsageError
 
 @dataclass(frozen=True)
 class DevCase:
-    """A baseline of the thread: its label, the code of its measure function as it is now, and the case."""
+    """A baseline of the thread: its label, its measure function and configuration as the thread gives them, the
+    function's code as it is now, and the plain case."""
 
     label: str
+    measure: Any
+    config: Any
     code: Code
-    config_type: str
     case: dict[str, Any]
+
+    @property
+    def config_type(self) -> str:
+        return type_name(self.config)
 
 
 class _Found(BaseException):
     """Ends the thread's function once it has declared the baseline; what it would build after that is for Marin."""
 
-    def __init__(self, measure: Any, config: Any, label: str) -> None:
-        super().__init__(label)
-        self.measure, self.config, self.label = measure, config, label
+    def __init__(self, case: DevCase) -> None:
+        super().__init__(case.label)
+        self.case = case
 
 
 class _Baselines:
     """Stands in for the builders of steps, until the wanted baseline is declared."""
 
-    def __init__(self, wanted: str) -> None:
+    def __init__(self, wanted: Callable[[DevCase], bool]) -> None:
         self._wanted = wanted
         self.labels: list[str] = []
 
     def baseline(self, measure: Any, config: Any, *, label: str = "baseline", **_: Any) -> None:
         self.labels.append(label)
-        if self._wanted in ("", label):
-            raise _Found(measure, config, label)
+        found = DevCase(label, measure, config, trace(measure), plain(config, f"baseline {label!r}", _given))
+        if self._wanted(found):
+            raise _Found(found)
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *arguments, **named: None
 
 
-def declared(thread: Callable[[Any], Any], wanted: str) -> DevCase:
-    """The baseline with this label, or the first one that the thread declares. Raises UsageError."""
+def declared(thread: Callable[[Any], Any], wanted: Callable[[DevCase], bool], what: str) -> DevCase:
+    """The first baseline that the thread declares and that is wanted. Raises UsageError, which says `what` was."""
     baselines = _Baselines(wanted)
     try:
         thread(baselines)
     except _Found as found:
-        case = plain(found.config, f"baseline {found.label!r}", _given)
-        return DevCase(found.label, trace(found.measure), type_name(found.config), case)
-    labels = ", ".join(map(repr, baselines.labels)) or "none"
-    raise UsageError(
-        f"The thread declares no baseline {wanted!r}: expected one of {labels}."
-        if wanted
-        else "The thread declares no baseline: expected it to call steps.baseline, with what everything is compared."
-    )
+        return found.case
+    if not baselines.labels:
+        raise UsageError("The thread declares no baseline: expected it to call steps.baseline, to compare with.")
+    raise UsageError(f"The thread declares no baseline {what}: it has {', '.join(map(repr, baselines.labels))}.")
 
 
 def with_settings(case: DevCase, settings: Sequence[str]) -> dict[str, Any]:

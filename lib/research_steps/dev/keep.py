@@ -19,12 +19,14 @@ from research_steps.steps.trials import Trial
 
 @dataclass(frozen=True)
 class Kept:
-    """An experiment ID of dev mode, the step key that holds it, and what a person says of it."""
+    """An experiment ID of dev mode, the step key that holds it, and what a person says of it. `chosen` is the ID of the
+    trial that is claimed (default: the best)."""
 
     checkout: Checkout
     evidence: Evidence
     id: str
     occasion: str
+    chosen: str = ""
     label: str = ""
     hypothesis: str = ""
     interpretation: str = ""
@@ -56,6 +58,8 @@ def write_kept(kept: Kept, trials: Sequence[Stored[Any]], baseline: Baseline | N
     rows = [_row(kept, one, baseline) for one in trials]
     rows = ranked(series.primary, rows, claims)
     primary = [claim for claim in claims if claim.metric == series.primary.name]
+    if kept.chosen:
+        primary = [claim for claim in primary if any(ref.id == kept.chosen for ref in claim.trials)]
     chosen = max(primary, key=lambda claim: gain(series.primary, claim), default=None)
     claims = tuple(claim for claim in claims if chosen is not None and claim.trials == chosen.trials)
     text, next_action = interpret_rows(series, rows, claims)
@@ -65,7 +69,11 @@ def write_kept(kept: Kept, trials: Sequence[Stored[Any]], baseline: Baseline | N
         # No entry holds the noise floor that the claims rest on, so this one does.
         rows += [noted(row_of(Trial(one, False), {}), "noise floor of the baseline") for one in baseline.trials]
     result = f"{len(trials)} attempt{'s' if len(trials) != 1 else ''} in dev mode"
-    result += f", best {spelled(chosen.changes)}: {series.primary.name} {told(chosen)}" if chosen else ", none succeeded"
+    if chosen is None:
+        result += ", none succeeded"
+    else:
+        which = "chosen" if kept.chosen else "best"
+        result += f", {which} {spelled(chosen.changes)}: {series.primary.name} {told(chosen)}"
     about = About(
         kind="dev",
         step_key=kept.occasion,

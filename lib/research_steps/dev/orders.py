@@ -5,7 +5,8 @@ import msgspec
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What the command asks for. `occasion` is the step key of its experiment ID, under which `done` trials have been
-    made already. `settings` are changes to the case of the `baseline` with that label. Times are in seconds."""
+    made already. `settings` are changes to the case of the `baseline` with that label. `env` names
+    the variables that go to the `host`. Times are in seconds."""
 
     cwd: str
     store: str
@@ -20,12 +21,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     hypothesis: str = ""
     in_process: bool = False
     host: str = ""
+    env: tuple[str, ...] = ()
 
 
 class Attempted(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it: for the table of attempts, and what to watch for a change. `gain` is for finding the best."""
+    """What came of it, for the table of attempts: an experiment ID, and in `ids` its trials. `gain` is for finding the
+    best. `sources` are the files that people edit among what was imported for it."""
 
     id: str
+    ids: str
     trials: int
     what: str
     edited: str

@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
@@ -14,13 +15,16 @@ QUIET_S = 1.0
 
 
 class Progress:
-    """Shows what a helper says, inside the block. On a terminal what is waited for stands in a line that goes again."""
+    """Shows what a helper says, inside the block. On a terminal what is waited for stands in a line that goes again,
+    below what `above` then gives for rich to show."""
 
-    def __init__(self) -> None:
+    def __init__(self, above: Callable[[], Iterable[Any]] = tuple) -> None:
+        self._above = above
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._what = ""
         self._since = 0.0
+        self._due = False
         self._line: Any = None
         self._thread = threading.Thread(target=self._tick, daemon=True)
 
@@ -37,7 +41,7 @@ class Progress:
         with self._lock:
             match message:
                 case Waiting(what):
-                    self._what, self._since = what, time.monotonic()
+                    self._wait_for(what)
                 case Said(text):
                     self._clear()
                     click.echo(text)
@@ -45,25 +49,34 @@ class Progress:
                     self._clear()
                     click.echo(text, nl=False, err=True)
 
+    def _wait_for(self, what: str) -> None:
+        self._what, self._since, self._due = what, time.monotonic(), True
+        if self._line is not None:
+            self._show()
+
     def _tick(self) -> None:
         while not self._ended.wait(QUIET_S / 4):
             with self._lock:
-                if self._what and time.monotonic() - self._since >= QUIET_S:
-                    self._show(self._what)
-                    self._what = ""
+                if self._due and time.monotonic() - self._since >= QUIET_S:
+                    self._show()
 
-    def _show(self, what: str) -> None:
+    def _show(self) -> None:
+        self._due = False
         if not sys.stderr.isatty():
-            click.echo(f"… {what}", err=True)
+            click.echo(f"… {self._what}", err=True)
             return
-        from rich.console import Console
+        from rich.console import Console, Group
+        from rich.live import Live
+        from rich.spinner import Spinner
+        from rich.text import Text
 
         if self._line is None:
-            self._line = Console(stderr=True).status(what)
+            self._line = Live(console=Console(stderr=True), transient=True)
             self._line.start()
-        self._line.update(what)
+        self._line.update(Group(*self._above(), Spinner("dots", Text(self._what))))
 
     def _clear(self) -> None:
         if self._line is not None:
             self._line.stop()
             self._line = None
+            self._wait_for(self._what)

@@ -1,13 +1,14 @@
 """The kept parent of a checkout: it goes on when the command that started it ends, so that the next one is fast.
 
 There is one for each checkout and interpreter, in a folder that only its user can open. It is started when it is
-first needed, on this machine or, by this module as a program, on one that is reached over ssh; it ends when it was
-idle for half an hour. One that is older than what changed since (the environment, what is installed, a library that
-people edit) is replaced. A command has it fork a helper, which does the work and speaks with the command.
+first needed, on this machine or, by `start`, on one that is reached over ssh; it ends when it was idle for half an hour.
+One that is older than what changed since (the environment, what is installed, a library that people edit) is replaced.
+A command has it fork a helper, which does the work and speaks with the command.
 """
 
 import fcntl
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -17,19 +18,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
 from research_steps.errors import LauncherError, ResearchError
-from research_steps.launcher.client import STOP_S
+from research_steps.launcher.client import STOP_S, Tell, ask
 from research_steps.launcher.processes import kill_session
 from research_steps.launcher.protocol import (
     LONGEST_BASE,
     SOCKET,
     Done,
+    Ended,
     Help,
     Message,
     Refused,
+    Request,
     Stale,
     Stop,
     Waiting,
@@ -57,7 +61,7 @@ class Given(msgspec.Struct, frozen=True):
 
     root: str
     env: dict[str, str]
-    idle_s: float = IDLE_S
+    idle_s: float
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Kept:
     """The kept parent of a checkout on this machine, whether it runs or not."""
 
     root: Path
+    idle_s: float = IDLE_S
 
     @property
     def folder(self) -> Path:
@@ -82,7 +87,7 @@ class Kept:
         if self._connects():
             return self.folder
         folder = _private(self.folder)
-        with _locked(folder / "start"):
+        with locked(folder / "start"):
             if not self._connects():
                 self._clean_up()
                 self._start(folder, env)
@@ -90,17 +95,7 @@ class Kept:
 
     def stop(self) -> bool:
         """End it and everything below it; False when there was none."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            try:
-                connection.connect(str(self.folder / SOCKET))
-                connection.sendall(line(Stop()))
-            except OSError:
-                return False
-            # It closes this when it ends.
-            connection.settimeout(STOP_S)
-            with suppress(OSError):
-                connection.recv(1)
-        return True
+        return stop_at(self.folder / SOCKET)
 
     def _connects(self) -> bool:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -123,7 +118,7 @@ class Kept:
             kill_session(last.pid)
 
     def _start(self, folder: Path, env: Mapping[str, str]) -> None:
-        given = msgspec.json.encode(Given(str(self.root), dict(env)))
+        given = msgspec.json.encode(Given(str(self.root), dict(env), self.idle_s))
         with (folder / LOG).open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-u", "-c", "from research_steps.launcher.kept import main; main()"],
@@ -146,6 +141,47 @@ class Kept:
             )
 
 
+class KeptTrials:
+    """The trials of the kept parent in a folder, shown live. Ctrl-C ends the one that runs, and the run."""
+
+    def __init__(self, folder: Path, in_process: bool) -> None:
+        self.closed = False
+        self.sources: tuple[str, ...] = ()
+        self._folder = folder
+        self._in_process = in_process
+
+    def run(self, request: Request, tell: Tell) -> Ended:
+        asked = msgspec.structs.replace(request, env=dict(os.environ), live=True, in_process=self._in_process)
+        try:
+            answer = ask(self._folder, asked, tell)
+        except KeyboardInterrupt:
+            self.closed = True
+            raise LauncherError("It was stopped by Ctrl-C.") from None
+        if isinstance(answer, Stale):
+            raise LauncherError(f"{answer.what} changed while the attempt began: try again.")
+        if answer is None:
+            self.closed = True
+            raise LauncherError("The kept parent is gone: the trial has no result.")
+        if answer.result is not None:
+            self.sources = answer.result.sources
+        return answer
+
+
+def stop_at(path: Path) -> bool:
+    """End the kept parent that listens at a socket, or behind one; False when there is none."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(str(path))
+            connection.sendall(line(Stop()))
+        except OSError:
+            return False
+        # It closes this when it ends.
+        connection.settimeout(STOP_S)
+        with suppress(OSError):
+            connection.recv(1)
+    return True
+
+
 Hear = Callable[[Message], None]
 
 
@@ -155,9 +191,9 @@ def have_done(connect: Callable[[], socket.socket], restart: Callable[[], object
     Raises ResearchError with what the helper refuses, LauncherError when the parent can't be reached or ended.
     """
     for _ in range(STARTS):
-        with connect() as connection:
+        with connect() as connection, connection.makefile("rb") as lines:
             connection.sendall(line(wanted))
-            last = _answer(connection, hear)
+            last = answer_in(lines, hear)
         match last:
             case Done(value):
                 return bytes(value)
@@ -171,8 +207,9 @@ def have_done(connect: Callable[[], socket.socket], restart: Callable[[], object
     raise LauncherError(f"The kept parent was started {STARTS} times, and each time something changed: try again.")
 
 
-def _answer(connection: socket.socket, hear: Hear) -> Message | None:
-    with connection.makefile("rb") as lines, suppress(OSError):
+def answer_in(lines: IO[bytes], hear: Hear) -> Message | None:
+    """The next answer of a helper; None when the connection ended before it. `hear` what is said meanwhile."""
+    with suppress(OSError):
         for received in lines:
             if received.endswith(b"\n"):
                 message: Message = msgspec.json.decode(received, type=Message)
@@ -183,7 +220,8 @@ def _answer(connection: socket.socket, hear: Hear) -> Message | None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file inside the block."""
     with path.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -200,6 +238,18 @@ def _private(folder: Path) -> Path:
             "what they like: remove it."
         )
     return folder
+
+
+def start() -> None:
+    """Have a kept parent run as it is given on standard input, and say in which folder: asked for over ssh."""
+    given = msgspec.json.decode(sys.stdin.buffer.read(), type=Given)
+    # This folder goes when the last session of its user ends, and the parent must not go with it.
+    os.environ.pop("XDG_RUNTIME_DIR", None)
+    os.environ.update(given.env)
+    try:
+        print(Kept(Path(given.root), given.idle_s).ensure(given.env))
+    except ResearchError as error:
+        sys.exit(str(error))
 
 
 def main() -> None:
@@ -223,6 +273,6 @@ def main() -> None:
         os.write(1, b"ready")
         os.dup2(2, 1)
         parent.serve()
-        path.unlink(missing_ok=True)
+    shutil.rmtree(kept.folder, ignore_errors=True)
     # The exit handlers of the libraries have nothing here to end.
     os._exit(0)

@@ -1,7 +1,8 @@
 """What the launcher's client, parent and child say to each other: one JSON object a line.
 
 A client says one thing on a connection (a trial, a helper to fork, or to stop), and hears messages until the last one,
-which is `Ended` for a trial, `Done` or `Refused` for a helper, or `Stale`.
+which is `Ended` for a trial, `Done` or `Refused` for a helper, or `Stale`. With a helper on another machine it goes on:
+each thing that is said to it is answered by `Done` or `Refused`, but for `Release`.
 """
 
 from typing import Any, Literal
@@ -56,6 +57,31 @@ class Help(msgspec.Struct, frozen=True, kw_only=True, tag="help"):
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
     """End the parent and everything below it."""
+
+
+class TakeTurn(msgspec.Struct, frozen=True, kw_only=True, tag="turn"):
+    """Have a turn for one trial, as `Host.turn` says. The answer is what is left of the time to wait (seconds)."""
+
+    id: str
+    timed: bool
+    wait_s: float
+
+
+class Measure(msgspec.Struct, frozen=True, kw_only=True, tag="measure"):
+    """Run a trial in the turn. The answer is its outcome, which is also kept under the `nonce`."""
+
+    nonce: str
+    request: Request
+
+
+class Quiet(msgspec.Struct, frozen=True, tag="quiet"):
+    """Wait in the turn until the machine is quiet. The answer is whether it is, and what is left of the time."""
+
+    left_s: float
+
+
+class Release(msgspec.Struct, frozen=True, tag="release"):
+    """End the turn, and the trial that runs in it."""
 
 
 class Waiting(msgspec.Struct, frozen=True, tag="waiting"):
@@ -128,6 +154,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
 
 
 Asked = Request | Help | Stop
+AskedAway = TakeTurn | Measure | Quiet | Release
 Message = Waiting | Output | Said | Stale | Ended | Done | Refused
 
 

@@ -41,6 +41,7 @@ _CHANGES = {
     "sweep": "Varied one axis against the baseline.",
     "replicate": "Measured the best candidate again, each time in a process of its own.",
     "interact": "Measured the best values of several axes together.",
+    "dev": "Measured in dev mode, without the executor.",
     "interpret": "Read the measurements together.",
     "decision": "Decided.",
     "seal": "Sealed what was found: a tag over the logbook, its records, the code and a bundle to reproduce from.",

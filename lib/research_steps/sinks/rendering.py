@@ -204,7 +204,7 @@ def _cases(entries: Sequence[EntryRecord]) -> dict[str, Any]:
 
 def _config(record: EntryRecord) -> str:
     config = dict(record.config)
-    if record.step in ("sweep", "interact") and record.rows:
+    if record.step in ("sweep", "interact", "dev") and record.rows:
         case = config.pop("baseline_case", {})
         varied = {name for row in record.rows for name in row.changes}
         config["varied from"] = {name: value for name, value in case.items() if name in varied}

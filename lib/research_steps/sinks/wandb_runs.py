@@ -19,7 +19,7 @@ from research_steps.record import EntryRecord, Error, Provenance, Row, Samples, 
 from research_steps.series import LONGEST_TAG
 
 # The kinds of steps that measure, whose own run carries the raw table.
-MEASURED = frozenset(("baseline", "sweep", "replicate", "interact"))
+MEASURED = frozenset(("baseline", "sweep", "replicate", "interact", "dev"))
 # W&B refuses longer names of runs.
 LONGEST_NAME = 64
 LARGEST_TABLE = 10_000_000

@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -22,7 +23,7 @@ from research_steps.claims import (
 from research_steps.comparison import gain, ranked
 from research_steps.entry import Finding
 from research_steps.errors import StepFailed
-from research_steps.record import Claim, EntryRecord, InterruptedRecord, Row, Stored
+from research_steps.record import Claim, EntryRecord, InterruptedRecord, Ref, Row, Stored
 from research_steps.series import Series, trial_id
 from research_steps.steps.configs import StepConfig
 from research_steps.steps.interpretation import (
@@ -100,7 +101,7 @@ def _compared(
 
 def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
     series, what = session.series, config.what
-    chosen = _chosen(session, inputs[1], config.candidate)
+    chosen = _chosen(session, config, inputs)
     if chosen is None:
         return _nothing(session, inputs[1])
     code = what.code()
@@ -119,7 +120,7 @@ def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRe
         varied = changes_in(config.changed({**variant, **chosen.changes}), case)
         found = [row_of(trial, varied, inputs[0].record.rows[0].values) for trial in trials]
         rows += [noted(row, f"both at {spelled(variant)}") if variant else row for row in found]
-        before = [*chosen.trials, *chosen.also] if case == chosen.case else []
+        before = [*chosen.trials] if case == chosen.case else []
         also = [session.journal.load("trial", ref) for ref in before if ref.sha256 not in session.retracted]
         candidate = Candidate(chosen.changes, [trial.stored for trial in trials], also)
         claims += make_claims(series, _baseline_of(session, inputs[0], case), [candidate])
@@ -192,13 +193,26 @@ def _summary(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -> st
     return ", ".join(parts)
 
 
-def _chosen(session: Session, entry: Stored[EntryRecord], candidate: dict[str, Any] | None) -> Claim | None:
-    """What is measured again: the candidate that was named, else the best one."""
-    if candidate is None:
-        return next(iter(_top(session, entry, 1)), None)
-    name = session.series.primary.name
-    named = (one for one in claims_in(entry.record) if one.metric == name and one.changes == candidate)
-    return next(named, None)
+@dataclass(frozen=True)
+class _Chosen:
+    """What is measured again: changes to a case, and the trials that chose it."""
+
+    changes: dict[str, Any]
+    case: dict[str, Any]
+    trials: tuple[Ref, ...]
+
+
+def _chosen(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]]) -> _Chosen | None:
+    """The candidate that was named, else the best one of the entry that the step rests on."""
+    if config.confirms and config.candidate is not None:
+        # What dev mode found chose the candidate, and is no evidence for it.
+        return _Chosen(config.candidate, config.case, ())
+    claim = next(iter(_top(session, inputs[1], 1)), None)
+    if config.candidate is not None:
+        name = session.series.primary.name
+        named = (one for one in claims_in(inputs[1].record) if one.metric == name and one.changes == config.candidate)
+        claim = next(named, None)
+    return _Chosen(claim.changes, claim.case, (*claim.trials, *claim.also)) if claim is not None else None
 
 
 def _top(session: Session, entry: Stored[EntryRecord], count: int) -> list[Claim]:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from research_steps.code import Measure, trace, trace_name
-from research_steps.config import changed, plain, type_name
+from research_steps.config import changed, differences, plain, type_name
 from research_steps.entry import About, Finding
 from research_steps.errors import UsageError
 from research_steps.provenance import conditions_here
@@ -149,6 +149,31 @@ class Steps:
             rests_on=(msgspec.to_builtins(claim.baseline), msgspec.to_builtins(entry)),
             replicates=tuple(numbers),
             candidate=claim.changes,
+        )
+
+    def confirm(self, base: Any, trial: TrialRecord, numbers: Sequence[int]) -> Any:
+        """Measure what dev mode found through the executor, in processes with these numbers. `base` is its baseline.
+
+        Raises UsageError when the code is not what the trial measured.
+        """
+        measured = _measured(base, f"{trial.id} confirmed")
+        if measured.digest != trial.code:
+            raise UsageError(
+                f"{trial.measure} is not the code that {trial.id} measured (digest {trial.code[:12]} then, "
+                f"{measured.digest[:12]} now): check out commit {trial.provenance.commit}, and bring the edits back "
+                f"with 'research show {trial.id} --patch | git apply'."
+            )
+        case = plain(measured.case, trial.id, marin.unwrap)
+        candidate = {name: mine for name, (mine, _) in differences(trial.config, case).items()}
+        return self._add(
+            "replicate",
+            f"{trial.id} confirmed",
+            "",
+            [base],
+            measured,
+            replicates=tuple(numbers),
+            candidate=candidate,
+            confirms=trial.id,
         )
 
     def interact(

@@ -43,7 +43,8 @@ class StepConfig:
     them also in a shard, which runs each `shards`-th of them from `shard` on. `replicates` are the numbers of the
     processes that measure a candidate again: the one with these changes, else the best; `across` names an axis and its
     values at which both sides are measured. `axes` of an interaction are those that came without a sweep. `inputs` are
-    output paths, `rests_on` references to entries that the journal has already.
+    output paths, `rests_on` references to entries that the journal has already. `confirms` is the trial of dev mode that
+    a replicate measures again.
     """
 
     version: Any
@@ -59,6 +60,7 @@ class StepConfig:
     replicates: tuple[int, ...] = ()
     candidate: dict[str, Any] | None = None
     across: tuple[str, tuple[Any, ...]] | None = None
+    confirms: str = ""
     top: int = 0
     shard: int = 0
     shards: int = 1

@@ -69,6 +69,8 @@ def _described(config: StepConfig) -> dict[str, Any]:
         described["replicates"] = len(config.replicates)
     if config.candidate is not None:
         described["candidate"] = config.candidate
+    if config.confirms:
+        described["confirms"] = config.confirms
     if config.across is not None:
         described["across"] = {config.across[0]: list(config.across[1])}
     if config.axes:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from research_steps.errors import UsageError
-from research_steps.hypotheses import queue
+from research_steps.hypotheses import queue, spelled_out
 from research_steps.journal import Journal
 from research_steps.launcher import Host
 from research_steps.provenance import Captured
@@ -58,13 +58,12 @@ class Session:
         return Known(self.series, self.journal.scan(self.repository))
 
     def hypothesis(self, text: str) -> str:
-        """A hypothesis spelled out: 'H3' becomes 'H3: …' when the queue holds it, other text stays."""
+        """A hypothesis in full, when the queue holds it."""
         if not text:
             return ""
         known = self.journal.published(self.repository).entries.values()
         entries = sorted((one.record for one in known if not one.record.late), key=lambda one: (one.finished_at, one.id))
-        items = [item for item in queue(self.series, entries) if item.id == text]
-        return f"{items[0].id}: {items[0].text}" if len(items) == 1 else text
+        return spelled_out(queue(self.series, entries), text)
 
 
 _session: ContextVar[Session] = ContextVar("research_session")

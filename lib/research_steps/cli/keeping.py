@@ -1,0 +1,105 @@
+"""Commands about what dev mode found: make it an entry, measure it through the executor."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from research_steps.cli import command
+from research_steps.cli.common import as_json, in_store, journal_of, series_of, tell, topics
+from research_steps.errors import UsageError
+from research_steps.git import Checkout
+from research_steps.journal import Journal
+
+if TYPE_CHECKING:
+    from research_steps.steps.builders import Steps
+
+
+@command
+@click.argument("id")
+@click.option("--hypothesis", required=True, help="What it tests, such as H2.")
+@click.option("--interpretation", default="", help="What it means. Default: what follows by rule.")
+@click.option("--next", "next_action", default="", help="What to do next. Default: what follows by rule.")
+@click.option("--label", default="", help="What the entry is called. Default: what the last attempt changed.")
+@click.option("--topic", help="The series. Default: every series of this checkout is searched.")
+@in_store
+@as_json
+def keep(
+    id: str,
+    hypothesis: str,
+    interpretation: str,
+    next_action: str,
+    label: str,
+    topic: str | None,
+    prefix: str | None,
+    json_output: bool,
+) -> None:
+    """Make an entry of what dev mode found under ID, such as MOE-HC-031; or of one attempt there, MOE-HC-031.02, beside
+    the others that were tried."""
+    from research_steps import hypotheses
+    from research_steps.dev import keep as keeping
+    from research_steps.dev.evidence import Evidence
+    from research_steps.notes import Desk, entries_of
+
+    checkout = Checkout.find()
+    experiment, _, trial = id.partition(".")
+    journal, occasion = _held(checkout, experiment, topic, prefix)
+    series = series_of(checkout, journal)
+    known = journal.published(checkout.logbooks / journal.topic)
+    kept = keeping.Kept(
+        checkout,
+        Evidence.of(series, journal, known),
+        experiment,
+        occasion,
+        chosen=id if trial else "",
+        label=label,
+        hypothesis=hypotheses.spelled_out(hypotheses.queue(series, entries_of(known)), hypothesis),
+        interpretation=interpretation,
+        next_action=next_action,
+    )
+    tell(Desk(checkout, journal, series), keeping.keep(kept), json_output)
+
+
+@command
+@click.argument("id")
+@click.option("-n", "count", type=click.IntRange(min=1), default=2, help="In how many processes. Default: 2.")
+@click.option("--topic", help="The series. Default: every series of this checkout is searched.")
+@in_store
+def confirm(id: str, count: int, topic: str | None, prefix: str | None) -> None:
+    """Measure what dev mode found in trial ID, such as MOE-HC-031.02, through Marin's executor, with its baseline."""
+    from research_steps.cli.evidence import refuse_other_conditions
+    from research_steps.dev.cases import DevCase, declared
+    from research_steps.notes import find
+    from research_steps.record import TrialRecord
+    from research_steps.revisions import next_numbers
+    from research_steps.run import RunOptions, run
+    from research_steps.threads import load_thread
+
+    checkout = Checkout.find()
+    journal, _ = _held(checkout, id.partition(".")[0], topic, prefix)
+    series, thread = load_thread(checkout, journal.topic)
+    known = journal.scan(checkout.logbooks / journal.topic)
+    trial = find(known, id).record
+    if not isinstance(trial, TrialRecord) or trial.mode != "dev" or trial.status != "ok":
+        raise UsageError(f"{id} is no trial of dev mode that succeeded: expected one such as {id.partition('.')[0]}.01.")
+
+    def wanted(found: DevCase) -> bool:
+        return found.case == trial.baseline_config
+
+    case = declared(thread, wanted, f"with the case that {id} was compared with")
+    numbers = next_numbers(known, count)
+
+    def steps_of(steps: "Steps") -> None:
+        refuse_other_conditions(trial, "Confirm")
+        steps.confirm(steps.baseline(case.measure, case.config, label=case.label), trial, numbers)
+
+    run(series, steps_of, RunOptions(prefix=prefix))
+
+
+def _held(checkout: Checkout, id: str, topic: str | None, prefix: str | None) -> tuple[Journal, str]:
+    """The journal in which dev mode holds an experiment ID, and the step key of that. Raises UsageError."""
+    for name in topics(checkout, topic, prefix):
+        journal = journal_of(checkout, name, prefix)
+        held = [claim.step_key for claim in journal.claims() if claim.id == id and claim.step_key.startswith("dev/")]
+        if held:
+            return journal, held[-1]
+    raise UsageError(f"{id} is no experiment ID of dev mode here: 'research status' tells what is scratch.")

@@ -1,0 +1,74 @@
+"""A checkout in which dev mode is used as a person does: by the real command, with a kept parent of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from research_steps.journal import Journal
+from research_steps.record import TrialRecord
+from research_steps.store import open_store
+
+from tests.test_evidence import Evidence
+
+
+class DevCheckout(Evidence):
+    """A thread whose metric is drawn and untimed, so that a verdict does not hang on this machine's load."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "WANDB_MODE": "disabled",
+            "XDG_CACHE_HOME": str(self.root.parent / "cache"),
+        }
+
+    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "research_steps", *arguments],
+            cwd=self.root,
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def research(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        """What a command says, on both streams."""
+        with self.start(*arguments, **environment) as process:
+            said, told = process.communicate(timeout=120)
+        assert process.returncode == code, said + told
+        return said + told
+
+    def dev(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        return self.research("dev", "toy", *arguments, code=code, **environment)
+
+    @property
+    def journal(self) -> Journal:
+        return Journal(open_store(str(self.root / "local_store")), "toy")
+
+    def trials(self) -> list[TrialRecord]:
+        """What dev mode measured, but for noise floors, in order."""
+        found = [one.record for one in self.known().trials.values()]
+        return sorted((one for one in found if one.label != "noise floor"), key=lambda one: one.started_at)
+
+    def status(self) -> dict:
+        return json.loads(self.research("status", "toy", "--json"))[0]
+
+    @property
+    def parent(self) -> int:
+        """The process ID of the kept parent."""
+        return int(self.research("dev", "--status").partition(": process ")[2].split()[0])
+
+
+@contextmanager
+def checkout(folder: Path) -> Iterator[DevCheckout]:
+    """One that leaves no kept parent behind."""
+    made = DevCheckout(folder / "checkout")
+    try:
+        yield made
+    finally:
+        made.research("dev", "--stop")

@@ -1,0 +1,344 @@
+"""Dev mode, by the real command and a real kept parent: one configuration against the baseline, recorded."""
+
+import os
+import signal
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from research_steps.launcher.kept import Kept
+
+from tests.dev import DevCheckout, checkout
+from tests.test_evidence import MEASURE
+
+SOON_S = 60.0
+HALF, QUARTER = pytest.approx(0.5, rel=0.03), pytest.approx(0.25, rel=0.03)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[DevCheckout]:
+    with checkout(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCheckout]:
+    """A checkout with a kept parent and a noise floor, for tests that leave its code as it is."""
+    with checkout(tmp_path_factory.mktemp("dev")) as made:
+        made.dev("--set", "work=1500")
+        yield made
+
+
+def soon(condition: Callable[[], Any]) -> bool:
+    deadline = time.monotonic() + SOON_S
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def ratio(said: str) -> float:
+    """The first estimate in an answer."""
+    return float(said.partition("cost ")[2].split()[0])
+
+
+# -- the answer --------------------------------------------------------------------------------------------------------
+
+
+def test_an_attempt_is_answered_and_recorded_as_scratch(repository: DevCheckout) -> None:
+    """Ratio with interval and verdict, and its ID; in the journal and in the status, and not in the logbook."""
+    said = repository.dev("--set", "work=1000")
+    assert "TOY-001.01 work=1000: cost" in said
+    assert ratio(said) == HALF
+    assert "improved, exploratory" in said
+    assert "research keep TOY-001 --hypothesis" in said
+    assert "the baseline against itself first, in 3 processes" in said
+
+    (record,) = repository.trials()
+    assert (record.id, record.mode, record.config["work"]) == ("TOY-001.01", "dev", 1000)
+    assert record.launch is not None and record.launch.how == "forked"
+    assert [one["id"] for one in repository.status()["scratch"]] == ["TOY-001", "TOY-002"]
+    assert not (repository.root / ".agents").exists()
+
+    assert "against itself first" not in repository.dev("work=1000")
+    assert [one.id for one in repository.trials()] == ["TOY-001.01", "TOY-003.01"]
+
+
+def test_dev_mode_loads_no_marin(repository: DevCheckout) -> None:
+    """Neither in the parent nor in a trial; what the measure function prints is seen live."""
+    repository.measure(
+        MEASURE.replace(
+            "    if config.work == BROKEN:",
+            "    import sys\n    print('marin' in sys.modules)\n    if config.work == BROKEN:",
+        )
+    )
+    assert "False\n" in repository.dev("--set", "work=1000")
+
+
+def test_an_edited_kernel_is_what_is_measured(repository: DevCheckout) -> None:
+    """Also before it is committed; the noise floor of before serves, which is said, and the patch is kept."""
+    repository.dev("--set", "work=1000")
+    repository.measure(
+        MEASURE.replace('yield {"cost": config.work', 'yield {"cost": (config.work - 500 * (config.work < 2000))')
+    )
+    said = repository.dev("--set", "work=1000")
+    assert ratio(said) == QUARTER
+    assert "the noise floor is that of TOY-002.01, measured before the code was edited" in said
+    before, after = repository.trials()
+    assert before.code != after.code
+    assert before.provenance.patch is None
+    assert after.provenance.patch is not None
+    assert b"- 500 *" in (repository.journal.patch(after.provenance.patch) or b"")
+
+
+def test_several_processes_stay_exploratory(shared: DevCheckout) -> None:
+    """Three processes agree, and dev mode is no path for final claims."""
+    said = shared.dev("--set", "work=1000", "-n", "3")
+    assert "01 to 03 work=1000: cost " in said
+    assert "improved, exploratory" in said
+
+
+def test_what_is_measured_sees_the_environment_of_the_command(repository: DevCheckout) -> None:
+    """A variable is there in the next attempt, and gone in the one after; JAX's compilation cache is on."""
+    show = "    print('seen', os.environ.get('MY_FLAG'), os.environ['JAX_COMPILATION_CACHE_DIR'])\n"
+    repository.measure(MEASURE.replace("    if config.work == BROKEN:", show + "    if config.work == BROKEN:"))
+    cache = str(repository.root.parent / "cache" / "research-steps" / "jax")
+    assert f"seen 7 {cache}" in repository.dev("work=1000", MY_FLAG="7")
+    assert f"seen None {cache}" in repository.dev("work=1000")
+
+
+def test_a_measure_function_that_returns_is_compared_with_the_same_code(repository: DevCheckout) -> None:
+    """Without pairs the baseline itself is what it is compared with, so an edit measures that anew."""
+    repository.write("    steps.baseline(measure, Config(mode='alone'))")
+    assert ratio(repository.dev("work=1000", "-n", "2")) == HALF
+    repository.measure(MEASURE.replace('return {"cost": config.work', 'return {"cost": 2 * config.work'))
+    said = repository.dev("work=1000", "-n", "2")
+    assert "against itself first" in said
+    assert ratio(said) == HALF
+
+
+# -- what it refuses, and what fails -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "work"], "--set was given 'work': expected key=value"),
+        (["--set", "wrok=1"], "--set wrok=1: unrecognized arguments: --wrok=1"),
+        (["--set", "work=much"], "--set work=much: "),
+        (["--baseline", "other"], "The thread declares no baseline 'other': it has 'baseline'."),
+    ],
+)
+def test_what_can_not_be_measured_is_told_in_a_sentence(shared: DevCheckout, arguments: list[str], message: str) -> None:
+    """No ID is taken for it."""
+    before = shared.journal.claims()
+    assert f"error: {message}" in shared.dev(*arguments, code=1)
+    assert shared.journal.claims() == before
+
+
+def test_code_that_does_not_run_is_told_and_the_next_attempt_goes_well(repository: DevCheckout) -> None:
+    """A slip of the editor is named with its line and is no attempt."""
+    good = (repository.experiment / "measure.py").read_text()
+    repository.measure(good + "def broken(:\n")
+    assert "can't be imported: SyntaxError" in repository.dev("work=1000", code=1)
+    repository.measure(good)
+    assert "TOY-001.01 work=1000: cost " in repository.dev("work=1000")
+
+
+def test_a_candidate_that_fails_is_a_record(shared: DevCheckout) -> None:
+    """It says why; once kept, the next attempt at it is warned of before it begins."""
+    said = shared.dev("work=13", code=1)
+    assert "work=13: failed: ValueError: no such kernel" in said or "work=13: ValueError: no such kernel" in said
+    assert shared.trials()[-1].status == "failed"
+
+
+def test_a_baseline_that_was_measured_stays_where_it_is(repository: DevCheckout) -> None:
+    """As in a thread: another case under its label is refused."""
+    repository.ok()
+    repository.write("    steps.baseline(measure, Config(size=2))")
+    assert "is fixed since TOY-001 with size=1; the thread gives size=2" in repository.dev("work=1000", code=1)
+
+
+def test_ctrl_c_ends_the_trial_and_leaves_a_record(repository: DevCheckout) -> None:
+    """Its process is gone, it stands as interrupted, and the parent serves the next attempt."""
+    repository.dev("work=1000")
+    (repository.root / "hold").write_text("0")
+    with repository.start("dev", "toy", "work=1500") as process:
+        parent = psutil.Process(repository.parent)
+        assert soon(lambda: len(parent.children()) == 2)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert soon(lambda: not parent.children())
+    assert soon(lambda: repository.status()["interrupted"] == 1)
+    assert repository.status()["open"] == []
+    (repository.root / "hold").unlink()
+    assert "improved" in repository.dev("work=1500")
+    assert repository.parent == parent.pid
+
+
+# -- keeping and confirming --------------------------------------------------------------------------------------------
+
+
+def test_what_is_kept_becomes_an_entry_under_its_id(repository: DevCheckout) -> None:
+    """With what a person says of it, the rules' own verdict, and the noise floor that it rests on; once."""
+    repository.dev("work=1000")
+    said = repository.research(
+        "keep",
+        "TOY-001",
+        "--hypothesis",
+        "less work costs less",
+        "--interpretation",
+        "as thought",
+        "--next",
+        "confirm it",
+    )
+    assert "TOY-001: work=1000" in said
+    entry = repository.entry("TOY-001")
+    assert (entry.mode, entry.step, entry.hypothesis) == ("dev", "dev", "less work costs less")
+    assert (entry.interpretation, entry.next_action) == ("as thought", "confirm it")
+    assert repository.says("TOY-001") == {"{'work': 1000}": "improved, exploratory"}
+    assert "1 attempt in dev mode, best work=1000: cost " in repository.logbook
+    assert repository.logbook.count("noise floor of the baseline") == 3
+    assert repository.research("verify", "toy").startswith("toy: 1 entries, no problems")
+    assert "TOY-001 is an entry already" in repository.research("keep", "TOY-001", "--hypothesis", "H1", code=1)
+    assert "TOY-099 is no experiment ID of dev mode" in repository.research(
+        "keep", "TOY-099", "--hypothesis", "H1", code=1
+    )
+
+
+def test_an_attempt_with_a_name_is_an_entry_at_once(repository: DevCheckout) -> None:
+    """`--label` or `--hypothesis` says what it is for; a further one continues the numbers."""
+    assert "appended to" in repository.dev("work=1000", "--label", "half the work")
+    assert repository.ids == ["TOY-001"]
+    assert "half the work" in repository.logbook
+    assert "TOY-001" in repository.dev("work=1100", "--hypothesis", "less is less")
+
+
+def test_confirming_measures_through_the_executor(repository: DevCheckout) -> None:
+    """With its baseline, in fresh processes; what dev mode found is no evidence, only what chose the candidate."""
+    repository.dev("work=1000")
+    repository.command("confirm", "TOY-001.01").ok()
+    (entry,) = [one.record for one in repository.known().entries.values() if one.record.step == "replicate"]
+    assert entry.mode == "executor"
+    assert entry.config["confirms"] == "TOY-001.01"
+    assert repository.says(entry.id) == {"{'work': 1000}": "improved, replicated"}
+    assert not any(claim.also for claim in entry.claims)
+    assert {repository.journal.load("trial", row.trial).record.mode for row in entry.rows} == {"executor"}
+
+    repository.measure(MEASURE + "# edited\n")
+    code, said = repository.command("confirm", "TOY-001.01").ended()
+    assert code == 1
+    assert "is not the code that TOY-001.01 measured" in said
+
+
+def test_dev_mode_stands_beside_what_is_known(repository: DevCheckout) -> None:
+    """The executor's noise floor serves it, the best so far is told, and what it finds takes nothing's place."""
+    repository.ok()
+    said = repository.dev("work=1000")
+    assert "against itself first" not in said
+    assert "× the best so far (TOY-002.01 work=1000, " in said
+    assert "tried before: work=4000: TOY-002.02 regressed" in repository.dev("work=4000")
+    assert repository.ok().count("cost") == 0, "the executor measures nothing again"
+
+
+def test_a_thread_runs_dev_mode_itself(repository: DevCheckout) -> None:
+    """`python -m experiments.toy --dev true` takes the options of `research dev`."""
+    done = repository.run("--dev", "true", "--set", "work=1000")
+    assert done.code == 0, done.output
+    assert "TOY-001.01 work=1000: cost " in done.output
+
+
+# -- the kept parent ---------------------------------------------------------------------------------------------------
+
+
+def test_one_parent_serves_all_attempts_of_a_checkout(shared: DevCheckout) -> None:
+    """Only its user can open its socket; `--status` names it."""
+    parent = shared.parent
+    shared.dev("work=1000")
+    assert shared.parent == parent
+    folder = Kept(shared.root).folder
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert f"process {parent} since" in shared.research("dev", "--status")
+
+
+def test_a_parent_is_replaced_when_what_it_imported_changed(repository: DevCheckout, tmp_path: Path) -> None:
+    """Another environment that libraries read, an edited library, an edited lock: each is seen by the next attempt."""
+    library = tmp_path / "library"
+    library.mkdir()
+    (library / "helper.py").write_text("WORTH = 1\n")
+    repository.measure(
+        MEASURE.replace(
+            'yield {"cost": config.work', 'from helper import WORTH\n        yield {"cost": WORTH * config.work'
+        ).replace("import os, random, time", "import os, random, time, helper")
+    )
+    path = {"PYTHONPATH": os.pathsep.join(filter(None, [str(library), os.environ.get("PYTHONPATH", "")]))}
+    seen = []
+    for change in (
+        lambda: None,
+        lambda: (library / "helper.py").write_text("WORTH = 2  # twice\n"),
+        lambda: (repository.root / "uv.lock").write_text("another\n"),
+        lambda: path.update(XLA_FLAGS="--xla_dump_hlo_as_text"),
+    ):
+        change()
+        assert ratio(repository.dev("work=1000", **path)) == HALF
+        seen.append(repository.parent)
+    assert len(set(seen)) == 4
+    assert all(not psutil.pid_exists(pid) for pid in seen[:-1])
+    assert ratio(repository.dev("work=1000", **path)) == HALF
+    assert repository.parent == seen[-1]
+
+
+def test_a_killed_parent_is_started_again(repository: DevCheckout) -> None:
+    """Nothing of it stands in the way, and nothing below it goes on."""
+    repository.dev("work=1000")
+    first = repository.parent
+    (repository.root / "hold").write_text("0")
+    with repository.start("dev", "toy", "work=1500") as process:
+        assert soon(lambda: len(psutil.Process(first).children()) == 2)
+        below = psutil.Process(first).children(recursive=True)
+        os.kill(first, signal.SIGKILL)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "The kept parent ended" in told
+    assert psutil.wait_procs(below, timeout=10)[1] == []
+    (repository.root / "hold").unlink()
+    assert "improved" in repository.dev("work=1500")
+    assert repository.parent != first
+
+
+def test_an_idle_parent_stops_itself(tmp_path: Path) -> None:
+    """And takes its folder along."""
+    parent = Kept(tmp_path, idle_s=0.5)
+    folder = parent.ensure({})
+    state = parent.state()
+    assert state is not None
+    assert soon(lambda: not folder.exists())
+    os.waitpid(state.pid, 0)
+
+
+# -- in process --------------------------------------------------------------------------------------------------------
+
+
+def test_in_process_keeps_one_child_and_runs_the_code_as_it_is_now(repository: DevCheckout) -> None:
+    """The record says so; a crash costs the child, and the next attempt gets another."""
+    repository.dev("work=1000", "--in-process")
+    repository.measure(
+        MEASURE.replace('yield {"cost": config.work', 'yield {"cost": (config.work - 500 * (config.work < 2000))')
+    )
+    assert ratio(repository.dev("work=1000", "--in-process")) == QUARTER
+    first, second = repository.trials()
+    assert first.launch.how == second.launch.how == "in-process"
+    assert first.launch.child_pid == second.launch.child_pid
+
+    repository.measure(MEASURE.replace("raise ValueError", "os._exit(5) or ValueError"))
+    assert "exit code 5" in repository.dev("work=13", "--in-process", code=1)
+    assert ratio(repository.dev("work=1000", "--in-process")) == HALF
+    *_, last = repository.trials()
+    assert last.launch.child_pid != first.launch.child_pid
+    repository.dev("work=1000")
+    assert not psutil.pid_exists(last.launch.child_pid), "a forked trial has the accelerator for itself"
