@@ -26,6 +26,7 @@ USERS = {
     "rigging": {"steps/marin.py"},
     "github": {"sinks/github.py"},
     "requests": {"sinks/github.py"},
+    "ray": {"cluster/config.py", "cluster/node.py", "cluster/tpu.py"},
     "detect_secrets": {"redaction.py"},
 }
 
