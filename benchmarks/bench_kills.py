@@ -30,7 +30,8 @@ from research_steps.entry import About, Finding
 from research_steps.git import Checkout
 from research_steps.holdings import Snapshot
 from research_steps.journal import Journal
-from research_steps.launcher import Here, Launcher
+from research_steps.launcher.client import Launcher
+from research_steps.launcher.here import Here
 from research_steps.provenance import capture
 from research_steps.publish import Publisher, sinks_of
 from research_steps.record import Ref, Row, TrialRecord

@@ -30,7 +30,8 @@ from research_steps.claims import Baseline, Candidate, Ended, make_claims
 from research_steps.code import trace_name
 from research_steps.git import Checkout
 from research_steps.journal import Journal
-from research_steps.launcher import Here, Launcher
+from research_steps.launcher.client import Launcher
+from research_steps.launcher.here import Here
 from research_steps.provenance import capture
 from research_steps.steps.session import Session
 from research_steps.steps.trials import TrialSpec, measure_trial

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from research_steps.journal import Journal
+from research_steps.launcher.kept import Kept
 from research_steps.record import TrialRecord
 from research_steps.store import open_store
 
@@ -72,3 +74,4 @@ def checkout(folder: Path) -> Iterator[DevCheckout]:
         yield made
     finally:
         made.research("dev", "--stop")
+        shutil.rmtree(Kept(made.root).folder, ignore_errors=True)

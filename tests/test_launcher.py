@@ -22,7 +22,8 @@ import psutil
 import pytest
 from research_steps.code import trace_name
 from research_steps.errors import LauncherError
-from research_steps.launcher import Ended, Launcher, Request
+from research_steps.launcher.client import Launcher
+from research_steps.launcher.protocol import Ended, Request
 from research_steps.series import Metric
 
 from tests import faults
@@ -394,7 +395,7 @@ def test_an_edited_library_is_imported_anew(launcher: Launcher, tmp_path: Path, 
 
 DRIVER = """
 import json, sys
-from research_steps.launcher import Launcher
+from research_steps.launcher.client import Launcher
 from tests.test_launcher import request
 with Launcher() as launcher:
     print(launcher.run(request("steady")).parent_pid, flush=True)

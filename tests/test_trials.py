@@ -26,8 +26,8 @@ from research_steps.errors import LauncherError
 from research_steps.git import Checkout
 from research_steps.holdings import OpenAttempt
 from research_steps.journal import Journal
-from research_steps.launcher import Here, Launcher
-from research_steps.launcher.here import POLL_S
+from research_steps.launcher.client import Launcher
+from research_steps.launcher.here import POLL_S, Here
 from research_steps.provenance import capture, conditions_here
 from research_steps.record import InterruptedRecord, Stored, TrialRecord
 from research_steps.series import Metric, Series

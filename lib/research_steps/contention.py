@@ -62,11 +62,12 @@ class Machine:
     def devices(self) -> list[Path]:
         return self._nodes(*_TPU, _GPU)
 
-    def disturbances(self) -> list[Disturbance]:
-        """What is in a trial's way now, other than load."""
+    def disturbances(self, family: int | None = None) -> list[Disturbance]:
+        """What is in a trial's way now, other than load. Processes below the process `family` (default: this one) are
+        in nobody's way."""
         found = [
             Disturbance(f"{who} holds {what}", "wait until it has ended, or end it")
-            for who, what in self._holders().items()
+            for who, what in self._holders(family or os.getpid()).items()
         ]
         count = len(self.devices())
         if count != self.expected:
@@ -118,9 +119,9 @@ class Machine:
             return []
         return sorted(path for pattern in patterns for path in self.dev.glob(pattern))
 
-    def _holders(self) -> dict[str, str]:
-        """Processes that use an accelerator, and by which file they are known; not those that started this one or
-        that it started."""
+    def _holders(self, family: int) -> dict[str, str]:
+        """Processes that use an accelerator, and by which file they are known; not those that started this one, nor the
+        `family`."""
         found: dict[str, str] = {}
         tpus, gpus = self._nodes(*_TPU), self._nodes(_GPU)
         if tpus and (holder := self.lock_holder(self.tpu_lock)):
@@ -133,7 +134,7 @@ class Machine:
         if tpus:
             found |= _open_in(tpus)
         mine = psutil.Process()
-        for process in [mine, *mine.parents(), *mine.children(recursive=True)] if found else []:
+        for process in [mine, *mine.parents(), *psutil.Process(family).children(recursive=True)] if found else []:
             found.pop(_named(process.pid), None)
         return found
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from research_steps.errors import ResearchError
-from research_steps.run import RunOptions, run
 from research_steps.series import Series
 
 if TYPE_CHECKING:
@@ -14,14 +13,16 @@ if TYPE_CHECKING:
 
 def main(series: Series, thread: "Callable[[Steps], Any]", argv: Sequence[str] | None = None) -> None:
     """Run a thread as a program: parses `argv` (default: the command line), exits with 1 when a step fails."""
-    import draccus
-
     given = sys.argv[1:] if argv is None else argv
     for_dev = _for_dev(given)
     if for_dev is not None:
         from research_steps.cli.dev import dev
 
         dev.main([series.topic, *for_dev], prog_name="research dev")
+    import draccus
+
+    from research_steps.run import RunOptions, run
+
     options = draccus.parse(RunOptions, args=[_underscored(argument) for argument in given])
     try:
         run(series, thread, options)

@@ -5,7 +5,6 @@ a dirty tree, it records it.
 """
 
 import getpass
-import importlib.metadata
 import os
 import platform
 import shlex
@@ -178,6 +177,8 @@ def conditions_here() -> dict[str, str]:
 
 @cache
 def _packages() -> dict[str, str]:
+    import importlib.metadata
+
     found = {}
     for name in PACKAGES:
         try:

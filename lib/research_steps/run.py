@@ -103,7 +103,8 @@ def _run_recorded(
     flags: dict[str, Any],
 ) -> None:
     from research_steps import provenance
-    from research_steps.launcher import Here, Launcher
+    from research_steps.launcher.client import Launcher
+    from research_steps.launcher.here import Here
     from research_steps.publish import Publisher, sinks_of
     from research_steps.sinks.logbook import numbers_used
     from research_steps.sinks.wandb import check_project

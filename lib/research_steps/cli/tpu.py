@@ -95,6 +95,8 @@ def execute(
         # What is printed to stdout is the command's, and so is the exit code; what wasn't published is told.
         with redirect_stdout(sys.stderr), suppress(SystemExit):
             tell(desk, execution.record(desk, label, held, list(argv), env, outcome), False)
+    if outcome.lost:
+        _say(f"error: {outcome.lost}")
     sys.exit(outcome.code)
 
 

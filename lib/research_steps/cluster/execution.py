@@ -20,6 +20,8 @@ from research_steps.redaction import redact_arguments
 
 PART = 4 << 20
 TAIL = 4000
+# The exit code of a command whose TPU was lost, as ssh has it.
+LOST = 255
 # After a signal, how long a command may take to end by itself.
 STOP_S = 10.0
 
@@ -28,7 +30,7 @@ STOP_S = 10.0
 class Outcome:
     """How a command ended: its exit code as a shell tells it, its time in seconds, the end of its output.
 
-    `edited` says that the work tree is no longer the one that was copied.
+    `edited` says that the work tree is no longer the one that was copied. `lost` says why nobody saw it end.
     """
 
     started_at: str
@@ -36,6 +38,7 @@ class Outcome:
     seconds: float
     tail: str
     edited: bool
+    lost: str = ""
 
 
 def environment(names: tuple[str, ...]) -> dict[str, str]:
@@ -57,13 +60,16 @@ def execute(held: Held, checkout: Checkout, argv: list[str], env: dict[str, str]
         raise UsageError(f"{held.name} is in use by {other}: one command runs at a time, so wait until it has ended.")
     try:
         _send(held, token, checkout, tree, say)
-        started_at, began = utc(), time.monotonic()
-        code, tail = _run(held, token, argv, env, stop)
+        started_at, began, lost = utc(), time.monotonic(), ""
+        try:
+            code, tail = _run(held, token, argv, env, stop)
+        except UsageError as error:
+            code, tail, lost = LOST, "", str(error)
     except BaseException:
         with suppress(UsageError):
             answer(held.name, held.actor.end.remote(token))
         raise
-    return Outcome(started_at, code, time.monotonic() - began, tail, worktree.files(checkout) != tree)
+    return Outcome(started_at, code, time.monotonic() - began, tail, worktree.files(checkout) != tree, lost)
 
 
 def record(
@@ -80,7 +86,8 @@ def record(
         "duration_s": round(outcome.seconds, 1),
         "output_tail": outcome.tail,
     }
-    result = f"{'ok' if outcome.code == 0 else 'failed'}: exit code {outcome.code} after {spelled(outcome.seconds)}"
+    ended = f"{'ok' if outcome.code == 0 else 'failed'}: exit code {outcome.code}"
+    result = f"{f'lost: {outcome.lost}' if outcome.lost else ended} after {spelled(outcome.seconds)}"
     if outcome.edited:
         result += "; the work tree was edited while it ran, so commit and patch are not what ran"
     key = f"execute/{digest(config, outcome.started_at)}"

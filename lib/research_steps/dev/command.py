@@ -16,13 +16,7 @@ from research_steps.launcher.kept import Kept, have_done
 from research_steps.launcher.protocol import SOCKET, Help, Waiting
 
 # What a helper imports before it can begin.
-LIBRARIES = (
-    "research_steps.dev.attempt",
-    "draccus",
-    "draccus.cfgparsing",
-    "scipy.special",
-    "fsspec.implementations.local",
-)
+LIBRARIES = ("research_steps.dev.warm",)
 
 
 def new_occasion() -> str:

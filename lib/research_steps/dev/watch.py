@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 # How many attempts the live table shows, so that it fits on a screen; the summary has all.
-SHOWN = 10
+SHOWN = 8
 # A change that the system did not tell of is seen after this time.
 LOOK_MS = 1000
 WIDE = 200

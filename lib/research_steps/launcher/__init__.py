@@ -6,9 +6,3 @@ imports the experiment as it is on disk and samples; it may crash, exit or hang 
 side that asks (`client`) starts the parent and talks to it over a Unix socket that only its user can open. A `Host` is
 a machine that trials run on, this one (`here`) or another.
 """
-
-from research_steps.launcher.client import Launcher
-from research_steps.launcher.here import Here, Host, Outcome, Turn
-from research_steps.launcher.protocol import Ended, Request, Result
-
-__all__ = ["Ended", "Here", "Host", "Launcher", "Outcome", "Request", "Result", "Turn"]

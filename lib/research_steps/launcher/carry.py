@@ -41,10 +41,13 @@ def carry(checkout: Checkout, link: Link, anew: bool, tell: Tell) -> str:
         before = before if before is not None and before.root == root else Brought(root, {})
     files = _files(checkout)
     changed = [name for name, seen in files.items() if anew or before.files.get(name) != seen]
-    changed += before.files.keys() - files.keys()
+    gone = before.files.keys() - files.keys()
+    if gone:
+        link.remove(before.root, gone)
     if changed:
         tell(Waiting(f"bringing {len(changed)} file{'s' if len(changed) != 1 else ''} to {link.name}"))
-        link.rsync(checkout.root, before.root, b"\0".join(map(os.fsencode, changed)))
+        link.bring(checkout.root, before.root, changed)
+    if gone or changed:
         write_aside(note, msgspec.json.encode(Brought(before.root, files)))
     return before.root
 

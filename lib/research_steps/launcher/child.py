@@ -49,9 +49,14 @@ def serve(request: Request, result: Path, stage: int) -> None:
 
 def reside(orders: socket.socket, result: Path, stage: int) -> None:
     """Run one trial after the other here, on the code as it then is on disk, and keep the backend."""
+    kept = set(sys.modules)
     with orders, orders.makefile("rb") as lines:
         for line in lines:
-            serve(msgspec.json.decode(line, type=Request), result, stage)
+            request = msgspec.json.decode(line, type=Request)
+            for name in sys.modules.keys() - kept:
+                if _is_below(request.root, getattr(sys.modules[name], "__file__", None) or ""):
+                    del sys.modules[name]
+            serve(request, result, stage)
             sys.stdout.flush()
             sys.stderr.flush()
             orders.sendall(DONE)
@@ -73,7 +78,7 @@ def run(request: Request, stage: int) -> Result:
             os.environ.clear()
             os.environ.update(request.env)
         os.chdir(request.cwd)
-        _import_from(root)
+        _import_from(request.root)
         say(f"importing {request.measure.partition(':')[0]}")
         measure = _load(request.measure)
         candidate, baseline = (_config(request, fields) for fields in (request.config, request.baseline_config))
@@ -129,15 +134,11 @@ class _FromSource(SourceFileLoader):
         return self.source_to_code(self.get_data(path), path)
 
 
-def _import_from(root: Path) -> None:
+def _import_from(root: str) -> None:
     """Have the experiment's modules, which lie below `root`, imported from their sources as they are now."""
-    for name, module in list(sys.modules.items()):
-        source = getattr(module, "__file__", None)
-        if source is not None and root.joinpath(*name.split(".")) in (Path(source).with_suffix(""), Path(source).parent):
-            del sys.modules[name]
-    if str(root) in sys.path:
+    if root in sys.path:
         return
-    sys.path.insert(0, str(root))
+    sys.path.insert(0, root)
     finder = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (_FromSource, SOURCE_SUFFIXES))
 
     def hook(entry: str) -> Any:
@@ -149,8 +150,8 @@ def _import_from(root: Path) -> None:
     sys.path_importer_cache.clear()
 
 
-def _is_below(root: Path, path: str) -> bool:
-    return Path(path).is_relative_to(root) and "site-packages" not in path
+def _is_below(root: str, path: str) -> bool:
+    return (path == root or path.startswith(f"{root.rstrip(os.sep)}{os.sep}")) and "site-packages" not in path
 
 
 def _load(name: str) -> Any:

@@ -24,9 +24,10 @@ Tell = Callable[[Message], None]
 
 
 class Trials(Protocol):
-    """Whoever runs trials."""
+    """Whoever runs trials. `family` is the process below which they and what else is ours are."""
 
     closed: bool
+    family: int
 
     def run(self, request: Request, tell: Tell) -> Ended:
         """Run one trial and wait for it. Raises LauncherError when it has no result, for no fault of its own."""
@@ -38,6 +39,7 @@ class Launcher:
 
     def __init__(self) -> None:
         self.closed = False
+        self.family = os.getpid()
         self._lock = threading.Lock()
         self._parent: _Parent | None = None
 

@@ -105,7 +105,7 @@ class _Turn:
         while True:
             began = time.monotonic()
             self.left_s = left_s
-            found = contention.HERE.disturbances()
+            found = contention.HERE.disturbances(self._here.trials.family)
             # Load that can't be waited for any more is seen during the trial, for as long as it lasts.
             passing = [one for one in found if one.passes] or (contention.HERE.load() if left_s > 0 else [])
             self._others = [one.what for one in found]

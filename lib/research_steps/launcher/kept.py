@@ -8,7 +8,6 @@ A command has it fork a helper, which does the work and speaks with the command.
 
 import fcntl
 import os
-import shutil
 import socket
 import stat
 import subprocess
@@ -142,10 +141,12 @@ class Kept:
 
 
 class KeptTrials:
-    """The trials of the kept parent in a folder, shown live. Ctrl-C ends the one that runs, and the run."""
+    """The trials of the kept parent in a folder, for one of its helpers, shown live. Ctrl-C ends the one that runs, and
+    the run."""
 
     def __init__(self, folder: Path, in_process: bool) -> None:
         self.closed = False
+        self.family = os.getppid()
         self.sources: tuple[str, ...] = ()
         self._folder = folder
         self._in_process = in_process
@@ -273,6 +274,9 @@ def main() -> None:
         os.write(1, b"ready")
         os.dup2(2, 1)
         parent.serve()
-    shutil.rmtree(kept.folder, ignore_errors=True)
+        with locked(kept.folder / "start"):
+            # Before nobody listens any more, so that it is not the next parent's. The log stays, and is begun anew.
+            for name in (SOCKET, "state.json", "result"):
+                (kept.folder / name).unlink(missing_ok=True)
     # The exit handlers of the libraries have nothing here to end.
     os._exit(0)

@@ -5,9 +5,11 @@ the kept parent over there is forwarded to one beside it, so that a warm attempt
 host is reached is the user's own ssh configuration; `infra/dev_hosts.yaml` adds what ssh does not know.
 """
 
+import os
 import shlex
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -65,7 +67,8 @@ class Link:
         self.lock = folder / f"{self.key}.lock"
         self.socket = folder / f"{self.key}.socket"
         config = ["-F", str(Path(host.ssh_config).expanduser())] if host.ssh_config else []
-        self._ssh = ["ssh", *config, "-T", "-S", str(folder / f"{self.key}.ssh")]
+        self._control = folder / f"{self.key}.ssh"
+        self._ssh = ["ssh", *config, "-T", "-S", str(self._control)]
         for option in (
             *("BatchMode=yes", "LogLevel=ERROR", "ControlMaster=no", f"ConnectTimeout={CONNECT_S}"),
             *(f"ServerAliveInterval={ALIVE_S}", f"ServerAliveCountMax={ALIVE_TIMES}"),
@@ -76,6 +79,8 @@ class Link:
         """Have a session; returns whether it is a new one. Raises Unreachable with what ssh says."""
         if self._call("-O", "check").returncode == 0:
             return False
+        # What a session that was killed has left would keep the next one from listening.
+        self._control.unlink(missing_ok=True)
         session = ["-f", "-N", "-M"]
         for option in (f"ControlPersist={SESSION_IDLE_S}", "ClearAllForwardings=yes", "StreamLocalBindUnlink=yes"):
             session += ["-o", option]
@@ -90,7 +95,7 @@ class Link:
     def folder(self) -> str:
         """The checkout's folder over there, made when it is missing, as an absolute path."""
         root = _quoted(self.host.root)
-        return self._run(f"mkdir -p -- {root} && cd -- {root} && pwd -P")
+        return self._printed(self._run(f"mkdir -p -- {root} && cd -- {root} && pwd -P"))
 
     def forward(self, socket: str) -> None:
         """Have connections to `self.socket` go to a socket over there."""
@@ -100,27 +105,8 @@ class Link:
 
     def python(self, code: str, given: Given) -> str:
         """The last line that a little program prints over there. What it is given is in no command line."""
-        return self._run(f"{_quoted(self.host.python)} -P -c {shlex.quote(code)}", msgspec.json.encode(given))
-
-    def rsync(self, source: Path, root: str, names: bytes) -> None:
-        """Bring these files below `source` over, and delete those that are gone from it. Raises LauncherError."""
-        command = ["rsync", "--links", "--times", "--perms", "--force", "--delete-missing-args", "--secluded-args"]
-        command += ["--files-from=-", "--from0", "-e", shlex.join(self._ssh), "./", f"{self.host.ssh}:{root}/"]
-        try:
-            done = subprocess.run(command, cwd=source, input=names, capture_output=True)
-        except FileNotFoundError as error:
-            raise LauncherError("The command 'rsync' is not on PATH: install it, because --host needs it.") from error
-        if done.returncode != 0:
-            raise LauncherError(
-                f"The files could not be brought to {root} on {self.name}: {_said(done.stderr)}. rsync must be "
-                "installed there as well, and the folder must be yours."
-            )
-
-    def _run(self, command: str, input: bytes = b"") -> str:
-        done = self._call(command=command, input=input)
+        done = self._run(f"{_quoted(self.host.python)} -P -c {shlex.quote(code)}", msgspec.json.encode(given))
         said = _said(done.stderr)
-        if done.returncode == CUT_OFF:
-            raise self._unreachable(done.stderr)
         if "No module named 'research_steps" in said:
             raise LauncherError(
                 f"research_steps does not import in {self.host.python} on {self.name}: install it there, with what is "
@@ -130,8 +116,36 @@ class Link:
             raise LauncherError(
                 f"There is no Python {self.host.python} on {self.name} ({said}): name one in {DEV_HOSTS} ('python: …')."
             )
+        return self._printed(done)
+
+    def remove(self, root: str, names: Iterable[str]) -> None:
+        """Delete files below a folder over there."""
+        # rsync could do it along the way, but the releases differ in whether they take such a list.
+        self._printed(self._run(f"cd -- {shlex.quote(root)} && xargs -0 rm -f --", _list(names)))
+
+    def bring(self, source: Path, root: str, names: Iterable[str]) -> None:
+        """Bring files below `source` over, into a folder there. Raises LauncherError."""
+        command = ["rsync", "--links", "--times", "--perms", "--force", "--secluded-args", "--files-from=-", "--from0"]
+        command += ["-e", shlex.join(self._ssh), "./", f"{self.host.ssh}:{root}/"]
+        try:
+            done = subprocess.run(command, cwd=source, input=_list(names), capture_output=True)
+        except FileNotFoundError as error:
+            raise LauncherError("The command 'rsync' is not on PATH: install it, because --host needs it.") from error
         if done.returncode != 0:
-            raise LauncherError(f"On {self.name}: {said or f'exit code {done.returncode}'}")
+            raise LauncherError(
+                f"The files could not be brought to {root} on {self.name}: {_said(done.stderr)}. rsync must be "
+                "installed there as well, and the folder must be yours."
+            )
+
+    def _run(self, command: str, input: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+        done = self._call(command=command, input=input)
+        if done.returncode == CUT_OFF:
+            raise self._unreachable(done.stderr)
+        return done
+
+    def _printed(self, done: "subprocess.CompletedProcess[bytes]") -> str:
+        if done.returncode != 0:
+            raise LauncherError(f"On {self.name}: {_said(done.stderr) or f'exit code {done.returncode}'}.")
         # The last line, because what a shell runs when it starts may print as well.
         return done.stdout.decode().strip().rpartition("\n")[2]
 
@@ -152,6 +166,10 @@ class Link:
 
 def _said(told: bytes) -> str:
     return " ".join(told.decode("utf-8", "replace").split()).rstrip(".")
+
+
+def _list(names: Iterable[str]) -> bytes:
+    return b"".join(os.fsencode(name) + b"\0" for name in names)
 
 
 def _quoted(path: str) -> str:

@@ -62,6 +62,7 @@ class _Trial:
     pid: int
     output: IO[bytes]
     deadline: float
+    others: set[int]
     shown: int = 0
     timed_out: bool = False
 
@@ -210,6 +211,8 @@ class Parent:
         # A file, because pipes are held open by others and fill up; by name, because a child may close everything.
         self._result.write_bytes(b"")
         deadline = time.monotonic() + request.time_limit_s
+        # What a helper has left running, such as a session of ssh, is none of the trial's.
+        others = {process.pid for process in psutil.Process().children()} if self._keeping else set()
         resident, self._resident = self._resident, None
         if resident is not None and not request.in_process:
             # It holds the accelerator that this trial's process needs for itself.
@@ -217,13 +220,13 @@ class Parent:
         if request.in_process:
             self._resident = resident or self._settle()
             self._resident.order(request)
-            self._trial = _Trial(client, request, self._resident.pid, self._resident.output, deadline)
+            self._trial = _Trial(client, request, self._resident.pid, self._resident.output, deadline, others)
             return
         output = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the trial has ended
         pid = os.fork()
         if pid == 0:
             self._become(partial(child.serve, request, self._result, self._stage), output.fileno())
-        self._trial = _Trial(client, request, pid, output, deadline)
+        self._trial = _Trial(client, request, pid, output, deadline, others)
 
     def _settle(self) -> Resident:
         output = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the resident has ended
@@ -263,21 +266,24 @@ class Parent:
             os._exit(status)
 
     def _reap(self) -> None:
-        self._helpers -= {pid for pid in self._helpers if os.waitpid(pid, os.WNOHANG)[0]}
-        trial, resident = self._trial, self._resident
-        watched = trial.pid if trial else resident.pid if resident else None
-        if watched is None:
-            return
-        pid, status, usage = os.wait4(watched, os.WNOHANG)
-        if not pid:
-            return
-        if resident is not None and pid == resident.pid:
-            self._forget_resident(resident)
-        if trial is not None:
-            cpu_s = usage.ru_utime + usage.ru_stime - (resident.used_s if resident else 0.0)
-            rss = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-            self._finish(trial, os.waitstatus_to_exitcode(status), cpu_s, rss)
-            trial.output.close()
+        """Take note of every child that has ended, also of those that it got from others."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            self._helpers.discard(pid)
+            trial, resident = self._trial, self._resident
+            if resident is not None and pid == resident.pid:
+                self._forget_resident(resident)
+            if trial is not None and pid == trial.pid:
+                before_s = resident.used_s if trial.request.in_process and resident else 0.0
+                cpu_s = usage.ru_utime + usage.ru_stime - before_s
+                rss = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+                self._finish(trial, os.waitstatus_to_exitcode(status), cpu_s, rss)
+                trial.output.close()
 
     def _resident_said(self) -> None:
         """The resident is done with a trial; or it ended, which its exit tells."""
@@ -293,7 +299,7 @@ class Parent:
     def _finish(self, trial: _Trial, code: int, cpu_s: float, rss: int) -> None:
         self._trial = None
         # What the child started may live on; it must not disturb the next trial.
-        kill_descendants(spare=self._helpers | ({self._resident.pid} if self._resident else set()))
+        kill_descendants(spare=trial.others | self._helpers | ({self._resident.pid} if self._resident else set()))
         self._show_output(trial)
         output = trial.output.fileno()
         tail = os.pread(output, OUTPUT_TAIL, max(0, os.fstat(output).st_size - OUTPUT_TAIL))

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Collection
 from contextlib import suppress
 
-import psutil
-
 # From linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -36,6 +34,8 @@ def kill_descendants(spare: Collection[int] = ()) -> None:
 
     It is left behind when the kernel does not let go of it within seconds.
     """
+    import psutil
+
     for _ in range(_KILL_ROUNDS):
         started = psutil.Process().children(recursive=True)
         spared = set(spare)
@@ -55,6 +55,8 @@ def kill_descendants(spare: Collection[int] = ()) -> None:
 
 def kill_session(leader: int) -> None:
     """Kill the processes that a session leader, itself dead already, has left in its session."""
+    import psutil
+
     for pid in psutil.pids():
         with suppress(OSError):
             if os.getsid(pid) == leader:

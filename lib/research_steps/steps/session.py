@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from research_steps.errors import UsageError
 from research_steps.hypotheses import queue, spelled_out
 from research_steps.journal import Journal
-from research_steps.launcher import Host
+from research_steps.launcher.here import Host
 from research_steps.provenance import Captured
 from research_steps.record import Mode
 from research_steps.series import Series

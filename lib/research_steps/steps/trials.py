@@ -17,8 +17,9 @@ from research_steps.code import Code
 from research_steps.comparison import paired_ratios
 from research_steps.errors import LauncherError, UnreadableObject
 from research_steps.holdings import OpenAttempt
-from research_steps.launcher import Ended, Outcome, Request, Turn
 from research_steps.launcher.client import Tell
+from research_steps.launcher.here import Outcome, Turn
+from research_steps.launcher.protocol import Ended, Request
 from research_steps.record import (
     SCHEMA,
     Error,
