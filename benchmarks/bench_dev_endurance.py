@@ -1,7 +1,7 @@
 """500 attempts of dev mode in a row with one kept parent, 50 of which crash, hang or exit.
 
-Bars: the parent lives and serves the last one, its memory grows at most 5 % after the first 20, and there are 500 records,
-each with the outcome that it should have.
+Bars: the parent lives and serves the last one, its memory grows at most 5 % after the first 20, and there are 500
+records, each with the outcome that it should have.
 """
 
 import sys
@@ -56,13 +56,10 @@ def main() -> None:
         experiment = root / "experiments" / "toy"
         experiment.mkdir(parents=True)
         (root / ".gitignore").write_text("local_store/\n")
-        for name, text in (
-            ("../__init__.py", ""),
-            ("__init__.py", ""),
-            ("measure.py", MEASURE),
-            ("__main__.py", THREAD),
-        ):
-            (experiment / name).write_text(text)
+        (experiment.parent / "__init__.py").touch()
+        (experiment / "__init__.py").touch()
+        (experiment / "measure.py").write_text(MEASURE)
+        (experiment / "__main__.py").write_text(THREAD)
         commit(root)
         bench = Bench(root, "toy")
         try:

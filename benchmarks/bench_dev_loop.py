@@ -1,8 +1,8 @@
 """Dev mode: from a saved kernel to its recorded answer, without compiling and sampling, in four ways in one run.
 
 Bars: forked at least 10 × faster than a cold `python` process that does the same trial (and records nothing), and at
-most 0.5 s. Rounds are interleaved; each saves the kernel first. A cold process imports what the kept parent has imported;
-what both then do alike, set-up (compiling, checking) and sampling, is left out by their own clocks.
+most 0.5 s. Rounds are interleaved; each saves the kernel first. A cold process imports what the kept parent has
+imported; what both then do alike, set-up (compiling, checking) and sampling, is left out by their own clocks.
 
 - watch: the edit loop of a person, from the save to the answer in the table of `research dev --watch`
 - forked: the whole command `research dev`, a new process each time
@@ -21,7 +21,7 @@ from pathlib import Path
 from dev_checkout import Bench, small_moe
 from research_steps.code import trace_name
 
-ROUNDS = 12
+ROUNDS = 8
 BAR_RATIO, BAR_S = 10.0, 0.5
 SETTING = "implementation=blocked_scan"
 COLD = """

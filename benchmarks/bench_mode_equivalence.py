@@ -1,8 +1,8 @@
 """Does it matter how a kernel was measured? Forked by dev mode, in a cold process, and through Marin's executor.
 
-Bar: each pair of ways differs by less than the metric's `min_effect` (2 %), by an equivalence test (two one-sided t tests
-at 5 %) on the process effects of the same kernel against the same baseline. 100 tries in all, in turns, so that what
-changes on this machine meanwhile changes all three.
+Bar: each pair of ways differs by less than the metric's `min_effect` (2 %), by an equivalence test (two one-sided t
+tests at 5 %) on the process effects of the same kernel against the same baseline. 100 tries in all, in turns, so that
+what changes on this machine meanwhile changes all three.
 """
 
 import json

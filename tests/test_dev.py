@@ -309,6 +309,7 @@ def test_a_killed_parent_is_started_again(repository: DevCheckout) -> None:
     (repository.root / "hold").unlink()
     assert "improved" in repository.dev("work=1500")
     assert repository.parent != first
+    assert (repository.status()["open"], repository.status()["interrupted"]) == ([], 1)
 
 
 def test_an_idle_parent_stops_itself(tmp_path: Path) -> None:

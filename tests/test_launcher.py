@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import psutil
 import pytest
-from research_steps.code import trace_name
+from research_steps.code import Code, trace_name
 from research_steps.errors import LauncherError
 from research_steps.launcher.client import Launcher
 from research_steps.launcher.protocol import Ended, Request
@@ -34,18 +34,20 @@ SOON_S = 30.0
 
 
 @functools.cache
-def digest(name: str) -> str:
-    return trace_name(name, REPOSITORY).digest
+def traced(name: str) -> Code:
+    return trace_name(name, REPOSITORY)
 
 
 def request(function: str, config: dict[str, Any] | None = None, root: Path = REPOSITORY, **changes: Any) -> Request:
     """A request for one trial of a function in `faults`, or of 'module:function' under another root."""
     name = function if ":" in function else f"tests.faults:{function}"
+    code = traced(name) if root == REPOSITORY else trace_name(name, root)
     values: dict[str, Any] = {
         "measure": name,
         "root": str(root),
         "cwd": str(root),
-        "code": digest(name) if root == REPOSITORY else trace_name(name, root).digest,
+        "code": code.digest,
+        "files": tuple(code.files),
         "libraries": ("multiprocessing", "subprocess"),
         "config_type": "dict",
         "config": config or {},

@@ -9,7 +9,7 @@ Data files, compiled modules and what is imported by a computed name are not see
 import ast
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class Code:
 
     @property
     def digest(self) -> str:
-        return sha256(canonical({"name": self.name, "files": self.files}))
+        return _digest(self.name, self.files)
 
 
 def trace(measure: Measure) -> Code:
@@ -78,6 +78,23 @@ def trace_name(name: str, root: Path) -> Code:
     own = {file.partition("/")[0].removesuffix(".py") for file in files}
     libraries = sorted(module for module in elsewhere if module.partition(".")[0] not in own)
     return Code(name, root, dict(sorted(files.items())), tuple(libraries))
+
+
+def digest_now(name: str, root: Path, files: Iterable[str]) -> str:
+    """The digest of code that lay in these files, from what they hold now."""
+    contents = {file: _content(root / file) for file in files}
+    return _digest(name, {file: sha256(content) for file, content in contents.items() if content is not None})
+
+
+def _digest(name: str, files: dict[str, str]) -> str:
+    return sha256(canonical({"name": name, "files": files}))
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes().replace(b"\r\n", b"\n")
+    except OSError:
+        return None
 
 
 def importable_name(module: str) -> str:

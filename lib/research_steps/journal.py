@@ -62,6 +62,7 @@ from research_steps.series import Series, format_id
 from research_steps.store import Store
 
 POLL_S = 0.5
+ORPHANED = "its process ended, or its lease ran out, before it was finished"
 # How many objects an outline holds in memory.
 TAKEN_AT_ONCE = 500
 
@@ -128,7 +129,7 @@ class Journal:
                     progress(str(error))
                     return len(attempts)
                 case OpenAttempt() as attempt if attempt.orphaned():
-                    self.interrupt(attempt, "its process ended, or its lease ran out, before it was finished")
+                    self.interrupt(attempt, ORPHANED)
                 case OpenAttempt(intent=intent):
                     if not told:
                         progress(
@@ -204,6 +205,12 @@ class Journal:
         if self.store.create(name, stored.line + b"\n"):
             return stored
         return decode_record(self._must_read(name), f"{self.store.url}/{name}")
+
+    def end_orphaned(self) -> None:
+        """End every trial that nobody will finish: those of dev mode are not begun again, which would end them."""
+        for attempt in self._open("trial"):
+            if isinstance(attempt, OpenAttempt) and attempt.orphaned():
+                self.interrupt(attempt, ORPHANED)
 
     def load(self, subject: Subject, ref: Ref) -> Stored[Any]:
         """The standing record that a reference names. Raises JournalProblem when it is not the one that was meant."""
@@ -377,19 +384,29 @@ class Journal:
 
     def _scan(self, found: Snapshot, repository: Path | None, read: Callable[[Sequence[str]], None]) -> None:
         for subject, folder in _FOLDERS.items():
-            # Intents first: an attempt that ends while this reads has its record among those listed next.
-            begun = self.store.names(f"{self._base}/{folder}/intents")
-            records = self.store.names(f"{self._base}/{folder}/records")
-            read([*records, *self.store.names(f"{self._base}/{folder}/late")])
-            ended = {name.rsplit("/", 1)[-1] for name in records}
-            left = [name for name in begun if name.rsplit("/", 1)[-1] not in ended]
-            for intent in self._objects(left, partial(decode, Intent)).values():
-                if isinstance(intent, UnreadableObject):
-                    found.problems.append(str(intent))
+            for attempt in self._open(subject, read):
+                if isinstance(attempt, UnreadableObject):
+                    found.problems.append(str(attempt))
                 else:
-                    found.open.append(OpenAttempt(intent, self._lease(subject, intent)))
+                    found.open.append(attempt)
+            read(self.store.names(f"{self._base}/{folder}/late"))
         if repository is not None:
             add_published(found, repository)
+
+    def _open(
+        self, subject: Subject, read: Callable[[Sequence[str]], object] = lambda names: None
+    ) -> list[OpenAttempt | UnreadableObject]:
+        """The attempts that have no record; `read` is given the names of those that there are."""
+        # Intents first: an attempt that ends while this reads has its record among those listed next.
+        begun = self.store.names(f"{self._base}/{_FOLDERS[subject]}/intents")
+        records = self.store.names(f"{self._base}/{_FOLDERS[subject]}/records")
+        read(records)
+        ended = {name.rsplit("/", 1)[-1] for name in records}
+        left = [name for name in begun if name.rsplit("/", 1)[-1] not in ended]
+        intents = self._objects(left, partial(decode, Intent)).values()
+        return [
+            one if isinstance(one, UnreadableObject) else OpenAttempt(one, self._lease(subject, one)) for one in intents
+        ]
 
     def _name(self, subject: Subject, kind: str, key: str, attempt: int) -> str:
         return f"{self._base}/{_FOLDERS[subject]}/{kind}/{key}-{attempt}.json"

@@ -1,11 +1,9 @@
 """Running a thread: builds its steps, hands them to Marin's executor, and publishes what they record while they run."""
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research_steps.errors import ResearchError, UsageError
@@ -13,14 +11,13 @@ from research_steps.git import Checkout
 from research_steps.journal import Journal
 from research_steps.record import Stored
 from research_steps.series import Series
-from research_steps.store import open_store
+from research_steps.store import open_store, store_url
 
 if TYPE_CHECKING:
     from research_steps.steps.builders import Steps
     from research_steps.steps.marin import Plan
 
 RETRIES = ("failed", "contended", "orphaned")
-DEFAULT_STORE = "local_store"
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def run(series: Series, thread: "Callable[[Steps], Any]", options: RunOptions) -
     """Run a thread through Marin's executor. Raises ResearchError; a failed step is in the journal by then."""
     retry = _retries(options.retry)
     checkout = Checkout.find()
-    prefix = store_url(checkout, options.prefix)
+    prefix = store_url(checkout.root, options.prefix)
     journal = Journal(open_store(prefix), series.topic)
     _say(f"{series.topic}: store {prefix}; loading Marin")
     from research_steps.steps import marin
@@ -85,12 +82,6 @@ def run(series: Series, thread: "Callable[[Steps], Any]", options: RunOptions) -
         plan.run(dry_run=True, **flags)
         return
     _run_recorded(series, checkout, journal, plan, options, retry, flags)
-
-
-def store_url(checkout: Checkout, prefix: str | None) -> str:
-    """Where the store lies: as given, else MARIN_PREFIX, else local_store/ in the checkout."""
-    url = prefix or os.environ.get("MARIN_PREFIX") or str(checkout.root / DEFAULT_STORE)
-    return url.rstrip("/") if "://" in url else str(Path(url).absolute())
 
 
 def _run_recorded(

@@ -19,6 +19,7 @@ from research_steps.errors import StoreError, UsageError
 # How often an object store is asked again that can't decide between two writers (seconds between the tries).
 UNDECIDED_WAITS_S = (0.1, 0.2, 0.4, 0.8)
 READ_AT_ONCE = 1 << 16
+DEFAULT_STORE = "local_store"
 
 
 class Store(Protocol):
@@ -45,6 +46,12 @@ class Store(Protocol):
     def names(self, folder: str) -> list[str]:
         """The object names directly inside a folder, sorted, with the folder."""
         ...
+
+
+def store_url(root: Path, prefix: str | None) -> str:
+    """Where the store of the checkout at `root` lies: as given, else MARIN_PREFIX, else local_store/ below it."""
+    url = prefix or os.environ.get("MARIN_PREFIX") or str(root / DEFAULT_STORE)
+    return url.rstrip("/") if "://" in url else str(Path(url).absolute())
 
 
 def open_store(url: str) -> Store:

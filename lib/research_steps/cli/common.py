@@ -9,22 +9,23 @@ import click
 
 from research_steps.errors import StoreError, UnreadableObject, UsageError
 from research_steps.git import Checkout
-from research_steps.journal import Journal
-from research_steps.record import EntryRecord, Stored
-from research_steps.run import store_url
 from research_steps.series import Series, check_topic
-from research_steps.store import open_store
+from research_steps.store import open_store, store_url
 
 if TYPE_CHECKING:
+    from research_steps.journal import Journal
     from research_steps.notes import Desk
+    from research_steps.record import EntryRecord, Stored
 
 as_json = click.option("--json", "json_output", is_flag=True, help="Print one JSON document instead of text.")
 in_store = click.option("--prefix", help="The store. Default: MARIN_PREFIX, else local_store/ in the checkout.")
 
 
-def journal_of(checkout: Checkout, topic: str, prefix: str | None) -> Journal:
+def journal_of(checkout: Checkout, topic: str, prefix: str | None) -> "Journal":
     """The journal of a series in the store that was named."""
-    return Journal(open_store(store_url(checkout, prefix)), check_topic(topic))
+    from research_steps.journal import Journal
+
+    return Journal(open_store(store_url(checkout.root, prefix)), check_topic(topic))
 
 
 def desk_of(topic: str, prefix: str | None) -> "Desk":
@@ -36,7 +37,7 @@ def desk_of(topic: str, prefix: str | None) -> "Desk":
     return Desk(checkout, journal, series_of(checkout, journal))
 
 
-def series_of(checkout: Checkout, journal: Journal) -> Series:
+def series_of(checkout: Checkout, journal: "Journal") -> Series:
     """The series as the store knows it; in a clone whose store is empty, as its thread declares it."""
     try:
         return journal.series()
@@ -61,7 +62,7 @@ def desk_with(id: str, topic: str | None, prefix: str | None) -> "Desk":
     )
 
 
-def tell(desk: "Desk", entry: Stored[EntryRecord], json_output: bool, **more: Any) -> None:
+def tell(desk: "Desk", entry: "Stored[EntryRecord]", json_output: bool, **more: Any) -> None:
     """Say what was written, and publish it."""
     record = entry.record
     if not json_output:
@@ -69,7 +70,7 @@ def tell(desk: "Desk", entry: Stored[EntryRecord], json_output: bool, **more: An
     publish_all(desk.checkout, desk.journal, {"topic": desk.series.topic, "entry": record.id, **more}, json_output)
 
 
-def publish_all(checkout: Checkout, journal: Journal, found: dict[str, Any], json_output: bool) -> None:
+def publish_all(checkout: Checkout, journal: "Journal", found: dict[str, Any], json_output: bool) -> None:
     """One pass over all sinks, told; exits with 1 when something is left to publish."""
     from research_steps.publish import publish, sinks_of
 
@@ -90,7 +91,7 @@ def publish_all(checkout: Checkout, journal: Journal, found: dict[str, Any], jso
 def topics(checkout: Checkout, topic: str | None, prefix: str | None) -> list[str]:
     if topic is not None:
         return [check_topic(topic)]
-    store = open_store(store_url(checkout, prefix))
+    store = open_store(store_url(checkout.root, prefix))
     logbooks = {path.stem for path in checkout.logbooks.glob("*.md")}
     return sorted(logbooks | {name.rsplit("/", 1)[-1] for name in store.names("journal")})
 

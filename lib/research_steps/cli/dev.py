@@ -14,8 +14,8 @@ from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.launcher.kept import Kept
 from research_steps.provenance import command_line
-from research_steps.run import store_url
 from research_steps.series import check_topic
+from research_steps.store import store_url
 
 
 @command
@@ -67,7 +67,7 @@ def dev(
         raise UsageError("--env was given without --host: here, what is measured sees the whole environment.")
     asked = Order(
         cwd=str(checkout.root),
-        store=store_url(checkout, prefix),
+        store=store_url(checkout.root, prefix),
         topic=check_topic(topic),
         command=tuple(command_line()),
         occasion=new_occasion(),

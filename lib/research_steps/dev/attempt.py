@@ -75,6 +75,7 @@ def attempt(order: Order, speaker: Speaker) -> Attempted:
     if captured.patch is not None and captured.provenance.patch is not None:
         journal.keep_patch(captured.provenance.patch, captured.patch)
     journal.declare(series)
+    journal.end_orphaned()
     id = journal.claim(series.prefix, order.occasion, used)
     made = _measure(session, case, config, id, order, speaker.tell)
     return _told(Kept(checkout, evidence, id, order.occasion), session, case, changes, made, order, speaker, ran.sources)

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import draccus
 import msgspec
 
-from research_steps.code import trace_name
+from research_steps.code import digest_now
 from research_steps.launcher.protocol import Request, Result
 from research_steps.launcher.resident import DONE
 from research_steps.launcher.sampling import SideFailed, sample
@@ -82,7 +82,7 @@ def run(request: Request, stage: int) -> Result:
         say(f"importing {request.measure.partition(':')[0]}")
         measure = _load(request.measure)
         candidate, baseline = (_config(request, fields) for fields in (request.config, request.baseline_config))
-        found = trace_name(request.measure, root).digest
+        found = digest_now(request.measure, root, request.files)
         if found != request.code:
             raise CodeChanged(
                 f"The code of {request.measure} changed on disk after the run had started "

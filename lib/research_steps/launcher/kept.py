@@ -73,7 +73,7 @@ class Kept:
     @property
     def folder(self) -> Path:
         base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-        name = f"research-{os.getuid()}-{sha256(f'{self.root} {sys.executable}'.encode())[:16]}"
+        name = f"research-{os.getuid()}-{sha256(f'{self.root} {os.path.abspath(sys.executable)}'.encode())[:16]}"
         return Path(base if len(base) < LONGEST_BASE else "/tmp", name)
 
     def state(self) -> State | None:

@@ -21,15 +21,17 @@ LONGEST_BASE = 60
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
     """One trial. `measure` and `config_type` are 'module:name' under `root`; the latter is 'dict' for plain dicts.
 
-    `code` is the digest that the intent was written for. Sampling goes on until the `primary` metric is known well
-    enough, or the budget is spent. Times are in seconds. `env` is the whole environment of the child (default: the
-    parent's). `live` asks for its output while it runs. `in_process` runs it in a child that stays, with its backend.
+    `code` is the digest that the intent was written for, of these `files` below the root. Sampling goes on until the
+    `primary` metric is known well enough, or the budget is spent. Times are in seconds. `env` is the whole environment
+    of the child (default: the parent's). `live` asks for its output while it runs. `in_process` runs it in a child that
+    stays, with its backend.
     """
 
     measure: str
     root: str
     cwd: str
     code: str
+    files: tuple[str, ...]
     libraries: tuple[str, ...]
     config_type: str
     config: dict[str, Any]

@@ -124,6 +124,9 @@ def measure_trial(
                     session.say(f"{id}: {error} It is begun again.")
                     continue
                 return Trial(stored, True)
+            except KeyboardInterrupt:
+                _interrupted(session, key, found, "It was stopped by Ctrl-C.")
+                raise
             record = _record(session, spec, outcome, key=key, attempt=found, id=id, label=label)
             stored = session.journal.finish("trial", record)
             once_more = patience.once_more(record, turn, time.monotonic() - began)
@@ -166,6 +169,7 @@ def _request(series: Series, spec: TrialSpec, key: str) -> Request:
         root=str(spec.code.root),
         cwd=str(Path.cwd()),
         code=spec.code.digest,
+        files=tuple(spec.code.files),
         libraries=spec.code.libraries,
         config_type=spec.config_type,
         config=spec.config,
