@@ -1,4 +1,4 @@
-"""Dev mode: from a saved kernel to its recorded answer, without compiling and sampling, in four ways in one run.
+"""Dev mode: from a saved kernel to its recorded answer, without compiling and sampling, in several ways in one run.
 
 Bars: forked at least 10 × faster than a cold `python` process that does the same trial (and records nothing), and at
 most 0.5 s. Rounds are interleaved; each saves the kernel first. A cold process imports what the kept parent has
@@ -8,6 +8,9 @@ imported; what both then do alike, set-up (compiling, checking) and sampling, is
 - forked: the whole command `research dev`, a new process each time
 - in process: the same, in the child that stays
 - ordered: forked, by a process that has imported what the command imports
+- ssh: the command with --host, to an sshd on loopback; bar: at most forked + 0.3 s
+
+The harness of sshd is the tests' (`tests/sshd.py`); without an sshd here that way is left out, and said so.
 """
 
 import json
@@ -16,13 +19,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dev_checkout import Bench, small_moe
 from research_steps.code import trace_name
 
-ROUNDS = 8
-BAR_RATIO, BAR_S = 10.0, 0.5
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.sshd import MISSING, sshd
+
+ROUNDS = 10
+BAR_RATIO, BAR_S, BAR_SSH_S = 10.0, 0.5, 0.3
 SETTING = "implementation=blocked_scan"
 COLD = """
 import importlib, json, sys
@@ -100,12 +108,32 @@ class Watch:
         self._process.wait()
 
 
+@contextmanager
+def reachable(folder: Path, bench: Bench) -> Iterator[bool]:
+    """Whether the checkout has a dev host 'away' inside the block."""
+    if MISSING:
+        print(f"ssh: left out, {MISSING}")
+        yield False
+        return
+    with sshd(folder / "sshd") as there:
+        hosts = bench.root / "infra" / "dev_hosts.yaml"
+        hosts.parent.mkdir()
+        hosts.write_text(f"away: {{python: {sys.executable}, ssh_config: {there.config}}}")
+        bench.command("dev", "moe_hc", SETTING, "--host", "away")
+        yield True
+
+
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, small_moe(Path(folder)) as bench:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        small_moe(Path(folder)) as bench,
+        reachable(Path(folder), bench) as by_ssh,
+    ):
         libraries = trace_name("experiments.moe_hc.measure:measure", bench.root).libraries
         bench.command("dev", "moe_hc", SETTING)
         cold(bench, libraries)
-        took: dict[str, list[float]] = {name: [] for name in ("cold", "forked", "in process", "ordered", "watch")}
+        names = ("cold", "forked", "in process", "ordered", *(["ssh"] if by_ssh else []), "watch")
+        took: dict[str, list[float]] = {name: [] for name in names}
         for number in range(ROUNDS):
             for name in took:
                 if name == "watch":
@@ -119,6 +147,7 @@ def main() -> None:
                     "forked": lambda: command(bench),
                     "in process": lambda: command(bench, "--in-process"),
                     "ordered": lambda: ordered(bench),
+                    "ssh": lambda: command(bench, "--host", "away"),
                 }[name]())  # fmt: skip
             watch = Watch(bench)
             took["watch"].append(watch.edited(number))
@@ -130,6 +159,10 @@ def main() -> None:
         ratio = statistics.median(a / b for a, b in zip(took["cold"], took[name], strict=True))
         print(f"cold ÷ {name}: {ratio:.1f} × (bar {BAR_RATIO:g}); {medians[name]:.3f} s (bar {BAR_S:g})")
     met = medians["forked"] <= BAR_S and medians["cold"] >= BAR_RATIO * medians["forked"]
+    if "ssh" in medians:
+        more = statistics.median(a - b for a, b in zip(took["ssh"], took["forked"], strict=True))
+        print(f"ssh: {more:+.3f} s against forked (bar +{BAR_SSH_S:g})")
+        met &= more <= BAR_SSH_S
     sys.exit(0 if met else 1)
 
 

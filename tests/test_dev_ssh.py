@@ -4,106 +4,26 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 from research_steps import contention
 from research_steps.git import Checkout
-from research_steps.launcher.kept import Kept
 from research_steps.launcher.ssh import SshHost
 
 from tests.dev import DevCheckout, checkout
+from tests.sshd import MISSING, There, soon, sshd
 from tests.test_evidence import MEASURE
 
-SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-pytestmark = pytest.mark.skipif(
-    not (SSHD and shutil.which("ssh") and shutil.which("rsync")),
-    reason="no sshd, ssh or rsync here: apt-get install openssh-server openssh-client rsync",
-)
+pytestmark = pytest.mark.skipif(MISSING != "", reason=MISSING)
 SOON_S = 60.0
-
-
-@dataclass
-class There:
-    """The other machine: what its sshd is, and the folder that is its home."""
-
-    sshd: "subprocess.Popen[bytes]"
-    home: Path
-    config: Path
-
-    @property
-    def root(self) -> Path:
-        return self.home / "research-steps" / "checkout"
-
-    @property
-    def measured(self) -> list[str]:
-        """One line for each time a side of a trial was set up there."""
-        path = self.root / "measured"
-        return path.read_text().splitlines() if path.exists() else []
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """What is measured inside the block goes on at its end, or at the end of the test."""
-        (self.root / "hold").write_text("0")
-        try:
-            yield
-        finally:
-            (self.root / "hold").unlink()
-
-
-def keys(folder: Path, name: str) -> Path:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-    return folder / name
-
-
-@contextmanager
-def sshd(folder: Path, address: str = "127.0.0.1", inside: tuple[str, ...] = ()) -> Iterator[There]:
-    """One with keys, a port and a home of its own. Whatever a kept parent has started there is ended."""
-    folder.mkdir()
-    home, config = folder / "home", folder / "ssh_config"
-    home.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    host_key, user_key = keys(folder, "host_key"), keys(folder, "user_key")
-    shutil.copy(folder / "user_key.pub", folder / "authorized_keys")
-    (folder / "known_hosts").write_text(f"[{address}]:{port} {(folder / 'host_key.pub').read_text()}")
-    config.write_text(
-        f"Host away\n  HostName {address}\n  Port {port}\n  IdentityFile {user_key}\n  IdentitiesOnly yes\n"
-        f"  UserKnownHostsFile {folder / 'known_hosts'}\n  StrictHostKeyChecking yes\n"
-        f"Host nowhere\n  HostName {address}\n  Port 1\n"
-    )
-    (folder / "sshd_config").write_text(
-        f"ListenAddress {address}:{port}\nHostKey {host_key}\nAuthorizedKeysFile {folder / 'authorized_keys'}\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\n"
-        f"SetEnv HOME={home} OMP_NUM_THREADS=3\n"
-    )
-    assert SSHD is not None
-    if os.getuid() == 0:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    with (folder / "sshd.log").open("wb") as log:
-        process = subprocess.Popen([*inside, SSHD, "-D", "-e", "-f", folder / "sshd_config"], stderr=log)
-    there = There(process, home, config)
-    try:
-        assert soon(lambda: "listening" in (folder / "sshd.log").read_text()), (folder / "sshd.log").read_text()
-        yield there
-    finally:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.delenv("XDG_RUNTIME_DIR", raising=False)
-            Kept(there.root).stop()
-        for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-            with suppress(psutil.NoSuchProcess):
-                one.kill()
-        process.wait()
 
 
 @contextmanager
@@ -137,15 +57,6 @@ def here(tmp_path_factory: pytest.TempPathFactory, there: There) -> Iterator[Dev
     """One for all tests, each of which leaves its code as it was."""
     with known(tmp_path_factory.mktemp("here"), there) as made:
         yield made
-
-
-def soon(holds: Callable[[], object]) -> bool:
-    until = time.monotonic() + SOON_S
-    while time.monotonic() < until:
-        if holds():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def session(made: DevCheckout) -> list[psutil.Process]:

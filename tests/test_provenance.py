@@ -476,7 +476,7 @@ def test_a_user_without_a_name_can_run(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     program = """
-import email.parser, os
+import email.parser, importlib.metadata, os
 from pathlib import Path
 from research_steps.git import Checkout
 from research_steps.provenance import capture

@@ -32,10 +32,11 @@ _QUIET = ("core.hooksPath=/dev/null", "core.splitIndex=false", "core.fsmonitor=f
 
 @dataclass(frozen=True)
 class Checkout:
-    """A work tree. `git_dir` is None outside a repository."""
+    """A work tree. `git_dir`, and the folder of its `objects`, are None outside a repository."""
 
     root: Path
     git_dir: Path | None
+    objects: Path | None = None
 
     @staticmethod
     def find(start: Path | None = None) -> "Checkout":
@@ -44,13 +45,15 @@ class Checkout:
         Raises RepositoryError when there is a repository that git won't read, such as one of another user.
         """
         start = (start or Path.cwd()).resolve()
-        # The word between the two paths tells them apart whatever they hold.
-        arguments = ["rev-parse", "--show-toplevel", "--is-inside-work-tree", "--absolute-git-dir"]
+        # The word between the paths tells them apart whatever they hold.
+        word = "--is-inside-work-tree"
+        arguments = ["rev-parse", "--show-toplevel", word, "--absolute-git-dir", word, "--git-path", "objects"]
         found = _run(arguments, start, None)
         if found.returncode != 0 and b"not a git repository" in found.stderr:
             return Checkout(start, None)
-        root, _, git_dir = _printed(found, arguments, start).removesuffix(b"\n").partition(b"\ntrue\n")
-        return Checkout(Path(os.fsdecode(root)), Path(os.fsdecode(git_dir)))
+        paths = _printed(found, arguments, start).removesuffix(b"\n").split(b"\ntrue\n")
+        root, git_dir, objects = (Path(os.fsdecode(path)) for path in paths)
+        return Checkout(root, git_dir, start / objects)
 
     @property
     def logbooks(self) -> Path:
@@ -77,6 +80,16 @@ class Checkout:
             return None
         found = _run(["symbolic-ref", "--quiet", "--short", "HEAD"], self.root, None)
         return found.stdout.decode("utf-8", "replace").strip() or None
+
+    def at(self) -> tuple[str | None, str | None]:
+        """The commit and the branch that are checked out, by one call of git where there are both."""
+        if self.git_dir is None:
+            return None, None
+        found = _run(["rev-parse", "HEAD^{commit}", "--symbolic-full-name", "HEAD"], self.root, None)
+        commit, _, name = found.stdout.decode("utf-8", "replace").strip().partition("\n")
+        if found.returncode == 0 and name.startswith("refs/heads/"):
+            return commit, name.removeprefix("refs/heads/")
+        return self.head(), self.branch()
 
     def user(self) -> str | None:
         found = _run(["config", "user.name"], self.root, None)
@@ -175,10 +188,9 @@ class Checkout:
         if (self.git_dir / "index").exists():
             # With its time, by which git knows that a file of the same age may have changed since.
             shutil.copy2(self.git_dir / "index", folder / "index")
-        objects = self.root / os.fsdecode(self.git("rev-parse", "--git-path", "objects").removesuffix(b"\n"))
         (folder / "objects").mkdir()
         # In quotes, because a colon separates such folders.
-        quoted = str(objects).replace("\\", "\\\\").replace('"', '\\"')
+        quoted = str(self.objects).replace("\\", "\\\\").replace('"', '\\"')
         return {
             "GIT_INDEX_FILE": str(folder / "index"),
             "GIT_OBJECT_DIRECTORY": str(folder / "objects"),

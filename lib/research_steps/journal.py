@@ -267,7 +267,9 @@ class Journal:
 
     def declare(self, series: Series) -> None:
         """Keep the series as its thread declares it now, for whoever has the store and not the thread."""
-        self.store.put(f"{self._base}/series.json", canonical(asdict(series.without_secrets())) + b"\n")
+        name, data = f"{self._base}/series.json", canonical(asdict(series.without_secrets())) + b"\n"
+        if self.store.read(name) != data:
+            self.store.put(name, data)
 
     def series(self) -> Series:
         """The series as it was last declared. Raises StoreError when this store holds none."""

@@ -79,7 +79,7 @@ class Captured:
 
 def capture(checkout: Checkout, argv: Sequence[str]) -> Captured:
     """Record where this run comes from. A tree without git or without a commit is recorded as such."""
-    commit = checkout.head()
+    commit, branch = checkout.at()
     patch, note = None, ""
     if checkout.git_dir is None:
         note = f"{checkout.root} is not in a git repository"
@@ -95,7 +95,7 @@ def capture(checkout: Checkout, argv: Sequence[str]) -> Captured:
             command=shlex.join(redact_arguments(argv)),
             actor=current_actor(checkout),
             commit=commit,
-            branch=checkout.branch(),
+            branch=branch,
             patch=sha256(patch) if patch else None,
             patch_note=note,
             host=here.host,

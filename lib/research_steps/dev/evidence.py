@@ -1,6 +1,6 @@
 """What dev mode compares an attempt with: the noise floor of its baseline, and the best that is known so far."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,16 +90,6 @@ class Evidence:
         if first is None or isinstance(first, InterruptedRecord) or conditions(first) != conditions(record):
             return False
         return first.measure == record.measure and (first.code == record.code or _is_paired(record))
-
-
-def measured_floor(measure: Callable[[int], Stored[Any]], count: int) -> list[Stored[TrialRecord]]:
-    """The baseline against itself, process by process, as far as it goes well."""
-    trials = []
-    for number in range(count):
-        trials.append(measure(number))
-        if trials[-1].record.status != "ok":
-            break
-    return trials
 
 
 def floor_name(record: TrialRecord) -> str:

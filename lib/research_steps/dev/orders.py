@@ -5,8 +5,8 @@ import msgspec
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What the command asks for. `occasion` is the step key of its experiment ID, under which `done` trials have been
-    made already. `settings` are changes to the case of the `baseline` with that label. `env` names
-    the variables that go to the `host`. Times are in seconds."""
+    made already, `watched` that another follows. `settings` are changes to the case of the `baseline` with that label.
+    `env` names the variables that go to the `host`."""
 
     cwd: str
     store: str
@@ -14,6 +14,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     command: tuple[str, ...]
     occasion: str
     done: int = 0
+    watched: bool = False
     baseline: str = ""
     settings: tuple[str, ...] = ()
     processes: int = 1
@@ -26,15 +27,16 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 class Attempted(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it, for the table of attempts: an experiment ID, and in `ids` its trials. `gain` is for finding the
-    best. `sources` are the files that people edit among what was imported for it."""
+    best. Of one that is watched, `edited` says in what it differs from the commit, and `sources` which of the files that
+    people edit were imported for it."""
 
     id: str
     ids: str
     trials: int
     what: str
-    edited: str
     status: str
     told: str
     verdict: str
     gain: float
-    sources: tuple[str, ...]
+    edited: str = ""
+    sources: tuple[str, ...] = ()

@@ -46,7 +46,7 @@ def watch(checkout: Checkout, asked: Order) -> list[Attempted]:
             files.begin()
             done = sum(one.trials for one in made)
             try:
-                answer = order(checkout, msgspec.structs.replace(asked, done=done), progress)
+                answer = order(checkout, msgspec.structs.replace(asked, done=done, watched=True), progress)
             except ResearchError as error:
                 if not files.thread.is_dir():
                     raise

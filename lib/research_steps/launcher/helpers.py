@@ -29,7 +29,7 @@ class Speaker:
             self._connection.sendall(line(message))
 
 
-def help_with(connection: socket.socket, work: Callable[[Speaker], msgspec.Struct]) -> None:
+def help_with(connection: socket.socket, work: Callable[[Speaker], object]) -> None:
     """Do the work and answer with what it returns, or with why it was refused. Ends early when nobody listens any more,
     as by Ctrl-C."""
     speaker, finished = Speaker(connection), threading.Event()

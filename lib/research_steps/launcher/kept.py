@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import IO
 
 import msgspec
@@ -195,17 +196,44 @@ def have_done(connect: Callable[[], socket.socket], restart: Callable[[], object
         with connect() as connection, connection.makefile("rb") as lines:
             connection.sendall(line(wanted))
             last = answer_in(lines, hear)
-        match last:
-            case Done(value):
-                return bytes(value)
-            case Refused(message):
-                raise ResearchError(message)
-            case Stale(what):
-                hear(Waiting(f"{what} changed: starting anew"))
-                restart()
-            case _:
-                raise LauncherError("The kept parent ended before its helper had answered: try again.")
+        if not isinstance(last, Stale):
+            return _done(last)
+        hear(Waiting(f"{last.what} changed: starting anew"))
+        restart()
     raise LauncherError(f"The kept parent was started {STARTS} times, and each time something changed: try again.")
+
+
+class Asked:
+    """What another helper of the kept parent that listens at a socket does, beside what is done inside the block."""
+
+    def __init__(self, path: Path, wanted: Help) -> None:
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._path, self._wanted = path, wanted
+
+    def __enter__(self) -> "Asked":
+        self._connection.connect(str(self._path))
+        self._connection.sendall(line(self._wanted))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._connection.close()
+
+    def answer(self, hear: Hear) -> bytes:
+        """Wait for its answer. Raises ResearchError."""
+        with self._connection.makefile("rb") as lines:
+            return _done(answer_in(lines, hear))
+
+
+def _done(last: Message | None) -> bytes:
+    match last:
+        case Done(value):
+            return bytes(value)
+        case Refused(message):
+            raise ResearchError(message)
+        case Stale(what):
+            raise LauncherError(f"{what} changed while the attempt began: try again.")
+        case _:
+            raise LauncherError("The kept parent ended before its helper had answered: try again.")
 
 
 def answer_in(lines: IO[bytes], hear: Hear) -> Message | None:
