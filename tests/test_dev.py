@@ -219,6 +219,14 @@ def test_an_attempt_with_a_name_is_an_entry_at_once(repository: DevCheckout) -> 
     assert "TOY-001" in repository.dev("work=1100", "--hypothesis", "less is less")
 
 
+def test_what_is_kept_has_its_patch_in_git(repository: DevCheckout, tmp_path: Path) -> None:
+    """So a reader whose store is empty sees the exact edits that were measured."""
+    repository.measure(MEASURE + "# faster\n")
+    repository.dev("work=1000", "--label", "faster")
+    shown = repository.research("show", "TOY-001.01", "--patch", "--prefix", str(tmp_path / "empty"))
+    assert "\n+# faster\n" in shown
+
+
 def test_confirming_measures_through_the_executor(repository: DevCheckout) -> None:
     """With its baseline, in fresh processes; what dev mode found is no evidence, only what chose the candidate."""
     repository.dev("work=1000")

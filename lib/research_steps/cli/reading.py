@@ -257,7 +257,10 @@ def _show_patch(id: str, topic: str | None, prefix: str | None) -> None:
         raise UsageError(f"The trials of {id} have {len(patches)} different patches: name one of {names}.")
     journal, record = found[0]
     made = record.provenance
+    published = checkout.logbooks / journal.topic / f"{made.patch}.patch"
     patch = journal.patch(made.patch) if made.patch else b""
+    if patch is None and published.exists():
+        patch = published.read_bytes()
     if patch is None:
         raise StoreError(f"{journal.store.url} does not hold the patch of {record.id}: name its store with --prefix.")
     if made.patch_note or not patch:

@@ -16,7 +16,7 @@ from research_steps.files import write_aside
 from research_steps.git import Checkout
 from research_steps.holdings import Snapshot
 from research_steps.journal import Journal
-from research_steps.record import EntryRecord, IssueLink, Seal, Stored, sha256
+from research_steps.record import EntryRecord, IssueLink, Seal, Stored, TrialRecord, sha256
 from research_steps.series import Series
 from research_steps.sinks import Done, Published, is_public, logbook_file, rendering
 from research_steps.sinks.logbook_adoption import adopt, numbers_used
@@ -101,16 +101,21 @@ class LogbookSink:
         trials = [row.trial for row in record.rows if row.trial.sha256 not in elsewhere]
         path = self.records / f"{record.id}.jsonl"
         held = _lines(path)
-        wanted = [entry.line, *(self.journal.load("trial", trial).line for trial in trials)]
+        measured = [self.journal.load("trial", trial) for trial in trials]
+        wanted = [entry.line, *(trial.line for trial in measured)]
         if not set(wanted) <= set(held):
             write_aside(path, b"".join(line + b"\n" for line in dict.fromkeys([*held, *wanted])))
-        sha = record.provenance.patch
-        if sha is not None and not (self.records / f"{sha}.patch").exists():
-            patch = self.journal.patch(sha)
-            if patch is not None:
-                write_aside(self.records / f"{sha}.patch", patch)
+        made = [record.provenance, *(one.record.provenance for one in measured if isinstance(one.record, TrialRecord))]
+        for sha in dict.fromkeys(one.patch for one in made if one.patch is not None):
+            self._keep_patch(sha)
         if record.step == "attachment" and "file" in record.config:
             self._keep_attachment(record.config["file"])
+
+    def _keep_patch(self, sha: str) -> None:
+        path = self.records / f"{sha}.patch"
+        patch = None if path.exists() else self.journal.patch(sha)
+        if patch is not None:
+            write_aside(path, patch)
 
     def _keep_attachment(self, name: str) -> None:
         path = self.records / "attachments" / name
