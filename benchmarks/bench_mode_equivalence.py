@@ -2,7 +2,7 @@
 
 Bar: each pair of ways differs by less than the metric's `min_effect` (2 %), by an equivalence test (two one-sided t
 tests at 5 %) on the process effects of the same kernel against the same baseline. 100 tries in all, in turns, so that
-what changes on this machine meanwhile changes all three.
+what changes on this machine meanwhile changes all three. The sampling budget is that of the thread itself.
 """
 
 import json
@@ -116,7 +116,7 @@ def equivalent(one: list[float], other: list[float]) -> tuple[float, float]:
 def main() -> None:
     tries = int(sys.argv[1]) if len(sys.argv) > 1 else TRIES
     effects: dict[str, list[float]] = {"forked": [], "cold": [], "executor": []}
-    with tempfile.TemporaryDirectory() as folder, small_moe(Path(folder)) as bench:
+    with tempfile.TemporaryDirectory() as folder, small_moe(Path(folder), sampling_s=3.0) as bench:
         executor = Executor(bench)
         bench.order(SETTING)
         for number in range(tries):

@@ -18,7 +18,6 @@ from research_steps.record import TrialRecord
 from research_steps.store import open_store
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SERIES = ("sampling_s=3.0", "sampling_s=0.5, contention_wait_s=0, floor_processes=2")
 
 
 class Bench:
@@ -71,12 +70,13 @@ class Bench:
 
 
 @contextmanager
-def small_moe(folder: Path) -> Iterator[Bench]:
-    """One with a short sampling budget; its kept parent ends with the block."""
+def small_moe(folder: Path, sampling_s: float = 0.5) -> Iterator[Bench]:
+    """One with this sampling budget for a trial; its kept parent ends with the block."""
     root = folder / "checkout"
     shutil.copytree(REPOSITORY / "experiments", root / "experiments", ignore=shutil.ignore_patterns("__pycache__"))
     thread = root / "experiments" / "moe_hc" / "__main__.py"
-    thread.write_text(thread.read_text().replace(*SERIES))
+    budget = f"sampling_s={sampling_s}, contention_wait_s=0, floor_processes=1"
+    thread.write_text(thread.read_text().replace("sampling_s=3.0", budget))
     (root / ".gitignore").write_text("local_store/\n__pycache__/\n")
     commit(root)
     try:

@@ -1,8 +1,10 @@
 """Dev mode, by the real command and a real kept parent: one configuration against the baseline, recorded."""
 
 import os
+import re
 import signal
 import stat
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -181,6 +183,63 @@ def test_ctrl_c_ends_the_trial_and_leaves_a_record(repository: DevCheckout) -> N
     assert repository.parent == parent.pid
 
 
+def test_a_second_environment_waits_for_the_first(repository: DevCheckout) -> None:
+    """The attempt that runs ends by itself before the parent is replaced."""
+    repository.dev("work=1000")
+    (repository.root / "hold").write_text("0")
+    with repository.start("dev", "toy", "work=1500") as first:
+        assert soon(lambda: repository.status()["open"])
+        with repository.start("dev", "toy", "work=1600", XLA_FLAGS="--xla_dump_hlo_as_text") as second:
+            with pytest.raises(subprocess.TimeoutExpired):
+                second.communicate(timeout=2)
+            (repository.root / "hold").unlink()
+            assert "improved" in first.communicate(timeout=60)[0]
+            assert "work=1600: cost" in second.communicate(timeout=60)[0]
+    assert repository.status()["interrupted"] == 0
+
+
+def test_what_a_thread_raises_is_told_with_its_line(repository: DevCheckout) -> None:
+    """And so is what goes wrong in a helper in any other way; the parent lives on."""
+    repository.write("    base, = [][0]\n    steps.baseline(measure, Config())")
+    assert "The thread failed before it declared the baseline" in repository.dev("work=1000", code=1)
+    assert "IndexError" in repository.dev("work=1000", code=1)
+
+
+def test_a_case_that_is_a_dict_is_set_by_the_kind_of_its_values(repository: DevCheckout) -> None:
+    """1e-3 is a number where one was, fields are found by their path, and a file can't take the case's place."""
+    body = "    steps.baseline(measure, {'rate': 0.5, 'inner': {'work': 4}})"
+    repository.measure(
+        "def measure(config):\n    while True:\n        yield {'cost': config['rate'] * config['inner']['work']}\n"
+    )
+    main = repository.experiment / "__main__.py"
+    repository.write(body)
+    main.write_text(main.read_text().replace("import Config, measure", "import measure"))
+    assert ratio(repository.dev("rate=1e-3", "inner.work=8")) == pytest.approx(0.004, abs=1e-3)
+    assert repository.trials()[-1].config == {"rate": 0.001, "inner": {"work": 8}}
+    assert "--set was given 'inner.works': expected one of work" in repository.dev("inner.works=1", code=1)
+    assert "would replace the baseline case" in repository.dev("config_path=x.yaml", code=1)
+
+
+def test_all_that_is_printed_is_shown(repository: DevCheckout) -> None:
+    """Also a megabyte of it, to the end."""
+    noisy = "    print('x' * 1_200_000)\n    print('the end')\n    if config.work == BROKEN:"
+    repository.measure(MEASURE.replace("    if config.work == BROKEN:", noisy))
+    said = repository.dev("work=1000")
+    assert said.count("the end") >= 2
+    assert said.count("x") > 2_400_000
+
+
+def test_the_patch_is_that_of_the_code_that_was_measured(repository: DevCheckout) -> None:
+    """Also of a file that is saved while the thread is being read."""
+    main = repository.experiment / "__main__.py"
+    edit = "Path(__file__).with_name('measure.py').open('a').write('# saved meanwhile\\n')"
+    main.write_text(f"from pathlib import Path\nimport time\ntime.sleep(0.5)\n{edit}\n" + main.read_text())
+    repository.commit()
+    repository.dev("work=1000", "--label", "edited")
+    (record,) = repository.trials()
+    assert b"+# saved meanwhile" in (repository.journal.patch(record.provenance.patch or "") or b"")
+
+
 # -- keeping and confirming --------------------------------------------------------------------------------------------
 
 
@@ -217,6 +276,45 @@ def test_an_attempt_with_a_name_is_an_entry_at_once(repository: DevCheckout) -> 
     assert repository.ids == ["TOY-001"]
     assert "half the work" in repository.logbook
     assert "TOY-001" in repository.dev("work=1100", "--hypothesis", "less is less")
+
+
+def test_what_is_measured_against_a_private_baseline_is_published_nowhere(repository: DevCheckout) -> None:
+    """Neither with a label nor when it is kept."""
+    repository.write("    steps.baseline(measure, Config(), private=True)")
+    repository.dev("work=1000", "--label", "hushed")
+    repository.dev("work=1100")
+    repository.research("keep", "TOY-003", "--hypothesis", "hushed")
+    assert repository.entry("TOY-001").private is True
+    assert repository.entry("TOY-003").private is True
+    assert not (repository.root / ".agents" / "logbooks" / "toy.md").exists() or "hushed" not in repository.logbook
+
+
+def test_only_trials_that_count_are_kept(repository: DevCheckout) -> None:
+    """A retracted one is left out, and a trial that isn't there is refused before there is an entry."""
+    repository.dev("work=1000", "-n", "2")
+    assert "TOY-001.99 is no trial that counts" in repository.research("keep", "TOY-001.99", "--hypothesis", "x", code=1)
+    repository.research("retract", "TOY-001.01", "it was another machine")
+    repository.research("keep", "TOY-001", "--hypothesis", "x")
+    assert [row.trial.id for row in repository.entry("TOY-001").rows if row.changes] == ["TOY-001.02"]
+
+
+def test_a_correction_makes_the_same_verdict_again(repository: DevCheckout) -> None:
+    """With the noise floor that dev mode measured; without that floor there is none."""
+    repository.dev("work=1000", "--label", "half")
+    said = repository.research("correct", "TOY-001", "a slip in the label")
+    assert "improved, exploratory → improved, exploratory" in repository.entry(said.partition(":")[0]).result
+    repository.research("retract", "TOY-002.01", "throttled")
+    assert "against itself, in" in repository.dev("work=1000")
+
+
+def test_an_edit_that_changes_the_baseline_is_seen(repository: DevCheckout) -> None:
+    """Better than a baseline that became worse is not better than before."""
+    repository.ok()
+    slower = 'yield {"cost": (4 if config.work >= 2000 else 1) * config.work'
+    repository.measure(MEASURE.replace('yield {"cost": config.work', slower))
+    said = repository.dev("work=1900")
+    assert "not comparable" in said
+    assert re.search(r"the baseline's own cost: (79|80)\d\d", said)
 
 
 def test_what_is_kept_has_its_patch_in_git(repository: DevCheckout, tmp_path: Path) -> None:

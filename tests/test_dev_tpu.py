@@ -267,7 +267,7 @@ def endless(cluster: Cluster, where: Path) -> Iterator[None]:
         sleeping, copy = int(process.stdout.readline()), Path(process.stdout.readline().strip())
         assert Path(f"/proc/{sleeping}").exists() and (copy / "kept.txt").exists()
         yield
-        assert process.wait(SOON_S) == 1
+        assert process.wait(SOON_S) == 255
         assert process.stderr is not None and "error: mine is lost" in process.stderr.read()
         eventually(lambda: not Path(f"/proc/{sleeping}").exists() and not copy.exists(), SOON_S)
 

@@ -15,6 +15,7 @@ from research_steps.comparison import (
     Interval,
     estimand,
     gain,
+    medians,
     noise_floor,
     paired_interval,
     process_effect,
@@ -48,6 +49,8 @@ ROUTINE = frozenset(
 )
 CONTENDED = "contended"
 ROUTINE_NOTE = "routine: "
+# A baseline that differs by more than this share from what it was, after an edit, is not what it was.
+BASELINE_MOVED = 0.2
 DECIDED = ("improved", "regressed", "no difference")
 
 Ended = Stored[TrialRecord] | Stored[InterruptedRecord]
@@ -190,9 +193,8 @@ def remade(series: Series, known: Snapshot, claims: Sequence[Claim], gone: froze
     for claim in claims:
         if claim.metric not in metrics:
             continue
-        entry = known.entries.get(claim.baseline.sha256)
-        rows = entry.record.rows if entry is not None and entry.sha256 not in gone else ()
-        baseline = Baseline(claim.case, claim.baseline, _left(known, (row.trial for row in rows), gone))
+        floor = known.baseline_trials(claim.baseline) if claim.baseline.sha256 not in gone else ()
+        baseline = Baseline(claim.case, claim.baseline, _left(known, floor, gone))
         trials, also = _left(known, claim.trials, gone), _left(known, claim.also, gone)
         # Where only what chose the candidate is left, that is what there is to go by.
         candidate = Candidate(claim.changes, trials, also) if trials else Candidate(claim.changes, also)
@@ -349,10 +351,23 @@ def _agrees(other: Claim, claim: Claim) -> bool:
 
 def _against(record: TrialRecord, floor: Sequence[TrialRecord]) -> Mapping[str, tuple[Any, Any]]:
     apart = incomparable(record, floor[0]) if floor else {}
-    if record.mode == "dev" and record.samples is not None and record.samples.paired:
+    if record.mode == "dev" and record.samples is not None and record.samples.paired and "code" in apart:
         # The baseline was measured by the same code in the same process; the floor only tells how processes scatter.
-        apart.pop("code", None)
+        del apart["code"]
+        apart |= _baseline_moved(record.samples, floor[0].samples)
     return apart
+
+
+def _baseline_moved(samples: Samples, floor: Samples | None) -> dict[str, tuple[Any, Any]]:
+    """Metrics in which the baseline itself is another one since the code was edited: what is better than it then need
+    not be better than it was."""
+    now, then = medians(samples.baseline), medians(floor.baseline if floor else {})
+    pairs = {name: (value, then[name]) for name, value in now.items() if then.get(name)}
+    return {
+        f"the baseline's own {name}": (f"{value:.4g}", f"{was:.4g}")
+        for name, (value, was) in pairs.items()
+        if abs(value - was) > BASELINE_MOVED * abs(was)
+    }
 
 
 def _undisturbed(metric: Metric, records: Sequence[TrialRecord]) -> list[TrialRecord]:

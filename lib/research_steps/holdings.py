@@ -70,6 +70,16 @@ class Snapshot:
         everything: list[Stored[Any]] = [*self.entries.values(), *self.trials.values(), *self.interrupted.values()]
         return [stored for stored in everything if stored.record.id == experiment_id]
 
+    def baseline_trials(self, ref: Ref) -> tuple[Ref, ...]:
+        """The trials of a baseline that a claim names: those of its entry; or, when dev mode has measured a noise floor
+        that no entry has, those beside its first one."""
+        if ref.sha256 in self.entries:
+            return tuple(row.trial for row in self.entries[ref.sha256].record.rows)
+        if ref.sha256 not in self.trials:
+            return ()
+        owner = ref.id.rpartition(".")[0]
+        return tuple(one.ref for one in self.trials.values() if one.record.id.rpartition(".")[0] == owner)
+
     def is_private(self, id: str) -> bool:
         """Whether what carries this ID belongs to an entry that is private, finished or not."""
         owner = id.partition(".")[0]

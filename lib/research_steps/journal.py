@@ -206,6 +206,11 @@ class Journal:
             return stored
         return decode_record(self._must_read(name), f"{self.store.url}/{name}")
 
+    def intent(self, subject: Subject, key: str, attempt: int) -> Intent:
+        """What was written before an attempt began."""
+        name = self._name(subject, "intents", key, attempt)
+        return decode(Intent, self._must_read(name), f"{self.store.url}/{name}")
+
     def end_orphaned(self) -> None:
         """End every trial that nobody will finish: those of dev mode are not begun again, which would end them."""
         for attempt in self._open("trial"):

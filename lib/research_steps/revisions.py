@@ -132,8 +132,7 @@ def _seen_by(known: Snapshot, about: Stored[Any]) -> Snapshot:
 
 
 def _rests_on(known: Snapshot, claim: Claim, shas: set[str] | frozenset[str]) -> bool:
-    base = known.entries.get(claim.baseline.sha256)
-    floor = {row.trial.sha256 for row in base.record.rows} if base is not None else set()
+    floor = {ref.sha256 for ref in known.baseline_trials(claim.baseline)}
     return bool(({claim.baseline.sha256} | evidence(claim) | floor) & shas)
 
 

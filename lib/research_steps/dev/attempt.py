@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,10 @@ def _capturing(order: Order) -> Help:
 def attempt(order: Order, speaker: Speaker) -> Attempted:
     """Measure, compare and record. Raises ResearchError when there was nothing to measure."""
     os.chdir(order.cwd)
-    checkout = Checkout.find()
+    checkout, began = Checkout.find(), time.time()
     parent = KeptParent(checkout.root).folder
     with Asked(parent / SOCKET, _capturing(order)) as capturing:
+        speaker.tell(Waiting(f"importing experiments.{order.topic}"))
         series, thread = load_thread(checkout, order.topic)
         journal = Journal(open_store(order.store), order.topic)
         case = declared(thread, lambda found: order.baseline in ("", found.label), repr(order.baseline))
@@ -70,6 +72,9 @@ def attempt(order: Order, speaker: Speaker) -> Attempted:
         evidence = Evidence.of(series, journal, published)
         check_case(evidence.entries, case.label, case.case)
         captured = msgspec.json.decode(capturing.answer(speaker.tell), type=Captured)
+    if any((case.code.root / name).stat().st_mtime >= began for name in case.code.files):
+        # It was saved meanwhile, and the patch has to be that of the code that is measured.
+        captured = capture(checkout, order.command)
     changes = changes_in(config, case.case)
     if not order.done:
         for line in filter(None, [evidence.tried(changes, case.case), "" if changes else AGAINST_ITSELF]):
@@ -81,11 +86,12 @@ def attempt(order: Order, speaker: Speaker) -> Attempted:
         host=host,
         captured=captured,
         repository=checkout.logbooks / order.topic,
-        used_numbers=frozenset() if order.done else frozenset(numbers_used(checkout, order.topic, series.prefix)),
+        used_numbers=frozenset(numbers_used(checkout, order.topic, series.prefix)),
         retry=frozenset(),
         say=speaker.say,
         changed=lambda: None,
         mode="dev",
+        private=case.private,
         retracted=retracted(one.record for one in published.entries.values()),
     )
     if captured.patch is not None and captured.provenance.patch is not None:
@@ -145,7 +151,7 @@ class _Attempt:
         if self.order.label or self.order.hypothesis:
             hypothesis = self.session.hypothesis(self.order.hypothesis)
             named = replace(self.kept, label=self.order.label, hypothesis=hypothesis)
-            write_kept(named, [one.stored for one in trials], baseline)
+            write_kept(named, [one.stored for one in trials])
             publish_kept(named, self.speaker.say)
         elif not self.order.done:
             self.speaker.say(f"  scratch; to make it an entry: research keep {self.kept.id} --hypothesis …")

@@ -3,6 +3,7 @@
 import json
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 from research_steps.code import Code, trace
 from research_steps.config import plain, type_name
-from research_steps.errors import UsageError
+from research_steps.errors import ResearchError, UsageError
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class DevCase:
     config: Any
     code: Code
     case: dict[str, Any]
+    private: bool = False
 
     @property
     def config_type(self) -> str:
@@ -45,9 +47,10 @@ class _Baselines:
         self._wanted = wanted
         self.labels: list[str] = []
 
-    def baseline(self, measure: Any, config: Any, *, label: str = "baseline", **_: Any) -> None:
+    def baseline(self, measure: Any, config: Any, *, label: str = "baseline", private: bool = False, **_: Any) -> None:
         self.labels.append(label)
-        found = DevCase(label, measure, config, trace(measure), plain(config, f"baseline {label!r}", _given))
+        case = plain(config, f"baseline {label!r}", _given)
+        found = DevCase(label, measure, config, trace(measure), case, private)
         if self._wanted(found):
             raise _Found(found)
 
@@ -62,6 +65,15 @@ def declared(thread: Callable[[Any], Any], wanted: Callable[[DevCase], bool], wh
         thread(baselines)
     except _Found as found:
         return found.case
+    except ResearchError:
+        raise
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise UsageError(
+            f"The thread failed before it declared the baseline{f' {what}' if what else ''}: {type(error).__name__}: "
+            f"{error} ({where.filename}:{where.lineno}). Dev mode builds no steps: what steps.baseline and others "
+            "return is None there."
+        ) from error
     if not baselines.labels:
         raise UsageError("The thread declares no baseline: expected it to call steps.baseline, to compare with.")
     raise UsageError(f"The thread declares no baseline {what}: it has {', '.join(map(repr, baselines.labels))}.")
@@ -73,17 +85,18 @@ def with_settings(case: DevCase, settings: Sequence[str]) -> dict[str, Any]:
     Raises UsageError with what draccus says is wrong.
     """
     import draccus
-    from draccus import cfgparsing
 
+    given = dict(setting.partition("=")[::2] for setting in settings)
     for setting in settings:
         if "=" not in setting:
             raise UsageError(f"--set was given {setting!r}: expected key=value, such as implementation=dense.")
+    if "config_path" in given and "config_path" not in case.case:
+        raise UsageError("--set was given config_path, which would replace the baseline case: set its fields.")
     if case.config_type == "dict":
-        given = dict(setting.split("=", 1) for setting in settings)
-        for name in given:
-            if name not in case.case:
-                raise UsageError(f"--set was given {name!r}: expected one of {', '.join(case.case)}.")
-        return {**case.case, **{name: cfgparsing.parse_string(value) for name, value in given.items()}}
+        changed = case.case
+        for name, value in given.items():
+            changed = _set(changed, name.split("."), value, name)
+        return changed
     module, _, name = case.config_type.partition(":")
     kind: Any = sys.modules[module]
     for part in name.split("."):
@@ -99,6 +112,24 @@ def with_settings(case: DevCase, settings: Sequence[str]) -> dict[str, Any]:
             told = said.getvalue().rpartition("error:")[2] if isinstance(error, SystemExit) else str(error)
             raise UsageError(f"--set {' '.join(settings)}: {' '.join(told.split())}") from error
     return plain(read, f"--set {' '.join(settings)}")
+
+
+def _set(case: dict[str, Any], path: list[str], text: str, name: str) -> dict[str, Any]:
+    """A copy of a case of plain values with one changed, read as a value of the kind that it had."""
+    from draccus import cfgparsing
+
+    if not isinstance(case, dict) or path[0] not in case:
+        known = ", ".join(case) if isinstance(case, dict) else "no further field"
+        raise UsageError(f"--set was given {name!r}: expected one of {known}.")
+    held = case[path[0]]
+    if len(path) > 1:
+        return {**case, path[0]: _set(held, path[1:], text, name)}
+    try:
+        # YAML takes 1e-3 for text.
+        value = float(text) if isinstance(held, float) else cfgparsing.parse_string(text)
+    except Exception as error:
+        raise UsageError(f"--set {name}={text}: {' '.join(str(error).split())}") from error
+    return {**case, path[0]: value}
 
 
 def _given(value: Any) -> Any:

@@ -29,9 +29,11 @@ def order(checkout: Checkout, asked: msgspec.Struct, progress: Progress) -> byte
     kept, env = Kept(checkout.root), environment()
 
     def connect() -> socket.socket:
-        progress.hear(Waiting("starting the kept parent of this checkout"))
+        if kept.state() is None:
+            progress.hear(Waiting("starting the kept parent of this checkout"))
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(str(kept.ensure(env) / SOCKET))
+        progress.hear(Waiting("waiting for the kept parent of this checkout"))
         return connection
 
     wanted = Help(
@@ -40,7 +42,7 @@ def order(checkout: Checkout, asked: msgspec.Struct, progress: Progress) -> byte
         order=msgspec.Raw(msgspec.json.encode(asked)),
         env=env,
     )
-    return have_done(connect, kept.stop, wanted, progress.hear)
+    return have_done(connect, kept.retire, wanted, progress.hear)
 
 
 def environment() -> dict[str, str]:

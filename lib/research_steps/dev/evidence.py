@@ -26,17 +26,20 @@ from research_steps.series import Series
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a series knows that an attempt is compared with: its entries that count, in the order of their end."""
+    """What a series knows that an attempt is compared with: its entries that count, in the order of their end, and the
+    hashes of the records that are `gone`, because they were retracted."""
 
     series: Series
     journal: Journal
     entries: list[Stored[EntryRecord]]
+    gone: frozenset[str]
 
     @staticmethod
     def of(series: Series, journal: Journal, published: Snapshot) -> "Evidence":
         gone = retracted(one.record for one in published.entries.values())
         counting = [one for sha, one in published.entries.items() if sha not in gone and not one.record.late]
-        return Evidence(series, journal, sorted(counting, key=lambda one: (one.record.finished_at, one.record.id)))
+        counting.sort(key=lambda one: (one.record.finished_at, one.record.id))
+        return Evidence(series, journal, counting, gone)
 
     def floor(self, record: TrialRecord) -> Baseline | None:
         """The noise floor for a trial: of the newest baseline entry with its case and conditions, else of dev mode."""
@@ -82,19 +85,25 @@ class Evidence:
             except StoreError:
                 # In a clone whose store is another one. A floor with a trial less is none.
                 return []
-        return found
+        return [] if any(one.sha256 in self.gone for one in found) else found
 
     def _serves(self, trials: Sequence[Stored[Any]], record: TrialRecord) -> bool:
         """Whether trials of the baseline tell how a trial's ratio scatters, or are what it is compared with."""
         first = trials[0].record if trials else None
         if first is None or isinstance(first, InterruptedRecord) or conditions(first) != conditions(record):
             return False
+        if self.series.primary.timed and not record.contended:
+            # What was measured beside other load tells nothing; it is measured again now that the machine is quiet.
+            quiet = sum(not one.record.contended for one in trials)
+            if quiet < min(2, self.series.floor_processes):
+                return False
         return first.measure == record.measure and (first.code == record.code or _is_paired(record))
 
 
 def floor_name(record: TrialRecord) -> str:
     """Under which name the journal keeps the noise floor that dev mode measured for such trials."""
-    return f"floors/{sha256(canonical([record.measure, record.baseline_config, conditions(record)]))}"
+    code = "" if _is_paired(record) else record.code
+    return f"floors/{sha256(canonical([record.measure, code, record.baseline_config, conditions(record)]))}"
 
 
 def _is_paired(record: TrialRecord) -> bool:

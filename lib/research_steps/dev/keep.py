@@ -11,7 +11,7 @@ from research_steps.entry import About, Finding, write_entry
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.provenance import Captured
-from research_steps.record import EntryRecord, InterruptedRecord, Row, Stored, TrialRecord
+from research_steps.record import Claim, EntryRecord, InterruptedRecord, Row, Stored, TrialRecord
 from research_steps.steps.interpretation import interpret_rows
 from research_steps.steps.rows import changes_in, noted, row_of
 from research_steps.steps.trials import Trial
@@ -42,21 +42,30 @@ def keep(kept: Kept) -> Stored[EntryRecord]:
             f"{kept.id} is an entry already: {held.record.label}. Add to it with 'research note {kept.id}'."
         )
     found = journal.scan().trials.values()
-    trials = [one for one in found if one.record.id.rpartition(".")[0] == kept.id and not one.record.late]
+    below = [one for one in found if one.record.id.rpartition(".")[0] == kept.id and not one.record.late]
+    trials = [one for one in below if one.sha256 not in kept.evidence.gone]
     if not trials:
-        raise UsageError(f"{kept.id} has no trials in {journal.store.url}: 'research status' tells what is scratch.")
+        raise UsageError(
+            f"{kept.id} has no trials in {journal.store.url} that count: 'research status' tells what is scratch."
+        )
+    if kept.chosen and kept.chosen not in {one.record.id for one in trials}:
+        names = ", ".join(sorted({one.record.id for one in trials}))
+        raise UsageError(f"{kept.chosen} is no trial that counts: expected one of {names}.")
     trials.sort(key=lambda one: (one.record.started_at, one.record.id))
-    good = next((one for one in trials if one.record.status == "ok"), None)
-    return write_kept(kept, trials, kept.evidence.floor(good.record) if good else None)
+    return write_kept(kept, trials)
 
 
-def write_kept(kept: Kept, trials: Sequence[Stored[Any]], baseline: Baseline | None) -> Stored[EntryRecord]:
+def write_kept(kept: Kept, trials: Sequence[Stored[Any]]) -> Stored[EntryRecord]:
     """The entry of these trials: one row each. Where several were tried the best is claimed, as one among them."""
     series, journal = kept.evidence.series, kept.evidence.journal
     groups = _candidates(trials)
-    claims = make_claims(series, baseline, groups) if baseline else ()
-    rows = [_row(kept, one, baseline) for one in trials]
-    rows = ranked(series.primary, rows, claims)
+    floors = [_floor(kept, group) for group in groups]
+    claims: tuple[Claim, ...] = ()
+    for floor, group in zip(floors, groups, strict=True):
+        refs = tuple(one.ref for one in group.trials)
+        claims += tuple(one for one in make_claims(series, floor, groups) if one.trials == refs) if floor else ()
+    baseline = next((floor for floor in floors if floor), None)
+    rows = ranked(series.primary, [_row(one, baseline) for one in trials], claims)
     primary = [claim for claim in claims if claim.metric == series.primary.name]
     if kept.chosen:
         primary = [claim for claim in primary if any(ref.id == kept.chosen for ref in claim.trials)]
@@ -65,12 +74,14 @@ def write_kept(kept: Kept, trials: Sequence[Stored[Any]], baseline: Baseline | N
     text, next_action = interpret_rows(series, rows, claims)
     last = trials[-1].record
     case = _measured(trials).baseline_config
-    if baseline is not None and baseline.trials[0].ref == baseline.entry:
-        # No entry holds the noise floor that the claims rest on, so this one does.
-        rows += [noted(row_of(Trial(one, False), {}), "noise floor of the baseline") for one in baseline.trials]
+    for floor in {floor.entry.sha256: floor for floor in floors if floor}.values():
+        if floor.trials[0].ref == floor.entry:
+            # No entry holds the noise floor that the claims rest on, so this one does.
+            rows += [noted(row_of(Trial(one, False), {}), "noise floor of the baseline") for one in floor.trials]
     result = f"{len(trials)} attempt{'s' if len(trials) != 1 else ''} in dev mode"
     if chosen is None:
-        result += ", none succeeded"
+        good = any(one.record.status == "ok" for one in trials)
+        result += ", compared with nothing: there is no noise floor" if good else ", none succeeded"
     else:
         which = "chosen" if kept.chosen else "best"
         result += f", {which} {spelled(chosen.changes)}: {series.primary.name} {told(chosen)}"
@@ -81,7 +92,7 @@ def write_kept(kept: Kept, trials: Sequence[Stored[Any]], baseline: Baseline | N
         hypothesis=kept.hypothesis,
         config={"measure": _measured(trials).measure, "baseline_case": case},
         mode="dev",
-        private=series.private,
+        private=_is_private(kept, trials, floors),
     )
     said = Finding(result, tuple(rows), kept.interpretation or text, kept.next_action or next_action, claims=claims)
     # The commit and patch are those of what was measured, not of the moment in which it is kept.
@@ -116,7 +127,22 @@ def _measured(trials: Sequence[Stored[Any]]) -> TrialRecord:
     return next(one.record for one in reversed(trials) if isinstance(one.record, TrialRecord))
 
 
-def _row(kept: Kept, trial: Stored[Any], baseline: Baseline | None) -> Row:
+def _floor(kept: Kept, group: Candidate) -> Baseline | None:
+    records = (one.record for one in group.trials)
+    good = next((one for one in records if isinstance(one, TrialRecord) and one.samples), None)
+    return kept.evidence.floor(good) if good is not None else None
+
+
+def _is_private(kept: Kept, trials: Sequence[Stored[Any]], floors: Sequence[Baseline | None]) -> bool:
+    """Whether the baseline that they were measured against is private, as the thread declared it then."""
+    evidence = kept.evidence
+    begun = (evidence.journal.intent("trial", one.record.key, one.record.attempt) for one in trials)
+    private = {entry.sha256 for entry in evidence.entries if entry.record.private}
+    rests = any(floor is not None and floor.entry.sha256 in private for floor in floors)
+    return evidence.series.private or rests or any(one.private is True for one in begun)
+
+
+def _row(trial: Stored[Any], baseline: Baseline | None) -> Row:
     record = trial.record
     if isinstance(record, InterruptedRecord):
         return row_of(Trial(trial, True), {})

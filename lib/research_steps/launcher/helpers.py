@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -32,12 +33,17 @@ class Speaker:
 def help_with(connection: socket.socket, work: Callable[[Speaker], object]) -> None:
     """Do the work and answer with what it returns, or with why it was refused. Ends early when nobody listens any more,
     as by Ctrl-C."""
+    # Whoever started the parent may have had Ctrl-C ignored, as scripts do.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     speaker, finished = Speaker(connection), threading.Event()
     threading.Thread(target=_end_with, args=(connection, finished), daemon=True).start()
     try:
         last: msgspec.Struct = Done(msgspec.Raw(msgspec.json.encode(work(speaker))))
     except ResearchError as error:
         last = Refused(str(error))
+    except Exception as error:  # noqa: BLE001  # whoever asked is told, and the whole of it is in the log
+        traceback.print_exc()
+        last = Refused(f"{type(error).__name__}: {error}. Where, is in the log that 'research dev --status' names.")
     finished.set()
     speaker.tell(last)
 

@@ -73,7 +73,9 @@ class Kept:
 
     @property
     def folder(self) -> Path:
-        base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+        base = os.environ.get("XDG_RUNTIME_DIR", "")
+        if not os.access(base, os.W_OK | os.X_OK):
+            base = tempfile.gettempdir()
         name = f"research-{os.getuid()}-{sha256(f'{self.root} {os.path.abspath(sys.executable)}'.encode())[:16]}"
         return Path(base if len(base) < LONGEST_BASE else "/tmp", name)
 
@@ -96,6 +98,10 @@ class Kept:
     def stop(self) -> bool:
         """End it and everything below it; False when there was none."""
         return stop_at(self.folder / SOCKET)
+
+    def retire(self) -> None:
+        """Have it end once what it runs for others has ended, and wait for that."""
+        stop_at(self.folder / SOCKET, when_done=True)
 
     def _connects(self) -> bool:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -169,18 +175,26 @@ class KeptTrials:
         return answer
 
 
-def stop_at(path: Path) -> bool:
-    """End the kept parent that listens at a socket, or behind one; False when there is none."""
+def stop_at(path: Path, when_done: bool = False) -> bool:
+    """End the kept parent that listens at a socket, or behind one, or wait until it is `when_done` with what it runs;
+    False when there is none. Raises LauncherError when it does not end."""
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(str(path))
-            connection.sendall(line(Stop()))
+            connection.sendall(line(Stop(when_done)))
         except OSError:
             return False
         # It closes this when it ends.
-        connection.settimeout(STOP_S)
-        with suppress(OSError):
+        connection.settimeout(None if when_done else STOP_S)
+        try:
             connection.recv(1)
+        except TimeoutError as error:
+            raise LauncherError(
+                f"The kept parent did not end within {STOP_S:g} s: it imports a library, perhaps; try again."
+            ) from error
+        except OSError:
+            # It ended before it had read everything.
+            pass
     return True
 
 
@@ -198,7 +212,7 @@ def have_done(connect: Callable[[], socket.socket], restart: Callable[[], object
             last = answer_in(lines, hear)
         if not isinstance(last, Stale):
             return _done(last)
-        hear(Waiting(f"{last.what} changed: starting anew"))
+        hear(Waiting(f"{last.what} changed: starting anew, once what runs for others has ended"))
         restart()
     raise LauncherError(f"The kept parent was started {STARTS} times, and each time something changed: try again.")
 

@@ -103,6 +103,7 @@ class Parent:
         self._tried: set[str] = set()
         self._used_before_s = 0.0
         self._ending = False
+        self._retiring = False
         self._woken, self._wake = socket.socketpair()
         # A child says here at what it is. What does not fit is not said.
         self._stages, self._stage = os.pipe()
@@ -153,6 +154,8 @@ class Parent:
             if not self._trial.timed_out and now >= self._trial.deadline:
                 self._trial.timed_out = True
                 os.kill(self._trial.pid, signal.SIGKILL)
+        if self._retiring and not (self._trial or self._waiting or self._helpers):
+            self._ending = True
         if self._busy():
             self._idle_since = now
         elif self._keeping is not None and now - self._idle_since >= self._keeping.idle_s:
@@ -168,8 +171,9 @@ class Parent:
                 self._waiting.append((client, asked))
             case Help():
                 self._help(client, asked)
-            case Stop():
-                self._ending = True
+            case Stop(when_done):
+                self._retiring = True
+                self._ending = not when_done or self._ending
 
     def _left(self, client: Client) -> None:
         self._waiting = [waiting for waiting in self._waiting if waiting[0] is not client]
@@ -183,7 +187,7 @@ class Parent:
             return
         env = {**keeping.base, **wanted.env}
         changed = self._sources.changed()
-        if not changed and keeping.stamp(env) != self._stamp:
+        if not changed and (self._retiring or keeping.stamp(env) != self._stamp):
             changed = "the environment, or what is installed,"
         if changed:
             self._connections.answer(client, Stale(changed))
@@ -340,8 +344,7 @@ class Parent:
     def _show_output(self, trial: _Trial) -> None:
         if not trial.request.live:
             return
-        new = os.pread(trial.output.fileno(), 1 << 16, trial.shown)
-        if new:
+        while new := os.pread(trial.output.fileno(), 1 << 20, trial.shown):
             trial.shown += len(new)
             self._connections.tell(trial.client, Output(new.decode("utf-8", "replace")))
 

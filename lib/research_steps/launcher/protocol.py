@@ -58,7 +58,9 @@ class Help(msgspec.Struct, frozen=True, kw_only=True, tag="help"):
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
-    """End the parent and everything below it."""
+    """End the parent and everything below it; `when_done` with what runs, and begin nothing more."""
+
+    when_done: bool = False
 
 
 class TakeTurn(msgspec.Struct, frozen=True, kw_only=True, tag="turn"):

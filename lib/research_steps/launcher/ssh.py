@@ -128,7 +128,7 @@ class SshHost:
                     return msgspec.json.decode(value, type=Facts)
                 case Stale(what):
                     self._tell(Waiting(f"{what} changed: starting anew on {self._link.name}"))
-                    stop_at(self._link.socket)
+                    stop_at(self._link.socket, when_done=True)
                 case _:
                     self._tell(Waiting(f"starting the kept parent on {self._link.name}"))
             code = "from research_steps.launcher.kept import start; start()"

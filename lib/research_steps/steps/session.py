@@ -40,6 +40,7 @@ class Session:
     say: Callable[[str], None]
     changed: Callable[[], None]
     mode: Mode = "executor"
+    private: bool = False
     skip_known: bool = False
     force: bool = False
     redo: frozenset[str] = frozenset()

@@ -108,7 +108,9 @@ def measure_trial(
             return Trial(found, key in session.measured)
         with (
             session.host.turn(id, patience.timed, patience.left_s, session.say) as turn,
-            session.journal.begin("trial", key, found, id=id, label=label, config=spec.config) as begun,
+            session.journal.begin(
+                "trial", key, found, id=id, label=label, config=spec.config, private=session.private
+            ) as begun,
         ):
             if not begun:
                 continue
