@@ -5,19 +5,17 @@ import re
 import signal
 import stat
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 from research_steps.launcher.kept import Kept
 
 from tests.dev import DevCheckout, checkout
+from tests.sshd import soon
 from tests.test_evidence import MEASURE
 
-SOON_S = 60.0
 HALF, QUARTER = pytest.approx(0.5, rel=0.03), pytest.approx(0.25, rel=0.03)
 
 
@@ -33,15 +31,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCheckout]:
     with checkout(tmp_path_factory.mktemp("dev")) as made:
         made.dev("--set", "work=1500")
         yield made
-
-
-def soon(condition: Callable[[], Any]) -> bool:
-    deadline = time.monotonic() + SOON_S
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def ratio(said: str) -> float:
