@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from research_steps.claims import Baseline, Candidate, make_claims, spelled, told
+from research_steps.claims import DECIDED, Baseline, Candidate, make_claims, spelled, told
 from research_steps.comparison import gain, ranked
 from research_steps.dev.evidence import Evidence
 from research_steps.entry import About, Finding, write_entry
@@ -72,6 +72,9 @@ def write_kept(kept: Kept, trials: Sequence[Stored[Any]]) -> Stored[EntryRecord]
     chosen = max(primary, key=lambda claim: gain(series.primary, claim), default=None)
     claims = tuple(claim for claim in claims if chosen is not None and claim.trials == chosen.trials)
     text, next_action = interpret_rows(series, rows, claims)
+    if chosen is not None and chosen.verdict in DECIDED:
+        id = kept.chosen or chosen.trials[0].id
+        next_action = f"Measure it through the executor, with 'research confirm {id}', before anything rests on it."
     last = trials[-1].record
     case = _measured(trials).baseline_config
     for floor in {floor.entry.sha256: floor for floor in floors if floor}.values():

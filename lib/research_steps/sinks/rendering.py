@@ -287,6 +287,7 @@ def _links(record: EntryRecord, topic: str, seal: Seal | None) -> str:
         parts.append(f"file [{code(name)}]({topic}/attachments/{name})")
     if seal is not None:
         parts.append(f"tag {code(seal.tag)} at {code(seal.commit)}")
-    parts.append(f"output {code(record.step_key)} in the store")
+    if record.mode != "dev":
+        parts.append(f"output {code(record.step_key)} in the store")
     parts.append(f"by {prose(record.provenance.actor.name)} ({record.provenance.actor.kind})")
     return "; ".join(parts)
