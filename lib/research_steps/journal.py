@@ -14,6 +14,7 @@ Where an attempt stands is derived from which objects exist, never stored:
                             seals/<experiment ID>.json      the commit that a seal's tag names
                             issue.json, project.json        where the series is shown, decided once
                             postings/<marker>.json          the last try to post a comment
+                            plans/MOE-HC-007.json           how many trials a step asks for (see `plans`)
                             turns/<surface>/000003.json     who publishes there, with a lease
 
 Attempts of one key are numbered, and creating an intent or record is exclusive. So a trial that two processes want is
@@ -118,25 +119,30 @@ class Journal:
         An orphaned attempt is ended as interrupted; one that somebody is still at is waited for.
         """
         told = False
-        while True:
-            attempts = self.attempts(subject, key)
-            if not attempts:
-                return 0
-            match attempts[-1]:
-                case Stored() as stored:
-                    return stored if accept(stored) else len(attempts)
-                case UnreadableObject() as error:
-                    progress(str(error))
-                    return len(attempts)
-                case OpenAttempt() as attempt if attempt.orphaned():
-                    self.interrupt(attempt, ORPHANED)
-                case OpenAttempt(intent=intent):
-                    if not told:
-                        progress(
-                            f"{intent.id}: waiting for process {intent.owner.pid} on {intent.owner.host}, which is at it"
-                        )
-                        told = True
-                    time.sleep(POLL_S)
+        while isinstance(found := self.look(subject, key, accept, progress), OpenAttempt):
+            if not told:
+                owner = found.intent.owner
+                progress(f"{found.intent.id}: waiting for process {owner.pid} on {owner.host}, which is at it")
+                told = True
+            time.sleep(POLL_S)
+        return found
+
+    def look(
+        self, subject: Subject, key: str, accept: Callable[[Stored[Any]], bool], progress: Callable[[str], None]
+    ) -> Stored[Any] | int | OpenAttempt:
+        """The next attempt as `next_attempt` tells it, or the one that somebody is still at."""
+        attempts = self.attempts(subject, key)
+        if not attempts:
+            return 0
+        last = attempts[-1]
+        if isinstance(last, OpenAttempt):
+            if not last.orphaned():
+                return last
+            last = self.interrupt(last, ORPHANED)
+        if isinstance(last, UnreadableObject):
+            progress(str(last))
+            return len(attempts)
+        return last if accept(last) else len(attempts)
 
     @contextmanager
     def begin(
@@ -309,6 +315,20 @@ class Journal:
         """Keep something that only the newest state of matters."""
         self.store.put(f"{self._base}/{name}.json", encode(value) + b"\n")
 
+    def notes(
+        self, folder: str, kind: type[T], wanted: Callable[[str], bool] = lambda name: True
+    ) -> dict[str, T | UnreadableObject]:
+        """What is noted in a folder, by the names in it that are wanted."""
+        listed = (name for name in self.store.names(f"{self._base}/{folder}") if name.endswith(".json"))
+        names = {name: name.rsplit("/", 1)[-1].removesuffix(".json") for name in listed}
+        found: dict[str, T | UnreadableObject] = {}
+        for name, data in self.store.read_many(name for name in names if wanted(names[name])).items():
+            try:
+                found[names[name]] = decode(kind, data, f"{self.store.url}/{name}")
+            except UnreadableObject as error:
+                found[names[name]] = error
+        return found
+
     @contextmanager
     def turn(self, surface: str) -> Iterator[Owner | None]:
         """Hold the publisher's lease of a surface inside the block; yields the process that has it, if not this one.
@@ -379,6 +399,21 @@ class Journal:
                     found.take(data, f"{self.store.url}/{name}")
 
         self._scan(found, repository, take)
+        return found
+
+    def recent(self) -> Snapshot:
+        """The entries, what is open, and the trials that no row tells of: little to read, however long the series is.
+
+        Whoever looks again reads only what is new.
+        """
+        found = Snapshot()
+
+        def take(names: Sequence[str]) -> None:
+            refs = [row.trial for stored in found.entries.values() for row in stored.record.rows]
+            told = {self._name("trial", "records", ref.key, ref.attempt) for ref in refs}
+            self._add(found, self._objects([name for name in names if name not in told], decode_record).values())
+
+        self._scan(found, None, take)
         return found
 
     def published(self, repository: Path) -> Snapshot:

@@ -1,8 +1,10 @@
 """Running a thread: builds its steps, hands them to Marin's executor, and publishes what they record while they run."""
 
 import logging
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +13,15 @@ from research_steps.git import Checkout
 from research_steps.journal import Journal
 from research_steps.record import Stored
 from research_steps.series import Series
-from research_steps.store import open_store, store_url
+from research_steps.store import AWAY_S, open_store, store_url
 
 if TYPE_CHECKING:
     from research_steps.steps.builders import Steps
     from research_steps.steps.marin import Plan
 
 RETRIES = ("failed", "contended", "orphaned")
+# Marin's own.
+STEPS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def run(series: Series, thread: "Callable[[Steps], Any]", options: RunOptions) -
     retry = _retries(options.retry)
     checkout = Checkout.find()
     prefix = store_url(checkout.root, options.prefix)
-    journal = Journal(open_store(prefix), series.topic)
+    journal = Journal(open_store(prefix, AWAY_S), series.topic)
     _say(f"{series.topic}: store {prefix}; loading Marin")
     from research_steps.steps import marin
     from research_steps.steps.builders import Steps
@@ -75,7 +79,8 @@ def run(series: Series, thread: "Callable[[Steps], Any]", options: RunOptions) -
     flags = {
         "run_only": options.run_only,
         "force_run_failed": options.force_run_failed,
-        "max_concurrent": options.max_concurrent,
+        # What waits for a cluster needs a thread each, and nothing else.
+        "max_concurrent": options.max_concurrent or STEPS_AT_ONCE + sum(_asks(step) for step in chosen),
     }
     if options.dry_run:
         logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
@@ -107,7 +112,9 @@ def _run_recorded(
         journal.keep_patch(captured.provenance.patch, captured.patch)
     journal.declare(series)
     with Launcher() as launcher:
-        publisher = Publisher(journal, sinks_of(checkout, journal, series), _say)
+        # A shipped work tree goes with its job: what is recorded there is published from a checkout.
+        shipped = checkout.git_dir is None and bool(os.environ.get("RESEARCH_ORIGIN"))
+        publisher = Publisher(journal, [] if shipped else sinks_of(checkout, journal, series), _say)
         session = Session(
             series=series,
             journal=journal,
@@ -123,7 +130,7 @@ def _run_recorded(
         )
         _prepare(session, plan)
         failed: BaseException | None = None
-        with publisher, use(session):
+        with publisher, use(session), _engine(checkout):
             try:
                 plan.run(**flags)
             except KeyboardInterrupt as error:
@@ -131,11 +138,31 @@ def _run_recorded(
                 failed = error
             except RuntimeError as error:
                 failed = error
-    _tell(len(publisher.done), publisher.problems, checkout, series)
+    if shipped:
+        _say(
+            f"{series.topic}: the records are in {journal.store.url}; 'research sync {series.topic} --prefix …' in a "
+            "checkout publishes them"
+        )
+    else:
+        _tell(len(publisher.done), publisher.problems, checkout, series)
     if isinstance(failed, KeyboardInterrupt):
         raise ResearchError("The run was stopped; start it again to go on where it was.")
     if failed is not None:
         raise ResearchError(_reasons(failed)) from failed
+
+
+@contextmanager
+def _engine(checkout: Checkout) -> Iterator[None]:
+    """Have steps with resources run on the Ray cluster that RAY_ADDRESS names, where it does. Fray finds others."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    if not address:
+        yield
+        return
+    from research_steps.cluster.joining import joined
+    from research_steps.steps import marin
+
+    with joined(address, checkout) as client, marin.using(client):
+        yield
 
 
 def _prepare(session: Any, plan: "Plan") -> None:
@@ -164,6 +191,11 @@ def _prepare(session: Any, plan: "Plan") -> None:
     for step in plan.dependents(cleared):
         plan.forget(step)
     session.redo = frozenset(step_key(plan.output_path(step), session) for step in plan.dependents(cleared))
+
+
+def _asks(step: Any) -> bool:
+    """Whether a step is for a machine that a cluster's engine finds."""
+    return getattr(getattr(step.config, "measured", None), "resources", None) is not None
 
 
 def _has_outcome(entry: Stored[Any], statuses: set[str]) -> bool:

@@ -5,21 +5,27 @@ creates an object, and nobody ever sees half of one. Local disk does it with a h
 file; S3 and GCS with a conditional put. There is no lock server, and no listing is trusted for exclusion.
 """
 
+import logging
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from research_steps.errors import StoreError, UsageError
 
 # How often an object store is asked again that can't decide between two writers (seconds between the tries).
 UNDECIDED_WAITS_S = (0.1, 0.2, 0.4, 0.8)
+# How long a run waits for an object store that it can't reach: what it has measured would be lost otherwise.
+AWAY_S = 600.0
 READ_AT_ONCE = 1 << 16
 DEFAULT_STORE = "local_store"
+_RULES = (PermissionError, FileNotFoundError, ValueError, TypeError)
+
+T = TypeVar("T")
 
 
 class Store(Protocol):
@@ -54,8 +60,11 @@ def store_url(root: Path, prefix: str | None) -> str:
     return url.rstrip("/") if "://" in url else str(Path(url).absolute())
 
 
-def open_store(url: str) -> Store:
-    """The store under a local path or an s3:// or gs:// URL (gs:// is the same code, untested here)."""
+def open_store(url: str, away_s: float = 0.0) -> Store:
+    """The store under a local path or an s3:// or gs:// URL (gs:// is the same code, untested here).
+
+    One in a network that can't be reached is asked again for `away_s` (seconds).
+    """
     scheme, separator, _ = url.partition("://")
     if not separator or scheme == "file":
         return LocalStore(Path(url.removeprefix("file://")).absolute())
@@ -64,7 +73,7 @@ def open_store(url: str) -> Store:
             f"The store {url!r} can't hold a journal: expected a local path, s3:// or gs://, because a journal needs "
             "conditional create."
         )
-    return ObjectStore(url.rstrip("/"))
+    return ObjectStore(url.rstrip("/"), away_s)
 
 
 class LocalStore:
@@ -129,10 +138,11 @@ class LocalStore:
 class ObjectStore:
     """Objects in a bucket, through fsspec."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, away_s: float) -> None:
         import fsspec
 
         self.url = url
+        self._away_s = away_s
         try:
             fs, self._base = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except ImportError as error:
@@ -142,6 +152,35 @@ class ObjectStore:
         self._refuses = False
 
     def create(self, name: str, data: bytes) -> bool:
+        return self._insist(lambda: self._create(name, data))
+
+    def put(self, name: str, data: bytes) -> None:
+        self._insist(lambda: self._put(name, data))
+
+    def read(self, name: str) -> bytes | None:
+        return self._insist(lambda: self._read(name))
+
+    def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
+        paths = {f"{self._base}/{name}": name for name in names}
+        return self._insist(lambda: self._read_many(paths)) if paths else {}
+
+    def names(self, folder: str) -> list[str]:
+        return self._insist(lambda: self._names(folder))
+
+    def _insist(self, ask: Callable[[], T]) -> T:
+        if not self._away_s:
+            return ask()
+        import tenacity
+
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_may_pass),
+            wait=tenacity.wait_exponential_jitter(initial=0.5, max=10.0),
+            stop=tenacity.stop_after_delay(self._away_s),
+            before_sleep=tenacity.before_sleep_log(logging.getLogger(__name__), logging.WARNING),
+            reraise=True,
+        )(ask)
+
+    def _create(self, name: str, data: bytes) -> bool:
         self._check_conditional_create()
         path = f"{self._base}/{name}"
         waits = list(UNDECIDED_WAITS_S)
@@ -160,13 +199,13 @@ class ObjectStore:
             else:
                 return True
 
-    def put(self, name: str, data: bytes) -> None:
+    def _put(self, name: str, data: bytes) -> None:
         try:
             self._fs.pipe_file(f"{self._base}/{name}", data)
         except Exception as error:
             raise _refused("write", f"{self.url}/{name}", error) from error
 
-    def read(self, name: str) -> bytes | None:
+    def _read(self, name: str) -> bytes | None:
         try:
             data: bytes = self._fs.cat_file(f"{self._base}/{name}")
             return data
@@ -175,10 +214,7 @@ class ObjectStore:
         except Exception as error:
             raise _refused("read", f"{self.url}/{name}", error) from error
 
-    def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
-        paths = {f"{self._base}/{name}": name for name in names}
-        if not paths:
-            return {}
+    def _read_many(self, paths: dict[str, str]) -> dict[str, bytes]:
         found = self._fs.cat(list(paths), on_error="return")
         result = {}
         for path, data in found.items():
@@ -188,7 +224,7 @@ class ObjectStore:
                 raise _refused("read", f"{self.url}/{paths[path]}", data) from data
         return result
 
-    def names(self, folder: str) -> list[str]:
+    def _names(self, folder: str) -> list[str]:
         try:
             listed = self._fs.ls(f"{self._base}/{folder}", detail=False)
         except FileNotFoundError:
@@ -199,7 +235,7 @@ class ObjectStore:
 
     def _held(self, name: str) -> bytes | None:
         try:
-            return self.read(name)
+            return self._read(name)
         except StoreError:
             return None
 
@@ -234,6 +270,12 @@ def _aside(final: Path) -> Iterator[BinaryIO]:
             yield file
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether a store that failed so may answer later: what it refuses by rule, it refuses again."""
+    cause = error.__cause__
+    return isinstance(error, StoreError) and cause is not None and not isinstance(cause, _RULES)
 
 
 def _refused(verb: str, where: object, error: BaseException) -> StoreError:

@@ -1,8 +1,8 @@
 """Which Ray cluster a file below infra/ means, in the format of `ray up`, and the connection to it.
 
-RAY_ADDRESS, when set, says where the cluster is, as for every command of Ray. Otherwise the file does, if its provider
-is `local`: a head on this machine is joined, on another one Ray Client listens. The head of a cloud's cluster is reached
-through a forwarded port.
+RAY_ADDRESS, when set, says where the cluster is, and RAY_API_SERVER_ADDRESS where its job server is, as for every
+command of Ray. Otherwise the file does, if its provider is `local`: a head on this machine is joined, on another one Ray
+Client listens. The head of a cloud's cluster is reached through a forwarded port.
 """
 
 import os
@@ -16,44 +16,72 @@ import yaml
 
 from research_steps.errors import UsageError
 
-# Ray's own: of the head, and of Ray Client there.
-PORT, CLIENT_PORT = 6379, 10001
+# Ray's own: of the head, and of Ray Client and the job server there.
+PORT, CLIENT_PORT, JOBS_PORT = 6379, 10001, 8265
 CONNECT_S = 5.0
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster by its name and by the address that `ray.init` takes."""
+    """A cluster by its file: its name, the kind of its provider, and its head, where the file says that."""
 
+    file: Path
     name: str
-    address: str
+    kind: str
+    head: str | None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the head is on this machine, as the file says."""
+        return self.head is not None and self.head.startswith("127.")
+
+    @property
+    def address(self) -> str:
+        """What `ray.init` takes. Raises UsageError when nothing says it."""
+        if address := os.environ.get("RAY_ADDRESS"):
+            return address
+        if self.head is None:
+            raise UsageError(
+                f"{self.file} doesn't say where the head of {self.name} is (provider {self.kind!r}): forward its port "
+                f"{CLIENT_PORT}, with 'ray attach --port-forward {CLIENT_PORT} {self.file}', say, and set "
+                f"RAY_ADDRESS=ray://127.0.0.1:{CLIENT_PORT}."
+            )
+        return f"{self.head}:{PORT}" if self.is_here else f"ray://{self.head}:{CLIENT_PORT}"
+
+    @property
+    def job_server(self) -> str:
+        """The address of its job server. Raises UsageError when nothing says it."""
+        if address := os.environ.get("RAY_API_SERVER_ADDRESS"):
+            return address
+        if self.head is None:
+            raise UsageError(
+                f"{self.file} doesn't say where the job server of {self.name} is (provider {self.kind!r}): forward it "
+                f"with 'ray dashboard {self.file}' in another terminal, and set "
+                f"RAY_API_SERVER_ADDRESS=http://127.0.0.1:{JOBS_PORT}."
+            )
+        return f"http://{self.head}:{JOBS_PORT}"
 
 
 def read_cluster(path: Path) -> Cluster:
     """The cluster that a file means. Raises UsageError that names what is wrong with it."""
-    try:
-        found = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(
-            f"{path} can't be read as a cluster's configuration: {' '.join(str(error).split())}."
-        ) from error
+    found = read_yaml(path, "a cluster's configuration")
     provider = _field(path, _field(path, {"": found}, "", dict), "provider", dict)
     name, kind = _field(path, found, "cluster_name", str), _field(path, provider, "type", str)
-    address = os.environ.get("RAY_ADDRESS", "")
-    if not address and kind == "local":
-        head = _field(path, provider, "head_ip", str)
-        address = f"{head}:{PORT}" if head.startswith("127.") else f"ray://{head}:{CLIENT_PORT}"
-    if not address:
-        raise UsageError(
-            f"{path} doesn't say where the head of {name} is (provider {kind!r}): forward its port {CLIENT_PORT}, with "
-            f"'ray attach --port-forward {CLIENT_PORT} {path}', say, and set RAY_ADDRESS=ray://127.0.0.1:{CLIENT_PORT}."
-        )
-    return Cluster(name, address)
+    return Cluster(path, name, kind, _field(path, provider, "head_ip", str) if kind == "local" else None)
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """What a YAML file holds. Raises UsageError that says what the file is for."""
+    try:
+        return yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} can't be read as {what}: {' '.join(str(error).split())}.") from error
 
 
 def connect(cluster: Cluster, namespace: str) -> None:
     """Connect this process to a cluster. Raises UsageError when there is none, or not one that Ray here can talk to."""
-    _check_listening(cluster)
+    address = cluster.address
+    check_listening(cluster.name, address, ("", "ray"), "RAY_ADDRESS")
     # Under `uv run`, Ray would otherwise copy the whole work tree to the cluster and run uv there.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
@@ -63,29 +91,28 @@ def connect(cluster: Cluster, namespace: str) -> None:
             "Ray is not installed here: install the extra 'cluster' (pip install research-steps[cluster])."
         ) from error
     try:
-        ray.init(cluster.address, namespace=namespace, logging_level="CRITICAL", log_to_driver=False)
+        ray.init(address, namespace=namespace, logging_level="CRITICAL", log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise UsageError(
-            f"No connection to the cluster {cluster.name} at {cluster.address}: {' '.join(str(error).split())}"
+            f"No connection to the cluster {cluster.name} at {address}: {' '.join(str(error).split())}"
         ) from error
 
 
-def _check_listening(cluster: Cluster) -> None:
-    """Ray itself tries for minutes, and says so in many lines."""
-    address = cluster.address if "://" in cluster.address else f"//{cluster.address}"
+def check_listening(name: str, address: str, schemes: tuple[str, ...], variable: str) -> None:
+    """Raise UsageError when nobody listens at an address. Ray itself tries for minutes, and says so in many lines."""
     try:
-        parts = urlsplit(address)
-        host, port = parts.hostname, parts.port
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        host, port = parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     except ValueError:
         host, port = None, None
-    if not host or not port or parts.scheme not in ("", "ray"):
-        raise UsageError(f"{cluster.address!r} is no address of a cluster: expected ray://HOST:PORT or HOST:PORT.")
+    if not host or not port or parts.scheme not in schemes:
+        expected = " or ".join(f"{scheme}://HOST:PORT" if scheme else "HOST:PORT" for scheme in reversed(schemes))
+        raise UsageError(f"{address!r} is no address of a cluster: expected {expected}.")
     try:
         socket.create_connection((host, port), CONNECT_S).close()
     except OSError as error:
         raise UsageError(
-            f"There is no Ray cluster at {cluster.address} ({error}): start {cluster.name}, or set RAY_ADDRESS to where "
-            "it is."
+            f"There is no Ray cluster at {address} ({error}): start {name}, or set {variable} to where it is."
         ) from error
 
 

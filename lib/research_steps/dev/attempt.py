@@ -168,7 +168,9 @@ class _Attempt:
 
     def _trial(self, config: dict[str, Any], number: int, id: str, occasion: str, label: str) -> Trial:
         spec = TrialSpec(self.case.code, self.case.config_type, config, self.case.case, number, occasion)
-        return measure_trial(self.session, spec, id=id, label=label, tell=self.speaker.tell)
+        trial = measure_trial(self.session, spec, id=id, label=label, tell=self.speaker.tell)
+        assert trial is not None, "it was waited for"
+        return trial
 
     def _floor(self, record: TrialRecord) -> Baseline | None:
         """The noise floor of a trial, measured now when there is none."""

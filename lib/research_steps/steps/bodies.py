@@ -25,6 +25,7 @@ from research_steps.entry import Finding
 from research_steps.errors import StepFailed
 from research_steps.record import Claim, EntryRecord, InterruptedRecord, Ref, Row, Stored
 from research_steps.series import Series, trial_id
+from research_steps.steps.away import measure, read_told
 from research_steps.steps.configs import StepConfig
 from research_steps.steps.interpretation import (
     interpret_baseline,
@@ -32,22 +33,21 @@ from research_steps.steps.interpretation import (
     interpret_replicates,
     interpret_rows,
 )
-from research_steps.steps.known import measure_unless_known
-from research_steps.steps.progress import progress
+from research_steps.steps.measuring import Wanted
 from research_steps.steps.rows import changes_in, noted, row_of
 from research_steps.steps.session import Session
-from research_steps.steps.trials import Trial, TrialSpec, measure_trial
+from research_steps.steps.trials import Trial
 
 
 def _baseline(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
-    what, case, series = config.what, config.case, session.series
-    code = what.code()
-    trials: list[Trial] = []
-    for number in config.replicates:
-        spec = TrialSpec(code, what.config_type, case, case, replicate=number)
-        trials.append(measure_trial(session, spec, id=trial_id(id, number + 1), label=config.label, must_succeed=True))
-        if trials[-1].stored.record.status != "ok":
-            break
+    case, series = config.case, session.series
+    wanted = [
+        Wanted(
+            id=trial_id(id, number + 1), label=config.label, config=case, case=case, replicate=number, must_succeed=True
+        )
+        for number in config.replicates
+    ]
+    trials = measure(session, config, id, wanted)
     rows = tuple(row_of(trial, {}) for trial in trials)
     last = trials[-1].stored.record
     if isinstance(last, InterruptedRecord):
@@ -63,7 +63,11 @@ def _baseline(session: Session, config: StepConfig, inputs: list[Stored[EntryRec
 
 
 def _sweep(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
-    return _compared(session, config, inputs[0], id, config.points, {})
+    wanted = points_wanted(config, id, config.points)
+    shards = [read_told(session, path) for path in config.inputs[1:]]
+    # A shard has each of its trials in the order of the points.
+    trials = [shards[one % len(shards)][one // len(shards)] for one in range(len(wanted))] if shards else None
+    return _compared(session, config, inputs[0], trials or measure(session, config, id, wanted), config.points, {})
 
 
 def _interact(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
@@ -75,20 +79,20 @@ def _interact(session: Session, config: StepConfig, inputs: list[Stored[EntryRec
     choices += [[{axis: value} for value in values] for axis, values in config.axes]
     points = [{name: value for changes in cell for name, value in changes.items()} for cell in product(*choices)]
     alone = {spelled(one.changes): one for top in tops for one in top}
-    return _compared(session, config, inputs[0], id, points, alone)
+    trials = measure(session, config, id, points_wanted(config, id, points))
+    return _compared(session, config, inputs[0], trials, points, alone)
 
 
 def _compared(
     session: Session,
     config: StepConfig,
     base: Stored[EntryRecord],
-    id: str,
+    trials: Sequence[Trial],
     points: Sequence[dict[str, Any]],
     alone: Mapping[str, Claim],
 ) -> Finding:
     """What a table of candidates says, each measured in one process; `alone` are the axes of an interaction."""
     series, case = session.series, config.case
-    trials = measure_points(session, config, base, id, points)
     varied = [changes_in(config.changed(point), case) for point in points]
     rows = [row_of(trial, changes, base.record.rows[0].values) for trial, changes in zip(trials, varied, strict=True)]
     # The baseline's own value, in an axis that holds it, is no candidate.
@@ -100,23 +104,24 @@ def _compared(
 
 
 def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
-    series, what = session.series, config.what
+    series = session.series
     chosen = _chosen(session, config, inputs)
     if chosen is None:
         return _nothing(session, inputs[1])
-    code = what.code()
     axis, values = config.across or ("", (None,))
+    variants = [{axis: value} if axis else {} for value in values]
+    wanted: list[Wanted] = []
+    for variant in variants:
+        case, changes = config.changed(variant), {**variant, **chosen.changes}
+        for number in config.replicates:
+            trial, label = trial_id(id, len(wanted) + 1), f"{spelled(changes)} replicate {number}"
+            wanted.append(Wanted(id=trial, label=label, config=config.changed(changes), case=case, replicate=number))
+    measured = iter(measure(session, config, id, wanted))
     rows: list[Row] = []
     claims: list[Claim] = []
-    for value in values:
-        variant = {axis: value} if axis else {}
+    for variant in variants:
         case = config.changed(variant)
-        trials: list[Trial] = []
-        for number in config.replicates:
-            changes = {**variant, **chosen.changes}
-            spec = TrialSpec(code, what.config_type, config.changed(changes), case, number)
-            label = f"{spelled(changes)} replicate {number}"
-            trials.append(measure_trial(session, spec, id=trial_id(id, len(rows) + len(trials) + 1), label=label))
+        trials = [next(measured) for _ in config.replicates]
         varied = changes_in(config.changed({**variant, **chosen.changes}), case)
         found = [row_of(trial, varied, inputs[0].record.rows[0].values) for trial in trials]
         rows += [noted(row, f"both at {spelled(variant)}") if variant else row for row in found]
@@ -158,19 +163,16 @@ BODIES = {
 }
 
 
-def measure_points(
-    session: Session, config: StepConfig, base: Stored[EntryRecord], id: str, points: Sequence[dict[str, Any]]
-) -> list[Trial]:
-    what, case, code = config.what, config.case, config.what.code()
-    trials = []
+def points_wanted(config: StepConfig, id: str, points: Sequence[dict[str, Any]]) -> list[Wanted]:
+    """The trials of a table of candidates; of a shard, those that are its own."""
+    case = config.case
     mine = range(config.shard, len(points), config.shards) if config.kind == "shard" else range(len(points))
-    with progress(session, id, len(mine)) as advance:
-        for index in mine:
-            spec = TrialSpec(code, what.config_type, config.changed(points[index]), case)
-            trials.append(measure_unless_known(session, spec, trial_id(id, index + 1), spelled(points[index])))
-            row = row_of(trials[-1], changes_in(spec.config, case), base.record.rows[0].values)
-            advance(row, session.series.primary.name)
-    return trials
+    return [
+        Wanted(
+            id=trial_id(id, one + 1), label=spelled(points[one]), config=config.changed(points[one]), case=case, new=True
+        )
+        for one in mine
+    ]
 
 
 def _beside_independence(row: Row, alone: Mapping[str, Claim]) -> Row:

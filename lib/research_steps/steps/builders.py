@@ -20,6 +20,7 @@ from research_steps.entry import About, Finding
 from research_steps.errors import UsageError
 from research_steps.provenance import conditions_here
 from research_steps.record import Claim, IssueLink, Ref, TrialRecord
+from research_steps.resources import Resources
 from research_steps.series import Series
 from research_steps.steps import marin
 from research_steps.steps.configs import Measured, StepConfig
@@ -40,15 +41,23 @@ class Steps:
         self.all: list[Any] = []
 
     def baseline(
-        self, measure: Measure, config: Any, *, label: str = "baseline", hypothesis: str = "", private: bool = False
+        self,
+        measure: Measure,
+        config: Any,
+        *,
+        label: str = "baseline",
+        hypothesis: str = "",
+        private: bool = False,
+        resources: Resources | None = None,
     ) -> Any:
         """Measure the baseline case against itself, in `floor_processes` processes: their spread is the noise floor. If
         one fails, that is recorded and raised.
 
-        `config` is a dataclass or dict, and may hold Marin's `versioned(…)`, steps and paths of steps.
+        `config` is a dataclass or dict, and may hold Marin's `versioned(…)`, steps and paths of steps. With `resources`
+        a cluster's engine finds the machine, for this step and for all that is compared with it.
         """
         code = trace(measure)
-        measured = Measured(code.name, str(code.root), code.digest, type_name(config), config)
+        measured = Measured(code.name, str(code.root), code.digest, type_name(config), config, resources)
         case = plain(config, f"baseline {label!r}", marin.unwrap)
         built = (step.config for step in self.all if isinstance(step.config, StepConfig))
         held = [one for one in built if one.kind == "baseline" and one.label == label]
@@ -269,7 +278,7 @@ class Steps:
                 "measure": measured.name,
                 "code": measured.digest,
                 "case": plain(measured.case, f"{kind} {label!r}", marin.unwrap),
-                "conditions": conditions_here(),
+                "conditions": _conditions(measured),
             }
         # What the shards of a sweep are is not what it measures: splitting it otherwise measures nothing again.
         # And what is private from now on is recorded anew, without a new measurement.
@@ -296,6 +305,12 @@ class Steps:
 
 
 Thread = Callable[[Steps], Any]
+
+
+def _conditions(measured: Measured) -> dict[str, str]:
+    """Under what a step measures. Where it asks for a machine, that counts in place of the driver's own."""
+    here = conditions_here()
+    return here if measured.resources is None else {**here, "device class": "", **measured.resources.kind}
 
 
 def _tagging(session: Session, id: str, label: str) -> Tagging:

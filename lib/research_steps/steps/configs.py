@@ -8,17 +8,20 @@ from typing import Any
 from research_steps.code import Code, trace_name
 from research_steps.config import changed, plain
 from research_steps.errors import UsageError
+from research_steps.resources import Resources
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a step measures: the measure function's code and the baseline case, a configuration of the experiment."""
+    """What a step measures, and on what: the measure function's code, the baseline case, a configuration of the
+    experiment, and the resources that a cluster's engine is asked for."""
 
     name: str
     root: str
     digest: str
     config_type: str
     case: Any
+    resources: Resources | None = None
 
     def code(self) -> Code:
         """The code on disk now. Raises UsageError when it is not what the step was built from."""

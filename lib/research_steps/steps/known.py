@@ -10,9 +10,10 @@ from typing import Any
 
 from research_steps.claims import is_routine, measured, retracted, standing
 from research_steps.config import differences
+from research_steps.errors import JournalProblem
 from research_steps.holdings import Snapshot
 from research_steps.provenance import conditions
-from research_steps.record import Stored, TrialRecord, canonical
+from research_steps.record import Ref, Stored, TrialRecord, canonical
 from research_steps.series import Series
 from research_steps.steps.session import Session
 from research_steps.steps.trials import Trial, TrialSpec, measure_trial
@@ -30,6 +31,7 @@ class Known:
     """What failed or did not help, by configuration and baseline case."""
 
     def __init__(self, series: Series, snapshot: Snapshot) -> None:
+        self._trials = snapshot.trials
         entries = sorted((one.record for one in snapshot.entries.values()), key=lambda one: (one.finished_at, one.id))
         gone = retracted(entries)
         self._found: dict[bytes, Tried] = {}
@@ -51,23 +53,30 @@ class Known:
                         outcome = f"{claim.verdict}, {claim.metric} {measured(claim)}"
                         self._found[_key(tried.record.config, claim.case)] = Tried(tried, outcome)
 
+    def trial(self, ref: Ref) -> Stored[TrialRecord]:
+        """A trial of the store or the repository. Raises JournalProblem when it is in neither."""
+        if ref.sha256 not in self._trials:
+            raise JournalProblem(
+                f"The record of {ref.id} with hash {ref.sha256[:12]} is neither in the store nor in git."
+            )
+        return self._trials[ref.sha256]
+
     def about(self, config: Mapping[str, Any], case: Mapping[str, Any]) -> Tried | None:
         return self._found.get(_key(config, case))
 
 
-def measure_unless_known(session: Session, spec: TrialSpec, id: str, label: str) -> Trial:
+def measure_unless_known(session: Session, spec: TrialSpec, id: str, label: str, wait: bool) -> Trial | None:
     """The trial, after telling what is known of its configuration; with --skip_known that is taken in its place."""
-    if session.journal.attempts("trial", spec.key(session.host.facts.conditions)):
-        return measure_trial(session, spec, id=id, label=label)
-    tried = session.known.about(spec.config, spec.baseline_config)
-    if tried is None:
-        return measure_trial(session, spec, id=id, label=label)
-    record = tried.stored.record
-    told = f"tried before as {record.id}, {tried.outcome} ({_conditions(session, record, spec)})"
-    session.say(f"{id} ({label}): {told}")
-    if session.skip_known:
-        return Trial(tried.stored, False, f"skipped: {told}")
-    return measure_trial(session, spec, id=id, label=label)
+    tried = None
+    if not session.journal.attempts("trial", spec.key(session.host.facts.conditions)):
+        tried = session.known.about(spec.config, spec.baseline_config)
+    if tried is not None:
+        record = tried.stored.record
+        told = f"tried before as {record.id}, {tried.outcome} ({_conditions(session, record, spec)})"
+        session.say(f"{id} ({label}): {told}")
+        if session.skip_known:
+            return Trial(tried.stored, False, f"skipped: {told}")
+    return measure_trial(session, spec, id=id, label=label, wait=wait)
 
 
 def _conditions(session: Session, record: TrialRecord, spec: TrialSpec) -> str:

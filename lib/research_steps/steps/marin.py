@@ -5,18 +5,32 @@ The only module that imports Marin. Everything that another generation of Marin 
 
 import json
 import os
-from collections.abc import Callable, Sequence
+import re
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from fray import (
+    Entrypoint,
+    EnvironmentConfig,
+    JobRequest,
+    LocalClient,
+    ResourceConfig,
+    current_client,
+    set_current_client,
+)
 from marin.execution.artifact import Artifact
 from marin.execution.executor import Executor
 from marin.execution.executor_step_status import STATUS_SUCCESS, StatusFile
 from marin.execution.remote import RemoteCallable
 from marin.execution.types import ExecutorStep, InputName, OutputName, VersionedValue, this_output_path, versioned
+from marin.training.run_environment import dependency_groups_for_resources
 from rigging.filesystem import open_url
 
 from research_steps.errors import UsageError
+from research_steps.resources import Resources
 
 PLACEHOLDER = "<resolved by the executor>"
 
@@ -80,6 +94,42 @@ def plan(prefix: str, info_path: str | None, description: str, steps: Sequence[E
         if isinstance(step.fn, Recorded):
             step.fn.output_path = str(executor.output_paths[step])
     return Plan(executor, list(steps))
+
+
+def has_engine() -> bool:
+    """Whether what is dispatched goes to a cluster, not to threads of this process."""
+    return not isinstance(current_client(), LocalClient)
+
+
+@contextmanager
+def using(client: Any) -> Iterator[None]:
+    """Have the steps' jobs go to this client of Fray."""
+    with set_current_client(client):
+        yield
+
+
+def dispatch(label: str, resources: Resources, work: Callable[[], None]) -> None:
+    """Have the cluster's engine do this work on a machine with these resources, and wait for it."""
+    wanted = _on_a_cluster(resources)
+    # Not Marin's own environment for steps, which holds tokens; a trial needs none.
+    environment = EnvironmentConfig(workspace=os.getcwd(), extras=dependency_groups_for_resources(wanted, None))
+    slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
+    request = JobRequest(
+        name=f"{slug}-{uuid.uuid4().hex[:8]}",
+        entrypoint=Entrypoint.from_callable(work),
+        resources=wanted,
+        environment=environment,
+    )
+    current_client().submit(request).wait(raise_on_failure=True)
+
+
+def _on_a_cluster(resources: Resources) -> ResourceConfig:
+    amounts = {"cpu": resources.cpu, "ram": resources.ram}
+    if resources.tpu:
+        return ResourceConfig.with_tpu(resources.tpu, **amounts)
+    if resources.gpu:
+        return ResourceConfig.with_gpu(resources.gpu, count=resources.gpus, **amounts)
+    return ResourceConfig.with_cpu(**amounts)
 
 
 def make_step(name: str, run: Callable[[Any], Any], config: Any, description: str) -> ExecutorStep:

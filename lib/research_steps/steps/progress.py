@@ -4,21 +4,23 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from research_steps.claims import spelled
-from research_steps.record import Row
+from research_steps.comparison import medians
+from research_steps.record import InterruptedRecord
 from research_steps.steps.session import Session
+from research_steps.steps.trials import Trial
 
 
 @contextmanager
-def progress(session: Session, title: str, total: int) -> Iterator[Callable[[Row, str], None]]:
-    """Yields a function to call with each finished row and the name of the primary metric."""
+def progress(session: Session, title: str, total: int) -> Iterator[Callable[[Trial, str], None]]:
+    """Yields a function to call with each finished trial and its label."""
+    metric = session.series.primary.name
     if not sys.stderr.isatty():
         done = 0
 
-        def tell(row: Row, metric: str) -> None:
+        def tell(trial: Trial, label: str) -> None:
             nonlocal done
             done += 1
-            session.say(f"{title}: {done}/{total} {_outcome(row, metric)}")
+            session.say(f"{title}: {done}/{total} {_outcome(trial, label, metric)}")
 
         yield tell
         return
@@ -26,16 +28,19 @@ def progress(session: Session, title: str, total: int) -> Iterator[Callable[[Row
 
     with tqdm(total=total, desc=title, unit="trial", leave=True) as bar:
 
-        def advance(row: Row, metric: str) -> None:
-            bar.set_postfix_str(_outcome(row, metric))
+        def advance(trial: Trial, label: str) -> None:
+            bar.set_postfix_str(_outcome(trial, label, metric))
             bar.update()
 
         yield advance
 
 
-def _outcome(row: Row, metric: str) -> str:
-    changes = spelled(row.changes)
-    if row.status != "ok":
-        return f"{changes}: {row.status}, {row.note}"
-    ratio = f"{row.ratios[metric].median:.3f} × baseline" if metric in row.ratios else f"{row.values.get(metric)}"
-    return f"{changes}: {ratio}{'' if row.measured_here else ', from the journal'}"
+def _outcome(trial: Trial, label: str, metric: str) -> str:
+    record = trial.stored.record
+    if isinstance(record, InterruptedRecord):
+        return f"{label}: interrupted, {record.reason}"
+    if record.error is not None:
+        return f"{label}: failed, {record.error.type}: {(record.error.message.splitlines() or [''])[0]}"
+    value = medians(record.samples.candidate).get(metric)
+    found = f"{record.ratios[metric].median:.3f} × baseline" if metric in record.ratios else f"{metric} {value:.6g}"
+    return f"{label}: {found}{'' if trial.measured_here else ', from the journal'}"

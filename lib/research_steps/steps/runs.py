@@ -13,22 +13,25 @@ from research_steps.entry import About
 from research_steps.errors import StepFailed
 from research_steps.record import EntryRecord, Ref, Stored
 from research_steps.steps import policy
-from research_steps.steps.bodies import BODIES, measure_points
+from research_steps.steps.away import measure, told
+from research_steps.steps.bodies import BODIES, points_wanted
 from research_steps.steps.configs import StepConfig
 from research_steps.steps.entries import run_entry
 from research_steps.steps.session import Session, current
 
 
-def run_step(config: StepConfig) -> dict[str, Any]:
-    """Run one research step inside the session of its run, and return the reference to its entry."""
+def run_step(config: StepConfig) -> dict[str, Any] | list[Any]:
+    """Run one research step inside the session of its run, and return the reference to its entry; of a shard, what it
+    measured."""
     session = current()
     inputs = _inputs(session, config)
     if config.kind == "shard":
         sweep = session.shard_of[config.output_path]
         held = session.journal.latest_entry(sweep) if sweep not in session.redo else None
         id = held.record.id if held else session.journal.claim(session.series.prefix, sweep, session.used_numbers)
-        measure_points(session, config, inputs[0], id, config.points)
-        return {}
+        trials = measure(session, config, id, points_wanted(config, id, config.points))
+        measured: list[Any] = msgspec.to_builtins(told(trials))
+        return measured
     forced = policy.check(session, config)
     about = About(
         kind=config.kind,  # type: ignore[arg-type]  # the builder writes only these kinds
@@ -55,7 +58,8 @@ def _inputs(session: Session, config: StepConfig) -> list[Stored[EntryRecord]]:
     from research_steps.steps.marin import read_artifact
 
     found = [*config.rests_on, *(read_artifact(path) for path in config.inputs)]
-    return [session.journal.load("entry", msgspec.convert(artifact, Ref)) for artifact in found if artifact]
+    # What shards measured is no entry: it is read where the sweep is put together.
+    return [session.journal.load("entry", msgspec.convert(one, Ref)) for one in found if isinstance(one, dict)]
 
 
 def _described(config: StepConfig) -> dict[str, Any]:

@@ -81,11 +81,13 @@ def measure_trial(
     id: str,
     label: str,
     must_succeed: bool = False,
+    wait: bool = True,
     tell: Tell = lambda message: None,
-) -> Trial:
+) -> Trial | None:
     """The trial's record, measured now unless the journal has it. A failure of the measure function is a record too.
 
-    With `must_succeed` a failure in the journal is measured again. Raises LauncherError only when the run is ending.
+    With `must_succeed` a failure in the journal is measured again. A trial that somebody else is at is waited for, or
+    told by None. Raises LauncherError only when the run is ending.
     """
     key = spec.key(session.host.facts.conditions)
     disturbed: frozenset[str] = frozenset()
@@ -103,7 +105,10 @@ def measure_trial(
     tries = 0
     patience = _Patience(session, id)
     while True:
-        found = session.journal.next_attempt("trial", key, satisfied, session.say)
+        ask = session.journal.next_attempt if wait else session.journal.look
+        found = ask("trial", key, satisfied, session.say)
+        if isinstance(found, OpenAttempt):
+            return None
         if isinstance(found, Stored):
             return Trial(found, key in session.measured)
         with (

@@ -1,0 +1,179 @@
+"""Trials of a step on a machine of a cluster: one job measures them all, as `measuring` does, and writes their records.
+
+The driver says what is wanted and under which IDs; the job needs the store and the shipped work tree, and no Marin.
+Whatever the engine starts again goes on where the journal says that it was.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from research_steps.code import trace_name
+from research_steps.errors import UsageError
+from research_steps.journal import Journal
+from research_steps.launcher.client import Launcher
+from research_steps.launcher.here import Here
+from research_steps.provenance import Captured, device_class
+from research_steps.record import Mode, Provenance, Ref
+from research_steps.resources import Resources
+from research_steps.series import Series
+from research_steps.steps.configs import Measured, StepConfig
+from research_steps.steps.measuring import Wanted, measure_wanted
+from research_steps.steps.session import Session
+from research_steps.steps.trials import Trial
+from research_steps.store import AWAY_S, open_store
+
+# What an engine's worker keeps for its next job: the launcher, with the libraries that it has imported.
+_launcher = Launcher()
+
+
+class Told(msgspec.Struct, frozen=True):
+    """A trial as one process tells it to another."""
+
+    ref: Ref
+    measured_here: bool
+    note: str
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job needs to know. `root` is the import root of the code, relative to the working directory; `answer` is
+    the object in the store that holds what was measured."""
+
+    series: Series
+    store: str
+    provenance: Provenance
+    mode: Mode
+    private: bool
+    retry: frozenset[str]
+    retracted: frozenset[str]
+    skip_known: bool
+    id: str
+    measure: str
+    digest: str
+    config_type: str
+    root: str
+    wanted: tuple[Wanted, ...]
+    answer: str
+
+
+def measure(session: Session, config: StepConfig, id: str, wanted: Sequence[Wanted]) -> list[Trial]:
+    """The trials that a step wants, here or where its resources are found. Raises UsageError where they can't be."""
+    from research_steps.steps import marin
+
+    what = config.what
+    if what.resources is not None and marin.has_engine():
+        return _elsewhere(session, config, id, wanted, partial(marin.dispatch, config.label, what.resources))
+    _check_here(what.resources)
+    return measure_wanted(session, what.code(), what.config_type, id, wanted)
+
+
+def told(trials: Sequence[Trial]) -> list[Told]:
+    return [Told(trial.stored.ref, trial.measured_here, trial.note) for trial in trials]
+
+
+def trials_of(session: Session, found: Sequence[Told]) -> list[Trial]:
+    """The trials that another process told of. One that is taken in place of measuring may be in the repository only."""
+    trials = []
+    for one in found:
+        stored = session.known.trial(one.ref) if one.note else session.journal.load("trial", one.ref)
+        trials.append(Trial(stored, one.measured_here, one.note))
+    return trials
+
+
+def read_told(session: Session, path: str) -> list[Trial]:
+    """The trials of a shard, from its output path."""
+    from research_steps.steps.marin import read_artifact
+
+    return trials_of(session, msgspec.convert(read_artifact(path), list[Told]))
+
+
+def work(order: bytes) -> None:
+    """What the job does."""
+    wanted = msgspec.json.decode(order, type=Order)
+    store = open_store(wanted.store, AWAY_S)
+    session = Session(
+        series=wanted.series,
+        journal=Journal(store, wanted.series.topic),
+        host=Here(_launcher),
+        captured=Captured(wanted.provenance, None),
+        repository=Path.cwd() / ".agents" / "logbooks" / wanted.series.topic,
+        used_numbers=frozenset(),
+        retry=wanted.retry,
+        say=_say,
+        changed=lambda: None,
+        mode=wanted.mode,
+        private=wanted.private,
+        skip_known=wanted.skip_known,
+        retracted=wanted.retracted,
+    )
+    code = trace_name(wanted.measure, Path.cwd() / wanted.root)
+    if code.digest != wanted.digest:
+        raise UsageError(
+            f"The code of {wanted.measure} under {Path.cwd()} is not what the driver has (digest {code.digest[:12]} "
+            f"here, {wanted.digest[:12]} there): expected the same work tree on every machine; submit the thread again."
+        )
+    trials = measure_wanted(session, code, wanted.config_type, wanted.id, wanted.wanted)
+    store.put(wanted.answer, msgspec.json.encode(told(trials)))
+
+
+def _elsewhere(
+    session: Session,
+    config: StepConfig,
+    id: str,
+    wanted: Sequence[Wanted],
+    dispatch: Callable[[Callable[[], None]], None],
+) -> list[Trial]:
+    what, store = config.what, session.journal.store
+    what.code()
+    answer = f"{config.output_path.removeprefix(store.url.rstrip('/')).lstrip('/')}/trials.json"
+    order = Order(
+        series=session.series.without_secrets(),
+        store=store.url,
+        provenance=session.captured.provenance,
+        mode=session.mode,
+        private=session.private,
+        retry=session.retry,
+        retracted=session.retracted,
+        skip_known=session.skip_known,
+        id=id,
+        measure=what.name,
+        digest=what.digest,
+        config_type=what.config_type,
+        root=_below_working_directory(what),
+        wanted=tuple(wanted),
+        answer=answer,
+    )
+    dispatch(partial(work, msgspec.json.encode(order)))
+    found = store.read(answer)
+    if found is None:
+        raise UsageError(
+            f"The job of {id} ended and left nothing in {store.url}/{answer}: expected the workers to reach the same "
+            "store as the driver; set MARIN_PREFIX to one that all machines share."
+        )
+    return trials_of(session, msgspec.json.decode(found, type=list[Told]))
+
+
+def _below_working_directory(what: Measured) -> str:
+    try:
+        return str(Path(what.root).relative_to(Path.cwd()))
+    except ValueError:
+        raise UsageError(
+            f"The code of {what.name} lies in {what.root}: expected it below {Path.cwd()}, which the workers get."
+        ) from None
+
+
+def _check_here(resources: Resources | None) -> None:
+    asked = "tpu" if resources and resources.tpu else "gpu" if resources and resources.gpu else ""
+    if asked and not device_class().startswith(f"{asked}/"):
+        assert resources is not None, "it asks for an accelerator"
+        raise UsageError(
+            f"A step asks for {resources.tpu or resources.gpu}, and this machine is {device_class()}: expected a "
+            "machine that has it, or a cluster ('research submit')."
+        )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,61 @@
+"""Trials that a step asks for, one after the other, on the machine that this runs on."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from research_steps.code import Code
+from research_steps.record import InterruptedRecord
+from research_steps.steps.known import measure_unless_known
+from research_steps.steps.progress import progress
+from research_steps.steps.session import Session
+from research_steps.steps.trials import Trial, TrialSpec, measure_trial
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A trial that a step asks for: of this configuration, against this baseline case, under this ID.
+
+    One that `must_succeed` is measured again when it had failed, and when it fails the trials after it are not begun.
+    One that is `new` is told when the series knows it from before.
+    """
+
+    id: str
+    label: str
+    config: dict[str, Any]
+    case: dict[str, Any]
+    replicate: int = 0
+    must_succeed: bool = False
+    new: bool = False
+
+
+def measure_wanted(session: Session, code: Code, config_type: str, id: str, wanted: Sequence[Wanted]) -> list[Trial]:
+    """The trials, in the order in which they were asked for; those after a failure that must not be are missing.
+
+    What somebody else is measuring right now is left for the end, and then waited for.
+    """
+    done: dict[str, Trial] = {}
+    pending, waiting = deque(wanted), 0
+    with progress(session, id, len(wanted)) as advance:
+        while pending:
+            one = pending.popleft()
+            spec = TrialSpec(code, config_type, one.config, one.case, one.replicate)
+            # Whoever has nothing else left to do waits.
+            trial = _measure(session, spec, one, wait=waiting >= len(pending))
+            if trial is None:
+                pending.append(one)
+                waiting += 1
+                continue
+            waiting = 0
+            done[one.id] = trial
+            advance(trial, one.label)
+            if one.must_succeed and (isinstance(trial.stored.record, InterruptedRecord) or trial.stored.record.error):
+                break
+    return [done[one.id] for one in wanted if one.id in done]
+
+
+def _measure(session: Session, spec: TrialSpec, one: Wanted, wait: bool) -> Trial | None:
+    if one.new:
+        return measure_unless_known(session, spec, one.id, one.label, wait)
+    return measure_trial(session, spec, id=one.id, label=one.label, must_succeed=one.must_succeed, wait=wait)
