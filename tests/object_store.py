@@ -19,7 +19,7 @@ os.environ["MOTO_PORT"] = sys.argv[1]
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 application = DomainDispatcherApplication(create_backend_app)
-server = make_server("127.0.0.1", int(sys.argv[1]), application, fd=int(sys.argv[2]), request_handler=MotoRequestHandler)
+server = make_server(sys.argv[3], int(sys.argv[1]), application, fd=int(sys.argv[2]), request_handler=MotoRequestHandler)
 print("ready", flush=True)
 server.serve_forever()
 """
@@ -29,21 +29,23 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 
 
 @contextmanager
-def server() -> Iterator[int]:
+def server(address: str = "127.0.0.1") -> Iterator[int]:
     """The port on which S3 is served."""
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((address, 0))
         listener.listen(128)
         port = listener.getsockname()[1]
-        command = [sys.executable, "-c", _SERVER, str(port), str(listener.fileno())]
+        command = [sys.executable, "-c", _SERVER, str(port), str(listener.fileno()), address]
         process = subprocess.Popen(
             command, pass_fds=[listener.fileno()], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
     with process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        yield port
-        process.kill()
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            yield port
+        finally:
+            process.kill()
 
 
 class Proxy:
@@ -110,6 +112,6 @@ def _whole(client: socket.socket) -> bytes:
         return _EXPECT.sub(b"", head) + b"\r\n" + lines.read(int(length[1]) if length else 0)
 
 
-def environment(port: int) -> dict[str, str]:
+def environment(port: int, address: str = "127.0.0.1") -> dict[str, str]:
     """What a process needs to reach the server, or the proxy, at a port."""
-    return {**os.environ, **CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+    return {**os.environ, **CREDENTIALS, "AWS_ENDPOINT_URL": f"http://{address}:{port}"}

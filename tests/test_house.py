@@ -10,11 +10,10 @@ import research_steps
 PACKAGE = Path(research_steps.__file__).parent
 # From the ground up: a module imports only from its own line and those above it.
 HOUSE = [
-    "errors", "redaction", "record", "resources", "series", "store", "files", "git", "provenance", "contention", "code", "config",
-    "leases", "attachments", "holdings", "journal", "entry", "comparison", "claims", "hypotheses", "background",
-    "launcher", "threads", "steps", "sinks", "snapshot", "publish", "cluster", "run", "notes", "revisions", "sources",
-    "check", "kickoff", "dev",
-    "cli", "program", "__main__",
+    "errors", "redaction", "record", "resources", "series", "store", "files", "git", "provenance", "contention",
+    "code", "config", "leases", "attachments", "holdings", "journal", "plans", "entry", "comparison", "claims",
+    "hypotheses", "background", "launcher", "threads", "steps", "sinks", "snapshot", "publish", "notes", "cluster",
+    "run", "revisions", "sources", "check", "kickoff", "dev", "cli", "program", "__main__",
 ]  # fmt: skip
 HEAVY = (
     *("marin", "levanter", "jax", "wandb", "github", "ray", "scipy", "numpy"),
@@ -28,7 +27,7 @@ USERS = {
     "requests": {"sinks/github.py"},
     "fray": {"steps/marin.py", "cluster/client.py", "cluster/task.py"},
     "ray": {
-        *("cluster/client.py", "cluster/config.py", "cluster/joining.py"),
+        *("cluster/client.py", "cluster/config.py", "cluster/jobs.py", "cluster/joining.py"),
         *("cluster/node.py", "cluster/task.py", "cluster/tpu.py"),
     },
     "detect_secrets": {"redaction.py"},

@@ -50,6 +50,8 @@ _PLACES = (
     *("MARIN_", "JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE", "CUDA_VISIBLE_DEVICES"),
     *("TPU_NAME", "TPU_WORKER", "TPU_SKIP_MDS_QUERY"),
 )
+# Set where a work tree was shipped without git: its `Origin`, as JSON.
+ORIGIN = "RESEARCH_ORIGIN"
 FRAMES_KEPT = 5
 _ABOVE_US = Path(__file__).resolve().parents[1]
 
@@ -77,8 +79,31 @@ class Captured:
     patch: bytes | None
 
 
-def capture(checkout: Checkout, argv: Sequence[str]) -> Captured:
-    """Record where this run comes from. A tree without git or without a commit is recorded as such."""
+class Origin(msgspec.Struct, frozen=True):
+    """Which code a run is of, and who started it. `patch` is the sha256 of what differs from the commit."""
+
+    commit: str | None
+    branch: str | None
+    patch: str | None
+    patch_note: str
+    actor: Actor
+
+
+def origin_of(checkout: Checkout) -> tuple[Origin, bytes | None]:
+    """Where this work tree comes from, and the bytes of its patch when it is dirty.
+
+    A tree that was shipped without git comes from what RESEARCH_ORIGIN says; whoever shipped it has kept its patch.
+    Raises UsageError when that can't be read.
+    """
+    shipped = os.environ.get(ORIGIN)
+    if checkout.git_dir is None and shipped:
+        try:
+            return msgspec.json.decode(shipped, type=Origin), None
+        except msgspec.DecodeError as error:
+            raise UsageError(
+                f"{ORIGIN} is {shipped!r} ({error}): expected the line that 'research origin TOPIC' prints in the "
+                "checkout."
+            ) from error
     commit, branch = checkout.at()
     patch, note = None, ""
     if checkout.git_dir is None:
@@ -89,21 +114,27 @@ def capture(checkout: Checkout, argv: Sequence[str]) -> Captured:
         patch, note = checkout.patch(commit)
         if patch and _holds_secret(patch):
             patch, note = None, "withheld: the patch holds what looks like a secret"
+    return Origin(commit, branch, sha256(patch) if patch else None, note, current_actor(checkout)), patch or None
+
+
+def capture(checkout: Checkout, argv: Sequence[str]) -> Captured:
+    """Record where this run comes from. A tree without git or without a commit is recorded as such."""
+    origin, patch = origin_of(checkout)
     here = facts_here()
     return Captured(
         Provenance(
             command=shlex.join(redact_arguments(argv)),
-            actor=current_actor(checkout),
-            commit=commit,
-            branch=branch,
-            patch=sha256(patch) if patch else None,
-            patch_note=note,
+            actor=origin.actor,
+            commit=origin.commit,
+            branch=origin.branch,
+            patch=origin.patch,
+            patch_note=origin.patch_note,
             host=here.host,
             python=here.python,
             packages=here.packages,
             env=here.env,
         ),
-        patch or None,
+        patch,
     )
 
 

@@ -42,7 +42,7 @@ _STRUCTURE = frozenset(
         *("status", "mode", "kind", "where", "how", "order", "machine", "measure", "config_type"),
         *("verdict", "confidence", "estimand"),
         *("started_at", "finished_at", "lease_until", "claimed_at", "sealed_at", "linked_at", "decided_at"),
-        *("tried_at", "closed_at", "marker"),
+        *("tried_at", "closed_at", "marker", "planned_at", "held"),
     )
 )
 
@@ -169,6 +169,24 @@ class Turn(_Strict, frozen=True):
     by: Owner
     lease_until: Time
     nonce: str
+
+
+class Plan(_Strict, frozen=True):
+    """How many trials a step asks for, and the driver that saw to it last, since when."""
+
+    schema: int
+    id: str
+    label: str
+    total: int
+    by: Owner
+    planned_at: Time
+
+
+class Passed(_Strict, frozen=True):
+    """The trials of one part of a plan that the journal had already, by the IDs that they would have got."""
+
+    schema: int
+    held: tuple[str, ...]
 
 
 class ClaimedID(_Strict, frozen=True):
@@ -461,7 +479,7 @@ _RECORD = msgspec.json.Decoder(Record)
 _HEADER = msgspec.json.Decoder(_Header)
 _DECODERS: dict[type, "msgspec.json.Decoder[Any]"] = {
     kind: msgspec.json.Decoder(kind)
-    for kind in (Intent, Lease, Turn, ClaimedID, Seal, IssueLink, Project, Posting, Closed, FloorTrials)
+    for kind in (Intent, Lease, Turn, ClaimedID, Seal, IssueLink, Project, Posting, Closed, FloorTrials, Plan, Passed)
 }
 
 

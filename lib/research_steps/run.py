@@ -113,7 +113,7 @@ def _run_recorded(
     journal.declare(series)
     with Launcher() as launcher:
         # A shipped work tree goes with its job: what is recorded there is published from a checkout.
-        shipped = checkout.git_dir is None and bool(os.environ.get("RESEARCH_ORIGIN"))
+        shipped = checkout.git_dir is None and provenance.ORIGIN in os.environ
         publisher = Publisher(journal, [] if shipped else sinks_of(checkout, journal, series), _say)
         session = Session(
             series=series,
@@ -178,7 +178,7 @@ def _prepare(session: Any, plan: "Plan") -> None:
         if step.config.kind == "sweep":
             shards[id(step)] = [given for given in step.config.inputs if given.config.kind == "shard"]
             for shard in shards[id(step)]:
-                session.shard_of[plan.output_path(shard)] = keys[id(step)]
+                session.shard_of[plan.output_path(shard)] = (keys[id(step)], step.config.label)
     session.retracted = retracted(one.record for one in session.journal.published(session.repository).entries.values())
     if not session.retry and not session.retracted:
         return

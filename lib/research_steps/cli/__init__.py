@@ -15,13 +15,15 @@ from research_steps.errors import ResearchError
 
 # In which module each command is.
 _COMMANDS = {
-    **dict.fromkeys(("status", "verify", "show", "compare"), "reading"),
+    "status": "status",
+    **dict.fromkeys(("verify", "show", "compare"), "reading"),
     **dict.fromkeys(("kickoff", "decide", "note", "attach", "finish"), "writing"),
     **dict.fromkeys(("replicate", "retract", "correct", "rebase"), "evidence"),
     **dict.fromkeys(("sync", "adopt"), "logbook"),
     "dev": "dev",
     **dict.fromkeys(("keep", "confirm"), "keeping"),
     "dev-tpu": "tpu",
+    **dict.fromkeys(("submit", "origin"), "submit"),
     "doctor": "machine",
     "hypothesis": "queue",
     "source": "sources",

@@ -1,63 +1,17 @@
 """Commands that read what is known of a series. They change nothing."""
 
-import gc
 import json
 import sys
-from collections import Counter
 from typing import Any
 
 import click
 
 from research_steps.cli import command
 from research_steps.cli.common import as_json, in_store, journal_of, print_json, topics
-from research_steps.errors import StoreError, UnreadableObject, UsageError
+from research_steps.errors import StoreError, UsageError
 from research_steps.git import Checkout
-from research_steps.holdings import Outline
 from research_steps.journal import Journal
-from research_steps.record import EntryRecord, InterruptedRecord, IssueLink, TrialRecord
-
-SCRATCH_SHOWN = 5
-
-
-@command
-@click.argument("topic", required=False)
-@in_store
-@as_json
-def status(topic: str | None, prefix: str | None, json_output: bool) -> None:
-    """What each series holds, what is running, and what was left open.
-
-    An attempt is orphaned when its process is gone or its lease ran out; running the thread again ends it as
-    interrupted and goes on.
-    """
-    # What is read is held until the end, so looking for garbage finds none, over and over.
-    gc.disable()
-    checkout = Checkout.find()
-    found = [_status(checkout, name, prefix) for name in topics(checkout, topic, prefix)]
-    if json_output:
-        print_json(found)
-        return
-    for series in found:
-        click.echo(f"{series['topic']}  (store: {series['store']})")
-        counts = [f"{series['entries']} entries, {series['trials']} trials"]
-        counts += [f"{series[name]} {name}" for name in ("failed", "interrupted", "late") if series[name]]
-        click.echo(f"  {', '.join(counts)}")
-        click.echo(f"  issue: {series['issue']}")
-        for attempt in series["open"]:
-            state = "orphaned" if attempt["orphaned"] else "running"
-            where = f"process {attempt['pid']} on {attempt['host']}"
-            click.echo(f"  {state}: {attempt['id']} {attempt['label']}, {where}, since {attempt['started_at']}")
-        for scratch in series["scratch"][-SCRATCH_SHOWN:]:
-            click.echo(f"  scratch: {scratch['id']} {scratch['label']}, {_trials(scratch['trials'])}")
-        if len(series["scratch"]) > SCRATCH_SHOWN:
-            click.echo(f"  scratch: {len(series['scratch']) - SCRATCH_SHOWN} more, all in --json")
-        for id in series["unpublished"]:
-            click.echo(f"  not in the logbook yet: {id}; run 'research sync {series['topic']}'")
-        if series["stuck"] is not None:
-            click.echo(f"  no improvement in {series['stuck']} trials: forage again with 'research source'")
-        for problem in series["problems"]:
-            click.echo(f"  problem: {problem}")
-    if not found:
-        click.echo("No series here: no logbook in .agents/logbooks/ and no journal in the store.")
+from research_steps.record import EntryRecord, InterruptedRecord, TrialRecord
 
 
 @command
@@ -150,77 +104,6 @@ def compare(first: str, second: str, topic: str | None, prefix: str | None, json
     for name, (was, now) in metrics.items():
         quotient = f"  quotient {was / now:.3f}" if was is not None and now else ""
         click.echo(f"  {name}: {was}  |  {now}{quotient}")
-
-
-def _status(checkout: Checkout, topic: str, prefix: str | None) -> dict[str, Any]:
-    from research_steps.background import stuck
-    from research_steps.sinks import logbook_file
-
-    journal = journal_of(checkout, topic, prefix)
-    path = checkout.logbooks / f"{topic}.md"
-    found = journal.outline(path.with_suffix(""))
-    data = path.read_bytes() if path.is_file() else b""
-    shown = logbook_file.parse(data).records
-    standing = [stored for stored in found.entries.values() if not stored.record.late]
-    standing.sort(key=lambda stored: (stored.record.finished_at, stored.record.id))
-    counted = [stored.record.status for stored in found.trials.values() if not stored.record.late]
-    ended = Counter([*counted, *found.ended.values()])
-    everything: list[Any] = [*found.entries.values(), *found.trials.values(), *found.interrupted.values()]
-    conflicts = logbook_file.conflicts(data)
-    link = journal.decided("issue", IssueLink)
-    series = None
-    # A checkout without the store knows the entries, and not what the thread declared.
-    try:
-        series = journal.series()
-    except UnreadableObject as error:
-        found.problems.append(str(error))
-    except StoreError:
-        pass
-    private = series is not None and series.private
-    return {
-        "topic": topic,
-        "store": journal.store.url,
-        "issue": link.url if link else "none, the series is private" if private else f".agents/issues/{topic}.md",
-        "stuck": stuck(series, [stored.record for stored in standing]) if series else None,
-        "entries": len(standing),
-        "trials": ended["ok"] + ended["failed"],
-        "failed": ended["failed"],
-        "interrupted": len(found.interrupted) + ended["interrupted"],
-        "late": sum(stored.record.late for stored in everything),
-        "open": [
-            {
-                "id": attempt.intent.id,
-                "label": attempt.intent.label,
-                "orphaned": attempt.orphaned(),
-                "host": attempt.intent.owner.host,
-                "pid": attempt.intent.owner.pid,
-                "started_at": attempt.intent.started_at,
-            }
-            for attempt in found.open
-        ],
-        "scratch": _scratch(found),
-        "unpublished": sorted(
-            stored.record.id for stored in standing if stored.sha256 not in shown and not stored.record.private
-        ),
-        "problems": found.problems
-        + ([f"{path} has conflict markers; run 'research sync {topic}'"] if conflicts else []),
-    }
-
-
-def _scratch(found: Outline) -> list[dict[str, Any]]:
-    """What dev mode measured and nobody has kept, oldest first."""
-    kept = {stored.record.id for stored in found.entries.values()}
-    left = [stored.record for stored in found.trials.values() if stored.record.mode == "dev"]
-    groups: dict[str, list[TrialRecord]] = {}
-    for record in sorted(left, key=lambda one: one.started_at):
-        id = record.id.rpartition(".")[0]
-        if id not in kept:
-            groups.setdefault(id, []).append(record)
-    return [{"id": id, "label": group[-1].label, "trials": len(group)} for id, group in groups.items()]
-
-
-def _trials(count: int) -> str:
-    return f"{count} trial{'s' if count != 1 else ''}"
 
 
 def _find(id: str, topic: str | None, prefix: str | None) -> tuple[list[Any], list[Any], list[str]]:

@@ -103,11 +103,10 @@ class RayJob:
         import ray
 
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        wanted = ", ".join(f"{name} {amount:g}" for name, amount in self._asked.items())
-        most = ", ".join(f"{name} {max((node.get(name, 0) for node in nodes), default=0):g}" for name in self._asked)
+        most = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in self._asked}
         return (
-            f"no machine of the cluster has {wanted}; the most that one of {len(nodes)} has is {most}. Ask for less, or "
-            "add such a machine."
+            f"no machine of the cluster has {_counted(self._asked)}; the most that one of {len(nodes)} has is "
+            f"{_counted(most)}. Ask for less, or add such a machine."
         )
 
 
@@ -206,6 +205,13 @@ def _some_node_has(asked: dict[str, float]) -> bool:
 
     found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return any(all(node.get(name, 0) >= amount for name, amount in asked.items()) for node in found)
+
+
+def _counted(asked: dict[str, float]) -> str:
+    import humanfriendly
+
+    sizes = {"memory": lambda amount: humanfriendly.format_size(amount, binary=True)}
+    return ", ".join(f"{name} {sizes.get(name, '{:g}'.format)(amount)}" for name, amount in asked.items())
 
 
 def _no_actors() -> UsageError:

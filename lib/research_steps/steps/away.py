@@ -16,6 +16,7 @@ from research_steps.errors import UsageError
 from research_steps.journal import Journal
 from research_steps.launcher.client import Launcher
 from research_steps.launcher.here import Here
+from research_steps.plans import plan
 from research_steps.provenance import Captured, device_class
 from research_steps.record import Mode, Provenance, Ref
 from research_steps.resources import Resources
@@ -64,6 +65,8 @@ def measure(session: Session, config: StepConfig, id: str, wanted: Sequence[Want
     from research_steps.steps import marin
 
     what = config.what
+    if config.kind != "shard":
+        plan(session.journal, id, config.label, len(wanted))
     if what.resources is not None and marin.has_engine():
         return _elsewhere(session, config, id, wanted, partial(marin.dispatch, config.label, what.resources))
     _check_here(what.resources)

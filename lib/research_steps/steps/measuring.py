@@ -1,5 +1,6 @@
 """Trials that a step asks for, one after the other, on the machine that this runs on."""
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -7,11 +8,15 @@ from typing import Any
 import msgspec
 
 from research_steps.code import Code
+from research_steps.plans import passed
 from research_steps.record import InterruptedRecord
 from research_steps.steps.known import measure_unless_known
 from research_steps.steps.progress import progress
 from research_steps.steps.session import Session
 from research_steps.steps.trials import Trial, TrialSpec, measure_trial
+
+# How often it is noted what the journal had already, for whoever watches (seconds).
+NOTED_S = 1.0
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +41,8 @@ def measure_wanted(session: Session, code: Code, config_type: str, id: str, want
     What somebody else is measuring right now is left for the end, and then waited for.
     """
     done: dict[str, Trial] = {}
+    held: list[str] = []
+    noted = time.monotonic()
     pending, waiting = deque(wanted), 0
     with progress(session, id, len(wanted)) as advance:
         while pending:
@@ -50,6 +57,11 @@ def measure_wanted(session: Session, code: Code, config_type: str, id: str, want
             waiting = 0
             done[one.id] = trial
             advance(trial, one.label)
+            if trial.stored.record.id != one.id:
+                held.append(one.id)
+            if held and (not pending or time.monotonic() - noted > NOTED_S):
+                passed(session.journal, id, wanted[0].id, held)
+                noted = time.monotonic()
             if one.must_succeed and (isinstance(trial.stored.record, InterruptedRecord) or trial.stored.record.error):
                 break
     return [done[one.id] for one in wanted if one.id in done]

@@ -11,6 +11,7 @@ import msgspec
 from research_steps.config import plain
 from research_steps.entry import About
 from research_steps.errors import StepFailed
+from research_steps.plans import plan
 from research_steps.record import EntryRecord, Ref, Stored
 from research_steps.steps import policy
 from research_steps.steps.away import measure, told
@@ -26,9 +27,10 @@ def run_step(config: StepConfig) -> dict[str, Any] | list[Any]:
     session = current()
     inputs = _inputs(session, config)
     if config.kind == "shard":
-        sweep = session.shard_of[config.output_path]
+        sweep, label = session.shard_of[config.output_path]
         held = session.journal.latest_entry(sweep) if sweep not in session.redo else None
         id = held.record.id if held else session.journal.claim(session.series.prefix, sweep, session.used_numbers)
+        plan(session.journal, id, label, len(config.points))
         trials = measure(session, config, id, points_wanted(config, id, config.points))
         measured: list[Any] = msgspec.to_builtins(told(trials))
         return measured

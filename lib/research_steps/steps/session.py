@@ -46,8 +46,8 @@ class Session:
     redo: frozenset[str] = frozenset()
     retracted: frozenset[str] = frozenset()
     """Hashes of the records that count no more: what rests on them is done again."""
-    shard_of: dict[str, str] = field(default_factory=dict)
-    """Output path of a shard to the key of its sweep, whose experiment ID labels its trials."""
+    shard_of: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Output path of a shard to the key of its sweep, whose experiment ID labels its trials, and to its label."""
     measured: set[str] = field(default_factory=set)
     """Keys of trials that this run has measured: a retry measures each of them once."""
 

@@ -1,0 +1,241 @@
+"""A sweep of 300 trials in 6 shards on three nodes of Ray, while workers, the driver and the network are taken away.
+
+Bar: a worker is killed (-9) after every 20 finished trials, one node is cut off for 20 s, the driver is killed and
+submitted again twice: 300 standing records, late ones kept as late, 0 lost, one table in the logbook. Each node is in a
+network namespace of its own, the store is S3 (moto's server), the driver is a job of `research submit`. A second node
+is cut off for longer than a lease lasts, beside the second kill of the driver, so that others take its trials over.
+Needs root, for the namespaces. All nodes share this machine's cores, so the metric is declared as not timed: trials
+run side by side. Marin gives a step whose driver died to the next one after 90 s; that is waited out.
+"""
+
+import argparse
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from research_steps.git import Checkout  # noqa: E402
+from research_steps.journal import Journal  # noqa: E402
+from research_steps.sinks.logbook import path_of  # noqa: E402
+from research_steps.sinks.logbook_check import verify  # noqa: E402
+from research_steps.sinks.logbook_file import parse  # noqa: E402
+from research_steps.store import open_store  # noqa: E402
+
+from tests import object_store  # noqa: E402
+from tests.rays import Cluster, Node, cluster, network  # noqa: E402
+
+SHARDS, EVERY = 6, 20
+SHORT_CUT_S, LONG_CUT_S = 20.0, 80.0
+MEASURE = """
+import time
+
+
+def measure(config):
+    while True:
+        start = time.perf_counter()
+        sum(range(config["work"]))
+        yield {"time_s": time.perf_counter() - start}
+"""
+THREAD = """
+from experiments.swept.measure import measure
+from research_steps import Metric, Resources, Series, main
+
+series = Series(
+    topic="swept", prefix="SWEPT", goal="survive", metrics=(Metric("time_s", timed=False, min_effect=0.001),),
+    sampling_s=0.2, max_pairs=100000, contention_wait_s=0, floor_processes=1,
+)
+
+
+def thread(steps):
+    base = steps.baseline(measure, {"work": 10000}, resources=Resources(ram="200m"))
+    steps.sweep(base, ("work", [10001 + one for one in range(TRIALS)]), label="cells", shards=SHARDS)
+
+
+if __name__ == "__main__":
+    main(series, thread)
+"""
+
+
+class Havoc:
+    """What is taken away, and when: by how many trials have finished."""
+
+    def __init__(self, found: Cluster, journal: Journal, trials: int, seed: int) -> None:
+        self.found, self.journal, self.random = found, journal, random.Random(seed)
+        self.trials = trials
+        self.workers = self.drivers = 0
+        self.events: list[str] = []
+        self.began = time.monotonic()
+        self.over = threading.Event()
+
+    def finished(self) -> int:
+        return len(self.journal.store.names(f"journal/{self.journal.topic}/trials/records"))
+
+    def work(self) -> None:
+        threads = [threading.Thread(target=one) for one in (self._workers, self._network_and_drivers)]
+        for thread in threads:
+            thread.start()
+        self.over.wait()
+        for thread in threads:
+            thread.join()
+
+    def _say(self, what: str) -> None:
+        self.events.append(f"{time.monotonic() - self.began:6.1f} s, {self.finished():3} records: {what}")
+        print(self.events[-1], flush=True)
+
+    def _workers(self) -> None:
+        for count in range(EVERY, self.trials, EVERY):
+            if not self._reached(count):
+                return
+            while not self.over.wait(0.1):
+                found = [one for node in self.found.nodes for one in node.workers("cells-shard")]
+                if found:
+                    one = self.random.choice(found)
+                    one.kill()
+                    self.workers += 1
+                    self._say(f"worker {one.pid} killed")
+                    break
+
+    def _network_and_drivers(self) -> None:
+        first, second = self.random.sample(self.found.nodes[1:], 2)
+        if self._reached(int(0.3 * self.trials)):
+            with self._cut_off(first):
+                time.sleep(SHORT_CUT_S)
+        if self._reached(int(0.45 * self.trials)):
+            self._kill_driver()
+        if self._reached(int(0.7 * self.trials)):
+            with self._cut_off(second):
+                time.sleep(1)
+                self._kill_driver()
+                time.sleep(LONG_CUT_S)
+
+    @contextmanager
+    def _cut_off(self, node: Node) -> Iterator[None]:
+        began = time.monotonic()
+        node.cut(True)
+        counts = [len(one.workers("cells-shard")) for one in self.found.nodes]
+        self._say(f"node {node.ip} cut off; workers of each node: {counts}")
+        yield
+        node.cut(False)
+        self._say(f"node {node.ip} back after {time.monotonic() - began:.0f} s")
+
+    def _kill_driver(self) -> None:
+        for process in self.found.nodes[0].process.children(recursive=True):
+            try:
+                argv = process.cmdline()
+            except psutil.Error:
+                continue
+            if argv[1:3] == ["-m", "experiments.swept"]:
+                process.kill()
+                self.drivers += 1
+                self._say("driver killed")
+
+    def _reached(self, count: int) -> bool:
+        while self.finished() < count:
+            if self.over.wait(0.2):
+                return False
+        return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=random.randrange(1000))
+    options = parser.parse_args()
+    print(f"seed {options.seed}")
+    with tempfile.TemporaryDirectory(prefix="bench-cluster-") as folder, network(3) as net:
+        address = net[0]
+        with object_store.server(address) as port:
+            env = {**object_store.CREDENTIALS, "AWS_ENDPOINT_URL": f"http://{address}:{port}"}
+            os.environ.update(env)
+            import s3fs
+
+            s3fs.S3FileSystem().mkdir("shared")
+            root = checkout(Path(folder) / "checkout", options.trials)
+            with cluster(3, head_cpus=0, jobs=True, network=net, env=env) as found:
+                run(found, root, options.trials, options.seed)
+
+
+def checkout(root: Path, trials: int) -> Path:
+    folder = root / "experiments" / "swept"
+    folder.mkdir(parents=True)
+    for package in (root / "experiments", folder):
+        (package / "__init__.py").touch()
+    (folder / "measure.py").write_text(MEASURE)
+    (folder / "__main__.py").write_text(THREAD.replace("TRIALS", str(trials)).replace("SHARDS", str(SHARDS)))
+    (root / ".gitignore").write_text("__pycache__/\nlocal_store/\n")
+    (root / "cluster.yaml").write_text("cluster_name: apart\nprovider: {type: local, head_ip: 127.0.0.1}\n")
+    for command in ("init -q", "config user.name P", "config user.email p@example.org", "add -A", "commit -q -m all"):
+        subprocess.run(["git", *shlex.split(command)], cwd=root, check=True)
+    return root
+
+
+def run(found: Cluster, root: Path, trials: int, seed: int) -> None:
+    store = "s3://shared/bench"
+    journal = Journal(open_store(store), "swept")
+    havoc = Havoc(found, journal, trials, seed)
+    threading.Thread(target=havoc.work).start()
+    environment = {**os.environ, "RAY_API_SERVER_ADDRESS": found.jobs, "WANDB_MODE": "disabled"}
+    research = [str(Path(sys.executable).with_name("research"))]
+    submitted = 0
+    while True:
+        submitted += 1
+        argv = [*research, "submit", "--cluster", "cluster.yaml", "--prefix", store]
+        argv += ["--", "python", "-m", "experiments.swept"]
+        with (root.parent / "driver.log").open("ab") as log:
+            code = subprocess.run(argv, cwd=root, env=environment, stdout=log, stderr=log).returncode
+        havoc._say(f"submission {submitted} ended with {code}")
+        if code == 0:
+            break
+        if submitted > 4:
+            print((root.parent / "driver.log").read_text()[-4000:])
+            havoc.over.set()
+            sys.exit("the thread does not come to its end")
+    took = time.monotonic() - havoc.began
+    havoc.over.set()
+    subprocess.run([*research, "sync", "swept", "--prefix", store], cwd=root, env=environment, check=True)
+    report(journal, root, trials, havoc, submitted, took)
+
+
+def report(journal: Journal, root: Path, trials: int, havoc: Havoc, submitted: int, took: float) -> None:
+    scanned = journal.scan()
+    here = Checkout.find(root)
+    tables = [one.record for one in scanned.entries.values() if one.record.step == "sweep" and not one.record.late]
+    rows = [row for table in tables for row in table.rows]
+    standing = Counter(one.record.id for one in scanned.trials.values() if not one.record.late and "." in one.record.id)
+    late = [one.record.id for one in scanned.trials.values() if one.record.late]
+    problems = verify(here, "swept", journal)[1]
+    entries = [block.id for block in parse(path_of(here, "swept").read_bytes()).entries]
+    print(
+        f"{took:.0f} s, {submitted} submissions, {havoc.drivers} drivers and {havoc.workers} workers killed, "
+        "2 nodes cut off"
+    )
+    print(f"sweep entries {len(tables)}, rows {len(rows)}, of them ok {sum(row.status == 'ok' for row in rows)}")
+    print(
+        f"trials of the sweep with a standing record {len(standing) - 1}, with more than one "
+        f"{sum(count > 1 for count in standing.values())}"
+    )
+    print(f"interrupted attempts {len(scanned.interrupted)}, late records {len(late)}: {', '.join(late)}")
+    print(f"open attempts {len(scanned.open)}, entries of the logbook {entries}, problems {problems + scanned.problems}")
+    ids = {row.trial.id for row in rows}
+    good = len(tables) == 1 and len(rows) == len(ids) == trials and all(row.status == "ok" for row in rows)
+    good = good and not scanned.open and not problems and havoc.drivers == 2
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    main()

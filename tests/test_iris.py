@@ -1,0 +1,92 @@
+"""Jobs on a real Iris cluster, submitted as a person does, from a git work tree."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import iris
+from tests.logbooks import git
+
+KID = """
+import json, os
+from pathlib import Path
+
+
+def work(number):
+    if number == 0:
+        raise ValueError("no such number")
+    print("working on", number, flush=True)
+    names = ("JAX_PLATFORMS", "KID_ONLY", "MARIN_PREFIX")
+    found = {name: os.environ.get(name) for name in names} | {"tree": sorted(os.listdir())}
+    (Path(os.environ["MARIN_PREFIX"]) / "answer").write_text(json.dumps(found))
+"""
+
+DRIVER = """
+from functools import partial
+
+import kid
+from fray import current_client
+from fray.types import Entrypoint, JobRequest, ResourceConfig, create_environment
+
+
+def request(name, number):
+    return JobRequest(
+        name=name, entrypoint=Entrypoint.from_callable(partial(kid.work, number)),
+        resources=ResourceConfig.with_cpu(cpu=0.5, ram="1g"), environment=create_environment(env_vars={"KID_ONLY": "1"}),
+    )
+
+
+jobs = {name: current_client().submit(request(name, number)) for name, number in (("good", 7), ("bad", 0))}
+for name, job in jobs.items():
+    print(name, job.wait(raise_on_failure=False))
+"""
+
+
+@pytest.fixture(scope="module")
+def controller() -> Iterator[iris.Controller]:
+    with iris.controller() as running:
+        yield running
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A work tree with tracked, new and ignored files."""
+    root = tmp_path / "tree"
+    root.mkdir()
+    (root / ".gitignore").write_text("ignored\n")
+    (root / "ignored").touch()
+    (root / "driver.py").write_text(DRIVER)
+    git(root, "init", "--quiet")
+    git(root, "add", "--all")
+    (root / "kid.py").write_text(KID)
+    return root
+
+
+def test_a_command_runs_in_a_copy_of_the_work_tree(controller: iris.Controller, tree: Path) -> None:
+    """It sees tracked and new files, no ignored ones and no repository, and the Python of the environment; its output is
+    printed, and when it fails, the CLI does too and tells its exit code."""
+    script = "import os, sys; print(sorted(os.listdir())); print(sys.executable); sys.exit(7)"
+    done = controller.iris(tree, "job", "run", "--job-name", "one", "--", "python", "-c", script)
+    assert done.returncode == 1, done.stderr
+    assert iris.printed(done, "one/0") == [str([".gitignore", "driver.py", "kid.py"]), sys.executable]
+    assert "Exit code: 7" in done.stderr
+
+
+def test_a_job_submits_jobs_through_frays_current_client(
+    controller: iris.Controller, tree: Path, tmp_path: Path
+) -> None:
+    """A child runs a function of the same tree, with the variables that its parent was submitted with and its own, on
+    the platform of its resources; its output is told with that of its parent, and a failure is its own."""
+    variables = ("-e", "MARIN_PREFIX", str(tmp_path))
+    done = controller.iris(tree, "job", "run", *variables, "--job-name", "two", "--", "python", "driver.py")
+    assert done.returncode == 0, done.stderr
+    assert iris.printed(done, "two/0") == ["good succeeded", "bad failed"]
+    assert iris.printed(done, "two/good/0") == ["working on 7"]
+    assert "ValueError: no such number" in iris.printed(done, "two/bad/0")
+
+    found = json.loads((tmp_path / "answer").read_text())
+    assert {".gitignore", "driver.py", "kid.py"} <= set(found.pop("tree"))
+    assert found == {"JAX_PLATFORMS": "cpu", "KID_ONLY": "1", "MARIN_PREFIX": str(tmp_path)}
