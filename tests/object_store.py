@@ -1,7 +1,8 @@
 """An S3 server in a process of its own, and a proxy in front of it that loses or changes what goes through.
 
-moto decides a conditional put in two steps, so its server takes one request at a time, as S3 itself would look. It
-closes each connection after one answer, so the proxy sees one request for each connection.
+moto decides a conditional put in two steps, so its server decides one request at a time, as S3 itself would look; it
+reads and answers them side by side, because a client may be cut off in the middle. It closes each connection after one
+answer, so the proxy sees one request for each connection.
 """
 
 import os
@@ -14,12 +15,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 _SERVER = """
-import os, sys
+import io, os, sys, threading
 os.environ["MOTO_PORT"] = sys.argv[1]
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
-application = DomainDispatcherApplication(create_backend_app)
-server = make_server(sys.argv[3], int(sys.argv[1]), application, fd=int(sys.argv[2]), request_handler=MotoRequestHandler)
+application, lock = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+def one_at_a_time(environ, start_response):
+    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    environ["wsgi.input"] = io.BytesIO(body)
+    with lock:
+        return list(application(environ, start_response))
+
+server = make_server(
+    sys.argv[3], int(sys.argv[1]), one_at_a_time, fd=int(sys.argv[2]), request_handler=MotoRequestHandler, threaded=True
+)
 print("ready", flush=True)
 server.serve_forever()
 """

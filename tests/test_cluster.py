@@ -1,48 +1,38 @@
 """A thread whose steps ask for resources, on a real Ray cluster: the same records, whatever is killed."""
 
-import json
 import os
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 from research_steps.journal import Journal
 from research_steps.store import open_store
 
 from tests.rays import Cluster, cluster, eventually
-from tests.threads import MEASURE, Done, Repository
+from tests.test_cli import RESEARCH
+from tests.threads import MEASURE, SPREAD, Done, Repository, told
 
-BODY = """
-    base = steps.baseline(measure, Config(), resources=Resources(ram="200m"))
-    works = steps.sweep(base, ("work", [1000, 3000, 4000]), shards=2, hypothesis="H1")
-    steps.interpret(base, works, steps.replicate(works, n=1))
-"""
+LOCAL = Path(__file__).parents[1] / "infra" / "local.yaml"
 
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Cluster]:
-    """Two nodes of two cores."""
-    with cluster(1) as found:
+    """Two nodes of two cores, with a job server."""
+    with cluster(1, jobs=True) as found:
         yield found
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
     found = Repository(tmp_path / "checkout")
-    thread(found, BODY)
+    found.thread(SPREAD)
     found.commit()
     return found
-
-
-def thread(repository: Repository, body: str) -> None:
-    repository.thread(body)
-    main = repository.experiment / "__main__.py"
-    main.write_text(main.read_text().replace("import Hypothesis,", "import Hypothesis, Resources,"))
 
 
 def on(ray: Cluster, repository: Repository, *arguments: str, **environment: str) -> Done:
@@ -54,39 +44,23 @@ def journal(repository: Repository) -> Journal:
     return Journal(open_store(str(repository.root / "local_store")), "toy")
 
 
-def told(repository: Repository) -> list[Any]:
-    """What the records say, but for where and when and how fast."""
-    found = journal(repository).scan()
-    elsewhere = {
-        *("provenance", "started_at", "finished_at", "launch", "samples", "ratios", "contended", "claims", "floor"),
-        *("interpretation", "next_action", "result", "sha256", "values", "note"),
-    }
-
-    def without(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: without(inner) for name, inner in value.items() if name not in elsewhere}
-        # Tables have the best candidate first.
-        return sorted(map(without, value), key=str) if isinstance(value, list) else value
-
-    records = [*found.entries.values(), *found.trials.values(), *found.interrupted.values()]
-    plain = [without(json.loads(stored.line)) for stored in records]
-    return sorted(plain, key=lambda one: (one["id"], one["attempt"]))
-
-
 def test_a_thread_leaves_the_same_records_here_and_on_a_cluster(ray: Cluster, repository: Repository) -> None:
     """IDs, keys, configurations, tables: only what was measured, and where and when, differs. What the jobs print
     comes with their names, and a second run adds nothing."""
     here = Repository(repository.root.parent / "here")
-    thread(here, BODY)
+    here.thread(SPREAD)
     assert here.run().code == 0
     done = on(ray, repository)
     assert done.code == 0, done.output
-    assert told(repository) == told(here)
+    assert told(repository.root / "local_store") == told(here.root / "local_store")
     assert "(work-shard-0-" in done.output and "(replication-of-work-" in done.output
-    parents = {one.record.launch.parent_pid for one in journal(repository).scan().trials.values()}
-    assert len(parents) < len(journal(repository).scan().trials), "launchers stay for the next job"
+    trials = [one.record for one in journal(repository).scan().trials.values()]
+    assert len({one.launch.parent_pid for one in trials}) < len(trials), "launchers stay for the next job"
+    # The nodes are one machine.
+    times = sorted((one.started_at, one.finished_at) for one in trials)
+    assert all(end <= start for (_, end), (start, _) in pairwise(times)), "timed trials take turns"
     assert on(ray, repository).code == 0
-    assert told(repository) == told(here)
+    assert told(repository.root / "local_store") == told(here.root / "local_store")
 
 
 def test_a_failing_measure_function_is_a_result_and_a_killed_worker_is_not(ray: Cluster, repository: Repository) -> None:
@@ -100,8 +74,7 @@ def test_a_failing_measure_function_is_a_result_and_a_killed_worker_is_not(ray: 
         )
     )
     name = f"research-slow-{os.getpid()}"
-    thread(
-        repository,
+    repository.thread(
         f"""
     base = steps.baseline(measure, Config(data="{name}"), resources=Resources(ram="200m"))
     steps.sweep(base, ("mode", ["raise", "exit", "slow"]), label="modes")
@@ -119,6 +92,41 @@ def test_a_failing_measure_function_is_a_result_and_a_killed_worker_is_not(ray: 
     assert {row.changes["mode"]: row.status for row in table.rows} == {"raise": "failed", "exit": "failed", "slow": "ok"}
     assert [one.record.id for one in found.interrupted.values()] == ["TOY-002.03"]
     assert len(found.trials) == 4
+
+
+def test_any_step_with_resources_runs_on_the_cluster(ray: Cluster, repository: Repository) -> None:
+    """Marin's own steps too, recorded or not, by `resources` or by `remote`. They see the store, and what they return is
+    there for others."""
+    repository.thread(
+        """
+    import os
+    from fray import ResourceConfig
+    from marin.execution.remote import remote
+    from marin.execution.types import ExecutorStep, this_output_path
+
+    small = ResourceConfig.with_cpu(cpu=1, ram="200m")
+    raw = ExecutorStep("toy/raw", remote(prepare, resources=small), {"out": this_output_path()})
+    wide = ExecutorStep("toy/own", prepare, {"out": this_output_path(), "data": raw}, resources=small)
+    steps.recorded(wide, label="prepared")
+    """
+    )
+    repository.measure(
+        MEASURE
+        + """
+
+def prepare(config):
+    print("prepared by", os.getpid(), "for", os.environ["MARIN_PREFIX"], "from", config.get("data"), flush=True)
+    Path(config["out"]).mkdir(parents=True, exist_ok=True)
+    return {"pid": os.getpid()}
+"""
+    )
+    main = repository.experiment / "__main__.py"
+    main.write_text(main.read_text().replace("import Config, measure", "import Config, measure, prepare"))
+    done = on(ray, repository, MARIN_PREFIX=str(repository.root / "local_store"))
+    assert done.code == 0, done.output
+    assert "(toy-raw" in done.output and "(toy-own" in done.output and done.output.count("prepared by") == 2
+    (entry,) = [one.record for one in journal(repository).scan().entries.values()]
+    assert (entry.label, entry.status) == ("prepared", "ok")
 
 
 def test_what_no_machine_has_is_told_and_given_up(ray: Cluster, tmp_path: Path) -> None:
@@ -197,6 +205,54 @@ def client(ray: Cluster, script: str, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(prelude) + textwrap.dedent(script)],
         env=ray.environment(**environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_a_submitted_thread_is_the_same_from_every_checkout(ray: Cluster, repository: Repository) -> None:
+    """Its driver is a job without git: the records say which code it was, with what was not committed. Whoever follows
+    it, and whoever comes later with an empty clone, gets the same logbook, byte for byte."""
+    here = Repository(repository.root.parent / "here")
+    here.thread(SPREAD)
+    assert here.run().code == 0
+    head = repository.git("rev-parse", "HEAD").strip()
+    (repository.experiment / "measure.py").write_text(MEASURE + "\n# not committed\n")
+    store = repository.root.parent / "shared"
+    submitted = research(
+        repository,
+        ray,
+        "submit",
+        "--cluster",
+        str(LOCAL),
+        "--prefix",
+        str(store),
+        "--",
+        "python",
+        "-m",
+        "experiments.toy",
+    )
+    assert "(work-shard-1-" in submitted and "TOY-004: appended to the logbook" in submitted
+    found = Journal(open_store(str(store)), "toy").scan()
+    made = {(one.record.provenance.commit, one.record.provenance.patch) for one in found.trials.values()}
+    ((commit, patch),) = made
+    assert commit == head and b"# not committed" in (store / "journal/toy/patches" / f"{patch}.patch").read_bytes()
+    again = repository.root.parent / "again"
+    repository.git("clone", "--quiet", ".", str(again))
+    clone = Repository.__new__(Repository)
+    clone.root = again
+    research(clone, ray, "sync", "toy", "--prefix", str(store))
+    folders = [one.root / ".agents" / "logbooks" for one in (repository, clone)]
+    files = [{path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")} for folder in folders]
+    assert files[0] == files[1]
+    assert clone.ids == here.ids
+
+
+def research(repository: Repository, ray: Cluster, *arguments: str) -> str:
+    """What the command prints."""
+    done = subprocess.run(
+        [*RESEARCH, *arguments], cwd=repository.root, env=ray.environment(RAY_API_SERVER_ADDRESS=ray.jobs),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     return done.stdout

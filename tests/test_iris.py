@@ -1,6 +1,7 @@
 """Jobs on a real Iris cluster, submitted as a person does, from a git work tree."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 from tests import iris
 from tests.logbooks import git
+from tests.test_cli import RESEARCH
+from tests.threads import SPREAD, Repository, told
 
 KID = """
 import json, os
@@ -90,3 +93,31 @@ def test_a_job_submits_jobs_through_frays_current_client(
     found = json.loads((tmp_path / "answer").read_text())
     assert {".gitignore", "driver.py", "kid.py"} <= set(found.pop("tree"))
     assert found == {"JAX_PLATFORMS": "cpu", "KID_ONLY": "1", "MARIN_PREFIX": str(tmp_path)}
+
+
+def test_a_thread_leaves_the_same_records_on_iris(controller: iris.Controller, tmp_path: Path) -> None:
+    """Submitted with Iris's own command line, each step a job of its own; what the driver can't see of git comes with
+    RESEARCH_ORIGIN. A checkout catches up from the store."""
+    here, there = Repository(tmp_path / "here"), Repository(tmp_path / "there")
+    for repository in (here, there):
+        repository.thread(SPREAD)
+        repository.commit()
+    # Iris tells it to the jobs of a CPU, and what is compiled may depend on it.
+    assert here.run(JAX_PLATFORMS="cpu").code == 0
+    store = str(tmp_path / "shared")
+    origin = research(there, "origin", "toy", "--prefix", store).strip()
+    given = {"RESEARCH_ORIGIN": origin, "MARIN_PREFIX": store, "JAX_PLATFORMS": "cpu"}
+    variables = [word for name, value in given.items() for word in ("-e", name, value)]
+    command = ["--job-name", "toy", *variables, "--", "python", "-m", "experiments.toy"]
+    done = controller.iris(there.root, "job", "run", *command)
+    assert done.returncode == 0, done.stderr
+    assert told(Path(store)) == told(here.root / "local_store")
+    research(there, "sync", "toy", "--prefix", store)
+    assert there.ids == here.ids
+    assert f"Commit Hash: `{there.git('rev-parse', 'HEAD').strip()[:7]}" in there.logbook
+
+
+def research(repository: Repository, *arguments: str) -> str:
+    """What the command prints."""
+    argv = [*RESEARCH, *arguments]
+    return subprocess.run(argv, cwd=repository.root, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout

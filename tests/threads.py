@@ -2,6 +2,7 @@
 for Marin's import each time: the run is a forked child of a process that has imported it."""
 
 import contextlib
+import json
 import os
 import runpy
 import subprocess
@@ -9,8 +10,11 @@ import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import research_steps.steps.builders  # noqa: F401  # imports Marin once, for all the runs forked from here
+from research_steps.journal import Journal
+from research_steps.store import open_store
 
 MEASURE = """
 import os, time
@@ -42,7 +46,7 @@ def measure(config):
 
 MAIN = """
 from experiments.toy.measure import Config, measure
-from research_steps import Hypothesis, Metric, Series, main
+from research_steps import Hypothesis, Metric, Resources, Series, main
 
 series = Series(
     topic="toy", prefix="TOY", goal="see it run", metrics=(Metric("time_s", "min"),), max_pairs=5, sampling_s=0.2,
@@ -155,3 +159,30 @@ class Repository:
         """One line for each time a side of a trial was set up."""
         path = self.root / "measured"
         return path.read_text().splitlines() if path.exists() else []
+
+
+# A thread for a cluster: what a claim rests on, in jobs and in shards.
+SPREAD = """
+    base = steps.baseline(measure, Config(), resources=Resources(ram="200m"))
+    works = steps.sweep(base, ("work", [1000, 3000, 4000]), shards=2, hypothesis="H1")
+    steps.interpret(base, works, steps.replicate(works, n=1))
+"""
+_OF_A_PLACE = {
+    *("provenance", "started_at", "finished_at", "launch", "samples", "ratios", "contended", "claims", "floor"),
+    *("interpretation", "next_action", "result", "sha256", "values", "note"),
+}
+
+
+def told(store: Path) -> list[Any]:
+    """What the records of a run say, but for where, when and how fast."""
+
+    def without(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: without(inner) for name, inner in value.items() if name not in _OF_A_PLACE}
+        # Tables have the best candidate first.
+        return sorted(map(without, value), key=str) if isinstance(value, list) else value
+
+    found = Journal(open_store(str(store)), "toy").scan()
+    records = [*found.entries.values(), *found.trials.values(), *found.interrupted.values()]
+    plain = [without(json.loads(stored.line)) for stored in records]
+    return sorted(plain, key=lambda one: (one["id"], one["attempt"]))

@@ -447,6 +447,14 @@ def parse_utc(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
+def duration(seconds: float) -> str:
+    """A duration for people: '45 s', '12 min', '3 h 30 min'."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return " ".join(filter(None, (f"{hours} h" if hours else "", f"{minutes} min" if minutes else "")))
+
+
 def canonical(value: Any) -> bytes:
     """Canonical JSON of plain values, without the final LF. Raises ValueError on NaN, TypeError on anything else."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")

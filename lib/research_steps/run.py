@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from research_steps.steps.marin import Plan
 
 RETRIES = ("failed", "contended", "orphaned")
-# Marin's own.
-STEPS_AT_ONCE = 8
+# Marin's own: how many steps run at once, and how long it waits for the lock of a driver that may be gone (seconds).
+STEPS_AT_ONCE, LOCK_S = 8, 90
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,10 @@ def _prepare(session: Any, plan: "Plan") -> None:
             shards[id(step)] = [given for given in step.config.inputs if given.config.kind == "shard"]
             for shard in shards[id(step)]:
                 session.shard_of[plan.output_path(shard)] = (keys[id(step)], step.config.label)
+    begun = {claim.step_key for claim in session.journal.claims()}
+    locked = [step.name for step in ours if keys[id(step)] in begun and plan.locked(step)]
+    if locked:
+        _say(f"another driver has {', '.join(locked)}; if it is gone, Marin gives them up after {LOCK_S:g} s")
     session.retracted = retracted(one.record for one in session.journal.published(session.repository).entries.values())
     if not session.retry and not session.retracted:
         return

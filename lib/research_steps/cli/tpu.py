@@ -12,6 +12,7 @@ import click
 from research_steps.cli import command
 from research_steps.cli.common import desk_of, in_store, tell
 from research_steps.git import Checkout
+from research_steps.record import duration
 
 
 class _Duration(click.ParamType[float]):
@@ -56,9 +57,8 @@ def allocate(name: str, config: Path, tpu_type: str, for_s: float, wait_s: float
         if held is None:
             return
         about = held.about
-        click.echo(
-            f"{name}: {about['type']} is held on {about['node']} ({about['ip']}) for {tpu.spelled(for_s)}, until Ctrl-C"
-        )
+        where = f"{about['node']} ({about['ip']})"
+        click.echo(f"{name}: {about['type']} is held on {where} for {duration(for_s)}, until Ctrl-C")
         click.echo(f"{name}: use it with 'research dev-tpu execute --tpu-name {name} --config {config} -- COMMAND'")
         click.echo(f"{name} is free again: {tpu.hold(held, for_s, stop, _say)}")
 

@@ -17,7 +17,7 @@ import click
 from research_steps.holdings import OpenAttempt
 from research_steps.journal import Journal
 from research_steps.plans import Progress, under_way
-from research_steps.record import EntryRecord, Intent, parse_utc
+from research_steps.record import EntryRecord, Intent, duration, parse_utc
 from research_steps.sinks.markdown import one_line
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def told(one: Progress) -> str:
     parts += [f"{len(one.running)} running on {_hosts(one.running)}"] if one.running else []
     if one.queued:
         parts.append(f"{one.queued} queued" + (f" ({len(one.orphaned)} orphaned)" if one.orphaned else ""))
-    parts += [f"about {_spelled(one.left_s)} left"] if one.left_s is not None else []
+    parts += [f"about {duration(one.left_s)} left"] if one.left_s is not None else []
     return one_line(f"{one.id} {one.label}: {', '.join(parts)}" + (f"; {GONE}" if one.driver_gone else ""))
 
 
@@ -146,7 +146,7 @@ def _drawn(view: View) -> "RenderableType":
 
     steps = Table("step", "", "done", "failed", "running on", "left", box=box.SIMPLE)
     for one in view.plans:
-        left = GONE if one.driver_gone else "" if one.left_s is None else f"about {_spelled(one.left_s)}"
+        left = GONE if one.driver_gone else "" if one.left_s is None else f"about {duration(one.left_s)}"
         bar = ProgressBar(total=one.total, completed=one.done, width=20)
         cells = _texts(f"{one.done}/{one.total}", one.failed or "", _hosts(one.running), left)
         steps.add_row(*_texts(f"{one.id} {one.label}"), bar, *cells)
@@ -156,7 +156,7 @@ def _drawn(view: View) -> "RenderableType":
         intent = attempt.intent
         if intent.id not in measured:
             age = (datetime.now(UTC) - parse_utc(intent.started_at)).total_seconds()
-            spent = "orphaned" if attempt.orphaned() else _spelled(max(0.0, age))
+            spent = "orphaned" if attempt.orphaned() else duration(max(0.0, age))
             attempts.add_row(*_texts(intent.id, intent.label, f"{intent.owner.pid} on {intent.owner.host}", spent))
     tables = [table for table in (steps, attempts) if table.row_count]
     return Group(*tables) if tables else Text("Nothing runs.")
@@ -176,9 +176,3 @@ def _hosts(running: Iterable[Intent]) -> str:
     hosts = sorted({intent.owner.host for intent in running})
     more = len(hosts) - HOSTS_SHOWN
     return ", ".join(hosts[:HOSTS_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _spelled(seconds: float) -> str:
-    from research_steps.cluster.tpu import spelled
-
-    return spelled(seconds)

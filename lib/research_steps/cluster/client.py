@@ -14,8 +14,8 @@ from typing import Any
 from fray import JobFailed, JobRequest, JobStatus, ResourceConfig
 
 from research_steps.cluster import task
-from research_steps.cluster.tpu import spelled
 from research_steps.errors import LauncherError, UsageError
+from research_steps.record import duration
 
 # How long a job is waited for that no machine of the cluster could run. A cluster that grows brings one in that time.
 INFEASIBLE_S = 900.0
@@ -89,12 +89,12 @@ class RayJob:
         while not self._stopped.is_set() and not ray.wait([self._ref], timeout=patience)[0]:
             now = time.monotonic()
             if timeout is not None and now - began > timeout:
-                raise TimeoutError(f"{self._name} has not ended within {spelled(timeout)}.")
+                raise TimeoutError(f"{self._name} has not ended within {duration(timeout)}.")
             if _some_node_has(self._asked):
                 feasible = now
             elif now - feasible > self._infeasible_s:
                 self.terminate()
-                raise UsageError(f"{self._name} was given up after {spelled(now - feasible)}: {self._nobody_has()}")
+                raise UsageError(f"{self._name} was given up after {duration(now - feasible)}: {self._nobody_has()}")
             elif not told:
                 print(f"{self._name} waits: {self._nobody_has()}", flush=True)
                 told = True

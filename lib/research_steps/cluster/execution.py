@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from research_steps.cluster import worktree
-from research_steps.cluster.tpu import Held, Say, answer, me, spelled
+from research_steps.cluster.tpu import Held, Say, answer, me
 from research_steps.entry import Finding
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.notes import Desk, digest, short
-from research_steps.record import EntryRecord, Stored, utc
+from research_steps.record import EntryRecord, Stored, duration, utc
 from research_steps.redaction import redact_arguments
 
 PART = 4 << 20
@@ -87,7 +87,7 @@ def record(
         "output_tail": outcome.tail,
     }
     ended = f"{'ok' if outcome.code == 0 else 'failed'}: exit code {outcome.code}"
-    result = f"{f'lost: {outcome.lost}' if outcome.lost else ended} after {spelled(outcome.seconds)}"
+    result = f"{f'lost: {outcome.lost}' if outcome.lost else ended} after {duration(outcome.seconds)}"
     if outcome.edited:
         result += "; the work tree was edited while it ran, so commit and patch are not what ran"
     key = f"execute/{digest(config, outcome.started_at)}"

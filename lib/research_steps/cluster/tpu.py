@@ -19,6 +19,7 @@ from typing import Any
 from research_steps.cluster import node
 from research_steps.cluster.config import Cluster, connect
 from research_steps.errors import UsageError
+from research_steps.record import duration
 
 NAMESPACE = "research-dev-tpu"
 ANSWER_S = 60.0
@@ -102,12 +103,12 @@ def allocate(name: str, tpu_type: str, wait_s: float, stop: list[int], say: Say)
             if stop:
                 return None
             raise UsageError(
-                f"No {tpu_type} within {spelled(wait_s)}: asked for {_counted(resources)}; {_offered(resources)}. Check "
-                "--tpu-type, or wait longer with --wait."
+                f"No {tpu_type} within {duration(wait_s)}: asked for {_counted(resources)}; {_offered(resources)}. "
+                "Check --tpu-type, or wait longer with --wait."
             )
         if now - told > TELL_WAITING_S:
             told = now
-            say(f"waiting for {_counted(resources)}, since {spelled(now - began)}; {_offered(resources)}")
+            say(f"waiting for {_counted(resources)}, since {duration(now - began)}; {_offered(resources)}")
     return Held(name, actor, answer(name, about))
 
 
@@ -128,10 +129,10 @@ def hold(held: Held, for_s: float, stop: list[int], say: Say) -> str:
         if stop:
             ended = ended or f"{signal.Signals(stop[0]).name} was received"
         elif left <= 0:
-            ended = ended or f"its time of {spelled(for_s)} is over"
+            ended = ended or f"its time of {duration(for_s)} is over"
         elif left < tell_below:
             tell_below = left / 2 if left > 120 else 0
-            say(f"{held.name}: {spelled(left)} left")
+            say(f"{held.name}: {duration(left)} left")
     ray.kill(held.actor)
     return ended
 
@@ -155,7 +156,7 @@ def release(held: Held) -> None:
     until = time.monotonic() + ANSWER_S
     while _look_up(held.name) is not None:
         if time.monotonic() > until:
-            raise UsageError(f"{held.name} was told to end and is still there after {spelled(ANSWER_S)}.")
+            raise UsageError(f"{held.name} was told to end and is still there after {duration(ANSWER_S)}.")
         time.sleep(0.2)
 
 
@@ -174,14 +175,6 @@ def answer(name: str, call: Any) -> Any:
         ) from error
     except (OSError, LookupError) as error:
         raise UsageError(f"{name} stopped on the node: {getattr(error, 'cause', error)}.") from error
-
-
-def spelled(seconds: float) -> str:
-    """A duration for people: '45 s', '12 min', '3 h 30 min'."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return " ".join(filter(None, (f"{hours} h" if hours else "", f"{minutes} min" if minutes else "")))
 
 
 def me() -> str:

@@ -23,7 +23,7 @@ from fray import (
 )
 from marin.execution.artifact import Artifact
 from marin.execution.executor import Executor
-from marin.execution.executor_step_status import STATUS_SUCCESS, StatusFile
+from marin.execution.executor_step_status import STATUS_RUNNING, STATUS_SUCCESS, StatusFile
 from marin.execution.remote import RemoteCallable
 from marin.execution.types import ExecutorStep, InputName, OutputName, VersionedValue, this_output_path, versioned
 from marin.training.run_environment import dependency_groups_for_resources
@@ -47,6 +47,11 @@ class Plan:
 
     def succeeded(self, step: ExecutorStep) -> bool:
         return bool(StatusFile(self.output_path(step), worker_id="research").status == STATUS_SUCCESS)
+
+    def locked(self, step: ExecutorStep) -> bool:
+        """Whether another driver is at this step, or was not long ago."""
+        status = StatusFile(self.output_path(step), worker_id="research")
+        return bool(status.status == STATUS_RUNNING and status.has_active_lock())
 
     def dependents(self, steps: Sequence[ExecutorStep]) -> list[ExecutorStep]:
         """The given steps and every step that rests on them."""
