@@ -141,7 +141,7 @@ def main() -> None:
 
 
 def marin(root: Path, environment: dict[str, str]) -> None:
-    """A thread of three levels with 12 trials: what is left of its time beside the trials is Marin's, mostly."""
+    """A thread of three levels with 12 trials: what is left of its time beside its steps is Marin's."""
     code = (
         "import runpy, sys, time\n"
         "from research_steps.steps import marin, builders\n"
