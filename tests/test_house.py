@@ -27,7 +27,7 @@ USERS = {
     "requests": {"sinks/github.py"},
     "fray": {"steps/marin.py", "cluster/client.py", "cluster/task.py"},
     "ray": {
-        *("cluster/client.py", "cluster/config.py", "cluster/jobs.py", "cluster/joining.py"),
+        *("cluster/client.py", "cluster/config.py", "cluster/jobs.py"),
         *("cluster/node.py", "cluster/task.py", "cluster/tpu.py"),
     },
     "detect_secrets": {"redaction.py"},

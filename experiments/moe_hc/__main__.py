@@ -3,7 +3,7 @@
 Two questions, so two sweeps of implementations with a baseline each: on one device, and expert-parallel over four.
 """
 
-from research_steps import Hypothesis, Metric, Series, main
+from research_steps import Hypothesis, Metric, Resources, Series, main
 
 from experiments.moe_hc.measure import MoeConfig, measure
 
@@ -29,17 +29,21 @@ series = Series(
     sampling_s=3.0,
 )
 
+# On a cluster; without one this machine measures.
+MACHINE = Resources(cpu=2, ram="6g")
 CANDIDATES = ["sonic", "dense", "ragged_gather", "blocked_batch", "blocked_scan"]
 
 
 def thread(steps):
-    base = steps.baseline(measure, MoeConfig(implementation="scatter"), label="scatter, one device")
+    scatter = MoeConfig(implementation="scatter")
+    base = steps.baseline(measure, scatter, label="scatter, one device", resources=MACHINE)
     local = steps.sweep(base, ("implementation", CANDIDATES), label="local implementations", hypothesis="H1")
     routing = steps.sweep(base, ("routing", ["runs"]), label="routing")
     both = steps.interact(local, routing, label="best implementation with runs", hypothesis="H2")
     again = steps.replicate(local, n=2, across=("routing", ["random", "runs"]), label="best local implementation again")
 
-    ring = steps.baseline(measure, MoeConfig(implementation="ring", expert_parallel=4), label="ring, four devices")
+    four = MoeConfig(implementation="ring", expert_parallel=4)
+    ring = steps.baseline(measure, four, label="ring, four devices", resources=MACHINE)
     parallel = steps.sweep(
         ring, ("implementation", ["ring", "ragged_all_to_all"]), label="expert-parallel implementations"
     )

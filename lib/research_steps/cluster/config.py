@@ -84,18 +84,24 @@ def connect(cluster: Cluster, namespace: str) -> None:
     check_listening(cluster.name, address, ("", "ray"), "RAY_ADDRESS")
     # Under `uv run`, Ray would otherwise copy the whole work tree to the cluster and run uv there.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError(
-            "Ray is not installed here: install the extra 'cluster' (pip install research-steps[cluster])."
-        ) from error
+    ray = imported()
     try:
         ray.init(address, namespace=namespace, logging_level="CRITICAL", log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise UsageError(
             f"No connection to the cluster {cluster.name} at {address}: {' '.join(str(error).split())}"
         ) from error
+
+
+def imported() -> Any:
+    """Ray. Raises UsageError when it is not installed."""
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError(
+            "Ray is not installed here: install the extra 'cluster' (pip install research-steps[cluster])."
+        ) from error
+    return ray
 
 
 def check_listening(name: str, address: str, schemes: tuple[str, ...], variable: str) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from research_steps.cluster import worktree
-from research_steps.cluster.config import Cluster, check_listening, read_yaml
+from research_steps.cluster.config import Cluster, check_listening, imported, read_yaml
 from research_steps.cluster.execution import environment
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
@@ -68,14 +68,11 @@ class Server:
         # Ray's client would otherwise go where RAY_ADDRESS says, and tell each step that it takes.
         os.environ[variable] = self.address
         logging.getLogger("ray.dashboard").propagate = False
-        try:
-            from ray.job_submission import JobSubmissionClient
+        imported()
+        from ray.job_submission import JobSubmissionClient
 
+        try:
             self.client = JobSubmissionClient(self.address)
-        except ImportError as error:
-            raise UsageError(
-                "Ray is not installed here: install the extra 'cluster' (pip install research-steps[cluster])."
-            ) from error
         except (RuntimeError, OSError, ValueError) as error:
             raise UsageError(f"{self.address} is no job server of Ray: {_line(error)}") from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from research_steps.cluster import worktree
 from research_steps.cluster.client import RayClient
-from research_steps.cluster.config import check_listening
+from research_steps.cluster.config import check_listening, imported
 from research_steps.git import Checkout
 
 
@@ -23,8 +23,7 @@ def joined(address: str, checkout: Checkout) -> Iterator[RayClient]:
     # Ray would otherwise send the work tree again under `uv run`, and leave out lines that are alike.
     for name in ("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "RAY_DEDUP_LOGS"):
         os.environ.setdefault(name, "0")
-    import ray
-
+    ray = imported()
     with tempfile.TemporaryDirectory(prefix="research-tree-") as folder:
         sent = {} if checkout.git_dir is None else {"working_dir": _packed(Path(folder), checkout)}
         # Until this process ends: who waits for a job then is not cut off.

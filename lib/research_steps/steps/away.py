@@ -4,6 +4,7 @@ The driver says what is wanted and under which IDs; the job needs the store and 
 Whatever the engine starts again goes on where the journal says that it was.
 """
 
+import secrets
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -47,6 +48,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     store: str
     provenance: Provenance
     mode: Mode
+    began: str
     private: bool
     retry: frozenset[str]
     retracted: frozenset[str]
@@ -108,6 +110,7 @@ def work(order: bytes) -> None:
         say=_say,
         changed=lambda: None,
         mode=wanted.mode,
+        began=wanted.began,
         private=wanted.private,
         skip_known=wanted.skip_known,
         retracted=wanted.retracted,
@@ -131,12 +134,13 @@ def _elsewhere(
 ) -> list[Trial]:
     what, store = config.what, session.journal.store
     what.code()
-    answer = f"{config.output_path.removeprefix(store.url.rstrip('/')).lstrip('/')}/trials.json"
+    folder = config.output_path.removeprefix(store.url.rstrip("/")).lstrip("/")
     order = Order(
         series=session.series.without_secrets(),
         store=store.url,
         provenance=session.captured.provenance,
         mode=session.mode,
+        began=session.began,
         private=session.private,
         retry=session.retry,
         retracted=session.retracted,
@@ -147,14 +151,15 @@ def _elsewhere(
         config_type=what.config_type,
         root=_below_working_directory(what),
         wanted=tuple(wanted),
-        answer=answer,
+        # Its own, because a job that was given up may still end.
+        answer=f"{folder}/trials-{secrets.token_hex(8)}.json",
     )
     dispatch(partial(work, msgspec.json.encode(order)))
-    found = store.read(answer)
+    found = store.read(order.answer)
     if found is None:
         raise UsageError(
-            f"The job of {id} ended and left nothing in {store.url}/{answer}: expected the workers to reach the same "
-            "store as the driver; set MARIN_PREFIX to one that all machines share."
+            f"The job of {id} ended and left nothing in {store.url}/{order.answer}: expected the workers to reach the "
+            "same store as the driver; set MARIN_PREFIX to one that all machines share."
         )
     return trials_of(session, msgspec.json.decode(found, type=list[Told]))
 

@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -55,10 +56,13 @@ def measure_wanted(session: Session, code: Code, config_type: str, id: str, want
                 waiting += 1
                 continue
             waiting = 0
+            if trial.stored.record.id == one.id:
+                # Measured for this step, though by a process that was killed, perhaps.
+                trial = replace(trial, measured_here=True)
+            else:
+                held.append(one.id)
             done[one.id] = trial
             advance(trial, one.label)
-            if trial.stored.record.id != one.id:
-                held.append(one.id)
             if held and (not pending or time.monotonic() - noted > NOTED_S):
                 passed(session.journal, id, wanted[0].id, held)
                 noted = time.monotonic()

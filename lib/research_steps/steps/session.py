@@ -16,7 +16,7 @@ from research_steps.hypotheses import queue, spelled_out
 from research_steps.journal import Journal
 from research_steps.launcher.here import Host
 from research_steps.provenance import Captured
-from research_steps.record import Mode
+from research_steps.record import Mode, utc
 from research_steps.series import Series
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class Session:
     """Hashes of the records that count no more: what rests on them is done again."""
     shard_of: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Output path of a shard to the key of its sweep, whose experiment ID labels its trials, and to its label."""
-    measured: set[str] = field(default_factory=set)
-    """Keys of trials that this run has measured: a retry measures each of them once."""
+    began: str = field(default_factory=utc)
+    """When this run began: a retry measures again what is older, once."""
 
     @cached_property
     def known(self) -> "Known":

@@ -96,7 +96,7 @@ def measure_trial(
         record = stored.record
         if isinstance(record, InterruptedRecord) or stored.sha256 in disturbed | session.retracted:
             return False
-        if key in session.measured:
+        if record.finished_at >= session.began:
             return True
         if record.status == "failed":
             return not must_succeed and "failed" not in session.retry
@@ -110,7 +110,7 @@ def measure_trial(
         if isinstance(found, OpenAttempt):
             return None
         if isinstance(found, Stored):
-            return Trial(found, key in session.measured)
+            return Trial(found, False)
         with (
             session.host.turn(id, patience.timed, patience.left_s, session.say) as turn,
             session.journal.begin(
@@ -139,7 +139,6 @@ def measure_trial(
             once_more = patience.once_more(record, turn, time.monotonic() - began)
         if stored.record.late:
             continue
-        session.measured.add(key)
         if not once_more:
             return Trial(stored, True)
         disturbed |= {stored.sha256}
