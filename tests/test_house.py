@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import research_steps
 
 PACKAGE = Path(research_steps.__file__).parent
@@ -86,13 +87,16 @@ def test_each_library_has_its_place() -> None:
     assert "levanter" not in users
 
 
-def test_importing_the_package_and_the_command_loads_nothing_heavy() -> None:
-    """A person who asks for the status does not wait for Marin, JAX or a cloud library."""
-    code = (
-        "import sys, research_steps, research_steps.cli, research_steps.publish\n"
-        "from research_steps.sinks import logbook\n"
-        f"print([name for name in {HEAVY!r} if name in sys.modules])"
-    )
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "research_steps, research_steps.cli, research_steps.publish, research_steps.sinks.logbook",
+        "research_steps.cluster.task, research_steps.steps.away",
+    ],
+)
+def test_importing_the_package_the_command_and_the_work_of_a_job_loads_nothing_heavy(modules: str) -> None:
+    """Neither a person who asks for the status nor a trial on a cluster waits for Marin, JAX or a cloud library."""
+    code = f"import sys, {modules}\nprint([name for name in {(*HEAVY, 'fray')!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -197,6 +197,32 @@ def test_a_store_that_can_not_decide_is_asked_again(proxied: tuple[Store, Proxy]
     assert store.read("name") == b"mine"
 
 
+def test_a_run_waits_for_a_store_that_is_away(
+    proxied: tuple[Store, Proxy], s3_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was measured is written once the network is back, once, and the wait is told. What a store refuses by rule is
+    not asked for again."""
+    _, proxy = proxied
+    waiting = open_store(s3_url, away_s=60)
+    assert waiting.create("before", b"1")
+    asked = 0
+
+    def away(data: bytes) -> bytes | None:
+        nonlocal asked
+        asked += 1
+        # Each time the library underneath tries several times itself.
+        return None if asked <= 12 else data
+
+    proxy.request = away
+    assert waiting.create("name", b"mine")
+    assert "could not write" in caplog.text
+    assert waiting.read("name") == b"mine"
+    began = asked
+    with pytest.raises(StoreError, match="does not exist"):
+        open_store("s3://no-such-bucket-here/prefix", away_s=60).create("name", b"1")
+    assert asked - began < 20
+
+
 def test_a_store_that_replaces_objects_is_refused_before_anything_is_lost(
     s3_url: str, s3_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -174,7 +174,7 @@ class ObjectStore:
 
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(_may_pass),
-            wait=tenacity.wait_exponential_jitter(initial=0.5, max=10.0),
+            wait=tenacity.wait_exponential(multiplier=0.5, max=10.0) + tenacity.wait_random(0.0, 0.5),
             stop=tenacity.stop_after_delay(self._away_s),
             before_sleep=tenacity.before_sleep_log(logging.getLogger(__name__), logging.WARNING),
             reraise=True,

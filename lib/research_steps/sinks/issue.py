@@ -266,7 +266,7 @@ class IssueSink:
         import tenacity
 
         began = self._clock.now()
-        longer = tenacity.wait_exponential_jitter(initial=1.0, max=20.0)
+        longer = tenacity.wait_exponential(multiplier=1.0, max=20.0) + tenacity.wait_random(0.0, 1.0)
 
         def told(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
