@@ -11,6 +11,8 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 
 import psutil
@@ -170,6 +172,22 @@ def test_who_has_the_device_lock_is_named(machine: Machine) -> None:
         assert machine.lock_holder(machine.device_lock) == ""
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         assert machine.lock_holder(machine.device_lock).startswith(f"process {os.getpid()} (")
+
+
+def test_nobody_has_one_turn_after_the_other_while_somebody_waits(machine: Machine) -> None:
+    """A shard that goes from trial to trial without a pause leaves the machine to the others in between."""
+    turns: list[str] = []
+
+    def work(name: str) -> None:
+        for _ in range(6):
+            with contention.device_lock(machine, name, lambda: False, lambda line: None):
+                turns.append(name)
+                time.sleep(0.08)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(work, "ab"))
+    # Whoever is left at the end is alone.
+    assert max(len(list(group)) for _, group in groupby(turns[:9])) <= 2, turns
 
 
 def test_doctor_shows_what_a_trial_would_see(machine: Machine) -> None:

@@ -8,7 +8,7 @@ import fcntl
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,6 +49,10 @@ class Machine:
     @property
     def device_lock(self) -> Path:
         return self.tmp / "research-steps-device.lock"
+
+    @property
+    def next_lock(self) -> Path:
+        return self.tmp / "research-steps-next.lock"
 
     @property
     def tpu_lock(self) -> Path:
@@ -179,21 +183,31 @@ class CpuWatch:
 def device_lock(machine: Machine, id: str, ended: Callable[[], bool], say: Callable[[str], None]) -> Iterator[None]:
     """Hold the machine's device lock inside the block, for the trial `id`.
 
-    Raises LauncherError when it can't be had, or the run has `ended` before it was.
+    Who waits for it holds another lock, that of the next one, so that nobody has two turns while somebody waits. Raises
+    LauncherError when it can't be had, or the run has `ended` before it was.
     """
-    descriptor = _open_lock(machine.device_lock)
+    device = _open_lock(machine.device_lock)
     try:
-        began, told = time.monotonic(), False
-        while not _locked(descriptor):
+        following = _open_lock(machine.next_lock)
+        try:
+            _wait_for((following, device), id, ended, say)
+        finally:
+            os.close(following)
+        yield
+    finally:
+        os.close(device)
+
+
+def _wait_for(locks: Iterable[int], id: str, ended: Callable[[], bool], say: Callable[[str], None]) -> None:
+    began, told = time.monotonic(), False
+    for lock in locks:
+        while not _locked(lock):
             if ended():
                 raise LauncherError(f"The run is ending: {id} was not begun.")
             if not told and time.monotonic() - began > WAIT_TOLD_S:
                 say(f"{id}: waiting for another trial on this machine")
                 told = True
             time.sleep(0.02)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _locked(descriptor: int) -> bool:
