@@ -24,6 +24,7 @@ from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.record import Actor, Error, Provenance, TrialRecord, sha256
 from research_steps.redaction import redact, redact_arguments
+from research_steps.resources import Resources
 
 PACKAGES = (
     "research-steps", "marin-core", "marin-levanter", "marin-haliax", "marin-fray", "jax", "jaxlib", "libtpu",
@@ -166,16 +167,30 @@ def current_actor(checkout: Checkout) -> Actor:
     return Actor(name=name, kind="agent" if kind == "agent" else "person")
 
 
-@cache
 def device_class() -> str:
     """The kind of machine that a timing counts for, without starting an accelerator: 'cpu/<model>/<cores>', say."""
-    wanted = os.environ.get("JAX_PLATFORMS", "").split(",")[0]
+    return _device_class(*(os.environ.get(name) for name in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES")))
+
+
+def check_here(resources: Resources) -> None:
+    """Raise UsageError when this machine lacks the kind of accelerator that is asked for."""
+    kind = "tpu" if resources.tpu else "gpu" if resources.gpu else ""
+    if kind and not device_class().startswith(f"{kind}/"):
+        raise UsageError(
+            f"A step asks for {resources.tpu or resources.gpu}, and this machine is {device_class()}: expected one that "
+            "has it, or a cluster ('research submit')."
+        )
+
+
+@cache
+def _device_class(platforms: str | None, visible: str | None) -> str:
+    wanted = (platforms or "").split(",")[0]
     if wanted in ("", "tpu"):
         chips = [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")]
         if chips:
             return f"tpu/{os.environ.get('TPU_ACCELERATOR_TYPE', 'unknown')}/{len(chips)}"
     if wanted in ("", "cuda", "gpu"):
-        gpus = _nvidia_gpus()
+        gpus = _nvidia_gpus(visible)
         if gpus:
             return f"gpu/{gpus[0]}/{len(gpus)}"
     return f"cpu/{_cpu_model()}/{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"
@@ -245,8 +260,7 @@ def _login() -> str:
         return f"uid {os.getuid()}"
 
 
-def _nvidia_gpus() -> list[str]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+def _nvidia_gpus(visible: str | None) -> list[str]:
     if visible in ("", "-1"):
         return []
     models = []

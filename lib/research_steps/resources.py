@@ -23,14 +23,20 @@ class Resources:
     gpus: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 < self.cpu < float("inf"):
-            raise UsageError(f"Resources have cpu={self.cpu}: expected a number of cores above 0.")
-        if not _RAM.fullmatch(self.ram):
+        if not isinstance(self.cpu, int | float) or not 0 < self.cpu < float("inf"):
+            raise UsageError(f"Resources have cpu={self.cpu!r}: expected a number of cores above 0.")
+        if not isinstance(self.ram, str) or not _RAM.fullmatch(self.ram):
             raise UsageError(f"Resources have ram={self.ram!r}: expected an amount such as '4g' or '512m'.")
         if self.tpu and self.gpu:
             raise UsageError(f"Resources ask for the TPU {self.tpu!r} and the GPU {self.gpu!r}: expected one of them.")
-        if self.gpus < 1:
-            raise UsageError(f"Resources have gpus={self.gpus}: expected 1 or more; leave 'gpu' out for none.")
+        for name in ("tpu", "gpu"):
+            if not isinstance(getattr(self, name), str):
+                raise UsageError(f"Resources have {name}={getattr(self, name)!r}: expected a type, as 'v4-8' or 'H100'.")
+        if not isinstance(self.gpus, int) or self.gpus < 1 or (self.gpus > 1 and not self.gpu):
+            raise UsageError(
+                f"Resources have gpus={self.gpus!r} and gpu={self.gpu!r}: expected a number of 1 or more, and the type "
+                "of GPU."
+            )
 
     @property
     def kind(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from research_steps.cluster.task import as_driver
 from research_steps.errors import ResearchError, UsageError
 from research_steps.git import Checkout
 from research_steps.journal import Journal
@@ -62,25 +63,43 @@ class RunOptions:
 def run(series: Series, thread: "Callable[[Steps], Any]", options: RunOptions) -> None:
     """Run a thread through Marin's executor. Raises ResearchError; a failed step is in the journal by then."""
     retry = _retries(options.retry)
+    as_driver()
     checkout = Checkout.find()
     prefix = store_url(checkout.root, options.prefix)
     journal = Journal(open_store(prefix, AWAY_S), series.topic)
     _say(f"{series.topic}: store {prefix}; loading Marin")
+    import research_steps.steps.builders  # noqa: F401  # what takes long, before the cluster waits for it
+
+    logging.getLogger("jax").setLevel(logging.WARNING)
+    with _engine(checkout):
+        _run(series, thread, options, checkout, journal, retry)
+
+
+def _run(
+    series: Series,
+    thread: "Callable[[Steps], Any]",
+    options: RunOptions,
+    checkout: Checkout,
+    journal: Journal,
+    retry: frozenset[str],
+) -> None:
     from research_steps.steps import marin
     from research_steps.steps.builders import Steps
 
-    logging.getLogger("jax").setLevel(logging.WARNING)
     steps = Steps(series)
     thread(steps)
     chosen = [step for step in steps.all if options.seal or getattr(step.config, "kind", "") != "seal"]
     if not chosen:
         raise UsageError(f"The thread of {series.topic} built no steps: expected it to call steps.baseline and others.")
-    plan = marin.plan(prefix, options.executor_info_base_path, series.goal, chosen)
+    asked = {resources for step in chosen if (resources := _resources(step)) is not None}
+    for resources in asked:
+        marin.check(resources)
+    plan = marin.plan(journal.store.url, options.executor_info_base_path, series.goal, chosen)
     flags = {
         "run_only": options.run_only,
         "force_run_failed": options.force_run_failed,
         # What waits for a cluster needs a thread each, and nothing else.
-        "max_concurrent": options.max_concurrent or STEPS_AT_ONCE + sum(_asks(step) for step in chosen),
+        "max_concurrent": options.max_concurrent or STEPS_AT_ONCE + sum(_resources(step) is not None for step in chosen),
     }
     if options.dry_run:
         logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
@@ -104,6 +123,7 @@ def _run_recorded(
     from research_steps.publish import Publisher, sinks_of
     from research_steps.sinks.logbook import numbers_used
     from research_steps.sinks.wandb import check_project
+    from research_steps.steps import marin
     from research_steps.steps.session import Session, use
 
     check_project(journal, series)
@@ -130,11 +150,13 @@ def _run_recorded(
         )
         _prepare(session, plan)
         failed: BaseException | None = None
-        with publisher, use(session), _engine(checkout):
+        with publisher, use(session):
             try:
                 plan.run(**flags)
             except KeyboardInterrupt as error:
                 launcher.close()
+                marin.end_jobs()
+                journal.store.give_up()
                 failed = error
             except RuntimeError as error:
                 failed = error
@@ -190,16 +212,18 @@ def _prepare(session: Any, plan: "Plan") -> None:
     cleared = []
     for step in ours:
         held = session.journal.latest_entry(keys[id(step)])
-        if held is not None and (_has_outcome(held, statuses) or _rests_on(held, session.retracted)):
+        # Of a sweep that was not put together yet only the shards know what came of its trials.
+        unknown = held is None and id(step) in shards and bool(session.retry)
+        if unknown or (held is not None and (_has_outcome(held, statuses) or _rests_on(held, session.retracted))):
             cleared += [step, *shards.get(id(step), [])]
     for step in plan.dependents(cleared):
         plan.forget(step)
     session.redo = frozenset(step_key(plan.output_path(step), session) for step in plan.dependents(cleared))
 
 
-def _asks(step: Any) -> bool:
-    """Whether a step is for a machine that a cluster's engine finds."""
-    return getattr(getattr(step.config, "measured", None), "resources", None) is not None
+def _resources(step: Any) -> Any:
+    """What a step asks of the machine that a cluster's engine finds, None where it doesn't."""
+    return getattr(getattr(step.config, "measured", None), "resources", None)
 
 
 def _has_outcome(entry: Stored[Any], statuses: set[str]) -> bool:

@@ -8,14 +8,18 @@ file; S3 and GCS with a conditional put. There is no lock server, and no listing
 import logging
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 
 from research_steps.errors import StoreError, UsageError
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 # How often an object store is asked again that can't decide between two writers (seconds between the tries).
 UNDECIDED_WAITS_S = (0.1, 0.2, 0.4, 0.8)
@@ -24,6 +28,8 @@ AWAY_S = 600.0
 READ_AT_ONCE = 1 << 16
 DEFAULT_STORE = "local_store"
 _RULES = (PermissionError, FileNotFoundError, ValueError, TypeError)
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -51,6 +57,10 @@ class Store(Protocol):
 
     def names(self, folder: str) -> list[str]:
         """The object names directly inside a folder, sorted, with the folder."""
+        ...
+
+    def give_up(self) -> None:
+        """Wait no longer for a store that can't be reached, in any thread."""
         ...
 
 
@@ -99,6 +109,9 @@ class LocalStore:
             raise _refused("write", final, error) from error
         return True
 
+    def give_up(self) -> None:
+        pass
+
     def put(self, name: str, data: bytes) -> None:
         final = self.root / name
         try:
@@ -143,6 +156,7 @@ class ObjectStore:
 
         self.url = url
         self._away_s = away_s
+        self._given_up = threading.Event()
         try:
             fs, self._base = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except ImportError as error:
@@ -175,10 +189,18 @@ class ObjectStore:
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(_may_pass),
             wait=tenacity.wait_exponential(multiplier=0.5, max=10.0) + tenacity.wait_random(0.0, 0.5),
-            stop=tenacity.stop_after_delay(self._away_s),
-            before_sleep=tenacity.before_sleep_log(logging.getLogger(__name__), logging.WARNING),
+            stop=tenacity.stop_after_delay(self._away_s) | tenacity.stop_when_event_set(self._given_up),
+            sleep=tenacity.sleep_using_event(self._given_up),
+            before_sleep=self._tell_first,
             reraise=True,
         )(ask)
+
+    def give_up(self) -> None:
+        self._given_up.set()
+
+    def _tell_first(self, state: "RetryCallState") -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            log.warning("%s It is asked again for %g s at most.", state.outcome.exception(), self._away_s)
 
     def _create(self, name: str, data: bytes) -> bool:
         self._check_conditional_create()
@@ -275,7 +297,9 @@ def _aside(final: Path) -> Iterator[BinaryIO]:
 def _may_pass(error: BaseException) -> bool:
     """Whether a store that failed so may answer later: what it refuses by rule, it refuses again."""
     cause = error.__cause__
-    return isinstance(error, StoreError) and cause is not None and not isinstance(cause, _RULES)
+    if cause is None or isinstance(cause, _RULES) or type(cause).__name__.endswith("CredentialsError"):
+        return False
+    return isinstance(error, StoreError)
 
 
 def _refused(verb: str, where: object, error: BaseException) -> StoreError:

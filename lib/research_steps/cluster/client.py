@@ -16,12 +16,16 @@ from fray import JobFailed, JobRequest, JobStatus, ResourceConfig
 from research_steps.cluster import task
 from research_steps.errors import LauncherError, UsageError
 from research_steps.record import duration
+from research_steps.redaction import is_secret_name, redact
 
 # How long a job is waited for that no machine of the cluster could run. A cluster that grows brings one in that time.
 INFEASIBLE_S = 900.0
 LOOK_S = 5.0
-# The driver's own variables that its jobs get, by the beginning of their names.
-CARRIED = ("MARIN_", "LEVANTER_", "RAGGED_DOT_", "JAX_", "XLA_", "LIBTPU_", "RESEARCH_ACTOR")
+# The driver's own variables that its jobs get: what changes a result and belongs to no machine, and where things are.
+CARRIED = (
+    *("JAX_", "XLA_", "LIBTPU_", "NCCL_", "OMP_", "MKL_", "OPENBLAS_", "LEVANTER_", "RAGGED_DOT_"),
+    *("MARIN_", "RESEARCH_ACTOR"),
+)
 
 
 class RayJob:
@@ -121,8 +125,8 @@ class RayClient:
         """Have a job run. Raises UsageError when it asks for what is no single machine of a Ray cluster."""
         import ray
 
-        asked = amounts(request)
-        environment = _environment(request)
+        asked = amounts(request.name, request.resources, request.replicas)
+        shown, hidden = _environment(request)
         entry = request.entrypoint
         if entry.callable_entrypoint is not None:
             one = entry.callable_entrypoint
@@ -142,13 +146,17 @@ class RayClient:
                 resources=others,
                 max_retries=request.max_retries_preemption,
                 retry_exceptions=False,
-                runtime_env={"env_vars": environment},
+                runtime_env={"env_vars": shown},
             )
-            .remote(ray.cloudpickle.dumps(function), frozenset(environment))
+            .remote(ray.cloudpickle.dumps(function), hidden)
         )
         job = RayJob(request.name, ref, asked, self._infeasible_s)
         self._jobs.append(job)
         return job
+
+    def check(self, name: str, wanted: ResourceConfig) -> None:
+        """Raise UsageError when no single machine of a Ray cluster can be what is wanted."""
+        amounts(name, wanted)
 
     def host_actor(self, *_: Any, **__: Any) -> Any:
         raise _no_actors()
@@ -166,21 +174,19 @@ class RayClient:
                 job.terminate()
 
 
-def amounts(request: JobRequest) -> dict[str, float]:
-    """What Ray calls the resources that a job asks for. Raises UsageError when no single machine can have them."""
+def amounts(name: str, wanted: ResourceConfig, replicas: int | None = None) -> dict[str, float]:
+    """What Ray calls the resources that `name` asks for. Raises UsageError when no single machine can have them."""
     import humanfriendly
     from fray import GpuConfig, TpuConfig
 
-    wanted: ResourceConfig = request.resources
-    device = wanted.device
-    if (request.replicas or 1) > 1 or (isinstance(device, TpuConfig) and device.vm_count() > 1):
-        hosts = request.replicas or 1
+    device, hosts = wanted.device, replicas or wanted.replicas
+    if hosts > 1 or (isinstance(device, TpuConfig) and device.vm_count() > 1):
         raise UsageError(
-            f"The job {request.name} asks for {device.variant} on {hosts} hosts: expected one host, because a Ray task "
-            "is one process on one machine. Use a slice of one host (v4-8, v5litepod-8, v6e-8), or run on Iris."
+            f"{name} asks for {device.variant} on {hosts} hosts: expected one host, because a Ray task is one process "
+            "on one machine. Use a slice of one host (v4-8, v5litepod-8, v6e-8), or run on Iris."
         )
     if wanted.image:
-        raise UsageError(f"The job {request.name} asks for the image {wanted.image!r}: a Ray cluster's file names that.")
+        raise UsageError(f"{name} asks for the image {wanted.image!r}: a Ray cluster's file names that.")
     asked = {"CPU": float(wanted.cpu), "memory": float(humanfriendly.parse_size(wanted.ram, binary=True))}
     if isinstance(device, GpuConfig):
         asked["GPU"] = float(device.count)
@@ -192,12 +198,15 @@ def amounts(request: JobRequest) -> dict[str, float]:
     return asked
 
 
-def _environment(request: JobRequest) -> dict[str, str]:
+def _environment(request: JobRequest) -> tuple[dict[str, str], dict[str, str]]:
+    """What a job gets, and of that what Ray must not show to everybody who sees its dashboard."""
     carried = {name: value for name, value in os.environ.items() if name.startswith(CARRIED)}
     if request.resources.device.kind != "cpu":
         # A driver on a machine without an accelerator may have been told to look for none.
         carried.pop("JAX_PLATFORMS", None)
-    return {**carried, **(request.environment.env_vars if request.environment else {})}
+    given = {**carried, **(request.environment.env_vars if request.environment else {})}
+    hidden = {name: value for name, value in given.items() if is_secret_name(name) or redact(value) != value}
+    return {name: value for name, value in given.items() if name not in hidden}, hidden
 
 
 def _some_node_has(asked: dict[str, float]) -> bool:

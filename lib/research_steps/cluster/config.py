@@ -78,19 +78,16 @@ def read_yaml(path: Path, what: str) -> Any:
         raise UsageError(f"{path} can't be read as {what}: {' '.join(str(error).split())}.") from error
 
 
-def connect(cluster: Cluster, namespace: str) -> None:
+def connect(name: str, address: str, schemes: tuple[str, ...], **options: Any) -> None:
     """Connect this process to a cluster. Raises UsageError when there is none, or not one that Ray here can talk to."""
-    address = cluster.address
-    check_listening(cluster.name, address, ("", "ray"), "RAY_ADDRESS")
+    check_listening(name, address, schemes, "RAY_ADDRESS")
     # Under `uv run`, Ray would otherwise copy the whole work tree to the cluster and run uv there.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     ray = imported()
     try:
-        ray.init(address, namespace=namespace, logging_level="CRITICAL", log_to_driver=False)
+        ray.init(address, **options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise UsageError(
-            f"No connection to the cluster {cluster.name} at {address}: {' '.join(str(error).split())}"
-        ) from error
+        raise UsageError(f"No connection to {name} at {address}: {' '.join(str(error).split())}") from error
 
 
 def imported() -> Any:

@@ -189,8 +189,19 @@ def driver_of(
             f"The store {store.url} is on this machine's disk, and {cluster.name} runs on others: name one that both "
             "reach, with --prefix s3://… or gs://…, or in MARIN_PREFIX."
         )
+    if Path.cwd() != checkout.root:
+        raise UsageError(
+            f"A thread is submitted from the root of its work tree: expected {checkout.root}, not {Path.cwd()}."
+        )
     chosen = runtime_environment(checkout, name)
-    env_vars = {**chosen.get("env_vars", {}), **variables(given), STORE: store.url}
+    env_vars = {**chosen.get("env_vars", {}), **variables(given)}
+    for one, value in env_vars.items():
+        if is_secret_name(one) or redact(str(value)) != str(value):
+            raise UsageError(
+                f"The variable {one} looks like a secret, and Ray shows the environment of a job to everybody who sees "
+                "its dashboard: set it on the cluster's nodes instead."
+            )
+    env_vars[STORE] = store.url
     return Driver(shlex.join(argv), Journal(store, topic), {**chosen, "env_vars": env_vars})
 
 
@@ -216,11 +227,6 @@ def variables(given: Sequence[str]) -> dict[str, str]:
         if name in (STORE, ORIGIN):
             raise UsageError(f"--env {name} is set by 'research submit' itself: the store is named with --prefix.")
         found[name] = value if separator else environment((name,))[name]
-        if is_secret_name(name) or redact(found[name]) != found[name]:
-            raise UsageError(
-                f"--env {name} looks like a secret, and Ray shows the environment of a job to everybody who sees its "
-                "dashboard: set it on the cluster's nodes instead."
-            )
     return found
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from research_steps.cluster import worktree
 from research_steps.cluster.client import RayClient
-from research_steps.cluster.config import check_listening, imported
+from research_steps.cluster.config import connect
+from research_steps.errors import UsageError
 from research_steps.git import Checkout
+from research_steps.provenance import ORIGIN
 
 
 @contextmanager
@@ -19,15 +21,17 @@ def joined(address: str, checkout: Checkout) -> Iterator[RayClient]:
     A driver that was submitted has its work tree there already; another one sends it. Raises UsageError when there is
     no such cluster.
     """
-    check_listening("the cluster", address, ("",), "RAY_ADDRESS")
-    # Ray would otherwise send the work tree again under `uv run`, and leave out lines that are alike.
-    for name in ("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "RAY_DEDUP_LOGS"):
-        os.environ.setdefault(name, "0")
-    ray = imported()
+    if checkout.git_dir is None and ORIGIN not in os.environ:
+        raise UsageError(
+            f"{checkout.root} is not in a git repository, and RAY_ADDRESS names a cluster: expected a repository, whose "
+            "work tree the jobs get."
+        )
+    # Ray would otherwise leave out lines that are alike.
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     with tempfile.TemporaryDirectory(prefix="research-tree-") as folder:
         sent = {} if checkout.git_dir is None else {"working_dir": _packed(Path(folder), checkout)}
         # Until this process ends: who waits for a job then is not cut off.
-        ray.init(address, runtime_env=sent, logging_level="WARNING", ignore_reinit_error=True)
+        connect("the cluster", address, ("",), runtime_env=sent, logging_level="WARNING", ignore_reinit_error=True)
     client = RayClient()
     try:
         yield client

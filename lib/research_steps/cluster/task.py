@@ -1,23 +1,41 @@
 """What a Ray worker does for one job of Fray: a function under the environment that its driver gave it."""
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-# Set by Ray for its own workers. What is measured there sees what the node, the cluster or the driver has set.
-_OF_RAY = ("OMP_NUM_THREADS",)
+# Set by Ray in its own processes, unless the cluster or the job has set it.
+_OF_RAY = "OMP_NUM_THREADS"
 
 
-def run(pickled: bytes, given: frozenset[str]) -> None:
-    """Run a pickled function; `given` are the variables that the driver has set. Its exception is the job's."""
+def run(pickled: bytes, hidden: dict[str, str]) -> None:
+    """Run a pickled function, with the variables that Ray must not show. Its exception is the job's."""
     from ray import cloudpickle
 
-    for name in _OF_RAY:
-        if name not in given:
-            os.environ.pop(name, None)
-    function: Callable[[], Any] = cloudpickle.loads(pickled)
+    began_with = Path("/proc/self/environ").read_bytes().split(b"\0")
+    if not any(one.startswith(_OF_RAY.encode() + b"=") for one in began_with):
+        os.environ.pop(_OF_RAY, None)
+    before = dict(os.environ)
+    os.environ.update(hidden)
+    try:
+        _call(cloudpickle.loads(pickled))
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def as_driver() -> None:
+    """Have the driver of a submitted job see what Ray would not have set."""
+    job = os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR")
+    if job and _OF_RAY not in json.loads(job).get("runtime_env", {}).get("env_vars", {}):
+        os.environ.pop(_OF_RAY, None)
+
+
+def _call(function: Callable[[], Any]) -> None:
     if "fray" not in sys.modules:
         # It came without Fray and can't ask for a client; loading one takes longer than most trials.
         function()

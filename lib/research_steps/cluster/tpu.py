@@ -75,7 +75,8 @@ def signals() -> Iterator[list[int]]:
 
 def open_cluster(cluster: Cluster, say: Say) -> None:
     say(f"connecting to {cluster.name} at {cluster.address}")
-    connect(cluster, NAMESPACE)
+    options = {"namespace": NAMESPACE, "logging_level": "CRITICAL", "log_to_driver": False}
+    connect(f"the cluster {cluster.name}", cluster.address, ("", "ray"), **options)
 
 
 def allocate(name: str, tpu_type: str, wait_s: float, stop: list[int], say: Say) -> Held | None:

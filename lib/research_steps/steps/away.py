@@ -4,6 +4,7 @@ The driver says what is wanted and under which IDs; the job needs the store and 
 Whatever the engine starts again goes on where the journal says that it was.
 """
 
+import os
 import secrets
 import sys
 from collections.abc import Callable, Sequence
@@ -13,14 +14,14 @@ from pathlib import Path
 import msgspec
 
 from research_steps.code import trace_name
-from research_steps.errors import UsageError
+from research_steps.errors import JournalProblem, UsageError
+from research_steps.git import Checkout
 from research_steps.journal import Journal
 from research_steps.launcher.client import Launcher
 from research_steps.launcher.here import Here
 from research_steps.plans import plan
-from research_steps.provenance import Captured, device_class
+from research_steps.provenance import Captured
 from research_steps.record import Mode, Provenance, Ref
-from research_steps.resources import Resources
 from research_steps.series import Series
 from research_steps.steps.configs import Measured, StepConfig
 from research_steps.steps.measuring import Wanted, measure_wanted
@@ -28,8 +29,9 @@ from research_steps.steps.session import Session
 from research_steps.steps.trials import Trial
 from research_steps.store import AWAY_S, open_store
 
-# What an engine's worker keeps for its next job: the launcher, with the libraries that it has imported.
-_launcher = Launcher()
+# What an engine's worker keeps for its next job: the launcher, with the libraries that it has imported, and the
+# environment that they were imported under.
+_warm: tuple[Launcher, dict[str, str]] | None = None
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -41,7 +43,7 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job needs to know. `root` is the import root of the code, relative to the working directory; `answer` is
+    """What a job needs to know. `root` is the import root of the code, relative to the work tree; `answer` is
     the object in the store that holds what was measured."""
 
     series: Series
@@ -71,7 +73,6 @@ def measure(session: Session, config: StepConfig, id: str, wanted: Sequence[Want
         plan(session.journal, id, config.label, len(wanted))
     if what.resources is not None and marin.has_engine():
         return _elsewhere(session, config, id, wanted, partial(marin.dispatch, config.label, what.resources))
-    _check_here(what.resources)
     return measure_wanted(session, what.code(), what.config_type, id, wanted)
 
 
@@ -83,7 +84,10 @@ def trials_of(session: Session, found: Sequence[Told]) -> list[Trial]:
     """The trials that another process told of. One that is taken in place of measuring may be in the repository only."""
     trials = []
     for one in found:
-        stored = session.known.trial(one.ref) if one.note else session.journal.load("trial", one.ref)
+        try:
+            stored = session.journal.load("trial", one.ref)
+        except JournalProblem:
+            stored = session.known.trial(one.ref)
         trials.append(Trial(stored, one.measured_here, one.note))
     return trials
 
@@ -102,7 +106,7 @@ def work(order: bytes) -> None:
     session = Session(
         series=wanted.series,
         journal=Journal(store, wanted.series.topic),
-        host=Here(_launcher),
+        host=Here(_launcher()),
         captured=Captured(wanted.provenance, None),
         repository=Path.cwd() / ".agents" / "logbooks" / wanted.series.topic,
         used_numbers=frozenset(),
@@ -149,7 +153,7 @@ def _elsewhere(
         measure=what.name,
         digest=what.digest,
         config_type=what.config_type,
-        root=_below_working_directory(what),
+        root=_in_the_work_tree(what),
         wanted=tuple(wanted),
         # Its own, because a job that was given up may still end.
         answer=f"{folder}/trials-{secrets.token_hex(8)}.json",
@@ -164,23 +168,26 @@ def _elsewhere(
     return trials_of(session, msgspec.json.decode(found, type=list[Told]))
 
 
-def _below_working_directory(what: Measured) -> str:
+def _in_the_work_tree(what: Measured) -> str:
+    tree = Checkout.find().root
     try:
-        return str(Path(what.root).relative_to(Path.cwd()))
+        return str(Path(what.root).relative_to(tree))
     except ValueError:
         raise UsageError(
-            f"The code of {what.name} lies in {what.root}: expected it below {Path.cwd()}, which the workers get."
+            f"The code of {what.name} lies in {what.root}: expected it below {tree}, which the workers get."
         ) from None
 
 
-def _check_here(resources: Resources | None) -> None:
-    asked = "tpu" if resources and resources.tpu else "gpu" if resources and resources.gpu else ""
-    if asked and not device_class().startswith(f"{asked}/"):
-        assert resources is not None, "it asks for an accelerator"
-        raise UsageError(
-            f"A step asks for {resources.tpu or resources.gpu}, and this machine is {device_class()}: expected a "
-            "machine that has it, or a cluster ('research submit')."
-        )
+def _launcher() -> Launcher:
+    """The one that is warm, unless the engine has given this worker another accelerator since."""
+    global _warm
+    environment = dict(os.environ)
+    if _warm is not None and _warm[1] != environment:
+        _warm[0].close()
+        _warm = None
+    if _warm is None:
+        _warm = (Launcher(), environment)
+    return _warm[0]
 
 
 def _say(line: str) -> None:

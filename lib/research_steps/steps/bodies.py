@@ -49,11 +49,12 @@ def _baseline(session: Session, config: StepConfig, inputs: list[Stored[EntryRec
     ]
     trials = measure(session, config, id, wanted)
     rows = tuple(row_of(trial, {}) for trial in trials)
-    last = trials[-1].stored.record
-    if isinstance(last, InterruptedRecord):
-        raise StepFailed(f"the baseline was interrupted: {last.reason}")
-    if last.error is not None:
-        return Finding(result=f"baseline case: {rows[-1].note}", rows=rows, error=last.error)
+    for row, trial in zip(rows, trials, strict=True):
+        record = trial.stored.record
+        if isinstance(record, InterruptedRecord):
+            raise StepFailed(f"the baseline was interrupted: {record.reason}")
+        if record.error is not None:
+            return Finding(result=f"baseline case: {row.note}", rows=rows, error=record.error)
     floor = floor_of(series, [trial.stored for trial in trials])
     text, next_action = interpret_baseline(series, rows, floor)
     value = statistics.median(row.values[series.primary.name] for row in rows)

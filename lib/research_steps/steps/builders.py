@@ -308,9 +308,11 @@ Thread = Callable[[Steps], Any]
 
 
 def _conditions(measured: Measured) -> dict[str, str]:
-    """Under what a step measures. Where it asks for a machine, that counts in place of the driver's own."""
+    """Under what a step measures. Where a cluster finds the machine, what it asks for counts, not the driver's own."""
     here = conditions_here()
-    return here if measured.resources is None else {**here, "device class": "", **measured.resources.kind}
+    if measured.resources is None or not marin.has_engine():
+        return here
+    return {**here, "device class": "", **measured.resources.kind}
 
 
 def _tagging(session: Session, id: str, label: str) -> Tagging:

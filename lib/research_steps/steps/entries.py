@@ -42,8 +42,8 @@ def _run(session: Session, about: About, id: str, attempt: int, body: Callable[[
     started = utc()
     try:
         finding = body(id)
-    except (LauncherError, KeyboardInterrupt):
-        _interrupt(session, id, "the run was stopped")
+    except (LauncherError, KeyboardInterrupt) as error:
+        _interrupt(session, id, str(error) or "the run was stopped")
         raise
     except StoreError:
         # What could not be written can't be said to have failed: the attempt stays open and ends as orphaned.

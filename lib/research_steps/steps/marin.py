@@ -30,6 +30,7 @@ from marin.training.run_environment import dependency_groups_for_resources
 from rigging.filesystem import open_url
 
 from research_steps.errors import UsageError
+from research_steps.provenance import check_here
 from research_steps.resources import Resources
 
 PLACEHOLDER = "<resolved by the executor>"
@@ -128,7 +129,28 @@ def dispatch(label: str, resources: Resources, work: Callable[[], None]) -> None
     current_client().submit(request).wait(raise_on_failure=True)
 
 
+def check(resources: Resources) -> None:
+    """Raise UsageError when nothing here or on the cluster can be what these resources ask for."""
+    if not has_engine():
+        check_here(resources)
+    elif (refuse := getattr(current_client(), "check", None)) is not None:
+        refuse("a step", _on_a_cluster(resources))
+
+
+def end_jobs() -> None:
+    """End the cluster's jobs of this run, so that whoever waits for one goes on."""
+    if has_engine():
+        current_client().shutdown(wait=False)
+
+
 def _on_a_cluster(resources: Resources) -> ResourceConfig:
+    try:
+        return _config(resources)
+    except ValueError as error:
+        raise UsageError(f"Resources ask for what Marin doesn't know: {error}.") from error
+
+
+def _config(resources: Resources) -> ResourceConfig:
     amounts = {"cpu": resources.cpu, "ram": resources.ram}
     if resources.tpu:
         return ResourceConfig.with_tpu(resources.tpu, **amounts)

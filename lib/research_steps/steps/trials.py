@@ -35,6 +35,8 @@ from research_steps.steps.session import Session
 
 # A trial whose launcher died is begun again so often before its interruption is left as it is.
 LAUNCHER_TRIES = 2
+# One that was cut off so often in one run, with the process that had begun it, is left so: it may be what ends it.
+CUT_OFF_TRIES = 5
 # A trial that others disturbed is measured so often at most, as long as there is time to wait for a quiet machine.
 QUIET_TRIES = 3
 
@@ -111,6 +113,9 @@ def measure_trial(
             return None
         if isinstance(found, Stored):
             return Trial(found, False)
+        cut_off = _cut_off(session, key) if found >= CUT_OFF_TRIES else []
+        if len(cut_off) >= CUT_OFF_TRIES:
+            return Trial(cut_off[-1], True)
         with (
             session.host.turn(id, patience.timed, patience.left_s, session.say) as turn,
             session.journal.begin(
@@ -253,6 +258,18 @@ def _error(ended: Ended, time_limit_s: float) -> Error:
     else:
         kind, message = "Exit", f"the process ended with {ended.exit} before it gave a result"
     return Error(type=kind, message=message, frames=(), where="child", output_tail=ended.output_tail)
+
+
+def _cut_off(session: Session, key: str) -> list[Stored[Any]]:
+    """The attempts of this run that were interrupted, since the last that was not."""
+    found: list[Stored[Any]] = []
+    for attempt in session.journal.attempts("trial", key):
+        match attempt:
+            case Stored(record=InterruptedRecord(finished_at=at)) if at >= session.began:
+                found.append(attempt)
+            case _:
+                found = []
+    return found
 
 
 def _interrupted(session: Session, key: str, number: int, reason: str) -> Stored[Any]:
