@@ -15,6 +15,7 @@ from research_steps.record import TrialRecord
 from research_steps.store import open_store
 
 from tests.test_evidence import Evidence
+from tests.threads import research
 
 
 class DevCheckout(Evidence):
@@ -40,13 +41,16 @@ class DevCheckout(Evidence):
 
     def research(self, *arguments: str, code: int = 0, **environment: str) -> str:
         """What a command says, on both streams."""
-        with self.start(*arguments, **environment) as process:
+        done = research(self.root, *arguments, **{**self.environment, **environment})
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def dev(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        """What a command of dev mode says, in a process that has imported nothing before."""
+        with self.start("dev", "toy", *arguments, **environment) as process:
             said, told = process.communicate(timeout=120)
         assert process.returncode == code, said + told
         return said + told
-
-    def dev(self, *arguments: str, code: int = 0, **environment: str) -> str:
-        return self.research("dev", "toy", *arguments, code=code, **environment)
 
     @property
     def journal(self) -> Journal:

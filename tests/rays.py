@@ -3,7 +3,6 @@
 Its workers are on loopback addresses, or each in a network namespace of its own, whose link can be cut.
 """
 
-import json
 import os
 import shutil
 import signal
@@ -20,7 +19,10 @@ from pathlib import Path
 import psutil
 
 RAY = Path(sys.executable).with_name("ray")
+LOCAL = Path(__file__).parents[1] / "infra" / "local.yaml"
 START_S = 90.0
+SMALL = ["--object-store-memory=80000000", "--min-worker-port=0", "--max-worker-port=0"]
+SMALL += ["--dashboard-agent-listen-port=0"]
 
 
 def eventually(holds: Callable[[], object], within_s: float) -> None:
@@ -65,9 +67,10 @@ class Node:
 
 @dataclass
 class Cluster:
-    """A running cluster: `address` is for drivers, `jobs` is its job server where it has one."""
+    """A running cluster: `address` is for drivers, `client` for Ray Client, `jobs` the job server where it has one."""
 
     address: str
+    client: str
     jobs: str
     nodes: list[Node] = field(default_factory=list)
 
@@ -81,37 +84,69 @@ def cluster(
     *,
     head_cpus: int = 2,
     worker_cpus: int = 2,
-    resources: Mapping[str, float] | None = None,
     jobs: bool = False,
     network: tuple[str, list[str]] | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Iterator[Cluster]:
     """A head, with a job server if wanted, and so many further nodes, in the namespaces of a `network` if given. What
     is in `env` all their processes see."""
-    # Ray's sockets lie there, and their paths must be short.
-    folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
-    environment = {
-        **os.environ, "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0",
-        "GRPC_ENABLE_FORK_SUPPORT": "0", "PATH": f"{RAY.parent}:{os.environ['PATH']}", **(env or {}),
-    }  # fmt: skip
-    environment.pop("RAY_ADDRESS", None)
     with ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder, environment = stack.enter_context(_folder()), {**_environment(), **(env or {})}
         head, links = network or ("127.0.0.1", [""] * workers)
         port, dashboard, client = free_ports(3)
-        common = ["--block", "--object-store-memory=80000000", "--min-worker-port=0", "--max-worker-port=0"]
-        common += ["--dashboard-agent-listen-port=0"]
-        found = Cluster(f"{head}:{port}", f"http://{head}:{dashboard}")
+        found = Cluster(f"{head}:{port}", f"ray://{head}:{client}", f"http://{head}:{dashboard}")
         shown = [f"--include-dashboard={'true' if jobs else 'false'}", f"--dashboard-host={head}"]
         shown += [f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
         asked = ["--head", f"--port={port}", f"--num-cpus={head_cpus}", f"--node-ip-address={head}", *shown]
-        asked += [f"--resources={json.dumps(resources)}"] if resources else []
-        found.nodes.append(stack.enter_context(_node([*asked, *common], head, "", folder, environment)))
+        found.nodes.append(stack.enter_context(_node(asked, head, "", folder, environment)))
         for number, link in enumerate(links, 2):
             address = f"{head.rpartition('.')[0]}.{number}"
-            argv = [f"--address={found.address}", f"--node-ip-address={address}", f"--num-cpus={worker_cpus}", *common]
+            argv = [f"--address={found.address}", f"--node-ip-address={address}", f"--num-cpus={worker_cpus}"]
             found.nodes.append(stack.enter_context(_node(argv, address, link, folder, environment)))
         yield found
+
+
+@contextmanager
+def local() -> Iterator[Cluster]:
+    """What `make cluster` starts, on other ports and with the resources of a v4-8 host, and one further node. What ends
+    it is what a terminal sends for Ctrl-C, and nothing of it is left then."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(_folder())
+        port, dashboard, client = free_ports(3)
+        told = LOCAL.read_text()
+        for shown, taken in ((6379, port), (8265, dashboard), (10001, client)):
+            told = told.replace(str(shown), str(taken))
+        assert told.count("ray start") == 1
+        more = ["--num-cpus=2", """--resources='{"TPU": 4, "TPU-v4-8-head": 1}'""", *SMALL]
+        file = folder / "cluster.yaml"
+        file.write_text(told.replace("ray start", " ".join(["ray start", *more])))
+        argv = [sys.executable, "-m", "research_steps.cluster", str(file)]
+        found = Cluster(f"127.0.0.1:{port}", f"ray://127.0.0.1:{client}", f"http://127.0.0.1:{dashboard}")
+        environment = {**_without_rays(), "RAY_TMPDIR": str(folder)}
+        head = stack.enter_context(_started(argv, folder / "log", environment, ctrl_c=True))
+        found.nodes.append(Node(head, "127.0.0.1"))
+        argv = [f"--address={found.address}", "--node-ip-address=127.0.0.2", "--num-cpus=2"]
+        found.nodes.append(stack.enter_context(_node(argv, "127.0.0.2", "", folder, _environment())))
+        yield found
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    # Ray's sockets lie there, and their paths must be short.
+    folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _without_rays() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+
+
+def _environment() -> dict[str, str]:
+    rays = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0", "GRPC_ENABLE_FORK_SUPPORT": "0"}
+    return {**_without_rays(), **rays, "PATH": f"{RAY.parent}:{os.environ['PATH']}"}
 
 
 @contextmanager
@@ -119,23 +154,34 @@ def _node(
     arguments: list[str], address: str, namespace: str, folder: Path, environment: dict[str, str]
 ) -> Iterator[Node]:
     inside = ["ip", "netns", "exec", namespace] if namespace else []
-    log = folder / f"{address}.log"
     # Its own, because a node deletes work trees that no job of its own needs.
-    arguments = [*arguments, f"--temp-dir={folder / address.rpartition('.')[2]}"]
+    own = f"--temp-dir={folder / address.rpartition('.')[2]}"
+    argv = [*inside, str(RAY), "start", "--block", *arguments, *SMALL, own]
+    with _started(argv, folder / f"{address}.log", environment) as process:
+        yield Node(process, address, namespace)
+
+
+@contextmanager
+def _started(
+    argv: list[str], log: Path, environment: Mapping[str, str], ctrl_c: bool = False
+) -> Iterator[psutil.Process]:
     with log.open("wb") as file:
-        process = subprocess.Popen(
-            [*inside, str(RAY), "start", *arguments], env=environment, stdout=file, stderr=file, start_new_session=True
-        )
+        process = subprocess.Popen(argv, env=environment, stdout=file, stderr=file, start_new_session=True)
     try:
         eventually(lambda: b"now block forever" in log.read_bytes() or process.poll() is not None, START_S)
         assert process.poll() is None, log.read_text()
-        yield Node(psutil.Process(process.pid), address, namespace)
+        yield psutil.Process(process.pid)
     finally:
         if process.poll() is None:
             processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-            process.send_signal(signal.SIGTERM)
-            for one in psutil.wait_procs(processes, timeout=10)[1]:
+            if ctrl_c:
+                os.killpg(process.pid, signal.SIGINT)
+            else:
+                process.send_signal(signal.SIGTERM)
+            left = psutil.wait_procs(processes, timeout=20 if ctrl_c else 10)[1]
+            for one in left:
                 one.kill()
+            assert not (ctrl_c and left), "make cluster ends with all that it started"
         process.wait()
 
 

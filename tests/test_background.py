@@ -15,10 +15,9 @@ from research_steps.sinks.background_text import brief
 from research_steps.sinks.rendering import living
 
 from tests.logbooks import SERIES, Desk, entry, row, trial
-from tests.test_cli import research
 from tests.test_hypotheses import started
 from tests.test_logbook_text import flat, markdown, recorded
-from tests.threads import Repository
+from tests.threads import Repository, research
 
 FIELDS = {"type": "paper", "where": "https://example.org/1", "version": "v2", "claim": "dense wins", "confidence": "low"}
 SECTIONS = [

@@ -22,9 +22,8 @@ from tests import github_api
 from tests.github_api import Proxy
 from tests.issues import environment
 from tests.logbooks import PROVENANCE, SERIES, Desk, entry, row, trial
-from tests.test_cli import research
 from tests.test_finish import PARTS
-from tests.threads import Repository
+from tests.threads import Repository, research
 
 SAMPLES = Samples(paired=True, order="ABBA", candidate={"time_s": [1.0, 2.0]}, baseline={"time_s": [2.0, 4.0]})
 CONFIG = {"measure": "experiments.toy.measure:measure", "baseline_case": {"work": 2}, "points": [{"work": 1}]}

@@ -12,7 +12,7 @@ import pytest
 from research_steps.journal import Journal
 from research_steps.store import open_store
 
-from tests.threads import Repository
+from tests.threads import Repository, research
 
 RESEARCH = [sys.executable, "-m", "research_steps"]
 
@@ -20,10 +20,6 @@ RESEARCH = [sys.executable, "-m", "research_steps"]
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
     return Repository(tmp_path / "checkout")
-
-
-def research(where: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([*RESEARCH, *arguments], cwd=where, capture_output=True, text=True, check=False)
 
 
 def test_every_command_explains_itself(tmp_path: Path) -> None:

@@ -1,30 +1,28 @@
 """A thread whose steps ask for resources, on a real Ray cluster: the same records, whatever is killed."""
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from research_steps import Resources, UsageError
 from research_steps.journal import Journal
+from research_steps.steps import away
+from research_steps.steps.trials import CUT_OFF_TRIES
 from research_steps.store import open_store
 
-from tests.rays import Cluster, cluster, eventually
+from tests.rays import LOCAL, Cluster, eventually
 from tests.test_cli import RESEARCH
 from tests.threads import MEASURE, SPREAD, Done, Repository, told
 
-LOCAL = Path(__file__).parents[1] / "infra" / "local.yaml"
-
-
-@pytest.fixture(scope="module")
-def ray() -> Iterator[Cluster]:
-    """Two nodes of two cores, with a job server."""
-    with cluster(1, jobs=True) as found:
-        yield found
+# All that use the cluster run in one process.
+pytestmark = pytest.mark.xdist_group("ray")
 
 
 @pytest.fixture
@@ -55,7 +53,7 @@ def test_a_thread_leaves_the_same_records_here_and_on_a_cluster(ray: Cluster, re
     assert told(repository.root / "local_store") == told(here.root / "local_store")
     assert "(work-shard-0-" in done.output and "(replication-of-work-" in done.output
     trials = [one.record for one in journal(repository).scan().trials.values()]
-    assert len({one.launch.parent_pid for one in trials}) < len(trials), "launchers stay for the next job"
+    assert len({one.launch.parent_pid for one in trials}) < 4, "launchers stay for the next of four jobs"
     # The nodes are one machine.
     times = sorted((one.started_at, one.finished_at) for one in trials)
     assert all(end <= start for (_, end), (start, _) in pairwise(times)), "timed trials take turns"
@@ -92,6 +90,32 @@ def test_a_failing_measure_function_is_a_result_and_a_killed_worker_is_not(ray: 
     assert {row.changes["mode"]: row.status for row in table.rows} == {"raise": "failed", "exit": "failed", "slow": "ok"}
     assert [one.record.id for one in found.interrupted.values()] == ["TOY-002.03"]
     assert len(found.trials) == 4
+
+
+def test_a_trial_that_ends_its_worker_is_left_after_a_few_times(ray: Cluster, repository: Repository) -> None:
+    """What takes its process down each time, such as memory, does not hold up the others for ever."""
+    repository.measure(
+        MEASURE.replace(
+            'if config.mode == "exit":',
+            'if config.mode == "deadly":\n'
+            "        import psutil\n"
+            "        [one.kill() for one in psutil.Process().parents() if 'ray::' in ' '.join(one.cmdline())]\n"
+            "        time.sleep(60)\n"
+            '    if config.mode == "exit":',
+        )
+    )
+    repository.thread(
+        """
+    base = steps.baseline(measure, Config(), resources=Resources(ram="200m"))
+    steps.sweep(base, ("mode", ["deadly", "exit"]), label="modes")
+    """
+    )
+    done = on(ray, repository)
+    assert done.code == 0, done.output
+    found = journal(repository).scan()
+    (table,) = [one.record for one in found.entries.values() if one.record.step == "sweep"]
+    assert {row.changes["mode"]: row.status for row in table.rows} == {"deadly": "interrupted", "exit": "failed"}
+    assert len(found.interrupted) == CUT_OFF_TRIES
 
 
 def test_any_step_with_resources_runs_on_the_cluster(ray: Cluster, repository: Repository) -> None:
@@ -134,7 +158,7 @@ def test_what_no_machine_has_is_told_and_given_up(ray: Cluster, tmp_path: Path) 
     done = client(
         ray,
         """
-        for asked in (ResourceConfig.with_tpu("v4-8", ram="1g", cpu=1), ResourceConfig.with_cpu(cpu=64, ram="1g")):
+        for asked in (ResourceConfig.with_tpu("v5p-8", ram="1g", cpu=1), ResourceConfig.with_cpu(cpu=64, ram="1g")):
             try:
                 job = RayClient(infeasible_s=1).submit(JobRequest("big", entry, resources=asked))
                 job.wait()
@@ -151,11 +175,11 @@ def test_what_no_machine_has_is_told_and_given_up(ray: Cluster, tmp_path: Path) 
             print(error)
         """,
     )
-    assert "no machine of the cluster has CPU 1, memory 1 GiB, TPU 4, TPU-v4-8-head 1; the most" in done
+    assert "no machine of the cluster has CPU 1, memory 1 GiB, TPU 4, TPU-v5p-8-head 1; the most" in done
     assert "no machine of the cluster has CPU 64" in done and "one of 2 has is CPU 2" in done
     assert done.count("stopped") == 2
-    assert "The job wide asks for v4-16 on 2 hosts: expected one host" in done
-    assert "The job wide asks for cpu on 2 hosts: expected one host" in done
+    assert "wide asks for v4-16 on 2 hosts: expected one host" in done
+    assert "wide asks for cpu on 2 hosts: expected one host" in done
     assert "runs jobs, no actors" in done
 
 
@@ -168,7 +192,8 @@ def test_a_job_sees_what_its_driver_and_its_request_have_set(ray: Cluster) -> No
         environment = EnvironmentConfig(workspace=".", env_vars={"MINE": "1"})
         def show():
             print(sorted((k, v) for k, v in os.environ.items() if k in ("MARIN_PREFIX", "XLA_FLAGS", "MINE", "SECRET",
-                  "OMP_NUM_THREADS")))
+                  "MARIN_TOKEN", "OMP_NUM_THREADS", "MKL_NUM_THREADS")))
+            print("shown by Ray:", "hush" in str(ray.get_runtime_context().runtime_env))
         request = JobRequest("show", Entrypoint.from_callable(show), resources=small, environment=environment)
         print(RayClient().submit(request).wait())
         def outer():
@@ -184,11 +209,55 @@ def test_a_job_sees_what_its_driver_and_its_request_have_set(ray: Cluster) -> No
         except KeyError as error:
             print("caught", repr(error), job.status(), job.wait(raise_on_failure=False))
         """,
-        MARIN_PREFIX="/there", XLA_FLAGS="--xla_x", SECRET="s", OMP_NUM_THREADS="3",
+        MARIN_PREFIX="/there", XLA_FLAGS="--xla_x", SECRET="s", MARIN_TOKEN="hush", MKL_NUM_THREADS="2",
     )  # fmt: skip
-    assert "[('MARIN_PREFIX', '/there'), ('MINE', '1'), ('XLA_FLAGS', '--xla_x')]" in done
+    seen = {"MARIN_PREFIX": "/there", "MARIN_TOKEN": "hush", "MINE": "1", "MKL_NUM_THREADS": "2", "XLA_FLAGS": "--xla_x"}
+    assert str(list(seen.items())) in done and "shown by Ray: False" in done
     assert "from within" in done
     assert "caught KeyError('mine') failed failed" in done
+
+
+def test_a_worker_that_gets_another_accelerator_imports_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was imported under the environment of one job is not measured under that of another."""
+    monkeypatch.setattr(away, "_warm", None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    first = away._launcher()
+    assert away._launcher() is first
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert away._launcher() is not first and first.closed
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"cpu": "4"}, "cpu='4'"),
+        ({"cpu": 0}, "cpu=0"),
+        ({"ram": 4}, "ram=4"),
+        ({"ram": "lots"}, "ram='lots'"),
+        ({"tpu": 8}, "tpu=8"),
+        ({"tpu": "v4-8", "gpu": "H100"}, "expected one of them"),
+        ({"gpus": 8}, "gpus=8 and gpu=''"),
+        ({"gpu": "H100", "gpus": 1.5}, "gpus=1.5"),
+    ],
+)
+def test_resources_that_mean_nothing_are_refused(given: dict[str, Any], told: str) -> None:
+    """In the thread's own file, where they are written."""
+    with pytest.raises(UsageError, match=re.escape(told)):
+        Resources(**given)
+
+
+def test_what_asks_for_what_is_not_there_is_refused_before_anything_is_recorded(
+    ray: Cluster, repository: Repository
+) -> None:
+    """Here for a TPU that this machine lacks, on Ray for a slice of several hosts, and everywhere for what is none."""
+    for tpu, told_here, told_there in (
+        ("v4-16", "and this machine is cpu/", "asks for v4-16 on 2 hosts"),
+        ("banana", "and this machine is cpu/", "what Marin doesn't know"),
+    ):
+        repository.thread(f'\n    steps.baseline(measure, Config(), resources=Resources(tpu="{tpu}"))\n')
+        assert told_here in repository.run().output
+        assert told_there in on(ray, repository).output
+    assert not journal(repository).claims()
 
 
 def client(ray: Cluster, script: str, **environment: str) -> str:

@@ -283,7 +283,7 @@ def test_a_turn_that_is_cut_off_before_its_trial_is_free_again(
             assert turn.wait(0.0) is False
             control = next(tmp_path.glob("*.ssh"))
             subprocess.run(["ssh", "-F", there.config, "-S", control, "-O", "exit", "away"], check=True)
-            with contention.device_lock(contention.HERE, "probe", lambda: False, said.append):
+            with contention.device_lock(contention.Machine(), "probe", lambda: False, said.append):
                 pass
 
 

@@ -1,48 +1,30 @@
-"""`research dev-tpu`, as a person uses it, on a real Ray cluster of one node that says it has a TPU."""
+"""`research dev-tpu`, as a person uses it, on a real Ray cluster, one node of which says that it has a TPU."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 from research_steps.cluster.config import read_cluster
 from research_steps.cluster.tpu import resources_of
 from research_steps.errors import UsageError
 
+from tests import rays
 from tests.logbooks import git
+from tests.rays import LOCAL, eventually
 from tests.test_cli import RESEARCH
 from tests.test_hypotheses import started
 from tests.threads import Repository
 
-RAY = Path(sys.executable).with_name("ray")
-LOCAL = Path(__file__).parents[1] / "infra" / "local.yaml"
 # Shorter than how long an actor goes on without its holder.
 SOON_S = 15
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def eventually(holds: Callable[[], bool], within_s: float) -> None:
-    until = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < until, f"not within {within_s} s"
-        time.sleep(0.1)
 
 
 # In a process of its own: the one of the tests forks others, which Ray's threads would not survive.
@@ -55,13 +37,10 @@ for _ in sys.stdin:
 """
 
 
-class Cluster:
+class Cluster(rays.Cluster):
     """A running cluster, and whether its TPU is free, as a client of its own sees it."""
 
-    def __init__(self, port: int, client_port: int) -> None:
-        self.address = f"127.0.0.1:{port}"
-        self.client_address = f"ray://127.0.0.1:{client_port}"
-        self.observer: subprocess.Popen[str] | None = None
+    observer: "subprocess.Popen[str] | None" = None
 
     def free(self) -> bool:
         if self.observer is None:
@@ -71,40 +50,13 @@ class Cluster:
         print(file=self.observer.stdin, flush=True)
         return self.observer.stdout.readline() == "True\n"
 
-    def environment(self, **more: str) -> dict[str, str]:
-        return {**os.environ, "RAY_ADDRESS": self.address, "WANDB_MODE": "disabled", **more}
-
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """One node with the resources of a v4-8 host; ended by its own processes alone."""
-    # Ray's sockets lie there, and their paths must be short.
-    folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
-    found = Cluster(*free_ports(2))
-    environment = {
-        **os.environ, "RAY_TMPDIR": str(folder), "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0",
-        "GRPC_ENABLE_FORK_SUPPORT": "0",
-    }  # fmt: skip
-    argv = [
-        str(RAY), "start", "--head", "--block", "--num-cpus=1", "--resources", '{"TPU": 4, "TPU-v4-8-head": 1}',
-        f"--port={found.address.split(':')[1]}", f"--ray-client-server-port={found.client_address.rpartition(':')[2]}",
-        "--include-dashboard=false", "--dashboard-agent-listen-port=0", "--object-store-memory=100000000",
-        "--min-worker-port=0", "--max-worker-port=0",
-    ]  # fmt: skip
-    with (folder / "log").open("wb") as log:
-        head = subprocess.Popen(argv, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        head_process = psutil.Process(head.pid)
-        eventually(lambda: b"now block forever" in (folder / "log").read_bytes(), 60)
-        yield found
-    finally:
-        if found.observer is not None:
-            found.observer.communicate()
-        processes = [head_process, *head_process.children(recursive=True)]
-        head.terminate()
-        for process in psutil.wait_procs(processes, timeout=20)[1]:
-            process.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+def cluster(ray: rays.Cluster) -> Iterator[Cluster]:
+    found = Cluster(ray.address, ray.client, ray.jobs)
+    yield found
+    if found.observer is not None:
+        found.observer.communicate()
 
 
 @pytest.fixture
@@ -283,7 +235,7 @@ def test_a_killed_holder_frees_it(cluster: Cluster, checkout: Path) -> None:
 def test_a_silent_holder_loses_it(cluster: Cluster, checkout: Path) -> None:
     """Nothing is heard of a holder that came through Ray Client, as when the network is cut: within 30 s the TPU is free
     and what ran on it is gone; when the holder is back, it says that it lost it."""
-    with holding(cluster, checkout, RAY_ADDRESS=cluster.client_address) as holder:
+    with holding(cluster, checkout, RAY_ADDRESS=cluster.client) as holder:
         with endless(cluster, checkout):
             holder.process.send_signal(signal.SIGSTOP)
             try:

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 from research_steps import Metric, Series
 from research_steps.claims import standing, together
-from research_steps.cli import main as research
 from research_steps.comparison import Interval
 from research_steps.holdings import Snapshot
 from research_steps.journal import Journal
@@ -24,7 +22,7 @@ from tests.rays import eventually
 from tests.records import claim, entry
 from tests.test_thread import cli
 from tests.threads import MEASURE as TIMED
-from tests.threads import Repository
+from tests.threads import Repository, fork
 
 MEASURE = """
 import os, random, time
@@ -144,23 +142,9 @@ class Command:
 
     def __init__(self, repository: Evidence, arguments: tuple[str, ...]) -> None:
         self._output = repository.root.parent / "output"
-        self.pid = os.fork()
-        if self.pid == 0:
-            try:
-                with self._output.open("w") as file:
-                    os.dup2(file.fileno(), 1)
-                    os.dup2(file.fileno(), 2)
-                sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
-                os.chdir(repository.root)
-                os.environ["WANDB_MODE"] = "disabled"
-                for name in [name for name in sys.modules if name.split(".")[0] == "experiments"]:
-                    del sys.modules[name]
-                sys.argv = ["research", *arguments]
-                research(list(arguments))
-            except SystemExit as error:
-                os._exit(error.code if isinstance(error.code, int) else 1)
-            finally:
-                os._exit(99)
+        with self._output.open("w") as file:
+            output = file.fileno()
+            self.pid = fork(repository.root, "research_steps", arguments, output, output, {"WANDB_MODE": "disabled"})
 
     def wait_for(self, text: str) -> None:
         """Until it has printed this."""

@@ -8,9 +8,8 @@ from tests import github_api
 from tests.github_api import Proxy
 from tests.issues import environment
 from tests.logbooks import git
-from tests.test_cli import research
 from tests.test_issue_text import assert_dead
-from tests.threads import Repository
+from tests.threads import Repository, research
 
 PARTS = (
     *("--worked", "Less work took less time.", "--did-not", "Nothing else was tried, @everyone."),

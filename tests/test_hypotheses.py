@@ -18,9 +18,9 @@ from research_steps.sinks import rendering
 from research_steps.sinks.markdown import prose
 
 from tests.logbooks import SERIES, Desk, entry
-from tests.test_cli import RESEARCH, research
+from tests.test_cli import RESEARCH
 from tests.test_logbook_text import flat, markdown, recorded
-from tests.threads import Repository
+from tests.threads import Repository, research
 
 
 @pytest.fixture

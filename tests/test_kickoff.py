@@ -1,10 +1,7 @@
 """`research kickoff`, `decide` and `finish`, as a person types them, with a GitHub that keeps state."""
 
 import json
-import os
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ from tests import github_api
 from tests.github_api import Proxy, some
 from tests.issues import environment
 from tests.logbooks import Desk, git
+from tests.threads import research
 
 SERIES = """
 from research_steps import Hypothesis, Metric, Series, main
@@ -43,8 +41,7 @@ class Project:
     def __init__(self, root: Path, proxy: Proxy, repository: github_api.Repository) -> None:
         self.root = root
         self.repository = repository
-        self.environment = {**os.environ, **environment(proxy), "GITHUB_REPOSITORY": repository.full_name}
-        self.environment.pop("RESEARCH_ACTOR", None)
+        self.environment = {**environment(proxy), "GITHUB_REPOSITORY": repository.full_name}
         (root / "experiments" / "toy").mkdir(parents=True)
         self.declare()
         (root / ".gitignore").write_text("local_store/\n__pycache__/\n")
@@ -60,11 +57,7 @@ class Project:
         (self.root / "experiments" / "toy" / "__main__.py").write_text(SERIES.replace("{more}", more))
 
     def research(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "research_steps", *arguments]
-        return subprocess.run(
-            command, cwd=self.root, env={**self.environment, **environment}, capture_output=True, text=True,
-            stdin=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
+        return research(self.root, *arguments, **{**self.environment, **environment})
 
     @property
     def logbook(self) -> str:
@@ -72,8 +65,11 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path, github_proxy: Proxy, github_repository: github_api.Repository) -> Iterator[Project]:
-    yield Project(tmp_path / "checkout", github_proxy, github_repository)
+def project(
+    tmp_path: Path, github_proxy: Proxy, github_repository: github_api.Repository, monkeypatch: pytest.MonkeyPatch
+) -> Project:
+    monkeypatch.delenv("RESEARCH_ACTOR", raising=False)
+    return Project(tmp_path / "checkout", github_proxy, github_repository)
 
 
 def test_kickoff_starts_a_series(project: Project) -> None:

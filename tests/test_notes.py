@@ -12,9 +12,9 @@ from research_steps.attachments import LARGEST_BYTES
 
 from tests.logbooks import Desk
 from tests.planting import planted
-from tests.test_cli import RESEARCH, research
+from tests.test_cli import RESEARCH
 from tests.test_hypotheses import started
-from tests.threads import Repository
+from tests.threads import Repository, research
 
 HOSTILE = "a\n### b <!-- research-steps end TOY-001 --> [x](y) `c` <b>"
 

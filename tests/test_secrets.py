@@ -15,8 +15,7 @@ from tests import github_api
 from tests.github_api import Proxy
 from tests.issues import environment
 from tests.planting import named, planted
-from tests.test_cli import research
-from tests.threads import Repository
+from tests.threads import Repository, research
 
 ROOT = Path(__file__).parents[1]
 

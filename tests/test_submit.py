@@ -7,13 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 from research_steps.errors import UsageError
@@ -22,14 +19,14 @@ from research_steps.journal import Journal
 from research_steps.provenance import capture
 from research_steps.store import open_store
 
-from tests.rays import eventually, free_ports
-from tests.test_cli import RESEARCH, research
-from tests.threads import Repository
+from tests.rays import LOCAL, Cluster, eventually
+from tests.test_cli import RESEARCH
+from tests.threads import Repository, research
 
 INFRA = Path(__file__).parents[1] / "infra"
-LOCAL = INFRA / "local.yaml"
-START_S = 90
 SOON_S = 40
+# All that use the cluster run in one process.
+pytestmark = pytest.mark.xdist_group("ray")
 
 # A driver that needs no Marin: it says what it finds, does what it is told, and records a decision as a thread would.
 THREAD = """
@@ -70,39 +67,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.fixture(scope="module")
-def job_server() -> Iterator[str]:
-    """The cluster of infra/local.yaml on other ports. What ends it is what a terminal sends for Ctrl-C, and nothing of
-    it is left then."""
-    # Ray's sockets lie there, and their paths must be short.
-    folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
-    port, client, dashboard = map(str, free_ports(3))
-    told = LOCAL.read_text().replace("6379", port).replace("10001", client).replace("8265", dashboard)
-    assert told.count("ray start") == 1
-    smaller = "--num-cpus=2 --object-store-memory=80000000 --min-worker-port=0 --max-worker-port=0"
-    file = folder / "cluster.yaml"
-    file.write_text(told.replace("ray start", f"ray start {smaller} --dashboard-agent-listen-port=0"))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    argv = [sys.executable, "-m", "research_steps.cluster", str(file)]
-    log = folder / "log"
-    with log.open("wb") as output:
-        head = subprocess.Popen(
-            argv, env={**environment, "RAY_TMPDIR": str(folder)}, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        eventually(lambda: b"now block forever" in log.read_bytes() or head.poll() is not None, START_S)
-        assert head.poll() is None, log.read_text()
-        yield f"http://127.0.0.1:{dashboard}"
-    finally:
-        processes = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
-        os.killpg(head.pid, signal.SIGINT)
-        left = psutil.wait_procs(processes, timeout=20)[1]
-        for process in left:
-            process.kill()
-        shutil.rmtree(folder, ignore_errors=True)
-    assert left == [], "make cluster ends with all that it started"
-
-
 class Sender(Repository):
     """A checkout with a thread that is sent, and a published entry in it."""
 
@@ -137,8 +101,8 @@ def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
 
 
 @pytest.fixture
-def sender(tmp_path: Path, job_server: str) -> Sender:
-    return Sender(tmp_path / "checkout", job_server)
+def sender(tmp_path: Path, ray: Cluster) -> Sender:
+    return Sender(tmp_path / "checkout", ray.jobs)
 
 
 def test_a_driver_runs_on_the_work_tree_as_it_is_and_the_logbook_follows(sender: Sender, tmp_path: Path) -> None:
@@ -304,7 +268,12 @@ def test_a_work_tree_that_ray_does_not_take_is_told(sender: Sender) -> None:
 @pytest.mark.parametrize(
     ("config", "options", "argv", "told"),
     [
-        ("local", ("--env", "WANDB_API_KEY=x"), "python -m experiments.toy", "--env WANDB_API_KEY looks like a secret"),
+        (
+            "local",
+            ("--env", "WANDB_API_KEY=x"),
+            "python -m experiments.toy",
+            "WANDB_API_KEY looks like a secret",
+        ),
         ("local", ("--env", "NOT_SET"), "python -m experiments.toy", "--env NOT_SET is not set here"),
         ("local", ("--env", "MARIN_PREFIX=x"), "python -m experiments.toy", "the store is named with --prefix"),
         ("local", ("--environment", "x"), "python -m experiments.toy", "expected one of default"),

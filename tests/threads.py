@@ -1,5 +1,5 @@
 """A small thread in a real git repository, and a way to run it as `python -m experiments.toy` does, without paying
-for Marin's import each time: the run is a forked child of a process that has imported it."""
+for Marin's import each time: the run is a forked child of a process that has imported it. So are the commands."""
 
 import contextlib
 import json
@@ -7,7 +7,9 @@ import os
 import runpy
 import subprocess
 import sys
+import tempfile
 import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from typing import Any
 import research_steps.steps.builders  # noqa: F401  # imports Marin once, for all the runs forked from here
 from research_steps.journal import Journal
 from research_steps.store import open_store
+
+HERE = Path(__file__).parents[1]
 
 MEASURE = """
 import os, time
@@ -77,6 +81,56 @@ class Done:
     output: str
 
 
+def fork(
+    where: Path, module: str, arguments: Sequence[str], stdout: int, stderr: int, environment: Mapping[str, str]
+) -> int:
+    """Start `python -m MODULE ARGUMENTS` there as a child of this process, which has imported what takes long.
+
+    Its process ID. These open files take what it prints.
+    """
+    pid = os.fork()
+    if pid != 0:
+        return pid
+    code = 1
+    try:
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        os.chdir(where)
+        os.environ.update(environment)
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
+        sys.stdout = os.fdopen(1, "w", buffering=1)
+        sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace")
+        # Another 'experiments' is this repository's own, which the tests may have imported.
+        sys.path[:] = [str(where), *(path for path in sys.path if path != str(HERE))]
+        for name in [name for name in sys.modules if name.split(".")[0] == "experiments"]:
+            del sys.modules[name]
+        sys.argv = [module, *arguments]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1 if error.code else 0
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+    except BaseException:  # noqa: BLE001  # this is the top of the child
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def research(where: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """What the command `research` does there, in a child of this process."""
+    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+        pid = fork(where, "research_steps", arguments, stdout.fileno(), stderr.fileno(), environment)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        # The child's writing has moved this process's place in them, too.
+        stdout.seek(0)
+        stderr.seek(0)
+        return subprocess.CompletedProcess(arguments, code, stdout.read(), stderr.read())
+
+
 class Repository:
     """A checkout with one thread in it."""
 
@@ -111,34 +165,7 @@ class Repository:
     def run(self, *arguments: str, **environment: str) -> Done:
         """Run the thread in a child of this process, with these arguments and environment variables."""
         read, write = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(read)
-            code = 1
-            try:
-                os.dup2(write, 1)
-                os.dup2(write, 2)
-                os.chdir(self.root)
-                os.environ.update({"WANDB_MODE": "disabled", **environment})
-                sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
-                sys.path.insert(0, str(self.root))
-                # Another 'experiments' may have been imported by the tests of this repository's own.
-                for name in [name for name in sys.modules if name.split(".")[0] == "experiments"]:
-                    del sys.modules[name]
-                sys.argv = ["experiments/toy/__main__.py", *arguments]
-                runpy.run_module("experiments.toy", run_name="__main__", alter_sys=True)
-                code = 0
-            except SystemExit as error:
-                code = error.code if isinstance(error.code, int) else 1 if error.code else 0
-                if isinstance(error.code, str):
-                    print(error.code, file=sys.stderr)
-            except BaseException:  # noqa: BLE001  # this is the top of the child
-                traceback.print_exc()
-            finally:
-                with contextlib.suppress(Exception):
-                    sys.stdout.flush()
-                    sys.stderr.flush()
-                os._exit(code)
+        pid = fork(self.root, "experiments.toy", arguments, write, write, {"WANDB_MODE": "disabled", **environment})
         os.close(write)
         with os.fdopen(read, "r", errors="replace") as pipe:
             output = pipe.read()
@@ -169,7 +196,7 @@ SPREAD = """
 """
 _OF_A_PLACE = {
     *("provenance", "started_at", "finished_at", "launch", "samples", "ratios", "contended", "claims", "floor"),
-    *("interpretation", "next_action", "result", "sha256", "values", "note"),
+    *("interpretation", "next_action", "result", "sha256", "step_key", "values", "note"),
 }
 
 
