@@ -278,6 +278,23 @@ def test_shards_measure_each_point_once_for_one_entry(repository: Repository) ->
     assert cli(repository, "verify", "toy")[0] == 0
 
 
+def test_a_retry_reaches_the_shards_of_a_sweep_that_was_never_put_together(repository: Repository) -> None:
+    """The driver ended before the last shard did: what had failed in a finished one is measured again all the same."""
+    repository.thread(
+        """
+    base = steps.baseline(measure, Config())
+    steps.sweep(base, ("mode", ["needs file", "other"]), label="modes", shards=2)
+"""
+    )
+    done = repository.run("--run_only", '["shard-0"]')
+    assert done.code == 0 and "FileNotFoundError" in done.output, done.output
+    (repository.root / "needed").touch()
+    done = repository.run("--retry", "failed")
+    assert done.code == 0, done.output
+    table = repository.logbook.partition("TOY-002 modes")[2]
+    assert "2 trials, best" in table or "2 trials, none improved" in table
+
+
 def test_replicate_and_interact_go_on_with_what_won(repository: Repository) -> None:
     """The best point is measured in further processes, and the best points of two axes together."""
     repository.thread(
