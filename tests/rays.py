@@ -165,11 +165,8 @@ def _node(
 def _started(
     argv: list[str], log: Path, environment: Mapping[str, str], ctrl_c: bool = False
 ) -> Iterator[psutil.Process]:
-    with log.open("wb") as file:
-        process = subprocess.Popen(argv, env=environment, stdout=file, stderr=file, start_new_session=True)
+    process = _begun(argv, log, environment)
     try:
-        eventually(lambda: b"now block forever" in log.read_bytes() or process.poll() is not None, START_S)
-        assert process.poll() is None, log.read_text()
         yield psutil.Process(process.pid)
     finally:
         if process.poll() is None:
@@ -183,6 +180,17 @@ def _started(
                 one.kill()
             assert not (ctrl_c and left), "make cluster ends with all that it started"
         process.wait()
+
+
+def _begun(argv: list[str], log: Path, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Ray gives each node 30 s to start, which is too little now and then where much else starts at the same time."""
+    for _ in range(3):
+        with log.open("wb") as file:
+            process = subprocess.Popen(argv, env=environment, stdout=file, stderr=file, start_new_session=True)
+        eventually(lambda: b"now block forever" in log.read_bytes() or process.poll() is not None, START_S)  # noqa: B023
+        if process.poll() is None:
+            return process
+    raise AssertionError(log.read_text())
 
 
 @contextmanager
