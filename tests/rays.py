@@ -20,7 +20,7 @@ import psutil
 
 RAY = Path(sys.executable).with_name("ray")
 LOCAL = Path(__file__).parents[1] / "infra" / "local.yaml"
-START_S = 90.0
+START_S = 240.0
 SMALL = ["--object-store-memory=80000000", "--min-worker-port=0", "--max-worker-port=0"]
 SMALL += ["--dashboard-agent-listen-port=0"]
 

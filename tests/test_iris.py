@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import iris
+from tests import iris_cluster
 from tests.logbooks import git
 from tests.test_cli import RESEARCH
 from tests.threads import SPREAD, Repository, told
@@ -49,8 +49,8 @@ for name, job in jobs.items():
 
 
 @pytest.fixture(scope="module")
-def controller() -> Iterator[iris.Controller]:
-    with iris.controller() as running:
+def controller() -> Iterator[iris_cluster.Controller]:
+    with iris_cluster.controller() as running:
         yield running
 
 
@@ -68,34 +68,34 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def test_a_command_runs_in_a_copy_of_the_work_tree(controller: iris.Controller, tree: Path) -> None:
+def test_a_command_runs_in_a_copy_of_the_work_tree(controller: iris_cluster.Controller, tree: Path) -> None:
     """It sees tracked and new files, no ignored ones and no repository, and the Python of the environment; its output is
     printed, and when it fails, the CLI does too and tells its exit code."""
     script = "import os, sys; print(sorted(os.listdir())); print(sys.executable); sys.exit(7)"
     done = controller.iris(tree, "job", "run", "--job-name", "one", "--", "python", "-c", script)
     assert done.returncode == 1, done.stderr
-    assert iris.printed(done, "one/0") == [str([".gitignore", "driver.py", "kid.py"]), sys.executable]
+    assert iris_cluster.printed(done, "one/0") == [str([".gitignore", "driver.py", "kid.py"]), sys.executable]
     assert "Exit code: 7" in done.stderr
 
 
 def test_a_job_submits_jobs_through_frays_current_client(
-    controller: iris.Controller, tree: Path, tmp_path: Path
+    controller: iris_cluster.Controller, tree: Path, tmp_path: Path
 ) -> None:
     """A child runs a function of the same tree, with the variables that its parent was submitted with and its own, on
     the platform of its resources; its output is told with that of its parent, and a failure is its own."""
     variables = ("-e", "MARIN_PREFIX", str(tmp_path))
     done = controller.iris(tree, "job", "run", *variables, "--job-name", "two", "--", "python", "driver.py")
     assert done.returncode == 0, done.stderr
-    assert iris.printed(done, "two/0") == ["good succeeded", "bad failed"]
-    assert iris.printed(done, "two/good/0") == ["working on 7"]
-    assert "ValueError: no such number" in iris.printed(done, "two/bad/0")
+    assert iris_cluster.printed(done, "two/0") == ["good succeeded", "bad failed"]
+    assert iris_cluster.printed(done, "two/good/0") == ["working on 7"]
+    assert "ValueError: no such number" in iris_cluster.printed(done, "two/bad/0")
 
     found = json.loads((tmp_path / "answer").read_text())
     assert {".gitignore", "driver.py", "kid.py"} <= set(found.pop("tree"))
     assert found == {"JAX_PLATFORMS": "cpu", "KID_ONLY": "1", "MARIN_PREFIX": str(tmp_path)}
 
 
-def test_a_thread_leaves_the_same_records_on_iris(controller: iris.Controller, tmp_path: Path) -> None:
+def test_a_thread_leaves_the_same_records_on_iris(controller: iris_cluster.Controller, tmp_path: Path) -> None:
     """Submitted with Iris's own command line, each step a job of its own; what the driver can't see of git comes with
     RESEARCH_ORIGIN. A checkout catches up from the store."""
     here, there = Repository(tmp_path / "here"), Repository(tmp_path / "there")
