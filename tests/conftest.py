@@ -1,5 +1,5 @@
 """Fixtures that several test files share: a store on local disk, one in an object store, a GitHub and a Ray cluster, all
-real. And which tests run in one process, and which begin first.
+real. And which files begin first.
 """
 
 import uuid
@@ -13,22 +13,18 @@ from tests import github_api, object_store, rays
 
 # What takes longest begins first, so that no process is left with it in the end.
 LONG = [
-    *("test_cluster", "test_submit", "test_evidence", "test_dev_tpu", "test_thread", "test_dev", "test_wandb"),
+    *("test_cluster", "test_evidence", "test_dev", "test_thread", "test_dev_tpu", "test_submit", "test_wandb"),
     *("test_iris", "test_dev_watch", "test_dev_ssh", "test_cli", "test_moe_hc_experiment", "test_wandb_tagging"),
+    "test_wheel",
 ]
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file stay in one process, because they share what is slow to start; so do those of some files."""
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session", autouse=True)
-def machine(tmp_path_factory: pytest.TempPathFactory) -> None:
+def own_turns(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Timed trials of this process and its forks take turns among themselves, and wait for no other tests' trials."""
     contention.HERE.tmp = tmp_path_factory.mktemp("machine")
 
@@ -77,8 +73,9 @@ def github_proxy(github_server: github_api.Server) -> Iterator[github_api.Proxy]
         yield proxy
 
 
-@pytest.fixture(scope="session")
+# It ends with the file: one that waits for the next file takes as much of the processor as starting another.
+@pytest.fixture(scope="module")
 def ray() -> Iterator[rays.Cluster]:
-    """Two nodes of two cores with a job server; the first says that it has a TPU."""
+    """One node of two cores with a job server, which says that it has a TPU."""
     with rays.local() as cluster:
         yield cluster

@@ -108,26 +108,20 @@ def cluster(
 
 @contextmanager
 def local() -> Iterator[Cluster]:
-    """What `make cluster` starts, on other ports and with the resources of a v4-8 host, and one further node. What ends
-    it is what a terminal sends for Ctrl-C, and nothing of it is left then."""
-    with ExitStack() as stack:
-        folder = stack.enter_context(_folder())
-        port, dashboard, client = free_ports(3)
-        told = LOCAL.read_text()
-        for shown, taken in ((6379, port), (8265, dashboard), (10001, client)):
-            told = told.replace(str(shown), str(taken))
-        assert told.count("ray start") == 1
-        more = ["--num-cpus=2", """--resources='{"TPU": 4, "TPU-v4-8-head": 1}'""", *SMALL]
+    """What `make cluster` starts, on other ports and with the resources of a v4-8 host. What ends it is what a terminal
+    sends for Ctrl-C, and nothing of it is left then."""
+    port, dashboard, client = free_ports(3)
+    told = LOCAL.read_text()
+    for shown, taken in ((6379, port), (8265, dashboard), (10001, client)):
+        told = told.replace(str(shown), str(taken))
+    assert told.count("ray start") == 1
+    more = ["--num-cpus=2", """--resources='{"TPU": 4, "TPU-v4-8-head": 1}'""", *SMALL]
+    with _folder() as folder:
         file = folder / "cluster.yaml"
         file.write_text(told.replace("ray start", " ".join(["ray start", *more])))
         argv = [sys.executable, "-m", "research_steps.cluster", str(file)]
-        found = Cluster(f"127.0.0.1:{port}", f"ray://127.0.0.1:{client}", f"http://127.0.0.1:{dashboard}")
-        environment = {**_without_rays(), "RAY_TMPDIR": str(folder)}
-        head = stack.enter_context(_started(argv, folder / "log", environment, ctrl_c=True))
-        found.nodes.append(Node(head, "127.0.0.1"))
-        argv = [f"--address={found.address}", "--node-ip-address=127.0.0.2", "--num-cpus=2"]
-        found.nodes.append(stack.enter_context(_node(argv, "127.0.0.2", "", folder, _environment())))
-        yield found
+        with _started(argv, folder / "log", {**_without_rays(), "RAY_TMPDIR": str(folder)}, ctrl_c=True):
+            yield Cluster(f"127.0.0.1:{port}", f"ray://127.0.0.1:{client}", f"http://127.0.0.1:{dashboard}")
 
 
 @contextmanager

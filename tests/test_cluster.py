@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -17,12 +18,16 @@ from research_steps.steps import away
 from research_steps.steps.trials import CUT_OFF_TRIES
 from research_steps.store import open_store
 
-from tests.rays import LOCAL, Cluster, eventually
+from tests.rays import LOCAL, Cluster, cluster, eventually
 from tests.test_cli import RESEARCH
 from tests.threads import MEASURE, SPREAD, Done, Repository, told
 
-# All that use the cluster run in one process.
-pytestmark = pytest.mark.xdist_group("ray")
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Cluster]:
+    """Two nodes of two cores, with a job server."""
+    with cluster(1, jobs=True) as found:
+        yield found
 
 
 @pytest.fixture

@@ -25,8 +25,6 @@ from tests.threads import Repository, research
 
 INFRA = Path(__file__).parents[1] / "infra"
 SOON_S = 40
-# All that use the cluster run in one process.
-pytestmark = pytest.mark.xdist_group("ray")
 
 # A driver that needs no Marin: it says what it finds, does what it is told, and records a decision as a thread would.
 THREAD = """
