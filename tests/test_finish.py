@@ -1,8 +1,10 @@
 """A thread from its kickoff to its end, through the real executor, with a GitHub that keeps state."""
 
+import re
 from pathlib import Path
 
 import pytest
+from research_steps.sinks import logbook_file
 
 from tests import github_api
 from tests.github_api import Proxy
@@ -16,13 +18,15 @@ PARTS = (
     *("--limitations", "One machine.", "--next", "Try it at scale.", "--next", "Ship it; closes #1."),
     *("--conclusion", "Do less work."),
 )
+PULL = "https://github.com/o/r/pull/7"
 
 
 def test_a_thread_from_kickoff_to_its_end(
     tmp_path: Path, github_proxy: Proxy, github_repository: github_api.Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kickoff, a sealed run, a decision, the end: milestones in order on the issue, one final entry that agrees with the
-    final comment, the body's conclusion, and the issue closed once; who opens it again is left alone."""
+    final comment, the body's conclusion, and the issue closed once; who opens it again is left alone. What the comments
+    link and anchor is what git and the logbook hold."""
     for name, value in {**environment(github_proxy), "GITHUB_REPOSITORY": github_repository.full_name}.items():
         monkeypatch.setenv(name, value)
     repository = Repository(tmp_path)
@@ -36,22 +40,35 @@ def test_a_thread_from_kickoff_to_its_end(
 
     done = repository.run("--seal", "true")
     assert done.code == 0, done.output
-    assert research(tmp_path, "decide", "toy", "Keep work=1000.", "--evidence", "TOY-003.01").returncode == 0
+    decided = ("decide", "toy", "Keep work=1000.", "--evidence", "TOY-003.01", "--production-pr", PULL)
+    assert research(tmp_path, *decided).returncode == 0
+    assert f"  ok   production PR: {PULL}\n" in research(tmp_path, "check", "toy", "--closing").stdout
     finished = research(tmp_path, "finish", "toy", *PARTS)
     assert finished.returncode == 0, finished.stderr
 
-    heads = [comment.body.splitlines()[1] for comment in github_repository.comments(number)]
+    heads = [comment.body.splitlines()[2] for comment in github_repository.comments(number)]
     assert [head.split()[1] for head in heads] == ["TOY-002", "TOY-004", "TOY-005", "TOY-006", "TOY-007"]
     last = github_repository.comments(number)[-1].body
     issue = github_repository.issue(number)
     assert issue.state == "closed"
-    for text in ("Do less work.", "Less work took less time.", "1. Try it at scale."):
+    for text in ("Do less work.", "Less work took less time.", "1. Try it at scale.", PULL):
         assert text in last and text in issue.body and text in repository.logbook.split("\n### ")[-1]
     assert_dead(last)
     assert_dead(issue.body)
     assert "`toy/TOY-005`" in last and "`toy/TOY-005`" in issue.body and "Keep work=1000." in issue.body
     assert git(tmp_path, "tag").split() == ["toy/TOY-005"]
     assert research(tmp_path, "verify", "toy").returncode == 0
+
+    texts = [comment.body for comment in github_repository.comments(number)]
+    chain = [entry.link for entry in logbook_file.parse(repository.logbook.encode()).entries]
+    anchors = [re.findall(r"(?m)^<!-- research-steps chain (\w+) -->$", text) for text in texts]
+    assert anchors == [[chain[at]] for at in (1, 3, 4, 5, 6)]
+    pinned = re.findall(r"/(?:tree|blob)/([0-9a-f]{40})/([^)\s]+)\)", texts[2])
+    assert {path.rpartition(".")[2] for _, path in pinned} == {"experiments/toy", "json", "md", "csv", "txt"}
+    for commit, path in pinned:
+        assert git(tmp_path, "rev-parse", "toy/TOY-005^{commit}").strip() == commit
+        assert git(tmp_path, "cat-file", "-t", f"{commit}:{path}")
+    assert "(once the tag is pushed)" in texts[2] and "TOY-002, TOY-003, TOY-004 by `python -m" in texts[2]
 
     github_repository.edit_issue(number, state="open")
     assert research(tmp_path, "finish", "toy", *PARTS).returncode == 0

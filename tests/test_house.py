@@ -13,7 +13,7 @@ PACKAGE = Path(research_steps.__file__).parent
 HOUSE = [
     "errors", "redaction", "record", "resources", "series", "store", "files", "git", "provenance", "contention",
     "code", "config", "leases", "attachments", "holdings", "journal", "plans", "entry", "comparison", "claims",
-    "hypotheses", "background", "launcher", "threads", "steps", "sinks", "snapshot", "publish", "notes", "cluster",
+    "hypotheses", "background", "launcher", "threads", "steps", "sinks", "snapshot", "publish", "notes", "reproduction", "cluster",
     "run", "revisions", "sources", "check", "kickoff", "dev", "cli", "program", "__main__",
 ]  # fmt: skip
 HEAVY = (
@@ -104,5 +104,5 @@ def test_importing_the_package_the_command_and_the_work_of_a_job_loads_nothing_h
 def test_the_public_names_are_these() -> None:
     """What threads import stays; adding to it is a decision."""
     assert sorted(research_steps.__all__) == [
-        "Hypothesis", "Metric", "ResearchError", "Resources", "Series", "StepFailed", "UsageError", "main",
+        "Hypothesis", "Metric", "ResearchError", "Resources", "Series", "StepFailed", "Stop", "UsageError", "main",
     ]  # fmt: skip

@@ -2,25 +2,31 @@
 
 import dataclasses
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from research_steps.journal import Journal
+from research_steps.record import SCHEMA, Pushed, Seal, utc
 from research_steps.series import Metric, Series
-from research_steps.sinks import Published
+from research_steps.sinks import Published, logbook_file
 from research_steps.sinks.issue_file import IssueFile
 from research_steps.sinks.issue_text import SECTIONS
 
 from tests import github_api
 from tests.github_api import Fault, Proxy, Repository, some
 from tests.issues import Thread, environment
-from tests.logbooks import Desk
+from tests.logbooks import PROVENANCE, Desk
 
 SERIES = Series(
     topic="toy", prefix="TOY", goal="see it published", metrics=(Metric("time_s", "min"),), stop="after three"
 )
+
+
+FINISHED = {"worked": "x", "did_not": "x", "confidence": "x", "limitations": "x", "next_steps": ["x"]}
 
 
 @pytest.fixture
@@ -190,6 +196,101 @@ def test_comments_of_people_don_t_matter(thread: Thread) -> None:
     thread.publish(final=True)
     assert thread.shown == [first, second, third]
     assert len(thread.comments) == 94
+
+
+def test_an_update_anchors_the_logbook(thread: Thread) -> None:
+    """Its second line is the link of its entry, as it stands in the logbook here; it is left out where none does."""
+    early = thread.milestone("posted before the logbook has it")
+    thread.publish()
+    later = thread.milestone("appended, then posted")
+    thread.desk.publish()
+    thread.publish()
+    links = {one.record: one.link for one in logbook_file.parse(thread.desk.data).entries}
+    assert thread.shown == [early, later] and set(links) == {early, later}
+    first, second = (comment.body.splitlines() for comment in thread.comments)
+    assert first[1].startswith("Update: ")
+    assert second[1] == f"<!-- research-steps chain {links[later]} -->" and second[2].startswith("Update: ")
+
+
+@pytest.mark.parametrize("chain", ["", f"<!-- research-steps chain {'0' * 64} -->\n"])
+def test_the_same_update_with_another_anchor_is_posted_once(thread: Thread, chain: str) -> None:
+    """Another checkout's logbook has another chain, or lacks the entry: of two that slipped through one stays."""
+    record = thread.milestone()
+    thread.desk.publish()
+    thread.publish()
+    marker, anchor, rest = thread.comments[0].body.split("\n", 2)
+    assert "chain" in anchor
+    thread.repository.comment(thread.number, f"{marker}\n{chain}{rest}", login="researcher")
+    thread.sink = thread.publisher()
+    thread.publish(final=True)
+    assert thread.shown == [record] and anchor in thread.comments[0].body
+
+
+def sealed(thread: Thread) -> str:
+    """Have a seal with a tag that holds some of what a seal's tag holds; the tag's commit."""
+    desk = thread.desk
+    desk.record("a sweep")
+    base = next(iter(desk.journal.entries().entries.values()))
+    seal = desk.record("seal", trials=0, step="seal", inputs=(base.ref,), result="sealed on request")
+    desk.publish()
+    for name in (f"toy/{seal.record.id}.bundle.md", f"toy/{seal.record.id}.table.csv"):
+        (desk.checkout.logbooks / name).write_text("what was found\n")
+    (desk.root / "experiments" / "toy").mkdir(parents=True)
+    (desk.root / "experiments" / "toy" / "measure.py").touch()
+    desk.commit("Seal")
+    commit = desk.git("rev-parse", "HEAD").strip()
+    made = Seal(SCHEMA, seal.record.id, f"toy/{seal.record.id}", commit, utc(), "here")
+    desk.journal.decide(f"seals/{seal.record.id}", made)
+    return commit
+
+
+def test_a_seal_links_what_its_tag_holds(thread: Thread) -> None:
+    """Tag, tree, code, logbook and bundle are pinned to the commit, which is said to be there once the tag is pushed;
+    what the commit lacks is not linked."""
+    commit = sealed(thread)
+    thread.publish(final=True)
+    web, logbooks = f"https://github.com/{thread.repository.full_name}", ".agents/logbooks"
+    lines = thread.comments[-1].body.splitlines()
+    begin = lines.index("- Links:")
+    tag = f"[`toy/TOY-002`]({web}/tree/{commit}) at `{commit}`"
+    assert lines[begin + 1 : begin + 5] == [
+        f"  - Tag: {tag} (once the tag is pushed)",
+        f"  - Code: [`experiments/toy`]({web}/tree/{commit}/experiments/toy)",
+        f"  - Logbook as sealed: [`{logbooks}/toy.md`]({web}/blob/{commit}/{logbooks}/toy.md)",
+        f"  - Bundle: [`TOY-002.bundle.md`]({web}/blob/{commit}/{logbooks}/toy/TOY-002.bundle.md), "
+        f"[`TOY-002.table.csv`]({web}/blob/{commit}/{logbooks}/toy/TOY-002.table.csv)",
+    ]
+    assert "  - Hardware: `cpu`, devices: none seen by JAX (1 trial)" in lines
+    assert f"- Sealed snapshots: {tag} (once the tag is pushed)" in thread.body
+    thread.desk.journal.decide("pushed/TOY-002", Pushed(SCHEMA, "origin", utc()))
+    thread.publish(final=True)
+    assert f"- Sealed snapshots: {tag}\n" in thread.body
+
+
+def test_what_a_pushed_tag_took_along_is_linked(thread: Thread) -> None:
+    """The commit that was measured is below the tag's: it is pushed with it, on whatever branch it is."""
+    commit = thread.desk.git("rev-parse", "HEAD").strip()
+    sealed(thread)
+    thread.desk.journal.decide("pushed/TOY-002", Pushed(SCHEMA, "origin", utc()))
+    made = msgspec.structs.replace(PROVENANCE, commit=commit)
+    seal = next(one for one in thread.desk.journal.entries().entries.values() if one.record.step == "seal")
+    thread.milestone("the end", step="finish", inputs=(seal.ref,), provenance=made, config=FINISHED)
+    thread.publish(final=True)
+    end = thread.comments[-1].body
+    assert f"commit [`{commit[:12]}`](https://github.com/{thread.repository.full_name}/tree/{commit})" in end
+    assert "  - Tag: [`toy/TOY-002`]" in end and "once the tag is pushed" not in end
+
+
+def test_a_snapshot_without_github_is_shown_by_git(tmp_path: Path) -> None:
+    """From the file no link leads to what only the tag holds, so each part has the command that prints it."""
+    alone = Thread(Desk.make(tmp_path), SERIES)
+    commit = sealed(alone)
+    alone.publish(final=True)
+    text = (alone.desk.root / ".agents" / "issues" / "toy.md").read_text()
+    assert f"  - Tag: `toy/TOY-002` at `{commit}`\n" in text and "](" not in text.split("research-steps comment 1")[1]
+    alone.desk.git("tag", "toy/TOY-002", commit)
+    bundle = re.search(r"(?m)^  - Bundle: `git (show \S+)`", text)
+    assert bundle is not None and alone.desk.git(*bundle[1].split()) == "what was found\n"
 
 
 def test_a_long_update_is_cut_with_a_link(thread: Thread) -> None:

@@ -2,23 +2,27 @@
 
 import dataclasses
 import re
+from typing import Any
 
+import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from research_steps.record import EntryRecord, store_record
+from research_steps.record import SCHEMA, Device, EntryRecord, Seal, Stored, TrialRecord, sha256, store_record, utc
 from research_steps.series import Series
 from research_steps.sinks import issue_text
 from research_steps.sinks.issue_text import Links
 from research_steps.sinks.markdown import code, unlinked
 from research_steps.sinks.tracker import Comment, marked
 
-from tests.logbooks import SERIES
-from tests.test_logbook_text import records, shown, texts
+from tests.logbooks import PROVENANCE, SERIES, entry, row, trial
+from tests.test_logbook_text import recorded, records, shown, texts
 
 LINKS = Links(
     section=lambda record: f"[{record.id}](https://github.com/o/r)",
     commit=code,
+    tag=lambda seal: code(seal.tag),
+    snapshot=lambda seal, folders: {"Code": ", ".join(map(code, folders))},
     logbook="`toy.md`",
     runs="none",
 )
@@ -79,7 +83,7 @@ def test_a_comment_of_hostile_text_is_one_update(record: EntryRecord, text: str,
     clean = {name: value.encode("utf-8", "replace").decode() for name, value in (("label", text), ("result", other))}
     record = store_record(EntryRecord(**{**{n: getattr(record, n) for n in record.__struct_fields__}, **clean})).record
     stored = store_record(record)
-    body = issue_text.comment(record, [], [record], SERIES, None, LINKS)
+    body = issue_text.comment(record, [], [record], SERIES, None, LINKS, {})
     comment = Comment(1, marked(f"record {stored.sha256}", body))
     assert comment.marker == f"record {stored.sha256}"
     assert Comment(1, body).marker == ""
@@ -88,6 +92,53 @@ def test_a_comment_of_hostile_text_is_one_update(record: EntryRecord, text: str,
     assert not [token for token in tokens if token.type in ("html_block", "heading_open", "fence", "code_block", "hr")]
     assert sum(token.type == "table_open" for token in tokens) == bool(record.rows)
     assert sum(token.type == "tr_open" for token in tokens) == (len(record.rows) + 1) * bool(record.rows)
+
+
+SEAL = Seal(schema=SCHEMA, id="TOY-002", tag="toy/TOY-002", commit="d" * 40, sealed_at=utc(), host="here")
+
+
+def measured(id: str, **changes: Any) -> Stored[TrialRecord]:
+    return store_record(msgspec.structs.replace(trial(id, sha256(id.encode())), **changes))
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=hostile, other=recorded, name=recorded)
+def test_a_seal_of_hostile_text_is_one_update(text: str, other: str, name: str) -> None:
+    """Commands, settings, devices and modules of any name are read as they are, and nothing in them acts."""
+    text = text.encode("utf-8", "replace").decode()
+    made = msgspec.structs.replace(PROVENANCE, command=text, env={f"XLA_{name}": other}, packages={"jax": text})
+    one = measured("TOY-001.01", device_class=other, devices=(Device(text, other, 4),), provenance=made)
+    sweep = entry("TOY-001", rows=(row(one),), config={"measure": f"{text}.b:{other}"}, provenance=made)
+    seal = entry("TOY-002", step="seal", provenance=made)
+    body = issue_text.comment(seal, [sweep], [], SERIES, SEAL, LINKS, {one.sha256: one})
+    assert_dead(body)
+    tokens = gfm.parse(body)
+    assert not [token for token in tokens if token.type in ("html_block", "heading_open", "fence", "code_block", "hr")]
+    assert body.splitlines()[-1] == "- Next: –" and "  - Tag: `toy/TOY-002`" in body.splitlines()
+
+
+def test_a_seal_tells_commands_hardware_and_environment() -> None:
+    """Each command with what it was run at, each kind of machine with its device count, and the settings that decide a
+    result; of a trial that only another store holds, what its entry says."""
+    tpu = (Device("tpu", "TPU v4", 8),)
+    made = msgspec.structs.replace(PROVENANCE, env={"XLA_FLAGS": "--a", "MARIN_PREFIX": "s3://b"}, packages={"jax": "1"})
+    again = msgspec.structs.replace(made, command="python -m experiments.toy --retry failed", patch="e" * 64)
+    trials = [measured(f"TOY-001.0{n}", device_class="tpu/v4-16/8", devices=tpu, provenance=made) for n in range(1, 4)]
+    base = entry("TOY-001", rows=tuple(row(one) for one in trials[:2]), provenance=made)
+    sweep = entry("TOY-002", rows=(row(trials[2]), row(trials[0])), provenance=again)
+    read = entry("TOY-003", step="interpret", provenance=made)
+    seal = entry("TOY-004", step="seal", provenance=made)
+    held = {one.sha256: one for one in trials[:2]}
+    lines = issue_text.comment(seal, [base, sweep, read], [], SERIES, SEAL, LINKS, held).splitlines()
+    begin = lines.index("- Measured:")
+    assert lines[begin + 1 : lines.index("- Links:")] == [
+        f"  - Command: TOY-001, TOY-003 by `python -m experiments.toy` at `{'c' * 40}`",
+        f"  - Command: TOY-002 by `python -m experiments.toy --retry failed` at `{'c' * 40}` with patch `eeeeeeeeeeee`",
+        "  - Hardware: `tpu/v4-16/8`, devices: 8 × `tpu TPU v4` (2 trials)",
+        "  - Hardware: known to records that are not here (1 trial)",
+        "  - Environment: `python=3.11`, `jax=1`, `XLA_FLAGS=--a` (3 trials)",
+    ]
+    assert "  - Code: `experiments/toy`" in lines
 
 
 @settings(max_examples=60, deadline=None)
@@ -103,6 +154,21 @@ def test_the_body_of_hostile_text_keeps_its_sections(record: EntryRecord, text: 
     assert "\nnew\n" in other and other.startswith(own)
     assert other.replace("## TL;DR\n\nnew", sections["tldr"], 1) == body
     assert_dead("\n".join(sections.values()))
+
+
+def test_the_production_pr_is_the_one_that_was_named_last() -> None:
+    """By a decision or by the end; one that was taken back or is private names none."""
+    said = {"owner": "me", "scope": False}
+    first = entry("TOY-001", step="decision", config={**said, "production_pr": "https://x/1"})
+    second = entry("TOY-002", step="decision", config={**said, "production_pr": "https://x/2"})
+    other = entry("TOY-003", step="decision", config=said)
+    private = entry("TOY-004", step="decision", private=True, config={**said, "production_pr": "https://x/4"})
+    back = entry("TOY-005", step="retraction", inputs=(store_record(second).ref,))
+    assert issue_text.production_pr([other]) == ""
+    assert issue_text.production_pr([first, second, other, private]) == "https://x/2"
+    assert issue_text.production_pr([first, second, other, back]) == "https://x/1"
+    body = issue_text.sections(SERIES, [first, second, other], [SEAL], LINKS, 7_000)["links"]
+    assert "- Production PR: <https://x/2>" in body and "- Sealed snapshots: `toy/TOY-002`" in body
 
 
 def test_the_longest_sections_fit_into_a_body() -> None:

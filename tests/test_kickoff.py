@@ -171,6 +171,7 @@ def test_a_lost_answer_makes_no_second_issue(project: Project, github_proxy: Pro
         (("kickoff", "toy", "--create-issue", "--repository", "no slash"), "expected owner/name"),
         (("decide", "toy", "yes", "--evidence", "TOY-009"), "is no record of this series"),
         (("decide", "toy", " "), "The decision is empty"),
+        (("decide", "toy", "yes", "--production-pr", "number 7"), "'number 7' is no address"),
         (("finish", "toy"), "Missing: what worked (--worked); what did not"),
     ],
 )

@@ -3,7 +3,7 @@
 Two questions, so two sweeps of implementations with a baseline each: on one device, and expert-parallel over four.
 """
 
-from research_steps import Hypothesis, Metric, Resources, Series, main
+from research_steps import Hypothesis, Metric, Resources, Series, Stop, main
 
 from experiments.moe_hc.measure import MoeConfig, measure
 
@@ -25,8 +25,9 @@ series = Series(
     references=("https://github.com/marin-community/marin",),
     constraints="Same output within the tolerance of the dtype; no assignment is dropped.",
     stop="A candidate below 0.9 × the baseline's time in three processes, for both routings; or none after this sweep.",
+    stop_at=Stop(0.1, "stable"),
     variants=("routing",),
-    sampling_s=3.0,
+    sampling_s=2.0,
 )
 
 # On a cluster; without one this machine measures.
@@ -40,7 +41,8 @@ def thread(steps):
     local = steps.sweep(base, ("implementation", CANDIDATES), label="local implementations", hypothesis="H1")
     routing = steps.sweep(base, ("routing", ["runs"]), label="routing")
     both = steps.interact(local, routing, label="best implementation with runs", hypothesis="H2")
-    again = steps.replicate(local, n=2, across=("routing", ["random", "runs"]), label="best local implementation again")
+    # So many that a reproduction with as many would see a change of 10 %.
+    again = steps.replicate(local, n=4, across=("routing", ["random", "runs"]), label="best local implementation again")
 
     four = MoeConfig(implementation="ring", expert_parallel=4)
     ring = steps.baseline(measure, four, label="ring, four devices", resources=MACHINE)

@@ -6,7 +6,7 @@ A thread is one Python file: a `Series`, and a function that builds its steps. `
 from research_steps.errors import ResearchError, StepFailed, UsageError
 from research_steps.program import main
 from research_steps.resources import Resources
-from research_steps.series import Hypothesis, Metric, Series
+from research_steps.series import Hypothesis, Metric, Series, Stop
 
-__all__ = ["Hypothesis", "Metric", "ResearchError", "Resources", "Series", "StepFailed", "UsageError", "main"]
+__all__ = ["Hypothesis", "Metric", "ResearchError", "Resources", "Series", "StepFailed", "Stop", "UsageError", "main"]
 __version__ = "0.1.0"

@@ -186,6 +186,16 @@ def best(series: Series, claims: Sequence[Claim]) -> Claim | None:
     return max(same_work or improved, key=lambda claim: gain(series.primary, claim), default=None)
 
 
+def reached(series: Series, claims: Sequence[Claim]) -> Claim | None:
+    """The claim by which the series has what it was started for, as its `stop_at` says."""
+    found = best(series, claims)
+    if found is None or series.stop_at is None:
+        return None
+    share = abs(1 - (found.estimate or 0)) if found.estimand == "ratio" else gain(series.primary, found)
+    sure = found.confidence in (series.stop_at.confidence, "stable")
+    return found if sure and share >= series.stop_at.improvement else None
+
+
 def remade(series: Series, known: Snapshot, claims: Sequence[Claim], gone: frozenset[str]) -> tuple[Claim, ...]:
     """These claims again, without the records that are `gone` (by hash)."""
     metrics = {metric.name: metric for metric in series.metrics}

@@ -4,7 +4,7 @@ What steps do around this (sessions, retries) is theirs; here is what every entr
 that nothing is measured for: kickoff, decision, finish.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,9 +77,17 @@ def finish_entry(
 
 
 def write_entry(
-    journal: Journal, series: Series, captured: Captured, used: Iterable[int], about: About, found: Finding
+    journal: Journal,
+    series: Series,
+    captured: Captured,
+    used: Iterable[int],
+    about: About,
+    said: Callable[[str], Finding],
 ) -> Stored[EntryRecord]:
-    """Add an entry that says something by itself, once for each `step_key`, whoever is killed in between."""
+    """Add an entry that says something by itself, once for each `step_key`, whoever is killed in between.
+
+    `said` is told the experiment ID.
+    """
     if captured.patch is not None and captured.provenance.patch is not None:
         journal.keep_patch(captured.provenance.patch, captured.patch)
     while True:
@@ -96,4 +104,4 @@ def write_entry(
             "entry", id, attempt, id=id, label=about.label, config=about.config, private=about.private
         ) as begun:
             if begun:
-                finish_entry(journal, captured, about, id, attempt, utc(), found)
+                finish_entry(journal, captured, about, id, attempt, utc(), said(id))

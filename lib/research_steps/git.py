@@ -1,7 +1,7 @@
 """The checkout that a thread runs in: where it is, what is committed, and what differs from that.
 
-Reads only; the user's index, work tree and objects stay as they are. A folder without git is a checkout too: it has
-a root and no commit.
+Reads only, but for `switch` and `exclude`; the user's index, work tree and objects stay as they are. A folder without
+git is a checkout too: it has a root and no commit.
 """
 
 import os
@@ -26,6 +26,11 @@ _FOREIGN = frozenset(
         *("GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS"),
     )
 )
+# What git leaves in its directory while something waits to be finished, and what that is called.
+_UNFINISHED = {
+    "rebase-merge": "a rebase", "rebase-apply": "a rebase or 'git am'", "MERGE_HEAD": "a merge",
+    "CHERRY_PICK_HEAD": "a cherry-pick", "REVERT_HEAD": "a revert", "sequencer": "a sequence of commits",
+}  # fmt: skip
 # With the scratch index: nothing of the user's configuration may write to the repository, run a hook, or refuse a file.
 _QUIET = ("core.hooksPath=/dev/null", "core.splitIndex=false", "core.fsmonitor=false", "core.safecrlf=false")
 
@@ -64,9 +69,20 @@ class Checkout:
         """Where locks lie: inside the git directory, which belongs to this work tree alone."""
         return (self.git_dir or self.root / ".agents") / "research-steps"
 
-    def git(self, *arguments: str, env: Mapping[str, str] | None = None, input: bytes | None = None) -> bytes:
+    def git(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        input: bytes | None = None,
+        timeout_s: float | None = None,
+    ) -> bytes:
         """Run git here and return what it printed. Raises RepositoryError with git's own message."""
-        return _printed(_run(arguments, self.root, env, input), arguments, self.root)
+        return _printed(_run(arguments, self.root, env, input, timeout_s), arguments, self.root)
+
+    def quietly(self, *arguments: str, env: Mapping[str, str] | None = None, input: bytes | None = None) -> bytes:
+        """As `git`, without the user's hooks and without settings that would write more, or refuse a file."""
+        quiet = [word for setting in _QUIET for word in ("-c", setting)]
+        return self.git(*quiet, *arguments, env=env, input=input)
 
     def head(self) -> str | None:
         """The commit that is checked out, None when there is none yet."""
@@ -92,8 +108,7 @@ class Checkout:
         return self.head(), self.branch()
 
     def user(self) -> str | None:
-        found = _run(["config", "user.name"], self.root, None)
-        return found.stdout.decode("utf-8", "replace").strip() or None
+        return (self.setting("user.name") or "").strip() or None
 
     def is_dirty(self) -> bool:
         """Whether anything differs from the commit, but for what changes while a thread runs."""
@@ -116,6 +131,40 @@ class Checkout:
             if found.returncode == 0:
                 return found.stdout.decode().strip()
         return None
+
+    def commit_of(self, name: str) -> str | None:
+        """The commit that a revision names here, None when there is none."""
+        found = _run(["rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"], self.root, None)
+        return found.stdout.decode().strip() or None
+
+    def is_ancestor(self, commit: str, of: str) -> bool:
+        """Whether a commit is in the history of another one, or the same."""
+        return _run(["merge-base", "--is-ancestor", commit, of], self.root, None).returncode == 0
+
+    def setting(self, name: str) -> str | None:
+        """A setting of git's configuration, None when it is not set."""
+        found = _run(["config", "--get", name], self.root, None)
+        return found.stdout.decode("utf-8", "replace").removesuffix("\n") if found.returncode == 0 else None
+
+    def is_set(self, name: str) -> bool:
+        """Whether a setting of git's configuration is true."""
+        found = _run(["config", "--type=bool", "--get", name], self.root, None)
+        return found.stdout.strip() == b"true"
+
+    def unfinished(self) -> str | None:
+        """What waits to be finished or aborted here, such as 'a merge'; None when nothing does."""
+        if self.git_dir is None:
+            return None
+        return next((what for name, what in _UNFINISHED.items() if (self.git_dir / name).exists()), None)
+
+    def submodules(self) -> dict[str, str]:
+        """The submodules by path: the commit that is checked out in each, with what `git submodule` says of it."""
+        if self.git_dir is None or not (self.root / ".gitmodules").exists():
+            return {}
+        lines = self.git("submodule", "status").decode("utf-8", "replace").splitlines()
+        # The first column tells one that is not there ('-') or not at the commit of the tree ('+').
+        states = {"-": "not checked out, ", "+": "not what the tree names, ", "U": "in conflict, "}
+        return {line[42:].rpartition(" (")[0] or line[42:]: states.get(line[0], "") + line[1:41] for line in lines}
 
     def is_pushed(self, commit: str) -> bool:
         """Whether a remote was seen to have this commit."""
@@ -168,9 +217,8 @@ class Checkout:
         spec = b"\0".join(os.fsencode(name) for name in (".", *left_out))
         with tempfile.TemporaryDirectory(prefix="research-patch-") as scratch:
             env = self._scratch_index(Path(scratch))
-            quiet = [word for setting in _QUIET for word in ("-c", setting)]
-            self.git(*quiet, "add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul", env=env, input=spec)
-            tree = self.git(*quiet, "write-tree", env=env).decode().strip()
+            self.quietly("add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul", env=env, input=spec)
+            tree = self.quietly("write-tree", env=env).decode().strip()
             # Between two trees, whatever is edited meanwhile; plumbing knows none of the user's settings for diffs.
             options = ("-r", "--patch", "--binary", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none")
             patch = self.git("diff-tree", *options, commit, tree, "--", *living, env=env)
@@ -214,14 +262,26 @@ def _printed(done: "subprocess.CompletedProcess[bytes]", arguments: Sequence[str
 
 
 def _run(
-    arguments: Sequence[str], where: Path, env: Mapping[str, str] | None, input: bytes | None = None
+    arguments: Sequence[str],
+    where: Path,
+    env: Mapping[str, str] | None,
+    input: bytes | None = None,
+    timeout_s: float | None = None,
 ) -> "subprocess.CompletedProcess[bytes]":
     inherited = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     environment = {**inherited, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C", **(env or {})}
     try:
         return subprocess.run(
-            ["git", *arguments], cwd=where, env=environment, input=input, capture_output=True, check=False
+            ["git", *arguments],
+            cwd=where,
+            env=environment,
+            input=input,
+            capture_output=True,
+            check=False,
+            timeout=timeout_s,
         )
+    except subprocess.TimeoutExpired as error:
+        raise RepositoryError(f"git {arguments[0]} in {where} gave no answer in {timeout_s:g} s.") from error
     except FileNotFoundError as error:
         raise RepositoryError(
             "The command 'git' is not on PATH: install git, because records name the commit they were made from."

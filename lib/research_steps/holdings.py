@@ -1,6 +1,6 @@
 """What a journal holds, read at once: the records of store and repository together, and the attempts that are open."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -110,8 +110,12 @@ class Snapshot:
 
     def below(self, stored: Stored[EntryRecord]) -> list[Stored[EntryRecord]]:
         """Everything that an entry rests on, through others too, in the order in which it was finished."""
+        return self.behind(stored.record.inputs)
+
+    def behind(self, refs: Iterable[Ref]) -> list[Stored[EntryRecord]]:
+        """The entries that these name, and everything that they rest on, in the order in which it was finished."""
         found: dict[str, Stored[EntryRecord]] = {}
-        pending = list(stored.record.inputs)
+        pending = list(refs)
         while pending:
             ref = pending.pop()
             entry = self.entries.get(ref.sha256)

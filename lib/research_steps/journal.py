@@ -9,9 +9,11 @@ Where an attempt stands is derived from which objects exist, never stored:
                             trials/late/<key>-<n>-<sha>.json
                             entries/…                       the same for steps; their key is the experiment ID
                             patches/<sha256>.patch          what a dirty work tree differed in
+                            environments/<sha256>.txt       the packages that were installed
                             attachments/<sha>-<file name>   what people attached to an entry
                             hypotheses/H4.json              which entry added H4 to the queue
                             seals/<experiment ID>.json      the commit that a seal's tag names
+                            pushed/<experiment ID>.json     the remote that took that tag
                             issue.json, project.json        where the series is shown, decided once
                             postings/<marker>.json          the last try to post a comment
                             plans/MOE-HC-007.json           how many trials a step asks for (see `plans`)
@@ -360,13 +362,19 @@ class Journal:
         finally:
             self._leases.end(lease)
 
-    # -- patches and attachments -------------------------------------------------------------------------------
+    # -- patches, environments and attachments -----------------------------------------------------------------
 
     def keep_patch(self, sha: str, patch: bytes) -> None:
         self.store.create(f"{self._base}/patches/{sha}.patch", patch)
 
     def patch(self, sha: str) -> bytes | None:
         return self.store.read(f"{self._base}/patches/{sha}.patch")
+
+    def keep_environment(self, sha: str, packages: bytes) -> None:
+        self.store.create(f"{self._base}/environments/{sha}.txt", packages)
+
+    def environment(self, sha: str) -> bytes | None:
+        return self.store.read(f"{self._base}/environments/{sha}.txt")
 
     def keep_attachment(self, name: str, data: bytes) -> None:
         self.store.create(f"{self._base}/attachments/{name}", data)

@@ -3,13 +3,14 @@
 Each becomes an entry. The same thing said twice is one entry, so a command that was killed may simply be given again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from research_steps import hypotheses
 from research_steps.attachments import check_address, read_attachment
+from research_steps.claims import retracted
 from research_steps.entry import About, Finding, write_entry
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
@@ -22,7 +23,9 @@ from research_steps.record import SCHEMA, ClaimedID, EntryRecord, Ref, Seal, Ste
 from research_steps.series import Series
 from research_steps.sinks.issue import linked_issue
 from research_steps.sinks.issue_text import confidence
+from research_steps.sinks.issue_text import production_pr as named_pull
 from research_steps.sinks.logbook import numbers_used
+from research_steps.snapshot.sealing import evidence_of
 
 LABEL_LENGTH = 80
 
@@ -57,11 +60,14 @@ class Desk:
         found = Finding(result=f"The series starts: {series.goal}", next_action="Measure the baseline case.")
         return self.write(self.scan(), "kickoff", "kickoff", "kickoff", {k: v for k, v in config.items() if v}, found)
 
-    def decide(self, text: str, evidence: Sequence[str], owner: str, scope: bool) -> Stored[EntryRecord]:
-        """A decision, with the records that it rests on and who answers for it; or a change of the scope."""
+    def decide(
+        self, text: str, evidence: Sequence[str], owner: str, scope: bool, production_pr: str = ""
+    ) -> Stored[EntryRecord]:
+        """A decision, with the records that it rests on, who answers for it, and the pull request that brings it to
+        production, if there is one; or a change of the scope."""
         refuse_empty(text, "The decision", "say in a sentence what was decided")
         known = self.scan()
-        config = {"owner": owner or current_actor(self.checkout).name, "scope": scope}
+        config = {"owner": owner or current_actor(self.checkout).name, "scope": scope, **_pull(production_pr)}
         key = f"decision/{digest(text, list(evidence), config)}"
         return self.write(known, "decision", key, short(text), config, Finding(result=text), find_all(known, evidence))
 
@@ -132,6 +138,16 @@ class Desk:
         text, label = f"{item.id}: {item.text}", f"{item.id} {state}"
         return self.write(known, "hypothesis", key, label, config, said, inputs, hypothesis=text, private=item.private)
 
+    def seal(self, ids: Sequence[str]) -> Stored[EntryRecord]:
+        """Ask for a snapshot of what these records rest on, or of what the newest interpretation does. Raises
+        ResearchError when that can't be sealed as it is."""
+        known = self.scan()
+        inputs = find_all(known, ids) if ids else _newest(known)
+        below = evidence_of(self.checkout, self.series, known, inputs)
+        result = f"sealed on request: {', '.join(ref.id for ref in inputs)}"
+        key = f"seal/{digest([ref.sha256 for ref in inputs], [one.sha256 for one in below.entries])}"
+        return self.write(known, "seal", key, "seal", {}, Finding(result), inputs)
+
     def finish(
         self,
         *,
@@ -143,7 +159,8 @@ class Desk:
         production_pr: str,
         docs: str,
     ) -> Stored[EntryRecord]:
-        """The final summary. Raises UsageError that names what is missing."""
+        """The final summary. Of the pull requests that decisions name it takes the newest, unless it is given one.
+        Raises UsageError that names what is missing."""
         found = self.scan()
         held = [stored for stored in found.entries.values() if not stored.record.late]
         seals = [stored for stored in held if stored.record.step == "seal" and self._is_sealed(stored.record)]
@@ -170,7 +187,7 @@ class Desk:
             "limitations": limitations,
             "next_steps": list(next_steps),
             "snapshot": f"{self.series.topic}/{last.record.id}",
-            **({"production_pr": production_pr} if production_pr else {}),
+            **_pull(production_pr or named_pull(entries_of(found))),
             **({"docs": docs} if docs else {}),
         }
         text = f"What worked: {worked} What did not: {did_not} Limitations: {limitations}"
@@ -186,14 +203,14 @@ class Desk:
         key: str,
         label: str,
         config: dict[str, Any],
-        said: Finding,
+        said: Finding | Callable[[str], Finding],
         inputs: tuple[Ref, ...] = (),
         *,
         hypothesis: str = "",
         private: bool = False,
     ) -> Stored[EntryRecord]:
         """The entry of this step key: the one that is known, from whichever store, else a new one. What rests on
-        something private is private."""
+        something private is private. What is said may depend on the experiment ID."""
         held = _said(known, key)
         if held is not None:
             return held
@@ -202,7 +219,8 @@ class Desk:
         self.journal.declare(self.series)
         used = numbers_used(self.checkout, self.series.topic, self.series.prefix)
         captured = capture(self.checkout, command_line())
-        return write_entry(self.journal, self.series, captured, used, about, said)
+        tell = said if callable(said) else lambda id: said
+        return write_entry(self.journal, self.series, captured, used, about, tell)
 
     def scan(self) -> Snapshot:
         """Everything that is known of the series here, in the store and in git."""
@@ -242,9 +260,24 @@ def find_all(known: Snapshot, ids: Iterable[str]) -> tuple[Ref, ...]:
     return tuple(find(known, id).ref for id in dict.fromkeys(ids))
 
 
+def _newest(known: Snapshot) -> tuple[Ref, ...]:
+    """The newest interpretation that counts."""
+    gone = retracted(entries_of(known))
+    read = (stored for stored in known.entries.values() if stored.record.step == "interpret" and not stored.record.late)
+    held = [stored for stored in read if stored.record.status == "ok" and stored.sha256 not in gone]
+    if not held:
+        raise UsageError("Nothing was interpreted yet: name the record to seal, such as MOE-HC-007, or run the thread.")
+    return (max(held, key=lambda stored: (stored.record.finished_at, stored.record.id)).ref,)
+
+
 def _said(known: Snapshot, key: str) -> Stored[EntryRecord] | None:
     held = (stored for stored in known.entries.values() if stored.record.step_key == key and not stored.record.late)
     return next(held, None)
+
+
+def _pull(address: str) -> dict[str, str]:
+    """What an entry's configuration says of a production pull request."""
+    return {"production_pr": check_address(address)} if address else {}
 
 
 def digest(*said: Any) -> str:

@@ -13,10 +13,11 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -25,6 +26,9 @@ from research_steps.git import Checkout
 from research_steps.record import Actor, Error, Provenance, TrialRecord, sha256
 from research_steps.redaction import redact, redact_arguments
 from research_steps.resources import Resources
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 PACKAGES = (
     "research-steps", "marin-core", "marin-levanter", "marin-haliax", "marin-fray", "jax", "jaxlib", "libtpu",
@@ -51,7 +55,7 @@ _PLACES = (
     *("MARIN_", "JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE", "CUDA_VISIBLE_DEVICES"),
     *("TPU_NAME", "TPU_WORKER", "TPU_SKIP_MDS_QUERY"),
 )
-# Set where a work tree was shipped without git: its `Origin`, as JSON.
+# Set for a copy of a work tree that somebody else publishes for: its `Origin`, as JSON.
 ORIGIN = "RESEARCH_ORIGIN"
 FRAMES_KEPT = 5
 _ABOVE_US = Path(__file__).resolve().parents[1]
@@ -79,6 +83,10 @@ class Captured:
     provenance: Provenance
     patch: bytes | None
 
+    def with_environment(self, sha: str) -> "Captured":
+        """The same, with the hash of the list of installed packages."""
+        return replace(self, provenance=msgspec.structs.replace(self.provenance, environment=sha))
+
 
 class Origin(msgspec.Struct, frozen=True):
     """Which code a run is of, and who started it. `patch` is the sha256 of what differs from the commit."""
@@ -93,11 +101,11 @@ class Origin(msgspec.Struct, frozen=True):
 def origin_of(checkout: Checkout) -> tuple[Origin, bytes | None]:
     """Where this work tree comes from, and the bytes of its patch when it is dirty.
 
-    A tree that was shipped without git comes from what RESEARCH_ORIGIN says; whoever shipped it has kept its patch.
-    Raises UsageError when that can't be read.
+    A copy that was made for this run comes from what RESEARCH_ORIGIN says; whoever made it has kept its patch. Raises
+    UsageError when that can't be read.
     """
     shipped = os.environ.get(ORIGIN)
-    if checkout.git_dir is None and shipped:
+    if shipped:
         try:
             return msgspec.json.decode(shipped, type=Origin), None
         except msgspec.DecodeError as error:
@@ -151,6 +159,37 @@ def command_line() -> list[str]:
     if spec is None:
         return [Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv[0] else ["python"]
     return ["python", "-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]]
+
+
+def installed(root: Path) -> bytes:
+    """Every installed package, pinned, in the form that pip reads; one that lies in the checkout at `root` by its path.
+
+    What another folder of this machine provides can be named and not pinned.
+    """
+    import importlib.metadata
+
+    lines: dict[str, str] = {}
+    for found in importlib.metadata.distributions():
+        # The first one is what an import finds.
+        if found.name not in ("pip", "setuptools", "wheel", "uv"):
+            lines.setdefault(found.name.lower().replace("_", "-"), _pinned(found, root))
+    return "".join(f"{redact(lines[name])}\n" for name in sorted(lines)).encode()
+
+
+def _pinned(found: "Distribution", root: Path) -> str:
+    # PEP 610: where it came from, unless that was an index.
+    direct = msgspec.json.decode(found.read_text("direct_url.json") or "{}")
+    url = str(direct.get("url", ""))
+    if not url:
+        return f"{found.name}=={found.version}"
+    if "vcs_info" in direct:
+        return f"{found.name} @ {direct['vcs_info']['vcs']}+{url}@{direct['vcs_info']['commit_id']}"
+    if not url.startswith("file:"):
+        return f"{found.name} @ {url}"
+    path = Path(unquote(urlsplit(url).path))
+    if "dir_info" in direct and path.is_relative_to(root):
+        return f"-e ./{path.relative_to(root)}".removesuffix("/.")
+    return f"# {found.name}=={found.version} was installed from a file or folder of {socket.gethostname()}"
 
 
 def current_actor(checkout: Checkout) -> Actor:

@@ -17,7 +17,7 @@ from research_steps.sinks import Done, Published, Sink
 from research_steps.sinks.issue import IssueSink
 from research_steps.sinks.logbook import LogbookSink
 from research_steps.sinks.wandb import WandbSink, project_url, run_url
-from research_steps.snapshot import Sealer
+from research_steps.snapshot.sealing import Sealer
 
 # How often the journal is looked at for what other drivers and workers recorded.
 LOOK_EVERY_S = 5.0

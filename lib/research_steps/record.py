@@ -27,7 +27,7 @@ Status = Literal["ok", "failed", "interrupted"]
 # fmt: off
 StepKind = Literal[
     "kickoff", "baseline", "sweep", "replicate", "interact", "interpret", "decision", "seal", "step", "finish",
-    "rebase", "note", "correction", "retraction", "attachment", "hypothesis", "source", "dev",
+    "rebase", "note", "correction", "retraction", "attachment", "hypothesis", "source", "dev", "reproduction",
 ]
 # fmt: on
 Verdict = Literal["improved", "regressed", "no difference", "inconclusive", "failed", "not comparable"]
@@ -42,7 +42,7 @@ _STRUCTURE = frozenset(
         *("status", "mode", "kind", "where", "how", "order", "machine", "measure", "config_type"),
         *("verdict", "confidence", "estimand"),
         *("started_at", "finished_at", "lease_until", "claimed_at", "sealed_at", "linked_at", "decided_at"),
-        *("tried_at", "closed_at", "marker", "planned_at", "held"),
+        *("tried_at", "closed_at", "marker", "planned_at", "held", "pushed_at", "environment"),
     )
 )
 
@@ -77,7 +77,8 @@ class Device(_Strict, frozen=True):
 
 
 class Provenance(_Strict, frozen=True):
-    """Where a record comes from. `patch` is the SHA-256 of the difference to `commit`, kept beside the record."""
+    """Where a record comes from. `patch` is the SHA-256 of the difference to `commit`, kept beside the record;
+    `environment` that of the list of all installed packages, kept in the journal."""
 
     command: str
     actor: Actor
@@ -89,6 +90,7 @@ class Provenance(_Strict, frozen=True):
     python: str
     packages: dict[str, str]
     env: dict[str, str]
+    environment: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Error(_Strict, frozen=True):
@@ -251,6 +253,14 @@ class Seal(_Strict, frozen=True):
     commit: str
     sealed_at: Time
     host: str
+
+
+class Pushed(_Strict, frozen=True):
+    """The tag of a seal was pushed to this remote; who deletes it there had a reason."""
+
+    schema: int
+    remote: str
+    pushed_at: Time
 
 
 class InterruptedRecord(_Strict, frozen=True, tag_field="kind", tag="interrupted"):
@@ -487,7 +497,9 @@ _RECORD = msgspec.json.Decoder(Record)
 _HEADER = msgspec.json.Decoder(_Header)
 _DECODERS: dict[type, "msgspec.json.Decoder[Any]"] = {
     kind: msgspec.json.Decoder(kind)
-    for kind in (Intent, Lease, Turn, ClaimedID, Seal, IssueLink, Project, Posting, Closed, FloorTrials, Plan, Passed)
+    for kind in (
+        *(Intent, Lease, Turn, ClaimedID, Seal, Pushed, IssueLink, Project, Posting, Closed, FloorTrials, Plan, Passed),
+    )
 }
 
 

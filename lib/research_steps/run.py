@@ -1,18 +1,20 @@
 """Running a thread: builds its steps, hands them to Marin's executor, and publishes what they record while they run."""
 
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research_steps.cluster.task import as_driver
 from research_steps.errors import ResearchError, UsageError
 from research_steps.git import Checkout
 from research_steps.journal import Journal
-from research_steps.record import Stored
+from research_steps.record import Stored, sha256
 from research_steps.series import Series
 from research_steps.store import AWAY_S, open_store, store_url
 
@@ -57,7 +59,7 @@ class RunOptions:
     """Let steps.interact take axes that were not swept alone; that is recorded."""
 
     seal: bool = False
-    """Run the thread's seal steps: commit the relevant files and tag the commit."""
+    """Run the thread's seal steps: commit the relevant files and tag the commit. Without it, where stop_at holds."""
 
 
 def run(series: Series, thread: "Callable[[Steps], Any]", options: RunOptions) -> None:
@@ -88,13 +90,16 @@ def _run(
 
     steps = Steps(series)
     thread(steps)
-    chosen = [step for step in steps.all if options.seal or getattr(step.config, "kind", "") != "seal"]
+    seals = [step for step in steps.all if getattr(step.config, "kind", "") == "seal"]
+    chosen = [step for step in steps.all if options.seal or step not in seals]
     if not chosen:
         raise UsageError(f"The thread of {series.topic} built no steps: expected it to call steps.baseline and others.")
     asked = {resources for step in chosen if (resources := _resources(step)) is not None}
     for resources in asked:
         marin.check(resources)
-    plan = marin.plan(journal.store.url, options.executor_info_base_path, series.goal, chosen)
+    plan, sealing = (
+        marin.plan(journal.store.url, options.executor_info_base_path, series.goal, some) for some in (chosen, seals)
+    )
     flags = {
         "run_only": options.run_only,
         "force_run_failed": options.force_run_failed,
@@ -105,7 +110,7 @@ def _run(
         logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
         plan.run(dry_run=True, **flags)
         return
-    _run_recorded(series, checkout, journal, plan, options, retry, flags)
+    _run_recorded(series, checkout, journal, plan, sealing, options, retry, flags)
 
 
 def _run_recorded(
@@ -113,6 +118,7 @@ def _run_recorded(
     checkout: Checkout,
     journal: Journal,
     plan: "Plan",
+    sealing: "Plan",
     options: RunOptions,
     retry: frozenset[str],
     flags: dict[str, Any],
@@ -124,16 +130,19 @@ def _run_recorded(
     from research_steps.sinks.logbook import numbers_used
     from research_steps.sinks.wandb import check_project
     from research_steps.steps import marin
-    from research_steps.steps.session import Session, use
+    from research_steps.steps.session import CHOICES, Session, use
 
     check_project(journal, series)
     captured = provenance.capture(checkout, provenance.command_line())
     if captured.patch is not None and captured.provenance.patch is not None:
         journal.keep_patch(captured.provenance.patch, captured.patch)
+    packages = provenance.installed(checkout.root)
+    journal.keep_environment(sha256(packages), packages)
+    captured = captured.with_environment(sha256(packages))
     journal.declare(series)
     with Launcher() as launcher:
-        # A shipped work tree goes with its job: what is recorded there is published from a checkout.
-        shipped = checkout.git_dir is None and provenance.ORIGIN in os.environ
+        # A copy of a work tree goes when its run is over: what is recorded there is published from a checkout.
+        shipped = provenance.ORIGIN in os.environ
         publisher = Publisher(journal, [] if shipped else sinks_of(checkout, journal, series), _say)
         session = Session(
             series=series,
@@ -147,12 +156,15 @@ def _run_recorded(
             force=options.force,
             say=_say,
             changed=publisher.changed,
+            choices=json.loads(Path(os.environ[CHOICES]).read_bytes()) if CHOICES in os.environ else {},
         )
         _prepare(session, plan)
         failed: BaseException | None = None
         with publisher, use(session):
             try:
                 plan.run(**flags)
+                if not options.seal and sealing.steps and _has_reached(session):
+                    sealing.run(**flags)
             except KeyboardInterrupt as error:
                 launcher.close()
                 marin.end_jobs()
@@ -219,6 +231,19 @@ def _prepare(session: Any, plan: "Plan") -> None:
     for step in plan.dependents(cleared):
         plan.forget(step)
     session.redo = frozenset(step_key(plan.output_path(step), session) for step in plan.dependents(cleared))
+
+
+def _has_reached(session: Any) -> bool:
+    """Whether the series has what it was started for, which is told."""
+    from research_steps.claims import reached, told
+    from research_steps.sinks.rendering import current_claims
+
+    known = session.journal.published(session.repository).entries.values()
+    entries = sorted((one.record for one in known if not one.record.late), key=lambda one: (one.finished_at, one.id))
+    found = reached(session.series, current_claims(session.series, entries))
+    if found is not None:
+        _say(f"{session.series.topic}: the stop criterion holds ({found.metric} {told(found)}); it is sealed")
+    return found is not None
 
 
 def _resources(step: Any) -> Any:

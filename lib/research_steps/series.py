@@ -17,7 +17,9 @@ _TOPIC = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _PREFIX = re.compile(r"[A-Z][A-Z0-9-]{0,31}")
 _HYPOTHESIS = re.compile(r"H[1-9][0-9]*")
 # The kinds of steps whose entries are worth finding again on the issue, unless the series says otherwise.
-MILESTONES = ("baseline", "interpret", "decision", "rebase", "correction", "retraction", "seal", "finish")
+MILESTONES = (
+    "baseline", "interpret", "decision", "rebase", "correction", "retraction", "seal", "reproduction", "finish",
+)  # fmt: skip
 LONGEST_TAG = 64
 # What a series says in its own words; the rest names things.
 _TEXTS = (
@@ -74,6 +76,21 @@ class Hypothesis:
 
 
 @dataclass(frozen=True)
+class Stop:
+    """When a thread has what it was started for: its best candidate improves the primary metric by at least this share
+    of the baseline (0.1 is 10 %), with at least this confidence."""
+
+    improvement: float
+    confidence: Literal["replicated", "stable"] = "replicated"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.improvement < math.inf:
+            raise UsageError(f"Stop has improvement={self.improvement}: expected a share above 0, such as 0.1.")
+        if self.confidence not in ("replicated", "stable"):
+            raise UsageError(f"Stop has confidence={self.confidence!r}: expected 'replicated' or 'stable'.")
+
+
+@dataclass(frozen=True)
 class Series:
     """One research thread. The first metric is the primary one.
 
@@ -84,7 +101,8 @@ class Series:
     `sampling_s` (seconds) are over; `time_limit_s` (seconds) holds for its whole process. Before a trial a loaded
     machine is waited for up to `contention_wait_s` (seconds). The baseline is measured against itself in
     `floor_processes` processes. `variants` are the fields over which a result has to hold to be stable. A thread is
-    stuck after `stuck_after` trials without an improvement.
+    stuck after `stuck_after` trials without an improvement. `stop` says in words when it ends; where `stop_at` holds, a
+    run seals what it found without being asked.
     """
 
     topic: str
@@ -95,6 +113,7 @@ class Series:
     tags: tuple[str, ...] = ()
     constraints: str = ""
     stop: str = ""
+    stop_at: Stop | None = None
     motivation: str = ""
     problem: str = ""
     success: str = ""

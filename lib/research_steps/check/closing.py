@@ -10,6 +10,7 @@ from typing import Any
 from research_steps.check.known import Known, Line, is_posted, line
 from research_steps.record import Closed, EntryRecord
 from research_steps.sinks import logbook_file, rendering
+from research_steps.sinks.issue_text import production_pr
 
 GROUP = "closing"
 
@@ -52,9 +53,11 @@ def _final_tag(known: Known) -> Line:
 
 def _production(known: Known) -> Line:
     said = _of_finish(known, "production PR", "--production-pr URL, where there is one", lambda record: record.id)
+    pull = production_pr([stored.record for stored in known.entries])
+    if pull:
+        return replace(said, ok=True, found=pull)
     # It need not exist: a final summary that names none says so.
-    named = known.finish.record.config.get("production_pr", "none named") if known.finish else said.found
-    return replace(said, found=str(named))
+    return replace(said, found="none named") if known.finish else said
 
 
 def _docs(known: Known) -> Line:

@@ -24,6 +24,7 @@ _COMMANDS = {
     **dict.fromkeys(("keep", "confirm"), "keeping"),
     "dev-tpu": "tpu",
     **dict.fromkeys(("submit", "origin"), "submit"),
+    **dict.fromkeys(("seal", "reproduce"), "sealing"),
     "doctor": "machine",
     "hypothesis": "queue",
     "source": "sources",

@@ -16,25 +16,33 @@ from research_steps.record import EntryRecord, InterruptedRecord, TrialRecord
 
 @command
 @click.argument("topic")
+@click.option("--tag", help="Of the sealed tags hold only this one against it, such as moe_hc/MOE-HC-009.")
 @in_store
 @as_json
-def verify(topic: str, prefix: str | None, json_output: bool) -> None:
-    """Check that the logbook's entries, their records and the journal agree; exits with 1 and names what does not.
+def verify(topic: str, tag: str | None, prefix: str | None, json_output: bool) -> None:
+    """Check that the logbook's entries, their records and the journal agree, with each other and with what was anchored
+    in sealed tags and milestones; exits with 1 and names what does not.
 
-    A cut-off end of the logbook can't be seen here: nothing after it says that it was there.
+    Works offline. A tag of a branch that is not merged here is a note. What stands behind the newest anchor could be cut
+    off, or written anew together with its hashes: that can't be seen.
     """
-    from research_steps.sinks.logbook_check import verify as check
+    from research_steps.snapshot.checking import UNSEEN
+    from research_steps.snapshot.checking import verify as check
 
     checkout = Checkout.find()
-    journal = journal_of(checkout, topic, prefix)
-    count, problems = check(checkout, topic, journal)
+    found = check(checkout, topic, journal_of(checkout, topic, prefix), tag)
     if json_output:
-        print_json({"entries": count, "problems": problems})
+        anchors = {"tags": found.tags, "milestones": found.milestones}
+        print_json({"entries": found.entries, "anchors": anchors, "problems": found.problems, "notes": found.notes})
     else:
-        for problem in problems:
+        for problem in found.problems:
             click.echo(problem)
-        click.echo(f"{topic}: {count} entries, {len(problems) or 'no'} problems")
-    if problems:
+        for note in found.notes:
+            click.echo(f"note: {note}")
+        anchored = f"{len(found.tags)} tags, {found.milestones} milestones"
+        click.echo(f"{topic}: {found.entries} entries, {anchored} checked, {len(found.problems) or 'no'} problems")
+        click.echo(UNSEEN)
+    if found.problems:
         sys.exit(1)
 
 

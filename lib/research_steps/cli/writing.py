@@ -69,14 +69,22 @@ def kickoff(
 @click.option("--evidence", multiple=True, metavar="ID", help="A record that it rests on, such as MOE-HC-003.05.")
 @click.option("--owner", default="", help="Who answers for it. Default: who runs this.")
 @click.option("--scope", is_flag=True, help="It changes the scope of the series.")
+@click.option("--production-pr", default="", metavar="URL", help="The pull request that brings it to production.")
 @in_store
 @as_json
 def decide(
-    topic: str, decision: str, evidence: tuple[str, ...], owner: str, scope: bool, prefix: str | None, json_output: bool
+    topic: str,
+    decision: str,
+    evidence: tuple[str, ...],
+    owner: str,
+    scope: bool,
+    production_pr: str,
+    prefix: str | None,
+    json_output: bool,
 ) -> None:
     """Record a decision, with its evidence and owner: an entry, a comment and a line of the decision log."""
     desk = desk_of(topic, prefix)
-    tell(desk, desk.decide(decision, evidence, owner, scope), json_output)
+    tell(desk, desk.decide(decision, evidence, owner, scope, production_pr), json_output)
 
 
 @command
@@ -117,7 +125,12 @@ def attach(
 @click.option("--limitations", default="", help="What the conclusion does not cover.")
 @click.option("--next", "next_steps", multiple=True, help="A next step; once for each, in order.")
 @click.option("--conclusion", default="", help="What is now known.")
-@click.option("--production-pr", default="", help="The pull request that came of it.")
+@click.option(
+    "--production-pr",
+    default="",
+    metavar="URL",
+    help="The pull request that came of it. Default: the one that the newest decision names.",
+)
 @click.option("--docs", default="", help="Which documentation was updated, or why none needs it.")
 @in_store
 @as_json

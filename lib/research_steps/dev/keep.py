@@ -100,7 +100,7 @@ def write_kept(kept: Kept, trials: Sequence[Stored[Any]]) -> Stored[EntryRecord]
     said = Finding(result, tuple(rows), kept.interpretation or text, kept.next_action or next_action, claims=claims)
     # The commit and patch are those of what was measured, not of the moment in which it is kept.
     captured = Captured(_measured(trials).provenance, None)
-    return write_entry(journal, series, captured, (), about, said)
+    return write_entry(journal, series, captured, (), about, lambda id: said)
 
 
 def publish_kept(kept: Kept, say: Callable[[str], None]) -> None:

@@ -2,12 +2,14 @@
 
 Each milestone has one comment, named by its record's hash in the first line. Before every try to post it the comments
 are looked at; so whatever was lost, killed or done twice, the issue converges to one comment a record, in the order in
-which they were recorded. Of two that slipped through, the later one is deleted.
+which they were recorded. Of two that slipped through, the later one is deleted. Its second line names the link of the
+record's entry in the logbook, where nobody can change it together with the file.
 """
 
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
@@ -18,11 +20,11 @@ from research_steps.journal import Journal
 from research_steps.leases import this_process
 from research_steps.record import SCHEMA, Closed, EntryRecord, IssueLink, Posting, Seal, Stored, parse_utc, utc
 from research_steps.series import Series
-from research_steps.sinks import Done, Published, is_public, issue_heartbeat, issue_text
+from research_steps.sinks import Done, Published, is_public, issue_heartbeat, issue_text, logbook_file
 from research_steps.sinks.github import Access, Clock, GitHub, GitHubIssue, SystemClock
 from research_steps.sinks.issue_file import IssueFile
 from research_steps.sinks.issue_links import links_of
-from research_steps.sinks.tracker import Comment, Tracker, marked
+from research_steps.sinks.tracker import Comment, Tracker, chained, marked
 
 # A comment may show in the listing a moment after it was accepted (seconds).
 SETTLE_S = 5.0
@@ -149,11 +151,32 @@ class IssueSink:
         rests_on = [entry.record for entry in entries.below(stored)]
         measured = [entry.record for entry in public if entry.record.step == "baseline" and entry.record.status == "ok"]
         baselines = [entry for entry in (*rests_on, record) if entry in measured] or measured
-        sealed = {"seal": record.id, "finish": record.inputs[0].id if record.inputs else ""}.get(record.step)
-        seal = self._journal.decided(f"seals/{sealed}", Seal) if sealed else None
-        runs = self._runs(stored.sha256) or self._runs(None)
-        links = links_of(self._checkout, self._journal, self._series, self._link, runs)
-        return issue_text.comment(record, rests_on, baselines, self._series, seal, links)
+        seal = self._seal(record)
+        # A trial may be in git and not in this store.
+        found = self._journal.scan(self._records) if record.step == "seal" else entries
+        links = self._links(self._runs(stored.sha256) or self._runs(None), [seal] if seal else [])
+        text = issue_text.comment(record, rests_on, baselines, self._series, seal, links, found.trials)
+        return chained(self._chain_link(stored.sha256), text)
+
+    def _seal(self, record: EntryRecord) -> Seal | None:
+        """The snapshot that an update is about: its own, or the one that the end or a reproduction rests on."""
+        if record.step not in ("seal", "finish", "reproduction"):
+            return None
+        ids = (record.id, *(ref.id for ref in record.inputs))
+        return next((seal for id in ids if (seal := self._journal.decided(f"seals/{id}", Seal))), None)
+
+    def _chain_link(self, sha256: str) -> str:
+        """What later entries of the logbook in this checkout name a record's entry by; empty while it has none."""
+        logbook = self._records.with_suffix(".md")
+        entries = logbook_file.parse(logbook.read_bytes()).entries if logbook.is_file() else []
+        return next((entry.link for entry in entries if entry.record == sha256), "")
+
+    def _links(self, runs: str | None, seals: Sequence[Seal]) -> issue_text.Links:
+        return links_of(self._checkout, self._journal, self._series, self._link, runs, seals)
+
+    @property
+    def _records(self) -> Path:
+        return self._checkout.logbooks / self._series.topic
 
     def _heartbeat(self, public: Sequence[Stored[EntryRecord]], final: bool) -> issue_heartbeat.Heartbeat | None:
         if not final and self._clock.now() < self._beat_due:
@@ -202,12 +225,13 @@ class IssueSink:
             return None
 
     def _write_body(self, tracker: Tracker, public: Sequence[Stored[EntryRecord]]) -> None:
-        links = links_of(self._checkout, self._journal, self._series, self._link, self._runs(None))
         # What other checkouts published, with stores of their own, is in git.
-        found = self._journal.published(self._checkout.logbooks / self._series.topic)
+        found = self._journal.published(self._records)
         shown = [stored.record for stored in found.entries.values() if is_public(stored.record, self._series)]
         shown.sort(key=lambda record: (record.finished_at, record.id))
-        seals = [record.id for record in shown if self._journal.decided(f"seals/{record.id}", Seal) is not None]
+        decided = (self._journal.decided(f"seals/{record.id}", Seal) for record in shown if record.step == "seal")
+        seals = [seal for seal in decided if seal is not None]
+        links = self._links(self._runs(None), seals)
 
         def merged(body: str) -> str:
             """With sections as long as what people wrote leaves room for."""

@@ -12,13 +12,18 @@ from dataclasses import dataclass
 from research_steps.claims import best, claims_in, judged, standing, together
 from research_steps.comparison import ranked
 from research_steps.hypotheses import queue
-from research_steps.record import Claim, EntryRecord, Row, Seal
+from research_steps.provenance import Facts
+from research_steps.record import Claim, EntryRecord, Row, Seal, Stored, TrialRecord
 from research_steps.series import Series
 from research_steps.sinks import rendering
 from research_steps.sinks.markdown import code, unlinked
 
 ROWS_SHOWN = 20
+# Commands, kinds of machines, environments.
+FACTS_SHOWN = 10
 LONGEST = 65_536
+# What the lines above an update may take, its marker and its link in the logbook's chain.
+_HEAD = 200
 # Characters of one of the eight sections; the next where people's own text leaves less room.
 SECTION_LENGTHS = (7_000, 3_000, 1_000, 300)
 MANAGED = "rebuilt from records; write above or below it, what is in it is replaced"
@@ -53,17 +58,21 @@ _CHANGES = {
     "hypothesis": "Changed the hypothesis queue.",
     "source": "Looked for prior work.",
     "step": "Ran a step.",
+    "reproduction": "Ran a sealed snapshot again, in a fresh store.",
     "finish": "Finished the thread.",
 }
 
 
 @dataclass(frozen=True)
 class Links:
-    """Where a reader finds what is said, as Markdown: an entry's `section`, a `commit`, W&B's `runs`, and the `record`
-    with an ID, which is only the ID while it isn't pushed."""
+    """Where a reader finds what is said, as Markdown: an entry's `section`, a `commit`, the `tag` of a seal, what its
+    `snapshot` holds of these folders and beside them, by name, W&B's `runs`, and the `record` with an ID, which is only
+    the ID while it isn't pushed."""
 
     section: Callable[[EntryRecord], str]
     commit: Callable[[str], str]
+    tag: Callable[[Seal], str]
+    snapshot: Callable[[Seal, Sequence[str]], Mapping[str, str]]
     logbook: str
     runs: str
     record: Callable[[str], str] = str
@@ -76,9 +85,10 @@ def comment(
     series: Series,
     seal: Seal | None,
     links: Links,
+    trials: Mapping[str, Stored[TrialRecord]],
 ) -> str:
     """The update for one milestone. `rests_on` are the entries below it, oldest first; `baselines` what it is compared
-    with; `seal` the snapshot that it makes or names."""
+    with; `seal` the snapshot that it makes or names. `trials` are those known here by hash, for the update of a seal."""
     commit = record.provenance.commit
     lines = [
         f"Update: {record.id} {unlinked(record.label)}",
@@ -95,10 +105,16 @@ def comment(
     if shown:
         claims = claims_in(record) or standing(rests_on)
         lines += ["", *_table(shown, claims, series), ""]
+    lines.append(f"- Confidence: {confidence(series, record, rests_on)}")
+    made = seal if record.step == "seal" else None
+    lines += ["- Measured:", *_measured(rests_on, trials, links)] if made else []
+    lines += ["- Links:", f"  - Tag: {links.tag(seal) if seal else 'not sealed'}"]
+    if made:
+        held = links.snapshot(made, _code_folders(series, rests_on))
+        lines += [f"  - {name}: {where}" for name, where in held.items()]
+    pull = production_pr([record])
+    lines += [f"  - Production PR: {address(pull)}"] if pull else []
     lines += [
-        f"- Confidence: {confidence(series, record, rests_on)}",
-        "- Links:",
-        f"  - Tag: {f'{code(seal.tag)} at {links.commit(seal.commit)}' if seal else 'not sealed'}",
         f"  - Logbook section: {links.section(record)}",
         f"  - W&B: {links.runs}",
         f"- Next: {unlinked(record.next_action) or '–'}",
@@ -134,13 +150,13 @@ def heartbeat(series: Series, running: Sequence[str], blockers: Sequence[str], e
 
 
 def sections(
-    series: Series, entries: Sequence[EntryRecord], seals: Sequence[str], links: Links, longest: int
+    series: Series, entries: Sequence[EntryRecord], seals: Sequence[Seal], links: Links, longest: int
 ) -> dict[str, str]:
     """The managed sections of the body, by key, each of at most so many characters. `entries` are those that may be
-    shown, oldest first, `seals` the IDs of those that a tag was made for."""
+    shown, oldest first, `seals` what some of them were sealed with."""
     finish = next((entry for entry in reversed(entries) if entry.step == "finish"), None)
     kickoff = next((entry for entry in entries if entry.step == "kickoff"), None)
-    pull = str(finish.config.get("production_pr", "")) if finish else ""
+    pull = production_pr(entries)
     claims = rendering.current_claims(series, entries)
     texts = {
         "tldr": rendering.tldr(series, entries, claims, unlinked),
@@ -154,7 +170,7 @@ def sections(
         "links": [
             f"- Research logbook: {links.logbook}",
             f"- W&B: {links.runs}",
-            f"- Sealed snapshots: {', '.join(code(f'{series.topic}/{id}') for id in seals) or 'none yet'}",
+            f"- Sealed snapshots: {'; '.join(map(links.tag, seals)) or 'none yet'}",
             *(f"- Code: {code(path)}" for path in series.code_paths),
             *(f"- Reference: {address(reference)}" for reference in series.references),
             f"- Production PR: {address(pull) if pull else 'none yet'}",
@@ -164,6 +180,17 @@ def sections(
         key: f"## {SECTIONS[key]}\n\n{_fitting(lines, links.logbook, longest, key in _NEWEST)}"
         for key, lines in texts.items()
     }
+
+
+def production_pr(entries: Sequence[EntryRecord]) -> str:
+    """The address of the production pull request that was named last, empty while none was. `entries` oldest first; what
+    was retracted or is private names none."""
+    gone = {ref.id for entry in entries if entry.step == "retraction" for ref in entry.inputs}
+    said = [entry for entry in entries if entry.step in ("decision", "finish") and entry.id not in gone]
+    named = [
+        str(entry.config["production_pr"]) for entry in said if "production_pr" in entry.config and not entry.private
+    ]
+    return named[-1] if named else ""
 
 
 def merged(body: str, managed: Mapping[str, str]) -> str:
@@ -218,10 +245,10 @@ def from_template(template: str, topic: str) -> tuple[str, str, list[str]]:
 
 def cut(text: str, where: str) -> str:
     """The text as far as GitHub takes it, with a word on where the rest is."""
-    if len(text) <= LONGEST - 200:
+    if len(text) <= LONGEST - _HEAD:
         return text
     end = f"\n\n… cut here, it is longer than GitHub takes; the whole: {where}\n"
-    kept = text[: LONGEST - 200 - len(end)]
+    kept = text[: LONGEST - _HEAD - len(end)]
     return kept[: kept.rfind("\n")] + end
 
 
@@ -259,6 +286,53 @@ def _change(record: EntryRecord) -> str:
     owner = f" Owner: {unlinked(str(record.config['owner']))}." if record.step == "decision" else ""
     ids = ", ".join(ref.id for ref in record.inputs)
     return f"{_CHANGES[record.step]}{owner}{f' Rests on {ids}.' if ids else ''}"
+
+
+def _measured(rests_on: Sequence[EntryRecord], trials: Mapping[str, Stored[TrialRecord]], links: Links) -> list[str]:
+    """How what was sealed was measured: the commands with what each was run at, the hardware with its devices, and the
+    environment as far as it changes a result. Where no trial is known here, only its entry tells of it."""
+    commands: dict[str, list[str]] = {}
+    hardware: Counter[str] = Counter()
+    settings: Counter[str] = Counter()
+    for entry in rests_on:
+        made = entry.provenance
+        at = links.commit(made.commit) if made.commit else "no commit"
+        patch = f" with patch {code(made.patch[:12])}" if made.patch else ""
+        commands.setdefault(f"{code(made.command)} at {at}{patch}", []).append(entry.id)
+    seen = {row.trial.sha256: entry for entry in rests_on for row in entry.rows}
+    for sha, entry in seen.items():
+        trial = trials[sha].record if sha in trials else None
+        made = (trial or entry).provenance
+        hardware[_machine(trial) if trial else "known to records that are not here"] += 1
+        # Under which a trial counts as measured alike; the kind of machine is told above.
+        known = Facts(made.host, "", made.python, made.packages, made.env).conditions.items()
+        settings[", ".join(code(f"{name}={value}") for name, value in known if value)] += 1
+    return [
+        *_some("Command", [f"{', '.join(ids)} by {command}" for command, ids in commands.items()]),
+        *_some("Hardware", [_counted(what, count) for what, count in hardware.most_common()]),
+        *_some("Environment", [_counted(what, count) for what, count in settings.most_common()]),
+    ]
+
+
+def _machine(trial: TrialRecord) -> str:
+    devices = ", ".join(f"{one.count} × {code(f'{one.backend} {one.kind}')}" for one in trial.devices)
+    return f"{code(trial.device_class)}, devices: {devices or 'none seen by JAX'}"
+
+
+def _counted(what: str, trials: int) -> str:
+    return f"{what} ({trials} {'trial' if trials == 1 else 'trials'})"
+
+
+def _some(name: str, found: Sequence[str]) -> list[str]:
+    more = [f"  - {name}: … and {len(found) - FACTS_SHOWN} more in the bundle"] if len(found) > FACTS_SHOWN else []
+    return [*(f"  - {name}: {one}" for one in found[:FACTS_SHOWN]), *more]
+
+
+def _code_folders(series: Series, rests_on: Sequence[EntryRecord]) -> list[str]:
+    """Where the experiment's code lies: its own folder, and those of its measure functions."""
+    modules = [str(entry.config["measure"]).partition(":")[0] for entry in rests_on if "measure" in entry.config]
+    folders = [module.rpartition(".")[0].replace(".", "/") for module in modules]
+    return list(dict.fromkeys((f"experiments/{series.topic}", *filter(None, folders))))
 
 
 def _table(rows: Sequence[Row], claims: Sequence[Claim], series: Series) -> list[str]:

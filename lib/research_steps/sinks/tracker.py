@@ -1,7 +1,8 @@
 """The narrow boundary to an experiment issue: a body, and comments that follow each other.
 
 Behind it is GitHub, or a Markdown file in the checkout. Neither can be asked to take a comment only once, so a comment
-says in its first line which record it shows, and whoever posts looks for that line first.
+says in its first line which record it shows, and whoever posts looks for that line first. The second line anchors the
+logbook: it names the link of the record's entry, which follows from everything above that entry.
 """
 
 import re
@@ -13,6 +14,7 @@ from typing import Protocol
 from research_steps.record import Owner
 
 _MARKER = re.compile(r"\A<!-- research-steps (record [0-9a-f]{64}|heartbeat [\w:.+-]+) -->\r?(?:\n|\Z)")
+_CHAIN = re.compile(r"<!-- research-steps chain [0-9a-f]{64} -->")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,12 @@ def marked(marker: str, text: str) -> str:
     return f"<!-- research-steps {marker} -->\n{text}"
 
 
+def chained(link: str, text: str) -> str:
+    """An update with the link of its entry in the logbook, which is empty while no logbook here holds the entry."""
+    return f"<!-- research-steps chain {link} -->\n{text}" if link else text
+
+
 def _said(body: str) -> list[str]:
-    """An update without its links, which say where things are by now."""
+    """An update without its links, which say where things are by now, in the logbook too."""
     lines = body.replace("\r\n", "\n").rstrip().split("\n")
-    return [line for line in lines if not line.startswith(("  - ", "- Command: "))]
+    return [line for line in lines if not (line.startswith(("  - ", "- Command: ")) or _CHAIN.fullmatch(line))]

@@ -222,7 +222,9 @@ def _top(session: Session, entry: Stored[EntryRecord], count: int) -> list[Claim
     """The best candidates, as far as the primary metric of any is known."""
     primary = session.series.primary
     found = [claim for claim in claims_in(entry.record) if claim.metric == primary.name and claim.estimate is not None]
-    return sorted(found, key=lambda claim: -gain(primary, claim))[:count]
+    found.sort(key=lambda claim: -gain(primary, claim))
+    order = session.choices.get(entry.record.label, [])
+    return sorted(found, key=lambda claim: order.index(claim.changes) if claim.changes in order else len(order))[:count]
 
 
 def _nothing(session: Session, entry: Stored[EntryRecord]) -> Finding:

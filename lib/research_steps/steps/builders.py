@@ -226,7 +226,8 @@ class Steps:
         return self._add("interpret", label, "", measured, private=private)
 
     def seal(self, *steps: Any, label: str = "seal") -> Any:
-        """Tag a commit of the relevant files once the given steps are done. Runs only with `--seal true`."""
+        """Tag a commit of the relevant files once the given steps are done. Runs with `--seal true`, or where `stop_at`
+        of the series holds."""
         for step in steps:
             _config(step, ("baseline", "sweep", "replicate", "interact", "interpret"), "seal")
         return self._add("seal", label, "", steps)

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from research_steps.errors import UsageError
 from research_steps.hypotheses import queue, spelled_out
@@ -48,6 +48,9 @@ class Session:
     """Hashes of the records that count no more: what rests on them is done again."""
     shard_of: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Output path of a shard to the key of its sweep, whose experiment ID labels its trials, and to its label."""
+    choices: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """The candidates of a table from best to worst, by its label, where what was sealed is measured again: then the same
+    ones are taken further."""
     began: str = field(default_factory=utc)
     """When this run began: a retry measures again what is older, once."""
 
@@ -67,6 +70,8 @@ class Session:
         return spelled_out(queue(self.series, entries), text)
 
 
+# Names a file that holds the choices of a sealed run, as JSON.
+CHOICES = "RESEARCH_CHOICES"
 _session: ContextVar[Session] = ContextVar("research_session")
 
 

@@ -243,6 +243,7 @@ def _record(
             python=facts.python,
             packages=facts.packages,
             env=facts.env,
+            environment=msgspec.UNSET,
         ),
     )
 

@@ -1,0 +1,56 @@
+"""Commands about snapshots: make one, measure one again."""
+
+import click
+import msgspec
+
+from research_steps.cli import command
+from research_steps.cli.common import as_json, desk_of, in_store, journal_of, tell
+from research_steps.errors import StoreError, UnreadableObject
+from research_steps.git import Checkout
+from research_steps.series import Series
+
+
+@command
+@click.argument("topic")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@in_store
+@as_json
+def seal(topic: str, ids: tuple[str, ...], prefix: str | None, json_output: bool) -> None:
+    """Tag a commit of the relevant files and a repro bundle: all that the records with these IDs rest on.
+
+    Without an ID, of what the newest interpretation rests on. The tag is pushed where 'git config research.push true'
+    allows it.
+    """
+    desk = desk_of(topic, prefix)
+    tell(desk, desk.seal(ids), json_output)
+
+
+@command
+@click.argument("tag")
+@click.option("--here", is_flag=True, help="In the environment that this runs in, not in one built from the tag.")
+@in_store
+@as_json
+def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> None:
+    """Measure again what TAG sealed, such as moe_hc/MOE-HC-009, and record whether it holds.
+
+    Its commands run in a work tree, an environment and a store of their own. The outcome (reproduced, not reproduced,
+    not comparable) is an entry of the series here.
+    """
+    from research_steps.notes import Desk
+    from research_steps.reproduction.reporting import report
+    from research_steps.reproduction.rerun import rerun
+    from research_steps.snapshot import bundle
+
+    checkout = Checkout.find()
+    sealed = bundle.read(checkout, tag)
+    journal = journal_of(checkout, sealed.topic, prefix)
+    try:
+        series = journal.series()
+    except UnreadableObject:
+        raise
+    except StoreError:
+        # A clone whose store is empty; what was sealed says what it is about.
+        series = msgspec.convert(sealed.series, Series)
+    desk = Desk(checkout, journal, series)
+    again = rerun(checkout, sealed, series, here, lambda line: click.echo(f"{tag}: {line}", err=True))
+    tell(desk, report(desk, sealed, again, here), json_output)

@@ -1,0 +1,181 @@
+"""Whether a claim was reproduced: the sealed processes and the fresh ones, held against each other by rule.
+
+A fresh effect is expected inside the prediction interval that the sealed processes give, and with the same verdict. What
+was measured under other conditions is not comparable, and says what differs.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from research_steps.claims import DECIDED, best, incomparable, spelled, standing, together, variant_of
+from research_steps.comparison import Interval, Repeat, estimand, expected, repeat_effect
+from research_steps.holdings import Snapshot
+from research_steps.record import Claim, Ref, TrialRecord, canonical
+from research_steps.series import Metric, Series
+
+Outcome = Literal["reproduced", "not reproduced", "not comparable"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What became of one sealed claim. `now` is the fresh estimate, where there is one, `expected` where it should lie;
+    `fresh` is the claim that the fresh run made."""
+
+    sealed: Claim
+    fresh: Claim | None
+    outcome: Outcome
+    why: str = ""
+    now: float | None = None
+    expected: Interval | None = None
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A sealed claim and the fresh one about the same thing, with the trials that count for each."""
+
+    sealed: Claim
+    fresh: Claim
+    before: Sequence[TrialRecord]
+    now: Sequence[TrialRecord]
+    floor_before: Sequence[TrialRecord]
+    floor_now: Sequence[TrialRecord]
+
+    @property
+    def repeat(self) -> Repeat:
+        sides = (self.before, self.now, self.floor_before, self.floor_now)
+        return Repeat(*([one.samples for one in side if one.samples is not None] for side in sides))
+
+
+def deciding(series: Series, claims: Sequence[Claim]) -> list[Claim]:
+    """What a seal stands for: its replicated claims on the primary metric; without any its best candidate, else all."""
+    primary = [one for one in claims if one.metric == series.primary.name and one.changes and one.estimate is not None]
+    found = best(series, primary)
+    return [one for one in primary if one.confidence != "exploratory"] or ([found] if found else primary)
+
+
+def judge(series: Series, claims: Sequence[Claim], sealed: Snapshot, fresh: Snapshot) -> list[Judged]:
+    """What became of each claim that a seal stands for."""
+    entries = sorted((one.record for one in fresh.entries.values()), key=lambda one: (one.finished_at, one.id))
+    again = {_about(claim): claim for claim in together(series, standing(entries))}
+    metric = series.primary
+    found: dict[bytes, Judged] = {}
+    pairs: dict[bytes, _Pair] = {}
+    for claim in deciding(series, claims):
+        answer = _paired(metric, claim, again.get(_about(claim)), sealed, fresh)
+        if isinstance(answer, Judged):
+            found[_about(claim)] = answer
+        else:
+            pairs[_about(claim)] = answer
+    alike = [pair.repeat for pair in pairs.values()]
+    for key, pair in pairs.items():
+        found[key] = _judged(metric, pair, alike)
+    judged = [found[_about(claim)] for claim in deciding(series, claims)]
+    return [_in_order(series, one, claims, again) for one in judged]
+
+
+def outcome(judged: Sequence[Judged]) -> Outcome:
+    """What it amounts to: reproduced only when every claim was, not reproduced when any was not."""
+    outcomes = {one.outcome for one in judged}
+    if "not reproduced" in outcomes:
+        return "not reproduced"
+    return "reproduced" if outcomes == {"reproduced"} else "not comparable"
+
+
+def told(judged: Judged, case: dict[str, object]) -> str:
+    """One claim in a sentence: what was sealed, what it is now, and where that was expected."""
+    claim, interval = judged.sealed, judged.expected
+    what = f"{spelled(claim.changes)}{variant_of(claim, case)}: {claim.metric}"
+    what += f" {_shown(claim.estimand, claim.estimate)} sealed"
+    if judged.now is not None and interval is not None:
+        ends = [_shown(interval.estimand, interval.shown(end)) for end in (interval.low, interval.high)]
+        what += f", {_shown(interval.estimand, judged.now)} now, {ends[0]} to {ends[1]} expected"
+    return f"{what}: {judged.outcome}{f', {judged.why}' if judged.why else ''}"
+
+
+def _paired(metric: Metric, claim: Claim, again: Claim | None, sealed: Snapshot, fresh: Snapshot) -> Judged | _Pair:
+    if again is None:
+        return Judged(claim, None, "not comparable", "the commands measured no such candidate this time")
+    before = _usable(metric, sealed, claim.trials)
+    # The fresh trial that chose no candidate counts: which one is measured again was known before.
+    measured = [*again.trials, *again.also]
+    now = _usable(metric, fresh, measured)
+    if again.verdict == "failed":
+        return Judged(claim, again, "not reproduced", f"it failed: {again.why}")
+    if not before:
+        return Judged(
+            claim, again, "not comparable", claim.why or "what it rests on was disturbed, or is not in the tag"
+        )
+    if not now:
+        return Judged(claim, again, "not comparable", again.why or "nothing was measured undisturbed")
+    differ = {name: values for one in now for name, values in incomparable(before[0], one).items()}
+    if differ:
+        why = "; ".join(f"{name}: {was} sealed, {found} here" for name, (was, found) in differ.items())
+        return Judged(claim, again, "not comparable", why)
+    floors = [
+        _usable(metric, held, held.baseline_trials(one.baseline)) for held, one in ((sealed, claim), (fresh, again))
+    ]
+    return _Pair(claim, again, before, now, *floors)
+
+
+def _judged(metric: Metric, pair: _Pair, alike: Sequence[Repeat]) -> Judged:
+    repeat = pair.repeat
+    interval = expected(metric, repeat, alike)
+    if interval.ends is None:
+        return Judged(pair.sealed, pair.fresh, "not comparable", "too few processes to know how they scatter")
+    kind = estimand(metric, [samples for one in alike for samples in (*one.before, *one.now, *one.floor_before)])
+    effect = repeat_effect(metric, kind, repeat.now, repeat.floor_now)
+    outcome: Outcome = "reproduced"
+    why = ""
+    if not interval.low <= effect <= interval.high:
+        outcome, why = "not reproduced", f"it is outside of what was expected of {len(repeat.now)} processes"
+    elif pair.fresh.verdict != pair.sealed.verdict and pair.sealed.verdict in DECIDED:
+        outcome = "not reproduced" if pair.fresh.verdict in DECIDED else "not comparable"
+        why = f"{pair.fresh.verdict}, {pair.sealed.verdict} when it was sealed; {pair.fresh.why}".removesuffix("; ")
+    return Judged(pair.sealed, pair.fresh, outcome, why, interval.shown(effect), interval)
+
+
+def _in_order(series: Series, judged: Judged, claims: Sequence[Claim], again: dict[bytes, Claim]) -> Judged:
+    """Not reproduced where a candidate that was clearly better than another one is now clearly worse."""
+    if judged.outcome != "reproduced" or judged.fresh is None:
+        return judged
+    for other in claims:
+        now = again.get(_about(other))
+        if other.metric == judged.sealed.metric and other.case == judged.sealed.case and now is not None:
+            was, is_now = _above(judged.sealed, other), _above(judged.fresh, now)
+            if was is not None and is_now is not None and was != is_now:
+                why = f"its order with {spelled(other.changes)} has turned round"
+                return Judged(judged.sealed, judged.fresh, "not reproduced", why, judged.now, judged.expected)
+    return judged
+
+
+def _above(one: Claim, other: Claim) -> bool | None:
+    """Whether the whole interval of one claim lies above that of another; None where they overlap or differ in kind."""
+    ends = (one.low, one.high, other.low, other.high)
+    if any(end is None for end in ends) or one.estimand != other.estimand:
+        return None
+    low, high, their_low, their_high = (end for end in ends if end is not None)
+    return True if low > their_high else False if high < their_low else None
+
+
+def _usable(metric: Metric, held: Snapshot, refs: Iterable[Ref]) -> list[TrialRecord]:
+    """The trials that succeeded, measured the metric, and were not disturbed in it."""
+    return [one for one in _held(held, refs) if not (metric.timed and one.contended) and _measured(one, metric)]
+
+
+def _held(held: Snapshot, refs: Iterable[Ref]) -> Iterator[TrialRecord]:
+    return (held.trials[ref.sha256].record for ref in refs if ref.sha256 in held.trials)
+
+
+def _measured(trial: TrialRecord, metric: Metric) -> bool:
+    return trial.samples is not None and metric.name in trial.samples.candidate
+
+
+def _about(claim: Claim) -> bytes:
+    return canonical([claim.metric, claim.changes, claim.case])
+
+
+def _shown(kind: str, value: float | None) -> str:
+    if value is None:
+        return "no estimate"
+    return f"{value:.3f} ×" if kind == "ratio" else f"{value:+.2%}"

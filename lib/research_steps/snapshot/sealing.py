@@ -1,0 +1,161 @@
+"""Sealing: an annotated tag over a commit of only the relevant files, with a bundle to reproduce the claim from.
+
+Relevant are the logbook with its records, the experiment's code and the bundle. Where `research/<topic>` is checked out
+the commit goes onto it, as `git commit --only` would make it; else it lies beside the branch, upon the commit that was
+measured, and only the tag `<topic>/<experiment ID>` holds it. Everything else in index, work tree, stash and refs stays
+as it is. Which commit an entry was sealed with is decided once, in the journal; the tag is the receipt here.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+
+from research_steps.claims import retracted
+from research_steps.errors import RepositoryError, ResearchError
+from research_steps.files import write_aside
+from research_steps.git import Checkout
+from research_steps.holdings import Snapshot
+from research_steps.journal import Journal
+from research_steps.record import SCHEMA, EntryRecord, Pushed, Ref, Seal, Stored, utc
+from research_steps.series import Series
+from research_steps.sinks import Done, Published
+from research_steps.snapshot import commits, contents
+from research_steps.snapshot.pushing import may_push, push
+
+BRANCH = "research/"
+PRIVATE = "what is private is not sealed, because a tag is pushed with others. It stays in the store."
+
+
+class Sealer:
+    """Makes the commit and the tag of every seal that was asked for in this series."""
+
+    def __init__(self, checkout: Checkout, journal: Journal, series: Series) -> None:
+        self._checkout = checkout
+        self._journal = journal
+        self._series = series
+
+    def publish(self, entries: Snapshot, final: bool) -> Published:
+        """Seal what waits for it, and in the last pass make good what is missing of earlier seals."""
+        done: list[Done] = []
+        problems: list[str] = []
+        gone = retracted(stored.record for stored in entries.entries.values())
+        for stored in entries.entries.values():
+            if stored.record.step == "seal" and not stored.record.late and stored.sha256 not in gone:
+                try:
+                    done += self._seal(stored, final)
+                except ResearchError as error:
+                    problems.append(f"{stored.record.id} is not sealed: {error}")
+        return Published(tuple(done), tuple(problems))
+
+    def _seal(self, stored: Stored[EntryRecord], final: bool) -> Iterator[Done]:
+        seal = self._journal.decided(f"seals/{stored.record.id}", Seal)
+        if seal is None:
+            seal = self._decide(stored)
+        elif not final:
+            return
+        # Who decided may have been killed before the tag was made, and a tag may have been lost since.
+        if self._checkout.commit_of(seal.commit) is None:
+            return
+        if self._tag(stored, seal):
+            yield Done(stored.record.id, f"sealed as {seal.tag}")
+        if self._put_on_branch(seal):
+            yield Done(stored.record.id, f"committed to {BRANCH}{self._series.topic}")
+        if self._journal.decided(f"pushed/{seal.id}", Pushed) is None and may_push(self._checkout):
+            remote = push(self._checkout, seal.tag)
+            made = Pushed(schema=SCHEMA, remote=remote, pushed_at=utc())
+            self._journal.decide(f"pushed/{seal.id}", made)
+            yield Done(stored.record.id, f"pushed {seal.tag} to {remote}")
+
+    def _decide(self, stored: Stored[EntryRecord]) -> Seal:
+        known = self._journal.scan(self._checkout.logbooks / self._series.topic)
+        commit = self._commit(stored, evidence_of(self._checkout, self._series, known, stored.record.inputs))
+        made = Seal(
+            schema=SCHEMA,
+            id=stored.record.id,
+            tag=_tag_of(stored),
+            commit=commit,
+            sealed_at=utc(),
+            host=stored.record.provenance.host,
+        )
+        return self._journal.decide(f"seals/{stored.record.id}", made)
+
+    def _commit(self, stored: Stored[EntryRecord], evidence: contents.Evidence) -> str:
+        checkout, topic = self._checkout, self._series.topic
+        logbook = (f".agents/logbooks/{topic}.md", f".agents/logbooks/{topic}")
+        code = contents.code_paths(checkout, self._series, evidence)
+        head = checkout.head()
+        # What was measured is in the history of the tag, whatever becomes of the branch.
+        onto = head is not None and self._is_on_branch() and checkout.is_ancestor(evidence.commit, head)
+        base = head if onto and head is not None else evidence.commit
+        paths = commits.paths_below(checkout, base, (*logbook, *code))
+        # A plot belongs to its entry, also where git is told to ignore plots.
+        attached = (checkout.logbooks / topic / "attachments").glob("*")
+        names = {*paths.names, *(file.relative_to(checkout.root).as_posix() for file in attached)}
+        bundle = contents.bundle(checkout, self._journal, self._series, stored, evidence, paths.left_out)
+        tree = commits.make_tree(checkout, base, sorted(names), bundle)
+        commits.refuse_secrets(checkout, base, tree, code)
+        # The seal's own time, so that sealing twice by accident makes the same commit.
+        when = f"{int(datetime.fromisoformat(stored.record.finished_at).astimezone(UTC).timestamp())} +0000"
+        message = f"Seal {_tag_of(stored)}\n\nThe logbook, its records, the experiment's code and a bundle.\n"
+        return commits.make_commit(checkout, tree, base, message, when, _identity(checkout))
+
+    def _tag(self, stored: Stored[EntryRecord], seal: Seal) -> bool:
+        """Make the tag unless it is there. Raises RepositoryError when that name is another commit's."""
+        found = self._checkout.commit_of(f"refs/tags/{seal.tag}")
+        if found is not None and found != seal.commit:
+            raise RepositoryError(
+                f"the tag {seal.tag} names {found[:12]}, and {seal.id} was sealed with {seal.commit}: see who moved it; "
+                f"'git tag --delete {seal.tag}', then 'research sync {self._series.topic}', makes it again."
+            )
+        if found is None:
+            message = contents.tag_message(self._series, stored, seal)
+            # Without --annotate, which would overrule a setting to sign those that are.
+            tag = ("tag", "--file=-", "--cleanup=whitespace", seal.tag, seal.commit)
+            self._checkout.quietly(*tag, env=_identity(self._checkout), input=message.encode())
+        return found is None
+
+    def _put_on_branch(self, seal: Seal) -> bool:
+        """Move the research branch to the seal's commit where that is made upon what is checked out."""
+        checkout, head = self._checkout, self._checkout.head()
+        if not self._is_on_branch() or checkout.commit_of(f"{seal.commit}^") != head or checkout.unfinished():
+            return False
+        names = commits.changed(checkout, seal.commit)
+        bundle = [name for name in names if name.startswith(f".agents/logbooks/{self._series.topic}/{seal.id}.")]
+        for name in bundle:
+            if not (checkout.root / name).exists():
+                write_aside(checkout.root / name, checkout.file_at(seal.commit, name))
+        commits.put_on_branch(checkout, seal.commit, f"{BRANCH}{self._series.topic}", names)
+        return True
+
+    def _is_on_branch(self) -> bool:
+        return self._checkout.branch() == f"{BRANCH}{self._series.topic}"
+
+
+def evidence_of(checkout: Checkout, series: Series, known: Snapshot, inputs: Sequence[Ref]) -> contents.Evidence:
+    """What a seal with these inputs rests on. Raises RepositoryError when that, or this checkout, can't be sealed."""
+    if series.private or any(known.is_private(ref.id) for ref in inputs):
+        raise RepositoryError(PRIVATE)
+    if checkout.head() is None:
+        raise RepositoryError(
+            f"{checkout.root} has no commit to build on. Commit the thread's files, then 'research sync {series.topic}'."
+        )
+    commits.refuse_unfinished(checkout)
+    return contents.evidence(checkout, series, known, inputs)
+
+
+def _tag_of(stored: Stored[EntryRecord]) -> str:
+    return f"{stored.record.series}/{stored.record.id}"
+
+
+def _identity(checkout: Checkout) -> Mapping[str, str]:
+    """An identity for git where the user has set none: sealing must not fail for that."""
+    if checkout.user() is not None:
+        return {}
+    name = os.environ.get("GIT_AUTHOR_NAME", "research-steps")
+    email = os.environ.get("GIT_AUTHOR_EMAIL", "research-steps@localhost")
+    return {
+        "GIT_AUTHOR_NAME": name,
+        "GIT_AUTHOR_EMAIL": email,
+        "GIT_COMMITTER_NAME": name,
+        "GIT_COMMITTER_EMAIL": email,
+    }
