@@ -121,9 +121,7 @@ def main(tries: int, folder: Path) -> None:
 
 def run(clone: Path, first: list[str], *arguments: str) -> str:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([*first, str(clone / "lib")]), "WANDB_MODE": "disabled"}
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=clone, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    done = subprocess.run([sys.executable, *arguments], cwd=clone, env=env, capture_output=True, text=True)
     if done.returncode != 0:
         print(done.stdout, done.stderr, sep="\n")
         raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}")

@@ -309,7 +309,8 @@ def test_a_result_that_should_not_be_posted(
 
 def test_a_newer_interpretation_is_not_below_the_last_tag(sealed: Desk) -> None:
     """The tag of an earlier one does not count for it; nor does a seal that was asked for and not made."""
-    newest = sealed.record("interpretation", 0, step="interpret")
+    made = msgspec.structs.replace(PROVENANCE, commit=sealed.git("rev-parse", "HEAD").strip())
+    newest = sealed.record("interpretation", 0, step="interpret", provenance=made)
     assert research(sealed.root, "sync", "toy").returncode == 0
     assert_only(sealed, "snapshot exists", "TOY-005 is in no sealed snapshot", "--seal true")
     sealed.record("seal", 0, step="seal", inputs=(newest.ref,))

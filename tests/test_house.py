@@ -13,8 +13,8 @@ PACKAGE = Path(research_steps.__file__).parent
 HOUSE = [
     "errors", "redaction", "record", "resources", "series", "store", "files", "git", "provenance", "contention",
     "code", "config", "leases", "attachments", "holdings", "journal", "plans", "entry", "comparison", "claims",
-    "hypotheses", "background", "launcher", "threads", "steps", "sinks", "snapshot", "publish", "notes", "reproduction", "cluster",
-    "run", "revisions", "sources", "check", "kickoff", "dev", "cli", "program", "__main__",
+    "hypotheses", "background", "launcher", "threads", "steps", "sinks", "snapshot", "publish", "notes", "reproduction",
+    "cluster", "run", "revisions", "sources", "check", "kickoff", "dev", "cli", "program", "__main__",
 ]  # fmt: skip
 HEAVY = (
     *("marin", "levanter", "jax", "wandb", "github", "ray", "scipy", "numpy"),

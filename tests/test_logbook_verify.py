@@ -1,5 +1,6 @@
 """What `research verify` sees: every change to an entry, its markers, its records; and nothing where all is honest."""
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -211,6 +212,26 @@ def test_a_record_that_the_journal_holds_differently_is_named(desk: Desk, kind: 
     assert ": the journal holds it with hash" in problem
 
 
+@pytest.mark.parametrize("kind", ["entries", "trials"])
+def test_a_record_that_was_altered_together_with_its_time_is_named(desk: Desk, kind: str) -> None:
+    """Another time of its beginning makes it no other record: its end, its rows, or the entry that rests on it tell."""
+    path = sorted((desk.store / "journal" / "toy" / kind / "records").iterdir())[0]
+    record = {**json.loads(path.read_bytes()), "started_at": "2020-01-01T00:00:00.000Z", "status": "failed"}
+    path.write_bytes(json.dumps(record, sort_keys=True, separators=(",", ":")).encode() + b"\n")
+    (problem,) = desk.problems()
+    assert problem.startswith(f"{record['id']}: the journal holds it with hash")
+
+
+def test_a_trial_that_the_stores_own_entry_does_not_know_is_named(desk: Desk) -> None:
+    """Before anything is published: an entry of the store rests on a trial with another hash than is there."""
+    desk.record("waits", trials=1)
+    records = desk.store / "journal" / "toy" / "trials" / "records"
+    path = next(path for path in records.iterdir() if b"TOY-005.01" in path.read_bytes())
+    path.write_bytes(path.read_bytes().replace(b'"work":1', b'"work":7'))
+    (problem,) = desk.problems()
+    assert problem.startswith("TOY-005.01: the journal holds it with hash") and "TOY-005 of the journal" in problem
+
+
 def test_a_journal_object_that_is_broken_is_named(desk: Desk) -> None:
     """What can't be read in the store is a problem too, not a thing to pass over."""
     path = desk.store / "journal" / "toy" / "entries" / "records" / "TOY-002-0.json"
@@ -242,3 +263,18 @@ def test_two_stores_may_have_used_one_id(desk: Desk, tmp_path: Path) -> None:
     """A record of the same ID and attempt in another machine's store is another record, no change."""
     assert Desk.make(tmp_path / "other").record("another record").record.id == "TOY-001"
     assert Desk(desk.root, tmp_path / "other" / "store").problems() == []
+
+
+def test_a_changed_attachment_is_named(desk: Desk) -> None:
+    """What people attached is named by its hash; another content under that name is found."""
+    plot = b"<svg>1</svg>\n"
+    name = f"{sha256(plot)[:12]}-plot.svg"
+    desk.journal.keep_attachment(name, plot)
+    desk.record("a plot", step="attachment", config={"file": name})
+    desk.publish()
+    assert desk.problems() == []
+    path = desk.path.with_suffix("") / "attachments" / name
+    path.write_bytes(plot.replace(b"\n", b"\r\n"))
+    assert desk.problems() == []
+    path.write_bytes(plot + b"<!-- more -->\n")
+    assert desk.problems() == [f"attachments/{name} is not what it was"]

@@ -7,10 +7,11 @@ import subprocess
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from research_steps.attachments import LARGEST_BYTES
 
-from tests.logbooks import Desk
+from tests.logbooks import PROVENANCE, Desk
 from tests.planting import planted
 from tests.test_cli import RESEARCH
 from tests.test_hypotheses import started
@@ -104,9 +105,11 @@ def test_an_attached_file_is_in_git_with_its_entry(repository: Repository, tmp_p
     assert "- Interpretation: the profile" in repository.logbook
     assert repository.ids == ["TOY-001", "TOY-002"]
 
-    desk_of(repository).record("sealed", trials=0, step="seal")
+    made = msgspec.structs.replace(PROVENANCE, commit=repository.git("rev-parse", "HEAD").strip())
+    read = desk_of(repository).record("interpretation", trials=0, step="interpret", provenance=made)
+    desk_of(repository).record("sealed", trials=0, step="seal", inputs=(read.ref,))
     assert research(repository.root, "sync", "toy").returncode == 0
-    sealed = f"toy/TOY-003:.agents/logbooks/toy/attachments/{kept.name}"
+    sealed = f"toy/TOY-004:.agents/logbooks/toy/attachments/{kept.name}"
     shown = subprocess.run(["git", "show", sealed], cwd=repository.root, capture_output=True, check=True)
     assert shown.stdout == content
     done = research(repository.root, "verify", "toy")

@@ -360,7 +360,8 @@ def test_a_thread_without_a_repository_or_a_commit_is_recorded(tmp_path: Path) -
         expected = "is not in a git repository" if prepare == "none" else "has no commit yet"
         assert expected in repository.logbook
         sealed = repository.run("--seal", "true")
-        assert "can't be sealed" in sealed.output
+        why = "has no git repository" if prepare == "none" else "has no commit to build on"
+        assert f"TOY-004 is not sealed: {repository.root} {why}" in sealed.output
 
 
 def test_a_dirty_tree_is_recorded_as_a_patch_beside_the_entry(repository: Repository) -> None:

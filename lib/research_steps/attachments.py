@@ -44,7 +44,7 @@ def is_name(name: str) -> bool:
 def check_address(address: str) -> str:
     """The address itself, once it is known to be one. Raises UsageError."""
     if not _ADDRESS.fullmatch(address):
-        raise UsageError(f"--link {address!r} is no address: expected one such as gs://bucket/profile or https://….")
+        raise UsageError(f"{address!r} is no address: expected one such as gs://bucket/profile or https://….")
     return address
 
 

@@ -191,22 +191,24 @@ def repeat_effect(metric: Metric, kind: Estimand, trials: Sequence[Samples], flo
     return statistics.fmean(mine) - statistics.fmean(theirs)
 
 
-def expected(metric: Metric, repeat: Repeat, alike: Sequence[Repeat]) -> Interval:
+def expected(metric: Metric, repeat: Repeat, alike: Sequence[Repeat], candidates: int = 1) -> Interval:
     """Where the effect of `repeat.now` is to be expected, given `repeat.before` and how processes scatter.
 
     The prediction interval of the mean of so many further processes (95 % over all that are `alike` together, one of
-    which is `repeat`): both means are uncertain. Processes scatter as the candidates' own do around their means, over all
-    that are alike and both times, or as those do together with the baseline's against itself, whichever is more; where a
-    candidate has too few, as those together. Endless when nothing tells.
+    which is `repeat`; or over the `candidates` that `repeat.before` itself chose from): both means are uncertain.
+    Processes scatter as the candidates' own do around their means, over all that are alike and both times, or as those
+    do together with the baseline's against itself, whichever is more; where a candidate has too few, as those together.
+    Never narrower than `min_effect`, closer than which two effects count as one. Endless when nothing tells.
     """
     everything = [samples for one in alike for samples in (*one.before, *one.now, *one.floor_before, *one.floor_now)]
     kind = estimand(metric, everything)
     center = repeat_effect(metric, kind, repeat.before, repeat.floor_before)
-    level = 1 - (1 - LEVEL) / len(alike) / 2
-    if all(samples.paired for samples in (*repeat.before, *repeat.now)):
+    level = 1 - (1 - LEVEL) / max(len(alike), candidates) / 2
+    if repeat.is_paired:
         half = _paired_half(metric, kind, repeat, [one for one in alike if one.is_paired], level)
     else:
         half = _unpaired_half(metric, kind, repeat, level)
+    half = max(half, _least(metric, kind))
     counts = len(repeat.before), len(repeat.floor_before)
     return Interval(kind, center, center - half, center + half, *counts, PREDICTED)
 
@@ -214,7 +216,7 @@ def expected(metric: Metric, repeat: Repeat, alike: Sequence[Repeat]) -> Interva
 def verdict(metric: Metric, interval: Interval) -> Verdict:
     """What an interval supports: an effect counts when 0 is outside of the interval and the estimate is at least
     `min_effect`; there is none when the whole interval is closer to 0 than that."""
-    least = math.log1p(metric.min_effect) if interval.estimand == "ratio" else metric.min_effect
+    least = _least(metric, interval.estimand)
     if -least < interval.low and interval.high < least:
         return "no difference"
     lower = interval.high < 0 and interval.center <= -least
@@ -249,6 +251,11 @@ def ranked(metric: Metric, rows: Sequence[Row], claims: Sequence[Claim]) -> list
     """Rows from best to worst by what is claimed of their trials; those without an estimate at the end."""
     gains = {ref.sha256: gain(metric, one) for one in claims if one.metric == metric.name for ref in one.trials}
     return sorted(rows, key=lambda row: -gains.get(row.trial.sha256, -math.inf))
+
+
+def _least(metric: Metric, kind: Estimand) -> float:
+    """The least effect that counts."""
+    return math.log1p(metric.min_effect) if kind == "ratio" else metric.min_effect
 
 
 def _paired_half(metric: Metric, kind: Estimand, repeat: Repeat, alike: Sequence[Repeat], level: float) -> float:

@@ -161,7 +161,16 @@ class Checkout:
         """The submodules by path: the commit that is checked out in each, with what `git submodule` says of it."""
         if self.git_dir is None or not (self.root / ".gitmodules").exists():
             return {}
-        lines = self.git("submodule", "status").decode("utf-8", "replace").splitlines()
+        # Another repository that was added without being a submodule is told in no list of them.
+        wanted = ("config", "-z", "--file", ".gitmodules", "--get-regexp", r"^submodule\..*\.path$")
+        named = {entry.partition(b"\n")[2] for entry in _run(wanted, self.root, None).stdout.split(b"\0")}
+        links = {
+            entry.partition(b"\t")[2]
+            for entry in self.git("ls-files", "--stage", "-z").split(b"\0")
+            if entry[:3] == b"160"
+        }
+        paths = [f":(literal){os.fsdecode(path)}" for path in sorted(named & links)]
+        lines = self.git("submodule", "status", "--", *paths).decode("utf-8", "replace").splitlines() if paths else []
         # The first column tells one that is not there ('-') or not at the commit of the tree ('+').
         states = {"-": "not checked out, ", "+": "not what the tree names, ", "U": "in conflict, "}
         return {line[42:].rpartition(" (")[0] or line[42:]: states.get(line[0], "") + line[1:41] for line in lines}

@@ -163,14 +163,16 @@ class Desk:
         Raises UsageError that names what is missing."""
         found = self.scan()
         held = [stored for stored in found.entries.values() if not stored.record.late]
-        seals = [stored for stored in held if stored.record.step == "seal" and self._is_sealed(stored.record)]
+        # What is private is not sealed.
+        wanted = ("result that was interpreted", "interpret") if self.series.private else ("sealed snapshot", "seal")
+        ends = [stored for stored in held if stored.record.step == wanted[1] and self._has_ended(stored.record)]
         parts = {
             "what worked (--worked)": worked.strip(),
             "what did not (--did-not)": did_not.strip(),
             "limitations (--limitations)": limitations.strip(),
             "next steps (--next, once for each, in order)": all(step.strip() for step in next_steps) and next_steps,
             "a conclusion (--conclusion)": conclusion.strip(),
-            "a sealed snapshot (run the thread with --seal true)": seals,
+            f"a {wanted[0]} (run the thread with --seal true)": ends,
             "a measured baseline": [s for s in held if s.record.step == "baseline" and s.record.status == "ok"],
         }
         missing = [name for name, given in parts.items() if not given]
@@ -178,7 +180,7 @@ class Desk:
         missing += [f"the end of {', '.join(running)}, which still runs"] if running else []
         if missing:
             raise UsageError(f"{self.series.topic} can't be finished yet. Missing: {'; '.join(missing)}.")
-        last = max(seals, key=lambda stored: (stored.record.finished_at, stored.record.id))
+        last = max(ends, key=lambda stored: (stored.record.finished_at, stored.record.id))
         below = found.below(last)
         config: dict[str, Any] = {
             "worked": worked,
@@ -186,7 +188,7 @@ class Desk:
             "confidence": confidence(self.series, last.record, [stored.record for stored in below]),
             "limitations": limitations,
             "next_steps": list(next_steps),
-            "snapshot": f"{self.series.topic}/{last.record.id}",
+            **({} if self.series.private else {"snapshot": f"{self.series.topic}/{last.record.id}"}),
             **_pull(production_pr or named_pull(entries_of(found))),
             **({"docs": docs} if docs else {}),
         }
@@ -226,8 +228,10 @@ class Desk:
         """Everything that is known of the series here, in the store and in git."""
         return self.journal.scan(self.checkout.logbooks / self.series.topic)
 
-    def _is_sealed(self, record: EntryRecord) -> bool:
-        return record.status == "ok" and self.journal.decided(f"seals/{record.id}", Seal) is not None
+    def _has_ended(self, record: EntryRecord) -> bool:
+        """Whether a step succeeded, and a seal got its tag."""
+        sealed = record.step != "seal" or self.journal.decided(f"seals/{record.id}", Seal) is not None
+        return record.status == "ok" and sealed
 
 
 def entries_of(known: Snapshot) -> list[EntryRecord]:

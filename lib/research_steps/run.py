@@ -172,12 +172,12 @@ def _run_recorded(
                 failed = error
             except RuntimeError as error:
                 failed = error
-    if shipped:
+    if shipped and checkout.git_dir is None:
         _say(
             f"{series.topic}: the records are in {journal.store.url}; 'research sync {series.topic} --prefix …' in a "
             "checkout publishes them"
         )
-    else:
+    elif not shipped:
         _tell(len(publisher.done), publisher.problems, checkout, series)
     if isinstance(failed, KeyboardInterrupt):
         raise ResearchError("The run was stopped; start it again to go on where it was.")

@@ -44,6 +44,8 @@ def _next_steps(known: Known) -> Line:
 
 
 def _final_tag(known: Known) -> Line:
+    if known.series.private:
+        return Line(GROUP, "final tag", True, "what is private is not sealed", "")
     last = known.seals[-1].record.id if known.seals else ""
     tag = str(known.finish.record.config.get("snapshot", "")) if known.finish else f"{known.topic}/{last}"
     found = tag if tag in known.tags else f"{tag} is no tag of this repository" if last else "nothing is sealed"

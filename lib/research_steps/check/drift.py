@@ -59,8 +59,8 @@ def _unsealed(known: Known) -> Line:
     # What a correction or retraction says anew is said of records that are asked about themselves.
     claiming = [
         stored
-        for stored in known.entries
-        if stored.record.step not in ("correction", "retraction")
+        for stored in known.public
+        if stored.record.step not in ("correction", "retraction", "reproduction")
         and any(claim.confidence != "exploratory" for claim in claims_in(stored.record))
     ]
     newest = max((seal.record.finished_at for seal in known.seals), default="")

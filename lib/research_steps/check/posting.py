@@ -65,7 +65,8 @@ def _undisturbed(known: Known) -> Line:
 
 
 def _snapshot(known: Known) -> Line:
-    newest = known.of_step("interpret")[-1:]
+    # What is private is not sealed.
+    newest = [stored for stored in known.of_step("interpret")[-1:] if stored in known.public]
     waiting = [stored for stored in known.of_step("seal") if stored not in known.seals]
     wrong = [f"{stored.record.id} is in no sealed snapshot" for stored in newest if stored.sha256 not in known.sealed]
     wrong += [f"{stored.record.id} waits for its tag" for stored in waiting]

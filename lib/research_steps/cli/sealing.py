@@ -52,5 +52,8 @@ def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> No
         # A clone whose store is empty; what was sealed says what it is about.
         series = msgspec.convert(sealed.series, Series)
     desk = Desk(checkout, journal, series)
-    again = rerun(checkout, sealed, series, here, lambda line: click.echo(f"{tag}: {line}", err=True))
-    tell(desk, report(desk, sealed, again, here), json_output)
+    again = rerun(checkout, sealed, here, lambda line: click.echo(f"{tag}: {line}", err=True))
+    entry = report(desk, sealed, again, here)
+    if not json_output:
+        click.echo(entry.record.result)
+    tell(desk, entry, json_output, outcome=entry.record.config["outcome"])

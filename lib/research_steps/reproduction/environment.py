@@ -4,23 +4,39 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from research_steps.errors import UsageError
 from research_steps.provenance import ENVIRONMENT
 from research_steps.snapshot.bundle import Bundle
 
-# What these name are places on the machine that sealed.
-_PLACES = ("MARIN_", "JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE")
+# What these name are places on a machine, and those of the one that sealed mean nothing here.
+_PLACES = (
+    *("MARIN_", "JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE", "CUDA_VISIBLE_DEVICES"),
+    *("TPU_NAME", "TPU_WORKER", "TPU_SKIP_MDS_QUERY"),
+)
+# A cluster's machines don't see a store of this one.
+_ELSEWHERE = ("RAY_ADDRESS",)
+# Where Python finds more than its environment holds.
+_MORE = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE")
 
 
-def variables(bundle: Bundle, store: Path) -> dict[str, str]:
+def variables(bundle: Bundle, store: Path, here: bool) -> dict[str, str]:
     """The variables of a reproduction: those here, but for what decides a result, which is as it was sealed."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT)}
-    sealed = {name: value for name, value in bundle.environment.items() if not name.startswith(_PLACES)}
+    kept = {name: value for name, value in _inherited(here).items() if not _decides(name)}
+    sealed = {name: value for name, value in bundle.environment.items() if _decides(name)}
     # Runs that the code itself starts there are nobody's.
     return {**kept, **sealed, "MARIN_PREFIX": str(store), "WANDB_MODE": "disabled"}
+
+
+def _decides(name: str) -> bool:
+    return name.startswith(ENVIRONMENT) and not name.startswith(_PLACES)
+
+
+def _inherited(here: bool) -> dict[str, str]:
+    left_out = _ELSEWHERE if here else (*_ELSEWHERE, *_MORE)
+    return {name: value for name, value in os.environ.items() if name not in left_out}
 
 
 def build(bundle: Bundle, requirements: bytes, tree: Path, folder: Path, say: Callable[[str], None]) -> Path:
@@ -35,35 +51,40 @@ def build(bundle: Bundle, requirements: bytes, tree: Path, folder: Path, say: Ca
         )
     pins = folder / "requirements.txt"
     pins.write_bytes(requirements)
-    unpinned = [line[2:] for line in requirements.decode().splitlines() if line.startswith("# ")]
+    lines = requirements.decode().splitlines()
+    unpinned = [line for line in lines if line.startswith("# ")]
     for line in unpinned:
-        say(f"not installed: {line}")
-    python = _interpreter(bundle.python)
-    say(f"building the environment of {bundle.tag} with {python} ({len(requirements.splitlines())} packages)")
-    _run([python, "-m", "venv", str(folder / "env")], tree)
+        say(f"not installed: {line.removeprefix('# ')}")
+    beside = Path(sys.executable).with_name("uv")
+    uv = str(beside) if beside.exists() else shutil.which("uv")
+    if uv is None:
+        raise UsageError("The sealed environment is built with uv, which is not on PATH: install it, or give --here.")
+    say(f"building the environment of {bundle.tag}: Python {bundle.python}, {len(lines) - len(unpinned)} packages")
+    _run(
+        [
+            uv,
+            "venv",
+            "--quiet",
+            "--no-python-downloads",
+            "--python",
+            bundle.python.rpartition(".")[0],
+            str(folder / "env"),
+        ],
+        tree,
+    )
     built = folder / "env" / "bin" / "python"
     # --no-deps: the list is whole, and says more than what packages say of each other.
-    install = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--requirement", str(pins))
-    _run([str(built), *install], tree)
+    _run([uv, "pip", "install", "--quiet", "--python", str(built), "--no-deps", "--requirement", str(pins)], tree)
     return built
 
 
-def _interpreter(version: str) -> str:
-    """A Python of the sealed minor version."""
-    minor = version.rpartition(".")[0]
-    if minor == f"{sys.version_info.major}.{sys.version_info.minor}":
-        return str(getattr(sys, "_base_executable", sys.executable))
-    found = shutil.which(f"python{minor}")
-    if found is None:
-        raise UsageError(f"It was sealed with Python {version}, and there is no python{minor} on PATH: install one.")
-    return found
-
-
-def _run(command: list[str], where: Path, env: Mapping[str, str] | None = None) -> None:
-    done = subprocess.run(command, cwd=where, env=env, capture_output=True, text=True, errors="replace")
+def _run(command: list[str], where: Path) -> None:
+    done = subprocess.run(
+        command, cwd=where, env=_inherited(here=False), capture_output=True, text=True, errors="replace"
+    )
     if done.returncode != 0:
-        last = "; ".join(done.stderr.strip().splitlines()[-3:])
+        last = "; ".join(done.stderr.strip().splitlines()[-3:]) or "it said nothing"
         raise UsageError(
-            f"{' '.join(command[1:4])} failed while the sealed environment was built: {last}. See to what it misses, or "
+            f"uv {command[1]} failed while the sealed environment was built: {last}. See to what it misses, or "
             "reproduce with --here, in an environment of your own."
         )

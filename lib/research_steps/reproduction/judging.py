@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from research_steps.claims import DECIDED, best, incomparable, spelled, standing, together, variant_of
-from research_steps.comparison import Interval, Repeat, estimand, expected, repeat_effect
+from research_steps.comparison import Interval, Repeat, expected, repeat_effect
 from research_steps.holdings import Snapshot
 from research_steps.record import Claim, Ref, TrialRecord, canonical
 from research_steps.series import Metric, Series
@@ -69,7 +69,7 @@ def judge(series: Series, claims: Sequence[Claim], sealed: Snapshot, fresh: Snap
             pairs[_about(claim)] = answer
     alike = [pair.repeat for pair in pairs.values()]
     for key, pair in pairs.items():
-        found[key] = _judged(metric, pair, alike)
+        found[key] = _judged(metric, pair, expected(metric, pair.repeat, alike, pair.sealed.candidates))
     judged = [found[_about(claim)] for claim in deciding(series, claims)]
     return [_in_order(series, one, claims, again) for one in judged]
 
@@ -87,52 +87,61 @@ def told(judged: Judged, case: dict[str, object]) -> str:
     claim, interval = judged.sealed, judged.expected
     what = f"{spelled(claim.changes)}{variant_of(claim, case)}: {claim.metric}"
     what += f" {_shown(claim.estimand, claim.estimate)} sealed"
-    if judged.now is not None and interval is not None:
-        ends = [_shown(interval.estimand, interval.shown(end)) for end in (interval.low, interval.high)]
-        what += f", {_shown(interval.estimand, judged.now)} now, {ends[0]} to {ends[1]} expected"
+    if judged.now is not None and interval is not None and interval.ends is not None:
+        low, high = (_shown(interval.estimand, end).removesuffix(" ×") for end in interval.ends)
+        what += f", {_shown(interval.estimand, judged.now)} now (expected: {low} to {high})"
     return f"{what}: {judged.outcome}{f', {judged.why}' if judged.why else ''}"
 
 
 def _paired(metric: Metric, claim: Claim, again: Claim | None, sealed: Snapshot, fresh: Snapshot) -> Judged | _Pair:
     if again is None:
-        return Judged(claim, None, "not comparable", "the commands measured no such candidate this time")
+        return Judged(claim, None, "not comparable", _nothing_of_it(fresh))
     before = _usable(metric, sealed, claim.trials)
+    if not before:
+        why = claim.why or "what it rests on was disturbed, or is not in the tag"
+        return Judged(claim, again, "not comparable", f"nothing undisturbed was sealed: {why}")
     # The fresh trial that chose no candidate counts: which one is measured again was known before.
     measured = [*again.trials, *again.also]
-    now = _usable(metric, fresh, measured)
-    if again.verdict == "failed":
-        return Judged(claim, again, "not reproduced", f"it failed: {again.why}")
-    if not before:
-        return Judged(
-            claim, again, "not comparable", claim.why or "what it rests on was disturbed, or is not in the tag"
-        )
-    if not now:
-        return Judged(claim, again, "not comparable", again.why or "nothing was measured undisturbed")
-    differ = {name: values for one in now for name, values in incomparable(before[0], one).items()}
+    differ = {name: values for one in _held(fresh, measured) for name, values in incomparable(before[0], one).items()}
     if differ:
         why = "; ".join(f"{name}: {was} sealed, {found} here" for name, (was, found) in differ.items())
         return Judged(claim, again, "not comparable", why)
+    if again.verdict == "failed":
+        return Judged(claim, again, "not reproduced", f"it failed: {again.why}")
+    now = _usable(metric, fresh, measured)
+    if not now:
+        return Judged(claim, again, "not comparable", again.why or "nothing was measured undisturbed")
     floors = [
         _usable(metric, held, held.baseline_trials(one.baseline)) for held, one in ((sealed, claim), (fresh, again))
     ]
-    return _Pair(claim, again, before, now, *floors)
+    pair = _Pair(claim, again, before, now, *floors)
+    if not pair.repeat.is_paired and not all(floors):
+        return Judged(claim, again, "not comparable", "no undisturbed process of the baseline to compare with")
+    return pair
 
 
-def _judged(metric: Metric, pair: _Pair, alike: Sequence[Repeat]) -> Judged:
+def _judged(metric: Metric, pair: _Pair, interval: Interval) -> Judged:
     repeat = pair.repeat
-    interval = expected(metric, repeat, alike)
     if interval.ends is None:
         return Judged(pair.sealed, pair.fresh, "not comparable", "too few processes to know how they scatter")
-    kind = estimand(metric, [samples for one in alike for samples in (*one.before, *one.now, *one.floor_before)])
-    effect = repeat_effect(metric, kind, repeat.now, repeat.floor_now)
+    effect = repeat_effect(metric, interval.estimand, repeat.now, repeat.floor_now)
     outcome: Outcome = "reproduced"
-    why = ""
+    why = pair.fresh.why
     if not interval.low <= effect <= interval.high:
-        outcome, why = "not reproduced", f"it is outside of what was expected of {len(repeat.now)} processes"
+        processes = f"{len(repeat.now)} process{'es' if len(repeat.now) > 1 else ''}"
+        outcome, why = "not reproduced", f"outside of what was expected of {processes}"
     elif pair.fresh.verdict != pair.sealed.verdict and pair.sealed.verdict in DECIDED:
         outcome = "not reproduced" if pair.fresh.verdict in DECIDED else "not comparable"
         why = f"{pair.fresh.verdict}, {pair.sealed.verdict} when it was sealed; {pair.fresh.why}".removesuffix("; ")
     return Judged(pair.sealed, pair.fresh, outcome, why, interval.shown(effect), interval)
+
+
+def _nothing_of_it(fresh: Snapshot) -> str:
+    """Why a candidate may not have been measured this time."""
+    failed = [(one.record.step, one.record.error) for one in fresh.entries.values()]
+    errors = [f"the {step} failed: {error.type}: {error.message}" for step, error in failed if error is not None]
+    why = f" ({errors[0].splitlines()[0]})" if errors else ""
+    return f"the commands measured no such candidate this time{why}"
 
 
 def _in_order(series: Series, judged: Judged, claims: Sequence[Claim], again: dict[bytes, Claim]) -> Judged:

@@ -9,14 +9,15 @@ from typing import Any
 
 import msgspec
 
-from research_steps.claims import Baseline, Candidate, Ended, make_claims, together
+from research_steps.claims import Baseline, Candidate, Ended, make_claims, spelled, together, variant_of
+from research_steps.claims import judged as said_of
 from research_steps.entry import Finding
 from research_steps.holdings import Snapshot
 from research_steps.notes import Desk, digest
 from research_steps.record import Claim, EntryRecord, Ref, Row, Stored, TrialRecord, canonical, sha256
 from research_steps.reproduction.judging import Judged, judge, outcome, told
 from research_steps.reproduction.rerun import Rerun
-from research_steps.series import trial_id
+from research_steps.series import Series, trial_id
 from research_steps.snapshot.bundle import Bundle
 from research_steps.steps.rows import changes_in, row_of
 from research_steps.steps.trials import Trial
@@ -29,34 +30,38 @@ _NEXT = {
 
 
 def report(desk: Desk, bundle: Bundle, again: Rerun, here: bool) -> Stored[EntryRecord]:
-    """Record the outcome. Raises UsageError when the seal stands for no claim that could be held against it."""
-    judged = judge(desk.series, bundle.claims, again.sealed, again.fresh)
+    """Record the outcome."""
+    judged = judge(again.series, bundle.claims, again.sealed, again.fresh)
     found = outcome(judged)
-    case = next((one.sealed.case for one in judged), {})
-    sentences = [told(one, case) for one in judged]
     config: dict[str, Any] = {
         "tag": bundle.tag,
         "commit": bundle.commit,
         "commands": list(again.commands),
         "exits": list(again.exits),
+        "not_run": list(again.not_run),
         "environment": "the one here" if here else "built from the sealed list of packages",
         "outcome": found,
     }
     trials = _trials(judged, again.fresh)
+    sentences = [told(one, judged[0].sealed.case) for one in judged]
 
     def said(id: str) -> Finding:
         kept = {one.sha256: _keep(desk, id, number, one) for number, one in enumerate(trials, 1)}
         rows = tuple(_row(one) for one in kept.values())
-        claims = [claim for one in judged for claim in _claims(desk, one, again, kept)]
+        claims = together(again.series, [claim for one in judged for claim in _claims(one, again, kept)])
         return Finding(
-            result=f"{bundle.tag} is {found}. {'; '.join(sentences)}",
+            result=f"{bundle.tag}: {found}. {'; '.join(sentences)}",
             rows=rows,
+            interpretation=" ".join([*_ended_badly(again), *_confidences(again.series, judged, claims)]),
             next_action=_NEXT[found],
-            claims=together(desk.series, claims),
+            claims=claims,
         )
 
-    key = f"reproduction/{digest(bundle.tag, [one.sha256 for one in trials])}"
-    return desk.write(desk.scan(), "reproduction", key, f"{bundle.id} {found}", config, said, (bundle.seal,))
+    if bundle.patch is not None:
+        desk.journal.keep_patch(bundle.patch, again.patch)
+    key = f"reproduction/{digest(bundle.tag, sorted(again.fresh.entries))}"
+    shown = {name: value for name, value in config.items() if value}
+    return desk.write(desk.scan(), "reproduction", key, f"{bundle.id} {found}", shown, said, (bundle.seal,))
 
 
 def _trials(judged: Sequence[Judged], fresh: Snapshot) -> list[Stored[TrialRecord]]:
@@ -80,8 +85,11 @@ def _row(stored: Stored[TrialRecord]) -> Row:
     return row_of(Trial(stored, True), changes_in(record.config, record.baseline_config))
 
 
-def _claims(desk: Desk, judged: Judged, again: Rerun, kept: dict[str, Stored[TrialRecord]]) -> tuple[Claim, ...]:
-    """What the fresh processes say by the rules for replicates; the sealed ones are only asked whether they agree."""
+def _claims(judged: Judged, again: Rerun, kept: dict[str, Stored[TrialRecord]]) -> tuple[Claim, ...]:
+    """What the fresh processes say by the rules for replicates; the sealed ones are only asked whether they agree.
+
+    They don't where the claim was not reproduced, and then nothing is replicated.
+    """
     claim, fresh = judged.sealed, judged.fresh
     if fresh is None or judged.outcome == "not comparable":
         return ()
@@ -89,7 +97,28 @@ def _claims(desk: Desk, judged: Judged, again: Rerun, kept: dict[str, Stored[Tri
     before: list[Ended] = _held(again.sealed, (*claim.trials, *claim.also))
     floor = _held(again.sealed, again.sealed.baseline_trials(claim.baseline))
     baseline = Baseline(claim.case, claim.baseline, floor)
-    return make_claims(desk.series, baseline, [Candidate(claim.changes, now, before)])
+    made = make_claims(again.series, baseline, [Candidate(claim.changes, now, before)])
+    if judged.outcome == "reproduced":
+        return made
+    why = f"not reproduced: {judged.why}"
+    return tuple(msgspec.structs.replace(one, confidence="exploratory", why=one.why or why) for one in made)
+
+
+def _ended_badly(again: Rerun) -> list[str]:
+    ran = zip(again.commands, again.exits, strict=True)
+    return [f"'{command}' ended with exit code {code}." for command, code in ran if code != 0]
+
+
+def _confidences(series: Series, judged: Sequence[Judged], claims: Sequence[Claim]) -> list[str]:
+    """What the outcome makes of each claim that it is about."""
+    now = {canonical([one.changes, one.case]): one for one in claims if one.metric == series.primary.name}
+    sentences = []
+    for sealed in (one.sealed for one in judged):
+        claim = now.get(canonical([sealed.changes, sealed.case]))
+        if claim is not None:
+            which = f"{spelled(sealed.changes)}{variant_of(sealed, judged[0].sealed.case)}"
+            sentences.append(f"{which} was sealed as {said_of(sealed)}, and is {said_of(claim)} now.")
+    return sentences
 
 
 def _held(sealed: Snapshot, refs: Sequence[Ref]) -> list[Ended]:

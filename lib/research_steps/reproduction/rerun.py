@@ -3,9 +3,7 @@
 import shlex
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +11,16 @@ import msgspec
 
 from research_steps.claims import claims_in
 from research_steps.comparison import gain
-from research_steps.errors import RepositoryError, ResearchError, UsageError
+from research_steps.errors import ResearchError, UsageError
 from research_steps.git import Checkout
 from research_steps.holdings import Snapshot, add_published
 from research_steps.journal import Journal
 from research_steps.provenance import ORIGIN, Origin, current_actor
 from research_steps.record import canonical
 from research_steps.reproduction import environment
+from research_steps.reproduction.commands import runnable
+from research_steps.reproduction.judging import deciding
+from research_steps.reproduction.work_tree import add_sealed, make_measured, scratch
 from research_steps.series import Series
 from research_steps.snapshot.bundle import Bundle, name_of
 from research_steps.steps.session import CHOICES
@@ -30,97 +31,63 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Rerun:
-    """What was sealed, and what the commands recorded this time. `exits` are the exit codes of the commands."""
+    """What was sealed, of which series, and what the commands recorded this time. `exits` are their exit codes,
+    `not_run` the commands that run no thread, and `patch` is what differed from the commit."""
 
+    series: Series
     sealed: Snapshot
     fresh: Snapshot
     commands: tuple[str, ...]
     exits: tuple[int, ...]
+    not_run: tuple[str, ...]
+    patch: bytes
 
 
-def rerun(checkout: Checkout, bundle: Bundle, series: Series, here: bool, say: Say) -> Rerun:
+def rerun(checkout: Checkout, bundle: Bundle, here: bool, say: Say) -> Rerun:
     """Run the commands of a bundle again. Raises ResearchError when that can't be done here."""
-    commands = _commands(bundle)
-    with tempfile.TemporaryDirectory(prefix="research-reproduce-") as scratch:
-        folder = Path(scratch)
-        with _work_tree(checkout, bundle, folder / "tree") as (tree, sealed, requirements):
-            (folder / "choices.json").write_bytes(canonical(_choices(series, sealed)))
-            python = Path(sys.executable) if here else environment.build(bundle, requirements, tree, folder, say)
-            store = folder / "store"
-            origin = Origin(bundle.commit, None, bundle.patch, bundle.patch_note, current_actor(checkout))
-            env = {
-                **environment.variables(bundle, store),
-                ORIGIN: msgspec.json.encode(origin).decode(),
-                CHOICES: str(folder / "choices.json"),
-            }
-            exits = []
-            for command in commands:
-                say(f"running {shlex.join(command)}")
-                done = subprocess.run([str(python), *command[1:]], cwd=tree, env=env, stdout=sys.stderr)
-                exits.append(done.returncode)
-            fresh = Journal(open_store(str(store)), bundle.topic).scan()
-    if not fresh.entries:
-        raise ResearchError(
-            f"The commands of {bundle.tag} recorded nothing (exit {', '.join(map(str, exits))}; what they printed "
-            "stands above), so there is nothing to compare."
+    series = msgspec.convert(bundle.series, Series)
+    commands, others = runnable(bundle)
+    if not deciding(series, bundle.claims):
+        raise UsageError(
+            f"{bundle.tag} holds no estimate of {series.primary.name} for any candidate, so there is nothing to compare "
+            "with: expected a seal that rests on a sweep."
         )
-    return Rerun(sealed, fresh, tuple(map(shlex.join, commands)), tuple(exits))
-
-
-@contextmanager
-def _work_tree(checkout: Checkout, bundle: Bundle, tree: Path) -> Iterator[tuple[Path, Snapshot, bytes]]:
-    """The tag in a work tree, then in it the code as it was measured; with the sealed records, and packages."""
-    checkout.quietly("worktree", "add", "--quiet", "--detach", str(tree), f"refs/tags/{bundle.tag}")
-    try:
-        there = Checkout.find(tree)
+    for other in others:
+        say(f"not run, because it runs no thread: {other}")
+    with scratch(checkout) as (folder, lock):
+        there = add_sealed(checkout, bundle, folder / "tree")
         sealed = Snapshot()
         add_published(sealed, there.logbooks / bundle.topic)
         requirements = there.file_at("HEAD", name_of(bundle.topic, bundle.id, "requirements.txt"))
-        patch = there.file_at("HEAD", f".agents/logbooks/{bundle.topic}/{bundle.patch}.patch") if bundle.patch else b""
-        if bundle.patch and not patch:
-            raise RepositoryError(
-                f"{bundle.tag} was measured with the patch {bundle.patch}, which the tag does not hold."
-            )
-        there.quietly("checkout", "--quiet", "--detach", bundle.commit)
-        if patch:
-            there.quietly("apply", "--binary", "--whitespace=nowarn", "-", input=patch)
-        if bundle.submodules:
-            there.git("submodule", "update", "--init", "--quiet")
-        yield tree, sealed, requirements
-    finally:
-        checkout.quietly("worktree", "remove", "--force", str(tree))
-
-
-def _commands(bundle: Bundle) -> list[list[str]]:
-    """The commands that run the thread, without the store that they named."""
-    found = []
-    for given in bundle.commands:
-        words = shlex.split(given.command)
-        if words[:2] == ["python", "-m"] and words[2:] and not words[2].startswith("research_steps"):
-            found.append(_without(words, "--prefix", "--executor_info_base_path"))
-    if not found:
-        named = "; ".join(one.command for one in bundle.commands)
-        raise UsageError(
-            f"{bundle.tag} rests on no command that runs a thread ({named}): expected one such as "
-            "'python -m experiments.moe_hc'."
+        patch = make_measured(there, bundle)
+        python = Path(sys.executable) if here else environment.build(bundle, requirements, there.root, folder, say)
+        store, choices = folder / "store", folder / "choices.json"
+        choices.write_bytes(canonical(_choices(series, bundle, sealed)))
+        origin = Origin(bundle.commit, None, bundle.patch, bundle.patch_note, current_actor(checkout))
+        env = {
+            **environment.variables(bundle, store, here),
+            ORIGIN: msgspec.json.encode(origin).decode(),
+            CHOICES: str(choices),
+        }
+        exits = []
+        for command in commands:
+            say(f"running {shlex.join(command)}")
+            again = [str(python), *command[1:]]
+            done = subprocess.run(again, cwd=there.root, env=env, stdout=sys.stderr, pass_fds=(lock,))
+            exits.append(done.returncode)
+        fresh = Journal(open_store(str(store)), bundle.topic).scan()
+    if not fresh.entries:
+        raise ResearchError(
+            f"The commands of {bundle.tag} recorded nothing (exit {', '.join(map(str, exits))}; what they printed "
+            "stands above), so there is nothing to compare, and no outcome is recorded."
         )
-    return list({tuple(words): words for words in found}.values())
+    return Rerun(series, sealed, fresh, tuple(map(shlex.join, commands)), tuple(exits), tuple(others), patch)
 
 
-def _without(words: Sequence[str], *options: str) -> list[str]:
-    kept: list[str] = []
-    skip = False
-    for word in words:
-        if not skip and word not in options and not word.startswith(tuple(f"{option}=" for option in options)):
-            kept.append(word)
-        skip = not skip and word in options
-    return kept
-
-
-def _choices(series: Series, sealed: Snapshot) -> dict[str, list[dict[str, object]]]:
+def _choices(series: Series, bundle: Bundle, sealed: Snapshot) -> dict[str, list[dict[str, object]]]:
     """Each step's candidates from best to worst, as they were sealed: what is measured again depends on that order."""
     found = {}
-    for stored in sorted(sealed.entries.values(), key=lambda one: one.record.finished_at):
+    for stored in (sealed.entries[ref.sha256] for ref in bundle.records if ref.sha256 in sealed.entries):
         claims = [one for one in claims_in(stored.record) if one.metric == series.primary.name]
         claims.sort(key=lambda one: -gain(series.primary, one))
         if stored.record.step in ("sweep", "interact"):

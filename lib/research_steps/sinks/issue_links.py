@@ -33,7 +33,7 @@ def links_of(
     pushed = checkout.pushed()
     content = checkout.file_at(pushed, path) if pushed else b""
     web = f"{Access.from_environment().web}/{issue.repository}" if issue else None
-    there = {seal.tag: seal for seal in seals if journal.decided(f"pushed/{seal.id}", Pushed) is not None}
+    there = [seal for seal in seals if journal.decided(f"pushed/{seal.id}", Pushed) is not None]
 
     def is_there(id: str) -> bool:
         return web is not None and f"<!-- research-steps entry {id} -->".encode() in content
@@ -48,14 +48,14 @@ def links_of(
 
     def commit(sha: str) -> str:
         # A tag that was pushed took along what its commit follows.
-        if web and (checkout.is_pushed(sha) or any(checkout.is_ancestor(sha, seal.commit) for seal in there.values())):
+        if web and (checkout.is_pushed(sha) or any(checkout.is_ancestor(sha, seal.commit) for seal in there)):
             return f"[{code(sha[:12])}]({web}/tree/{sha})"
         return f"{code(sha[:12])} (not pushed yet)"
 
     def tag(seal: Seal) -> str:
         if web is None:
             return f"{code(seal.tag)} at {code(seal.commit)}"
-        later = "" if seal.tag in there else " (once the tag is pushed)"
+        later = "" if seal in there else " (once the tag is pushed)"
         return f"[{code(seal.tag)}]({web}/tree/{seal.commit}) at {code(seal.commit)}{later}"
 
     def held(seal: Seal, kind: str, paths: Sequence[str]) -> str:

@@ -42,7 +42,8 @@ def adopt(checkout: Checkout, topic: str, prefix: str) -> int:
 
 
 def numbers_used(checkout: Checkout, topic: str, prefix: str) -> set[int]:
-    """The experiment numbers that this checkout knows: in record files, entries and the headings that people wrote."""
+    """The experiment numbers that this checkout knows: of record files, entries, sealed tags and the headings that
+    people wrote."""
     pattern = re.compile(rf"(?<![A-Za-z0-9-]){re.escape(prefix)}-(\d{{1,9}})(?!\d)")
     path = path_of(checkout, topic)
     names = [file.stem for file in path.with_suffix("").glob("*.jsonl")]
@@ -50,4 +51,8 @@ def numbers_used(checkout: Checkout, topic: str, prefix: str) -> set[int]:
         data = path.read_bytes()
         names += [entry.id for entry in logbook_file.parse(data).entries]
         names += headings(data[: logbook_file.adopted_end(data)] if logbook_file.is_ours(data) else data)
+    if checkout.git_dir is not None:
+        # A clone may have the tags of a series, and a branch without its logbook.
+        listed = checkout.git("for-each-ref", "--format=%(refname:lstrip=2)", f"refs/tags/{topic}/").decode()
+        names += listed.splitlines()
     return {int(number) for name in names for number in pattern.findall(name)}

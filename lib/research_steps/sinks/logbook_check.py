@@ -36,7 +36,9 @@ class Files:
     @cached_property
     def lines(self) -> dict[str, dict[str, bytes]]:
         """The lines of each record file, by experiment ID and hash."""
-        files = {name.removesuffix(".jsonl"): data for name, data in self.beside.items() if name.endswith(".jsonl")}
+        # Not what people attached, which lies in a folder of its own.
+        own = {name: data for name, data in self.beside.items() if name.endswith(".jsonl") and "/" not in name}
+        files = {name.removesuffix(".jsonl"): data for name, data in own.items()}
         return {id: {sha256(line): line for line in logbook_file.record_lines(data)} for id, data in files.items()}
 
     @cached_property
@@ -105,7 +107,7 @@ def check_files(files: Files) -> Iterator[str]:
     """Everything in which the logbook and the files beside it show that they are not as they were written."""
     yield from map(str, logbook_file.problems(files.logbook))
     for name, data in files.beside.items():
-        if name.endswith(".jsonl") and logbook_file.conflicts(b"\n" + data):
+        if name.endswith(".jsonl") and "/" not in name and logbook_file.conflicts(b"\n" + data):
             yield f"{name} has conflict markers of git; 'research sync' puts both sides' records together"
     yield from files.records.problems
     yield from _check_entries(files)

@@ -1,5 +1,5 @@
 """Snapshots: a claim that can be checked, and measured again, a year later.
 
-`sealing` makes them, `commits` is their git, `bundle` what they hold, `checking` holds logbook, journal and snapshots
-against each other.
+`sealing` makes them: `contents` works out what goes in, `bundle` is its form, `telling` its text for people, `commits`
+and `pushing` are their git. `checking` holds logbook, journal and what is `tagged` against each other.
 """

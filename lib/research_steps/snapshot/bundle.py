@@ -97,9 +97,14 @@ def name_of(topic: str, id: str, kind: str) -> str:
 
 def read(checkout: Checkout, tag: str) -> Bundle:
     """The bundle that a tag of this repository holds. Raises RepositoryError where there is none that can be read."""
+    return read_at(checkout, f"refs/tags/{tag}", tag)
+
+
+def read_at(checkout: Checkout, commit: str, tag: str) -> Bundle:
+    """The bundle that a commit holds for a tag. Raises RepositoryError where there is none that can be read."""
     topic, _, id = tag.rpartition("/")
     name = name_of(topic, id, "bundle.json")
-    data = checkout.file_at(f"refs/tags/{tag}", name)
+    data = checkout.file_at(commit, name)
     if not data:
         raise RepositoryError(
             f"The tag {tag} of {checkout.root} holds no {name}: expected a tag that a seal made, such as "

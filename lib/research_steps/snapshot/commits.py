@@ -46,7 +46,8 @@ def paths_below(checkout: Checkout, base: str, wanted: Sequence[str], always: It
     """The files under `wanted` that git tracks here or at `base`, or would track; and those of `always`, which it may be
     told to ignore."""
     spec = ("-z", "--", *(f":(literal){name}" for name in wanted))
-    listed = _names(checkout.git("ls-files", "-t", "--cached", "--others", "--exclude-standard", *spec)) if wanted else set()
+    known = ("-t", "--cached", "--others", "--exclude-standard")
+    listed = _names(checkout.git("ls-files", *known, *spec)) if wanted else set()
     # A sparse checkout holds a part of what is tracked; the rest is not gone.
     sparse = {line[2:] for line in listed if line.startswith("S ")}
     tree = checkout.git("ls-tree", "-r", base, *spec) if wanted else b""
@@ -67,7 +68,7 @@ def paths_below(checkout: Checkout, base: str, wanted: Sequence[str], always: It
             left_out += _too_large(checkout, base, name)
         else:
             names.add(name)
-    names |= {name for name in always if not _is_gone(checkout.root / name)}
+    names |= {name for name in always if not _is_gone(checkout.root / name) and not _is_in_another(checkout.root, name)}
     return Paths(tuple(sorted(names)), tuple(sorted(gone)), tuple(left_out))
 
 
@@ -110,6 +111,20 @@ def make_commit(checkout: Checkout, tree: str, base: str, message: str, when: st
     return made.decode().strip()
 
 
+def make_tag(checkout: Checkout, name: str, commit: str, message: str, env: Mapping[str, str]) -> None:
+    """An annotated tag; signed where git is told to. Raises RepositoryError when it can't be."""
+    # Without --annotate, which would overrule a setting to sign those that are.
+    checkout.quietly("tag", "--file=-", "--cleanup=whitespace", name, commit, env=env, input=message.encode())
+    signed = checkout.is_set("tag.gpgSign") or checkout.is_set("tag.forceSignAnnotated")
+    # Where an SSH key fails, some versions of git make the tag without a signature and call that a success.
+    if signed and b"\n-----BEGIN " not in checkout.git("cat-file", "tag", f"refs/tags/{name}"):
+        checkout.quietly("tag", "--delete", name)
+        raise RepositoryError(
+            f"git did not sign the tag {name}, as {checkout.root} is configured to: see that 'git tag --sign NAME' can "
+            f"(user.signingKey is {checkout.setting('user.signingKey')}), then 'research sync {name.partition('/')[0]}'."
+        )
+
+
 def changed(checkout: Checkout, commit: str) -> list[str]:
     """The files in which a commit differs from its parent."""
     options = ("-r", "--name-only", "--no-commit-id", "--no-renames", "-z")
@@ -126,15 +141,21 @@ def put_on_branch(checkout: Checkout, commit: str, branch: str, names: Sequence[
         entry = there.get(name)
         mode, _, sha = entry.partition(b"\t")[0].split(b" ") if entry else (b"0", b"", b"0" * 40)
         lines.append(b"%b %b\t%b\0" % (mode, sha, name))
-    # Without hooks, but otherwise as the user has set it: this index goes on being theirs.
-    unhooked = ("-c", "core.hooksPath=/dev/null")
-    checkout.git(*unhooked, "update-index", "-z", "--index-info", input=b"".join(lines))
+    # Without hooks, but otherwise as the user has set it: this index goes on being theirs. What a sparse checkout leaves
+    # out stays marked so, also where somebody has put such a file into the work tree.
+    kept = ("-c", "core.hooksPath=/dev/null", "-c", "sparse.expectFilesOutsideOfPatterns=true")
+    checkout.git(*kept, "update-index", "-z", "--index-info", input=b"".join(lines))
     checkout.quietly("update-ref", "-m", f"seal: {commit[:12]}", f"refs/heads/{branch}", commit, parent)
 
 
 def _is_gone(path: Path) -> bool:
     """Whether git would find no such file: nothing is there, a folder is, or it lies behind a symbolic link."""
     return path.parent.resolve() != path.parent or not (path.is_symlink() or path.is_file())
+
+
+def _is_in_another(root: Path, name: str) -> bool:
+    """Whether a file belongs to a repository inside of this one, such as a submodule, whose commit stands for it."""
+    return any((root / folder / ".git").exists() for folder in list(Path(name).parents)[:-1])
 
 
 def _too_large(checkout: Checkout, base: str, name: str) -> list[Elsewhere]:

@@ -9,6 +9,7 @@ as it is. Which commit an entry was sealed with is decided once, in the journal;
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from research_steps.claims import retracted
 from research_steps.errors import RepositoryError, ResearchError
@@ -19,7 +20,9 @@ from research_steps.journal import Journal
 from research_steps.record import SCHEMA, EntryRecord, Pushed, Ref, Seal, Stored, utc
 from research_steps.series import Series
 from research_steps.sinks import Done, Published
-from research_steps.snapshot import commits, contents
+from research_steps.sinks.logbook_disk import lock
+from research_steps.snapshot import commits, contents, telling
+from research_steps.snapshot.bundle import read_at
 from research_steps.snapshot.pushing import may_push, push
 
 BRANCH = "research/"
@@ -40,7 +43,10 @@ class Sealer:
         problems: list[str] = []
         gone = retracted(stored.record for stored in entries.entries.values())
         for stored in entries.entries.values():
-            if stored.record.step == "seal" and not stored.record.late and stored.sha256 not in gone:
+            if stored.record.step != "seal" or stored.record.late:
+                continue
+            # Of what was retracted nothing is to be kept.
+            if not gone & {stored.sha256, *(below.sha256 for below in entries.below(stored))}:
                 try:
                     done += self._seal(stored, final)
                 except ResearchError as error:
@@ -49,18 +55,19 @@ class Sealer:
 
     def _seal(self, stored: Stored[EntryRecord], final: bool) -> Iterator[Done]:
         seal = self._journal.decided(f"seals/{stored.record.id}", Seal)
-        if seal is None:
-            seal = self._decide(stored)
-        elif not final:
+        if seal is not None and not final:
             return
-        # Who decided may have been killed before the tag was made, and a tag may have been lost since.
-        if self._checkout.commit_of(seal.commit) is None:
-            return
-        if self._tag(stored, seal):
-            yield Done(stored.record.id, f"sealed as {seal.tag}")
-        if self._put_on_branch(seal):
-            yield Done(stored.record.id, f"committed to {BRANCH}{self._series.topic}")
-        if self._journal.decided(f"pushed/{seal.id}", Pushed) is None and may_push(self._checkout):
+        # Nobody else appends to the logbook that is committed, or makes the same tag.
+        with lock(self._checkout, self._series.topic):
+            seal = self._journal.decided(f"seals/{stored.record.id}", Seal) or self._decide(stored)
+            # Who decided may have been killed before the tag was made, and a tag may have been lost since.
+            if self._checkout.commit_of(seal.commit) is None:
+                return
+            if self._tag(stored, seal):
+                yield Done(stored.record.id, f"sealed as {seal.tag}")
+            if self._put_on_branch(seal):
+                yield Done(stored.record.id, f"committed to {BRANCH}{self._series.topic}")
+        if may_push(self._checkout) and self._journal.decided(f"pushed/{seal.id}", Pushed) is None:
             remote = push(self._checkout, seal.tag)
             made = Pushed(schema=SCHEMA, remote=remote, pushed_at=utc())
             self._journal.decide(f"pushed/{seal.id}", made)
@@ -68,7 +75,13 @@ class Sealer:
 
     def _decide(self, stored: Stored[EntryRecord]) -> Seal:
         known = self._journal.scan(self._checkout.logbooks / self._series.topic)
-        commit = self._commit(stored, evidence_of(self._checkout, self._series, known, stored.record.inputs))
+        evidence = evidence_of(self._checkout, self._series, known, stored.record.inputs)
+        head = self._checkout.head()
+        # What was measured is in the history of the tag, whatever becomes of the branch.
+        onto = head is not None and self._is_on_branch() and self._checkout.is_ancestor(evidence.commit, head)
+        commit = self._commit(stored, evidence, head if onto and head is not None else evidence.commit)
+        if onto:
+            write_aside(self._waiting(stored.record.id), commit.encode())
         made = Seal(
             schema=SCHEMA,
             id=stored.record.id,
@@ -79,20 +92,15 @@ class Sealer:
         )
         return self._journal.decide(f"seals/{stored.record.id}", made)
 
-    def _commit(self, stored: Stored[EntryRecord], evidence: contents.Evidence) -> str:
+    def _commit(self, stored: Stored[EntryRecord], evidence: contents.Evidence, base: str) -> str:
         checkout, topic = self._checkout, self._series.topic
-        logbook = (f".agents/logbooks/{topic}.md", f".agents/logbooks/{topic}")
         code = contents.code_paths(checkout, self._series, evidence)
-        head = checkout.head()
-        # What was measured is in the history of the tag, whatever becomes of the branch.
-        onto = head is not None and self._is_on_branch() and checkout.is_ancestor(evidence.commit, head)
-        base = head if onto and head is not None else evidence.commit
-        paths = commits.paths_below(checkout, base, (*logbook, *code))
-        # A plot belongs to its entry, also where git is told to ignore plots.
-        attached = (checkout.logbooks / topic / "attachments").glob("*")
-        names = {*paths.names, *(file.relative_to(checkout.root).as_posix() for file in attached)}
+        # What was measured belongs to it, also where git is told to ignore that; so do the logbook and its records.
+        measured = [name for one in evidence.measured for name in one.files]
+        always = (*measured, *contents.logbook(checkout, topic, evidence))
+        paths = commits.paths_below(checkout, base, code, always)
         bundle = contents.bundle(checkout, self._journal, self._series, stored, evidence, paths.left_out)
-        tree = commits.make_tree(checkout, base, sorted(names), bundle)
+        tree = commits.make_tree(checkout, base, paths, bundle)
         commits.refuse_secrets(checkout, base, tree, code)
         # The seal's own time, so that sealing twice by accident makes the same commit.
         when = f"{int(datetime.fromisoformat(stored.record.finished_at).astimezone(UTC).timestamp())} +0000"
@@ -108,27 +116,38 @@ class Sealer:
                 f"'git tag --delete {seal.tag}', then 'research sync {self._series.topic}', makes it again."
             )
         if found is None:
-            message = contents.tag_message(self._series, stored, seal)
-            # Without --annotate, which would overrule a setting to sign those that are.
-            tag = ("tag", "--file=-", "--cleanup=whitespace", seal.tag, seal.commit)
-            self._checkout.quietly(*tag, env=_identity(self._checkout), input=message.encode())
+            message = telling.tag_message(stored, read_at(self._checkout, seal.commit, seal.tag), self._series)
+            commits.make_tag(self._checkout, seal.tag, seal.commit, message, _identity(self._checkout))
         return found is None
 
     def _put_on_branch(self, seal: Seal) -> bool:
-        """Move the research branch to the seal's commit where that is made upon what is checked out."""
-        checkout, head = self._checkout, self._checkout.head()
-        if not self._is_on_branch() or checkout.commit_of(f"{seal.commit}^") != head or checkout.unfinished():
+        """Move the research branch to the seal's commit where that was made for it here. Once: who takes it back off
+        the branch has a reason."""
+        checkout, branch, waiting = self._checkout, f"{BRANCH}{self._series.topic}", self._waiting(seal.id)
+        if not waiting.exists():
+            return False
+        parent = checkout.commit_of(f"{seal.commit}^")
+        if waiting.read_text() != seal.commit or checkout.commit_of(f"refs/heads/{branch}") != parent:
+            # Another checkout's commit counts, or the branch has gone on since.
+            waiting.unlink()
+            return False
+        if not self._is_on_branch() or checkout.unfinished():
             return False
         names = commits.changed(checkout, seal.commit)
         bundle = [name for name in names if name.startswith(f".agents/logbooks/{self._series.topic}/{seal.id}.")]
         for name in bundle:
             if not (checkout.root / name).exists():
                 write_aside(checkout.root / name, checkout.file_at(seal.commit, name))
-        commits.put_on_branch(checkout, seal.commit, f"{BRANCH}{self._series.topic}", names)
+        commits.put_on_branch(checkout, seal.commit, branch, names)
+        waiting.unlink()
         return True
 
+    def _waiting(self, id: str) -> Path:
+        """Holds the commit that is to be put on the research branch of this work tree, until it is."""
+        return self._checkout.private / f"{self._series.topic}.{id}.commit"
+
     def _is_on_branch(self) -> bool:
-        return self._checkout.branch() == f"{BRANCH}{self._series.topic}"
+        return self._checkout.at()[1] == f"{BRANCH}{self._series.topic}"
 
 
 def evidence_of(checkout: Checkout, series: Series, known: Snapshot, inputs: Sequence[Ref]) -> contents.Evidence:
@@ -136,8 +155,10 @@ def evidence_of(checkout: Checkout, series: Series, known: Snapshot, inputs: Seq
     if series.private or any(known.is_private(ref.id) for ref in inputs):
         raise RepositoryError(PRIVATE)
     if checkout.head() is None:
+        what = "no commit to build on" if checkout.git_dir else "no git repository"
         raise RepositoryError(
-            f"{checkout.root} has no commit to build on. Commit the thread's files, then 'research sync {series.topic}'."
+            f"{checkout.root} has {what}, so nobody could find what was measured there. Commit the thread's files, run "
+            "the thread again, and seal that."
         )
     commits.refuse_unfinished(checkout)
     return contents.evidence(checkout, series, known, inputs)

@@ -1,0 +1,731 @@
+"""Reproducing a sealed tag: real repositories, real seals, and the commands run again from the tag."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from research_steps.claims import remade
+from research_steps.errors import RepositoryError, ResearchError, UsageError
+from research_steps.git import Checkout
+from research_steps.holdings import Snapshot
+from research_steps.journal import Journal
+from research_steps.notes import Desk
+from research_steps.record import EntryRecord, Error, Stored, TrialRecord
+from research_steps.reproduction import environment
+from research_steps.reproduction.commands import runnable
+from research_steps.reproduction.reporting import report
+from research_steps.reproduction.rerun import Rerun, rerun
+from research_steps.reproduction.work_tree import add_sealed, make_measured
+from research_steps.snapshot.bundle import Bundle, Command, name_of, read
+from research_steps.store import open_store
+
+from tests import threads
+from tests.threads import Repository, research
+
+BODY = """
+    base = steps.baseline(measure, Config())
+    works = steps.sweep(base, ("work", [1000, 1001, 4000]))
+    again = steps.replicate(works, n=2)
+    steps.seal(steps.interpret(base, works, again))
+"""
+# A time that no other load changes; and what it rests on besides its own folder was edited, and added, at sealing.
+MEASURE = """
+import random
+from dataclasses import dataclass
+from tools.even import EVEN
+from tools.odd import ODD
+
+
+@dataclass(frozen=True)
+class Config:
+    work: int = 2000
+
+
+def spend(work):
+    return work * random.gauss(1, 0.01)
+
+
+def measure(config):
+    assert (ODD, EVEN) == ("edited", "new")
+    while True:
+        yield {"time_s": spend(config.work)}
+"""
+# One candidate takes half as long again, though its code is the same.
+SLOW = """
+import os, sys
+from importlib.machinery import PathFinder
+
+class Finder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        spec = PathFinder.find_spec(name, path, target) if name == "experiments.toy.measure" else None
+        if spec is not None:
+            load = spec.loader.exec_module
+
+            def exec_module(module):
+                load(module)
+                spend = module.spend
+                module.spend = lambda work: spend(work) * (1.5 if str(work) == os.environ["SLOW_WORK"] else 1)
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Finder)
+"""
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A repository with a sealed tag."""
+
+    repository: Repository
+    tag: str
+
+    @property
+    def checkout(self) -> Checkout:
+        return Checkout.find(self.repository.root)
+
+    @property
+    def bundle(self) -> Bundle:
+        return read(self.checkout, self.tag)
+
+    @property
+    def desk(self) -> Desk:
+        journal = Journal(open_store(str(self.repository.root / "local_store")), "toy")
+        return Desk(self.checkout, journal, journal.series())
+
+    @property
+    def best(self) -> dict[str, Any]:
+        return next(one.changes for one in self.bundle.claims if one.confidence == "replicated")
+
+    def state(self) -> dict[str, str]:
+        """All that a reproduction must leave as it is."""
+        git = self.repository.git
+        asked = {
+            "refs": ["for-each-ref"],
+            "work trees": ["worktree", "list", "--porcelain"],
+            "status": ["status", "--porcelain", "--untracked-files=all", "--", ".", ":(exclude).agents"],
+            "stash": ["stash", "list"],
+            "configuration": ["config", "--list", "--local"],
+            "head": ["symbolic-ref", "HEAD"],
+        }
+        return {name: git(*arguments) for name, arguments in asked.items()}
+
+    def light(self, main: str) -> Bundle:
+        """The bundle as if it had sealed a thread that does only this, and needs no Marin."""
+        path = self.repository.experiment / "__main__.py"
+        kept, head = path.read_bytes(), self.repository.git("rev-parse", "HEAD").strip()
+        path.write_text(main)
+        self.repository.git("commit", "--quiet", "--message", "light", "--", "experiments/toy/__main__.py")
+        commit = self.repository.git("rev-parse", "HEAD").strip()
+        self.repository.git("update-ref", "refs/keep/light", commit)
+        self.repository.git("reset", "--quiet", "--soft", head)
+        path.write_bytes(kept)
+        self.repository.git("add", "experiments/toy/__main__.py")
+        return msgspec.structs.replace(self.bundle, commit=commit, patch=None, measured=())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
+    """A thread that was sealed from a dirty tree on a branch that is gone; since then everything has changed."""
+    root = tmp_path_factory.mktemp("sealed") / "checkout"
+    root.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        main = threads.MAIN.replace('"min")', '"min", timed=False)').replace("floor_processes=1", "floor_processes=3")
+        patch.setattr(threads, "MAIN", main)
+        found = Repository(root)
+        found.measure(MEASURE)
+        found.thread(BODY)
+    tools = root / "tools"
+    tools.mkdir()
+    (tools / "odd.py").write_text("ODD = 'committed'\n")
+    found.commit()
+    found.git("switch", "--quiet", "--create", "trial")
+    found.git("commit", "--quiet", "--allow-empty", "--message", "on a branch")
+    (tools / "odd.py").write_text("ODD = 'edited'\n")
+    (tools / "even.py").write_text("EVEN = 'new'\n")
+    done = found.run("--seal", "true", "--prefix", str(root / "local_store"))
+    assert done.code == 0, done.output
+    (tag,) = found.git("tag").split()
+    found.git("switch", "--quiet", "--force", "main")
+    (tools / "even.py").unlink()
+    found.git("branch", "--quiet", "--delete", "--force", "trial")
+    found.measure(MEASURE.replace("0.01", "0.02"))
+    found.thread("    raise SystemExit('this thread is another one now')")
+    found.git("commit", "--quiet", "--all", "--message", "gone on")
+    return Sealed(found, tag)
+
+
+def copy_of(made: Sealed, where: Path) -> Sealed:
+    shutil.copytree(made.repository.root, where, symlinks=True)
+    held = object.__new__(Repository)
+    held.root, held.experiment = where, where / "experiments" / "toy"
+    return Sealed(held, made.tag)
+
+
+@pytest.fixture
+def sealed(made: Sealed, tmp_path: Path) -> Sealed:
+    return copy_of(made, tmp_path / "checkout")
+
+
+@dataclass(frozen=True)
+class Again:
+    """What the commands did when they were run again, and what they were said to do."""
+
+    run: Rerun
+    said: list[str]
+
+
+@pytest.fixture(scope="module")
+def again(made: Sealed, tmp_path_factory: pytest.TempPathFactory) -> Again:
+    sealed = copy_of(made, tmp_path_factory.mktemp("again") / "checkout")
+    before, said = sealed.state(), list[str]()
+    files = {path: path.read_bytes() for path in sealed.repository.root.rglob("*") if path.is_file()}
+    found = rerun(sealed.checkout, sealed.bundle, True, said.append)
+    assert sealed.state() == before
+    now = {path: path.read_bytes() for path in sealed.repository.root.rglob("*") if path.is_file()}
+    outside = {path for path, data in now.items() if files.get(path) != data and ".git" not in path.parts}
+    assert not outside and not files.keys() - now.keys(), outside
+    return Again(found, said)
+
+
+def entry_of(sealed: Sealed, id: str) -> dict[str, Any]:
+    done = research(sealed.repository.root, "show", id, "--json")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)[0]
+    return found
+
+
+def judged(sealed: Sealed, again: Rerun) -> EntryRecord:
+    """The entry of an outcome."""
+    return report(sealed.desk, sealed.bundle, again, True).record
+
+
+def changed(again: Rerun, change: Callable[[TrialRecord], TrialRecord]) -> Rerun:
+    """The run as it would have been, had its trials ended so; by the same rules."""
+    fresh = Snapshot()
+    fresh.trials = {sha: Stored(change(one.record), one.line) for sha, one in again.fresh.trials.items()}
+    for sha, one in again.fresh.entries.items():
+        claims = remade(again.series, fresh, one.record.claims or (), frozenset())
+        fresh.entries[sha] = Stored(msgspec.structs.replace(one.record, claims=claims), one.line)
+    return replace(again, fresh=fresh)
+
+
+def of_candidate(change: Callable[[TrialRecord], TrialRecord]) -> Callable[[TrialRecord], TrialRecord]:
+    return lambda one: change(one) if one.config["work"] in (1000, 1001) else one
+
+
+def slower(share: float) -> Callable[[TrialRecord], TrialRecord]:
+    def change(one: TrialRecord) -> TrialRecord:
+        assert one.samples is not None
+        times = {name: [value * (1 + share) for value in values] for name, values in one.samples.candidate.items()}
+        return msgspec.structs.replace(one, samples=msgspec.structs.replace(one.samples, candidate=times))
+
+    return of_candidate(change)
+
+
+def as_sealed(again: Rerun) -> Rerun:
+    """The run with the samples that were sealed, so that what is judged does not depend on the machine."""
+    sealed = {(one.record.config["work"], one.record.replicate): one.record for one in again.sealed.trials.values()}
+
+    def change(one: TrialRecord) -> TrialRecord:
+        was = sealed[one.config["work"], one.replicate]
+        return msgspec.structs.replace(one, samples=was.samples, ratios=was.ratios)
+
+    return changed(again, change)
+
+
+# -- as it is -------------------------------------------------------------------------------------------------------
+
+
+def test_a_tag_is_measured_again_as_it_was_sealed(made: Sealed, again: Again, sealed: Sealed) -> None:
+    """Branch gone, thread rewritten, edits reverted: the tag alone says what to run, and nothing here changes."""
+    run = again.run
+    assert run.exits == (0,)
+    assert run.commands == ("python -m experiments.toy --seal true",), "without the store that it named"
+    assert again.said == [f"running {run.commands[0]}"]
+    steps = sorted(one.record.step for one in run.fresh.entries.values())
+    assert steps == ["baseline", "interpret", "replicate", "seal", "sweep"]
+    for one in run.fresh.trials.values():
+        assert one.record.error is None
+        assert one.record.provenance.commit == sealed.bundle.commit
+        assert one.record.provenance.patch == sealed.bundle.patch is not None
+    before = sealed.state()
+    told = judged(sealed, as_sealed(run))
+    assert sealed.state() == before
+    assert told.config["outcome"] == "reproduced", told.result
+    assert told.inputs == (sealed.bundle.seal,)
+    assert [row.trial.id for row in told.rows] == [f"{told.id}.0{number}" for number in range(1, 7)]
+
+
+def test_the_outcome_is_an_entry_like_any_other(again: Again, sealed: Sealed) -> None:
+    """Logbook, issue, W&B and checks take it, and what was there before stays as it was."""
+    root = sealed.repository.root
+    old = sealed.repository.logbook.partition("## Experiment Log")[2]
+    held = {path: path.read_bytes() for path in (root / ".agents" / "logbooks" / "toy").iterdir()}
+    told = judged(sealed, as_sealed(again.run))
+    done = research(root, "sync", "toy", "--json")
+    assert done.returncode == 0 and not json.loads(done.stdout)["problems"], done.stderr
+    assert sealed.repository.logbook.partition("## Experiment Log")[2].startswith(old)
+    assert all(path.read_bytes() == data for path, data in held.items())
+    assert f"{told.id} TOY-005 reproduced" in sealed.repository.logbook
+    issue = (root / ".agents" / "issues" / "toy.md").read_text()
+    assert issue.count(f"Update: {told.id} ") == 1 and told.result in issue
+    assert list((root / ".agents" / "wandb" / "toy").glob(f"*{told.id}*")) or f"{told.id}" in done.stdout
+    assert sealed.repository.git("tag").split() == [sealed.tag]
+    for command in (["verify", "toy"], ["status", "toy"], ["show", told.id]):
+        found = research(root, *command)
+        assert found.returncode == 0, (command, found.stdout, found.stderr)
+    checked = research(root, "check", "toy", "--json")
+    assert "Traceback" not in checked.stderr
+
+
+def test_the_claim_rests_on_fresh_trials(again: Again, sealed: Sealed) -> None:
+    """What was sealed is only asked whether it agrees; the fresh processes carry the estimate."""
+    told = judged(sealed, as_sealed(again.run))
+    (claim,) = told.claims or ()
+    assert claim.changes == sealed.best and claim.processes == 3
+    assert {ref.id.partition(".")[0] for ref in claim.trials} == {told.id}
+    assert {ref.sha256 for ref in claim.also} <= {ref.sha256 for ref in sealed.bundle.records}
+    assert claim.confidence == "replicated"
+    assert told.interpretation == (
+        f"work={sealed.best['work']} was sealed as improved, replicated, and is improved, replicated now."
+    )
+
+
+# -- the outcome by rule --------------------------------------------------------------------------------------------
+
+
+def test_a_slower_kernel_is_not_reproduced(again: Again, sealed: Sealed) -> None:
+    """It says what was sealed, what it is now and what was expected; and nothing counts as replicated by that."""
+    told = judged(sealed, changed(as_sealed(again.run), slower(0.8)))
+    assert told.config["outcome"] == "not reproduced"
+    assert "expected: " in told.result and "outside of what was expected of 3 processes" in told.result
+    (claim,) = told.claims or ()
+    assert claim.confidence == "exploratory" and claim.why.startswith("not reproduced: ")
+    assert told.interpretation.endswith("exploratory now.")
+
+
+@pytest.mark.parametrize(
+    "share, outcome, confidence", [(0, "reproduced", "replicated"), (0.8, "not reproduced", "exploratory")]
+)
+def test_an_exploratory_claim_is_replicated_when_it_is_reproduced_and_only_then(
+    again: Again, sealed: Sealed, share: float, outcome: str, confidence: str
+) -> None:
+    """One process was sealed, and fresh ones agree with it or don't."""
+    run = as_sealed(again.run)
+    sweep = next(one.record for one in run.sealed.entries.values() if one.record.step == "sweep")
+    bundle = msgspec.structs.replace(sealed.bundle, claims=sweep.claims)
+    assert {one.confidence for one in bundle.claims} == {"exploratory"}
+    told = report(sealed.desk, bundle, changed(run, slower(share)), True).record
+    assert told.config["outcome"] == outcome, told.result
+    assert {one.confidence for one in told.claims or ()} == {confidence}
+
+
+def test_what_dev_mode_found_stays_exploratory(again: Again, sealed: Sealed) -> None:
+    """However often it is reproduced."""
+    run = as_sealed(again.run)
+    trials = {
+        sha: Stored(msgspec.structs.replace(one.record, mode="dev"), one.line) for sha, one in run.sealed.trials.items()
+    }
+    held = Snapshot(entries=run.sealed.entries, trials=trials)
+    told = judged(sealed, replace(run, sealed=held))
+    assert told.config["outcome"] == "reproduced", told.result
+    assert {one.confidence for one in told.claims or ()} == {"exploratory"}
+
+
+@pytest.mark.parametrize(
+    "change, outcome, says",
+    [
+        (lambda one: msgspec.structs.replace(one, device_class="cpu/other/1"), "not comparable", "cpu/other/1 here"),
+        (
+            lambda one: msgspec.structs.replace(
+                one, provenance=msgspec.structs.replace(one.provenance, env={"XLA_FLAGS": "--x"})
+            ),
+            "not comparable",
+            "XLA_FLAGS: None sealed, --x here",
+        ),
+        (
+            of_candidate(
+                lambda one: msgspec.structs.replace(
+                    one,
+                    status="failed",
+                    samples=None,
+                    error=Error(type="ValueError", message="no\nsuch", frames=(), where="candidate", output_tail=""),
+                )
+            ),
+            "not reproduced",
+            "it failed: ValueError: no",
+        ),
+    ],
+    ids=["another machine", "another environment", "a failure"],
+)
+def test_what_can_not_be_compared_says_why(
+    again: Again, sealed: Sealed, change: Callable[[TrialRecord], TrialRecord], outcome: str, says: str
+) -> None:
+    """Other conditions are told with both values; a failure under the same ones is an outcome."""
+    told = judged(sealed, changed(again.run, change))
+    assert told.config["outcome"] == outcome, told.result
+    assert says in told.result
+    if outcome == "not comparable":
+        assert not told.claims
+
+
+def test_a_timed_metric_that_was_disturbed_is_not_compared(again: Again, sealed: Sealed) -> None:
+    """Nothing follows from what was measured beside other load."""
+    timed = replace(again.run.series, metrics=(replace(again.run.series.primary, timed=True),))
+    loaded = changed(
+        replace(again.run, series=timed), lambda one: msgspec.structs.replace(one, contended="2 other processes")
+    )
+    told = judged(sealed, loaded)
+    assert told.config["outcome"] == "not comparable"
+    assert "2 other processes" in told.result and not told.claims
+
+
+def test_a_candidate_that_was_not_measured_is_told_with_the_reason(again: Again, sealed: Sealed) -> None:
+    """A baseline that fails ends the run, and the entry says both."""
+    run = again.run
+    fresh = Snapshot(trials=run.fresh.trials)
+    for sha, one in run.fresh.entries.items():
+        if one.record.step == "baseline":
+            error = Error(type="ValueError", message="broken", frames=(), where="step", output_tail="")
+            fresh.entries[sha] = Stored(msgspec.structs.replace(one.record, status="failed", error=error), one.line)
+    told = judged(sealed, replace(run, fresh=fresh, exits=(1,)))
+    assert told.config["outcome"] == "not comparable"
+    assert "the commands measured no such candidate this time (the baseline failed: ValueError: broken)" in told.result
+    assert told.interpretation == f"'{run.commands[0]}' ended with exit code 1."
+
+
+def test_an_order_that_turned_round_is_not_reproduced(again: Again, sealed: Sealed) -> None:
+    """Within what was expected of it, and yet clearly behind another candidate that it was clearly ahead of."""
+    run = as_sealed(again.run)
+
+    def change(one: TrialRecord) -> TrialRecord:
+        if one.config["work"] != 4000 or one.samples is None:
+            return one
+        times = {name: [value / 20 for value in values] for name, values in one.samples.candidate.items()}
+        return msgspec.structs.replace(one, samples=msgspec.structs.replace(one.samples, candidate=times))
+
+    told = judged(sealed, changed(run, change))
+    assert told.config["outcome"] == "not reproduced"
+    assert "its order with work=4000 has turned round" in told.result
+
+
+# -- from the command line ------------------------------------------------------------------------------------------
+
+
+def test_a_clone_with_nothing_but_the_tag_reproduces_it(made: Sealed, tmp_path: Path) -> None:
+    """No store, no logbook on the branch: the entry gets the number after the tag's, and the logbook is sound."""
+    where = tmp_path / "a clone"
+    made.repository.git("clone", "--quiet", str(made.repository.root), str(where))
+    held = object.__new__(Repository)
+    held.root, held.experiment = where, where / "experiments" / "toy"
+    clone = Sealed(held, made.tag)
+    before = clone.state()
+    done = research(where, "reproduce", made.tag, "--here", "--json", RESEARCH_ACTOR="agent:tester")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["entry"] == "TOY-006" and not told["problems"]
+    assert clone.state() == before
+    entry = entry_of(clone, "TOY-006")
+    assert entry["config"]["outcome"] == told["outcome"]
+    assert entry["provenance"]["actor"] == {"name": "tester", "kind": "agent"}
+    verified = research(where, "verify", "toy")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    patch = where / ".agents" / "logbooks" / "toy" / f"{made.bundle.patch}.patch"
+    assert patch.is_file(), "the fresh trials name it"
+
+
+def test_a_kernel_that_got_slower_is_found_from_the_command_line(sealed: Sealed, tmp_path: Path) -> None:
+    """Neither code nor environment differ, only the time; the candidate that was sealed is measured again, though now
+    another one is best."""
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "slow" / "sitecustomize.py").write_text(SLOW)
+    changes = {"PYTHONPATH": str(tmp_path / "slow"), "SLOW_WORK": str(sealed.best["work"])}
+    done = research(sealed.repository.root, "reproduce", sealed.tag, "--here", **changes)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{sealed.tag}: not reproduced. "), done.stdout + done.stderr
+    entry = entry_of(sealed, "TOY-006")
+    assert [row["changes"] for row in entry["rows"][:3]] == [sealed.best] * 3
+    (claim,) = entry["claims"]
+    assert claim["confidence"] == "exploratory"
+
+
+@pytest.mark.parametrize("tag", ["toy/TOY-004", "v1", "plain"])
+def test_what_is_no_seal_is_refused_in_a_sentence(sealed: Sealed, tag: str) -> None:
+    """An entry that is no seal, a tag that is not there, and one of people."""
+    sealed.repository.git("tag", "plain")
+    done = research(sealed.repository.root, "reproduce", tag, "--here")
+    assert done.returncode == 1
+    assert "expected a tag that a seal made" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_bundle_of_another_version_is_refused_in_a_sentence(sealed: Sealed) -> None:
+    """Which says that a version that reads it is needed."""
+    git, path = sealed.repository.git, sealed.repository.root / name_of("toy", "TOY-009", "bundle.json")
+    old = {**json.loads(git("show", f"{sealed.tag}:{name_of('toy', 'TOY-005', 'bundle.json')}")), "schema": 1}
+    del old["series"]
+    path.write_text(json.dumps(old))
+    git("add", "--force", str(path))
+    git("commit", "--quiet", "--message", "old")
+    git("tag", "toy/TOY-009")
+    done = research(sealed.repository.root, "reproduce", "toy/TOY-009", "--here")
+    assert done.returncode == 1
+    assert "made by another version" in done.stderr and "Traceback" not in done.stderr
+
+
+# -- the commands ---------------------------------------------------------------------------------------------------
+
+
+def with_commands(bundle: Bundle, *commands: str) -> Bundle:
+    return msgspec.structs.replace(bundle, commands=tuple(Command(one, ("TOY-001",)) for one in commands))
+
+
+def test_only_commands_that_run_a_thread_are_given_again(sealed: Sealed) -> None:
+    """Each once, without the places that they named, and measuring all of it; the others are told."""
+    bundle = with_commands(
+        sealed.bundle,
+        "python -m experiments.toy --prefix 's3://a b' --seal true",
+        "python -m experiments.toy --seal true --executor-info-base-path=/x --skip_known true",
+        "python -m experiments.toy --dev true --set work=1",
+        "research replicate TOY-002",
+        "python -m research_steps confirm TOY-002.01",
+    )
+    commands, others = runnable(bundle)
+    assert commands == [["python", "-m", "experiments.toy", "--seal", "true"]]
+    assert others == [one.command for one in bundle.commands[2:]]
+    with pytest.raises(UsageError, match=r"rests on no command that runs a thread \(research replicate TOY-002\)"):
+        runnable(with_commands(sealed.bundle, "research replicate TOY-002"))
+
+
+def test_commands_that_record_nothing_leave_no_entry(sealed: Sealed) -> None:
+    """One sentence says so, and nothing of the attempt stays."""
+    before = sealed.state()
+    bundle = sealed.light("raise SystemExit(3)")
+    with pytest.raises(ResearchError, match=r"recorded nothing \(exit 3; what they printed"):
+        rerun(sealed.checkout, bundle, True, lambda line: None)
+    after = sealed.state()
+    after["refs"] = "".join(line for line in after["refs"].splitlines(keepends=True) if "refs/keep" not in line)
+    assert after == before
+
+
+def test_a_seal_without_an_estimate_is_refused_before_anything_runs(sealed: Sealed) -> None:
+    """Where every candidate failed there is nothing to measure again."""
+    bundle = msgspec.structs.replace(sealed.bundle, claims=())
+    with pytest.raises(UsageError, match="no estimate of time_s for any candidate"):
+        rerun(sealed.checkout, bundle, True, lambda line: None)
+
+
+def test_what_decides_a_result_is_as_it_was_sealed(
+    sealed: Sealed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Variables of the sealed run, none of those here; places, and what is nobody's business, as they are here."""
+    here = {
+        "XLA_FLAGS": "--here", "OMP_NUM_THREADS": "7", "CUDA_VISIBLE_DEVICES": "3", "MARIN_PREFIX": "s3://mine",
+        "RAY_ADDRESS": "ray://somewhere", "RESEARCH_CHOICES": "/nowhere", "WANDB_MODE": "online", "MINE": "kept",
+        "GIT_DIR": "/nowhere",
+    }  # fmt: skip
+    for name, value in here.items():
+        monkeypatch.setenv(name, value)
+    out = tmp_path / "environment.json"
+    main = f"import json, os\njson.dump(dict(os.environ), open({str(out)!r}, 'w'))\n"
+    sealed_there = {"XLA_FLAGS": "--sealed", "CUDA_VISIBLE_DEVICES": "0", "MARIN_PREFIX": "s3://theirs"}
+    monkeypatch.delenv("GIT_DIR")
+    bundle = msgspec.structs.replace(sealed.light(main), environment=sealed_there)
+    with pytest.raises(ResearchError, match="recorded nothing"):
+        rerun(sealed.checkout, bundle, True, lambda line: None)
+    found = json.loads(out.read_text())
+    assert found["XLA_FLAGS"] == "--sealed" and "OMP_NUM_THREADS" not in found
+    assert found["CUDA_VISIBLE_DEVICES"] == "3" and found["MINE"] == "kept" and found["WANDB_MODE"] == "disabled"
+    assert "RAY_ADDRESS" not in found
+    assert found["MARIN_PREFIX"].endswith("/store") and found["RESEARCH_CHOICES"].endswith("/choices.json")
+
+
+# -- killed, stopped, at once ---------------------------------------------------------------------------------------
+
+ONE = """
+import sys
+from pathlib import Path
+from research_steps.git import Checkout
+from research_steps.reproduction.rerun import rerun
+from research_steps.snapshot.bundle import Bundle
+import msgspec
+rerun(Checkout.find(), msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Bundle), True, print)
+"""
+WAITS = "import os, time\nopen({!r}, 'a').write(f'{{os.getpid()}}\\n')\ntime.sleep(60)\n"
+
+
+def started(sealed: Sealed, tmp_path: Path, number: int = 1) -> tuple["subprocess.Popen[bytes]", list[int]]:
+    """A reproduction whose command waits, in a process of its own; and the processes of all such commands."""
+    pids, bundle = tmp_path / "pids", tmp_path / "bundle.json"
+    if number == 1:
+        bundle.write_bytes(msgspec.json.encode(sealed.light(WAITS.format(str(pids)))))
+    process = subprocess.Popen(
+        [sys.executable, "-c", ONE, str(bundle)], cwd=sealed.repository.root, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not pids.exists() or pids.read_text().count("\n") < number:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    return process, list(map(int, pids.read_text().split()))
+
+
+def trees(sealed: Sealed) -> int:
+    return sealed.repository.git("worktree", "list", "--porcelain").count("worktree ") - 1
+
+
+def test_what_a_killed_one_left_is_removed_by_the_next(sealed: Sealed, tmp_path: Path) -> None:
+    """But not while something of it still runs there."""
+    process, (command,) = started(sealed, tmp_path)
+    try:
+        process.kill()
+        process.wait()
+        listed = sealed.repository.git("worktree", "list", "--porcelain").splitlines()
+        left = Path(next(line for line in listed if "research-reproduce-" in line).removeprefix("worktree ")).parent
+        assert left.is_dir()
+        quick = sealed.light("pass")
+        with pytest.raises(ResearchError, match="recorded nothing"):
+            rerun(sealed.checkout, quick, True, lambda line: None)
+        assert left.is_dir() and trees(sealed) == 1, "its command still runs"
+    finally:
+        os.kill(command, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while left.is_dir() and time.monotonic() < deadline:
+        with pytest.raises(ResearchError, match="recorded nothing"):
+            rerun(sealed.checkout, quick, True, lambda line: None)
+    assert not left.exists() and trees(sealed) == 0
+
+
+def test_two_at_once_and_ctrl_c(sealed: Sealed, tmp_path: Path) -> None:
+    """Each has its own folder; who stops one ends its command and leaves nothing."""
+    one, _ = started(sealed, tmp_path)
+    other, commands = started(sealed, tmp_path, 2)
+    assert trees(sealed) == 2
+    for process, left in ((one, 1), (other, 0)):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) != 0
+        assert trees(sealed) == left
+    for pid in commands:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+# -- the work tree and its environment ------------------------------------------------------------------------------
+
+
+def test_a_patch_that_the_tag_lacks_is_told(sealed: Sealed) -> None:
+    """It is not measured without the edits, and nothing stays behind."""
+    bundle = msgspec.structs.replace(sealed.bundle, patch="0" * 64)
+    with pytest.raises(RepositoryError, match=r"was measured with edits .* the tag lacks .*0000\.patch"):
+        rerun(sealed.checkout, bundle, True, lambda line: None)
+    assert trees(sealed) == 0
+
+
+def test_measured_code_that_no_commit_and_no_patch_holds_comes_from_the_tag(sealed: Sealed, tmp_path: Path) -> None:
+    """As a file that git is told to ignore. What is there stays as measured, and the logbook is as it was sealed."""
+    bundle = msgspec.structs.replace(sealed.bundle, patch=None)
+    there = add_sealed(sealed.checkout, bundle, tmp_path / "tree")
+    logbook = (there.logbooks / "toy.md").read_bytes()
+    make_measured(there, bundle)
+    assert (there.root / "tools" / "even.py").read_text() == "EVEN = 'new'\n"
+    assert (there.root / "tools" / "odd.py").read_text() == "ODD = 'committed'\n"
+    assert (there.logbooks / "toy.md").read_bytes() == logbook
+
+
+def test_submodules_are_at_their_commits_and_the_configuration_stays(
+    sealed: Sealed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that had another commit checked out than its tree names."""
+    for name, value in (("COUNT", "1"), ("KEY_0", "protocol.file.allow"), ("VALUE_0", "always")):
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    git = sealed.repository.git
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    for arguments in (
+        ["init", "--quiet"],
+        ["config", "user.name", "A"],
+        ["config", "user.email", "a@example.org"],
+        ["commit", "--quiet", "--allow-empty", "--message", "one"],
+        ["commit", "--quiet", "--allow-empty", "--message", "two"],
+    ):
+        subprocess.run(["git", *arguments], cwd=inner, check=True)
+    git("submodule", "--quiet", "add", str(inner), "inner")
+    git("commit", "--quiet", "--message", "with a submodule")
+    git("-C", "inner", "checkout", "--quiet", "HEAD~1")
+    held = git("-C", "inner", "rev-parse", "HEAD").strip()
+    submodules = sealed.checkout.submodules()
+    bundle = msgspec.structs.replace(
+        sealed.bundle, commit=git("rev-parse", "HEAD").strip(), patch=None, submodules=submodules
+    )
+    before = sealed.state()
+    there = add_sealed(sealed.checkout, bundle, tmp_path / "tree")
+    make_measured(there, bundle)
+    assert there.git("-C", "inner", "rev-parse", "HEAD").decode().strip() == held
+    git("worktree", "remove", "--force", str(tmp_path / "tree"))
+    assert sealed.state() == before
+
+
+BACKEND = """
+import zipfile
+
+def build_editable(folder, config_settings=None, metadata_directory=None):
+    name = "own-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(f"{folder}/{name}", "w") as file:
+        file.writestr("own.py", "WHERE = 'from the tree'\\n")
+        file.writestr("own-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: own\\nVersion: 1.0\\n")
+        file.writestr("own-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        file.writestr("own-1.0.dist-info/RECORD", "")
+    return name
+"""
+PROJECT = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+
+
+def test_the_sealed_packages_make_an_environment_of_their_own(
+    sealed: Sealed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exactly those, and the checkout's own from the tree; nothing of the environment here is seen in it."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "backend.py").write_text(BACKEND)
+    (tree / "pyproject.toml").write_text(PROJECT)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "only_here.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "here"))
+    said: list[str] = []
+    pins = b"click==8.1.8\n-e ./\n# other==1.0 was installed from a file or folder of elsewhere\n"
+    built = environment.build(sealed.bundle, pins, tree, tmp_path, said.append)
+    assert said[0] == "not installed: other==1.0 was installed from a file or folder of elsewhere"
+    assert said[1].endswith(", 2 packages")
+    env = environment.variables(sealed.bundle, tmp_path / "store", here=False)
+    ask = "import importlib.metadata as m, importlib.util as u, own, click; print(m.version('click'), own.WHERE, "
+    ask += "u.find_spec('only_here'), u.find_spec('research_steps'))"
+    found = subprocess.run([str(built), "-c", ask], env=env, capture_output=True, text=True, check=True).stdout
+    assert found.split("\n")[0] == "8.1.8 from the tree None None"
+
+
+@pytest.mark.parametrize(
+    "requirements, python, says",
+    [
+        (b"", "3.11.1", "holds no list of packages.*--here"),
+        (b"./nowhere-at-all\n", None, "uv pip failed while the sealed environment was built: .*nowhere-at-all"),
+        (b"click==8.1.8\n", "3.99.1", "uv venv failed while the sealed environment was built: .*3.99"),
+    ],
+    ids=["no list", "not to be had", "another Python"],
+)
+def test_an_environment_that_can_not_be_built_is_told(
+    sealed: Sealed, tmp_path: Path, requirements: bytes, python: str | None, says: str
+) -> None:
+    """In one sentence: what is missing, and what to do."""
+    bundle = msgspec.structs.replace(sealed.bundle, python=python or sealed.bundle.python)
+    with pytest.raises(UsageError, match=says):
+        environment.build(bundle, requirements, tmp_path, tmp_path, lambda line: None)

@@ -1,0 +1,692 @@
+"""Sealing: what the tag holds, what the user's repository is afterwards, and what happens where it can't be done."""
+
+import csv
+import dataclasses
+import io
+import os
+import platform
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from packaging.requirements import Requirement
+from research_steps.errors import RepositoryError
+from research_steps.git import Checkout
+from research_steps.journal import Journal
+from research_steps.notes import Desk
+from research_steps.publish import publish
+from research_steps.record import Seal, sha256
+from research_steps.sinks import Published
+from research_steps.sinks.logbook import LogbookSink
+from research_steps.snapshot import bundle, commits, pushing
+from research_steps.snapshot.sealing import Sealer
+from research_steps.store import open_store
+
+from tests import unusual
+from tests.threads import MAIN, MEASURE, Repository, research
+from tests.unusual import CODE, Place, git
+
+TAG, BRANCH = "toy/TOY-004", "research/toy"
+SECRET = "s3cret-of-nobody"
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of the thread that was run, with its store."""
+
+    root: Path
+    store: Path
+
+    def git(self, *arguments: str) -> str:
+        return git(self.root, *arguments).decode("utf-8", "surrogateescape")
+
+    @property
+    def desk(self) -> Desk:
+        journal = Journal(open_store(str(self.store)), "toy")
+        return Desk(Checkout.find(self.root), journal, journal.series())
+
+    def seal(self, final: bool = True) -> Published:
+        """What the publisher does for seals alone."""
+        desk = self.desk
+        sealer = Sealer(desk.checkout, desk.journal, desk.series)
+        return publish(desk.journal, [sealer], final)
+
+    def sync(self) -> Published:
+        desk = self.desk
+        logbook = LogbookSink(desk.checkout, desk.journal, desk.series)
+        return publish(desk.journal, [logbook, Sealer(desk.checkout, desk.journal, desk.series), logbook])
+
+    def names(self, revision: str) -> dict[str, str]:
+        """The files of a commit, with mode and hash."""
+        lines = self.git("ls-tree", "-r", "-z", revision).split("\0")
+        return {line.partition("\t")[2]: line.partition("\t")[0] for line in lines if line}
+
+    def decided(self, id: str = "TOY-004") -> Seal | None:
+        return self.desk.journal.decided(f"seals/{id}", Seal)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A thread that was run in a repository of many kinds of files, and whose seal was asked for; a folder that holds
+    it alone."""
+    folder = tmp_path_factory.mktemp("ran")
+    repository = Repository(folder / "checkout")
+    repository.measure(MEASURE.replace('out: str = ""', 'out: str = ""\n    seed: int = 7'))
+    unusual.prepare(repository.root, tmp_path_factory.mktemp("library"))
+    repository.commit()
+    done = repository.run(XLA_FLAGS="--xla_cpu_enable_fast_math=false", MARIN_API_KEY=SECRET)
+    assert done.code == 0, done.output
+    Copy(repository.root, repository.root / "local_store").desk.seal(())
+    return folder
+
+
+@pytest.fixture
+def copy(ran: Path, tmp_path: Path) -> Copy:
+    return copied(ran, tmp_path / "copy")
+
+
+def copied(ran: Path, where: Path) -> Copy:
+    shutil.copytree(ran, where, symlinks=True, dirs_exist_ok=True)
+    (where / "checkout" / "local_store").rename(where / "store")
+    return Copy(where / "checkout", where / "store")
+
+
+def bytes_below(folder: Path) -> Iterator[tuple[str, object]]:
+    """All that there is below a folder, but for what is no user's: objects, which have no other content, and locks."""
+    for name in sorted(os.listdir(folder)):
+        path = folder / name
+        if path.is_symlink():
+            yield str(path), os.readlink(path)
+        elif path.is_dir():
+            if name not in ("objects", "research-steps"):
+                yield from bytes_below(path)
+        else:
+            found = path.stat()
+            yield str(path), (found.st_mode, found.st_mtime_ns if ".git" not in path.parts else 0, path.read_bytes())
+
+
+def flags(copy: Copy) -> dict[str, tuple[str, ...]]:
+    """The index, by path, with all that it keeps of a file."""
+    listed = copy.git("ls-files", "--stage", "-v", "--debug", "-z")
+    found = re.findall(r"(\S [0-7]{6} [0-9a-f]{40} \d)\t([^\0]*)\0((?:  .*\n)*)", listed)
+    assert len(found) == listed.count("\0")
+    return {name: (entry, kept) for entry, name, kept in found}
+
+
+def prepared(ran: Path, where: Path, head: str, states: set[str]) -> Copy:
+    copy = copied(ran, where)
+    match head:
+        case "branch":
+            copy.git("switch", "--quiet", "--create", BRANCH)
+        case "branch ahead":
+            copy.git("switch", "--quiet", "--create", BRANCH)
+            copy.git("add", ".agents")
+            copy.git("commit", "--quiet", "--message", "the logbook")
+        case "unrelated branch":
+            copy.git("switch", "--quiet", "--create", BRANCH)
+            copy.git("commit", "--quiet", "--amend", "--message", "another one")
+        case "detached":
+            copy.git("switch", "--quiet", "--detach")
+        case "work tree":
+            copy.git("worktree", "add", "--quiet", "-b", "other", str(where / "linked"))
+            shutil.copytree(copy.root / ".agents", where / "linked" / ".agents")
+            copy = Copy(where / "linked", copy.store)
+        case "work tree on branch":
+            copy.git("worktree", "add", "--quiet", "-b", BRANCH, str(where / "linked"))
+            shutil.copytree(copy.root / ".agents", where / "linked" / ".agents")
+            copy = Copy(where / "linked", copy.store)
+    unusual.put_in(Place(copy.root), states)
+    return copy
+
+
+HEADS = ("main", "branch", "branch ahead", "unrelated branch", "detached", "work tree", "work tree on branch")
+EVERYTHING = set(unusual.STATES)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(head=st.sampled_from(HEADS), states=st.sets(st.sampled_from(sorted(unusual.STATES))))
+@example(head="main", states=EVERYTHING)
+@example(head="branch ahead", states=EVERYTHING)
+@example(head="work tree", states=EVERYTHING)
+def test_a_seal_takes_what_is_relevant_as_it_is_and_leaves_everything_else_byte_for_byte(
+    ran: Path, tmp_path_factory: pytest.TempPathFactory, head: str, states: set[str]
+) -> None:
+    """Whatever state index, work tree, HEAD, stash, refs, submodules and settings are in: nothing but the tag is new
+    where the research branch isn't checked out; where it is, only the paths of the commit on it."""
+    where = tmp_path_factory.mktemp("any")
+    copy = prepared(ran, where, head, states)
+    before, index, at = dict(bytes_below(where)), flags(copy), copy.git("rev-parse", "HEAD").strip()
+
+    published = copy.seal()
+
+    after, kept = dict(bytes_below(where)), flags(copy)
+    assert published.problems == ()
+    measured = next(iter(copy.desk.scan().trials.values())).record.provenance.commit
+    onto = head in ("branch", "branch ahead", "work tree on branch")
+    assert copy.git("rev-parse", f"{TAG}^{{commit}}^").strip() == (at if onto else measured)
+    assert copy.git("cat-file", "-t", TAG).strip() == "tag"
+    assert_right(copy, states)
+    committed = {
+        name for name in {**copy.names(TAG), **copy.names(f"{TAG}^")}
+        if copy.names(TAG).get(name) != copy.names(f"{TAG}^").get(name)
+    }  # fmt: skip
+    assert committed and all(name.startswith((".agents/logbooks/toy", "experiments/toy/")) for name in committed)
+    changed = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+    changed = {
+        name for name in changed if not name.startswith((str(copy.store), str(where / "checkout/.git/refs/tags/toy")))
+    }
+    changed -= {str(where / "checkout/.git/logs/refs/tags/toy" / TAG[4:])}
+    if not onto:
+        assert changed == set()
+        return
+    assert (
+        copy.git("rev-parse", "HEAD", f"refs/heads/{BRANCH}").split()
+        == [copy.git("rev-parse", f"{TAG}^{{commit}}").strip()] * 2
+    )
+    bundle = {str(copy.root / name) for name in committed if name.startswith(".agents/logbooks/toy/TOY-004.")}
+    theirs = Path(copy.git("rev-parse", "--absolute-git-dir").strip())
+    moved = {str(theirs / "index"), str(theirs / "logs/HEAD")}
+    moved |= {str(where / f"checkout/.git/{kind}/{BRANCH}") for kind in ("refs/heads", "logs/refs/heads")}
+    assert {name for name in changed if "sharedindex" not in name} == moved | bundle
+    for name in (name for name in moved if "/logs/" in name):
+        assert after[name][2].startswith(before[name][2])  # type: ignore[index]
+    shown = {line[3:] for line in copy.git("status", "--porcelain", "--no-renames", "-z").split("\0")}
+    assert not shown & committed
+    assert {name for name in {*index, *kept} if index.get(name) != kept.get(name)} <= committed
+
+
+def assert_right(copy: Copy, states: set[str]) -> None:
+    """The tag's files are what 'git add' makes of the work tree."""
+    env = {**os.environ, "GIT_INDEX_FILE": str(copy.store / "index")}
+
+    def run(*arguments: str) -> None:
+        subprocess.run(["git", "-c", "core.sparseCheckout=false", "-c", "core.splitIndex=false", "-c",
+                        "core.safecrlf=false", "-c", "core.hooksPath=/dev/null", *arguments],
+                       cwd=copy.root, env=env, check=True, capture_output=True)  # fmt: skip
+
+    run("read-tree", f"{TAG}^")
+    here = [f":(exclude){CODE}/new/nested", f":(exclude){CODE}/sparse/a"] if states & {"nested", "sparse"} else []
+    run("add", "--all", "--", "experiments/toy", ".agents/logbooks", *here)
+    if "ignored_and_added" in states:
+        run("add", "--force", "--", f"{CODE}/new/two.ignored")
+    tree = subprocess.run(["git", "write-tree"], cwd=copy.root, env=env, check=True, capture_output=True, text=True)
+    expected, found = copy.names(tree.stdout.strip()), copy.names(TAG)
+    bundle = {name for name in found if name.startswith(".agents/logbooks/toy/TOY-004.")}
+    assert len(bundle) == 4
+    assert {one for one in found.items() ^ expected.items() if one[0] not in bundle} == set()
+
+
+def test_with_an_index_that_the_user_locks_the_branch_waits(copy: Copy) -> None:
+    """While the user's own git is at work the tag is made, and the next sync puts the commit on the branch."""
+    copy.git("switch", "--quiet", "--create", BRANCH)
+    head = copy.git("rev-parse", "HEAD")
+    lock = copy.root / ".git" / "index.lock"
+    lock.touch()
+    published = copy.seal()
+    assert "index.lock" in published.problems[0]
+    assert [one.what for one in published.done] == [f"sealed as {TAG}"]
+    assert copy.git("rev-parse", "HEAD") == head
+    lock.unlink()
+    assert [one.what for one in copy.seal().done] == [f"committed to {BRANCH}"]
+    assert copy.git("rev-parse", "HEAD") == copy.git("rev-parse", f"{TAG}^{{commit}}")
+    assert copy.seal().done == ()
+
+
+@pytest.mark.parametrize("head", ["branch, taken back", "branch made later"])
+def test_the_branch_is_the_users(copy: Copy, head: str) -> None:
+    """A seal that was taken off the branch again stays off it, and one that was made beside it is not put on it."""
+    if head == "branch, taken back":
+        copy.git("switch", "--quiet", "--create", BRANCH)
+    assert copy.seal().problems == ()
+    if head == "branch, taken back":
+        copy.git("reset", "--quiet", "HEAD^")
+    else:
+        copy.git("switch", "--quiet", "--create", BRANCH)
+    before = copy.git("rev-parse", "HEAD")
+    assert copy.seal() == Published()
+    assert copy.git("rev-parse", "HEAD") == before
+
+
+def conflict(copy: Copy, how: str) -> None:
+    """Leave something unfinished in the repository."""
+    for branch, text in (("theirs", "theirs\n"), ("ours", "ours\n")):
+        copy.git("switch", "--quiet", "--create", branch, "main")
+        (copy.root / "outside" / "edited.txt").write_text(text)
+        copy.git("commit", "--quiet", "--all", "--message", branch)
+    commands = {
+        "a merge": ("merge", "theirs"),
+        "a rebase": ("rebase", "theirs"),
+        "a cherry-pick": ("cherry-pick", "theirs"),
+        "a revert": ("revert", "--no-edit", "theirs"),
+        "a conflict": ("stash", "pop"),
+    }
+    if how == "a conflict":
+        (copy.root / "outside" / "edited.txt").write_text("mine\n")
+        copy.git("stash")
+        (copy.root / "outside" / "edited.txt").write_text("another\n")
+        copy.git("commit", "--quiet", "--all", "--message", "another")
+    if how == "a revert":
+        copy.git("merge", "--quiet", "--strategy=ours", "theirs")
+    done = subprocess.run(["git", *commands[how]], cwd=copy.root, capture_output=True, check=False)
+    assert done.returncode != 0, done
+
+
+@pytest.mark.parametrize("how", ["a merge", "a rebase", "a cherry-pick", "a revert", "a conflict"])
+def test_what_is_unfinished_is_refused_and_sealed_once_it_is_over(copy: Copy, how: str) -> None:
+    """The sentence says what waits; nothing is made until it is finished or aborted, then the next sync seals."""
+    copy.git("add", ".agents")
+    copy.git("commit", "--quiet", "--message", "the logbook")
+    conflict(copy, how)
+    before = dict(bytes_below(copy.root / ".git"))
+    published = copy.seal()
+    assert published.done == () and len(published.problems) == 1
+    assert (
+        f"TOY-004 is not sealed: {how} is unfinished in {copy.root}: finish or abort it first" in published.problems[0]
+    )
+    assert dict(bytes_below(copy.root / ".git")) == before
+    with pytest.raises(RepositoryError, match=f"{how} is unfinished"):
+        copy.desk.seal(["TOY-002"])
+    match how:
+        case "a conflict":
+            copy.git("checkout", "--quiet", "HEAD", "--", "outside/edited.txt")
+        case _:
+            copy.git(how.removeprefix("a "), "--abort")
+    assert [one.what for one in copy.seal().done] == [f"sealed as {TAG}"]
+
+
+@pytest.mark.parametrize("change", ["edited", "broken", "deleted"])
+def test_code_that_is_not_what_was_measured_is_refused(copy: Copy, change: str) -> None:
+    """The sentence names the measure function; with the old code back, the next sync seals."""
+    path = copy.root / "experiments" / "toy" / "measure.py"
+    held = path.read_text()
+    if change == "deleted":
+        path.unlink()
+    else:
+        path.write_text(held + ("\nEDITED = 1\n" if change == "edited" else "\ndef (\n"))
+    published = copy.seal()
+    assert published.done == ()
+    expected = {"edited": "is not what TOY-002.0", "broken": "does not parse", "deleted": "no source file of"}
+    assert "experiments" in published.problems[0] and expected[change] in published.problems[0]
+    assert copy.git("tag", "--list").split() == []
+    path.write_text(held)
+    assert copy.seal().problems == ()
+
+
+def test_ignored_code_and_records_are_in_the_tag_all_the_same(copy: Copy) -> None:
+    """What was measured and what says so belongs to the snapshot, whatever .gitignore says; plots that belong to no
+    entry don't, and the logbook's size is no reason to leave it out."""
+    copy.git("rm", "--quiet", "--cached", "experiments/toy/measure.py")
+    copy.git("commit", "--quiet", "--message", "not tracked any more")
+    with (copy.root / ".gitignore").open("a") as file:
+        file.write("measure.py\n*.jsonl\n.agents/\n*.png\n")
+    plot = copy.root / "experiments" / "toy" / "plot.png"
+    plot.write_bytes(b"png")
+    (copy.root.parent / "kept.png").write_bytes(os.urandom(2 << 20))
+    copy.desk.attach("TOY-002", copy.root.parent / "kept.png", "", "")
+    published = copy.sync()
+    assert published.problems == ()
+    names = copy.names(TAG)
+    assert "experiments/toy/measure.py" in names and "experiments/toy/plot.png" not in names
+    assert {f".agents/logbooks/toy/TOY-00{number}.jsonl" for number in (1, 2, 3)} < names.keys()
+    assert any(name.startswith(".agents/logbooks/toy/attachments/") for name in names)
+    assert bundle.read(copy.desk.checkout, TAG).elsewhere == ()
+
+
+def test_measured_code_of_a_submodule_is_held_by_its_commit(copy: Copy) -> None:
+    """What a measure function imports from there does not make files of the submodule."""
+    kernel = f"{CODE}/module/kernel.py"
+    paths = commits.paths_below(copy.desk.checkout, "HEAD", [CODE, kernel], [kernel])
+    assert f"{CODE}/module" in paths.names and kernel not in paths.names
+    tree = commits.make_tree(copy.desk.checkout, "HEAD", paths, {})
+    assert copy.names(tree)[f"{CODE}/module"].startswith("160000 commit")
+
+
+def test_a_secret_in_the_experiment_is_refused(copy: Copy) -> None:
+    """A tag can be pushed, so an untracked file with a token in it stops the seal; the sentence names the file only."""
+    secret = "ghp_" + "a1B2" * 9
+    for name in ("experiments/toy/notes.txt", "experiments/toy/new line.bin"):
+        path = copy.root / name
+        path.write_bytes(b"\x00\x0c\xff\r\xe2\x80\xa8 token\r" + secret.encode() + b"\n")
+        published = copy.seal()
+        assert "holds what looks like a secret" in published.problems[0]
+        assert name in published.problems[0] and secret not in published.problems[0]
+        path.unlink()
+    assert copy.git("tag", "--list") == ""
+    assert copy.seal().problems == ()
+
+
+def test_what_was_measured_with_a_withheld_patch_is_refused_and_there_is_a_way_out(ran: Path, tmp_path: Path) -> None:
+    """A secret in the work tree keeps its patch out of the records, so nobody could get the number again. Retracted, and
+    measured again without the secret, it is sealed, and the first request is forgotten."""
+    repository = Repository(tmp_path / "checkout")
+    (repository.root / "notes.txt").write_text("ghp_" + "a1B2" * 9)
+    done = repository.run("--seal", "true")
+    assert done.code == 0, done.output
+    assert "TOY-004 is not sealed: the patch of TOY-001, TOY-002, TOY-003 was withheld for a secret" in done.output
+    (repository.root / "notes.txt").write_text("harmless")
+    refused = research(repository.root, "seal", "toy")
+    assert refused.returncode == 1 and "was withheld for a secret" in refused.stderr
+    for id in ("TOY-001", "TOY-002", "TOY-003"):
+        assert research(repository.root, "retract", id, "a secret").returncode == 0
+    done = repository.run("--seal", "true")
+    assert done.code == 0 and "not published" not in done.output, done.output
+    (tag,) = repository.git("tag", "--list").split()
+    patch = f".agents/logbooks/toy/{bundle.read(Checkout.find(repository.root), tag).patch}.patch"
+    assert "+harmless" in repository.git("cat-file", "blob", f"{tag}:{patch}")
+    assert f"Patch: [{patch[21:]}]({patch[21:]})" in repository.git(
+        "cat-file", "blob", f"{tag}:{bundle.name_of('toy', tag[4:], 'bundle.md')}"
+    )
+
+
+def test_a_large_file_is_named_by_its_hash(copy: Copy) -> None:
+    """Over a mebibyte it stays out of the commit; the bundle says where it lies, how large it is, and its SHA-256."""
+    data = os.urandom((1 << 20) + 1)
+    (copy.root / "experiments" / "toy" / "weights.bin").write_bytes(data)
+    copy.git("-C", "experiments", "init", "--quiet", "toy/other")
+    assert copy.seal().problems == ()
+    assert "experiments/toy/weights.bin" not in copy.names(TAG)
+    large, other = sorted(bundle.read(copy.desk.checkout, TAG).elsewhere, key=lambda one: one.where, reverse=True)
+    assert (large.where, large.bytes, large.sha256) == ("experiments/toy/weights.bin", len(data), sha256(data))
+    assert (other.where, other.why) == ("experiments/toy/other/", "a repository of its own, at commit None")
+
+
+def test_a_lost_record_is_refused(copy: Copy) -> None:
+    """A claim whose trials nobody has any more is not sealed; once they are there, it is."""
+    path = copy.root / ".agents" / "logbooks" / "toy" / "TOY-002.jsonl"
+    held = path.read_bytes()
+    path.unlink()
+    published = copy.seal()
+    assert "TOY-002, TOY-002.01, TOY-002.02, which it rests on, is not beside the logbook" in published.problems[0]
+    path.write_bytes(held)
+    assert copy.seal().problems == ()
+
+
+@pytest.mark.parametrize("signed", ["tag", "commit", "both"])
+def test_tag_and_commit_are_signed_where_git_is_told_to(copy: Copy, signed: str) -> None:
+    """With a key that fails the sentence says so; once it works, the next sync signs."""
+    key = copy.root.parent / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    (copy.root.parent / "signers").write_text(f"person@example.org {key.with_suffix('.pub').read_text()}")
+    for name, value in {
+        "gpg.format": "ssh", "user.signingKey": str(copy.root.parent / "none"),
+        "gpg.ssh.allowedSignersFile": str(copy.root.parent / "signers"),
+        "tag.gpgSign": str(signed != "commit").lower(), "commit.gpgSign": str(signed != "tag").lower(),
+    }.items():  # fmt: skip
+        copy.git("config", name, value)
+    failed = copy.seal()
+    assert failed.done == () and "TOY-004 is not sealed: git" in failed.problems[0]
+    assert "none" in failed.problems[0]
+    assert copy.git("tag", "--list") == ""
+    copy.git("config", "user.signingKey", str(key))
+    assert copy.seal().problems == ()
+    if signed != "commit":
+        copy.git("tag", "--verify", TAG)
+    if signed != "tag":
+        copy.git("verify-commit", f"{TAG}^{{commit}}")
+
+
+@pytest.fixture
+def remote(copy: Copy) -> Path:
+    path = copy.root.parent / "remote.git"
+    git(copy.root, "clone", "--quiet", "--bare", str(copy.root), str(path))
+    copy.git("remote", "add", "origin", str(path))
+    return path
+
+
+def test_only_the_tag_is_pushed_and_only_where_that_is_allowed(copy: Copy, remote: Path) -> None:
+    """No other branch or tag goes along, whatever is configured; pushed once, it is not pushed again."""
+    copy.git("tag", "--annotate", "--message", "mine", "mine")
+    copy.git("config", "push.followTags", "true")
+    copy.git("config", "push.recurseSubmodules", "on-demand")
+    copy.git("switch", "--quiet", "--create", BRANCH)
+    before = git(remote, "for-each-ref").decode()
+    assert [one.what for one in copy.seal().done] == [f"sealed as {TAG}", f"committed to {BRANCH}"]
+    assert git(remote, "for-each-ref").decode() == before
+    copy.git("config", "research.push", "true")
+    assert [one.what for one in copy.seal().done] == [f"pushed {TAG} to {remote}"]
+    pushed = set(git(remote, "for-each-ref").decode().splitlines()) - set(before.splitlines())
+    assert [line.split("\t")[1] for line in pushed] == [f"refs/tags/{TAG}"]
+    git(remote, "tag", "--delete", TAG)
+    assert copy.seal() == Published()
+
+
+def test_a_push_that_fails_is_told_and_tried_again(copy: Copy, remote: Path) -> None:
+    """The tag is made; what the remote said stands in the sentence."""
+    copy.git("config", "research.push", "true")
+    hook = remote / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\necho no tags here >&2\nexit 1\n")
+    hook.chmod(0o755)
+    failed = copy.seal()
+    assert [one.what for one in failed.done] == [f"sealed as {TAG}"]
+    assert f"tag {TAG} is made and could not be pushed" in failed.problems[0] and "no tags here" in failed.problems[0]
+    hook.unlink()
+    assert [one.what for one in copy.seal().done] == [f"pushed {TAG} to {remote}"]
+
+
+def test_a_tag_of_the_remote_is_never_overwritten(copy: Copy, remote: Path) -> None:
+    """Somebody else's tag of that name stays, and is told."""
+    copy.git("config", "research.push", "true")
+    git(remote, "update-ref", f"refs/tags/{TAG}", "main")
+    before = git(remote, "for-each-ref")
+    assert "already exists" in copy.seal().problems[0]
+    assert git(remote, "for-each-ref") == before
+
+
+def test_a_tag_that_names_another_commit_is_told_and_stays(copy: Copy) -> None:
+    """Whoever made it sees both commits, and what to do."""
+    copy.git("tag", TAG, "HEAD")
+    published = copy.seal()
+    assert f"the tag {TAG} names" in published.problems[0] and "see who moved it" in published.problems[0]
+    assert copy.git("rev-parse", TAG) == copy.git("rev-parse", "HEAD")
+    copy.git("tag", "--delete", TAG)
+    assert [one.what for one in copy.seal().done] == [f"sealed as {TAG}"]
+
+
+def test_a_remote_that_gives_no_answer_is_waited_for_only_so_long(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes the connection and says nothing."""
+    monkeypatch.setattr(pushing, "PATIENCE_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        copy.git("remote", "add", "origin", f"http://user:pa55word1@127.0.0.1:{server.getsockname()[1]}/x")
+        copy.git("config", "research.push", "true")
+        begun = time.monotonic()
+        problem = copy.seal().problems[0]
+    assert "gave no answer in 1 s" in problem and "pa55word1" not in problem
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize(
+    ("head", "when"),
+    [
+        ("main", "objects"),
+        ("main", "decided"),
+        *(("branch", when) for when in ("objects", "decided", "tagged", "index")),
+    ],
+)
+def test_killed_at_any_point_the_next_sync_ends_with_one_tag_on_the_same_commit(
+    copy: Copy, head: str, when: str, tmp_path: Path
+) -> None:
+    """A git that kills the process that called it, before it makes the commit, the tag, the index or the branch."""
+    if head == "branch":
+        copy.git("switch", "--quiet", "--create", BRANCH)
+    word = {"objects": "commit-tree", "decided": "tag", "tagged": "--index-info", "index": "update-ref"}[when]
+    real = shutil.which("git")
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin" / "git"
+    fake.write_text(
+        f'#!/bin/sh\nfor word; do [ "$word" = {word} ] && kill -KILL $PPID && exit 1; done\nexec {real} "$@"\n'
+    )
+    fake.chmod(0o755)
+    killed = research(copy.root, "sync", "toy", "--prefix", str(copy.store), PATH=f"{fake.parent}:{os.environ['PATH']}")
+    assert killed.returncode == -signal.SIGKILL, killed
+    decided = copy.decided()
+    published = copy.sync()
+    assert published.problems == ()
+    assert copy.git("tag", "--list").split() == [TAG]
+    sealed = copy.git("rev-parse", f"{TAG}^{{commit}}").strip()
+    assert decided is None or decided.commit == sealed
+    assert copy.git("cat-file", "-t", TAG).strip() == "tag"
+    assert (copy.git("rev-parse", "HEAD").strip() == sealed) == (head == "branch")
+    shown = {line[3:] for line in copy.git("status", "--porcelain").splitlines()}
+    assert head == "main" or shown <= {
+        ".agents/logbooks/toy.md",
+        ".agents/logbooks/toy/TOY-004.jsonl",
+        ".agents/issues/",
+    }
+    assert copy.sync() == Published()
+
+
+def test_two_at_once_make_one_tag(copy: Copy) -> None:
+    """Both publishers end well."""
+    copy.git("switch", "--quiet", "--create", BRANCH)
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(copy.sync) for _ in range(2)]
+        published = [one.result() for one in both]
+    assert [one.problems for one in published] == [(), ()]
+    done = [one.what for found in published for one in found.done]
+    assert sorted(done) == ["appended to the logbook", f"committed to {BRANCH}", f"sealed as {TAG}"]
+
+
+def test_a_second_seal_lies_on_top_of_the_first(copy: Copy) -> None:
+    """On the branch the second commit follows the first and holds its bundle; its tag holds the first seal's entry."""
+    copy.git("switch", "--quiet", "--create", BRANCH)
+    assert copy.sync().problems == ()
+    copy.desk.seal(["TOY-002"])
+    assert copy.sync().problems == ()
+    first, second = TAG, "toy/TOY-005"
+    assert copy.git("rev-parse", f"{second}^{{commit}}^") == copy.git("rev-parse", f"{first}^{{commit}}")
+    assert {".agents/logbooks/toy/TOY-004.bundle.json", ".agents/logbooks/toy/TOY-004.jsonl"} < copy.names(second).keys()
+    assert copy.desk.seal(["TOY-002"]).record.id == "TOY-005", "the same seal twice is one"
+
+
+def test_another_clone_with_the_same_store_seals_what_was_asked_for(copy: Copy) -> None:
+    """Who asked may be gone; whoever syncs next makes the tag, and the first clone makes no other."""
+    clone = copy.root.parent / "clone"
+    git(copy.root, "clone", "--quiet", str(copy.root), str(clone))
+    for name, value in (("user.name", "Another"), ("user.email", "another@example.org")):
+        git(clone, "config", name, value)
+    other = Copy(clone, copy.store)
+    assert other.sync().problems == ()
+    assert other.git("tag", "--list").split() == [TAG]
+    assert copy.sync().problems == ()
+    assert copy.git("tag", "--list") == ""
+    copy.git("fetch", "--quiet", str(clone), f"refs/tags/{TAG}:refs/tags/{TAG}")
+    assert copy.sync() == Published()
+
+
+def test_what_is_private_is_not_sealed(copy: Copy) -> None:
+    """Neither asked for nor published."""
+    desk = copy.desk
+    series = dataclasses.replace(desk.series, private=True)
+    with pytest.raises(RepositoryError, match="what is private is not sealed"):
+        Desk(desk.checkout, desk.journal, series).seal(())
+    published = Sealer(desk.checkout, desk.journal, series).publish(desk.journal.entries(), True)
+    assert published.done == () and "private" in published.problems[0]
+
+
+def test_without_git_or_without_a_commit_there_is_nothing_to_seal(copy: Copy) -> None:
+    """The sentence says what is missing; `research seal` asks for nothing that can't be done."""
+    shutil.rmtree(copy.root / ".git")
+    assert "has no git repository" in copy.seal().problems[0]
+    refused = research(copy.root, "seal", "toy", "TOY-002", "--prefix", str(copy.store))
+    assert refused.returncode == 1 and "has no git repository" in refused.stderr and "Traceback" not in refused.stderr
+    copy.git("init", "--quiet")
+    assert "has no commit to build on" in copy.seal().problems[0]
+
+
+@pytest.mark.parametrize(("improvement", "holds"), [(0.1, True), (0.99, False)])
+def test_the_stop_criterion_seals_by_itself(tmp_path: Path, improvement: float, holds: bool) -> None:
+    """Without --seal, once a candidate improves as much as the series wants, with replicates; then nothing is new."""
+    repository = Repository(tmp_path / "checkout")
+    # Times of its own, which no other load changes.
+    repository.measure(MEASURE.replace("time.perf_counter() - start}", "config.work * random.uniform(1, 1.001)}"))
+    repository.measure(
+        (repository.experiment / "measure.py").read_text().replace("import os, time", "import os, random, time")
+    )
+    body = """
+    base = steps.baseline(measure, Config())
+    works = steps.sweep(base, ("work", [1000]), hypothesis="H1")
+    steps.seal(steps.interpret(base, works, steps.replicate(works, n=2)))
+"""
+    main = MAIN.replace("{body}", body.strip("\n")).replace("import Hypothesis,", "import Hypothesis, Stop,")
+    main = main.replace("floor_processes=1", f"floor_processes=2, stop_at=Stop({improvement})")
+    main = main.replace('Metric("time_s", "min")', 'Metric("time_s", "min", timed=False)')
+    (repository.experiment / "__main__.py").write_text(main)
+    repository.commit()
+    for _ in range(2):
+        done = repository.run()
+        assert done.code == 0, done.output
+        assert ("the stop criterion holds" in done.output) == holds, done.output
+        assert repository.git("tag", "--list").split() == (["toy/TOY-005"] if holds else [])
+    assert "nothing new" in done.output
+
+
+def test_the_bundle_says_what_the_records_say(copy: Copy) -> None:
+    """Commands, configurations, hardware, environment, packages, records with their hashes, and the comparison."""
+    assert copy.seal().problems == ()
+    found, known = bundle.read(copy.desk.checkout, TAG), copy.desk.scan()
+    records = {**known.entries, **known.trials}
+    assert {ref.sha256: ref.id for ref in found.records} == {
+        sha: one.record.id for sha, one in records.items() if one.record.id != "TOY-004"
+    }
+    trials = [one.record for one in known.trials.values()]
+    assert found.commands == (bundle.Command("python -m experiments.toy", ("TOY-001", "TOY-002", "TOY-003")),)
+    assert (found.commit, found.branch, found.python) == (
+        trials[0].provenance.commit, "main", platform.python_version(),
+    )  # fmt: skip
+    assert found.packages == trials[0].provenance.packages and found.packages["research-steps"]
+    assert found.environment == trials[0].provenance.env
+    assert found.environment["XLA_FLAGS"] == "--xla_cpu_enable_fast_math=false"
+    assert found.seeds["configurations"] == {"seed": [7]}
+    (kind,) = found.hardware
+    assert kind.device_class == trials[0].device_class and kind.hosts == (socket.gethostname(),)
+    assert kind.devices == trials[0].devices
+    (measured,) = found.measured
+    assert measured.code == trials[0].code
+    for name, sha in measured.files.items():
+        assert sha256(copy.git("cat-file", "blob", f"{TAG}:{name}").encode()) == sha
+    assert set(found.submodules) == {f"{CODE}/module", "outside/module"}
+    assert found.series["goal"] == "see it run"
+    claims = {claim.changes["work"]: claim for claim in known.find("TOY-002")[0].record.claims}
+    text = copy.git("cat-file", "blob", f"{TAG}:.agents/logbooks/toy/TOY-004.table.csv")
+    rows = {row["candidate"]: row for row in csv.DictReader(io.StringIO(text))}
+    assert rows.keys() == {"work=1000", "work=4000"}
+    for work, claim in claims.items():
+        row = rows[f"work={work}"]
+        assert float(row["estimate"]) == claim.estimate and row["verdict"] == claim.verdict
+        assert row["trials"] == claim.trials[0].id and row["metric"] == "time_s"
+    files = [copy.git("cat-file", "blob", f"{TAG}:{name}") for name in copy.names(TAG) if "/TOY-004." in name]
+    assert len(files) == 4 and all(len(file) < 20_000 and SECRET not in file for file in files)
+
+
+def test_the_page_and_the_message_can_be_read(copy: Copy) -> None:
+    """What it found comes first, every link leads to a file of the tag, and the message says how to go on."""
+    assert copy.seal().problems == ()
+    page = copy.git("cat-file", "blob", f"{TAG}:.agents/logbooks/toy/TOY-004.bundle.md")
+    assert page.startswith(f"# {TAG}\n\nGoal: see it run\n\n## What it found\n\n- work=")
+    links = re.findall(r"\]\(([^)]*)\)", page)
+    assert links and {f".agents/logbooks/toy/{link}" for link in links} <= copy.names(TAG).keys()
+    for ref in bundle.read(copy.desk.checkout, TAG).records:
+        assert ref.sha256 in page or "." in ref.id
+    message = copy.git("for-each-ref", "--format=%(contents)", f"refs/tags/{TAG}")
+    assert "What it found:\n- work=1000: time_s " in message and f"research reproduce {TAG}" in message
+    assert "see it run" in message and "Rests on TOY-001, TOY-002, TOY-003; measured at commit" in message
+
+
+def test_pip_reads_the_requirements(copy: Copy) -> None:
+    """Every line is a requirement, an option that pip has, or a comment."""
+    assert copy.seal().problems == ()
+    text = copy.git("cat-file", "blob", f"{TAG}:.agents/logbooks/toy/TOY-004.requirements.txt")
+    for line in text.splitlines():
+        if not line.startswith(("#", "-e ./")):
+            assert re.search("==| @ ", line) and Requirement(line)
+    assert "numpy==" in text
