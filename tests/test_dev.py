@@ -252,7 +252,7 @@ def test_what_is_kept_becomes_an_entry_under_its_id(repository: DevCheckout) -> 
     assert repository.says("TOY-001") == {"{'work': 1000}": "improved, exploratory"}
     assert "1 attempt in dev mode, best work=1000: cost " in repository.logbook
     assert repository.logbook.count("noise floor of the baseline") == 3
-    assert repository.research("verify", "toy").startswith("toy: 1 entries, no problems")
+    assert repository.research("verify", "toy").startswith("toy: 1 entries, 0 tags, 0 milestones checked, no problems")
     assert "TOY-001 is an entry already" in repository.research("keep", "TOY-001", "--hypothesis", "H1", code=1)
     assert "TOY-099 is no experiment ID of dev mode" in repository.research(
         "keep", "TOY-099", "--hypothesis", "H1", code=1

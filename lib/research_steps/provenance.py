@@ -55,7 +55,7 @@ _PLACES = (
     *("MARIN_", "JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE", "CUDA_VISIBLE_DEVICES"),
     *("TPU_NAME", "TPU_WORKER", "TPU_SKIP_MDS_QUERY"),
 )
-# Set for a copy of a work tree that somebody else publishes for: its `Origin`, as JSON.
+# Set where a work tree was shipped without git, or copied for one run: its `Origin`, as JSON.
 ORIGIN = "RESEARCH_ORIGIN"
 FRAMES_KEPT = 5
 _ABOVE_US = Path(__file__).resolve().parents[1]
@@ -89,30 +89,46 @@ class Captured:
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Which code a run is of, and who started it. `patch` is the sha256 of what differs from the commit."""
+    """Which code a run is of, and who started it. `patch` is the sha256 of what differs from the commit. It is believed
+    of a `copy` that was made for one run, also where git is there; whoever made the copy publishes what is recorded."""
 
     commit: str | None
     branch: str | None
     patch: str | None
     patch_note: str
     actor: Actor
+    copy: bool = False
+
+
+def shipped(checkout: Checkout) -> Origin | None:
+    """Where a work tree comes from that is not its own checkout, by RESEARCH_ORIGIN; None for one that is.
+
+    Raises UsageError when that can't be read.
+    """
+    given = os.environ.get(ORIGIN)
+    if not given:
+        return None
+    try:
+        found = msgspec.json.decode(given, type=Origin)
+    except msgspec.DecodeError as error:
+        if checkout.git_dir is not None:
+            # Git tells more.
+            return None
+        raise UsageError(
+            f"{ORIGIN} is {given!r} ({error}): expected the line that 'research origin TOPIC' prints in the checkout."
+        ) from error
+    return found if checkout.git_dir is None or found.copy else None
 
 
 def origin_of(checkout: Checkout) -> tuple[Origin, bytes | None]:
     """Where this work tree comes from, and the bytes of its patch when it is dirty.
 
-    A copy that was made for this run comes from what RESEARCH_ORIGIN says; whoever made it has kept its patch. Raises
-    UsageError when that can't be read.
+    Of a tree that was shipped, whoever shipped it has kept the patch. Raises UsageError when RESEARCH_ORIGIN can't be
+    read.
     """
-    shipped = os.environ.get(ORIGIN)
-    if shipped:
-        try:
-            return msgspec.json.decode(shipped, type=Origin), None
-        except msgspec.DecodeError as error:
-            raise UsageError(
-                f"{ORIGIN} is {shipped!r} ({error}): expected the line that 'research origin TOPIC' prints in the "
-                "checkout."
-            ) from error
+    found = shipped(checkout)
+    if found is not None:
+        return found, None
     commit, branch = checkout.at()
     patch, note = None, ""
     if checkout.git_dir is None:

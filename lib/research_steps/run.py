@@ -141,8 +141,8 @@ def _run_recorded(
     captured = captured.with_environment(sha256(packages))
     journal.declare(series)
     with Launcher() as launcher:
-        # A copy of a work tree goes when its run is over: what is recorded there is published from a checkout.
-        shipped = provenance.ORIGIN in os.environ
+        # Such a work tree goes when its run is over: what is recorded there is published from a checkout.
+        shipped = provenance.shipped(checkout) is not None
         publisher = Publisher(journal, [] if shipped else sinks_of(checkout, journal, series), _say)
         session = Session(
             series=series,

@@ -63,7 +63,7 @@ def rerun(checkout: Checkout, bundle: Bundle, here: bool, say: Say) -> Rerun:
         python = Path(sys.executable) if here else environment.build(bundle, requirements, there.root, folder, say)
         store, choices = folder / "store", folder / "choices.json"
         choices.write_bytes(canonical(_choices(series, bundle, sealed)))
-        origin = Origin(bundle.commit, None, bundle.patch, bundle.patch_note, current_actor(checkout))
+        origin = Origin(bundle.commit, None, bundle.patch, bundle.patch_note, current_actor(checkout), True)
         env = {
             **environment.variables(bundle, store, here),
             ORIGIN: msgspec.json.encode(origin).decode(),
