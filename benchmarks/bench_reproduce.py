@@ -2,7 +2,7 @@
 
     python benchmarks/bench_reproduce.py [TRIES [FOLDER]]
 
-The thread `moe_hc` is run and sealed in a clean clone, as `make run` does it. Then the tag is reproduced, in turns as it
+The thread `moe_hc` is run and sealed in a clean clone, by `make run`. Then the tag is reproduced, in turns as it
 is and with the kernel that it found best slowed by 10 %: in each timed call of that kernel the process goes on computing
 for a tenth of the time that the call took. Neither the code nor the environment that is recorded differs, as when a
 driver, a clock or a neighbour made it slower. With FOLDER, tries that were made there before count, and the tag stays.
@@ -97,7 +97,7 @@ def main(tries: int, folder: Path) -> None:
         slow.mkdir()
         (slow / "sitecustomize.py").write_text(SLOW)
         began = time.monotonic()
-        run(clone, [], "-m", "experiments.moe_hc", "--seal", "true")
+        subprocess.run(["make", "run"], cwd=clone, check=True)
         print(f"sealed in {time.monotonic() - began:.0f} s", flush=True)
     listed = subprocess.run(["git", "tag", "--sort=creatordate"], cwd=clone, capture_output=True, text=True, check=True)
     tag = listed.stdout.split()[-1]
@@ -120,8 +120,8 @@ def main(tries: int, folder: Path) -> None:
 
 
 def run(clone: Path, first: list[str], *arguments: str) -> str:
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([*first, str(clone / "lib")]), "WANDB_MODE": "disabled"}
-    done = subprocess.run([sys.executable, *arguments], cwd=clone, env=env, capture_output=True, text=True)
+    python, env = clone / ".venv" / "bin" / "python", {**os.environ, "PYTHONPATH": os.pathsep.join(first)}
+    done = subprocess.run([python, *arguments], cwd=clone, env=env, capture_output=True, text=True)
     if done.returncode != 0:
         print(done.stdout, done.stderr, sep="\n")
         raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}")
