@@ -42,7 +42,7 @@ def thread(steps):
     routing = steps.sweep(base, ("routing", ["runs"]), label="routing")
     both = steps.interact(local, routing, label="best implementation with runs", hypothesis="H2")
     # So many that a reproduction with as many would see a change of 10 %.
-    again = steps.replicate(local, n=4, across=("routing", ["random", "runs"]), label="best local implementation again")
+    again = steps.replicate(local, n=6, across=("routing", ["random", "runs"]), label="best local implementation again")
 
     four = MoeConfig(implementation="ring", expert_parallel=4)
     ring = steps.baseline(measure, four, label="ring, four devices", resources=MACHINE)

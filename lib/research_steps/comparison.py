@@ -76,6 +76,11 @@ class Repeat:
     def is_paired(self) -> bool:
         return all(samples.paired for samples in (*self.before, *self.now))
 
+    @property
+    def share(self) -> float:
+        """The variance of the difference of both means, in that of one process."""
+        return 1 / len(self.before) + 1 / len(self.now)
+
 
 def medians(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """The median of each metric's samples."""
@@ -195,22 +200,38 @@ def expected(metric: Metric, repeat: Repeat, alike: Sequence[Repeat], candidates
     """Where the effect of `repeat.now` is to be expected, given `repeat.before` and how processes scatter.
 
     The prediction interval of the mean of so many further processes (95 % over all that are `alike` together, one of
-    which is `repeat`; or over the `candidates` that `repeat.before` itself chose from): both means are uncertain.
-    Processes scatter as the candidates' own do around their means, over all that are alike and both times, or as those
-    do together with the baseline's against itself, whichever is more; where a candidate has too few, as those together.
-    Never narrower than `min_effect`, closer than which two effects count as one. Endless when nothing tells.
+    which is `repeat`, and what they have in common; or over the `candidates` that `repeat.before` itself chose from):
+    both means are uncertain. Processes scatter as the candidates' own do around their means, over all that are alike
+    and both times, or as those do together with the baseline's against itself, whichever is more; where a candidate
+    has too few, as those together. Never narrower than `min_effect`, closer than which two effects count as one. Endless
+    when nothing tells.
     """
-    everything = [samples for one in alike for samples in (*one.before, *one.now, *one.floor_before, *one.floor_now)]
-    kind = estimand(metric, everything)
+    kind = _kind(metric, alike)
     center = repeat_effect(metric, kind, repeat.before, repeat.floor_before)
-    level = 1 - (1 - LEVEL) / max(len(alike), candidates) / 2
+    level = _shared_level(max(_tests(alike), candidates))
     if repeat.is_paired:
-        half = _paired_half(metric, kind, repeat, [one for one in alike if one.is_paired], level)
+        half = _paired_half(metric, kind, [one for one in alike if one.is_paired], repeat.share, level)
     else:
         half = _unpaired_half(metric, kind, repeat, level)
     half = max(half, _least(metric, kind))
     counts = len(repeat.before), len(repeat.floor_before)
     return Interval(kind, center, center - half, center + half, *counts, PREDICTED)
+
+
+def common_shift(metric: Metric, alike: Sequence[Repeat]) -> tuple[float, Interval]:
+    """How far several paired comparisons moved together, in the mean, and where that is to be expected.
+
+    A change of what they share, such as one kernel at several shapes, shows there before it shows in one of them.
+    """
+    kind = _kind(metric, alike)
+    shifts = [
+        repeat_effect(metric, kind, one.now, one.floor_now) - repeat_effect(metric, kind, one.before, one.floor_before)
+        for one in alike
+    ]
+    share = sum(one.share for one in alike) / len(alike) ** 2
+    half = max(_paired_half(metric, kind, alike, share, _shared_level(_tests(alike))), _least(metric, kind))
+    counts = sum(len(one.before) for one in alike), sum(len(one.floor_before) for one in alike)
+    return statistics.fmean(shifts), Interval(kind, 0.0, -half, half, *counts, PREDICTED)
 
 
 def verdict(metric: Metric, interval: Interval) -> Verdict:
@@ -258,7 +279,22 @@ def _least(metric: Metric, kind: Estimand) -> float:
     return math.log1p(metric.min_effect) if kind == "ratio" else metric.min_effect
 
 
-def _paired_half(metric: Metric, kind: Estimand, repeat: Repeat, alike: Sequence[Repeat], level: float) -> float:
+def _kind(metric: Metric, alike: Sequence[Repeat]) -> Estimand:
+    sides = (samples for one in alike for samples in (*one.before, *one.now, *one.floor_before, *one.floor_now))
+    return estimand(metric, list(sides))
+
+
+def _tests(alike: Sequence[Repeat]) -> int:
+    """How often chance may lead astray: with each of them, and with what several have in common."""
+    return len(alike) + (len(alike) > 1)
+
+
+def _shared_level(tests: int) -> float:
+    return 1 - (1 - LEVEL) / tests / 2
+
+
+def _paired_half(metric: Metric, kind: Estimand, alike: Sequence[Repeat], share: float, level: float) -> float:
+    """Half of an interval for what has this share of the variance of one process."""
     from scipy.special import stdtrit
 
     # Comparisons with one baseline share its processes.
@@ -276,7 +312,6 @@ def _paired_half(metric: Metric, kind: Estimand, repeat: Repeat, alike: Sequence
             mine = statistics.fmean(one.error**2 for group in groups for one in group)
             together += max(0.0, mine - statistics.fmean(one.error**2 for one in null))
         scatters.append((together, freedom + len(null)))
-    share = 1 / len(repeat.before) + 1 / len(repeat.now)
     return max((float(stdtrit(df, level)) * math.sqrt(var * share) for var, df in scatters), default=math.inf)
 
 

@@ -5,11 +5,11 @@ was measured under other conditions is not comparable, and says what differs.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from research_steps.claims import DECIDED, best, incomparable, spelled, standing, together, variant_of
-from research_steps.comparison import Interval, Repeat, expected, repeat_effect
+from research_steps.comparison import Interval, Repeat, common_shift, expected, repeat_effect
 from research_steps.holdings import Snapshot
 from research_steps.record import Claim, Ref, TrialRecord, canonical
 from research_steps.series import Metric, Series
@@ -70,8 +70,9 @@ def judge(series: Series, claims: Sequence[Claim], sealed: Snapshot, fresh: Snap
     alike = [pair.repeat for pair in pairs.values()]
     for key, pair in pairs.items():
         found[key] = _judged(metric, pair, expected(metric, pair.repeat, alike, pair.sealed.candidates))
+    why = _moved_together(metric, alike)
     judged = [found[_about(claim)] for claim in deciding(series, claims)]
-    return [_in_order(series, one, claims, again) for one in judged]
+    return [_in_order(series, _contradicted(one, why), claims, again) for one in judged]
 
 
 def outcome(judged: Sequence[Judged]) -> Outcome:
@@ -136,6 +137,21 @@ def _judged(metric: Metric, pair: _Pair, interval: Interval) -> Judged:
     return Judged(pair.sealed, pair.fresh, outcome, why, interval.shown(effect), interval)
 
 
+def _moved_together(metric: Metric, alike: Sequence[Repeat]) -> str:
+    """What contradicts several claims that each may hold alone: they all moved, and in one direction."""
+    if len(alike) < 2 or not all(one.is_paired for one in alike):
+        return ""
+    shift, interval = common_shift(metric, alike)
+    if interval.low <= shift <= interval.high:
+        return ""
+    moved, least, most = (_shown(interval.estimand, interval.shown(one)) for one in (shift, interval.low, interval.high))
+    return f"all {len(alike)} of them together have moved by {moved} (expected: {least.removesuffix(' ×')} to {most})"
+
+
+def _contradicted(judged: Judged, why: str) -> Judged:
+    return replace(judged, outcome="not reproduced", why=why) if why and judged.outcome == "reproduced" else judged
+
+
 def _nothing_of_it(fresh: Snapshot) -> str:
     """Why a candidate may not have been measured this time."""
     failed = [(one.record.step, one.record.error) for one in fresh.entries.values()]
@@ -154,7 +170,7 @@ def _in_order(series: Series, judged: Judged, claims: Sequence[Claim], again: di
             was, is_now = _above(judged.sealed, other), _above(judged.fresh, now)
             if was is not None and is_now is not None and was != is_now:
                 why = f"its order with {spelled(other.changes)} has turned round"
-                return Judged(judged.sealed, judged.fresh, "not reproduced", why, judged.now, judged.expected)
+                return _contradicted(judged, why)
     return judged
 
 

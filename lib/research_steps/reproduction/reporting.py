@@ -19,7 +19,7 @@ from research_steps.reproduction.judging import Judged, judge, outcome, told
 from research_steps.reproduction.rerun import Rerun
 from research_steps.series import Series, trial_id
 from research_steps.snapshot.bundle import Bundle
-from research_steps.steps.rows import changes_in, row_of
+from research_steps.steps.rows import changes_in, noted, row_of
 from research_steps.steps.trials import Trial
 
 _NEXT = {
@@ -47,7 +47,7 @@ def report(desk: Desk, bundle: Bundle, again: Rerun, here: bool) -> Stored[Entry
 
     def said(id: str) -> Finding:
         kept = {one.sha256: _keep(desk, id, number, one) for number, one in enumerate(trials, 1)}
-        rows = tuple(_row(one) for one in kept.values())
+        rows = tuple(_row(one, judged[0].sealed.case) for one in kept.values())
         claims = together(again.series, [claim for one in judged for claim in _claims(one, again, kept)])
         return Finding(
             result=f"{bundle.tag}: {found}. {'; '.join(sentences)}",
@@ -80,9 +80,11 @@ def _keep(desk: Desk, id: str, number: int, fresh: Stored[TrialRecord]) -> Store
         return desk.journal.finish("trial", record)
 
 
-def _row(stored: Stored[TrialRecord]) -> Row:
+def _row(stored: Stored[TrialRecord], case: dict[str, Any]) -> Row:
     record = stored.record
-    return row_of(Trial(stored, True), changes_in(record.config, record.baseline_config))
+    row = row_of(Trial(stored, True), changes_in(record.config, record.baseline_config))
+    variant = changes_in(record.baseline_config, case)
+    return noted(row, f"both at {spelled(variant)}") if variant else row
 
 
 def _claims(judged: Judged, again: Rerun, kept: dict[str, Stored[TrialRecord]]) -> tuple[Claim, ...]:

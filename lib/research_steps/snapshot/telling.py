@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from research_steps.claims import best, spelled, told
+from research_steps.claims import best, spelled, told, variant_of
 from research_steps.record import Claim, EntryRecord, Ref, Stored
 from research_steps.series import Series
 from research_steps.sinks.markdown import code, one_line, prose
@@ -23,9 +23,10 @@ def tag_message(stored: Stored[EntryRecord], bundle: Bundle, series: Series) -> 
     """What `git show` says of a seal."""
     record, actor = stored.record, stored.record.provenance.actor
     claims, won = _primary(bundle, series), best(series, bundle.claims)
-    lines = [f"{bundle.topic}: {_claimed(won)}", "", series.goal, ""] if won else [f"{bundle.topic}: {series.goal}", ""]
+    title = f"{bundle.topic}: {_claimed(won, bundle)}" if won else f"{bundle.topic}: {series.goal}"
+    lines = [title, "", *([series.goal, ""] if won else [])]
     if claims:
-        lines += ["What it found:", *(f"- {_claimed(claim)}" for claim in claims[:SPELLED])]
+        lines += ["What it found:", *(f"- {_claimed(claim, bundle)}" for claim in claims[:SPELLED])]
         lines += [f"- and {len(claims) - SPELLED} more, in the bundle"] if len(claims) > SPELLED else []
         lines += [""]
     lines += [
@@ -68,7 +69,7 @@ def page(bundle: Bundle, series: Series, entries: Sequence[Stored[EntryRecord]])
         "",
         "## What it found",
         "",
-        *(f"- {prose(_claimed(claim))}; against {claim.baseline.id}" for claim in _primary(bundle, series)),
+        *(f"- {prose(_claimed(claim, bundle))}; against {claim.baseline.id}" for claim in _primary(bundle, series)),
         *([] if cases else ["No comparison: the entries below say what there is."]),
         "",
         *(f"The baseline case: {code(case)}" for case in cases),
@@ -142,9 +143,11 @@ def _primary(bundle: Bundle, series: Series) -> list[Claim]:
     return [claim for claim in bundle.claims if claim.metric == series.primary.name]
 
 
-def _claimed(claim: Claim) -> str:
+def _claimed(claim: Claim, bundle: Bundle) -> str:
+    # The first claim against a baseline is that of a sweep, at the baseline's own case.
+    case = next(one.case for one in bundle.claims if one.baseline.id == claim.baseline.id)
     why = f" ({claim.why})" if claim.why else ""
-    return f"{spelled(claim.changes)}: {claim.metric} {told(claim)}{why}"
+    return f"{spelled(claim.changes)}{variant_of(claim, case)}: {claim.metric} {told(claim)}{why}"
 
 
 def _spelled(values: Mapping[str, Any]) -> str:
