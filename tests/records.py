@@ -82,6 +82,11 @@ def trial(**changes: Any) -> TrialRecord:
     return msgspec.structs.replace(record, **changes)
 
 
+def samples(candidate: list[float], baseline: list[float], paired: bool = True) -> Samples:
+    """Samples of the metric `t`."""
+    return Samples(paired=paired, order="AB" * len(candidate), candidate={"t": candidate}, baseline={"t": baseline})
+
+
 def claim(**changes: Any) -> Claim:
     made = Claim(
         metric="time_s",

@@ -13,14 +13,11 @@ from hypothesis import strategies as st
 from research_steps import Metric
 from research_steps.comparison import (
     Interval,
-    Repeat,
-    expected,
     medians,
     noise_floor,
     paired_interval,
     paired_ratios,
     ranked,
-    repeat_effect,
     unpaired_interval,
     unpaired_ratios,
     verdict,
@@ -28,14 +25,10 @@ from research_steps.comparison import (
 from research_steps.record import Ratio, Ref, Samples, canonical, decode_record, store_record
 from scipy import stats
 
-from tests.records import claim, entry, trial
+from tests.records import claim, entry, samples, trial
 
 TIME = Metric("t")
 finite = st.floats(allow_nan=False, allow_infinity=False)
-
-
-def samples(candidate: list[float], baseline: list[float], paired: bool = True) -> Samples:
-    return Samples(paired=paired, order="AB" * len(candidate), candidate={"t": candidate}, baseline={"t": baseline})
 
 
 def test_ratios_are_taken_pair_by_pair() -> None:
@@ -217,86 +210,3 @@ def test_a_metric_without_samples_has_no_median() -> None:
     """And one with samples has the middle one."""
     assert medians({"t": [3.0, 1.0, 2.0], "u": []}) == {"t": 2.0}
     assert math.isclose(medians({"t": [1.0, 2.0]})["t"], 1.5)
-
-
-def repeated(dice: np.random.Generator, counts: tuple[int, int, int], tails: str, shift: float, paired: bool) -> Repeat:
-    """So many processes before, now, and of the baseline both times, which scatter by 2 %; `shift` is how much they all
-    take longer now."""
-    before, now, floor = counts
-
-    def side(count: int, effect: float) -> list[Samples]:
-        scatter = dice.normal(0, 1, count) if tails == "normal" else dice.standard_t(3, count) / math.sqrt(3)
-        return [samples([math.exp(effect + 0.02 * one)], [1.0], paired) for one in scatter]
-
-    return Repeat(side(before, 0.0), side(now, shift), side(floor, 0.0), side(floor, 0.0))
-
-
-def shares(counts: tuple[int, int, int], tails: str, paired: bool = True) -> tuple[float, float]:
-    """How often a repetition lies where it is expected: of the same, and of what takes 10 % longer."""
-    inside = []
-    for shift in (0.0, math.log(1.1)):
-        dice, found = np.random.default_rng(1), 0
-        for _ in range(1000):
-            repeat = repeated(dice, counts, tails, shift, paired)
-            interval = expected(TIME, repeat, [repeat])
-            effect = repeat_effect(TIME, interval.estimand, repeat.now, repeat.floor_now)
-            found += interval.low <= effect <= interval.high
-        inside.append(found / 1000)
-    return inside[0], inside[1]
-
-
-@pytest.mark.parametrize("tails", ["normal", "heavy"])
-@pytest.mark.parametrize("counts", [(2, 2, 5), (2, 3, 3), (4, 4, 5)], ids=str)
-def test_a_repetition_is_expected_where_it_comes_to_lie(counts: tuple[int, int, int], tails: str) -> None:
-    """95 % of the time when nothing has changed, also where processes scatter with heavy tails (Student's t with 3
-    degrees of freedom); and 10 % more time is found more than nine times in ten."""
-    same, slower = shares(counts, tails)
-    assert same >= 0.93
-    assert slower <= 0.1
-
-
-def test_a_repetition_without_pairs_is_expected_where_it_comes_to_lie() -> None:
-    """Whose baseline is not measured in the same process, so that both scatter."""
-    same, slower = shares((4, 4, 4), "normal", paired=False)
-    assert same >= 0.93
-    assert slower <= 0.2
-
-
-def test_where_a_repetition_is_expected_is_never_narrower_than_what_counts() -> None:
-    """Processes that agree to the last digit leave room for an effect that is too small to count."""
-    half, same = [samples([1.0], [2.0])] * 2, [samples([2.0], [2.0])] * 2
-    repeat = Repeat(half, half, same, same)
-    interval = expected(TIME, repeat, [repeat])
-    low, high = interval.ends or (0, 0)
-    assert (low, high) == pytest.approx((0.5 / 1.02, 0.5 * 1.02))
-
-
-def test_where_a_repetition_is_expected_is_open_when_nothing_tells_how_processes_scatter() -> None:
-    """One process each time, and none of the baseline."""
-    repeat = Repeat([samples([1.0], [2.0])], [samples([1.0], [2.0])], [], [])
-    assert expected(TIME, repeat, [repeat]).ends is None
-
-
-def test_a_candidate_that_its_own_processes_chose_is_expected_within_more() -> None:
-    """The best of many by luck falls back."""
-    dice = np.random.default_rng(2)
-    repeat = repeated(dice, (1, 2, 5), "normal", 0.0, True)
-    alone, of_ten = expected(TIME, repeat, [repeat]), expected(TIME, repeat, [repeat], candidates=10)
-    assert of_ten.low < alone.low < alone.high < of_ten.high
-    best, repeats = [], 400
-    for _ in range(repeats):
-        tried = [repeated(dice, (1, 2, 5), "normal", 0.0, True) for _ in range(10)]
-        won = min(tried, key=lambda one: one.before[0].candidate["t"][0])
-        interval = expected(TIME, won, [won], candidates=10)
-        best.append(interval.low <= repeat_effect(TIME, "ratio", won.now, won.floor_now) <= interval.high)
-    assert sum(best) / repeats >= 0.93
-
-
-def test_a_distance_to_a_target_is_repeated_as_a_share_of_it() -> None:
-    """A loss that was 1 % of its target closer than the baseline's, and is as far away now, is outside."""
-    loss = Metric("t", "target", target=2.0)
-    floors = [samples([2.2], [2.2])] * 3
-    near, far = [samples([2.18], [2.2])] * 2, [samples([2.28], [2.2])] * 2
-    interval = expected(loss, Repeat(near, far, floors, floors), [Repeat(near, far, floors, floors)])
-    assert interval.estimand == "difference" and interval.center == pytest.approx(-0.01)
-    assert repeat_effect(loss, "difference", far, floors) == pytest.approx(0.04) and interval.high < 0.04

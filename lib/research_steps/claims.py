@@ -420,4 +420,4 @@ def _devices(record: TrialRecord) -> str:
 
 
 def _left(known: Snapshot, refs: Iterable[Ref], gone: frozenset[str]) -> list[Ended]:
-    return [known.trials[ref.sha256] for ref in refs if ref.sha256 in known.trials and ref.sha256 not in gone]
+    return [*known.trials_of(ref for ref in refs if ref.sha256 not in gone)]

@@ -22,9 +22,6 @@ from research_steps.series import Metric
 LEVEL = 0.95
 PAIRED = "Student's t over process means of paired effects, their spread pooled with that of the baseline against itself"
 UNPAIRED = "Welch's t over the means of unpaired processes"
-PREDICTED = "prediction interval for the mean of further processes, which counts how processes scatter"
-# So many of its own processes beyond the first tell how a candidate scatters.
-OWN_ENOUGH = 4
 
 Estimand = Literal["ratio", "difference"]
 
@@ -61,25 +58,6 @@ class Interval:
         except OverflowError:
             return None
         return (low, high) if math.isfinite(low) and math.isfinite(high) else None
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """One comparison that was made twice: the candidate's processes before and now, and the baseline's own."""
-
-    before: Sequence[Samples]
-    now: Sequence[Samples]
-    floor_before: Sequence[Samples]
-    floor_now: Sequence[Samples]
-
-    @property
-    def is_paired(self) -> bool:
-        return all(samples.paired for samples in (*self.before, *self.now))
-
-    @property
-    def share(self) -> float:
-        """The variance of the difference of both means, in that of one process."""
-        return 1 / len(self.before) + 1 / len(self.now)
 
 
 def medians(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -142,6 +120,17 @@ def process_effect(metric: Metric, kind: Estimand, samples: Samples) -> Effect:
     return Effect(mean, error)
 
 
+def levels(
+    metric: Metric, kind: Estimand, trials: Sequence[Samples], baseline: Sequence[Samples]
+) -> tuple[list[float], list[float]]:
+    """Each process's mean as an effect against a fixed point, so that the difference of two is that of one against the
+    other."""
+    sides = [[statistics.fmean(samples.candidate[metric.name]) for samples in group] for group in (trials, baseline)]
+    scale = scale_of(metric, sides[1])
+    mine, theirs = ([pair_effect(metric, kind, value, scale, scale) for value in side] for side in sides)
+    return mine, theirs
+
+
 def paired_interval(
     metric: Metric, trials: Sequence[Samples], floor: Sequence[Samples], candidates: int = 1
 ) -> Interval:
@@ -177,7 +166,7 @@ def unpaired_interval(
     """The interval of a candidate's effect from processes that measured one side each; endless with fewer than two of
     either."""
     kind = estimand(metric, [*trials, *baseline])
-    mine, theirs = _levels(metric, kind, trials, baseline)
+    mine, theirs = levels(metric, kind, trials, baseline)
     center = statistics.fmean(mine) - statistics.fmean(theirs)
     low, high = (center, center) if len(mine) > 1 and len(theirs) > 1 else (-math.inf, math.inf)
     if low == high and (statistics.pstdev(mine) or statistics.pstdev(theirs)):
@@ -188,56 +177,15 @@ def unpaired_interval(
     return Interval(kind, center, low, high, len(trials), len(baseline), _method(UNPAIRED, candidates))
 
 
-def repeat_effect(metric: Metric, kind: Estimand, trials: Sequence[Samples], floor: Sequence[Samples]) -> float:
-    """The effect that these processes show together, each paired or against those of the baseline."""
-    if all(samples.paired for samples in trials):
-        return statistics.fmean(process_effect(metric, kind, samples).mean for samples in trials)
-    mine, theirs = _levels(metric, kind, trials, floor)
-    return statistics.fmean(mine) - statistics.fmean(theirs)
-
-
-def expected(metric: Metric, repeat: Repeat, alike: Sequence[Repeat], candidates: int = 1) -> Interval:
-    """Where the effect of `repeat.now` is to be expected, given `repeat.before` and how processes scatter.
-
-    The prediction interval of the mean of so many further processes (95 % over all that are `alike` together, one of
-    which is `repeat`, and what they have in common; or over the `candidates` that `repeat.before` itself chose from):
-    both means are uncertain. Processes scatter as the candidates' own do around their means, over all that are alike
-    and both times, or as those do together with the baseline's against itself, whichever is more; where a candidate
-    has too few, as those together. Never narrower than `min_effect`, closer than which two effects count as one. Endless
-    when nothing tells.
-    """
-    kind = _kind(metric, alike)
-    center = repeat_effect(metric, kind, repeat.before, repeat.floor_before)
-    level = _shared_level(max(_tests(alike), candidates))
-    if repeat.is_paired:
-        half = _paired_half(metric, kind, [one for one in alike if one.is_paired], repeat.share, level)
-    else:
-        half = _unpaired_half(metric, kind, repeat, level)
-    half = max(half, _least(metric, kind))
-    counts = len(repeat.before), len(repeat.floor_before)
-    return Interval(kind, center, center - half, center + half, *counts, PREDICTED)
-
-
-def common_shift(metric: Metric, alike: Sequence[Repeat]) -> tuple[float, Interval]:
-    """How far several paired comparisons moved together, in the mean, and where that is to be expected.
-
-    A change of what they share, such as one kernel at several shapes, shows there before it shows in one of them.
-    """
-    kind = _kind(metric, alike)
-    shifts = [
-        repeat_effect(metric, kind, one.now, one.floor_now) - repeat_effect(metric, kind, one.before, one.floor_before)
-        for one in alike
-    ]
-    share = sum(one.share for one in alike) / len(alike) ** 2
-    half = max(_paired_half(metric, kind, alike, share, _shared_level(_tests(alike))), _least(metric, kind))
-    counts = sum(len(one.before) for one in alike), sum(len(one.floor_before) for one in alike)
-    return statistics.fmean(shifts), Interval(kind, 0.0, -half, half, *counts, PREDICTED)
+def least_effect(metric: Metric, kind: Estimand) -> float:
+    """The least effect that counts."""
+    return math.log1p(metric.min_effect) if kind == "ratio" else metric.min_effect
 
 
 def verdict(metric: Metric, interval: Interval) -> Verdict:
     """What an interval supports: an effect counts when 0 is outside of the interval and the estimate is at least
     `min_effect`; there is none when the whole interval is closer to 0 than that."""
-    least = _least(metric, interval.estimand)
+    least = least_effect(metric, interval.estimand)
     if -least < interval.low and interval.high < least:
         return "no difference"
     lower = interval.high < 0 and interval.center <= -least
@@ -272,76 +220,6 @@ def ranked(metric: Metric, rows: Sequence[Row], claims: Sequence[Claim]) -> list
     """Rows from best to worst by what is claimed of their trials; those without an estimate at the end."""
     gains = {ref.sha256: gain(metric, one) for one in claims if one.metric == metric.name for ref in one.trials}
     return sorted(rows, key=lambda row: -gains.get(row.trial.sha256, -math.inf))
-
-
-def _least(metric: Metric, kind: Estimand) -> float:
-    """The least effect that counts."""
-    return math.log1p(metric.min_effect) if kind == "ratio" else metric.min_effect
-
-
-def _kind(metric: Metric, alike: Sequence[Repeat]) -> Estimand:
-    sides = (samples for one in alike for samples in (*one.before, *one.now, *one.floor_before, *one.floor_now))
-    return estimand(metric, list(sides))
-
-
-def _tests(alike: Sequence[Repeat]) -> int:
-    """How often chance may lead astray: with each of them, and with what several have in common."""
-    return len(alike) + (len(alike) > 1)
-
-
-def _shared_level(tests: int) -> float:
-    return 1 - (1 - LEVEL) / tests / 2
-
-
-def _paired_half(metric: Metric, kind: Estimand, alike: Sequence[Repeat], share: float, level: float) -> float:
-    """Half of an interval for what has this share of the variance of one process."""
-    from scipy.special import stdtrit
-
-    # Comparisons with one baseline share its processes.
-    floors = {id(samples): samples for one in alike for samples in (*one.floor_before, *one.floor_now) if samples.paired}
-    null = [process_effect(metric, kind, samples) for samples in floors.values()]
-    groups = [
-        [process_effect(metric, kind, samples) for samples in side] for one in alike for side in (one.before, one.now)
-    ]
-    freedom = sum(len(group) - 1 for group in groups)
-    squares = math.fsum((one.mean - statistics.fmean(e.mean for e in group)) ** 2 for group in groups for one in group)
-    scatters = [(squares / freedom, freedom)] if freedom >= OWN_ENOUGH else []
-    if null or freedom:
-        together = (squares + math.fsum(one.mean**2 for one in null)) / (freedom + len(null))
-        if null:
-            mine = statistics.fmean(one.error**2 for group in groups for one in group)
-            together += max(0.0, mine - statistics.fmean(one.error**2 for one in null))
-        scatters.append((together, freedom + len(null)))
-    return max((float(stdtrit(df, level)) * math.sqrt(var * share) for var, df in scatters), default=math.inf)
-
-
-def _unpaired_half(metric: Metric, kind: Estimand, repeat: Repeat, level: float) -> float:
-    from scipy.special import stdtrit
-
-    before = _levels(metric, kind, repeat.before, repeat.floor_before)
-    now = _levels(metric, kind, repeat.now, repeat.floor_now)
-    parts = []
-    for then, since in zip(before, now, strict=True):
-        freedom = len(then) + len(since) - 2
-        if freedom < 1:
-            return math.inf
-        squares = math.fsum((value - statistics.fmean(side)) ** 2 for side in (then, since) for value in side)
-        parts.append((squares / freedom * (1 / len(then) + 1 / len(since)), freedom))
-    variance = sum(part for part, _ in parts)
-    # Welch's and Satterthwaite's degrees of freedom.
-    weights = sum(part**2 / freedom for part, freedom in parts)
-    return float(stdtrit(variance**2 / weights, level)) * math.sqrt(variance) if weights else 0.0
-
-
-def _levels(
-    metric: Metric, kind: Estimand, trials: Sequence[Samples], baseline: Sequence[Samples]
-) -> tuple[list[float], list[float]]:
-    """Each process's mean as an effect against a fixed point, so that the difference of two is that of one against the
-    other."""
-    sides = [[statistics.fmean(samples.candidate[metric.name]) for samples in group] for group in (trials, baseline)]
-    scale = scale_of(metric, sides[1])
-    mine, theirs = ([pair_effect(metric, kind, value, scale, scale) for value in side] for side in sides)
-    return mine, theirs
 
 
 def _method(name: str, candidates: int) -> str:

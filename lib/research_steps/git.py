@@ -94,8 +94,9 @@ class Checkout:
     def branch(self) -> str | None:
         if self.git_dir is None:
             return None
-        found = _run(["symbolic-ref", "--quiet", "--short", "HEAD"], self.root, None)
-        return found.stdout.decode("utf-8", "replace").strip() or None
+        # Not --short, which says more where a tag has the same name.
+        found = _run(["symbolic-ref", "--quiet", "HEAD"], self.root, None)
+        return found.stdout.decode("utf-8", "replace").strip().removeprefix("refs/heads/") or None
 
     def at(self) -> tuple[str | None, str | None]:
         """The commit and the branch that are checked out, by one call of git where there are both."""
@@ -136,6 +137,15 @@ class Checkout:
         """The commit that a revision names here, None when there is none."""
         found = _run(["rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"], self.root, None)
         return found.stdout.decode().strip() or None
+
+    def tags(self, folder: str) -> dict[str, str]:
+        """The tags whose names begin with a folder, such as a topic, with the commits that they name."""
+        if self.git_dir is None:
+            return {}
+        # Of an annotated tag the second is the commit; of a light one the first is.
+        wanted = "--format=%(refname:strip=2) %(objectname) %(*objectname)"
+        lines = self.git("for-each-ref", wanted, f"refs/tags/{folder}/").decode().splitlines()
+        return {parts[0]: parts[-1] for parts in map(str.split, lines)}
 
     def is_ancestor(self, commit: str, of: str) -> bool:
         """Whether a commit is in the history of another one, or the same."""
@@ -265,9 +275,13 @@ def _note(what: str, names: Sequence[str]) -> str:
 def _printed(done: "subprocess.CompletedProcess[bytes]", arguments: Sequence[str], where: Path) -> bytes:
     if done.returncode != 0:
         message = " ".join(done.stderr.decode("utf-8", "replace").split())
-        command = next(argument for argument in arguments if argument != "-c" and "=" not in argument)
-        raise RepositoryError(f"git {command} failed in {where}: {message}")
+        raise RepositoryError(f"git {_named(arguments)} failed in {where}: {message}")
     return done.stdout
+
+
+def _named(arguments: Sequence[str]) -> str:
+    """Which command of git these are for, behind the settings."""
+    return next(argument for argument in arguments if argument != "-c" and "=" not in argument)
 
 
 def _run(
@@ -290,7 +304,7 @@ def _run(
             timeout=timeout_s,
         )
     except subprocess.TimeoutExpired as error:
-        raise RepositoryError(f"git {arguments[0]} in {where} gave no answer in {timeout_s:g} s.") from error
+        raise RepositoryError(f"git {_named(arguments)} in {where} gave no answer in {timeout_s:g} s.") from error
     except FileNotFoundError as error:
         raise RepositoryError(
             "The command 'git' is not on PATH: install git, because records name the commit they were made from."

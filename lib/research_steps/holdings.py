@@ -70,6 +70,10 @@ class Snapshot:
         everything: list[Stored[Any]] = [*self.entries.values(), *self.trials.values(), *self.interrupted.values()]
         return [stored for stored in everything if stored.record.id == experiment_id]
 
+    def trials_of(self, refs: Iterable[Ref]) -> list[Stored[TrialRecord]]:
+        """The trials that these name, as far as they have ended and are known."""
+        return [self.trials[ref.sha256] for ref in refs if ref.sha256 in self.trials]
+
     def baseline_trials(self, ref: Ref) -> tuple[Ref, ...]:
         """The trials of a baseline that a claim names: those of its entry; or, when dev mode has measured a noise floor
         that no entry has, those beside its first one."""

@@ -24,7 +24,7 @@ import msgspec
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.record import Actor, Error, Provenance, TrialRecord, sha256
-from research_steps.redaction import redact, redact_arguments
+from research_steps.redaction import redact, redact_arguments, redactor
 from research_steps.resources import Resources
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ ENVIRONMENT = (
 )
 # What decides how fast a kernel is; the rest only says where the record comes from.
 _MATTERING = frozenset(PACKAGES) - {"research-steps", "marin-core", "marin-fray"}
-# Importing Marin sets TPU_SKIP_MDS_QUERY, so that it is in one mode's environment and not in the other's.
-_PLACES = (
+# What these name are places on a machine, and decide nothing. Importing Marin sets TPU_SKIP_MDS_QUERY, so that it is in
+# one mode's environment and not in the other's.
+PLACES = (
     *("MARIN_", "JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE", "CUDA_VISIBLE_DEVICES"),
     *("TPU_NAME", "TPU_WORKER", "TPU_SKIP_MDS_QUERY"),
 )
@@ -184,28 +185,32 @@ def installed(root: Path) -> bytes:
     """
     import importlib.metadata
 
-    lines: dict[str, str] = {}
+    clean, lines = redactor(), dict[str, str]()
     for found in importlib.metadata.distributions():
-        # The first one is what an import finds.
-        if found.name not in ("pip", "setuptools", "wheel", "uv"):
-            lines.setdefault(found.name.lower().replace("_", "-"), _pinned(found, root))
-    return "".join(f"{redact(lines[name])}\n" for name in sorted(lines)).encode()
+        # Each look at it reads and parses it whole.
+        about = found.metadata
+        name, version = about["Name"], about["Version"]
+        # The first one is what an import finds. A folder that an installation left half has no name.
+        if name and name not in ("pip", "setuptools", "wheel", "uv"):
+            lines.setdefault(name.lower().replace("_", "-"), _pinned(found, name, version, root))
+    return "".join(f"{clean(lines[name])}\n" for name in sorted(lines)).encode()
 
 
-def _pinned(found: "Distribution", root: Path) -> str:
+def _pinned(found: "Distribution", name: str, version: str, root: Path) -> str:
     # PEP 610: where it came from, unless that was an index.
     direct = msgspec.json.decode(found.read_text("direct_url.json") or "{}")
     url = str(direct.get("url", ""))
     if not url:
-        return f"{found.name}=={found.version}"
+        return f"{name}=={version}"
+    below = f"#subdirectory={direct['subdirectory']}" if "subdirectory" in direct else ""
     if "vcs_info" in direct:
-        return f"{found.name} @ {direct['vcs_info']['vcs']}+{url}@{direct['vcs_info']['commit_id']}"
+        return f"{name} @ {direct['vcs_info']['vcs']}+{url}@{direct['vcs_info']['commit_id']}{below}"
     if not url.startswith("file:"):
-        return f"{found.name} @ {url}"
+        return f"{name} @ {url}{below}"
     path = Path(unquote(urlsplit(url).path))
     if "dir_info" in direct and path.is_relative_to(root):
         return f"-e ./{path.relative_to(root)}".removesuffix("/.")
-    return f"# {found.name}=={found.version} was installed from a file or folder of {socket.gethostname()}"
+    return f"# {name}=={version} was installed from a file or folder of {socket.gethostname()}"
 
 
 def current_actor(checkout: Checkout) -> Actor:
@@ -294,7 +299,7 @@ def _conditions(machine: str, python: str, packages: dict[str, str], env: dict[s
         "device class": machine,
         "python": python.rpartition(".")[0],
         **{name: version for name, version in packages.items() if name in _MATTERING},
-        **{name: value for name, value in env.items() if not name.startswith(_PLACES)},
+        **{name: value for name, value in env.items() if not name.startswith(PLACES)},
     }
 
 

@@ -119,7 +119,7 @@ def read(checkout: Checkout, journal: Journal, series: Series) -> Known:
         entries=entries,
         seals=seals,
         sealed={below.sha256 for seal in seals for below in found.below(seal)},
-        tags=_tags(checkout, series.topic),
+        tags=checkout.tags(series.topic),
         issue=journal.decided("issue", IssueLink),
         issue_file=issue.body(),
         markers=frozenset(comment.marker for comment in issue.comments()),
@@ -143,13 +143,3 @@ def is_posted(known: Known, stored: Entry) -> bool:
 
 def seal_of(journal: Journal, stored: Entry) -> Seal | None:
     return journal.decided(f"seals/{stored.record.id}", Seal)
-
-
-def _tags(checkout: Checkout, topic: str) -> dict[str, str]:
-    """The tags of a series in this repository, with the commits that they name."""
-    if checkout.git_dir is None:
-        return {}
-    # Of an annotated tag the second is the commit; of a light one the first is.
-    wanted = "--format=%(refname:strip=2) %(objectname) %(*objectname)"
-    lines = checkout.git("for-each-ref", wanted, f"refs/tags/{topic}/").decode().splitlines()
-    return {parts[0]: parts[-1] for parts in map(str.split, lines)}

@@ -29,8 +29,10 @@ def _command(known: Known) -> Line:
 
 def _config(known: Known) -> Line:
     wrong = []
+    # What is reproduced stands in the tag.
+    explicit = {"sweep": ("measure", "baseline_case", "points"), "reproduction": ("tag", "commands")}
     for stored in known.measured:
-        wanted = ("measure", "baseline_case", *(["points"] if stored.record.step == "sweep" else []))
+        wanted = explicit.get(stored.record.step, ("measure", "baseline_case"))
         missing = [name for name in wanted if name not in stored.record.config]
         wrong += [f"{stored.record.id} lacks {', '.join(missing)}"] if missing else []
     mend = f"measure with the builders of steps; {AGAIN}"

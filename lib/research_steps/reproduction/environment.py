@@ -8,14 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from research_steps.errors import UsageError
-from research_steps.provenance import ENVIRONMENT
+from research_steps.provenance import ENVIRONMENT, PLACES
 from research_steps.snapshot.bundle import Bundle
 
-# What these name are places on a machine, and those of the one that sealed mean nothing here.
-_PLACES = (
-    *("MARIN_", "JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE", "CUDA_VISIBLE_DEVICES"),
-    *("TPU_NAME", "TPU_WORKER", "TPU_SKIP_MDS_QUERY"),
-)
 # A cluster's machines don't see a store of this one.
 _ELSEWHERE = ("RAY_ADDRESS",)
 # Where Python finds more than its environment holds.
@@ -31,7 +26,7 @@ def variables(bundle: Bundle, store: Path, here: bool) -> dict[str, str]:
 
 
 def _decides(name: str) -> bool:
-    return name.startswith(ENVIRONMENT) and not name.startswith(_PLACES)
+    return name.startswith(ENVIRONMENT) and not name.startswith(PLACES)
 
 
 def _inherited(here: bool) -> dict[str, str]:
@@ -46,8 +41,8 @@ def build(bundle: Bundle, requirements: bytes, tree: Path, folder: Path, say: Ca
     """
     if not requirements:
         raise UsageError(
-            f"{bundle.tag} holds no list of packages, because what it rests on was recorded without one: reproduce it "
-            "with --here, in an environment like the one that it names."
+            f"{bundle.tag} holds no list of packages, because none was recorded, or it was sealed with another store "
+            "than that of the run: reproduce it with --here, in an environment like the one that it names."
         )
     pins = folder / "requirements.txt"
     pins.write_bytes(requirements)
@@ -60,19 +55,9 @@ def build(bundle: Bundle, requirements: bytes, tree: Path, folder: Path, say: Ca
     if uv is None:
         raise UsageError("The sealed environment is built with uv, which is not on PATH: install it, or give --here.")
     say(f"building the environment of {bundle.tag}: Python {bundle.python}, {len(lines) - len(unpinned)} packages")
-    _run(
-        [
-            uv,
-            "venv",
-            "--quiet",
-            "--no-python-downloads",
-            "--python",
-            bundle.python.rpartition(".")[0],
-            str(folder / "env"),
-        ],
-        tree,
-    )
-    built = folder / "env" / "bin" / "python"
+    env, version = folder / "env", bundle.python.rpartition(".")[0]
+    _run([uv, "venv", "--quiet", "--no-python-downloads", "--python", version, str(env)], tree)
+    built = env / "bin" / "python"
     # --no-deps: the list is whole, and says more than what packages say of each other.
     _run([uv, "pip", "install", "--quiet", "--python", str(built), "--no-deps", "--requirement", str(pins)], tree)
     return built

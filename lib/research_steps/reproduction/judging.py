@@ -4,14 +4,15 @@ A fresh effect is expected inside the prediction interval that the sealed proces
 was measured under other conditions is not comparable, and says what differs.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from research_steps.claims import DECIDED, best, incomparable, spelled, standing, together, variant_of
-from research_steps.comparison import Interval, Repeat, common_shift, expected, repeat_effect
+from research_steps.comparison import Interval
 from research_steps.holdings import Snapshot
 from research_steps.record import Claim, Ref, TrialRecord, canonical
+from research_steps.reproduction.prediction import Repeat, common_shift, expected, repeat_effect
 from research_steps.series import Metric, Series
 
 Outcome = Literal["reproduced", "not reproduced", "not comparable"]
@@ -59,19 +60,16 @@ def judge(series: Series, claims: Sequence[Claim], sealed: Snapshot, fresh: Snap
     entries = sorted((one.record for one in fresh.entries.values()), key=lambda one: (one.finished_at, one.id))
     again = {_about(claim): claim for claim in together(series, standing(entries))}
     metric = series.primary
-    found: dict[bytes, Judged] = {}
-    pairs: dict[bytes, _Pair] = {}
-    for claim in deciding(series, claims):
-        answer = _paired(metric, claim, again.get(_about(claim)), sealed, fresh)
-        if isinstance(answer, Judged):
-            found[_about(claim)] = answer
-        else:
-            pairs[_about(claim)] = answer
-    alike = [pair.repeat for pair in pairs.values()]
-    for key, pair in pairs.items():
-        found[key] = _judged(metric, pair, expected(metric, pair.repeat, alike, pair.sealed.candidates))
-    why = _moved_together(metric, alike)
-    judged = [found[_about(claim)] for claim in deciding(series, claims)]
+    found = [_paired(metric, claim, again.get(_about(claim)), sealed, fresh) for claim in deciding(series, claims)]
+    alike = [one.repeat for one in found if isinstance(one, _Pair)]
+    judged = [one if isinstance(one, Judged) else _judged(metric, one, alike) for one in found]
+    # One that is outside alone would pull along the others, which are not.
+    inside = [
+        pair.repeat
+        for pair, one in zip(found, judged, strict=True)
+        if isinstance(pair, _Pair) and one.outcome != "not reproduced"
+    ]
+    why = _moved_together(metric, inside)
     return [_in_order(series, _contradicted(one, why), claims, again) for one in judged]
 
 
@@ -103,11 +101,15 @@ def _paired(metric: Metric, claim: Claim, again: Claim | None, sealed: Snapshot,
         return Judged(claim, again, "not comparable", f"nothing undisturbed was sealed: {why}")
     # The fresh trial that chose no candidate counts: which one is measured again was known before.
     measured = [*again.trials, *again.also]
-    differ = {name: values for one in _held(fresh, measured) for name, values in incomparable(before[0], one).items()}
+    ran = (one.record for one in fresh.trials_of(measured))
+    differ = {name: values for one in ran for name, values in incomparable(before[0], one).items()}
     if differ:
         why = "; ".join(f"{name}: {was} sealed, {found} here" for name, (was, found) in differ.items())
         return Judged(claim, again, "not comparable", why)
     if again.verdict == "failed":
+        if not fresh.trials_of(measured):
+            # What was only interrupted says nothing about it.
+            return Judged(claim, again, "not comparable", again.why)
         return Judged(claim, again, "not reproduced", f"it failed: {again.why}")
     now = _usable(metric, fresh, measured)
     if not now:
@@ -121,8 +123,9 @@ def _paired(metric: Metric, claim: Claim, again: Claim | None, sealed: Snapshot,
     return pair
 
 
-def _judged(metric: Metric, pair: _Pair, interval: Interval) -> Judged:
+def _judged(metric: Metric, pair: _Pair, alike: Sequence[Repeat]) -> Judged:
     repeat = pair.repeat
+    interval = expected(metric, repeat, alike, pair.sealed.candidates)
     if interval.ends is None:
         return Judged(pair.sealed, pair.fresh, "not comparable", "too few processes to know how they scatter")
     effect = repeat_effect(metric, interval.estimand, repeat.now, repeat.floor_now)
@@ -185,11 +188,8 @@ def _above(one: Claim, other: Claim) -> bool | None:
 
 def _usable(metric: Metric, held: Snapshot, refs: Iterable[Ref]) -> list[TrialRecord]:
     """The trials that succeeded, measured the metric, and were not disturbed in it."""
-    return [one for one in _held(held, refs) if not (metric.timed and one.contended) and _measured(one, metric)]
-
-
-def _held(held: Snapshot, refs: Iterable[Ref]) -> Iterator[TrialRecord]:
-    return (held.trials[ref.sha256].record for ref in refs if ref.sha256 in held.trials)
+    records = (one.record for one in held.trials_of(refs))
+    return [one for one in records if not (metric.timed and one.contended) and _measured(one, metric)]
 
 
 def _measured(trial: TrialRecord, metric: Metric) -> bool:

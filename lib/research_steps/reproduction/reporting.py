@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from research_steps.claims import Baseline, Candidate, Ended, make_claims, spelled, together, variant_of
+from research_steps.claims import Baseline, Candidate, make_claims, spelled, together, variant_of
 from research_steps.claims import judged as said_of
 from research_steps.entry import Finding
 from research_steps.holdings import Snapshot
 from research_steps.notes import Desk, digest
-from research_steps.record import Claim, EntryRecord, Ref, Row, Stored, TrialRecord, canonical, sha256
+from research_steps.record import Claim, EntryRecord, Row, Stored, TrialRecord, canonical, sha256
 from research_steps.reproduction.judging import Judged, judge, outcome, told
 from research_steps.reproduction.rerun import Rerun
 from research_steps.series import Series, trial_id
@@ -69,7 +69,7 @@ def _trials(judged: Sequence[Judged], fresh: Snapshot) -> list[Stored[TrialRecor
     claims = [one.fresh for one in judged if one.fresh is not None]
     refs = [ref for claim in claims for ref in (*claim.trials, *claim.also)]
     refs += [ref for claim in claims for ref in fresh.baseline_trials(claim.baseline)]
-    return [fresh.trials[sha] for sha in dict.fromkeys(ref.sha256 for ref in refs) if sha in fresh.trials]
+    return fresh.trials_of({ref.sha256: ref for ref in refs}.values())
 
 
 def _keep(desk: Desk, id: str, number: int, fresh: Stored[TrialRecord]) -> Stored[TrialRecord]:
@@ -95,9 +95,12 @@ def _claims(judged: Judged, again: Rerun, kept: dict[str, Stored[TrialRecord]]) 
     claim, fresh = judged.sealed, judged.fresh
     if fresh is None or judged.outcome == "not comparable":
         return ()
-    now: list[Ended] = [kept[ref.sha256] for ref in (*fresh.trials, *fresh.also) if ref.sha256 in kept]
-    before: list[Ended] = _held(again.sealed, (*claim.trials, *claim.also))
-    floor = _held(again.sealed, again.sealed.baseline_trials(claim.baseline))
+    now = [kept[ref.sha256] for ref in (*fresh.trials, *fresh.also) if ref.sha256 in kept]
+    before = again.sealed.trials_of((*claim.trials, *claim.also))
+    floor = again.sealed.trials_of(again.sealed.baseline_trials(claim.baseline))
+    if not all(one.record.samples is None or one.record.samples.paired for one in now):
+        # What is not paired counts against the baseline of its own run.
+        floor = [kept[ref.sha256] for ref in again.fresh.baseline_trials(fresh.baseline) if ref.sha256 in kept]
     baseline = Baseline(claim.case, claim.baseline, floor)
     made = make_claims(again.series, baseline, [Candidate(claim.changes, now, before)])
     if judged.outcome == "reproduced":
@@ -121,7 +124,3 @@ def _confidences(series: Series, judged: Sequence[Judged], claims: Sequence[Clai
             which = f"{spelled(sealed.changes)}{variant_of(sealed, judged[0].sealed.case)}"
             sentences.append(f"{which} was sealed as {said_of(sealed)}, and is {said_of(claim)} now.")
     return sentences
-
-
-def _held(sealed: Snapshot, refs: Sequence[Ref]) -> list[Ended]:
-    return [sealed.trials[ref.sha256] for ref in refs if ref.sha256 in sealed.trials]

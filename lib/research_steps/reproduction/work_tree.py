@@ -6,6 +6,7 @@ Git lists it for that long. What a reproduction left that was killed, the next o
 import fcntl
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +16,8 @@ from research_steps.errors import RepositoryError
 from research_steps.git import Checkout
 from research_steps.snapshot.bundle import Bundle
 
-_PREFIX = "research-reproduce-"
+# With the host, because a clone that several machines share lists the folders of all, and shows none of the others'.
+_PREFIX = f"research-reproduce-{socket.gethostname()}-"
 
 
 @contextmanager

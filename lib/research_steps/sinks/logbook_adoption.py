@@ -51,8 +51,6 @@ def numbers_used(checkout: Checkout, topic: str, prefix: str) -> set[int]:
         data = path.read_bytes()
         names += [entry.id for entry in logbook_file.parse(data).entries]
         names += headings(data[: logbook_file.adopted_end(data)] if logbook_file.is_ours(data) else data)
-    if checkout.git_dir is not None:
-        # A clone may have the tags of a series, and a branch without its logbook.
-        listed = checkout.git("for-each-ref", "--format=%(refname:lstrip=2)", f"refs/tags/{topic}/").decode()
-        names += listed.splitlines()
+    # A clone may have the tags of a series, and a branch without its logbook.
+    names += checkout.tags(topic)
     return {int(number) for name in names for number in pattern.findall(name)}
