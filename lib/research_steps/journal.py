@@ -286,13 +286,20 @@ class Journal:
 
     def series(self) -> Series:
         """The series as it was last declared. Raises StoreError when this store holds none."""
-        name = f"{self._base}/series.json"
-        data = self.store.read(name)
-        if data is None:
+        found = self.declared()
+        if found is None:
             raise StoreError(
                 f"{self.store.url} holds no series {self.topic!r}: name the store that the thread ran with (--prefix, "
                 "or MARIN_PREFIX), or run the thread."
             )
+        return found
+
+    def declared(self) -> Series | None:
+        """The series as it was last declared, None when this store holds none. Raises StoreError when it can't tell."""
+        name = f"{self._base}/series.json"
+        data = self.store.read(name)
+        if data is None:
+            return None
         try:
             return msgspec.json.decode(data, type=Series)
         except msgspec.MsgspecError as error:

@@ -21,10 +21,11 @@ from research_steps.leases import this_process
 from research_steps.provenance import capture, command_line, current_actor
 from research_steps.record import SCHEMA, ClaimedID, EntryRecord, Ref, Seal, StepKind, Stored, canonical, sha256, utc
 from research_steps.series import Series
+from research_steps.sinks import logbook_file
 from research_steps.sinks.issue import linked_issue
 from research_steps.sinks.issue_text import confidence
 from research_steps.sinks.issue_text import production_pr as named_pull
-from research_steps.sinks.logbook import numbers_used
+from research_steps.sinks.logbook import numbers_used, path_of
 from research_steps.snapshot.sealing import evidence_of
 
 LABEL_LENGTH = 80
@@ -145,7 +146,12 @@ class Desk:
         inputs = find_all(known, ids) if ids else _newest(known)
         below = evidence_of(self.checkout, self.series, known, inputs)
         result = f"sealed on request: {', '.join(ref.id for ref in inputs)}"
-        key = f"seal/{digest([ref.sha256 for ref in inputs], [one.sha256 for one in below.entries])}"
+        # Who took a seal back may want another one.
+        gone = retracted(entries_of(known))
+        seals = [sha for sha, one in known.entries.items() if one.record.step == "seal" and one.record.inputs == inputs]
+        again = sorted(sha for sha in seals if sha in gone)
+        rests_on = [one.sha256 for one in below.entries]
+        key = f"seal/{digest([ref.sha256 for ref in inputs], rests_on, *([again] if again else []))}"
         return self.write(known, "seal", key, "seal", {}, Finding(result), inputs)
 
     def finish(
@@ -162,10 +168,11 @@ class Desk:
         """The final summary. Of the pull requests that decisions name it takes the newest, unless it is given one.
         Raises UsageError that names what is missing."""
         found = self.scan()
-        held = [stored for stored in found.entries.values() if not stored.record.late]
+        gone = retracted(entries_of(found))
+        held = [one for sha, one in found.entries.items() if not one.record.late and sha not in gone]
         # What is private is not sealed.
         wanted = ("result that was interpreted", "interpret") if self.series.private else ("sealed snapshot", "seal")
-        ends = [stored for stored in held if stored.record.step == wanted[1] and self._has_ended(stored.record)]
+        ends = [stored for stored in held if stored.record.step == wanted[1] and self._has_ended(stored)]
         parts = {
             "what worked (--worked)": worked.strip(),
             "what did not (--did-not)": did_not.strip(),
@@ -228,10 +235,14 @@ class Desk:
         """Everything that is known of the series here, in the store and in git."""
         return self.journal.scan(self.checkout.logbooks / self.series.topic)
 
-    def _has_ended(self, record: EntryRecord) -> bool:
-        """Whether a step succeeded, and a seal got its tag."""
-        sealed = record.step != "seal" or self.journal.decided(f"seals/{record.id}", Seal) is not None
-        return record.status == "ok" and sealed
+    def _has_ended(self, stored: Stored[EntryRecord]) -> bool:
+        """Whether a step succeeded; and of a seal, whether its commit is made, by this store or by the one that has put
+        its entry into the logbook."""
+        record = stored.record
+        if record.step == "seal" and self.journal.decided(f"seals/{record.id}", Seal) is None:
+            path = path_of(self.checkout, self.series.topic)
+            return path.is_file() and stored.sha256 in logbook_file.parse(path.read_bytes()).records
+        return record.status == "ok"
 
 
 def entries_of(known: Snapshot) -> list[EntryRecord]:

@@ -97,8 +97,9 @@ def _run(
     asked = {resources for step in chosen if (resources := _resources(step)) is not None}
     for resources in asked:
         marin.check(resources)
-    plan, sealing = (
-        marin.plan(journal.store.url, options.executor_info_base_path, series.goal, some) for some in (chosen, seals)
+    whole, plan, sealing = (
+        marin.plan(journal.store.url, options.executor_info_base_path, series.goal, some)
+        for some in (steps.all, chosen, seals)
     )
     flags = {
         "run_only": options.run_only,
@@ -110,13 +111,14 @@ def _run(
         logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
         plan.run(dry_run=True, **flags)
         return
-    _run_recorded(series, checkout, journal, plan, sealing, options, retry, flags)
+    _run_recorded(series, checkout, journal, whole, plan, sealing, options, retry, flags)
 
 
 def _run_recorded(
     series: Series,
     checkout: Checkout,
     journal: Journal,
+    whole: "Plan",
     plan: "Plan",
     sealing: "Plan",
     options: RunOptions,
@@ -158,7 +160,7 @@ def _run_recorded(
             changed=publisher.changed,
             choices=json.loads(Path(os.environ[CHOICES]).read_bytes()) if CHOICES in os.environ else {},
         )
-        _prepare(session, plan)
+        _prepare(session, whole)
         failed: BaseException | None = None
         with publisher, use(session):
             try:
@@ -200,7 +202,8 @@ def _engine(checkout: Checkout) -> Iterator[None]:
 
 
 def _prepare(session: Any, plan: "Plan") -> None:
-    """Tell shards whose they are, and clear the steps that a retry measures again, or that rest on what is retracted."""
+    """Tell shards whose they are, and clear the steps that a retry measures again, that rest on what is retracted, or
+    that have sealed what was measured again since."""
     from research_steps.claims import retracted
     from research_steps.steps.configs import StepConfig
     from research_steps.steps.runs import step_key
@@ -218,19 +221,21 @@ def _prepare(session: Any, plan: "Plan") -> None:
     if locked:
         _say(f"another driver has {', '.join(locked)}; if it is gone, Marin gives them up after {LOCK_S:g} s")
     session.retracted = retracted(one.record for one in session.journal.published(session.repository).entries.values())
-    if not session.retry and not session.retracted:
-        return
     statuses = {{"orphaned": "interrupted"}.get(name, name) for name in session.retry}
     cleared = []
-    for step in ours:
+    for step in ours if session.retry or session.retracted else [one for one in ours if one.config.kind == "seal"]:
         held = session.journal.latest_entry(keys[id(step)])
         # Of a sweep that was not put together yet only the shards know what came of its trials.
         unknown = held is None and id(step) in shards and bool(session.retry)
         if unknown or (held is not None and (_has_outcome(held, statuses) or _rests_on(held, session.retracted))):
             cleared += [step, *shards.get(id(step), [])]
-    for step in plan.dependents(cleared):
+        elif held is not None and step.config.kind == "seal":
+            now = (session.journal.latest_entry(keys[id(given)]) for given in step.config.inputs)
+            cleared += [step] if {one.ref for one in now if one is not None} - set(held.record.inputs) else []
+    again = plan.dependents(cleared)
+    for step in again:
         plan.forget(step)
-    session.redo = frozenset(step_key(plan.output_path(step), session) for step in plan.dependents(cleared))
+    session.redo = frozenset(step_key(plan.output_path(step), session) for step in again)
 
 
 def _has_reached(session: Any) -> bool:
@@ -242,7 +247,7 @@ def _has_reached(session: Any) -> bool:
     entries = sorted((one.record for one in known if not one.record.late), key=lambda one: (one.finished_at, one.id))
     found = reached(session.series, current_claims(session.series, entries))
     if found is not None:
-        _say(f"{session.series.topic}: the stop criterion holds ({found.metric} {told(found)}); it is sealed")
+        _say(f"{session.series.topic}: the stop criterion holds ({found.metric} {told(found)}); it is to be sealed")
     return found is not None
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from research_steps.errors import StoreError, UnreadableObject, UsageError
+from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.series import Series, check_topic
 from research_steps.store import open_store, store_url
@@ -39,16 +39,12 @@ def desk_of(topic: str, prefix: str | None) -> "Desk":
 
 def series_of(checkout: Checkout, journal: "Journal") -> Series:
     """The series as the store knows it; in a clone whose store is empty, as its thread declares it."""
-    try:
-        return journal.series()
-    except UnreadableObject:
-        raise
-    except StoreError:
-        from research_steps.threads import load_series
+    found = journal.declared()
+    if found is not None or not (checkout.root / "experiments" / journal.topic).is_dir():
+        return found or journal.series()
+    from research_steps.threads import load_series
 
-        if not (checkout.root / "experiments" / journal.topic).is_dir():
-            raise
-        return load_series(checkout, journal.topic)
+    return load_series(checkout, journal.topic)
 
 
 def desk_with(id: str, topic: str | None, prefix: str | None) -> "Desk":

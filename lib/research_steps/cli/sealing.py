@@ -5,7 +5,6 @@ import msgspec
 
 from research_steps.cli import command
 from research_steps.cli.common import as_json, desk_of, in_store, journal_of, tell
-from research_steps.errors import StoreError, UnreadableObject
 from research_steps.git import Checkout
 from research_steps.series import Series
 
@@ -44,14 +43,8 @@ def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> No
     checkout = Checkout.find()
     sealed = bundle.read(checkout, tag)
     journal = journal_of(checkout, sealed.topic, prefix)
-    try:
-        series = journal.series()
-    except UnreadableObject:
-        raise
-    except StoreError:
-        # A clone whose store is empty; what was sealed says what it is about.
-        series = msgspec.convert(sealed.series, Series)
-    desk = Desk(checkout, journal, series)
+    # In a clone whose store is empty, what was sealed says what it is about.
+    desk = Desk(checkout, journal, journal.declared() or msgspec.convert(sealed.series, Series))
     again = rerun(checkout, sealed, here, lambda line: click.echo(f"{tag}: {line}", err=True))
     entry = report(desk, sealed, again, here)
     if not json_output:

@@ -10,7 +10,7 @@ import click
 from research_steps.cli import command
 from research_steps.cli.common import as_json, in_store, journal_of, print_json, topics
 from research_steps.cli.watching import attempt_told, told, watch
-from research_steps.errors import StoreError, UnreadableObject, UsageError
+from research_steps.errors import UnreadableObject, UsageError
 from research_steps.git import Checkout
 from research_steps.holdings import Outline
 from research_steps.plans import under_way
@@ -85,11 +85,9 @@ def _status(checkout: Checkout, topic: str, prefix: str | None) -> dict[str, Any
     series = None
     # A checkout without the store knows the entries, and not what the thread declared.
     try:
-        series = journal.series()
+        series = journal.declared()
     except UnreadableObject as error:
         found.problems.append(str(error))
-    except StoreError:
-        pass
     private = series is not None and series.private
     return {
         "topic": topic,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from research_steps.attachments import is_name
@@ -19,6 +20,7 @@ from research_steps.sinks import logbook_file
 from research_steps.sinks.logbook_disk import lock, path_of
 
 _PATCH = re.compile(r"[0-9a-f]{64}\.patch")
+_BUNDLE = re.compile(r"[A-Z0-9-]+\.(?:bundle\.json|bundle\.md|table\.csv|requirements\.txt)")
 _ATTACHED = "attachments/"
 
 
@@ -56,6 +58,11 @@ class Files:
         }
 
     @cached_property
+    def bundles(self) -> dict[str, bytes]:
+        """What a seal has put here for people and programs to read."""
+        return {name: data for name, data in self.beside.items() if _BUNDLE.fullmatch(name)}
+
+    @cached_property
     def records(self) -> Snapshot:
         """The records that can be read; what can't is among its problems."""
         found = Snapshot()
@@ -87,10 +94,16 @@ def read(checkout: Checkout, topic: str) -> Files:
     path = path_of(checkout, topic)
     if not path.is_file():
         raise UsageError(f"There is no logbook {path}: expected one; run the thread, or 'research sync {topic}'.")
-    folder = path.with_suffix("")
     with lock(checkout, topic):
-        found = sorted(file for pattern in ("*", f"{_ATTACHED}*") for file in folder.glob(pattern) if file.is_file())
-        return Files(path.read_bytes(), {file.relative_to(folder).as_posix(): file.read_bytes() for file in found})
+        return read_files(path)
+
+
+def read_files(path: Path) -> Files:
+    """A logbook with what lies beside it. The caller holds its lock."""
+    folder = path.with_suffix("")
+    found = sorted(file for pattern in ("*", f"{_ATTACHED}*") for file in folder.glob(pattern) if file.is_file())
+    beside = {file.relative_to(folder).as_posix(): file.read_bytes() for file in found}
+    return Files(path.read_bytes() if path.exists() else b"", beside)
 
 
 def check(files: Files, journal: Journal | None) -> Findings:

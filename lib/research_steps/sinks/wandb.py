@@ -232,10 +232,7 @@ def _named(journal: Journal, series: Series, below: frozenset[str] = frozenset()
     if series.wandb_project or not series.parent or series.parent in below | {series.topic}:
         return series.wandb_project or None
     parent = Journal(journal.store, series.parent)
-    try:
-        declared = parent.series()
-    except StoreError:
-        declared = None
+    declared = parent.declared()
     if declared is not None and declared.private:
         # Its name reaches no public surface, and nobody may look where its runs would be.
         return None

@@ -52,6 +52,9 @@ class Elsewhere(_Strict, frozen=True):
     sha256: str | None
 
 
+UNLISTED = Elsewhere("a list of all installed packages", "with the store of the run, if there is one", None, None)
+
+
 class Bundle(_Strict, frozen=True):
     """What a seal rests on.
 

@@ -6,7 +6,7 @@ by their links. A tag holds the logbook as it was sealed, with its records and f
 journal and by the seal's entry. A milestone's comment names its record and the link of its entry.
 
 An anchor of another line of history, such as a branch that is not merged, tells nothing about this one. So what it
-names may be missing here, unless it is known to have been here: because this branch was sealed with this store, the
+names may be missing here, unless it is known to have been here: because this branch of this work tree was sealed, the
 tag's commit is in the history of HEAD, or the logbook in that history held the entry. What is missing else is a note.
 """
 
@@ -80,19 +80,15 @@ class _Here:
     def seals(self) -> dict[str, set[str]]:
         """The commits that each tag should name, by the journal and the entries of seals in the logbook."""
         named: dict[str, set[str]] = {}
-        for seal in self.sealed_here:
-            named.setdefault(seal.tag, set()).add(seal.commit)
+        for seal in self._noted:
+            if isinstance(seal, Seal):
+                named.setdefault(seal.tag, set()).add(seal.commit)
         for entry in self.files.contents.entries:
             record = self.files.records.entries.get(entry.record)
             text = self.files.logbook[entry.start : entry.end].replace(b"\r\n", b"\n")
             if record is not None and record.record.step == "seal" and (match := _SEALED.search(text)):
                 named.setdefault(match["tag"].decode("utf-8", "replace"), set()).add(match["commit"].decode())
         return named
-
-    @cached_property
-    def sealed_here(self) -> list[Seal]:
-        """The seals that this store knows."""
-        return [seal for seal in self._noted if isinstance(seal, Seal)]
 
     @cached_property
     def unreadable(self) -> list[str]:
@@ -109,15 +105,15 @@ class _Here:
 
     def tags(self, found: Findings, wanted: str | None) -> Iterator[tagged.Tag]:
         """The sealed tags, each where it should be; what is wrong with where one is goes to `found`."""
-        if self.checkout.git_dir is None:
-            return
-        present = tagged.tags(self.checkout, self.topic)
-        if wanted is not None and wanted not in {*present, *self.seals}:
+        present = self.checkout.tags(self.topic)
+        # Outside a repository there is none, whatever a store knows.
+        known = {*present, *self.seals} if self.checkout.git_dir is not None else set()
+        if wanted is not None and wanted not in known:
             raise UsageError(
-                f"There is no tag {wanted!r} of {self.topic} in {self.checkout.root}: expected one such as "
-                f"{self.topic}/TOY-009; 'git tag --list {self.topic}/*' names them, 'git fetch --tags' brings others."
+                f"There is no tag {wanted!r} of {self.topic} in {self.checkout.root}: expected {self.topic}/ and the ID "
+                f"of a seal; 'git tag --list {self.topic}/*' names them, 'git fetch --tags' brings others."
             )
-        for name in sorted({*present, *self.seals}) if wanted is None else [wanted]:
+        for name in sorted(known) if wanted is None else [wanted]:
             commit = self._commit_of(name, present.get(name), found)
             tag = tagged.read(self.checkout, self.topic, name, commit) if commit else None
             if isinstance(tag, tagged.Tag):
@@ -147,7 +143,8 @@ class _Here:
         if head is not None and self.checkout.is_ancestor(tag.commit, head):
             return True
         branch = tag.bundle.branch if tag.bundle else None
-        mine = any((seal.tag, seal.commit) == (tag.name, tag.commit) for seal in self.sealed_here)
+        sealed = tagged.receipt(self.checkout, self.topic, tag.id)
+        mine = sealed.is_file() and sealed.read_text() == tag.commit
         return mine and branch is not None and branch == self.checkout.branch()
 
     def shows(self, record: str) -> bool:
@@ -224,6 +221,9 @@ def _lost_files(here: _Here, tag: tagged.Tag, found: Findings) -> Iterator[str]:
     if adopted[0] and lf(adopted[0]) != lf(adopted[1]):
         yield f"the part that was adopted, which ends at line {_lines(adopted[0])} in tag {tag.name}, was changed"
     yield from _lost_records(here, tag, tag.files.hashes)
+    for name, data in tag.files.bundles.items():
+        if lf(here.files.bundles.get(name, data)) != lf(data):
+            yield f"{name} is not what it was in tag {tag.name}"
     for name, data in tag.files.attached.items():
         now = here.files.attached.get(name)
         if now is not None and lf(now) != lf(data):

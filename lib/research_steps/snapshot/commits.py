@@ -69,6 +69,8 @@ def paths_below(checkout: Checkout, base: str, wanted: Sequence[str], always: It
         else:
             names.add(name)
     names |= {name for name in always if not _is_gone(checkout.root / name) and not _is_in_another(checkout.root, name)}
+    for name in always:
+        _refuse_behind_link(checkout, name, names)
     return Paths(tuple(sorted(names)), tuple(sorted(gone)), tuple(left_out))
 
 
@@ -85,6 +87,18 @@ def make_tree(checkout: Checkout, base: str, paths: Paths, added: Mapping[str, b
             blob = checkout.quietly("hash-object", "-w", "--stdin", input=content).decode().strip()
             checkout.quietly("update-index", "--add", "--replace", "--cacheinfo", f"100644,{blob},{name}", env=env)
         return checkout.quietly("write-tree", env=env).decode().strip()
+
+
+def links_of(checkout: Checkout, commit: str, patch: bytes) -> dict[str, str]:
+    """The commits that a commit, with a patch upon it, names for its submodules, by path."""
+    with tempfile.TemporaryDirectory(prefix="research-seal-") as scratch:
+        env = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
+        checkout.quietly("read-tree", commit, env=env)
+        if b"\n+Subproject commit " in patch:
+            checkout.quietly("apply", "--cached", "--binary", "--whitespace=nowarn", "-", env=env, input=patch)
+        listed = checkout.quietly("ls-files", "--stage", "-z", env=env)
+    lines = (line.partition("\t") for line in _names(listed) if line.startswith(GITLINK))
+    return {name: entry.split()[1] for entry, _, name in lines}
 
 
 def refuse_secrets(checkout: Checkout, base: str, tree: str, wanted: Sequence[str]) -> None:
@@ -139,7 +153,7 @@ def put_on_branch(checkout: Checkout, commit: str, branch: str, names: Sequence[
     there = {line.partition(b"\t")[2]: line for line in checkout.git("ls-tree", "-r", "-z", commit).split(b"\0") if line}
     for name in map(os.fsencode, names):
         entry = there.get(name)
-        mode, _, sha = entry.partition(b"\t")[0].split(b" ") if entry else (b"0", b"", b"0" * 40)
+        mode, _, sha = entry.partition(b"\t")[0].split(b" ") if entry else (b"0", b"", b"0" * len(parent))
         lines.append(b"%b %b\t%b\0" % (mode, sha, name))
     # Without hooks, but otherwise as the user has set it: this index goes on being theirs. What a sparse checkout leaves
     # out stays marked so, also where somebody has put such a file into the work tree.
@@ -151,6 +165,19 @@ def put_on_branch(checkout: Checkout, commit: str, branch: str, names: Sequence[
 def _is_gone(path: Path) -> bool:
     """Whether git would find no such file: nothing is there, a folder is, or it lies behind a symbolic link."""
     return path.parent.resolve() != path.parent or not (path.is_symlink() or path.is_file())
+
+
+def _refuse_behind_link(checkout: Checkout, name: str, names: set[str]) -> None:
+    """Raise RepositoryError where a file lies behind a symbolic link, and where that leads is not taken either."""
+    path = checkout.root / name
+    led = path.resolve()
+    if path.parent == path.parent.resolve() or not path.is_file() or _is_in_another(checkout.root, name):
+        return
+    if not led.is_relative_to(checkout.root) or led.relative_to(checkout.root).as_posix() not in names:
+        raise RepositoryError(
+            f"{name} in {checkout.root} lies behind a symbolic link to {led.parent}, and git keeps the link alone: put "
+            "the folder itself there."
+        )
 
 
 def _is_in_another(root: Path, name: str) -> bool:

@@ -1,20 +1,34 @@
 """What goes into a snapshot, worked out from the records that a seal rests on, and why one can't be made."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from research_steps.claims import retracted, standing, together
 from research_steps.code import trace_name
 from research_steps.errors import RepositoryError, UsageError
 from research_steps.git import Checkout
-from research_steps.holdings import Snapshot, add_published
+from research_steps.holdings import Snapshot
 from research_steps.journal import Journal
 from research_steps.record import Claim, EntryRecord, Provenance, Ref, Stored, TrialRecord
 from research_steps.series import Series
 from research_steps.sinks import logbook_file
+from research_steps.sinks.logbook_check import read_files
+from research_steps.sinks.logbook_disk import path_of
 from research_steps.snapshot import telling
-from research_steps.snapshot.bundle import SCHEMA, Bundle, Command, Elsewhere, Hardware, Measured, encode, name_of
+from research_steps.snapshot.bundle import (
+    SCHEMA,
+    UNLISTED,
+    Bundle,
+    Command,
+    Elsewhere,
+    Hardware,
+    Measured,
+    encode,
+    name_of,
+)
+from research_steps.snapshot.commits import links_of
 
 
 @dataclass(frozen=True)
@@ -43,16 +57,15 @@ def evidence(checkout: Checkout, series: Series, known: Snapshot, inputs: Sequen
     if lost:
         raise RepositoryError(f"{', '.join(lost)} was retracted, or a trial of it: run the thread again, and seal that.")
     refs = tuple(dict.fromkeys(row.trial for one in entries for row in one.record.rows))
-    unknown = [ref.id for ref in refs if not {ref.sha256} & (known.trials.keys() | known.interrupted.keys())]
+    unknown = [ref.id for ref in refs if ref.sha256 not in known.trials and ref.sha256 not in known.interrupted]
     if unknown:
         raise RepositoryError(
             f"the records of {', '.join(unknown)}, which it rests on, are neither in the store nor beside the logbook "
             f"of {checkout.root}: 'git pull', or name their store with --prefix, then 'research sync {topic}'."
         )
-    trials = tuple(known.trials[ref.sha256] for ref in refs if ref.sha256 in known.trials)
-    came = [*((one.record.id, one.record.provenance) for one in entries)]
-    came += [(one.record.id.partition(".")[0], one.record.provenance) for one in trials]
-    withheld = sorted({id for id, one in came if one.patch_note.startswith("withheld")})
+    trials = tuple(known.trials_of(refs))
+    came: list[EntryRecord | TrialRecord] = [*(one.record for one in entries), *(one.record for one in trials)]
+    withheld = sorted({one.id.partition(".")[0] for one in came if one.provenance.patch_note.startswith("withheld")})
     if withheld:
         raise RepositoryError(
             f"the patch of {', '.join(withheld)} was withheld for a secret, so nobody could get the number again. Take "
@@ -80,12 +93,12 @@ def evidence(checkout: Checkout, series: Series, known: Snapshot, inputs: Sequen
 
 def code_paths(checkout: Checkout, series: Series, found: Evidence) -> list[str]:
     """The experiment's code: its folder, the files that its measure functions run, and what the series names as such."""
-    folders = [
-        f"experiments/{series.topic}",
-        *(one.measure.partition(":")[0].rpartition(".")[0] for one in found.measured),
-    ]
+    modules = [Path(one.measure.partition(":")[0].replace(".", "/")) for one in found.measured]
+    # What else lies in there is other experiments' business.
+    others = [path.parent for path in modules if path.parts[0] == "experiments" and len(path.parts) > 2]
+    folders = [f"experiments/{series.topic}", *map(str, others)]
     files = [name for one in found.measured for name in one.files]
-    paths = dict.fromkeys((*(folder.replace(".", "/") for folder in folders), *files, *series.code_paths))
+    paths = dict.fromkeys((*folders, *files, *series.code_paths))
     # By the name under which it runs, and where that leads.
     named = [checkout.root / path for path in paths if path]
     led = [path.resolve() for path in named]
@@ -93,22 +106,30 @@ def code_paths(checkout: Checkout, series: Series, found: Evidence) -> list[str]
     return sorted(path.as_posix() for path in inside if ".." not in path.parts and (checkout.root / path).exists())
 
 
-def logbook(checkout: Checkout, topic: str, found: Evidence) -> list[str]:
-    """The logbook, and what lies beside it: records, patches, attachments. Raises RepositoryError when the records that
-    a seal rests on are not among them."""
-    published = Snapshot()
-    folder = checkout.logbooks / topic
-    add_published(published, folder)
-    there = published.entries.keys() | published.trials.keys() | published.interrupted.keys()
-    missing = [ref.id for ref in found.records if ref.sha256 not in there]
+@dataclass(frozen=True)
+class Logbook:
+    """Where the logbook and its records lie, and what lies beside them under the hash of its bytes, which no filter of
+    git may change: patches and attachments."""
+
+    names: tuple[str, ...]
+    exact: Mapping[str, bytes]
+
+
+def logbook(checkout: Checkout, topic: str, found: Evidence) -> Logbook:
+    """The logbook with all that belongs to it. Raises RepositoryError when the records that a seal rests on are not
+    among it."""
+    files = read_files(path_of(checkout, topic))
+    missing = [ref.id for ref in found.records if ref.sha256 not in files.hashes]
+    where = f".agents/logbooks/{topic}"
     if missing:
         raise RepositoryError(
-            f"{', '.join(missing)}, which it rests on, is not beside the logbook in {folder} yet: 'research sync "
-            f"{topic}' appends it, or says why it can't."
+            f"{', '.join(missing)}, which it rests on, is not beside the logbook in {checkout.root / where} yet: "
+            f"'research sync {topic}' appends it, or says why it can't."
         )
-    files = (path for path in (folder.with_suffix(".md"), *folder.rglob("*")) if path.is_file())
     # What is being written has a name with a dot in front.
-    return sorted(path.relative_to(checkout.root).as_posix() for path in files if not path.name.startswith("."))
+    names = sorted(name for name in (*(f"{id}.jsonl" for id in files.lines), *files.bundles) if name[0] != ".")
+    exact = {f"{where}/{name}": data for name, data in files.attached.items()}
+    return Logbook((f"{where}.md", *(f"{where}/{name}" for name in names)), exact)
 
 
 def bundle(
@@ -123,7 +144,7 @@ def bundle(
     chain = logbook_file.parse((checkout.logbooks / f"{series.topic}.md").read_bytes()).chain
     followed = {link for entry in chain for link in entry.prev}
     id, made = stored.record.id, found.provenance
-    environment = next((env for one in reversed(found.entries) if (env := one.record.provenance.environment)), None)
+    packages = journal.environment(made.environment) if made.environment else None
     bundle = Bundle(
         schema=SCHEMA,
         topic=series.topic,
@@ -136,7 +157,7 @@ def bundle(
         branch=checkout.branch(),
         patch=made.patch,
         patch_note=made.patch_note,
-        submodules=checkout.submodules(),
+        submodules=_submodules(checkout, series.topic, made, found.commit),
         measured=found.measured,
         seeds=_seeds(found.trials),
         hardware=tuple(_hardware(found.trials)),
@@ -146,15 +167,15 @@ def bundle(
         records=found.records,
         claims=found.claims,
         logbook=tuple(sorted({entry.link for entry in chain} - followed)),
-        elsewhere=(*left_out, *_linked(journal, found.entries)),
+        elsewhere=(*left_out, *_linked(journal, found.entries), *([] if packages else [UNLISTED])),
     )
     files = {
         "bundle.json": encode(bundle),
         "bundle.md": telling.page(bundle, series, found.entries).encode(),
         "table.csv": telling.table(bundle).encode(),
-        "requirements.txt": (journal.environment(environment) if environment else None) or b"",
+        **({"requirements.txt": packages} if packages else {}),
     }
-    return {name_of(series.topic, id, kind): content for kind, content in files.items() if content}
+    return {name_of(series.topic, id, kind): content for kind, content in files.items()}
 
 
 def _measured(checkout: Checkout, topic: str, trials: Iterable[Stored[TrialRecord]]) -> Iterable[Measured]:
@@ -177,6 +198,24 @@ def _measured(checkout: Checkout, topic: str, trials: Iterable[Stored[TrialRecor
                 f"{record.id}' names its commit, '--patch' its edits), then 'research sync {topic}'."
             )
         yield Measured(name, record.code, held.files)
+
+
+def _submodules(checkout: Checkout, topic: str, made: Provenance, commit: str) -> dict[str, str]:
+    """The submodules by path, as they were when it was measured; which of them are checked out only today tells."""
+    now = checkout.submodules()
+    if not now:
+        return {}
+    patch = checkout.logbooks / topic / f"{made.patch}.patch"
+    named = links_of(checkout, commit, b"")
+    measured = links_of(checkout, commit, patch.read_bytes()) if patch.is_file() else named
+    found = {}
+    for path, state in now.items():
+        note = state.rpartition(" ")[0]
+        if path in measured and not note.startswith("not checked out"):
+            note = "" if measured[path] == named.get(path) else "not what the tree names,"
+        if path in measured:
+            found[path] = f"{note} {measured[path]}".strip()
+    return found
 
 
 def _commands(entries: Iterable[Stored[EntryRecord]]) -> Iterable[Command]:

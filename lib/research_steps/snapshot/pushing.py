@@ -3,6 +3,7 @@
 `git config research.push true` is that word, once for each clone.
 """
 
+import math
 import os
 import shlex
 
@@ -26,11 +27,14 @@ def push(checkout: Checkout, tag: str) -> str:
     ssh = os.environ.get("GIT_SSH_COMMAND") or checkout.setting("core.sshCommand")
     ssh = ssh or shlex.quote(os.environ.get("GIT_SSH", "ssh"))
     # Nobody is there to type a password, and the terminal is the user's.
-    env = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": f"{ssh} -oBatchMode=yes -oConnectTimeout=20"}
+    ssh += " -oBatchMode=yes -oConnectTimeout=20 -oServerAliveInterval=30"
+    env = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": ssh}
+    # What git starts for a connection ends by itself, too (bytes a second, seconds).
+    slow = ("-c", "http.lowSpeedLimit=1", "-c", f"http.lowSpeedTime={math.ceil(PATIENCE_S)}")
     ref = f"refs/tags/{tag}"
     alone = ("--no-follow-tags", "--recurse-submodules=no")
     try:
-        checkout.git("push", "--quiet", *alone, REMOTE, f"{ref}:{ref}", env=env, timeout_s=PATIENCE_S)
+        checkout.git(*slow, "push", "--quiet", *alone, REMOTE, f"{ref}:{ref}", env=env, timeout_s=PATIENCE_S)
     except RepositoryError as error:
         raise RepositoryError(
             f"its tag {tag} is made and could not be pushed: {redact(str(error))} 'research sync "

@@ -24,6 +24,7 @@ from research_steps.sinks.logbook_disk import lock
 from research_steps.snapshot import commits, contents, telling
 from research_steps.snapshot.bundle import read_at
 from research_steps.snapshot.pushing import may_push, push
+from research_steps.snapshot.tagged import receipt
 
 BRANCH = "research/"
 PRIVATE = "what is private is not sealed, because a tag is pushed with others. It stays in the store."
@@ -62,6 +63,7 @@ class Sealer:
             seal = self._journal.decided(f"seals/{stored.record.id}", Seal) or self._decide(stored)
             # Who decided may have been killed before the tag was made, and a tag may have been lost since.
             if self._checkout.commit_of(seal.commit) is None:
+                self._refuse_lost(seal)
                 return
             if self._tag(stored, seal):
                 yield Done(stored.record.id, f"sealed as {seal.tag}")
@@ -78,9 +80,9 @@ class Sealer:
         evidence = evidence_of(self._checkout, self._series, known, stored.record.inputs)
         head = self._checkout.head()
         # What was measured is in the history of the tag, whatever becomes of the branch.
-        onto = head is not None and self._is_on_branch() and self._checkout.is_ancestor(evidence.commit, head)
-        commit = self._commit(stored, evidence, head if onto and head is not None else evidence.commit)
-        if onto:
+        branch = head if head and self._is_on_branch() and self._checkout.is_ancestor(evidence.commit, head) else None
+        commit = self._commit(stored, evidence, branch or evidence.commit)
+        if branch is not None:
             write_aside(self._waiting(stored.record.id), commit.encode())
         made = Seal(
             schema=SCHEMA,
@@ -90,18 +92,30 @@ class Sealer:
             sealed_at=utc(),
             host=stored.record.provenance.host,
         )
-        return self._journal.decide(f"seals/{stored.record.id}", made)
+        decided = self._journal.decide(f"seals/{stored.record.id}", made)
+        if decided == made:
+            write_aside(receipt(self._checkout, self._series.topic, made.id), commit.encode())
+        return decided
+
+    def _refuse_lost(self, seal: Seal) -> None:
+        """Raise RepositoryError where the commit was made in this work tree, and nothing has kept it."""
+        if receipt(self._checkout, self._series.topic, seal.id).exists():
+            raise RepositoryError(
+                f"it was sealed here with commit {seal.commit}, which is gone from {self._checkout.root}, perhaps by "
+                "'git gc' before there was a tag: 'git fetch' it from where it was pushed, or 'research retract "
+                f"{seal.id}' and seal again."
+            )
 
     def _commit(self, stored: Stored[EntryRecord], evidence: contents.Evidence, base: str) -> str:
         checkout, topic = self._checkout, self._series.topic
         code = contents.code_paths(checkout, self._series, evidence)
         # What was measured belongs to it, also where git is told to ignore that; so do the logbook and its records.
         measured = [name for one in evidence.measured for name in one.files]
-        always = (*measured, *contents.logbook(checkout, topic, evidence))
-        paths = commits.paths_below(checkout, base, code, always)
+        logbook = contents.logbook(checkout, topic, evidence)
+        paths = commits.paths_below(checkout, base, code, (*measured, *logbook.names))
         bundle = contents.bundle(checkout, self._journal, self._series, stored, evidence, paths.left_out)
-        tree = commits.make_tree(checkout, base, paths, bundle)
-        commits.refuse_secrets(checkout, base, tree, code)
+        tree = commits.make_tree(checkout, base, paths, {**logbook.exact, **bundle})
+        commits.refuse_secrets(checkout, base, tree, (*code, f".agents/logbooks/{topic}.md"))
         # The seal's own time, so that sealing twice by accident makes the same commit.
         when = f"{int(datetime.fromisoformat(stored.record.finished_at).astimezone(UTC).timestamp())} +0000"
         message = f"Seal {_tag_of(stored)}\n\nThe logbook, its records, the experiment's code and a bundle.\n"
@@ -147,7 +161,7 @@ class Sealer:
         return self._checkout.private / f"{self._series.topic}.{id}.commit"
 
     def _is_on_branch(self) -> bool:
-        return self._checkout.at()[1] == f"{BRANCH}{self._series.topic}"
+        return self._checkout.branch() == f"{BRANCH}{self._series.topic}"
 
 
 def evidence_of(checkout: Checkout, series: Series, known: Snapshot, inputs: Sequence[Ref]) -> contents.Evidence:

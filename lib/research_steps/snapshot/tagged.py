@@ -1,7 +1,8 @@
-"""Sealed tags as they lie in git: which there are, what a commit holds of a logbook, and whether a tag is whole."""
+"""Sealed tags as they lie in git: what a commit holds of a logbook, and whether a tag is whole."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -43,6 +44,11 @@ def read(checkout: Checkout, topic: str, name: str, commit: str) -> Tag | str | 
     return Tag(name, id, commit, Files(tree[path], beside), bundle)
 
 
+def receipt(checkout: Checkout, topic: str, id: str) -> Path:
+    """What says, in the work tree that sealed an entry, with which commit it did."""
+    return checkout.private / f"{topic}.{id}.sealed"
+
+
 def damage(tag: Tag, topic: str) -> Iterator[str]:
     """In what a tag does not agree with itself."""
     yield from (f"tag {tag.name}, in its own tree: {problem}" for problem in check_files(tag.files))
@@ -60,21 +66,6 @@ def damage(tag: Tag, topic: str) -> Iterator[str]:
             yield f"tag {tag.name}: its bundle rests on record {ref.sha256[:12]} of {ref.id}, which is not in the tag"
 
 
-def tags(checkout: Checkout, topic: str) -> dict[str, str]:
-    """The tags of a series in this repository, with the commits that they name."""
-    # Of an annotated tag the second is the commit; of a light one the first is.
-    wanted = "--format=%(refname:strip=2) %(objectname) %(*objectname)"
-    lines = checkout.git("for-each-ref", wanted, f"refs/tags/{topic}/").decode().splitlines()
-    return {parts[0]: parts[-1] for parts in map(str.split, lines)}
-
-
-def _tree(checkout: Checkout, commit: str, *paths: str) -> dict[str, bytes]:
-    """What a commit holds of a logbook, and of what lies beside it, by path."""
-    listed = checkout.git("ls-tree", "-r", "-z", commit, "--", *paths).decode("utf-8", "surrogateescape")
-    named = {name: meta.split()[2] for meta, _, name in (line.partition("\t") for line in listed.split("\0") if line)}
-    return {name: data or b"" for name, data in zip(named, blobs(checkout, named.values()), strict=True)}
-
-
 def blobs(checkout: Checkout, names: Iterable[str]) -> Iterator[bytes | None]:
     """The contents of objects in their order, None for one that is not there."""
     out = checkout.git("cat-file", "--batch", input="".join(f"{name}\n" for name in names).encode())
@@ -87,3 +78,10 @@ def blobs(checkout: Checkout, names: Iterable[str]) -> Iterator[bytes | None]:
         size = int(head.rpartition(b" ")[2])
         yield out[at : at + size]
         at += size + 1
+
+
+def _tree(checkout: Checkout, commit: str, *paths: str) -> dict[str, bytes]:
+    """What a commit holds of a logbook, and of what lies beside it, by path."""
+    listed = checkout.git("ls-tree", "-r", "-z", commit, "--", *paths).decode("utf-8", "surrogateescape")
+    named = {name: meta.split()[2] for meta, _, name in (line.partition("\t") for line in listed.split("\0") if line)}
+    return {name: data or b"" for name, data in zip(named, blobs(checkout, named.values()), strict=True)}

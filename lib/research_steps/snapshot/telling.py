@@ -13,7 +13,7 @@ from research_steps.record import Claim, EntryRecord, Ref, Stored
 from research_steps.series import Series
 from research_steps.sinks.markdown import code, one_line, prose
 from research_steps.sinks.rendering import entry as render_entry
-from research_steps.snapshot.bundle import Bundle, Hardware, name_of
+from research_steps.snapshot.bundle import UNLISTED, Bundle, Hardware, name_of
 
 # How many claims the tag's message spells out.
 SPELLED = 10
@@ -80,7 +80,7 @@ def page(bundle: Bundle, series: Series, entries: Sequence[Stored[EntryRecord]])
         "",
         f"    research reproduce {bundle.tag}",
         "",
-        "It runs these commands, in a work tree and an environment of their own, with a store of their own:",
+        "It runs those of these commands that run a thread, in a work tree, an environment and a store of their own:",
         "",
         *(f"- {code(one.command)} ({', '.join(one.entries)})" for one in bundle.commands),
         "",
@@ -111,7 +111,8 @@ def _conditions(bundle: Bundle) -> Iterable[str]:
         yield f"About the patch: {prose(bundle.patch_note)}"
     yield from (f"Submodule {code(path)} at {code(commit)}" for path, commit in bundle.submodules.items())
     yield from (_machine(kind) for kind in bundle.hardware)
-    yield f"Python {bundle.python}, with {code(_spelled(bundle.packages))}; all packages: {bundle.id}.requirements.txt"
+    listed = "" if UNLISTED in bundle.elsewhere else f"; all packages: {bundle.id}.requirements.txt"
+    yield f"Python {bundle.python}, with {code(_spelled(bundle.packages))}{listed}"
     yield f"Environment: {code(_spelled(bundle.environment)) if bundle.environment else 'nothing that matters was set'}"
     seeds = bundle.seeds["configurations"]
     yield f"Seeds: {code(_spelled(seeds)) if seeds else 'the configurations name none'}"
