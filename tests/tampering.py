@@ -202,5 +202,5 @@ class Kept:
             if not path.exists() or path.read_bytes() != data:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
-        for name, target in self.tags.items():
-            self.desk.git("update-ref", name, target)
+        wanted = "".join(f"update {name} {target}\n" for name, target in self.tags.items())
+        self.desk.checkout.git("update-ref", "--stdin", input=wanted.encode())

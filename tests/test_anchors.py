@@ -144,7 +144,7 @@ def test_a_tag_that_is_not_here_is_a_note(desk: SealedDesk) -> None:
 
 def test_a_tag_that_was_never_made_is_refused(desk: SealedDesk) -> None:
     """Asking for a tag that nothing names is a mistake, and says which there may be."""
-    with pytest.raises(UsageError, match=r"There is no tag 'toy/TOY-099' of toy .* expected one such as toy/TOY-009"):
+    with pytest.raises(UsageError, match=r"There is no tag 'toy/TOY-099' of toy .* expected toy/ and the ID of a seal"):
         desk.checked("toy/TOY-099")
 
 
@@ -166,7 +166,7 @@ def rewritten(desk: SealedDesk, tag: str, changes: dict[str, bytes]) -> None:
         desk.checkout.git("update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", env=index)
     tree = desk.checkout.git("write-tree", env=index).decode().strip()
     commit = desk.git("commit-tree", tree, "-p", "HEAD", "-m", "forged").strip()
-    desk.git("tag", "--force", "toy/TOY-099" if tag == "new" else tag, commit)
+    desk.git("tag", "--force", tag, commit)
 
 
 def test_a_tag_of_an_older_version_still_vouches_for_entries_and_records(desk: SealedDesk) -> None:
@@ -193,6 +193,47 @@ def test_a_bundle_that_can_not_be_read_is_told(desk: SealedDesk, changes: dict[s
     rewritten(desk, "toy/TOY-099", {f"TOY-099.{name}": data for name, data in changes.items()})
     (problem,) = desk.checked().problems
     assert problem.startswith("tag toy/TOY-099: ") and expected in problem
+
+
+def test_a_changed_copy_of_a_bundle_is_told(desk: SealedDesk) -> None:
+    """What people read beside the logbook is what the tag holds."""
+    path = desk.beside / "TOY-009.table.csv"
+    path.write_bytes(desk.checkout.git("cat-file", "blob", "toy/TOY-009:.agents/logbooks/toy/TOY-009.table.csv"))
+    assert desk.checked().problems == ()
+    path.write_bytes(path.read_bytes() + b"dense,,time_s\n")
+    assert desk.checked().problems == ("TOY-009.table.csv is not what it was in tag toy/TOY-009",)
+
+
+def test_a_clone_with_the_same_store_may_have_appended_in_another_order(tmp_path: Path) -> None:
+    """Where a seal had to wait, an entry that was recorded after it was appended first; elsewhere it is the other way
+    round, and neither logbook is accused."""
+    desk = SealedDesk.make(tmp_path / "one")
+    first = desk.measured(step="baseline")
+    desk.publish()
+    desk.commit()
+    clone = desk.clone(tmp_path / "two")
+    desk.measured("seal", trials=0, step="seal", inputs=(first.ref,))
+    waits = desk.root / ".git" / "MERGE_HEAD"
+    waits.write_text(desk.git("rev-parse", "HEAD"))
+    desk.measured("after")
+    assert "is unfinished" in desk.publish().problems[0]
+    waits.unlink()
+    assert desk.publish().problems == () and desk.ids == ["TOY-001", "TOY-003", "TOY-002"]
+    clone.git("fetch", "--quiet", "--tags", str(desk.root))
+    clone.publish()
+    assert clone.ids == ["TOY-001", "TOY-002", "TOY-003"]
+    for one in (desk, clone):
+        assert one.checked().problems == (), one.root
+    assert desk.checked().tags == ("toy/TOY-002",)
+
+
+def test_outside_git_there_is_no_tag_to_name(desk: SealedDesk) -> None:
+    """Which is said, in place of checking nothing."""
+    shutil.rmtree(desk.root / ".git")
+    desk = SealedDesk(desk.root, desk.store)
+    assert desk.checked().tags == ()
+    with pytest.raises(UsageError, match=r"There is no tag 'toy/TOY-009' of toy in .*: expected toy/ and the ID of a"):
+        desk.checked("toy/TOY-009")
 
 
 def test_a_tag_that_is_not_whole_in_itself_is_told(desk: SealedDesk) -> None:

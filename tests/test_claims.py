@@ -1,5 +1,6 @@
 """Claims from records: what may be compared, what counts as evidence, and how far it goes."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from research_steps import Metric, Series
+from research_steps import Metric, Series, Stop
 from research_steps.claims import (
     Baseline,
     Candidate,
@@ -17,6 +18,7 @@ from research_steps.claims import (
     is_routine,
     judged,
     make_claims,
+    reached,
     remade,
     standing,
     together,
@@ -92,6 +94,27 @@ def test_confidence_takes_two_processes_that_agree_and_none_that_contradicts(
     """The process that chose the candidate may agree or contradict; it can't move the interval. A process that failed
     is no agreement."""
     assert judged(claimed(effects, also)) == says
+
+
+@pytest.mark.parametrize(
+    ("estimate", "confidence", "wanted", "holds"),
+    [
+        (0.8, "replicated", Stop(0.1), True),
+        (0.8, "stable", Stop(0.1), True),
+        (0.8, "exploratory", Stop(0.1), False),
+        (0.8, "replicated", Stop(0.1, "stable"), False),
+        (0.8, "stable", Stop(0.1, "stable"), True),
+        (0.91, "replicated", Stop(0.1), False),
+    ],
+)
+def test_a_series_has_what_it_was_started_for_when_the_share_and_the_confidence_are_reached(
+    estimate: float, confidence: str, wanted: Stop, holds: bool
+) -> None:
+    """Neither a large effect that is not sure, nor a sure one that is too small."""
+    series = dataclasses.replace(SERIES, stop_at=wanted)
+    found = claim(metric="time_s", estimate=estimate, verdict="improved", confidence=confidence, changes=DENSE)
+    assert reached(series, [found]) == (found if holds else None)
+    assert reached(SERIES, [found]) is None
 
 
 def test_the_trial_that_chose_the_candidate_does_not_count_for_it() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,18 +44,19 @@ def typed(where: Path, text: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, timeout=120)
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    """A thread on its research branch, sealed, and a remote that knows the default branch only."""
-    repository = Repository(tmp_path / "checkout")
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A thread on its research branch, sealed, and a remote that knows the default branch only; the folder of both."""
+    folder = tmp_path_factory.mktemp("sealed")
+    repository = Repository(folder / "checkout")
     root = repository.root
     (root / "lib").mkdir()
     (root / "lib" / "fast.py").write_text(OLD)
     (root / "lib" / "gone.py").touch()
     (root / "lib" / "other.py").touch()
     repository.commit()
-    git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", "remote.git")
-    repository.git("remote", "add", "origin", str(tmp_path / "remote.git"))
+    git(folder, "init", "--quiet", "--bare", "--initial-branch=main", "remote.git")
+    repository.git("remote", "add", "origin", str(folder / "remote.git"))
     repository.git("push", "--quiet", "origin", "main")
     assert research(root, "kickoff", "toy").returncode == 0
     (root / "lib" / "fast.py").write_text(NEW)
@@ -65,6 +67,17 @@ def repository(tmp_path: Path) -> Repository:
     done = repository.run("--seal", "true")
     assert done.code == 0, done.output
     assert repository.git("tag").split() == [OURS["tag"]]
+    return folder
+
+
+@pytest.fixture
+def repository(made: Path, tmp_path: Path) -> Repository:
+    """A copy of that thread, with a remote of its own."""
+    shutil.copytree(made, tmp_path, symlinks=True, dirs_exist_ok=True)
+    repository = object.__new__(Repository)
+    repository.root = tmp_path / "checkout"
+    repository.experiment = repository.root / "experiments" / "toy"
+    repository.git("remote", "set-url", "origin", str(tmp_path / "remote.git"))
     return repository
 
 
@@ -99,7 +112,7 @@ def test_the_recipe_makes_a_branch_of_the_production_files_only(repository: Repo
 @pytest.mark.parametrize(
     ("path", "content"),
     [
-        ("experiments/toy/variants.py", "# scratch\n"),
+        ("experiments/toy/variants.py", ""),
         (".agents/logbooks/toy.md", ""),
         ("lib/fast.py", "from experiments.toy.measure import measure\n"),
         ("lib/fast.py", "import research_steps\n"),
@@ -108,13 +121,15 @@ def test_the_recipe_makes_a_branch_of_the_production_files_only(repository: Repo
 def test_the_recipe_stops_before_research_gets_into_production(
     repository: Repository, tmp_path: Path, path: str, content: str
 ) -> None:
-    """Named by mistake, or imported by what was named: nothing is committed and nothing is pushed."""
-    if content and path.startswith("lib/"):
+    """Named by mistake, or imported by what was named: nothing is committed and nothing is pushed. The last line that is
+    printed tells the file, and where it imports."""
+    if content:
         (repository.root / path).write_text(content)
         repository.commit()
         repository.git("tag", "toy/TOY-900")
-    tag = "toy/TOY-900" if path.startswith("lib/") else OURS["tag"]
+    tag = "toy/TOY-900" if content else OURS["tag"]
     done = typed(repository.root, script(paths=f"(lib/fast.py {path})", tag=tag))
-    assert done.returncode != 0 and path in done.stdout
+    assert done.returncode != 0
+    assert done.stdout.splitlines()[-1] == (f"{path}:1:{content.rstrip()}" if content else path)
     assert git(tmp_path / "remote.git", "branch", "--format=%(refname:short)").split() == ["main"]
     assert repository.git("rev-parse", "less-work") == repository.git("rev-parse", "main")

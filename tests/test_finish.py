@@ -2,14 +2,18 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from research_steps.errors import UsageError
+from research_steps.notes import Desk as Notes
 from research_steps.sinks import logbook_file
 
 from tests import github_api
 from tests.github_api import Proxy
 from tests.issues import environment
-from tests.logbooks import git
+from tests.logbooks import SERIES, git
+from tests.sealed import SealedDesk
 from tests.test_issue_text import assert_dead
 from tests.threads import Repository, research
 
@@ -18,6 +22,10 @@ PARTS = (
     *("--limitations", "One machine.", "--next", "Try it at scale.", "--next", "Ship it; closes #1."),
     *("--conclusion", "Do less work."),
 )
+ENDS: dict[str, Any] = {
+    **dict.fromkeys(("worked", "did_not", "limitations", "conclusion"), "This."), "next_steps": ["That."],
+    "production_pr": "", "docs": "",
+}  # fmt: skip
 PULL = "https://github.com/o/r/pull/7"
 
 
@@ -75,3 +83,20 @@ def test_a_thread_from_kickoff_to_its_end(
     assert research(tmp_path, "sync", "toy").returncode == 0
     assert github_repository.issue(number).state == "open"
     assert len(github_repository.comments(number)) == 5
+
+
+def test_only_a_seal_that_stands_ends_a_thread(tmp_path: Path) -> None:
+    """One that was taken back does not; one that another store has made and the logbook shows does."""
+    desk = SealedDesk.make(tmp_path)
+    desk.journal.declare(SERIES)
+    desk.measured(step="baseline")
+    desk.publish()
+    tag = desk.seal()
+    desk.commit()
+    store = ("--prefix", str(desk.store))
+    clone = desk.clone(tmp_path / "clone").with_store("empty")
+    other = Notes(clone.checkout, clone.journal, SERIES)
+    assert other.finish(**ENDS).record.config["snapshot"] == tag
+    assert research(desk.root, "retract", tag[4:], "too early", *store).returncode == 0
+    with pytest.raises(UsageError, match=r"Missing: a sealed snapshot \(run the thread with --seal true\)\."):
+        Notes(desk.checkout, desk.journal, SERIES).finish(**ENDS)

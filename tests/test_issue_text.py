@@ -104,7 +104,7 @@ def measured(id: str, **changes: Any) -> Stored[TrialRecord]:
 @settings(max_examples=100, deadline=None)
 @given(text=hostile, other=recorded, name=recorded)
 def test_a_seal_of_hostile_text_is_one_update(text: str, other: str, name: str) -> None:
-    """Commands, settings, devices and modules of any name are read as they are, and nothing in them acts."""
+    """Commands, settings and devices of any name are read as they are; nothing in them or a module's name acts."""
     text = text.encode("utf-8", "replace").decode()
     made = msgspec.structs.replace(PROVENANCE, command=text, env={f"XLA_{name}": other}, packages={"jax": text})
     one = measured("TOY-001.01", device_class=other, devices=(Device(text, other, 4),), provenance=made)
@@ -115,6 +115,10 @@ def test_a_seal_of_hostile_text_is_one_update(text: str, other: str, name: str) 
     tokens = gfm.parse(body)
     assert not [token for token in tokens if token.type in ("html_block", "heading_open", "fence", "code_block", "hr")]
     assert body.splitlines()[-1] == "- Next: –" and "  - Tag: `toy/TOY-002`" in body.splitlines()
+    spans = {child.content for token in tokens for child in token.children or () if child.type == "code_inline"}
+    # A setting that is empty is as good as none.
+    setting = [f"XLA_{name}={other}"] if other else []
+    assert {shown(one) or " " for one in (text, other, f"{text} {other}", *setting)} <= spans
 
 
 def test_a_seal_tells_commands_hardware_and_environment() -> None:

@@ -3,6 +3,7 @@
 Every repository here is a real one, made by git as a user would.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from research_steps.errors import RepositoryError, UsageError
 from research_steps.git import LARGEST_UNTRACKED, Checkout
-from research_steps.provenance import capture, describe_error
+from research_steps.provenance import capture, describe_error, installed
 from research_steps.record import sha256, store_record
 
 from tests.records import trial
@@ -517,3 +518,26 @@ def test_an_exception_is_described_whatever_it_is(tmp_path: Path) -> None:
         frame.startswith("tests/test_provenance.py:") and frame.endswith(" in deep") for frame in described.frames
     )
     assert described.type.endswith("Hostile")
+
+
+def test_every_installed_package_is_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By version, or by the address that it came from, with the folder in it; what an installation left half is no
+    package."""
+    url = {
+        "url": "https://example.org/marin",
+        "vcs_info": {"vcs": "git", "commit_id": "1" * 40},
+        "subdirectory": "lib/a",
+    }
+    for name, direct in (("Some_Thing", None), ("part", url), ("mine", {"url": tmp_path.as_uri(), "dir_info": {}})):
+        folder = tmp_path / f"{name}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        if direct is not None:
+            (folder / "direct_url.json").write_text(json.dumps(direct))
+    (tmp_path / "half-1.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = installed(tmp_path).decode().splitlines()
+    assert {"Some_Thing==1.0", f"part @ git+https://example.org/marin@{'1' * 40}#subdirectory=lib/a", "-e ."} < set(
+        lines
+    )
+    assert not any("half" in line for line in lines) and any(line.startswith("jax==") for line in lines)

@@ -1,13 +1,16 @@
 """Reproducing a sealed tag: real repositories, real seals, and the commands run again from the tag."""
 
 import json
+import math
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +23,21 @@ from research_steps.git import Checkout
 from research_steps.holdings import Snapshot
 from research_steps.journal import Journal
 from research_steps.notes import Desk
-from research_steps.record import EntryRecord, Error, Stored, TrialRecord
+from research_steps.record import SCHEMA, Claim, EntryRecord, Error, InterruptedRecord, Samples, Stored, TrialRecord
 from research_steps.reproduction import environment
 from research_steps.reproduction.commands import runnable
+from research_steps.reproduction.prediction import Repeat, common_shift, expected
 from research_steps.reproduction.reporting import report
 from research_steps.reproduction.rerun import Rerun, rerun
 from research_steps.reproduction.work_tree import add_sealed, make_measured
+from research_steps.series import Metric
+from research_steps.sinks.wandb import folder_of, runs_in
+from research_steps.sinks.wandb_runs import run_id
 from research_steps.snapshot.bundle import Bundle, Command, name_of, read
+from research_steps.snapshot.commits import Paths, make_commit, make_tree
 from research_steps.store import open_store
 
-from tests import threads
+from tests import records, threads
 from tests.threads import Repository, research
 
 BODY = """
@@ -38,7 +46,8 @@ BODY = """
     again = steps.replicate(works, n=2)
     steps.seal(steps.interpret(base, works, again))
 """
-# A time that no other load changes; and what it rests on besides its own folder was edited, and added, at sealing.
+# A time that no other load changes, and that scatters by far less than counts, so that a second run reproduces the
+# first; and what it rests on besides its own folder was edited, and added, at sealing.
 MEASURE = """
 import random
 from dataclasses import dataclass
@@ -52,7 +61,7 @@ class Config:
 
 
 def spend(work):
-    return work * random.gauss(1, 0.01)
+    return work * random.gauss(1, 0.002)
 
 
 def measure(config):
@@ -121,18 +130,18 @@ class Sealed:
         }
         return {name: git(*arguments) for name, arguments in asked.items()}
 
-    def light(self, main: str) -> Bundle:
-        """The bundle as if it had sealed a thread that does only this, and needs no Marin."""
-        path = self.repository.experiment / "__main__.py"
-        kept, head = path.read_bytes(), self.repository.git("rev-parse", "HEAD").strip()
-        path.write_text(main)
-        self.repository.git("commit", "--quiet", "--message", "light", "--", "experiments/toy/__main__.py")
-        commit = self.repository.git("rev-parse", "HEAD").strip()
+    def light(self, main: str, files: Mapping[str, str] | None = None) -> Bundle:
+        """The bundle as if it had sealed a thread that does only this, and needs no Marin, beside these other files."""
+        commit = self.commit("HEAD", {"experiments/toy/__main__.py": main, **(files or {})})
         self.repository.git("update-ref", "refs/keep/light", commit)
-        self.repository.git("reset", "--quiet", "--soft", head)
-        path.write_bytes(kept)
-        self.repository.git("add", "experiments/toy/__main__.py")
         return msgspec.structs.replace(self.bundle, commit=commit, patch=None, measured=())
+
+    def commit(self, base: str, files: Mapping[str, str]) -> str:
+        """A commit upon another one that holds these files besides. Nothing that is checked out changes."""
+        upon = self.repository.git("rev-parse", f"{base}^{{commit}}").strip()
+        added = {name: text.encode() for name, text in files.items()}
+        tree = make_tree(self.checkout, upon, Paths((), (), ()), added)
+        return make_commit(self.checkout, tree, upon, "light", "1700000000 +0000", {})
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +169,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
     found.git("switch", "--quiet", "--force", "main")
     (tools / "even.py").unlink()
     found.git("branch", "--quiet", "--delete", "--force", "trial")
-    found.measure(MEASURE.replace("0.01", "0.02"))
+    found.measure(MEASURE.replace("0.002", "0.004"))
     found.thread("    raise SystemExit('this thread is another one now')")
     found.git("commit", "--quiet", "--all", "--message", "gone on")
     return Sealed(found, tag)
@@ -211,38 +220,36 @@ def judged(sealed: Sealed, again: Rerun) -> EntryRecord:
     return report(sealed.desk, sealed.bundle, again, True).record
 
 
-def changed(again: Rerun, change: Callable[[TrialRecord], TrialRecord]) -> Rerun:
+def changed(again: Rerun, change: Callable[[TrialRecord], TrialRecord | InterruptedRecord]) -> Rerun:
     """The run as it would have been, had its trials ended so; by the same rules."""
     fresh = Snapshot()
-    fresh.trials = {sha: Stored(change(one.record), one.line) for sha, one in again.fresh.trials.items()}
+    for trial in again.fresh.trials.values():
+        fresh.add(Stored(change(trial.record), trial.line))
     for sha, one in again.fresh.entries.items():
         claims = remade(again.series, fresh, one.record.claims or (), frozenset())
         fresh.entries[sha] = Stored(msgspec.structs.replace(one.record, claims=claims), one.line)
     return replace(again, fresh=fresh)
 
 
-def of_candidate(change: Callable[[TrialRecord], TrialRecord]) -> Callable[[TrialRecord], TrialRecord]:
+def sealed_as(again: Rerun, change: Callable[[TrialRecord], TrialRecord]) -> Rerun:
+    """The run, had the trials that were sealed ended so."""
+    trials = {sha: Stored(change(one.record), one.line) for sha, one in again.sealed.trials.items()}
+    return replace(again, sealed=Snapshot(entries=again.sealed.entries, trials=trials))
+
+
+def of_candidate(
+    change: Callable[[TrialRecord], TrialRecord | InterruptedRecord],
+) -> Callable[[TrialRecord], TrialRecord | InterruptedRecord]:
     return lambda one: change(one) if one.config["work"] in (1000, 1001) else one
 
 
-def slower(share: float) -> Callable[[TrialRecord], TrialRecord]:
+def slower(share: float) -> Callable[[TrialRecord], TrialRecord | InterruptedRecord]:
     def change(one: TrialRecord) -> TrialRecord:
         assert one.samples is not None
         times = {name: [value * (1 + share) for value in values] for name, values in one.samples.candidate.items()}
         return msgspec.structs.replace(one, samples=msgspec.structs.replace(one.samples, candidate=times))
 
     return of_candidate(change)
-
-
-def as_sealed(again: Rerun) -> Rerun:
-    """The run with the samples that were sealed, so that what is judged does not depend on the machine."""
-    sealed = {(one.record.config["work"], one.record.replicate): one.record for one in again.sealed.trials.values()}
-
-    def change(one: TrialRecord) -> TrialRecord:
-        was = sealed[one.config["work"], one.replicate]
-        return msgspec.structs.replace(one, samples=was.samples, ratios=was.ratios)
-
-    return changed(again, change)
 
 
 # -- as it is -------------------------------------------------------------------------------------------------------
@@ -261,7 +268,7 @@ def test_a_tag_is_measured_again_as_it_was_sealed(made: Sealed, again: Again, se
         assert one.record.provenance.commit == sealed.bundle.commit
         assert one.record.provenance.patch == sealed.bundle.patch is not None
     before = sealed.state()
-    told = judged(sealed, as_sealed(run))
+    told = judged(sealed, run)
     assert sealed.state() == before
     assert told.config["outcome"] == "reproduced", told.result
     assert told.inputs == (sealed.bundle.seal,)
@@ -273,30 +280,31 @@ def test_the_outcome_is_an_entry_like_any_other(again: Again, sealed: Sealed) ->
     root = sealed.repository.root
     old = sealed.repository.logbook.partition("## Experiment Log")[2]
     held = {path: path.read_bytes() for path in (root / ".agents" / "logbooks" / "toy").iterdir()}
-    told = judged(sealed, as_sealed(again.run))
-    done = research(root, "sync", "toy", "--json")
+    told = judged(sealed, again.run)
+    done = research(root, "sync", "toy", "--json", WANDB_MODE="offline")
     assert done.returncode == 0 and not json.loads(done.stdout)["problems"], done.stderr
     assert sealed.repository.logbook.partition("## Experiment Log")[2].startswith(old)
     assert all(path.read_bytes() == data for path, data in held.items())
     assert f"{told.id} TOY-005 reproduced" in sealed.repository.logbook
     issue = (root / ".agents" / "issues" / "toy.md").read_text()
     assert issue.count(f"Update: {told.id} ") == 1 and told.result in issue
-    assert list((root / ".agents" / "wandb" / "toy").glob(f"*{told.id}*")) or f"{told.id}" in done.stdout
+    assert {run_id(row.trial.sha256) for row in told.rows} <= runs_in(folder_of(sealed.checkout, "toy")).keys()
     assert sealed.repository.git("tag").split() == [sealed.tag]
     for command in (["verify", "toy"], ["status", "toy"], ["show", told.id]):
         found = research(root, *command)
         assert found.returncode == 0, (command, found.stdout, found.stderr)
-    checked = research(root, "check", "toy", "--json")
-    assert "Traceback" not in checked.stderr
+    lines = json.loads(research(root, "check", "toy", "--json").stdout)["lines"]
+    assert lines and [f"{line['name']}: {line['found']}" for line in lines if not line["ok"]] == []
 
 
 def test_the_claim_rests_on_fresh_trials(again: Again, sealed: Sealed) -> None:
     """What was sealed is only asked whether it agrees; the fresh processes carry the estimate."""
-    told = judged(sealed, as_sealed(again.run))
+    told = judged(sealed, again.run)
     (claim,) = told.claims or ()
     assert claim.changes == sealed.best and claim.processes == 3
     assert {ref.id.partition(".")[0] for ref in claim.trials} == {told.id}
-    assert {ref.sha256 for ref in claim.also} <= {ref.sha256 for ref in sealed.bundle.records}
+    before = {ref.sha256 for ref in claim.also}
+    assert before and before <= {ref.sha256 for ref in sealed.bundle.records}
     assert claim.confidence == "replicated"
     assert told.interpretation == (
         f"work={sealed.best['work']} was sealed as improved, replicated, and is improved, replicated now."
@@ -308,7 +316,7 @@ def test_the_claim_rests_on_fresh_trials(again: Again, sealed: Sealed) -> None:
 
 def test_a_slower_kernel_is_not_reproduced(again: Again, sealed: Sealed) -> None:
     """It says what was sealed, what it is now and what was expected; and nothing counts as replicated by that."""
-    told = judged(sealed, changed(as_sealed(again.run), slower(0.8)))
+    told = judged(sealed, changed(again.run, slower(0.8)))
     assert told.config["outcome"] == "not reproduced"
     assert "expected: " in told.result and "outside of what was expected of 3 processes" in told.result
     (claim,) = told.claims or ()
@@ -323,7 +331,7 @@ def test_an_exploratory_claim_is_replicated_when_it_is_reproduced_and_only_then(
     again: Again, sealed: Sealed, share: float, outcome: str, confidence: str
 ) -> None:
     """One process was sealed, and fresh ones agree with it or don't."""
-    run = as_sealed(again.run)
+    run = again.run
     sweep = next(one.record for one in run.sealed.entries.values() if one.record.step == "sweep")
     bundle = msgspec.structs.replace(sealed.bundle, claims=sweep.claims)
     assert {one.confidence for one in bundle.claims} == {"exploratory"}
@@ -334,12 +342,7 @@ def test_an_exploratory_claim_is_replicated_when_it_is_reproduced_and_only_then(
 
 def test_what_dev_mode_found_stays_exploratory(again: Again, sealed: Sealed) -> None:
     """However often it is reproduced."""
-    run = as_sealed(again.run)
-    trials = {
-        sha: Stored(msgspec.structs.replace(one.record, mode="dev"), one.line) for sha, one in run.sealed.trials.items()
-    }
-    held = Snapshot(entries=run.sealed.entries, trials=trials)
-    told = judged(sealed, replace(run, sealed=held))
+    told = judged(sealed, sealed_as(again.run, lambda one: msgspec.structs.replace(one, mode="dev")))
     assert told.config["outcome"] == "reproduced", told.result
     assert {one.confidence for one in told.claims or ()} == {"exploratory"}
 
@@ -408,7 +411,7 @@ def test_a_candidate_that_was_not_measured_is_told_with_the_reason(again: Again,
 
 def test_an_order_that_turned_round_is_not_reproduced(again: Again, sealed: Sealed) -> None:
     """Within what was expected of it, and yet clearly behind another candidate that it was clearly ahead of."""
-    run = as_sealed(again.run)
+    run = again.run
 
     def change(one: TrialRecord) -> TrialRecord:
         if one.config["work"] != 4000 or one.samples is None:
@@ -419,6 +422,122 @@ def test_an_order_that_turned_round_is_not_reproduced(again: Again, sealed: Seal
     told = judged(sealed, changed(run, change))
     assert told.config["outcome"] == "not reproduced"
     assert "its order with work=4000 has turned round" in told.result
+
+
+def test_a_candidate_that_was_only_interrupted_is_not_comparable(again: Again, sealed: Sealed) -> None:
+    """No trial of it ended, which says nothing about it."""
+
+    def interrupted(one: TrialRecord) -> InterruptedRecord:
+        names = ("series", "key", "attempt", "id", "label", "started_at", "finished_at")
+        kept = {name: getattr(one, name) for name in names}
+        return InterruptedRecord(schema=SCHEMA, subject="trial", reason="its launcher died", **kept)
+
+    told = judged(sealed, changed(again.run, of_candidate(interrupted)))
+    assert told.config["outcome"] == "not comparable", told.result
+    assert not told.claims
+
+
+def test_what_can_not_be_paired_is_held_against_the_baseline_of_its_own_run(again: Again, sealed: Sealed) -> None:
+    """On a machine that takes longer for both sides, the candidate is as much faster as it was."""
+
+    def alone(seconds: float) -> Callable[[TrialRecord], TrialRecord]:
+        def change(one: TrialRecord) -> TrialRecord:
+            share = {2000: 1.0, 4000: 2.0}.get(one.config["work"], 0.9)
+            time_s = seconds * share * (1 + (-0.001, 0.001, 0.0)[one.replicate % 3])
+            return with_samples(one, Samples(paired=False, order="A", candidate={"time_s": [time_s]}, baseline={}))
+
+        return change
+
+    run = changed(sealed_as(again.run, alone(1.0)), alone(1.1))
+    bundle = msgspec.structs.replace(sealed.bundle, claims=claims_of(sealed.bundle, run))
+    told = report(sealed.desk, bundle, run, True).record
+    assert told.config["outcome"] == "reproduced", told.result
+    (claim,) = told.claims or ()
+    assert (claim.verdict, claim.confidence) == ("improved", "replicated")
+    assert claim.estimate == pytest.approx(0.9, abs=0.001)
+
+
+# -- several claims at once -----------------------------------------------------------------------------------------
+
+WORKS = (1000, 1001, 4000)
+# What processes show that measure the baseline against itself.
+SCATTER = (-0.05, 0.05, 0.0)
+
+
+def with_samples(one: TrialRecord, taken: Samples) -> TrialRecord:
+    return msgspec.structs.replace(one, samples=taken, ratios={})
+
+
+def with_effect(taken: Samples, effect: float) -> Samples:
+    """These samples, had each of the candidate's differed by exactly so much from the baseline's."""
+    times = {name: [value * math.exp(effect) for value in values] for name, values in taken.baseline.items()}
+    return msgspec.structs.replace(taken, candidate=times)
+
+
+def claims_of(bundle: Bundle, run: Rerun) -> tuple[Claim, ...]:
+    """The claims of a bundle, as they follow from what the run says was sealed."""
+    return remade(run.series, run.sealed, bundle.claims, frozenset())
+
+
+def moved(again: Rerun, shifts: Mapping[int, float]) -> Rerun:
+    """The run, had the baseline scattered so both times, and candidates shown by their work alone how long they take;
+    and now these effects besides."""
+
+    def ended(shifts: Mapping[int, float]) -> Callable[[TrialRecord], TrialRecord]:
+        def change(one: TrialRecord) -> TrialRecord:
+            work = one.config["work"]
+            effect = SCATTER[one.replicate % 3] if work == 2000 else math.log(work / 2000) + shifts.get(work, 0.0)
+            assert one.samples is not None
+            return with_samples(one, with_effect(one.samples, effect))
+
+        return change
+
+    series = replace(again.series, metrics=(replace(again.series.primary, min_effect=0.001),))
+    return changed(sealed_as(replace(again, series=series), ended({})), ended(shifts))
+
+
+def told_of_three(sealed: Sealed, run: Rerun) -> tuple[EntryRecord, dict[int, str]]:
+    """The entry of an outcome that three replicated claims decide, and what it tells of each by its work."""
+    claims = [msgspec.structs.replace(one, confidence="replicated") for one in claims_of(sealed.bundle, run)]
+    assert sorted(one.changes["work"] for one in claims) == [*WORKS]
+    told = report(sealed.desk, msgspec.structs.replace(sealed.bundle, claims=tuple(claims)), run, True).record
+    found = re.findall(r"work=(\d+): time_s .*?\): (not reproduced|reproduced)", told.result)
+    return told, {int(work): outcome for work, outcome in found}
+
+
+def a_shift_that_only_all_three_tell() -> float:
+    """In the middle between what they may have moved by together, and what the surest of them may have by itself."""
+    metric, same = Metric("t", min_effect=0.001), records.samples([1.0], [1.0])
+    floors = [[with_effect(same, effect) for effect in SCATTER] for _ in range(2)]
+    # The best one was replicated twice, and now the process that chose it counts as well.
+    alike = [Repeat([same] * before, [same] * now, *floors) for before, now in ((2, 3), (1, 1), (1, 1))]
+    alone, together = min(expected(metric, one, alike).high for one in alike), common_shift(metric, alike)[1].high
+    assert 1.1 * together < alone
+    return (alone + together) / 2
+
+
+def test_several_claims_are_reproduced_when_each_of_them_is(again: Again, sealed: Sealed) -> None:
+    """Each is told by itself."""
+    told, each = told_of_three(sealed, moved(again.run, {}))
+    assert told.config["outcome"] == "reproduced", told.result
+    assert each == dict.fromkeys(WORKS, "reproduced")
+
+
+def test_several_claims_that_moved_together_are_not_reproduced(again: Again, sealed: Sealed) -> None:
+    """Each by less than it may show alone, and all by more than they may have in common."""
+    shift = a_shift_that_only_all_three_tell()
+    told, each = told_of_three(sealed, moved(again.run, dict.fromkeys(WORKS, shift)))
+    assert told.config["outcome"] == "not reproduced", told.result
+    assert each == dict.fromkeys(WORKS, "not reproduced")
+    assert told.result.count("all 3 of them together have moved by") == 3 and "outside of what" not in told.result
+
+
+def test_one_of_several_claims_that_moved_does_not_speak_for_the_others(again: Again, sealed: Sealed) -> None:
+    """It is not reproduced, and so what was sealed is not; the others are told to be."""
+    told, each = told_of_three(sealed, moved(again.run, {4000: math.log(1.5)}))
+    assert told.config["outcome"] == "not reproduced", told.result
+    assert each == {1000: "reproduced", 1001: "reproduced", 4000: "not reproduced"}
+    assert "together" not in told.result
 
 
 # -- from the command line ------------------------------------------------------------------------------------------
@@ -435,6 +554,7 @@ def test_a_clone_with_nothing_but_the_tag_reproduces_it(made: Sealed, tmp_path: 
     done = research(where, "reproduce", made.tag, "--here", "--json", RESEARCH_ACTOR="agent:tester")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
+    assert told["outcome"] == "reproduced", told
     assert told["entry"] == "TOY-006" and not told["problems"]
     assert clone.state() == before
     entry = entry_of(clone, "TOY-006")
@@ -522,8 +642,10 @@ def test_commands_that_record_nothing_leave_no_entry(sealed: Sealed) -> None:
 def test_a_seal_without_an_estimate_is_refused_before_anything_runs(sealed: Sealed) -> None:
     """Where every candidate failed there is nothing to measure again."""
     bundle = msgspec.structs.replace(sealed.bundle, claims=())
+    said: list[str] = []
     with pytest.raises(UsageError, match="no estimate of time_s for any candidate"):
-        rerun(sealed.checkout, bundle, True, lambda line: None)
+        rerun(sealed.checkout, bundle, True, said.append)
+    assert said == []
 
 
 def test_what_decides_a_result_is_as_it_was_sealed(
@@ -533,15 +655,14 @@ def test_what_decides_a_result_is_as_it_was_sealed(
     here = {
         "XLA_FLAGS": "--here", "OMP_NUM_THREADS": "7", "CUDA_VISIBLE_DEVICES": "3", "MARIN_PREFIX": "s3://mine",
         "RAY_ADDRESS": "ray://somewhere", "RESEARCH_CHOICES": "/nowhere", "WANDB_MODE": "online", "MINE": "kept",
-        "GIT_DIR": "/nowhere",
     }  # fmt: skip
     for name, value in here.items():
         monkeypatch.setenv(name, value)
     out = tmp_path / "environment.json"
     main = f"import json, os\njson.dump(dict(os.environ), open({str(out)!r}, 'w'))\n"
     sealed_there = {"XLA_FLAGS": "--sealed", "CUDA_VISIBLE_DEVICES": "0", "MARIN_PREFIX": "s3://theirs"}
-    monkeypatch.delenv("GIT_DIR")
     bundle = msgspec.structs.replace(sealed.light(main), environment=sealed_there)
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
     with pytest.raises(ResearchError, match="recorded nothing"):
         rerun(sealed.checkout, bundle, True, lambda line: None)
     found = json.loads(out.read_text())
@@ -565,19 +686,26 @@ rerun(Checkout.find(), msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=
 WAITS = "import os, time\nopen({!r}, 'a').write(f'{{os.getpid()}}\\n')\ntime.sleep(60)\n"
 
 
-def started(sealed: Sealed, tmp_path: Path, number: int = 1) -> tuple["subprocess.Popen[bytes]", list[int]]:
-    """A reproduction whose command waits, in a process of its own; and the processes of all such commands."""
+@contextmanager
+def started(sealed: Sealed, tmp_path: Path, number: int = 1) -> Iterator[tuple["subprocess.Popen[bytes]", list[int]]]:
+    """A reproduction whose command waits, in a process of its own; and the processes of all such commands. It ends with
+    the block, and so does its command."""
     pids, bundle = tmp_path / "pids", tmp_path / "bundle.json"
     if number == 1:
         bundle.write_bytes(msgspec.json.encode(sealed.light(WAITS.format(str(pids)))))
-    process = subprocess.Popen(
-        [sys.executable, "-c", ONE, str(bundle)], cwd=sealed.repository.root, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 60
-    while not pids.exists() or pids.read_text().count("\n") < number:
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    return process, list(map(int, pids.read_text().split()))
+    command = [sys.executable, "-c", ONE, str(bundle)]
+    process = subprocess.Popen(command, cwd=sealed.repository.root, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not pids.exists() or pids.read_text().count("\n") < number:
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+        yield process, list(map(int, pids.read_text().split()))
+    finally:
+        # Its command is of the same group, and outlives it.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def trees(sealed: Sealed) -> int:
@@ -586,8 +714,7 @@ def trees(sealed: Sealed) -> int:
 
 def test_what_a_killed_one_left_is_removed_by_the_next(sealed: Sealed, tmp_path: Path) -> None:
     """But not while something of it still runs there."""
-    process, (command,) = started(sealed, tmp_path)
-    try:
+    with started(sealed, tmp_path) as (process, (command,)):
         process.kill()
         process.wait()
         listed = sealed.repository.git("worktree", "list", "--porcelain").splitlines()
@@ -596,9 +723,8 @@ def test_what_a_killed_one_left_is_removed_by_the_next(sealed: Sealed, tmp_path:
         quick = sealed.light("pass")
         with pytest.raises(ResearchError, match="recorded nothing"):
             rerun(sealed.checkout, quick, True, lambda line: None)
+        os.kill(command, 0)
         assert left.is_dir() and trees(sealed) == 1, "its command still runs"
-    finally:
-        os.kill(command, signal.SIGKILL)
     deadline = time.monotonic() + 10
     while left.is_dir() and time.monotonic() < deadline:
         with pytest.raises(ResearchError, match="recorded nothing"):
@@ -608,16 +734,15 @@ def test_what_a_killed_one_left_is_removed_by_the_next(sealed: Sealed, tmp_path:
 
 def test_two_at_once_and_ctrl_c(sealed: Sealed, tmp_path: Path) -> None:
     """Each has its own folder; who stops one ends its command and leaves nothing."""
-    one, _ = started(sealed, tmp_path)
-    other, commands = started(sealed, tmp_path, 2)
-    assert trees(sealed) == 2
-    for process, left in ((one, 1), (other, 0)):
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) != 0
-        assert trees(sealed) == left
-    for pid in commands:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+    with started(sealed, tmp_path) as (one, _), started(sealed, tmp_path, 2) as (other, commands):
+        assert trees(sealed) == 2
+        for process, left in ((one, 1), (other, 0)):
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=20) != 0
+            assert trees(sealed) == left
+        for pid in commands:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
 
 
 # -- the work tree and its environment ------------------------------------------------------------------------------
@@ -645,7 +770,7 @@ def test_measured_code_that_no_commit_and_no_patch_holds_comes_from_the_tag(seal
 def test_submodules_are_at_their_commits_and_the_configuration_stays(
     sealed: Sealed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also one that had another commit checked out than its tree names."""
+    """One that has its tree's commit, and one that had another checked out; one that was not checked out stays empty."""
     for name, value in (("COUNT", "1"), ("KEY_0", "protocol.file.allow"), ("VALUE_0", "always")):
         monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
     git = sealed.repository.git
@@ -659,10 +784,13 @@ def test_submodules_are_at_their_commits_and_the_configuration_stays(
         ["commit", "--quiet", "--allow-empty", "--message", "two"],
     ):
         subprocess.run(["git", *arguments], cwd=inner, check=True)
-    git("submodule", "--quiet", "add", str(inner), "inner")
-    git("commit", "--quiet", "--message", "with a submodule")
-    git("-C", "inner", "checkout", "--quiet", "HEAD~1")
-    held = git("-C", "inner", "rev-parse", "HEAD").strip()
+    for name in ("moved", "named", "absent"):
+        git("submodule", "--quiet", "add", str(inner), name)
+    git("commit", "--quiet", "--message", "with submodules")
+    git("-C", "moved", "checkout", "--quiet", "HEAD~1")
+    git("submodule", "--quiet", "deinit", "absent")
+    held = {name: git("-C", name, "rev-parse", "HEAD").strip() for name in ("moved", "named")}
+    assert held["moved"] != held["named"]
     submodules = sealed.checkout.submodules()
     bundle = msgspec.structs.replace(
         sealed.bundle, commit=git("rev-parse", "HEAD").strip(), patch=None, submodules=submodules
@@ -670,7 +798,8 @@ def test_submodules_are_at_their_commits_and_the_configuration_stays(
     before = sealed.state()
     there = add_sealed(sealed.checkout, bundle, tmp_path / "tree")
     make_measured(there, bundle)
-    assert there.git("-C", "inner", "rev-parse", "HEAD").decode().strip() == held
+    assert {name: there.git("-C", name, "rev-parse", "HEAD").decode().strip() for name in held} == held
+    assert list((there.root / "absent").iterdir()) == []
     git("worktree", "remove", "--force", str(tmp_path / "tree"))
     assert sealed.state() == before
 
@@ -711,6 +840,25 @@ def test_the_sealed_packages_make_an_environment_of_their_own(
     ask += "u.find_spec('only_here'), u.find_spec('research_steps'))"
     found = subprocess.run([str(built), "-c", ask], env=env, capture_output=True, text=True, check=True).stdout
     assert found.split("\n")[0] == "8.1.8 from the tree None None"
+
+
+def test_the_commands_run_in_the_environment_that_was_sealed(sealed: Sealed, tmp_path: Path) -> None:
+    """Unless told to take the one here: built from the tag's list, in the reproduction's own folder, of the tree's own
+    code."""
+    out = tmp_path / "where.json"
+    main = "import importlib.util, json, sys, own\n"
+    main += "found = own.WHERE, sys.prefix, importlib.util.find_spec('research_steps') is not None\n"
+    main += f"json.dump(found, open({str(out)!r}, 'w'))\n"
+    bundle = sealed.light(main, {"backend.py": BACKEND, "pyproject.toml": PROJECT})
+    listed = sealed.commit(sealed.tag, {name_of("toy", bundle.id, "requirements.txt"): "-e ./\n"})
+    sealed.repository.git("tag", "--force", "--annotate", "--message", "sealed", sealed.tag, listed)
+    said: list[str] = []
+    with pytest.raises(ResearchError, match="recorded nothing"):
+        rerun(sealed.checkout, bundle, False, said.append)
+    assert said[0].endswith(", 1 packages") and said[1:] == ["running python -m experiments.toy --seal true"]
+    where, prefix, has_ours = json.loads(out.read_text())
+    assert (where, has_ours) == ("from the tree", False)
+    assert Path(prefix).parent.name.startswith("research-reproduce-")
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 for Marin's import each time: the run is a forked child of a process that has imported it. So are the commands."""
 
 import contextlib
+import importlib
 import json
 import os
+import pkgutil
 import runpy
 import subprocess
 import sys
@@ -14,11 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import research_steps.steps.builders  # noqa: F401  # imports Marin once, for all the runs forked from here
+import research_steps.dev.warm
+import research_steps.steps.builders  # imports Marin once, for all the runs forked from here
 from research_steps.journal import Journal
 from research_steps.store import open_store
 
 HERE = Path(__file__).parents[1]
+
+# And all of this package, which a run imports as it goes.
+for _found in pkgutil.walk_packages(research_steps.__path__, "research_steps."):
+    if not _found.name.endswith("__main__"):
+        importlib.import_module(_found.name)
 
 MEASURE = """
 import os, time

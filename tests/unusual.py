@@ -6,18 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 CODE, OUTSIDE = "experiments/toy/more", "outside"
+# Those that a commit or a tag could run, and one that git asks what has changed.
 HOOKS = (
-    *(
-        "pre-commit",
-        "prepare-commit-msg",
-        "commit-msg",
-        "post-commit",
-        "pre-merge-commit",
-        "pre-rebase",
-        "post-checkout",
-    ),
-    *("post-rewrite", "reference-transaction", "post-index-change", "pre-auto-gc", "fsmonitor-watchman", "update"),
-)
+    "pre-commit", "prepare-commit-msg", "commit-msg", "post-commit", "pre-merge-commit", "pre-rebase", "post-checkout",
+    "post-rewrite", "reference-transaction", "post-index-change", "pre-auto-gc", "fsmonitor-watchman",
+)  # fmt: skip
 # What a name may hold that some command takes for something else.
 ODD = ("a b", "ünï", "new\nline", "-rf", "[a]*", ":(top)x", 'quo"te', "back\\slash", os.fsdecode(b"\xff\xfe"), "tab\t")
 
@@ -228,7 +221,7 @@ def submodule_gone(place: Place) -> None:
 
 
 def hooks(place: Place) -> None:
-    """Hooks of every kind that fail, and tell that they ran."""
+    """Hooks that fail, and tell that they ran."""
     folder = place.root / os.fsdecode(place.git("rev-parse", "--git-path", "hooks").rstrip(b"\n"))
     folder.mkdir(exist_ok=True)
     for name in HOOKS:
