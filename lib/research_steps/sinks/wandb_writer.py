@@ -216,6 +216,10 @@ class Writer:
         # The runs are in place; what its service still has to say matters to nobody.
         with suppress(Exception):
             wandb.teardown()
+        # But not into a folder that is being removed.
+        _, left = psutil.wait_procs(psutil.Process().children(), timeout=PATIENCE_S)
+        for service in left:
+            service.kill()
 
     def _wait_until_whole(self, run: Run, path: Path) -> None:
         """W&B finishes a run's file some milliseconds after it has said so. Raises ValueError when it never does."""
