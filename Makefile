@@ -14,7 +14,7 @@ cluster: $(READY)  ## a Ray cluster on this machine, for 'research submit --clus
 	$(BIN)/python -m research_steps.cluster infra/local.yaml
 
 test: $(READY)  ## all tests; a file's own stay together, because they share what is slow to start; much is waiting
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 check: $(READY) lint types test  ## what a change must pass
 
