@@ -449,8 +449,8 @@ def test_a_submodule_that_was_moved_when_it_was_measured_is_told_by_its_patch(co
     copy.git("-C", f"{CODE}/module", "checkout", "--quiet", "HEAD^")
     now = copy.git("-C", f"{CODE}/module", "rev-parse", "HEAD").strip()
     patch, _ = copy.desk.checkout.patch()
-    assert commits.links_of(copy.desk.checkout, "HEAD", b"")[f"{CODE}/module"] == before != now
-    assert commits.links_of(copy.desk.checkout, "HEAD", patch)[f"{CODE}/module"] == now
+    assert commits.gitlinks(copy.desk.checkout, "HEAD", b"")[f"{CODE}/module"] == before != now
+    assert commits.gitlinks(copy.desk.checkout, "HEAD", patch)[f"{CODE}/module"] == now
 
 
 def test_without_the_store_of_the_run_there_is_no_list_of_packages_and_the_bundle_says_so(copy: Copy) -> None:

@@ -230,8 +230,9 @@ def _prepare(session: Any, plan: "Plan") -> None:
         if unknown or (held is not None and (_has_outcome(held, statuses) or _rests_on(held, session.retracted))):
             cleared += [step, *shards.get(id(step), [])]
         elif held is not None and step.config.kind == "seal":
-            now = (session.journal.latest_entry(keys[id(given)]) for given in step.config.inputs)
-            cleared += [step] if {one.ref for one in now if one is not None} - set(held.record.inputs) else []
+            now = [session.journal.latest_entry(keys[id(given)]) for given in step.config.inputs]
+            if any(one is not None and one.ref not in held.record.inputs for one in now):
+                cleared.append(step)
     again = plan.dependents(cleared)
     for step in again:
         plan.forget(step)

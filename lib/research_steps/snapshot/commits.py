@@ -89,7 +89,7 @@ def make_tree(checkout: Checkout, base: str, paths: Paths, added: Mapping[str, b
         return checkout.quietly("write-tree", env=env).decode().strip()
 
 
-def links_of(checkout: Checkout, commit: str, patch: bytes) -> dict[str, str]:
+def gitlinks(checkout: Checkout, commit: str, patch: bytes) -> dict[str, str]:
     """The commits that a commit, with a patch upon it, names for its submodules, by path."""
     with tempfile.TemporaryDirectory(prefix="research-seal-") as scratch:
         env = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}

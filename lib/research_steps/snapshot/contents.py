@@ -28,7 +28,7 @@ from research_steps.snapshot.bundle import (
     encode,
     name_of,
 )
-from research_steps.snapshot.commits import links_of
+from research_steps.snapshot.commits import gitlinks
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,8 @@ def _submodules(checkout: Checkout, topic: str, made: Provenance, commit: str) -
     if not now:
         return {}
     patch = checkout.logbooks / topic / f"{made.patch}.patch"
-    named = links_of(checkout, commit, b"")
-    measured = links_of(checkout, commit, patch.read_bytes()) if patch.is_file() else named
+    named = gitlinks(checkout, commit, b"")
+    measured = gitlinks(checkout, commit, patch.read_bytes()) if patch.is_file() else named
     found = {}
     for path, state in now.items():
         note = state.rpartition(" ")[0]
