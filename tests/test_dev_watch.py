@@ -193,6 +193,22 @@ def test_what_does_not_parse_is_told_in_a_line_and_waited_for(repository: DevChe
     assert [trial.status for trial in repository.trials()] == ["ok", "failed", "ok"]
 
 
+def test_a_save_that_empties_the_file_first_is_one_change(repository: DevCheckout) -> None:
+    """As editors and `open(…, "w")` do: what is read in between is no attempt, however long it takes."""
+    repository.measure(costs("0.9"))
+    with watching(repository) as session:
+        session.wait_for("TOY-001.01 fast=True: cost 0.900 ×")
+        session.wait_for(WAITS)
+        with (repository.experiment / "measure.py").open("w") as file:
+            # Longer than a change that the system tells of, or does not tell of, needs to be seen.
+            time.sleep(2.5)
+            file.write(costs("0.5"))
+        session.wait_for("TOY-001.02 fast=True: cost 0.500 ×")
+        assert session.end() == 0
+        assert "not attempted" not in session.said
+    assert len(repository.trials()) == 2
+
+
 def test_a_library_that_is_edited_is_watched(repository: DevCheckout, tmp_path: Path) -> None:
     """A module on PYTHONPATH that the trial imports, outside the checkout; also when it is saved before the first
     attempt has told that it was imported."""

@@ -107,7 +107,7 @@ class _Files:
         return ", ".join(own) + (f" or {more} more files" if more else "")
 
     def _changed(self) -> bool:
-        """A file that is gone is about to come back, so that it is no change."""
+        """A file that is gone or empty is about to come back, so that it is no change."""
         return any(self._held.get(path) != found for path, found in _digests(self._waited()).items())
 
     def _waited(self) -> set[Path]:
@@ -118,12 +118,13 @@ class _Files:
 
 
 def _digests(paths: Iterable[Path], before: float = math.inf) -> dict[Path, str]:
-    """The hash of what each of the files holds that are there, and were last saved before a time."""
+    """The hash of what each of the files holds that are there, not empty, and were last saved before a time."""
     found = {}
     for path in paths:
         with suppress(OSError):
-            if path.stat().st_mtime < before:
-                found[path] = sha256(path.read_bytes())
+            # An editor may empty a file before it writes it.
+            if path.stat().st_mtime < before and (data := path.read_bytes()):
+                found[path] = sha256(data)
     return found
 
 

@@ -45,6 +45,8 @@ IDLE_S = 1800.0
 LOG = "log"
 # A parent that changes under the command's hands is replaced so often before it gives up.
 STARTS = 3
+# Told by a helper that outlived it for a moment, or by the command where the helper did not.
+_ENDED = "The kept parent ended, and with it what it ran: try again."
 
 
 class State(msgspec.Struct, frozen=True):
@@ -169,7 +171,7 @@ class KeptTrials:
             raise LauncherError(f"{answer.what} changed while the attempt began: try again.")
         if answer is None:
             self.closed = True
-            raise LauncherError("The kept parent is gone: the trial has no result.")
+            raise LauncherError(_ENDED)
         if answer.result is not None:
             self.sources = answer.result.sources
         return answer
@@ -247,7 +249,7 @@ def _done(last: Message | None) -> bytes:
         case Stale(what):
             raise LauncherError(f"{what} changed while the attempt began: try again.")
         case _:
-            raise LauncherError("The kept parent ended before its helper had answered: try again.")
+            raise LauncherError(_ENDED)
 
 
 def answer_in(lines: IO[bytes], hear: Hear) -> Message | None:
