@@ -3,6 +3,7 @@ for Marin's import each time: the run is a forked child of a process that has im
 
 import contextlib
 import importlib
+import inspect
 import json
 import os
 import pkgutil
@@ -16,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import markdown_it  # noqa: F401  # imported late, as tenacity is
 import research_steps.dev.warm
 import research_steps.steps.builders  # imports Marin once, for all the runs forked from here
+import tenacity  # noqa: F401
 from research_steps.journal import Journal
 from research_steps.store import open_store
 
@@ -27,6 +30,8 @@ HERE = Path(__file__).parents[1]
 for _found in pkgutil.walk_packages(research_steps.__path__, "research_steps."):
     if not _found.name.endswith("__main__"):
         importlib.import_module(_found.name)
+# Marin looks for its caller's file among those of all modules, which 'inspect' remembers once it has looked.
+inspect.getmodule(None, "no such file")
 
 MEASURE = """
 import os, time
