@@ -648,6 +648,19 @@ def test_a_seal_without_an_estimate_is_refused_before_anything_runs(sealed: Seal
     assert said == []
 
 
+def test_another_machine_is_told_before_anything_runs(sealed: Sealed) -> None:
+    """Where none of the sealed trials ran on such a one, so that hours of measuring are not for nothing."""
+    here = sealed.light("")
+    (machine,) = here.hardware
+    said: list[list[str]] = []
+    for kind in (machine, msgspec.structs.replace(machine, device_class="tpu/v5p/4")):
+        said.append([])
+        with pytest.raises(ResearchError, match="recorded nothing"):
+            rerun(sealed.checkout, msgspec.structs.replace(here, hardware=(kind,)), True, said[-1].append)
+    told = f"sealed on tpu/v5p/4, and this machine is {machine.device_class}: what it measures can't be compared"
+    assert said[1] == [told, *said[0]]
+
+
 def test_what_decides_a_result_is_as_it_was_sealed(
     sealed: Sealed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

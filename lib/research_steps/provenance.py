@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -234,9 +234,9 @@ def current_actor(checkout: Checkout) -> Actor:
     return Actor(name=name, kind="agent" if kind == "agent" else "person")
 
 
-def device_class() -> str:
+def device_class(environment: Mapping[str, str] = os.environ) -> str:
     """The kind of machine that a timing counts for, without starting an accelerator: 'cpu/<model>/<cores>', say."""
-    return _device_class(*(os.environ.get(name) for name in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES")))
+    return _device_class(*map(environment.get, ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES")))
 
 
 def check_here(resources: Resources) -> None:

@@ -15,7 +15,7 @@ from research_steps.errors import ResearchError, UsageError
 from research_steps.git import Checkout
 from research_steps.holdings import Snapshot, add_published
 from research_steps.journal import Journal
-from research_steps.provenance import ORIGIN, Origin, current_actor
+from research_steps.provenance import ORIGIN, Origin, current_actor, device_class
 from research_steps.record import canonical
 from research_steps.reproduction import environment
 from research_steps.reproduction.commands import runnable
@@ -69,6 +69,9 @@ def rerun(checkout: Checkout, bundle: Bundle, here: bool, say: Say) -> Rerun:
             ORIGIN: msgspec.json.encode(origin).decode(),
             CHOICES: str(choices),
         }
+        machine, sealed_on = device_class(env), [kind.device_class for kind in bundle.hardware]
+        if machine not in sealed_on:
+            say(f"sealed on {', '.join(sealed_on)}, and this machine is {machine}: what it measures can't be compared")
         exits = []
         for command in commands:
             say(f"running {shlex.join(command)}")
