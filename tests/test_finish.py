@@ -51,7 +51,7 @@ def test_a_thread_from_kickoff_to_its_end(
     decided = ("decide", "toy", "Keep work=1000.", "--evidence", "TOY-003.01", "--production-pr", PULL)
     assert research(tmp_path, *decided).returncode == 0
     assert f"  ok   production PR: {PULL}\n" in research(tmp_path, "check", "toy", "--closing").stdout
-    finished = research(tmp_path, "finish", "toy", *PARTS)
+    finished = research(tmp_path, "finish", "toy", *PARTS, WANDB_MODE="offline")
     assert finished.returncode == 0, finished.stderr
 
     heads = [comment.body.splitlines()[2] for comment in github_repository.comments(number)]

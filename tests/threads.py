@@ -134,8 +134,9 @@ def fork(
 
 
 def research(where: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """What the command `research` does there, in a child of this process."""
+    """What the command `research` does there, in a child of this process. Like a run, without W&B unless told."""
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+        environment = {"WANDB_MODE": "disabled", **environment}
         pid = fork(where, "research_steps", arguments, stdout.fileno(), stderr.fileno(), environment)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         # The child's writing has moved this process's place in them, too.
