@@ -251,6 +251,8 @@ def test_a_connection_that_is_cut_off_in_mid_trial_loses_nothing(
     assert there.measured[count:] == ["1200 1 paired", "2000 1 paired"]
     record = here.trials()[-1]
     assert (record.config["work"], record.attempt, record.status) == (1200, 0, "ok")
+    parent = psutil.Process(record.launch.parent_pid)
+    assert soon(lambda: not parent.children()), "who held the conversation there ends when it was cut off"
 
 
 def test_a_trial_that_died_while_it_was_cut_off_is_begun_again(here: DevCheckout, there: There) -> None:

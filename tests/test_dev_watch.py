@@ -243,6 +243,27 @@ def test_a_save_in_the_middle_of_an_attempt_begins_the_next(repository: DevCheck
         assert session.end() == 0
 
 
+def test_what_was_begun_keeps_its_number(repository: DevCheckout) -> None:
+    """Also when the kept parent is killed under it: the next save gets another one."""
+    with watching(repository) as session:
+        session.wait_for(WAITS)
+        hold(repository)
+        repository.measure(costs("0.8"))
+        wait_until_held(repository)
+        os.kill(repository.parent, signal.SIGKILL)
+        session.wait_for("not attempted: The kept parent ended")
+        session.wait_for(WAITS)
+        (repository.root / "hold").unlink()
+        repository.measure(costs("0.7"))
+        session.wait_for("TOY-001.03 fast=True: cost 0.700 ×")
+        assert session.end() == 0
+    known = repository.known()
+    made = [*known.trials.values(), *known.interrupted.values()]
+    assert sorted(one.record.id for one in made if one.record.id.startswith("TOY-001")) == [
+        "TOY-001.01", "TOY-001.02", "TOY-001.03",
+    ]  # fmt: skip
+
+
 def test_a_session_in_which_nothing_was_attempted_exits_as_interrupted(repository: DevCheckout) -> None:
     """There is nothing to sum up, and nothing to keep."""
     repository.measure(costs("0.9 ("))

@@ -159,6 +159,7 @@ class Journal:
         private: bool = False,
     ) -> Iterator[bool]:
         """Write the intent of an attempt and hold its lease inside the block. Yields False when it was taken."""
+        until = lease_end()
         intent = Intent(
             schema=SCHEMA,
             series=self.topic,
@@ -168,7 +169,7 @@ class Journal:
             id=id,
             label=label,
             started_at=utc(),
-            lease_until=utc(lease_end()),
+            lease_until=utc(until),
             owner=this_process(),
             nonce=secrets.token_hex(8),
             config=config,
@@ -177,7 +178,7 @@ class Journal:
         if not self.store.create(self._name(subject, "intents", key, attempt), encode(intent) + b"\n"):
             yield False
             return
-        with self._leases.held(self._name(subject, "leases", key, attempt)):
+        with self._leases.held(self._name(subject, "leases", key, attempt), until):
             yield True
 
     def finish(self, subject: Subject, record: TrialRecord | EntryRecord | InterruptedRecord) -> Stored[Any]:
@@ -359,12 +360,13 @@ class Journal:
                     yield turn.by
                     return
             name = f"{folder}/{last + 1:06d}.json"
-            mine = Turn(schema=SCHEMA, by=this_process(), lease_until=utc(lease_end()), nonce=secrets.token_hex(8))
+            until = lease_end()
+            mine = Turn(schema=SCHEMA, by=this_process(), lease_until=utc(until), nonce=secrets.token_hex(8))
             if self.store.create(name, encode(mine) + b"\n"):
                 break
         lease = f"{folder}/leases/{last + 1:06d}.json"
         try:
-            with self._leases.held(lease):
+            with self._leases.held(lease, until):
                 yield None
         finally:
             self._leases.end(lease)

@@ -32,8 +32,11 @@ class Leases:
         self._keeper: threading.Thread | None = None
 
     @contextmanager
-    def held(self, name: str) -> Iterator[None]:
-        """Renew a lease until the block ends."""
+    def held(self, name: str, until: datetime) -> Iterator[None]:
+        """Renew a lease that was given until then, until the block ends."""
+        if until - datetime.now(UTC) < timedelta(seconds=LEASE_S * 2 / 3):
+            # The store took long to tell of it.
+            self._put(name, lease_end())
         with self._lock:
             self._held.add(name)
             if self._keeper is None:

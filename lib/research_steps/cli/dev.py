@@ -84,7 +84,7 @@ def dev(
         _watch(checkout, asked)
         return
     with Progress() as progress:
-        answer = msgspec.json.decode(order(checkout, asked, progress), type=Attempted)
+        answer = msgspec.json.decode(order(checkout, asked, progress.hear), type=Attempted)
     if answer.status != "ok":
         sys.exit(1)
 

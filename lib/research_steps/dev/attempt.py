@@ -22,7 +22,7 @@ from research_steps.launcher.helpers import Speaker, help_with
 from research_steps.launcher.here import Here, Host
 from research_steps.launcher.kept import Asked, KeptTrials
 from research_steps.launcher.kept import Kept as KeptParent
-from research_steps.launcher.protocol import SOCKET, Help, Waiting
+from research_steps.launcher.protocol import SOCKET, Begun, Help, Waiting
 from research_steps.launcher.ssh import SshHost
 from research_steps.launcher.staleness import edited
 from research_steps.provenance import Captured, capture
@@ -128,6 +128,7 @@ class _Attempt:
         made = []
         for number in range(self.order.processes):
             id = trial_id(self.kept.id, self.order.done + number + 1)
+            self.speaker.tell(Begun(self.order.done + number + 1))
             made.append(self._trial(self.config, number, id, id, self.order.label or spelled(self.changes)))
         return made
 
@@ -158,7 +159,6 @@ class _Attempt:
         return Attempted(
             id=self.kept.id,
             ids=ids,
-            trials=len(trials),
             what=spelled(self.changes),
             status=last.status,
             told=f"{series.primary.name} {measured(claim)}" if claim else said,

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from research_steps.dev.progress import Progress
 from research_steps.git import Checkout
-from research_steps.launcher.kept import Kept, have_done
+from research_steps.launcher.kept import Hear, Kept, asked_of, have_done
 from research_steps.launcher.protocol import SOCKET, Help, Waiting
 
 # What a helper imports before it can begin.
@@ -24,16 +23,16 @@ def new_occasion() -> str:
     return f"dev/{secrets.token_hex(8)}"
 
 
-def order(checkout: Checkout, asked: msgspec.Struct, progress: Progress) -> bytes:
-    """Have the kept parent of the checkout make an attempt, and return its answer. Raises ResearchError."""
+def order(checkout: Checkout, asked: msgspec.Struct, hear: Hear) -> bytes:
+    """Have the kept parent of the checkout make an attempt, and return its answer; `hear` what is said meanwhile. Raises
+    ResearchError."""
     kept, env = Kept(checkout.root), environment()
 
-    def connect() -> socket.socket:
+    def ask_for(wanted: Help) -> socket.socket:
         if kept.state() is None:
-            progress.hear(Waiting("starting the kept parent of this checkout"))
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(str(kept.ensure(env) / SOCKET))
-        progress.hear(Waiting("waiting for the kept parent of this checkout"))
+            hear(Waiting("starting the kept parent of this checkout"))
+        connection = asked_of(kept.ensure(env) / SOCKET, wanted)
+        hear(Waiting("waiting for the kept parent of this checkout"))
         return connection
 
     wanted = Help(
@@ -42,7 +41,7 @@ def order(checkout: Checkout, asked: msgspec.Struct, progress: Progress) -> byte
         order=msgspec.Raw(msgspec.json.encode(asked)),
         env=env,
     )
-    return have_done(connect, kept.retire, wanted, progress.hear)
+    return have_done(ask_for, kept.retire, wanted, hear)
 
 
 def environment() -> dict[str, str]:

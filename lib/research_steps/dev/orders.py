@@ -5,7 +5,7 @@ import msgspec
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What the command asks for. `occasion` is the step key of its experiment ID, under which `done` trials have been
-    made already, `watched` that another follows. `settings` are changes to the case of the `baseline` with that label.
+    begun already, `watched` that another follows. `settings` are changes to the case of the `baseline` with that label.
     `env` names the variables that go to the `host`."""
 
     cwd: str
@@ -32,7 +32,6 @@ class Attempted(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     ids: str
-    trials: int
     what: str
     status: str
     told: str

@@ -20,9 +20,9 @@ import msgspec
 from research_steps.dev.command import order
 from research_steps.dev.orders import Attempted, Order
 from research_steps.dev.progress import Progress
-from research_steps.errors import LauncherError, ResearchError
+from research_steps.errors import ResearchError
 from research_steps.git import Checkout
-from research_steps.launcher.protocol import Said, Waiting
+from research_steps.launcher.protocol import Begun, Message, Said, Waiting
 from research_steps.record import sha256
 
 if TYPE_CHECKING:
@@ -42,21 +42,25 @@ def watch(checkout: Checkout, asked: Order) -> list[Attempted]:
     done = 0
     files = _Files(checkout.root / "experiments" / asked.topic)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def hear(message: Message) -> None:
+        nonlocal done
+        if isinstance(message, Begun):
+            done = message.number
+        progress.hear(message)
+
     with Progress(lambda: [_table(made, SHOWN)] if made else []) as progress, suppress(KeyboardInterrupt):
         while True:
             files.begin()
             try:
-                answer = order(checkout, msgspec.structs.replace(asked, done=done, watched=True), progress)
+                answer = order(checkout, msgspec.structs.replace(asked, done=done, watched=True), hear)
             except ResearchError as error:
                 if not files.thread.is_dir():
                     raise
                 progress.hear(Said(f"not attempted: {error}"))
-                # What may have been measured when the parent was lost has its number.
-                done += asked.processes if isinstance(error, LauncherError) else 0
                 files.end((), ok=False)
             else:
                 made.append(msgspec.json.decode(answer, type=Attempted))
-                done += made[-1].trials
                 files.end(made[-1].sources, ok=made[-1].status == "ok")
             progress.hear(Waiting(f"waiting for another save of {files.named()}; Ctrl-C ends"))
             files.wait()

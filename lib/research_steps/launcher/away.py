@@ -92,9 +92,13 @@ class _Asking:
         threading.Thread(target=self._read, args=(connection,), daemon=True).start()
 
     def next(self, timeout_s: float | None = None) -> AskedAway | None:
-        """What is asked for next, None when nothing is any more."""
+        """What is asked for next, None when nothing is any more, or was for so long."""
         with suppress(Empty):
-            return self._asked.get(timeout=timeout_s)
+            asked = self._asked.get(timeout=timeout_s)
+            if asked is None:
+                # The end stays the end, however often it is asked for.
+                self._asked.put(None)
+            return asked
         return None
 
     @contextmanager

@@ -203,14 +203,27 @@ def stop_at(path: Path, when_done: bool = False) -> bool:
 Hear = Callable[[Message], None]
 
 
-def have_done(connect: Callable[[], socket.socket], restart: Callable[[], object], wanted: Help, hear: Hear) -> bytes:
+def asked_of(path: Path, wanted: Help) -> socket.socket:
+    """A connection to the kept parent that listens at a socket, on which it was asked for help. Raises LauncherError."""
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(str(path))
+        connection.sendall(line(wanted))
+    except OSError as error:
+        connection.close()
+        raise LauncherError(_ENDED) from error
+    return connection
+
+
+def have_done(
+    ask_for: Callable[[Help], socket.socket], restart: Callable[[], object], wanted: Help, hear: Hear
+) -> bytes:
     """Have a helper of a kept parent do something, and return its answer; `hear` what is said meanwhile.
 
     Raises ResearchError with what the helper refuses, LauncherError when the parent can't be reached or ended.
     """
     for _ in range(STARTS):
-        with connect() as connection, connection.makefile("rb") as lines:
-            connection.sendall(line(wanted))
+        with ask_for(wanted) as connection, connection.makefile("rb") as lines:
             last = answer_in(lines, hear)
         if not isinstance(last, Stale):
             return _done(last)
@@ -223,12 +236,9 @@ class Asked:
     """What another helper of the kept parent that listens at a socket does, beside what is done inside the block."""
 
     def __init__(self, path: Path, wanted: Help) -> None:
-        self._connection = socket.socket(socket.AF_UNIX)
-        self._path, self._wanted = path, wanted
+        self._connection = asked_of(path, wanted)
 
     def __enter__(self) -> "Asked":
-        self._connection.connect(str(self._path))
-        self._connection.sendall(line(self._wanted))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -192,8 +192,7 @@ class Parent:
         if changed:
             self._connections.answer(client, Stale(changed))
             return
-        self._preload(client, wanted.libraries)
-        if client not in self._connections.clients:
+        if not self._preload(client, wanted.libraries):
             return
         pid = os.fork()
         if pid == 0:
@@ -205,12 +204,7 @@ class Parent:
     # -- one trial ---------------------------------------------------------------------------------------------
 
     def _start(self, client: Client, request: Request) -> None:
-        changed = self._sources.changed()
-        if changed:
-            self._connections.answer(client, Stale(changed))
-            return
-        self._preload(client, request.libraries)
-        if client not in self._connections.clients:
+        if not self._preload(client, request.libraries):
             return
         # A file, because pipes are held open by others and fill up; by name, because a child may close everything.
         self._result.write_bytes(b"")
@@ -350,7 +344,9 @@ class Parent:
 
     # -- what is imported --------------------------------------------------------------------------------------
 
-    def _preload(self, client: Client, libraries: tuple[str, ...]) -> None:
+    def _preload(self, client: Client, libraries: tuple[str, ...]) -> bool:
+        """Import what is new of these. False when that is for nothing: the client left, or was told what changed."""
+        began = time.time()
         new = [name for name in libraries if name not in self._tried]
         self._tried.update(new)
         for name in new:
@@ -362,7 +358,11 @@ class Parent:
         if new:
             # The children collect no garbage among what is imported here, and so share its memory.
             gc.freeze()
-            self._sources.take()
+            self._sources.take(began)
+        changed = self._sources.changed()
+        if changed:
+            self._connections.answer(client, Stale(changed))
+        return not changed and client in self._connections.clients
 
 
 def _help(wanted: Help, env: Mapping[str, str], connection: socket.socket) -> None:

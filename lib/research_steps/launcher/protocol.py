@@ -106,6 +106,12 @@ class Stale(msgspec.Struct, frozen=True, tag="stale"):
     what: str
 
 
+class Begun(msgspec.Struct, frozen=True, tag="begun"):
+    """The trials of an experiment up to this number may have records from now on."""
+
+    number: int
+
+
 class Said(msgspec.Struct, frozen=True, tag="said"):
     """A line for a person."""
 
@@ -159,7 +165,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
 
 Asked = Request | Help | Stop
 AskedAway = TakeTurn | Measure | Quiet | Release
-Message = Waiting | Output | Said | Stale | Ended | Done | Refused
+Message = Waiting | Output | Begun | Said | Stale | Ended | Done | Refused
 
 
 def line(message: msgspec.Struct) -> bytes:

@@ -3,6 +3,7 @@
 import os
 import sys
 import sysconfig
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from research_steps.record import canonical, sha256
 
 # What libraries read while they are imported; the rest of the environment is given to each child anew.
 _READ_AT_IMPORT = (*ENVIRONMENT, "PYTHON", "LD_", "VIRTUAL_ENV")
+# How far the time of a save may lie behind the clock (seconds).
+GRAIN_S = 0.01
+_UNKNOWN = -1
 _LOCKS = ("uv.lock", "requirements.lock", "pylock.toml")
 
 
@@ -30,16 +34,20 @@ class Sources:
     def __init__(self) -> None:
         self._times: dict[Path, int] = {}
 
-    def take(self) -> None:
-        """Take what is imported now as up to date, unless it was known before."""
+    def take(self, began: float) -> None:
+        """Take what was imported since then (seconds since the epoch) as up to date, unless it was known before.
+
+        What was saved meanwhile counts as changed, because nobody knows which of the two was imported.
+        """
+        first, last = int((began - GRAIN_S) * 1e9), time.time_ns()
         for path in edited():
             found = _changed_at(path)
             if found is not None:
-                self._times.setdefault(path, found)
+                self._times.setdefault(path, _UNKNOWN if first <= found <= last else found)
 
     def changed(self) -> str:
         """The first file that changed since, empty when none did."""
-        return next((str(path) for path, time in self._times.items() if _changed_at(path) != time), "")
+        return next((str(path) for path, taken in self._times.items() if _changed_at(path) != taken), "")
 
 
 def edited() -> set[Path]:

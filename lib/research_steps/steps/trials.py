@@ -6,7 +6,8 @@ others leave it quiet.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from research_steps.holdings import OpenAttempt
 from research_steps.launcher.client import Tell
 from research_steps.launcher.here import Outcome, Turn
 from research_steps.launcher.protocol import Ended, Request
+from research_steps.leases import this_process
 from research_steps.record import (
     SCHEMA,
     Error,
@@ -117,6 +119,7 @@ def measure_trial(
         if len(cut_off) >= CUT_OFF_TRIES:
             return Trial(cut_off[-1], True)
         with (
+            _ended_by_ctrl_c(session, key, found),
             session.host.turn(id, patience.timed, patience.left_s, session.say) as turn,
             session.journal.begin(
                 "trial", key, found, id=id, label=label, config=spec.config, private=session.private
@@ -136,9 +139,6 @@ def measure_trial(
                     session.say(f"{id}: {error} It is begun again.")
                     continue
                 return Trial(stored, True)
-            except KeyboardInterrupt:
-                _interrupted(session, key, found, "It was stopped by Ctrl-C.")
-                raise
             record = _record(session, spec, outcome, key=key, attempt=found, id=id, label=label)
             stored = session.journal.finish("trial", record)
             once_more = patience.once_more(record, turn, time.monotonic() - began)
@@ -271,6 +271,18 @@ def _cut_off(session: Session, key: str) -> list[Stored[Any]]:
             case _:
                 found = []
     return found
+
+
+@contextmanager
+def _ended_by_ctrl_c(session: Session, key: str, number: int) -> Iterator[None]:
+    """An attempt of this process, if it has begun, ends with the block when Ctrl-C ends that, wherever it is then."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for attempt in session.journal.attempts("trial", key)[number:]:
+            if isinstance(attempt, OpenAttempt) and attempt.intent.owner == this_process():
+                session.journal.interrupt(attempt, "It was stopped by Ctrl-C.")
+        raise
 
 
 def _interrupted(session: Session, key: str, number: int, reason: str) -> Stored[Any]:
