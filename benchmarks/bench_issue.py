@@ -62,7 +62,6 @@ def run(folder: Path, milestones: int, kills: int, rate: float, chance: random.R
     """What is wrong in the end, how many requests were made, and how many of them were the first listing's."""
     problems: list[str] = []
     with github_api.server() as server, github_api.Proxy(server) as proxy:
-        os.environ.update(environment(proxy))
         thread = Thread(Desk.make(folder), SERIES, server.repository())
         records = [thread.milestone(f"finding {number}") for number in range(milestones)]
         drawing = threading.Lock()
@@ -75,9 +74,10 @@ def run(folder: Path, milestones: int, kills: int, rate: float, chance: random.R
 
         proxy.fault = fault
         command = [sys.executable, "-c", PUBLISHER, str(ROOT), str(thread.desk.root), str(thread.desk.store)]
+        reaching = {**os.environ, **environment(proxy)}
         left = kills
         while True:
-            publisher = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            publisher = subprocess.Popen(command, env=reaching, stdout=subprocess.DEVNULL)
             try:
                 # A kill comes at a moment within what a twentieth of the milestones takes.
                 if left:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -223,8 +222,8 @@ def test_ctrl_c_ends_a_run_and_the_next_one_goes_on(repository: Repository) -> N
     assert "The run was stopped; start it again" in output
     journal = Journal(open_store(str(repository.root / "local_store")), "toy")
     assert [attempt for attempt in journal.scan().open if not attempt.orphaned()] == []
-    started = time.monotonic()
     done = repository.run()
     assert done.code == 0, done.output
-    assert time.monotonic() - started < 90, "the executor's lock was released, not waited out"
+    # The executor's locks were released, and not waited out.
+    assert "another driver has" not in done.output
     assert repository.ids[-1].startswith("TOY-")

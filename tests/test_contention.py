@@ -11,7 +11,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
 
@@ -44,6 +46,15 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def told(machine: Machine) -> list[str]:
     return [one.what for one in machine.disturbances()]
+
+
+@contextmanager
+def busy_cores() -> Iterator[None]:
+    """Other processes inside the block that keep twice as many cores busy as would be load, on any machine."""
+    with ExitStack() as others:
+        for _ in range(1 + (os.cpu_count() or 1) // 4):
+            others.callback(others.enter_context(subprocess.Popen(SPIN)).kill)
+        yield
 
 
 def of_somebody_else(path: Path) -> Path:
@@ -79,11 +90,10 @@ def test_what_this_process_and_its_children_use_is_not_load() -> None:
     assert watch.others_cores(1000.0) == 0.0
 
 
-def test_a_quiet_machine_is_seen_at_a_glance(machine: Machine) -> None:
+def test_a_quiet_machine_is_seen_at_a_glance(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial of milliseconds does not wait for the longer look when nobody runs."""
-    began = time.monotonic()
+    monkeypatch.setattr(Machine, "others_cores", lambda machine: pytest.fail("it had the longer look"))
     assert machine.load() == []
-    assert time.monotonic() - began < contention.LOOK_S
 
 
 @pytest.mark.parametrize("name", ["accel1", "vfio/3", "nvidia-uvm"])
@@ -182,7 +192,7 @@ def test_nobody_has_one_turn_after_the_other_while_somebody_waits(machine: Machi
         for _ in range(6):
             with contention.device_lock(machine, name, lambda: False, lambda line: None):
                 turns.append(name)
-                time.sleep(0.08)
+                time.sleep(0.5)
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(work, "ab"))
@@ -211,12 +221,11 @@ def test_doctor_shows_what_a_trial_would_see(machine: Machine) -> None:
 
 
 def test_doctor_tells_of_load_and_loads_no_jax() -> None:
-    """As a person types it, on the machine as it is, beside a process that keeps a core busy."""
+    """As a person types it, on the machine as it is, beside processes that keep cores busy."""
     code = "import sys; from research_steps.cli import main; main(['doctor'], standalone_mode=False)"
     watching = f"import atexit, sys; atexit.register(lambda: print('jax' in sys.modules)); {code}"
-    with subprocess.Popen(SPIN) as other:
+    with busy_cores():
         done = subprocess.run([sys.executable, "-c", watching], capture_output=True, text=True)
-        other.kill()
     assert "cores busy; to mend it, end them" in done.stdout, done.stderr
     assert done.stdout.endswith("False\n")
     assert done.returncode == 1

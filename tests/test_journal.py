@@ -11,8 +11,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,12 @@ from tests.records import WHEN, entry, trial
 
 KEYS = 6
 
-# Eight drivers want the same trials. Three of them die inside their first attempt, three at any moment, two go on.
+# Eight drivers want the same trials. Three of them die inside their first attempt, if they begin one, three at any
+# moment, two go on.
 RACE = """
 import os, random, signal, sys, time
 import fsspec, s3fs
-from research_steps import leases as module
+from research_steps import journal as module
 from research_steps.journal import Journal
 from research_steps.record import Stored
 from research_steps.store import open_store
@@ -133,9 +135,8 @@ def begin(journal: Journal, key: str = "k", attempt: int = 0) -> bool:
         return begun
 
 
-def wanted(journal: Journal, told: list[str] | None = None) -> Any:
+def wanted(journal: Journal, say: Callable[[str], None] = lambda line: None) -> Any:
     """What a driver that wants trial 'k' to succeed gets from the journal."""
-    say = (told if told is not None else []).append
     return journal.next_attempt("trial", "k", lambda stored: stored.record.status == "ok", say)
 
 
@@ -147,14 +148,10 @@ def run_race(url: str, keys: int) -> list[list[str]]:
     return [line.split() for line in done.stdout.splitlines()]
 
 
-# -- attempts --------------------------------------------------------------------------------------------------------
-
-
-def test_racing_drivers_that_die_leave_one_standing_record_for_each_attempt(store_url: str) -> None:
-    """Eight processes want the same trials and six are killed: each attempt is begun once and ends once, each trial
-    succeeds once, each step has one ID, and no number is left out."""
-    lines = run_race(store_url, KEYS)
-    journal = Journal(open_store(store_url), "moe_hc")
+def interrupted_in_a_race(url: str) -> int:
+    """How many attempts a race left as interrupted; whatever it left is right."""
+    lines = run_race(url, KEYS)
+    journal = Journal(open_store(url), "moe_hc")
     began = Counter((key, number) for what, key, number in lines if what == "began")
     assert set(began.values()) == {1}
     found = journal.scan()
@@ -165,10 +162,22 @@ def test_racing_drivers_that_die_leave_one_standing_record_for_each_attempt(stor
     assert set(standing.values()) == {1}
     assert set(standing) >= {(key, int(number)) for key, number in began}
     assert sorted(stored.record.key for stored in found.trials.values()) == [f"key{number}" for number in range(KEYS)]
-    assert len(found.interrupted) > 0, "nobody died in an attempt; the test shows nothing"
     ids = {(key, id) for what, key, id in lines if what == "claimed"}
     assert sorted(id for _, id in ids) == [f"MOE-HC-{number:03d}" for number in range(1, KEYS + 1)]
     assert len({key for key, _ in ids}) == KEYS
+    return len(found.interrupted)
+
+
+# -- attempts --------------------------------------------------------------------------------------------------------
+
+
+def test_racing_drivers_that_die_leave_one_standing_record_for_each_attempt(store_url: str) -> None:
+    """Eight processes want the same trials and six are killed: each attempt is begun once and ends once, each trial
+    succeeds once, each step has one ID, and no number is left out."""
+    for number in range(10):
+        if interrupted_in_a_race(f"{store_url}/{number}"):
+            return
+    pytest.fail("nobody died in an attempt; the test shows nothing")
 
 
 def test_of_threads_that_begin_in_the_same_millisecond_one_holds_the_attempt(journal: Journal) -> None:
@@ -227,7 +236,7 @@ def test_the_attempt_of_a_dead_process_is_ended_at_once(journal: Journal) -> Non
         assert wanted(journal) == 1
         process.wait()
         assert wanted(journal) == 1
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < 30.0, "a lease is of 60 s"
     [ended] = journal.attempts("trial", "k")
     assert isinstance(ended, Stored)
     assert isinstance(ended.record, InterruptedRecord)
@@ -239,8 +248,13 @@ def test_a_live_process_is_waited_for_and_its_record_is_taken(journal: Journal) 
     """The one who waits is told once for whom, and measures nothing."""
     told: list[str] = []
     with holder(journal) as process:
-        threading.Timer(0.5, lambda: finish(process)).start()
-        found = wanted(journal, told)
+
+        def say(line: str) -> None:
+            told.append(line)
+            # By then the one who waits has looked several times.
+            threading.Timer(0.5, lambda: finish(process)).start()
+
+        found = wanted(journal, say)
         assert isinstance(found, Stored)
         assert isinstance(found.record, TrialRecord)
         assert len(told) == 1
@@ -250,19 +264,36 @@ def test_a_live_process_is_waited_for_and_its_record_is_taken(journal: Journal) 
 def test_a_process_out_of_sight_is_given_up_when_its_lease_runs_out_and_not_before(journal: Journal) -> None:
     """A killed machine can't say that it is dead."""
     with holder(journal, lease_s=1.5, elsewhere=True) as process:
-        began = time.monotonic()
         process.kill()
         process.wait()
+        [attempt] = journal.attempts("trial", "k")
+        assert isinstance(attempt, OpenAttempt)
         assert wanted(journal) == 1
-        assert 0.5 < time.monotonic() - began < 10.0
+        assert datetime.now(UTC) >= attempt.lease_until
+
+
+def test_a_lease_that_ran_out_while_the_store_was_away_is_given_anew(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store may tell of an attempt, or of a publisher's turn, minutes after it was asked to."""
+    # As if the store had taken that long.
+    monkeypatch.setattr("research_steps.journal.lease_end", lambda: datetime.now(UTC) - timedelta(seconds=1))
+    with journal.begin("trial", "k", 0, id="MOE-HC-001.01", label="", config={}):
+        [attempt] = journal.attempts("trial", "k")
+        assert isinstance(attempt, OpenAttempt)
+        assert not attempt.orphaned()
+    with journal.turn("surface") as first:
+        monkeypatch.undo()
+        with journal.turn("surface") as second:
+            assert first is None and second is not None
 
 
 def test_a_lease_that_is_renewed_is_respected(journal: Journal) -> None:
     """A trial may take longer than its lease, also on another machine."""
-    with holder(journal, lease_s=1.0, elsewhere=True) as process:
+    with holder(journal, lease_s=3.0, elsewhere=True) as process:
         [attempt] = journal.attempts("trial", "k")
         assert isinstance(attempt, OpenAttempt)
-        threading.Timer(3.0, lambda: finish(process)).start()
+        threading.Timer(4.5, lambda: finish(process)).start()
         found = wanted(journal)
         assert isinstance(found, Stored)
         assert isinstance(found.record, TrialRecord)
@@ -351,7 +382,7 @@ def test_what_can_not_be_read_is_named_and_left_and_the_thread_goes_on(journal: 
     broken = f"journal/moe_hc/trials/{kind}/k-0.json"
     journal.store.put(broken, data)
     told: list[str] = []
-    assert wanted(journal, told) == 1
+    assert wanted(journal, told.append) == 1
     assert begin(journal, attempt=1)
     stored = journal.finish("trial", trial(key="k", attempt=1))
     assert wanted(journal) == stored

@@ -751,7 +751,7 @@ def test_two_at_once_and_ctrl_c(sealed: Sealed, tmp_path: Path) -> None:
         assert trees(sealed) == 2
         for process, left in ((one, 1), (other, 0)):
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=20) != 0
+            assert process.wait(timeout=60) != 0
             assert trees(sealed) == left
         for pid in commands:
             with pytest.raises(ProcessLookupError):

@@ -3,7 +3,6 @@
 import decimal
 import math
 import random
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
@@ -35,6 +34,23 @@ def yielding(values: Any) -> Callable[[Any], Iterator[Any]]:
             yield values if config == "candidate" else {"time_s": 1.0}
 
     return measure
+
+
+class Clock:
+    """The seconds that sampling goes by: they pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("research_steps.launcher.sampling.time.perf_counter", lambda: clock.now)
+    return clock
 
 
 class Log:
@@ -76,17 +92,17 @@ def test_sampling_ends_with_its_time_but_not_before_five_pairs(sampling_s: float
     assert len(take(Log(), sampling_s=sampling_s).samples.order) == 2 * pairs
 
 
-def test_sampling_time_bounds_a_long_trial() -> None:
-    """Samples are taken until the time is over, and not much longer."""
+def test_sampling_time_bounds_a_long_trial(clock: Clock) -> None:
+    """Pairs are taken until the time is over, and the one that is begun by then is ended."""
 
     def measure(config: str) -> Iterator[dict[str, float]]:
         while True:
-            time.sleep(0.01)
+            clock.sleep(1.0)
             yield {"time_s": random.uniform(1, 2)}
 
-    taken = take(measure, max_pairs=10_000, sampling_s=0.3)
-    assert LEAST_PAIRS < len(taken.samples.order) / 2 <= 15
-    assert taken.sampling_s >= 0.3
+    taken = take(measure, max_pairs=10_000, sampling_s=29.0)
+    assert len(taken.samples.order) == 2 * 15
+    assert taken.sampling_s == 30.0
 
 
 @pytest.mark.parametrize(("noise", "fewest", "most"), [(0.0, 10, 10), (0.01, 20, 300), (0.5, 400, 400)])
@@ -101,17 +117,18 @@ def test_sampling_ends_when_the_primary_metric_is_known_well_enough(noise: float
     assert fewest <= len(take(measure, max_pairs=400).samples.order) / 2 <= most
 
 
-def test_set_up_is_timed_apart_from_sampling() -> None:
+def test_set_up_is_timed_apart_from_sampling(clock: Clock) -> None:
     """What a function does before its first yield (compiling, warming up) is not sampling."""
 
     def measure(config: str) -> Iterator[dict[str, float]]:
-        time.sleep(0.1)
+        clock.sleep(100.0)
         while True:
             yield {"time_s": 1.0}
+            clock.sleep(1.0)
 
     taken = take(measure)
-    assert taken.setup_s >= 0.2
-    assert taken.sampling_s < taken.setup_s
+    assert taken.setup_s == 200.0
+    assert taken.sampling_s == 16.0
 
 
 def test_a_function_that_returns_is_one_sample_of_the_candidate() -> None:

@@ -7,8 +7,6 @@ import fcntl
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -36,6 +34,7 @@ from research_steps.steps.trials import Trial, TrialSpec, measure_trial
 from research_steps.store import open_store
 
 from tests.neighbours import holding
+from tests.test_contention import busy_cores
 
 SOON_S = 60.0
 SERIES = Series(
@@ -213,11 +212,10 @@ def test_a_trial_that_failed_is_not_measured_again_unless_asked(bench: Bench, la
 
 
 def test_a_disturbed_trial_says_so_and_is_measured_again_on_request(bench: Bench, launcher: Launcher) -> None:
-    """While another process keeps a core busy, the record names it; `--retry contended` begins a second attempt."""
+    """While other processes keep cores busy, the record says so; `--retry contended` begins a second attempt."""
     bench.measure(bench.session(launcher), 0)
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+    with busy_cores():
         disturbed = bench.measure(bench.session(launcher), 1, s=0.5).stored.record
-        other.kill()
     assert "cores busy" in disturbed.contended
     assert disturbed.status == "ok"
     assert not bench.measure(bench.session(launcher, "failed"), 1, s=0.5).measured_here
@@ -253,14 +251,14 @@ def test_a_record_says_what_was_measured_and_how_it_ran(bench: Bench, launcher: 
         ("exit", "Exit", "ended with exit code 3 before it gave a result", "exit code 3"),
         ("crash", "Crash", "ended by signal SIGSEGV", "signal SIGSEGV"),
         ("memory", "Crash", "ended by signal SIGKILL; out of memory, perhaps", "signal SIGKILL"),
-        ("hang", "TimeLimit", "longer than its limit of 0.5 s", "signal SIGKILL"),
+        ("hang", "TimeLimit", "longer than its limit of 3 s", "signal SIGKILL"),
     ],
 )
 def test_a_failure_says_what_happened(
     bench: Bench, launcher: Launcher, work: str, kind: str, message: str, exit: str
 ) -> None:
     """Raised, left, crashed, killed or too slow: each is a record, with how the process ended and what it printed."""
-    session = bench.session(launcher, series=replace(SERIES, time_limit_s=0.5))
+    session = bench.session(launcher, series=replace(SERIES, time_limit_s=3.0 if work == "hang" else 30.0))
     record = bench.measure(session, work).stored.record
     assert record.status == "failed"
     assert record.samples is None
@@ -335,6 +333,8 @@ def hanging(bench: Bench, launcher: Launcher, pool: ThreadPoolExecutor, work: st
     before = len(bench.measured)
     future = pool.submit(bench.measure, bench.session(launcher), work)
     assert soon(lambda: len(bench.measured) > before)
+    # It hangs once it has noted that it does; killed before that, it would hang again.
+    assert work != "hang once" or soon((bench.root / "hung").exists)
     return future
 
 
@@ -381,15 +381,14 @@ def test_a_run_that_ends_leaves_its_trial_as_interrupted(bench: Bench, launcher:
 def test_a_result_that_comes_after_its_attempt_was_ended_is_late(bench: Bench, launcher: Launcher) -> None:
     """Another driver took the attempt for lost: both records are kept, the first stands, and it is measured again."""
     with ThreadPoolExecutor() as pool:
-        future = pool.submit(bench.measure, bench.session(launcher), 1, s=1.0)
-        key = bench.spec(1, s=1.0).key(conditions_here())
-        assert soon(lambda: bench.measured)
-        (attempt,) = bench.journal.attempts("trial", key)
+        future = hanging(bench, launcher, pool, "gated")
+        (attempt,) = bench.attempts("gated")
         assert isinstance(attempt, OpenAttempt)
         bench.journal.interrupt(attempt, "its lease ran out")
+        (bench.root / "go").touch()
         trial = future.result(SOON_S)
     assert (trial.stored.record.attempt, trial.stored.record.late) == (1, False)
-    first, second = bench.journal.attempts("trial", key)
+    first, second = bench.attempts("gated")
     assert isinstance(first, Stored)
     assert first.record.reason == "its lease ran out"
     assert second == trial.stored

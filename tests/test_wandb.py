@@ -8,10 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from research_steps.journal import Journal
 from research_steps.publish import publish
 from research_steps.record import SCHEMA, IssueLink, Project, Samples, Stored, parse_utc, utc
 from research_steps.series import Hypothesis, Series
-from research_steps.sinks import Published, wandb_file, wandb_process, wandb_runs
+from research_steps.sinks import Published, wandb_file, wandb_process, wandb_runs, wandb_writer
 from research_steps.sinks.wandb import (
     WandbSink,
     check_project,
@@ -34,7 +35,7 @@ from research_steps.sinks.wandb import (
     run_url,
     runs_in,
 )
-from research_steps.sinks.wandb_writer import Contents, lost, read
+from research_steps.sinks.wandb_writer import Contents, lost, read, wait_until_whole
 
 from tests import logbooks
 from tests.logbooks import SERIES, Desk
@@ -259,7 +260,7 @@ def in_background(call: Any) -> Iterator[list[Any]]:
     thread = threading.Thread(target=lambda: answers.append(call()))
     thread.start()
     yield answers
-    thread.join(120)
+    thread.join(250)
     assert not thread.is_alive()
 
 
@@ -275,9 +276,19 @@ def children(name: str) -> list[psutil.Process]:
     return found
 
 
+def left_by_wandb(tmp_path: Path) -> list[psutil.Process]:
+    """Processes that were started with a place below this in their environment, whoever's children they are now."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if any(str(tmp_path) in value for value in process.environ().values()):
+                found.append(process)
+    return found
+
+
 def kill_one(name: str, after: float, number: int = signal.SIGKILL) -> bool:
     """Wait for such a process, and signal it so many seconds later."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not children(name) and time.monotonic() < deadline:
         time.sleep(0.005)
     time.sleep(after)
@@ -331,36 +342,62 @@ publish(desk.journal, [WandbSink(desk.checkout, desk.journal, SERIES)])
 
 def test_a_killed_driver_takes_its_writer_along(desk: Desk) -> None:
     """And the next pass, which need not wait for it, finishes the work."""
-    measure(desk, *({} for _ in range(10)), label="work")
+    measure(desk, *({} for _ in range(30)), label="work")
     command = [sys.executable, "-c", DRIVER, str(desk.root), str(desk.store)]
     driver = subprocess.Popen(command, cwd=Path(__file__).parents[1])
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
+    while not (writers := children("wandb_writer")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    (writer,) = writers
     while len(files(desk)) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
-    (writer,) = children("wandb_writer")
     driver.kill()
-    driver.wait()
-    assert writer.wait(10) is None or not writer.is_running()
-    assert len(files(desk)) >= 3
+    assert driver.wait() == -signal.SIGKILL
+    psutil.wait_procs([writer], timeout=60)
+    assert not writer.is_running()
+    assert 3 <= len(files(desk)) < 31
     assert show(desk).problems == ()
-    whole(desk, 11)
+    whole(desk, 31)
 
 
 def test_a_writer_that_hangs_is_killed_and_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass ends in bounded time, whatever W&B does."""
-    monkeypatch.setattr(wandb_process, "FIRST_WAIT_S", 2.0)
-    monkeypatch.setattr(wandb_process, "WRITERS", 1)
     measure(desk, {}, label="work")
-    start = time.monotonic()
-    with in_background(lambda: show(desk)) as answers:
-        assert kill_one("wandb_writer", 0.0, signal.SIGSTOP)
-    assert time.monotonic() - start < 15
+    with monkeypatch.context() as hasty:
+        hasty.setattr(wandb_process, "FIRST_WAIT_S", 2.0)
+        hasty.setattr(wandb_process, "WRITERS", 1)
+        start = time.monotonic()
+        with in_background(lambda: show(desk)) as answers:
+            assert kill_one("wandb_writer", 0.0, signal.SIGSTOP)
+        assert time.monotonic() - start < 120
     (published,) = answers
     assert "said nothing for 2 s and was killed" in published.problems[0]
     assert children("wandb_writer") == [] and files(desk) == {}
-    monkeypatch.undo()
     assert show(desk).problems == ()
     whole(desk, 2)
+
+
+def test_a_writer_that_hangs_or_dies_leaves_no_service(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W&B starts it in a session of its own, and it may hang as well: nothing is left that writes into the folder."""
+    measure(desk, *({} for _ in range(30)), label="work")
+    with monkeypatch.context() as hasty:
+        hasty.setattr(wandb_process, "WAIT_S", 10.0)
+        hasty.setattr(wandb_process, "WRITERS", 1)
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            before = len(files(desk))
+            with in_background(lambda: show(desk)) as answers:
+                deadline = time.monotonic() + 120
+                while len(files(desk)) == before and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                # The writer waits for it now.
+                assert kill_one("wandb-core", 0.0, signal.SIGSTOP)
+                assert kill_one("wandb_writer", 0.0, number)
+            assert answers[0].problems
+            assert left_by_wandb(tmp_path) == []
+    assert show(desk).problems == ()
+    whole(desk, 31)
 
 
 def test_two_publishers_of_one_work_tree_take_turns(desk: Desk) -> None:
@@ -387,13 +424,28 @@ def small_disk(desk: Desk) -> Iterator[Path]:
     subprocess.run(["umount", str(where)], check=True)
 
 
+def fill(path: Path) -> None:
+    """Write a file until its disk takes no more."""
+    with pytest.raises(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+
+
+def one_run(desk: Desk) -> tuple[wandb_runs.Run, Path]:
+    """A trial's run as the writer is given it, and its file."""
+    measure(desk, {}, label="work")
+    sink = WandbSink(desk.checkout, desk.journal, SERIES)
+    made, _ = sink._make(list(sink._wanted(desk.journal.entries())))
+    assert show(desk).problems == ()
+    run = msgspec.json.decode(msgspec.json.encode(made[0]), type=wandb_runs.Run)
+    return run, files(desk)[run.id]
+
+
 def test_a_full_disk_is_told_and_leaves_no_half_run(desk: Desk, small_disk: Path) -> None:
     """W&B says nothing of the rows that it loses; the run's file is read back, so none is counted as done."""
     measure(desk, *({} for _ in range(8)), label="work")
     filler = small_disk / "filler"
-    with pytest.raises(OSError), filler.open("wb", buffering=0) as file:
-        while True:
-            file.write(b"x" * 4096)
+    fill(filler)
     os.truncate(filler, filler.stat().st_size - 60_000)
     published = show(desk)
     assert published.problems and "could not be written for W&B" in published.problems[0]
@@ -408,12 +460,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_run(desk: Desk, small_disk: Path
 
 def test_a_file_that_lost_anything_is_not_whole(desk: Desk) -> None:
     """Each byte that is cut or changed is noticed, as is each row that is not there."""
-    measure(desk, {}, label="work")
-    sink = WandbSink(desk.checkout, desk.journal, SERIES)
-    made, _ = sink._make(list(sink._wanted(desk.journal.entries())))
-    assert show(desk).problems == ()
-    run = msgspec.json.decode(msgspec.json.encode(made[0]), type=wandb_runs.Run)
-    path = files(desk)[run.id]
+    run, path = one_run(desk)
     assert lost(run, read(path)) == ""
     data = path.read_bytes()
     copy = path.with_name("copy")
@@ -428,6 +475,28 @@ def test_a_file_that_lost_anything_is_not_whole(desk: Desk) -> None:
         assert lost(msgspec.structs.replace(run, **{field: value}), read(path))
     assert lost(msgspec.structs.replace(run, tags=["a"]), read(path))
     assert lost(msgspec.structs.replace(run, exit_code=1), read(path)) == "its end"
+
+
+def test_a_run_that_becomes_whole_late_is_waited_for(desk: Desk) -> None:
+    """On a machine that is busy for some seconds it is not taken for lost."""
+    run, path = one_run(desk)
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    late = threading.Timer(4.0, path.write_bytes, [data])
+    late.start()
+    wait_until_whole(run, path)
+    late.join()
+
+
+def test_a_run_is_not_waited_for_on_a_full_disk(desk: Desk, small_disk: Path) -> None:
+    """Its file never becomes whole there, nor does the next run's; and the disk is named."""
+    run, path = one_run(desk)
+    path.write_bytes(path.read_bytes()[:-1])
+    fill(small_disk / "filler")
+    started = time.monotonic()
+    with pytest.raises(OSError, match="No space left"):
+        wait_until_whole(run, path)
+    assert time.monotonic() - started < wandb_writer.PATIENCE_S
 
 
 def test_a_record_that_begins_at_the_end_of_a_block_is_read() -> None:
@@ -638,7 +707,7 @@ def test_a_server_that_is_away_keeps_everything_pending_until_it_is_back(desk: D
     wandb_server.mode = "401"
     start = time.monotonic()
     (problem,) = show(desk).problems
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 120
     assert problem.startswith("2 runs of toy did not get to W&B: ") and "you get 401" in problem
     assert "research sync toy" in problem and KEY not in problem
     assert not any(map(is_sent, files(desk).values()))
@@ -656,22 +725,38 @@ def test_without_a_network_a_pass_ends_and_says_so(desk: Desk, monkeypatch: pyte
     measure(desk, {}, label="work")
     start = time.monotonic()
     (problem,) = show(desk).problems
-    assert time.monotonic() - start < 50
+    assert time.monotonic() - start < 120
     assert "connection refused" in problem
     assert len(files(desk)) == 2 and not any(map(is_sent, files(desk).values()))
 
 
-def test_a_server_that_hangs_is_given_up(desk: Desk, wandb_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within the bound, and nothing of W&B is left running."""
+def test_a_server_that_hangs_is_given_up(
+    desk: Desk, wandb_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the bound, and nothing of W&B is left running, not even what has a session of its own."""
     monkeypatch.setattr(wandb_process, "FIRST_SENT_S", 4.0)
     wandb_server.mode = "hangs"
     measure(desk, {}, label="work")
     start = time.monotonic()
     (problem,) = show(desk).problems
-    assert time.monotonic() - start < 15
+    left = left_by_wandb(tmp_path)
+    assert time.monotonic() - start < 120
     assert "it took too long" in problem
-    assert children("wandb") == []
+    assert left == []
     assert len(files(desk)) == 2
+
+
+def test_what_was_written_is_told_when_sending_can_not_begin(
+    desk: Desk, wandb_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its scratch folder can't be made: the runs wait, and nothing says that none was written."""
+    measure(desk, {}, label="work")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert show(desk).problems == ()
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    (problem,) = show(desk).problems
+    assert problem.startswith("2 runs of toy did not get to W&B: ") and "research sync toy" in problem
 
 
 def test_a_table_that_did_not_arrive_is_not_counted_as_sent(desk: Desk, wandb_server: Server) -> None:

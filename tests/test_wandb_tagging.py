@@ -96,7 +96,7 @@ def test_runs_that_a_step_starts_in_its_own_way_are_tagged_too(repository: Repos
         import time, wandb
         with wandb.init(project="p", name="second", tags=["mine"]) as run:
             run.log({"loss": 1.0})
-            for _ in range(400):
+            for _ in range(6000):
                 if "TOY" in run.tags:
                     break
                 time.sleep(0.01)

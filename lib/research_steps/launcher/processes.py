@@ -53,6 +53,28 @@ def kill_descendants(spare: Collection[int] = ()) -> None:
         psutil.wait_procs(descendants, timeout=_ROUND_S)
 
 
+def kill_marked(name: str, value: str) -> None:
+    """Kill the processes that were started with this environment variable, and wait until they are gone; those, too,
+    that have a session of their own, or whose parent is dead already.
+
+    They are left behind when the kernel does not let go of them within seconds.
+    """
+    import psutil
+
+    for _ in range(_KILL_ROUNDS):
+        marked = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(name) == value:
+                    marked.append(process)
+        if not marked:
+            return
+        for process in marked:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(marked, timeout=_ROUND_S)
+
+
 def kill_session(leader: int) -> None:
     """Kill the processes that a session leader, itself dead already, has left in its session."""
     import psutil

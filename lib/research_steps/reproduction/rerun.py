@@ -76,8 +76,13 @@ def rerun(checkout: Checkout, bundle: Bundle, here: bool, say: Say) -> Rerun:
         for command in commands:
             say(f"running {shlex.join(command)}")
             again = [str(python), *command[1:]]
-            done = subprocess.run(again, cwd=there.root, env=env, stdout=sys.stderr, pass_fds=(lock,))
-            exits.append(done.returncode)
+            process = subprocess.Popen(again, cwd=there.root, env=env, stdout=sys.stderr, pass_fds=(lock,))
+            try:
+                exits.append(process.wait())
+            finally:
+                # Whatever ends this, such as Ctrl-C: its folder goes after it.
+                process.kill()
+                process.wait()
         fresh = Journal(open_store(str(store)), bundle.topic).scan()
     if not fresh.entries:
         raise ResearchError(

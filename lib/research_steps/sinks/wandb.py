@@ -145,13 +145,19 @@ class WandbSink:
                 if id in by_id:
                     write_aside(by_id[id].parent / _ADDRESS, f"{address}\n".encode())
 
-            why = wandb_process.send(waiting, is_sent, take)
+            try:
+                why = wandb_process.send(waiting, is_sent, take)
+            except OSError as error:
+                # Of sending alone: what was written is told all the same.
+                why = str(error)
         through = [path for path in waiting if is_sent(path)]
         left = len(waiting) - len(through)
         url = next((url for path in through if (url := _address(path))), "")
         done = [Done(topic, f"{_runs(len(through))} sent to W&B: {url.rpartition('/runs/')[0]}")] if through else []
-        if not left or why == wandb_process.NO_KEY:
+        if why == wandb_process.NO_KEY or not (left or why):
             return done, []
+        if not left:
+            return done, [f"The runs of {topic} are at W&B, and where could not be written down: {why}."]
         return done, [
             f"{_runs(left)} of {topic} did not get to W&B: {why}. They wait in "
             f"{self._folder.relative_to(self._checkout.root)}, and 'research sync {topic}' sends them."

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import IO, Any
 import msgspec
 
 from research_steps.errors import SurfaceError
-from research_steps.launcher.processes import kill_session
+from research_steps.launcher.processes import kill_marked
 from research_steps.redaction import redact
 from research_steps.sinks.wandb_runs import Run
 
@@ -34,6 +35,8 @@ WRITERS = 3
 AT_ONCE = 100
 NO_KEY = "there is no key"
 _POLL_S = 0.1
+# Names a child to all that it starts. W&B's service has a session of its own, and may outlive whoever started it.
+_MARK = "RESEARCH_CHILD"
 # W&B prints the address of each run that it begins to send.
 _ADDRESS = re.compile(r"https?://[^\s\x1b]+/runs/([0-9a-f]{16})(?![0-9a-f])")
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
@@ -204,7 +207,9 @@ def _wait_while_sending(child: "subprocess.Popen[bytes]", count: Callable[[], in
 def _child(
     command: Sequence[str], environment: dict[str, str], folder: Path, **streams: Any
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """A child in a session of its own; nothing of it outlives the block."""
+    """A child in a session of its own; nothing that it has started outlives the block."""
+    mark = uuid.uuid4().hex
+    environment = {**environment, _MARK: mark}
     child = subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True, **streams)
     try:
         yield child
@@ -214,7 +219,7 @@ def _child(
         child.wait()
         if child.stdout is not None:
             child.stdout.close()
-        kill_session(child.pid)
+        kill_marked(_MARK, mark)
 
 
 def _why(text: str) -> str:

@@ -35,8 +35,13 @@ from research_steps.sinks.wandb_runs import Run
 
 STAGING = ".writing-"
 TABLE = "samples.table.json"
-# How long a run's file may take to become whole, and how long after one that never did (seconds).
-PATIENCE_S, HASTE_S, POLL_S = 3.0, 0.2, 0.002
+# How long a run's file may take to become whole, which is less than the driver waits for an answer, and how long where
+# the disk takes no more (seconds).
+PATIENCE_S, HASTE_S, POLL_S = 20.0, 0.2, 0.002
+# What a disk is tried with (bytes), which is more than W&B writes at once.
+TRIED = 1 << 16
+# How long W&B's service may take to end (seconds).
+CLOSE_S = 3.0
 SERVICE_EVERY_S = 0.25
 _SETTINGS: dict[str, Any] = {
     "mode": "offline",
@@ -181,7 +186,6 @@ class Writer:
 
         self._root = root
         self._folder = folder / "root"
-        self._patience = PATIENCE_S
         self._ended = threading.Event()
         threading.Thread(target=_end_with_service, args=[self._ended], daemon=True).start()
         # For all runs, which take less time so than each with settings of its own.
@@ -198,7 +202,7 @@ class Writer:
                 _write(place / TABLE, run.table.encode())
             self._record(run, place)
             (path,) = self._folder.glob(f"*/offline-run-*-{run.id}/run-{run.id}.wandb")
-            self._wait_until_whole(run, path)
+            wait_until_whole(run, path)
             _move(path, place / path.name)
             return ""
         # Whatever W&B raises for one run is that run's problem.
@@ -217,26 +221,9 @@ class Writer:
         with suppress(Exception):
             wandb.teardown()
         # But not into a folder that is being removed.
-        _, left = psutil.wait_procs(psutil.Process().children(), timeout=PATIENCE_S)
+        _, left = psutil.wait_procs(psutil.Process().children(), timeout=CLOSE_S)
         for service in left:
             service.kill()
-
-    def _wait_until_whole(self, run: Run, path: Path) -> None:
-        """W&B finishes a run's file some milliseconds after it has said so. Raises ValueError when it never does."""
-        deadline = time.monotonic() + self._patience
-        while True:
-            try:
-                missing = lost(run, read(path))
-                if not missing:
-                    return
-                problem = ValueError(f"its file lacks {missing}, as on a full disk")
-            except ValueError as error:
-                problem = error
-            if time.monotonic() > deadline:
-                # What ails the disk ails the next run, too.
-                self._patience = HASTE_S
-                raise problem
-            time.sleep(POLL_S)
 
     def _record(self, run: Run, place: Path) -> None:
         import wandb
@@ -265,6 +252,38 @@ class Writer:
                 begun.log_artifact(artifact)
         finally:
             begun.finish(exit_code=run.exit_code)
+
+
+def wait_until_whole(run: Run, path: Path) -> None:
+    """W&B finishes a run's file some milliseconds after it has said so, later on a busy machine. Raises ValueError when
+    it never does, and OSError where the disk takes no more.
+    """
+    problem = _still_wrong(run, path, HASTE_S)
+    if problem:
+        _try_disk(path.parent)
+        problem = _still_wrong(run, path, PATIENCE_S)
+    if problem:
+        raise ValueError(problem)
+
+
+def _still_wrong(run: Run, path: Path, patience_s: float) -> str:
+    """What is wrong with a run's file after so many seconds, empty as soon as it is whole."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            missing = lost(run, read(path))
+            problem = missing and f"its file lacks {missing}"
+        except ValueError as error:
+            problem = str(error)
+        if not problem or time.monotonic() > deadline:
+            return problem
+        time.sleep(POLL_S)
+
+
+def _try_disk(folder: Path) -> None:
+    """Raise OSError when a file in a folder can't have a few bytes more."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(TRIED))
 
 
 @contextmanager

@@ -15,6 +15,8 @@ ALLOWED = "research.push"
 REMOTE = "origin"
 # How long a remote may take to accept a tag (seconds).
 PATIENCE_S = 120.0
+# How much later git gives up by itself, so that it is always the wait here that is told (seconds).
+_LATER_S = 5
 
 
 def may_push(checkout: Checkout) -> bool:
@@ -29,8 +31,8 @@ def push(checkout: Checkout, tag: str) -> str:
     # Nobody is there to type a password, and the terminal is the user's.
     ssh += " -oBatchMode=yes -oConnectTimeout=20 -oServerAliveInterval=30"
     env = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": ssh}
-    # What git starts for a connection ends by itself, too (bytes a second, seconds).
-    slow = ("-c", "http.lowSpeedLimit=1", "-c", f"http.lowSpeedTime={math.ceil(PATIENCE_S)}")
+    # What git starts for a connection outlives it, and ends by itself (bytes a second, seconds).
+    slow = ("-c", "http.lowSpeedLimit=1", "-c", f"http.lowSpeedTime={math.ceil(PATIENCE_S) + _LATER_S}")
     ref = f"refs/tags/{tag}"
     alone = ("--no-follow-tags", "--recurse-submodules=no")
     try:
