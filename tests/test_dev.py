@@ -410,7 +410,7 @@ def test_a_killed_parent_is_started_again(repository: DevCheckout) -> None:
 
 def test_an_idle_parent_stops_itself(tmp_path: Path) -> None:
     """And takes its socket along."""
-    parent = Kept(tmp_path, idle_s=0.5)
+    parent = Kept(tmp_path, idle_s=3.0)
     folder = parent.ensure({})
     state = parent.state()
     assert state is not None

@@ -23,7 +23,7 @@ from typing import IO
 import msgspec
 
 from research_steps.errors import LauncherError, ResearchError
-from research_steps.launcher.client import STOP_S, Tell, ask
+from research_steps.launcher.client import Tell, ask
 from research_steps.launcher.processes import kill_session
 from research_steps.launcher.protocol import (
     LONGEST_BASE,
@@ -42,6 +42,8 @@ from research_steps.launcher.protocol import (
 from research_steps.record import sha256, utc
 
 IDLE_S = 1800.0
+# How long it may take to end, while it imports a library, say (seconds).
+END_S = 30.0
 LOG = "log"
 # A parent that changes under the command's hands is replaced so often before it gives up.
 STARTS = 3
@@ -187,12 +189,12 @@ def stop_at(path: Path, when_done: bool = False) -> bool:
         except OSError:
             return False
         # It closes this when it ends.
-        connection.settimeout(None if when_done else STOP_S)
+        connection.settimeout(None if when_done else END_S)
         try:
             connection.recv(1)
         except TimeoutError as error:
             raise LauncherError(
-                f"The kept parent did not end within {STOP_S:g} s: it imports a library, perhaps; try again."
+                f"The kept parent did not end within {END_S:g} s: it imports a library, perhaps; try again."
             ) from error
         except OSError:
             # It ended before it had read everything.
