@@ -200,10 +200,14 @@ def test_rows_are_ranked_by_what_is_claimed_of_them() -> None:
     for index, estimate in enumerate((2.0, None, 0.5, 2.0, None)):
         ref = Ref(id=f"R.{index}", key="k", attempt=0, sha256=f"{index}")
         rows.append(msgspec.structs.replace(entry().rows[0], trial=ref))
-        claims.append(claim(metric="t", trials=(ref,), estimate=estimate))
+        ends = {} if estimate else {"low": None, "high": None}
+        claims.append(claim(metric="t", trials=(ref,), estimate=estimate, **ends))
     for direction, order in (("min", "20314"), ("max", "03214")):
         found = ranked(Metric("t", direction), rows, claims)  # type: ignore[arg-type]
         assert "".join(row.trial.sha256 for row in found) == order
+    # One that looks best of all, and was only measured beside other load.
+    claims[3] = msgspec.structs.replace(claims[3], estimate=0.1, low=None, high=None)
+    assert "".join(row.trial.sha256 for row in ranked(Metric("t", "min"), rows, claims)) == "20314"
 
 
 def test_a_metric_without_samples_has_no_median() -> None:

@@ -216,10 +216,16 @@ def gain(metric: Metric, claim: Claim) -> float:
     return effect if metric.direction == "max" else -effect
 
 
+def place(metric: Metric, claim: Claim) -> tuple[bool, float]:
+    """For sorting from best to worst. What supports no interval, such as what was measured beside other load, comes
+    after what does, however good it looks."""
+    return claim.low is None, -gain(metric, claim)
+
+
 def ranked(metric: Metric, rows: Sequence[Row], claims: Sequence[Claim]) -> list[Row]:
     """Rows from best to worst by what is claimed of their trials; those without an estimate at the end."""
-    gains = {ref.sha256: gain(metric, one) for one in claims if one.metric == metric.name for ref in one.trials}
-    return sorted(rows, key=lambda row: -gains.get(row.trial.sha256, -math.inf))
+    places = {ref.sha256: place(metric, one) for one in claims if one.metric == metric.name for ref in one.trials}
+    return sorted(rows, key=lambda row: places.get(row.trial.sha256, (True, math.inf)))
 
 
 def _method(name: str, candidates: int) -> str:

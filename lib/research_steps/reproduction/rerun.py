@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from research_steps.claims import claims_in
-from research_steps.comparison import gain
+from research_steps.comparison import place
 from research_steps.errors import ResearchError, UsageError
 from research_steps.git import Checkout
 from research_steps.holdings import Snapshot, add_published
@@ -97,7 +97,7 @@ def _choices(series: Series, bundle: Bundle, sealed: Snapshot) -> dict[str, list
     found = {}
     for stored in (sealed.entries[ref.sha256] for ref in bundle.records if ref.sha256 in sealed.entries):
         claims = [one for one in claims_in(stored.record) if one.metric == series.primary.name]
-        claims.sort(key=lambda one: -gain(series.primary, one))
+        claims.sort(key=lambda one: place(series.primary, one))
         if stored.record.step in ("sweep", "interact"):
             found[stored.record.label] = [one.changes for one in claims]
     return found

@@ -20,7 +20,7 @@ from research_steps.claims import (
     told,
     variant_of,
 )
-from research_steps.comparison import gain, ranked
+from research_steps.comparison import place, ranked
 from research_steps.entry import Finding
 from research_steps.errors import StepFailed
 from research_steps.record import Claim, EntryRecord, InterruptedRecord, Ref, Row, Stored
@@ -222,7 +222,7 @@ def _top(session: Session, entry: Stored[EntryRecord], count: int) -> list[Claim
     """The best candidates, as far as the primary metric of any is known."""
     primary = session.series.primary
     found = [claim for claim in claims_in(entry.record) if claim.metric == primary.name and claim.estimate is not None]
-    found.sort(key=lambda claim: -gain(primary, claim))
+    found.sort(key=lambda claim: place(primary, claim))
     order = session.choices.get(entry.record.label, [])
     return sorted(found, key=lambda claim: order.index(claim.changes) if claim.changes in order else len(order))[:count]
 
