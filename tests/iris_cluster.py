@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +70,8 @@ def controller() -> Iterator[Controller]:
                 assert url, (Path(folder) / "log").read_text()
                 yield Controller(url, {**os.environ, "HOME": folder})
                 # It ends when its input does, so also when the tests are killed.
-                process.communicate(timeout=20)
+                with suppress(subprocess.TimeoutExpired):
+                    process.communicate(timeout=120)
             finally:
                 process.kill()
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import psutil
 RAY = Path(sys.executable).with_name("ray")
 LOCAL = Path(__file__).parents[1] / "infra" / "local.yaml"
 START_S = 240.0
+END_S = 120.0
 SMALL = ["--object-store-memory=80000000", "--min-worker-port=0", "--max-worker-port=0"]
 SMALL += ["--dashboard-agent-listen-port=0"]
 
@@ -93,16 +94,20 @@ def cluster(
     with ExitStack() as stack:
         folder, environment = stack.enter_context(_folder()), {**_environment(), **(env or {})}
         head, links = network or ("127.0.0.1", [""] * workers)
-        port, dashboard, client = free_ports(3)
-        found = Cluster(f"{head}:{port}", f"ray://{head}:{client}", f"http://{head}:{dashboard}")
-        shown = [f"--include-dashboard={'true' if jobs else 'false'}", f"--dashboard-host={head}"]
-        shown += [f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
-        asked = ["--head", f"--port={port}", f"--num-cpus={head_cpus}", f"--node-ip-address={head}", *shown]
-        found.nodes.append(stack.enter_context(_node(asked, head, "", folder, environment)))
+
+        def asked(port: int, client: int, *dashboard: int) -> list[str]:
+            shown = [f"--include-dashboard={'true' if jobs else 'false'}", f"--dashboard-host={head}"]
+            shown += [*(f"--dashboard-port={one}" for one in dashboard), f"--ray-client-server-port={client}"]
+            return ["--head", f"--port={port}", f"--num-cpus={head_cpus}", f"--node-ip-address={head}", *shown]
+
+        first, ports = stack.enter_context(_node(asked, head, "", folder, environment, 3 if jobs else 2))
+        found = _found(head, *ports)
+        found.nodes.append(first)
         for number, link in enumerate(links, 2):
             address = f"{head.rpartition('.')[0]}.{number}"
             argv = [f"--address={found.address}", f"--node-ip-address={address}", f"--num-cpus={worker_cpus}"]
-            found.nodes.append(stack.enter_context(_node(argv, address, link, folder, environment)))
+            node, _ = stack.enter_context(_node(lambda argv=argv: argv, address, link, folder, environment))
+            found.nodes.append(node)
         yield found
 
 
@@ -110,18 +115,25 @@ def cluster(
 def local() -> Iterator[Cluster]:
     """What `make cluster` starts, on other ports and with the resources of a v4-8 host. What ends it is what a terminal
     sends for Ctrl-C, and nothing of it is left then."""
-    port, dashboard, client = free_ports(3)
-    told = LOCAL.read_text()
-    for shown, taken in ((6379, port), (8265, dashboard), (10001, client)):
-        told = told.replace(str(shown), str(taken))
-    assert told.count("ray start") == 1
     more = ["--num-cpus=2", """--resources='{"TPU": 4, "TPU-v4-8-head": 1}'""", *SMALL]
     with _folder() as folder:
-        file = folder / "cluster.yaml"
-        file.write_text(told.replace("ray start", " ".join(["ray start", *more])))
-        argv = [sys.executable, "-m", "research_steps.cluster", str(file)]
-        with _started(argv, folder / "log", {**_without_rays(), "RAY_TMPDIR": str(folder)}, ctrl_c=True):
-            yield Cluster(f"127.0.0.1:{port}", f"ray://127.0.0.1:{client}", f"http://127.0.0.1:{dashboard}")
+
+        def make_cluster(port: int, client: int, dashboard: int) -> list[str]:
+            told = LOCAL.read_text()
+            for shown, taken in ((6379, port), (10001, client), (8265, dashboard)):
+                told = told.replace(str(shown), str(taken))
+            assert told.count("ray start") == 1
+            file = folder / "cluster.yaml"
+            file.write_text(told.replace("ray start", " ".join(["ray start", *more])))
+            return [sys.executable, "-m", "research_steps.cluster", str(file)]
+
+        environment = {**_without_rays(), "RAY_TMPDIR": str(folder)}
+        with _started(make_cluster, folder / "log", environment, 3, ctrl_c=True) as (_, ports):
+            yield _found("127.0.0.1", *ports)
+
+
+def _found(head: str, port: int, client: int, dashboard: int = 0) -> Cluster:
+    return Cluster(f"{head}:{port}", f"ray://{head}:{client}", f"http://{head}:{dashboard}" if dashboard else "")
 
 
 @contextmanager
@@ -145,46 +157,80 @@ def _environment() -> dict[str, str]:
 
 @contextmanager
 def _node(
-    arguments: list[str], address: str, namespace: str, folder: Path, environment: dict[str, str]
-) -> Iterator[Node]:
+    asked: Callable[..., list[str]], address: str, namespace: str, folder: Path, env: dict[str, str], count: int = 0
+) -> Iterator[tuple[Node, list[int]]]:
     inside = ["ip", "netns", "exec", namespace] if namespace else []
     # Its own, because a node deletes work trees that no job of its own needs.
     own = f"--temp-dir={folder / address.rpartition('.')[2]}"
-    argv = [*inside, str(RAY), "start", "--block", *arguments, *SMALL, own]
-    with _started(argv, folder / f"{address}.log", environment) as process:
-        yield Node(process, address, namespace)
+
+    def start(*ports: int) -> list[str]:
+        return [*inside, str(RAY), "start", "--block", *asked(*ports), *SMALL, own]
+
+    with _started(start, folder / f"{address}.log", env, count) as (process, ports):
+        yield Node(process, address, namespace), ports
 
 
 @contextmanager
 def _started(
-    argv: list[str], log: Path, environment: Mapping[str, str], ctrl_c: bool = False
-) -> Iterator[psutil.Process]:
-    process = _begun(argv, log, environment)
+    command: Callable[..., list[str]], log: Path, environment: Mapping[str, str], count: int, ctrl_c: bool = False
+) -> Iterator[tuple[psutil.Process, list[int]]]:
+    """A process that was started on so many free ports, and those ports."""
+    process, ports = _begun(command, log, environment, count)
     try:
-        yield psutil.Process(process.pid)
+        yield psutil.Process(process.pid), ports
     finally:
-        if process.poll() is None:
-            processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-            if ctrl_c:
-                os.killpg(process.pid, signal.SIGINT)
-            else:
-                process.send_signal(signal.SIGTERM)
-            left = psutil.wait_procs(processes, timeout=20 if ctrl_c else 10)[1]
-            for one in left:
-                one.kill()
-            assert not (ctrl_c and left), "make cluster ends with all that it started"
-        process.wait()
+        left = _end(process, ctrl_c)
+        assert not (ctrl_c and left), "make cluster ends with all that it started"
 
 
-def _begun(argv: list[str], log: Path, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    """Ray gives each node 30 s to start, which is too little now and then where much else starts at the same time."""
+def _begun(
+    command: Callable[..., list[str]], log: Path, environment: Mapping[str, str], count: int
+) -> "tuple[subprocess.Popen[bytes], list[int]]":
+    """Ray gives each node 30 s to start, which is too little now and then where much else starts at the same time. And
+    somebody else may take a port before it does: each try has ports of its own."""
     for _ in range(3):
+        ports = free_ports(count)
         with log.open("wb") as file:
-            process = subprocess.Popen(argv, env=environment, stdout=file, stderr=file, start_new_session=True)
-        eventually(lambda: b"now block forever" in log.read_bytes() or process.poll() is not None, START_S)  # noqa: B023
-        if process.poll() is None:
-            return process
+            process = subprocess.Popen(
+                command(*ports), env=environment, stdout=file, stderr=file, start_new_session=True
+            )
+        until = time.monotonic() + START_S
+        try:
+            while process.poll() is None and time.monotonic() < until:
+                if b"now block forever" in log.read_bytes() and set(ports) <= _listening(process.pid):
+                    return process, ports
+                time.sleep(0.1)
+        except BaseException:
+            _end(process)
+            raise
+        _end(process)
     raise AssertionError(log.read_text())
+
+
+def _listening(pid: int) -> set[int]:
+    """The ports on which a process listens, or what it started."""
+    found = set()
+    for one in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+        with suppress(psutil.Error):
+            found |= {at.laddr.port for at in one.net_connections("tcp") if at.status == psutil.CONN_LISTEN}
+    return found
+
+
+def _end(process: "subprocess.Popen[bytes]", ctrl_c: bool = False) -> list[psutil.Process]:
+    """End a process and all that it started; what did not end by itself."""
+    left = []
+    if process.poll() is None:
+        processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        if ctrl_c:
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.send_signal(signal.SIGTERM)
+        left = psutil.wait_procs(processes, timeout=END_S)[1]
+        for one in left:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+    process.wait()
+    return left
 
 
 @contextmanager

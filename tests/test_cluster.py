@@ -1,6 +1,5 @@
 """A thread whose steps ask for resources, on a real Ray cluster: the same records, whatever is killed."""
 
-import os
 import re
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from research_steps.store import open_store
 
 from tests.rays import LOCAL, Cluster, cluster, eventually
 from tests.test_cli import RESEARCH
-from tests.threads import MEASURE, SPREAD, Done, Repository, told
+from tests.threads import MEASURE, STEADY, Done, Repository, told
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,7 @@ def ray() -> Iterator[Cluster]:
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
     found = Repository(tmp_path / "checkout")
-    found.thread(SPREAD)
+    found.spread()
     found.commit()
     return found
 
@@ -51,7 +50,7 @@ def test_a_thread_leaves_the_same_records_here_and_on_a_cluster(ray: Cluster, re
     """IDs, keys, configurations, tables: only what was measured, and where and when, differs. What the jobs print
     comes with their names, and a second run adds nothing."""
     here = Repository(repository.root.parent / "here")
-    here.thread(SPREAD)
+    here.spread()
     assert here.run().code == 0
     done = on(ray, repository)
     assert done.code == 0, done.output
@@ -66,30 +65,31 @@ def test_a_thread_leaves_the_same_records_here_and_on_a_cluster(ray: Cluster, re
     assert told(repository.root / "local_store") == told(here.root / "local_store")
 
 
-def test_a_failing_measure_function_is_a_result_and_a_killed_worker_is_not(ray: Cluster, repository: Repository) -> None:
+def test_a_failing_measure_function_is_a_result_and_a_killed_worker_is_not(
+    ray: Cluster, repository: Repository, tmp_path: Path
+) -> None:
     """The first is a failed row and is not measured twice. Of the other nothing is left but an interrupted attempt, and
     the trial that Ray has had started again."""
     repository.measure(
         MEASURE.replace(
             'if config.mode == "exit":',
-            'if config.mode == "slow" and not Path("/tmp", config.data).exists():\n'
-            '        Path("/tmp", config.data).touch()\n        time.sleep(60)\n    if config.mode == "exit":',
+            'if config.mode == "slow" and not Path(config.data).exists():\n'
+            '        Path(config.data).touch()\n        time.sleep(60)\n    if config.mode == "exit":',
         )
     )
-    name = f"research-slow-{os.getpid()}"
+    slow = tmp_path / "slow"
     repository.thread(
         f"""
-    base = steps.baseline(measure, Config(data="{name}"), resources=Resources(ram="200m"))
+    base = steps.baseline(measure, Config(data="{slow}"), resources=Resources(ram="200m"))
     steps.sweep(base, ("mode", ["raise", "exit", "slow"]), label="modes")
     """,
     )
     with ThreadPoolExecutor() as pool:
         done = pool.submit(on, ray, repository)
-        eventually(lambda: Path("/tmp", name).exists() or done.done(), 60)
+        eventually(lambda: slow.exists() or done.done(), 240)
         (worker,) = [one for node in ray.nodes for one in node.workers("modes")]
         worker.kill()
         assert done.result().code == 0, done.result().output
-    Path("/tmp", name).unlink()
     found = journal(repository).scan()
     (table,) = [one.record for one in found.entries.values() if one.record.step == "sweep"]
     assert {row.changes["mode"]: row.status for row in table.rows} == {"raise": "failed", "exit": "failed", "slow": "ok"}
@@ -278,7 +278,7 @@ def client(ray: Cluster, script: str, **environment: str) -> str:
         """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(prelude) + textwrap.dedent(script)],
-        env=ray.environment(**environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120,
+        env=ray.environment(**environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     return done.stdout
@@ -288,10 +288,10 @@ def test_a_submitted_thread_is_the_same_from_every_checkout(ray: Cluster, reposi
     """Its driver is a job without git: the records say which code it was, with what was not committed. Whoever follows
     it, and whoever comes later with an empty clone, gets the same logbook, byte for byte."""
     here = Repository(repository.root.parent / "here")
-    here.thread(SPREAD)
+    here.spread()
     assert here.run().code == 0
     head = repository.git("rev-parse", "HEAD").strip()
-    (repository.experiment / "measure.py").write_text(MEASURE + "\n# not committed\n")
+    (repository.experiment / "measure.py").write_text(STEADY + "\n# not committed\n")
     store = repository.root.parent / "shared"
     submitted = research(
         repository,
@@ -326,7 +326,7 @@ def research(repository: Repository, ray: Cluster, *arguments: str) -> str:
     """What the command prints."""
     done = subprocess.run(
         [*RESEARCH, *arguments], cwd=repository.root, env=ray.environment(RAY_API_SERVER_ADDRESS=ray.jobs),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     return done.stdout

@@ -25,6 +25,8 @@ from tests.threads import Repository
 
 # Shorter than how long an actor goes on without its holder.
 SOON_S = 15
+# How long what ends may take to, where a machine has much else to do.
+END_S = 60
 
 
 # In a process of its own: the one of the tests forks others, which Ray's threads would not survive.
@@ -95,13 +97,13 @@ def holding(cluster: Cluster, where: Path, *options: str, name: str = "mine", **
     with log.open("w") as file:
         process = subprocess.Popen(argv, cwd=where, env=cluster.environment(**environment), stdout=file, stderr=file)
     try:
-        eventually(lambda: "is held on" in log.read_text() or process.poll() is not None, 60)
+        eventually(lambda: "is held on" in log.read_text() or process.poll() is not None, 120)
         assert process.poll() is None, log.read_text()
         yield Holder(process, log)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
-        eventually(cluster.free, 40)
+        process.wait(END_S)
+        eventually(cluster.free, END_S)
 
 
 def dev_tpu(
@@ -169,11 +171,11 @@ def test_output_is_live_and_ctrl_c_ends_the_command_alone(cluster: Cluster, chec
             assert other.returncode == 1 and "one command runs at a time" in other.stderr
             assert f"process {process.pid}, with 'bash'" in other.stderr
             process.send_signal(signal.SIGINT)
-            assert process.wait(SOON_S) == 128 + signal.SIGINT
-        eventually(lambda: not Path(f"/proc/{sleeping}").exists(), SOON_S)
+            assert process.wait(END_S) == 128 + signal.SIGINT
+        eventually(lambda: not Path(f"/proc/{sleeping}").exists(), END_S)
         assert dev_tpu(cluster, checkout, "execute", "--", "no-such-command").returncode == 127
         holder.process.send_signal(signal.SIGINT)
-        assert holder.process.wait(SOON_S) == 0
+        assert holder.process.wait(END_S) == 0
         assert "mine is free again: SIGINT was received" in holder.said()
 
 
@@ -182,27 +184,46 @@ def test_release_frees_it_and_its_holder_says_so(cluster: Cluster, checkout: Pat
     with holding(cluster, checkout) as holder:
         done = dev_tpu(cluster, checkout, "release")
         assert done.returncode == 0 and "held by" in done.stdout, done.stderr
-        assert holder.process.wait(SOON_S) == 0
+        assert holder.process.wait(END_S) == 0
         assert "mine is free again: it was released by" in holder.said()
         eventually(cluster.free, SOON_S)
     again = dev_tpu(cluster, checkout, "release")
     assert again.returncode == 1 and "No TPU is held as 'mine'" in again.stderr
 
 
+# Between two beats, for longer than a second.
+LATE = """
+import sys, time, ray
+from research_steps.cluster import tpu
+ray.init(sys.argv[1], namespace=tpu.NAMESPACE, logging_level="CRITICAL", log_to_driver=False)
+held = tpu.allocate("late", "v4-8", 60, [], print)
+ray.get(held.actor.release.remote("somebody"))
+time.sleep(4)
+print(tpu.hold(held, 60, [], print))
+"""
+
+
+def test_a_holder_that_is_late_hears_who_released_it(cluster: Cluster) -> None:
+    """What was released stays until its holder was told, however busy the holder's machine is."""
+    done = subprocess.run([sys.executable, "-c", LATE, cluster.address], capture_output=True, text=True)
+    assert done.stdout.endswith("it was released by somebody\n"), done.stderr
+    eventually(cluster.free, SOON_S)
+
+
 def test_a_closed_terminal_frees_it(cluster: Cluster, checkout: Path) -> None:
     """The holder of a terminal that is closed frees it at once, and tells that where it still can."""
     with holding(cluster, checkout) as holder:
         holder.process.send_signal(signal.SIGHUP)
-        assert holder.process.wait(SOON_S) == 0
+        assert holder.process.wait(END_S) == 0
         assert "mine is free again: SIGHUP was received" in holder.said()
         eventually(cluster.free, SOON_S)
 
 
 def test_the_time_limit_frees_it(cluster: Cluster, checkout: Path) -> None:
-    """Held for three seconds and no longer."""
-    with holding(cluster, checkout, "--for", "3s") as holder:
-        assert holder.process.wait(SOON_S) == 0
-        assert "mine is free again: its time of 3 s is over" in holder.said()
+    """Held for ten seconds and no longer."""
+    with holding(cluster, checkout, "--for", "10s") as holder:
+        assert holder.process.wait(END_S) == 0
+        assert "mine is free again: its time of 10 s is over" in holder.said()
         eventually(cluster.free, SOON_S)
 
 
@@ -219,9 +240,9 @@ def endless(cluster: Cluster, where: Path) -> Iterator[None]:
         sleeping, copy = int(process.stdout.readline()), Path(process.stdout.readline().strip())
         assert Path(f"/proc/{sleeping}").exists() and (copy / "kept.txt").exists()
         yield
-        assert process.wait(SOON_S) == 255
+        assert process.wait(END_S) == 255
         assert process.stderr is not None and "error: mine is lost" in process.stderr.read()
-        eventually(lambda: not Path(f"/proc/{sleeping}").exists() and not copy.exists(), SOON_S)
+        eventually(lambda: not Path(f"/proc/{sleeping}").exists() and not copy.exists(), END_S)
 
 
 def test_a_killed_holder_frees_it(cluster: Cluster, checkout: Path) -> None:
@@ -229,20 +250,20 @@ def test_a_killed_holder_frees_it(cluster: Cluster, checkout: Path) -> None:
     with holding(cluster, checkout) as holder:
         with endless(cluster, checkout):
             holder.process.kill()
-            eventually(cluster.free, 30)
+            eventually(cluster.free, END_S)
 
 
 def test_a_silent_holder_loses_it(cluster: Cluster, checkout: Path) -> None:
-    """Nothing is heard of a holder that came through Ray Client, as when the network is cut: within 30 s the TPU is free
-    and what ran on it is gone; when the holder is back, it says that it lost it."""
+    """Nothing is heard of a holder that came through Ray Client, as when the network is cut: the TPU is free soon and
+    what ran on it is gone; when the holder is back, it says that it lost it."""
     with holding(cluster, checkout, RAY_ADDRESS=cluster.client) as holder:
         with endless(cluster, checkout):
             holder.process.send_signal(signal.SIGSTOP)
             try:
-                eventually(cluster.free, 30)
+                eventually(cluster.free, END_S)
             finally:
                 holder.process.send_signal(signal.SIGCONT)
-        assert holder.process.wait(SOON_S) == 1
+        assert holder.process.wait(END_S) == 1
         assert "error: mine is lost" in holder.said()
 
 

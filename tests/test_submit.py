@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from tests.test_cli import RESEARCH
 from tests.threads import Repository, research
 
 INFRA = Path(__file__).parents[1] / "infra"
-SOON_S = 40
+SOON_S = 240
 
 # A driver that needs no Marin: it says what it finds, does what it is told, and records a decision as a thread would.
 THREAD = """
@@ -93,7 +94,7 @@ class Sender(Repository):
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     """Its exit code and what else it printed on both streams."""
-    said, told = process.communicate(timeout=100)
+    said, told = process.communicate(timeout=SOON_S)
     assert "Traceback" not in told, told
     return process.returncode, said, told
 
@@ -204,7 +205,9 @@ def test_nobody_has_to_wait(sender: Sender) -> None:
 
 
 class Cutter:
-    """Forwards connections to a server, until they are cut."""
+    """Forwards connections to a server, until they are cut, and unless they ask for what is `refused`."""
+
+    refused, refusals = b"", 0
 
     def __init__(self, address: str) -> None:
         self._to = ("127.0.0.1", int(address.rpartition(":")[2]))
@@ -234,6 +237,10 @@ class Cutter:
     def _forward(self, one: socket.socket, other: socket.socket) -> None:
         with suppress(OSError):
             while data := one.recv(1 << 16):
+                if self.refused and self.refused in data:
+                    self.refusals += 1
+                    one.shutdown(socket.SHUT_RDWR)
+                    break
                 other.sendall(data)
             other.shutdown(socket.SHUT_WR)
 
@@ -254,6 +261,33 @@ def test_a_log_goes_on_where_its_connection_broke(sender: Sender) -> None:
         cutter.close()
     assert code == 5, told
     assert [line for line in lines if line.startswith("line")] == [f"line {number}\n" for number in range(30)]
+
+
+def test_the_end_of_a_log_is_not_lost(sender: Sender, tmp_path: Path) -> None:
+    """Also where the log can't be had at the time when the job ends, while the server tells that it has ended."""
+    cutter, go = Cutter(sender.job_server), tmp_path / "go"
+    try:
+        process = sender.start(f"wait={go}", "count=3", "exit=5", RAY_API_SERVER_ADDRESS=cutter.address)
+        wait_for(process, "waiting\n")
+        cutter.refused = b"/logs/tail"
+        cutter.cut()
+        go.touch()
+        eventually(lambda: statuses(sender) == ["FAILED"], SOON_S)
+        before = cutter.refusals
+        eventually(lambda: cutter.refusals > before + 2 or process.poll() is not None, SOON_S)
+        cutter.refused = b""
+        code, said, told = ended(process)
+    finally:
+        cutter.close()
+    assert code == 5, told
+    assert said.endswith("line 0\nline 1\nline 2\n")
+
+
+def statuses(sender: Sender) -> list[str]:
+    """What became of the jobs that this checkout submitted."""
+    with urllib.request.urlopen(f"{sender.job_server}/api/jobs/") as answer:
+        jobs = json.load(answer)
+    return [job["status"] for job in jobs if job["metadata"].get("store") == sender.journal.store.url]
 
 
 def test_a_work_tree_that_ray_does_not_take_is_told(sender: Sender) -> None:

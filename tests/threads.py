@@ -128,9 +128,18 @@ def fork(
         traceback.print_exc()
     finally:
         with contextlib.suppress(Exception):
+            _end_ray()
+        with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _end_ray() -> None:
+    """What Ray does at the end of a process, which waits a while for what its workers print."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown(_exiting_interpreter=True)
 
 
 def research(where: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -168,6 +177,11 @@ class Repository:
     def thread(self, body: str) -> None:
         (self.experiment / "__main__.py").write_text(MAIN.replace("{body}", body.strip("\n")))
 
+    def spread(self) -> None:
+        """Have the thread for a cluster, whose records are the same wherever it runs."""
+        self.measure(STEADY)
+        self.thread(SPREAD)
+
     def git(self, *arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=self.root, capture_output=True, text=True, check=True)
         return done.stdout
@@ -202,6 +216,10 @@ class Repository:
         return path.read_text().splitlines() if path.exists() else []
 
 
+# Times that no other load changes, so that wherever it runs the same candidate is the best.
+STEADY = MEASURE.replace("import os, time", "import os, random, time").replace(
+    "time.perf_counter() - start}", "config.work * random.uniform(1, 1.001)}"
+)
 # A thread for a cluster: what a claim rests on, in jobs and in shards.
 SPREAD = """
     base = steps.baseline(measure, Config(), resources=Resources(ram="200m"))

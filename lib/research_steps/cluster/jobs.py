@@ -7,9 +7,11 @@ two that submit at the same moment one starts the job and the other finds it. No
 
 import asyncio
 import logging
+import math
 import os
 import re
 import shlex
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
 STORE = "MARIN_PREFIX"
-# While a job is followed: when to look again after its log broke off, and when to give up on a server that is silent.
+# While a job is followed: when to look again after its log broke off, and when to give up on a server that tells nothing
+# new of one that may have ended.
 AGAIN_S, SILENT_S = 1.0, 60.0
 
 
@@ -120,38 +123,50 @@ class Server:
         return code if code >= 0 else 128 - code
 
     async def _follow(self, id: str) -> "JobDetails":
-        import aiohttp
-
-        printed, heard = 0, time.monotonic()
+        printed, failing = 0, math.inf
         while True:
-            # Each connection tells the log from its beginning.
-            position, before, broken = 0, printed, False
-            log = self.client.tail_job_logs(id)
-            while True:
-                try:
-                    text = await anext(log, None)
-                except (RuntimeError, OSError, aiohttp.ClientError):
-                    broken = True
-                    break
-                if text is None:
-                    break
-                print(text[max(printed - position, 0) :], end="", flush=True)
-                position += len(text)
-                printed = max(printed, position)
+            before = printed
+            printed, problem = await self._print_log(id, before)
+            job: JobDetails | None = None
             try:
                 job = self.client.get_job_info(id)
             except (RuntimeError, OSError) as error:
-                if time.monotonic() - heard > SILENT_S:
+                problem = _line(error)
+            runs = job is not None and not job.status.is_terminal()
+            # What broke off lacks its end, also where nothing new was in it.
+            if job is not None and not runs and not problem:
+                return job
+            failing = math.inf if runs or printed > before else min(failing, time.monotonic())
+            if time.monotonic() - failing > SILENT_S:
+                silent = f"for {SILENT_S:g} s ({problem})"
+                if job is None:
                     raise UsageError(
-                        f"{self.address} has told nothing of {id} for {SILENT_S:g} s ({_line(error)}): it may run on, "
-                        "and submitting it again attaches to it."
-                    ) from error
-            else:
-                heard = time.monotonic()
-                # What is left of a log is read until there is nothing new in it.
-                if job.status.is_terminal() and (not broken or printed == before):
-                    return job
+                        f"{self.address} has told nothing of {id} {silent}: it may run on, and submitting it again "
+                        "attaches to it."
+                    )
+                read = self.command("logs", id)
+                told = f"{id} has ended, and {self.address} has not told the end of its log {silent}: {read!r} may."
+                print(told, file=sys.stderr)
+                return job
             await asyncio.sleep(AGAIN_S)
+
+    async def _print_log(self, id: str, printed: int) -> tuple[int, str]:
+        """Print a log but for its first characters, until it ends or breaks off: how many are printed then, and what
+        broke it off."""
+        import aiohttp
+
+        # Each connection tells it from its beginning.
+        log, position = self.client.tail_job_logs(id), 0
+        while True:
+            try:
+                text = await anext(log, None)
+            except (RuntimeError, OSError, aiohttp.ClientError) as error:
+                return printed, _line(error)
+            if text is None:
+                return printed, ""
+            print(text[max(printed - position, 0) :], end="", flush=True)
+            position += len(text)
+            printed = max(printed, position)
 
     def _jobs(self, prefix: str) -> dict[int, "JobDetails"]:
         """The jobs of a thread and a store by their number."""

@@ -95,7 +95,7 @@ class Allocation:
         return self._released_by
 
     def release(self, by: str) -> None:
-        """End in a second, after the holder was told."""
+        """Have the holder told, which then kills this actor. For one that is silent HEARD_S stay the limit."""
         self._released_by = by
         self._released.set()
 
@@ -205,12 +205,11 @@ class Allocation:
     def _watch(self) -> None:
         import ray
 
-        while time.monotonic() - self._heard < HEARD_S and not self._released.wait(1):
+        while time.monotonic() - self._heard < HEARD_S:
+            time.sleep(1)
             turn = self._turn
             if turn is not None and time.monotonic() - turn.heard > (HEARD_S if turn.process else SENDING_S):
                 self._end(turn)
-        if self._released.is_set():
-            time.sleep(1)
         # An actor that only exits keeps its name until its owner is gone.
         ray.kill(self._actor)
         time.sleep(HEARD_S)

@@ -23,6 +23,8 @@ from research_steps.record import duration
 
 NAMESPACE = "research-dev-tpu"
 ANSWER_S = 60.0
+# How long an actor that was given may take to answer where a machine has much else to do.
+GIVEN_S = 30.0
 TELL_WAITING_S = 15.0
 # From Cloud TPU's names: these count chips, up to eight on one host; all others count cores, two a chip, four chips.
 _BY_CHIPS = ("v5litepod", "v5e", "v6e")
@@ -99,17 +101,18 @@ def allocate(name: str, tpu_type: str, wait_s: float, stop: list[int], say: Say)
     told = began - TELL_WAITING_S + 3
     while not ray.wait([about], timeout=1)[0]:
         now = time.monotonic()
-        if stop or now - began > wait_s:
+        if stop:
             ray.kill(actor)
-            if stop:
-                return None
+            return None
+        if now - told > TELL_WAITING_S:
+            told = now
+            say(f"waiting for {_counted(resources)}, since {duration(now - began)}; {_offered(resources)}")
+        if now - began > wait_s:
+            ray.kill(actor)
             raise UsageError(
                 f"No {tpu_type} within {duration(wait_s)}: asked for {_counted(resources)}; {_offered(resources)}. "
                 "Check --tpu-type, or wait longer with --wait."
             )
-        if now - told > TELL_WAITING_S:
-            told = now
-            say(f"waiting for {_counted(resources)}, since {duration(now - began)}; {_offered(resources)}")
     return Held(name, actor, answer(name, about))
 
 
@@ -146,8 +149,11 @@ def find(name: str) -> Held:
     if actor is None:
         raise UsageError(f"No TPU is held as {name!r}: 'research dev-tpu allocate' holds one until it is stopped.")
     about = actor.about.remote()
-    if not ray.wait([about], timeout=5)[0]:
-        raise UsageError(f"{name!r} was asked for by somebody, and the cluster has not given it yet.")
+    if not ray.wait([about], timeout=GIVEN_S)[0]:
+        raise UsageError(
+            f"{name!r} was asked for by somebody, and has not answered within {duration(GIVEN_S)}: most likely the "
+            "cluster has not given it yet."
+        )
     return Held(name, actor, answer(name, about))
 
 
