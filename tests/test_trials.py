@@ -31,7 +31,7 @@ from research_steps.record import InterruptedRecord, Stored, TrialRecord
 from research_steps.series import Metric, Series
 from research_steps.steps.session import Session
 from research_steps.steps.trials import Trial, TrialSpec, measure_trial
-from research_steps.store import open_store
+from research_steps.store import LocalStore, open_store
 
 from tests.neighbours import holding
 from tests.test_contention import busy_cores
@@ -376,6 +376,27 @@ def test_a_run_that_ends_leaves_its_trial_as_interrupted(bench: Bench, launcher:
             future.result(SOON_S)
     assert bench.outcomes("hang") == ["interrupted"]
     assert bench.measured == ["hang"]
+
+
+@pytest.mark.parametrize("at", ["intents", "records"])
+def test_ctrl_c_ends_an_attempt_wherever_it_comes(
+    bench: Bench, launcher: Launcher, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Right after the attempt was written down, and right before its record is: it does not stay open."""
+    create = LocalStore.create
+
+    def pressed(store: LocalStore, name: str, data: bytes) -> bool:
+        if f"/{at}/" in name and (at == "intents" or b'"status":"ok"' in data):
+            assert at == "records" or create(store, name, data)
+            raise KeyboardInterrupt
+        return create(store, name, data)
+
+    monkeypatch.setattr(LocalStore, "create", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        bench.measure(bench.session(launcher), 1)
+    (attempt,) = bench.attempts(1)
+    assert isinstance(attempt, Stored)
+    assert attempt.record.reason == "It was stopped by Ctrl-C."
 
 
 def test_a_result_that_comes_after_its_attempt_was_ended_is_late(bench: Bench, launcher: Launcher) -> None:

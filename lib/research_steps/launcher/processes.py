@@ -4,8 +4,12 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psutil
 
 # From linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
@@ -47,10 +51,7 @@ def kill_descendants(spare: Collection[int] = ()) -> None:
         descendants = [process for process in started if process.pid not in spared]
         if not descendants:
             return
-        for process in descendants:
-            with suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(descendants, timeout=_ROUND_S)
+        _kill(descendants)
 
 
 def kill_marked(name: str, value: str) -> None:
@@ -69,10 +70,17 @@ def kill_marked(name: str, value: str) -> None:
                     marked.append(process)
         if not marked:
             return
-        for process in marked:
-            with suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(marked, timeout=_ROUND_S)
+        _kill(marked)
+
+
+def _kill(processes: "Sequence[psutil.Process]") -> None:
+    """Kill them, and wait a moment for their end."""
+    import psutil
+
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=_ROUND_S)
 
 
 def kill_session(leader: int) -> None:
