@@ -11,7 +11,7 @@ run: $(READY)  ## the main job: the moe_hc thread, sealed
 	$(BIN)/python -m experiments.moe_hc --seal true
 
 cluster: $(READY)  ## a Ray cluster on this machine, for 'research submit --cluster infra/local.yaml'; Ctrl-C ends it
-	$(BIN)/python -m research_steps.cluster infra/local.yaml
+	$(BIN)/python -m research_steps.remote.ray infra/local.yaml
 
 test: $(READY)  ## all tests; a file's own stay together, because they share what is slow to start; much is waiting
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder

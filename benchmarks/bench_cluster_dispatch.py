@@ -58,16 +58,16 @@ import ray
 from experiments.naps.__main__ import series
 from experiments.naps.measure import measure
 from research_steps import Resources, provenance
-from research_steps.cluster.joining import joined
+from research_steps.remote.ray.joining import joined
 from research_steps.git import Checkout
-from research_steps.journal import Journal
-from research_steps.launcher.client import Launcher
-from research_steps.launcher.here import Here
-from research_steps.steps import away, marin
-from research_steps.steps.builders import Steps
-from research_steps.steps.measuring import Wanted
-from research_steps.steps.session import Session
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.trial.launcher.client import Launcher
+from research_steps.trial.launcher.local import Here
+from research_steps.thread import away, marin
+from research_steps.thread.builders import Steps
+from research_steps.trial.batch import Wanted
+from research_steps.trial.context import Session
+from research_steps.journal.store import open_store
 
 trials, rounds, sleep_s = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 checkout = Checkout.find()
@@ -144,7 +144,7 @@ def marin(root: Path, environment: dict[str, str]) -> None:
     """A thread of three levels with 12 trials: what is left of its time beside its steps is Marin's."""
     code = (
         "import runpy, sys, time\n"
-        "from research_steps.steps import marin, builders\n"
+        "from research_steps.thread import marin, builders\n"
         "run = marin.Plan.run\n"
         "def timed(*given, **options):\n"
         "    began = time.perf_counter()\n"

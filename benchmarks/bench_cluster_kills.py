@@ -30,11 +30,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from research_steps.git import Checkout  # noqa: E402
-from research_steps.journal import Journal  # noqa: E402
-from research_steps.sinks.logbook import path_of  # noqa: E402
-from research_steps.sinks.logbook_check import verify  # noqa: E402
-from research_steps.sinks.logbook_file import parse  # noqa: E402
-from research_steps.store import open_store  # noqa: E402
+from research_steps.journal.journal import Journal  # noqa: E402
+from research_steps.journal.store import open_store  # noqa: E402
+from research_steps.publish.logbook.format import parse  # noqa: E402
+from research_steps.publish.logbook.surface import path_of  # noqa: E402
+from research_steps.publish.logbook.verify import verify  # noqa: E402
 
 from tests import object_store  # noqa: E402
 from tests.rays import Cluster, Node, cluster, network  # noqa: E402

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import synthetic
 from research_steps.git import Checkout
-from research_steps.journal import Journal
-from research_steps.publish import Publisher, sinks_of
-from research_steps.sinks.logbook import path_of, verify
-from research_steps.sinks.logbook_file import parse
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
+from research_steps.publish.logbook.format import parse
+from research_steps.publish.logbook.surface import path_of, verify
+from research_steps.publish.publisher import Publisher
+from research_steps.thread.surfaces import surfaces_of
 
 PROCESSES, EACH = 8, 250
 
@@ -26,7 +27,7 @@ def work(number: int, root: str) -> None:
     journal = Journal(open_store(f"{root}/store"), synthetic.SERIES.topic)
     run = synthetic.captured(checkout)
     told: list[str] = []
-    with Publisher(journal, sinks_of(checkout, journal, synthetic.SERIES), told.append) as publisher:
+    with Publisher(journal, surfaces_of(checkout, journal, synthetic.SERIES), told.append) as publisher:
         for step in range(EACH):
             synthetic.record_step(journal, f"process-{number}/step-{step}", run)
             publisher.changed()

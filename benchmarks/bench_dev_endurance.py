@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 from dev_checkout import Bench, commit
-from research_steps.launcher.kept import Kept
+from research_steps.trial.launcher.daemon import Kept
 
 ATTEMPTS, WARM, BAR_GROWTH = 500, 20, 0.05
 # Every tenth attempt is one of these, and what its record then says.

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dev_checkout import Bench, small_moe
-from research_steps.code import trace_name
+from research_steps.trial.code import trace_name
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.sshd import MISSING, sshd
@@ -40,7 +40,7 @@ sys.path.insert(0, sys.argv[1])
 for name in json.loads(sys.argv[2]):
     with suppress(Exception):
         importlib.import_module(name)
-from research_steps.launcher.sampling import sample
+from research_steps.trial.launcher.sampling import sample
 from experiments.moe_hc.__main__ import series
 from experiments.moe_hc.measure import MoeConfig, measure
 sampled = sample(

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import msgspec
 from dev_checkout import small_moe
-from research_steps.dev import attempt, warm
-from research_steps.dev.cases import declared, with_settings
-from research_steps.dev.command import environment, new_occasion
-from research_steps.dev.orders import Order
 from research_steps.git import Checkout
-from research_steps.launcher.helpers import Speaker
-from research_steps.launcher.here import Here
-from research_steps.launcher.protocol import Ended, Request
-from research_steps.threads import load_thread
+from research_steps.thread.dev import attempt, warm
+from research_steps.thread.dev.cases import declared, with_settings
+from research_steps.thread.dev.command import environment, new_occasion
+from research_steps.thread.dev.messages import Order
+from research_steps.thread.loading import load_thread
+from research_steps.trial.launcher.helpers import Speaker
+from research_steps.trial.launcher.local import Here
+from research_steps.trial.launcher.protocol import Ended, Request
 
 ROUNDS, BAR_MS = 60, 30.0
 SETTINGS = ("implementation=blocked_scan",)
@@ -79,7 +79,7 @@ def main() -> None:
             for name in ("samples", "error", "devices", "import_s", "setup_s", "sampling_s", "sources")
         }
         fields = {name: launch[name] for name in launch if name in Ended.__struct_fields__}
-        from research_steps.launcher.protocol import Result
+        from research_steps.trial.launcher.protocol import Result
 
         ended = Ended(**fields, result=Result(**known), timed_out=False, launcher_cpu_s=0.0, output_tail="")
         attempt._host = lambda *_: (Here(Canned(ended)), Canned(ended))  # type: ignore[assignment]

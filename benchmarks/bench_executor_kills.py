@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from research_steps.git import Checkout
-from research_steps.holdings import Snapshot
-from research_steps.journal import Journal
-from research_steps.sinks.logbook import path_of, verify
-from research_steps.sinks.logbook_file import parse
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.snapshot import Snapshot
+from research_steps.journal.store import open_store
+from research_steps.publish.logbook.format import parse
+from research_steps.publish.logbook.surface import path_of, verify
 
 KILLS = 5
 LONGEST_DELAY_S = 8.0

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 import scipy.stats  # noqa: F401  # before the heap is frozen
-from research_steps.comparison import paired_interval
-from research_steps.launcher.sampling import sample
-from research_steps.record import Samples
-from research_steps.series import Metric
+from research_steps.evidence.statistics import paired_interval
+from research_steps.records.model import Samples
+from research_steps.records.series import Metric
+from research_steps.trial.launcher.sampling import sample
 
 METRIC = Metric("time_s")
 EFFECT = math.log(1.03)

@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from research_steps.series import Metric, Series  # noqa: E402
+from research_steps.records.series import Metric, Series  # noqa: E402
 
 from tests import github_api  # noqa: E402
 from tests.issues import Thread, environment  # noqa: E402
@@ -45,13 +45,13 @@ from pathlib import Path
 from tests.issues import Clock
 from tests.logbooks import Desk
 from benchmarks.bench_issue import SERIES
-from research_steps.publish import publish
-from research_steps.sinks.issue import IssueSink
+from research_steps.publish.publisher import publish
+from research_steps.publish.issue.surface import IssueSurface
 desk = Desk(Path(sys.argv[2]), Path(sys.argv[3]))
 clock = Clock()
-sink = IssueSink(desk.checkout, desk.journal, SERIES, lambda sha256: None, clock)
+surface = IssueSurface(desk.checkout, desk.journal, SERIES, lambda sha256: None, clock)
 while True:
-    published = publish(desk.journal, [sink], final=False)
+    published = publish(desk.journal, [surface], final=False)
     if not published.problems:
         break
     clock.sleep(120)

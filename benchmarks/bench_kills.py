@@ -24,22 +24,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from research_steps import contention
-from research_steps.code import trace_name
-from research_steps.entry import About, Finding
 from research_steps.git import Checkout
-from research_steps.holdings import Snapshot
-from research_steps.journal import Journal
-from research_steps.launcher.client import Launcher
-from research_steps.launcher.here import Here
-from research_steps.provenance import capture
-from research_steps.publish import Publisher, sinks_of
-from research_steps.record import Ref, Row, TrialRecord
-from research_steps.series import Metric, Series, trial_id
-from research_steps.steps import trials
-from research_steps.steps.entries import run_entry
-from research_steps.steps.session import Session
-from research_steps.store import open_store
+from research_steps.journal.entries import About, Finding
+from research_steps.journal.journal import Journal
+from research_steps.journal.snapshot import Snapshot
+from research_steps.journal.store import open_store
+from research_steps.publish.publisher import Publisher
+from research_steps.records.model import Ref, Row, TrialRecord
+from research_steps.records.series import Metric, Series, trial_id
+from research_steps.thread.entries import run_entry
+from research_steps.thread.surfaces import surfaces_of
+from research_steps.trial import contention, trials
+from research_steps.trial.code import trace_name
+from research_steps.trial.context import Session
+from research_steps.trial.launcher.client import Launcher
+from research_steps.trial.launcher.local import Here
+from research_steps.trial.provenance import capture
 
 SERIES = Series(
     topic="kills",
@@ -123,7 +123,7 @@ def drive(root: Path, steps: int) -> None:
     journal = Journal(open_store(str(root / "store")), SERIES.topic)
     journal.declare(SERIES)
     with Launcher() as launcher:
-        publisher = Publisher(journal, sinks_of(checkout, journal, SERIES), print)
+        publisher = Publisher(journal, surfaces_of(checkout, journal, SERIES), print)
         session = Session(
             series=SERIES,
             journal=journal,

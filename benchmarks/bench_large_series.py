@@ -23,14 +23,16 @@ from typing import Any
 import msgspec
 import synthetic
 from research_steps import Hypothesis, Metric
-from research_steps.claims import Baseline, Candidate, floor_of, make_claims, spelled
-from research_steps.comparison import medians, paired_ratios
-from research_steps.entry import About, Finding, finish_entry
-from research_steps.journal import Journal
-from research_steps.publish import publish
-from research_steps.record import EntryRecord, Error, Ref, Row, Samples, StepKind, Stored, TrialRecord, sha256, utc
-from research_steps.sinks.logbook import LogbookSink
-from research_steps.store import open_store
+from research_steps.evidence.claims import Baseline, Candidate, floor_of, make_claims, spelled
+from research_steps.evidence.statistics import medians, paired_ratios
+from research_steps.journal.entries import About, Finding, finish_entry
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
+from research_steps.publish.logbook.surface import LogbookSurface
+from research_steps.publish.publisher import publish
+from research_steps.records.encoding import Stored, sha256
+from research_steps.records.model import EntryRecord, Error, Ref, Row, Samples, StepKind, TrialRecord
+from research_steps.records.times import utc
 
 CHAPTERS = 10  # with 1,000 trials each
 SWEEPS, POINTS = 24, 40
@@ -60,24 +62,24 @@ def timed(owner, name):
         spent[name] = time.perf_counter() - start
         return found
     setattr(owner, name, wrapped)
-from research_steps.journal import Journal
+from research_steps.journal.journal import Journal
 """
 STATUS = """
-from research_steps.cli import main
+from research_steps.cli.main import main
 timed(Journal, "outline")
 main(["status", sys.argv[1]], standalone_mode=False)
 """
 LIVING = """
 from research_steps.git import Checkout
-from research_steps.holdings import Snapshot
-from research_steps.sinks import rendering
-from research_steps.sinks.logbook import LogbookSink
-from research_steps.store import open_store
+from research_steps.journal.snapshot import Snapshot
+from research_steps.publish.surface import rendering
+from research_steps.publish.logbook.surface import LogbookSurface
+from research_steps.journal.store import open_store
 timed(Journal, "published")
 timed(rendering, "living")
 checkout = Checkout.find()
 journal = Journal(open_store(str(checkout.root / "local_store")), sys.argv[1])
-published = LogbookSink(checkout, journal, journal.series()).publish(Snapshot(), final=True)
+published = LogbookSurface(checkout, journal, journal.series()).publish(Snapshot(), final=True)
 assert not published.problems, published
 """
 TELL = """
@@ -188,7 +190,7 @@ def build(root: Path) -> Thread:
         thread = Thread(root)
         for number in range(CHAPTERS):
             thread.chapter(number)
-        published = publish(thread.journal, [LogbookSink(thread.checkout, thread.journal, SERIES)])
+        published = publish(thread.journal, [LogbookSurface(thread.checkout, thread.journal, SERIES)])
     finally:
         os.fsync = sync
     assert len(published.ids) == thread.entries, published.problems

@@ -1,7 +1,7 @@
 """What an append to the logbook costs when it is long: 10,000 entries beside 10, in turns (A B A B).
 
 Bar: at most 1.2 times, in a process that has read the logbook once, as a driver has: for the append alone (one fsync)
-and for the sink's publishing of one new entry out of everything that the journal holds (its records file and the
+and for the surface's publishing of one new entry out of everything that the journal holds (its records file and the
 append). Told without a bar: a whole pass, which lists the journal's folder first, and the first append of a new
 process, which reads the logbook whole.
 """
@@ -13,14 +13,13 @@ import time
 from pathlib import Path
 
 import synthetic
-from research_steps.journal import Journal
-from research_steps.provenance import Captured
-from research_steps.publish import publish
-from research_steps.record import EntryRecord, Stored, sha256
-from research_steps.sinks import rendering
-from research_steps.sinks.logbook import LogbookSink, path_of
-from research_steps.sinks.logbook_disk import LogbookFile, lock
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
+from research_steps.publish.logbook.disk import LogbookFile, lock
+from research_steps.publish.logbook.surface import LogbookSurface, path_of
+from research_steps.publish.publisher import publish, rendering
+from research_steps.records.encoding import Stored, sha256
+from research_steps.records.model import Captured, EntryRecord
 
 SHORT, LONG = 10, 10_000
 ROUNDS = 200
@@ -41,7 +40,7 @@ class Book:
         start = time.perf_counter()
         assert len(publish(self.journal, [self._sink()], final=False).ids) == entries
         self.fill_s = time.perf_counter() - start
-        self.sink = self._sink()
+        self.surface = self._sink()
         self.file = LogbookFile(self.path)
 
     def append(self) -> float:
@@ -55,11 +54,11 @@ class Book:
             return time.perf_counter() - start
 
     def publish(self) -> float:
-        """Let the sink publish what the journal holds, one new entry among it; the seconds that it took."""
+        """Let the surface publish what the journal holds, one new entry among it; the seconds that it took."""
         self._new()
         snapshot = self.journal.entries()
         start = time.perf_counter()
-        published = self.sink.publish(snapshot, final=False)
+        published = self.surface.publish(snapshot, final=False)
         elapsed = time.perf_counter() - start
         assert len(published.ids) == 1, published
         return elapsed
@@ -68,18 +67,18 @@ class Book:
         """The same, reading the journal included."""
         self._new()
         start = time.perf_counter()
-        published = publish(self.journal, [self.sink], final=False)
+        published = publish(self.journal, [self.surface], final=False)
         elapsed = time.perf_counter() - start
         assert len(published.ids) == 1, published
         return elapsed
 
     def first_publish(self) -> float:
-        """The sink's publishing of one new entry in a process that has not read the logbook yet."""
-        self.sink = self._sink()
+        """The surface's publishing of one new entry in a process that has not read the logbook yet."""
+        self.surface = self._sink()
         return self.publish()
 
-    def _sink(self) -> LogbookSink:
-        return LogbookSink(self.checkout, self.journal, synthetic.SERIES)
+    def _sink(self) -> LogbookSurface:
+        return LogbookSurface(self.checkout, self.journal, synthetic.SERIES)
 
     def _new(self) -> Stored[EntryRecord]:
         self.number += 1
@@ -94,7 +93,7 @@ class Book:
 def main() -> None:
     kinds = (
         ("append alone", Book.append, ROUNDS, True),
-        ("the sink's publishing", Book.publish, ROUNDS, True),
+        ("the surface's publishing", Book.publish, ROUNDS, True),
         ("a whole pass", Book.whole_pass, ROUNDS, False),
         ("first of a new process", Book.first_publish, 5, False),
     )
@@ -105,7 +104,7 @@ def main() -> None:
         print(f"{LONG} entries ({size:.1f} MB, published in {long.fill_s:.0f} s) beside {SHORT}; medians")
         print(f"{'':24}{LONG:>12}{SHORT:>12}{'ratio':>8}{'bar':>6}")
         for name, measure, rounds, has_bar in kinds:
-            # What a sink does only now and then, once before the clock runs.
+            # What a surface does only now and then, once before the clock runs.
             measure(long), measure(short)
             pairs = [(measure(long), measure(short)) for _ in range(rounds)]
             ratio = statistics.median(one / other for one, other in pairs)

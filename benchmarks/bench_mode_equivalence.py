@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 
 from dev_checkout import Bench, small_moe
-from research_steps.comparison import process_effect
-from research_steps.record import Samples, TrialRecord
-from research_steps.series import Metric
+from research_steps.evidence.statistics import process_effect
+from research_steps.records.model import Samples, TrialRecord
+from research_steps.records.series import Metric
 from scipy import stats
 
 TRIES = 34
@@ -26,7 +26,7 @@ COLD = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import msgspec
-from research_steps.launcher.sampling import sample
+from research_steps.trial.launcher.sampling import sample
 from experiments.moe_hc.__main__ import series
 from experiments.moe_hc.measure import MoeConfig, measure
 sampled = sample(
@@ -41,8 +41,8 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from experiments.moe_hc.__main__ import series
 from experiments.moe_hc.measure import MoeConfig, measure
-from research_steps.run import RunOptions, run
-import research_steps.steps.builders
+from research_steps.thread.run import RunOptions, run
+import research_steps.thread.builders
 import os
 
 for store in sys.stdin:
@@ -70,8 +70,8 @@ class Executor:
         )  # fmt: skip
 
     def measure(self, number: int) -> Samples:
-        from research_steps.journal import Journal
-        from research_steps.store import open_store
+        from research_steps.journal.journal import Journal
+        from research_steps.journal.store import open_store
 
         store = f"{self._bench.root}/local_store/try-{number}"
         assert self._process.stdin is not None and self._process.stdout is not None

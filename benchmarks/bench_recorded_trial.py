@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import synthetic
-from research_steps.holdings import Snapshot
-from research_steps.journal import Journal
-from research_steps.record import sha256
-from research_steps.sinks.logbook import LogbookSink
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.snapshot import Snapshot
+from research_steps.journal.store import open_store
+from research_steps.publish.logbook.surface import LogbookSurface
+from research_steps.records.encoding import sha256
 
 ROUNDS = 300
 BAR_FSYNCS = 4
@@ -59,7 +59,7 @@ def main() -> None:
         captures = [timed(partial(synthetic.captured, checkout))[0] for _ in range(10)]
         run = synthetic.captured(checkout)
         journal = Journal(open_store(f"{scratch}/store"), synthetic.SERIES.topic)
-        sink = LogbookSink(checkout, journal, synthetic.SERIES)
+        surface = LogbookSurface(checkout, journal, synthetic.SERIES)
         line = json.dumps({"samples": list(range(400))}).encode() + b"\n"
         recorded, appended, bare, fsyncs = [], [], [], []
         with (Path(scratch) / "bare.jsonl").open("ab", buffering=0) as file:
@@ -69,7 +69,7 @@ def main() -> None:
                 measured = journal.attempts("trial", key)[0]
                 step = journal.finish("entry", synthetic.entry(id, id, measured, run))
                 shown = Snapshot(entries={step.sha256: step})
-                append_ms, append_fsyncs = timed(partial(sink.publish, shown, final=False))
+                append_ms, append_fsyncs = timed(partial(surface.publish, shown, final=False))
                 recorded.append(trial_ms)
                 appended.append(append_ms)
                 fsyncs.append(trial_fsyncs + append_fsyncs)

@@ -20,9 +20,9 @@ from typing import Any
 from marin.execution.executor import Executor
 from marin.execution.types import ExecutorStep
 from research_steps import Metric, Series
-from research_steps.run import RunOptions, run
-from research_steps.steps.builders import Steps
-from research_steps.steps.marin import Recorded
+from research_steps.thread.builders import Steps
+from research_steps.thread.marin.executor_steps import Recorded
+from research_steps.thread.run import RunOptions, run
 
 STEPS = 100
 ROUNDS = 5

@@ -26,16 +26,16 @@ from pathlib import Path
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 from research_steps import Metric, Series
-from research_steps.claims import Baseline, Candidate, Ended, make_claims
-from research_steps.code import trace_name
+from research_steps.evidence.claims import Baseline, Candidate, Ended, make_claims
 from research_steps.git import Checkout
-from research_steps.journal import Journal
-from research_steps.launcher.client import Launcher
-from research_steps.launcher.here import Here
-from research_steps.provenance import capture
-from research_steps.steps.session import Session
-from research_steps.steps.trials import TrialSpec, measure_trial
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
+from research_steps.trial.code import trace_name
+from research_steps.trial.context import Session
+from research_steps.trial.launcher.client import Launcher
+from research_steps.trial.launcher.local import Here
+from research_steps.trial.provenance import capture
+from research_steps.trial.trials import TrialSpec, measure_trial
 from scipy import stats
 
 KERNEL = """

@@ -1,4 +1,4 @@
-"""What it costs to write the W&B runs of a sweep of 200 trials, offline, through the real sink.
+"""What it costs to write the W&B runs of a sweep of 200 trials, offline, through the real surface.
 
 Bar: at most 0.1 s for each run after the first, read back and fsync'd. The first waits for W&B's import and the start
 of its service in the writer's process. Told without a bar: the whole pass, and a second one that finds all in place.
@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 import synthetic
-from research_steps.journal import Journal
-from research_steps.publish import publish
-from research_steps.record import sha256
-from research_steps.sinks import wandb_process
-from research_steps.sinks.wandb import WandbSink, folder_of, runs_in
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
+from research_steps.publish.publisher import publish
+from research_steps.publish.wandb import process as wandb_process
+from research_steps.publish.wandb.surface import WandbSurface, folder_of, runs_in
+from research_steps.records.encoding import sha256
 
 TRIALS = 200
 BAR_S = 0.1
@@ -58,7 +58,7 @@ def main() -> None:
         passes = []
         for _ in range(2):
             start = time.perf_counter()
-            published = publish(journal, [WandbSink(checkout, journal, synthetic.SERIES)])
+            published = publish(journal, [WandbSurface(checkout, journal, synthetic.SERIES)])
             passes.append(time.perf_counter() - start)
             assert not published.problems, published.problems
         assert len(runs_in(folder_of(checkout, synthetic.SERIES.topic))) == TRIALS + 1

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from research_steps.dev.command import new_occasion, order
-from research_steps.dev.orders import Attempted, Order
-from research_steps.dev.progress import Progress
 from research_steps.git import Checkout
-from research_steps.journal import Journal
-from research_steps.launcher.kept import Kept
-from research_steps.record import TrialRecord
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
+from research_steps.records.model import TrialRecord
+from research_steps.thread.dev.command import new_occasion, order
+from research_steps.thread.dev.messages import Attempted, Order
+from research_steps.thread.dev.progress import Progress
+from research_steps.trial.launcher.daemon import Kept
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -4,11 +4,13 @@ import subprocess
 from pathlib import Path
 
 from research_steps import Metric, Series
-from research_steps.comparison import medians, paired_ratios
+from research_steps.evidence.statistics import medians, paired_ratios
 from research_steps.git import Checkout
-from research_steps.journal import Journal
-from research_steps.provenance import Captured, capture
-from research_steps.record import SCHEMA, EntryRecord, Ref, Row, Samples, Stored, TrialRecord, sha256, utc
+from research_steps.journal.journal import Journal
+from research_steps.records.encoding import Stored, sha256
+from research_steps.records.model import SCHEMA, Captured, EntryRecord, Ref, Row, Samples, TrialRecord
+from research_steps.records.times import utc
+from research_steps.trial.provenance import capture
 
 SERIES = Series(topic="bench", prefix="BENCH", goal="measure the recording", metrics=(Metric("time_s"),))
 SAMPLES = Samples(

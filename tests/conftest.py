@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from research_steps import contention
+from research_steps.trial import contention
 
 from tests import github_api, object_store, rays
 

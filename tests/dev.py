@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from research_steps.journal import Journal
-from research_steps.launcher.kept import Kept
-from research_steps.record import TrialRecord
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
+from research_steps.records.model import TrialRecord
+from research_steps.trial.launcher.daemon import Kept
 
 from tests.test_evidence import Evidence
 from tests.threads import research

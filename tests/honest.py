@@ -4,8 +4,8 @@ import random
 import subprocess
 from pathlib import Path
 
-from research_steps.sinks import logbook_file
-from research_steps.sinks.logbook import adopt
+from research_steps.publish.logbook import format as logbook_format
+from research_steps.publish.logbook.surface import adopt
 
 from tests.sealed import SealedDesk
 
@@ -104,7 +104,7 @@ class Honest:
     def living(self) -> None:
         self.desk.publish()
         data = self.desk.data
-        if found := logbook_file.living_part(data):
+        if found := logbook_format.living_part(data):
             self.desk.path.write_bytes(data[: found[0]] + b"## TL;DR\n- Changed.\n" + data[found[1] :])
 
     def clone(self) -> None:

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from research_steps.publish import publish
-from research_steps.record import SCHEMA, IssueLink, utc
-from research_steps.series import Series
-from research_steps.sinks import Published
-from research_steps.sinks.issue import IssueSink
-from research_steps.sinks.tracker import Comment
+from research_steps.publish.issue.surface import IssueSurface
+from research_steps.publish.issue.tracker import Comment
+from research_steps.publish.publisher import publish
+from research_steps.publish.surface import Published
+from research_steps.records.model import SCHEMA
+from research_steps.records.objects import IssueLink
+from research_steps.records.series import Series
+from research_steps.records.times import utc
 
 from tests.github_api import Proxy, Repository
 from tests.logbooks import Desk
@@ -43,7 +45,7 @@ class Thread:
         self.number = 0
         if repository is not None:
             self.link(repository, body)
-        self.sink = self.publisher()
+        self.surface = self.publisher()
 
     def link(self, repository: Repository, body: str = "") -> None:
         self.repository = repository
@@ -52,12 +54,12 @@ class Thread:
         link = IssueLink(SCHEMA, name, self.number, f"https://github.com/{name}/issues/{self.number}", utc())
         self.desk.journal.decide("issue", link)
 
-    def publisher(self) -> IssueSink:
+    def publisher(self) -> IssueSurface:
         """One that has seen nothing before."""
-        return IssueSink(self.desk.checkout, self.desk.journal, self.series, lambda sha256: None, self.clock)
+        return IssueSurface(self.desk.checkout, self.desk.journal, self.series, lambda sha256: None, self.clock)
 
     def publish(self, final: bool = False) -> Published:
-        return publish(self.desk.journal, [self.sink], final)
+        return publish(self.desk.journal, [self.surface], final)
 
     def milestone(self, label: str = "a finding", **changes: Any) -> str:
         """Record an entry that belongs on the issue; its hash."""

@@ -7,25 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from research_steps.git import Checkout
-from research_steps.journal import Journal
-from research_steps.publish import publish
-from research_steps.record import (
-    SCHEMA,
-    Actor,
-    EntryRecord,
-    Error,
-    Provenance,
-    Ratio,
-    Row,
-    Stored,
-    TrialRecord,
-    sha256,
-    utc,
-)
-from research_steps.series import Metric, Series
-from research_steps.sinks import Published, logbook_file
-from research_steps.sinks.logbook import LogbookSink, numbers_used, path_of, rebuild, verify
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
+from research_steps.publish.logbook import format as logbook_format
+from research_steps.publish.logbook.surface import LogbookSurface, numbers_used, path_of, rebuild, verify
+from research_steps.publish.publisher import publish
+from research_steps.publish.surface import Published
+from research_steps.records.encoding import Stored, sha256
+from research_steps.records.model import SCHEMA, Actor, EntryRecord, Error, Provenance, Ratio, Row, TrialRecord
+from research_steps.records.series import Metric, Series
+from research_steps.records.times import utc
 
 SERIES = Series(topic="toy", prefix="TOY", goal="see it published", metrics=(Metric("time_s", "min"),))
 PROVENANCE = Provenance(
@@ -51,7 +42,7 @@ class Desk:
         self.store = store
         self.journal = Journal(open_store(str(store)), SERIES.topic)
         self.path = path_of(self.checkout, SERIES.topic)
-        self.sink = LogbookSink(self.checkout, self.journal, SERIES)
+        self.surface = LogbookSurface(self.checkout, self.journal, SERIES)
 
     @staticmethod
     def make(where: Path, attributes: str = "") -> "Desk":
@@ -99,7 +90,7 @@ class Desk:
 
     def publish(self, final: bool = True) -> Published:
         """One pass of the logbook, by a publisher that has seen nothing before."""
-        return publish(self.journal, [LogbookSink(self.checkout, self.journal, SERIES)], final)
+        return publish(self.journal, [LogbookSurface(self.checkout, self.journal, SERIES)], final)
 
     def sync(self) -> tuple[bool, Published]:
         """What `research sync` does."""
@@ -117,7 +108,7 @@ class Desk:
     @property
     def ids(self) -> list[str]:
         """The experiment IDs of the logbook's entries, in order."""
-        return [entry.id for entry in logbook_file.parse(self.data).entries]
+        return [entry.id for entry in logbook_format.parse(self.data).entries]
 
     @property
     def labels(self) -> list[str]:

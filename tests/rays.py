@@ -125,7 +125,7 @@ def local() -> Iterator[Cluster]:
             assert told.count("ray start") == 1
             file = folder / "cluster.yaml"
             file.write_text(told.replace("ray start", " ".join(["ray start", *more])))
-            return [sys.executable, "-m", "research_steps.cluster", str(file)]
+            return [sys.executable, "-m", "research_steps.remote.ray", str(file)]
 
         environment = {**_without_rays(), "RAY_TMPDIR": str(folder)}
         with _started(make_cluster, folder / "log", environment, 3, ctrl_c=True) as (_, ports):

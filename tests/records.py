@@ -3,7 +3,8 @@
 from typing import Any
 
 import msgspec
-from research_steps.record import (
+from research_steps.records.encoding import sha256
+from research_steps.records.model import (
     SCHEMA,
     Actor,
     Claim,
@@ -16,7 +17,6 @@ from research_steps.record import (
     Row,
     Samples,
     TrialRecord,
-    sha256,
 )
 
 WHEN = "2026-05-21T09:30:00.123Z"

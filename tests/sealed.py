@@ -1,4 +1,4 @@
-"""A desk whose entries are sealed and posted by the real publisher's sinks, and what somebody does who tampers."""
+"""A desk whose entries are sealed and posted by the real publisher's surfaces, and what somebody does who tampers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,16 +7,18 @@ from typing import Any
 
 import msgspec
 from research_steps.git import Checkout
-from research_steps.journal import Journal
-from research_steps.publish import publish
-from research_steps.record import EntryRecord, Stored, sha256
-from research_steps.sinks import Published, logbook_file
-from research_steps.sinks.issue import IssueSink
-from research_steps.sinks.logbook import LogbookSink
-from research_steps.sinks.logbook_merge import rebuild
-from research_steps.snapshot.checking import Checked, verify
-from research_steps.snapshot.sealing import Sealer
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
+from research_steps.publish.issue.surface import IssueSurface
+from research_steps.publish.logbook import format as logbook_format
+from research_steps.publish.logbook.merge import rebuild
+from research_steps.publish.logbook.surface import LogbookSurface
+from research_steps.publish.publisher import publish
+from research_steps.publish.surface import Published
+from research_steps.records.encoding import Stored, sha256
+from research_steps.records.model import EntryRecord
+from research_steps.seal.sealing import Sealer
+from research_steps.seal.verify import Checked, verify
 
 from tests.logbooks import PROVENANCE, SERIES, Desk
 
@@ -54,8 +56,8 @@ class SealedDesk(Desk):
 
     def publish(self, final: bool = True) -> Published:
         checkout, journal = Checkout.find(self.root), Journal(open_store(str(self.store)), SERIES.topic)
-        logbook = LogbookSink(checkout, journal, SERIES)
-        issue = IssueSink(checkout, journal, SERIES, lambda record: None)
+        logbook = LogbookSurface(checkout, journal, SERIES)
+        issue = IssueSurface(checkout, journal, SERIES, lambda record: None)
         return publish(journal, [logbook, Sealer(checkout, journal, SERIES), logbook, issue], final)
 
     def sync(self) -> tuple[bool, Published]:
@@ -88,7 +90,7 @@ class Piece:
 def pieces(data: bytes) -> tuple[list[Piece], bytes]:
     """The entries of a logbook, and what stands behind the last."""
     found, at = [], 0
-    for entry in logbook_file.parse(data).entries:
+    for entry in logbook_format.parse(data).entries:
         text = data[entry.start : data.index(b"<!-- research-steps end ", entry.start)]
         found.append(Piece(data[at : entry.start], entry.id, entry.record, text, entry.prev, entry.link))
         at = entry.end

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from research_steps.record import sha256
-from research_steps.sinks import logbook_file
+from research_steps.publish.logbook import format as logbook_format
+from research_steps.records.encoding import sha256
 
 from tests.sealed import Piece, SealedDesk, pieces, rechained
 
@@ -20,7 +20,7 @@ class Attack:
         self.desk, self.dice = desk, dice
         self.data = desk.data
         self.pieces, self.rest = pieces(self.data)
-        self.entries = logbook_file.parse(self.data).entries
+        self.entries = logbook_format.parse(self.data).entries
 
     def _write(self, data: bytes, *named: str) -> tuple[str, ...]:
         assert data != self.data
@@ -153,12 +153,12 @@ class Attack:
         return (path.name[:12],)
 
     def the_adopted_part(self) -> tuple[str, ...]:
-        end = logbook_file.adopted_end(self.data)
+        end = logbook_format.adopted_end(self.data)
         if not end:
             return self.a_byte()
         above = self.data[: self.data.rindex(b"<!-- research-steps adopted", 0, end)].replace(b"Result: 1", b"Result: 2")
         return self._write(
-            above + logbook_file.adoption_marker(above, "toy", "TOY").rstrip(b"\n") + self.data[end:], "adopted"
+            above + logbook_format.adoption_marker(above, "toy", "TOY").rstrip(b"\n") + self.data[end:], "adopted"
         )
 
     def a_comment(self) -> tuple[str, ...]:

@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 from research_steps.errors import UsageError
-from research_steps.record import sha256
-from research_steps.sinks.logbook import adopt
-from research_steps.snapshot.checking import UNSEEN
+from research_steps.publish.logbook.surface import adopt
+from research_steps.records.encoding import sha256
+from research_steps.seal.verify import UNSEEN
 
 from tests.honest import BY_HAND, Honest
 from tests.logbooks import PROVENANCE

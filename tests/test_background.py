@@ -8,11 +8,12 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from research_steps.background import stuck
-from research_steps.record import Claim, EntryRecord, Ref, store_record
-from research_steps.series import Series
-from research_steps.sinks.background_text import brief
-from research_steps.sinks.rendering import living
+from research_steps.evidence.background import stuck
+from research_steps.publish.background_text import brief
+from research_steps.publish.rendering import living
+from research_steps.records.encoding import store_record
+from research_steps.records.model import Claim, EntryRecord, Ref
+from research_steps.records.series import Series
 
 from tests.logbooks import SERIES, Desk, entry, row, trial
 from tests.test_hypotheses import started

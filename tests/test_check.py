@@ -10,13 +10,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from research_steps.check import Line, check
-from research_steps.comparison import medians
+from research_steps.actions.check import Line, check
+from research_steps.evidence.statistics import medians
 from research_steps.git import Checkout
-from research_steps.holdings import OpenAttempt
-from research_steps.journal import Journal
-from research_steps.record import Claim, EntryRecord, Ref, Samples, Stored, TrialRecord
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.snapshot import OpenAttempt
+from research_steps.journal.store import open_store
+from research_steps.records.encoding import Stored
+from research_steps.records.model import Claim, EntryRecord, Ref, Samples, TrialRecord
 
 from tests import github_api
 from tests.github_api import Proxy
@@ -251,8 +252,8 @@ def test_an_attempt_whose_process_was_killed(sealed: Desk) -> None:
     """It is told as orphaned, as long as nobody ran the thread again."""
     code = (
         "import os, sys\n"
-        "from research_steps.journal import Journal\n"
-        "from research_steps.store import open_store\n"
+        "from research_steps.journal.journal import Journal\n"
+        "from research_steps.journal.store import open_store\n"
         "journal = Journal(open_store(sys.argv[1]), 'toy')\n"
         "with journal.begin('trial', 'a' * 64, 0, id='TOY-009.01', label='a trial', config={}):\n"
         "    os._exit(9)\n"

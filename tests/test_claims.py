@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from research_steps import Metric, Series, Stop
-from research_steps.claims import (
+from research_steps.evidence.claims import (
     Baseline,
     Candidate,
     best,
@@ -23,19 +23,9 @@ from research_steps.claims import (
     standing,
     together,
 )
-from research_steps.holdings import Snapshot
-from research_steps.record import (
-    Claim,
-    Device,
-    Error,
-    InterruptedRecord,
-    Provenance,
-    Ref,
-    Samples,
-    Stored,
-    TrialRecord,
-    store_record,
-)
+from research_steps.journal.snapshot import Snapshot
+from research_steps.records.encoding import Stored, store_record
+from research_steps.records.model import Claim, Device, Error, InterruptedRecord, Provenance, Ref, Samples, TrialRecord
 
 from tests import records
 from tests.records import PROVENANCE, WHEN, claim, entry

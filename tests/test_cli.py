@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from research_steps.journal import Journal
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
 
 from tests.threads import Repository, research
 
@@ -104,8 +104,8 @@ def test_status_tells_what_runs_and_what_was_orphaned(repository: Repository) ->
     """While a process is at a trial it is running; killed, it is orphaned at once on the same machine."""
     code = (
         "import sys, time\n"
-        "from research_steps.journal import Journal\n"
-        "from research_steps.store import open_store\n"
+        "from research_steps.journal.journal import Journal\n"
+        "from research_steps.journal.store import open_store\n"
         "journal = Journal(open_store(sys.argv[1]), 'toy')\n"
         "with journal.begin('trial', 'a' * 64, 0, id='TOY-001', label='a trial', config={}):\n"
         "    print('begun', flush=True)\n"

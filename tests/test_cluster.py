@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from research_steps import Resources, UsageError
-from research_steps.journal import Journal
-from research_steps.steps import away
-from research_steps.steps.trials import CUT_OFF_TRIES
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
+from research_steps.remote import worker as away
+from research_steps.trial.trials import CUT_OFF_TRIES
 
 from tests.rays import LOCAL, Cluster, cluster, eventually
 from tests.test_cli import RESEARCH
@@ -270,7 +270,7 @@ def client(ray: Cluster, script: str, **environment: str) -> str:
     prelude = """
         import os, ray
         from fray import *
-        from research_steps.cluster.client import RayClient
+        from research_steps.remote.ray.client import RayClient
         from research_steps.errors import UsageError
         small = ResourceConfig.with_cpu(cpu=1, ram="100m")
         entry = Entrypoint.from_callable(lambda: None)

@@ -10,8 +10,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from research_steps.code import trace_name
 from research_steps.errors import UsageError
+from research_steps.trial.code import trace_name
 
 MEASURE = """
 import json
@@ -85,7 +85,7 @@ def traced(root: Path, program: str, *command: str) -> dict:
 
 TRACE = """
 import json
-from research_steps.code import trace
+from research_steps.trial.code import trace
 def tell(measure):
     code = trace(measure)
     print(json.dumps({"name": code.name, "root": str(code.root), "files": list(code.files), "digest": code.digest}))
@@ -210,7 +210,7 @@ def test_a_measure_function_that_no_other_process_can_import_is_refused(tmp_path
     """The sentence says what is expected of one, before anything is measured."""
     root = write(tmp_path, {"given.py": text})
     program = (
-        "import json\nfrom given import measure\nfrom research_steps.code import trace\n"
+        "import json\nfrom given import measure\nfrom research_steps.trial.code import trace\n"
         "from research_steps.errors import UsageError\n"
         "try:\n    trace(measure)\nexcept UsageError as error:\n    print(json.dumps({'told': str(error)}))\n"
     )
@@ -249,7 +249,7 @@ def test_many_steps_may_trace_their_code_at_once() -> None:
 import threading
 from pathlib import Path
 import jax
-from research_steps.code import trace_name
+from research_steps.trial.code import trace_name
 
 def trace():
     for _ in range(180):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from research_steps import Metric
-from research_steps.comparison import (
+from research_steps.evidence.statistics import (
     Interval,
     medians,
     noise_floor,
@@ -22,7 +22,8 @@ from research_steps.comparison import (
     unpaired_ratios,
     verdict,
 )
-from research_steps.record import Ratio, Ref, Samples, canonical, decode_record, store_record
+from research_steps.records.encoding import canonical, decode_record, store_record
+from research_steps.records.model import Ratio, Ref, Samples
 from scipy import stats
 
 from tests.records import claim, entry, samples, trial

@@ -20,9 +20,9 @@ from pathlib import Path
 import psutil
 import pytest
 from click.testing import CliRunner
-from research_steps import contention
 from research_steps.cli.machine import doctor
-from research_steps.contention import CpuWatch, Machine
+from research_steps.trial import contention
+from research_steps.trial.contention import CpuWatch, Machine
 
 from tests.neighbours import holding
 
@@ -222,7 +222,7 @@ def test_doctor_shows_what_a_trial_would_see(machine: Machine) -> None:
 
 def test_doctor_tells_of_load_and_loads_no_jax() -> None:
     """As a person types it, on the machine as it is, beside processes that keep cores busy."""
-    code = "import sys; from research_steps.cli import main; main(['doctor'], standalone_mode=False)"
+    code = "import sys; from research_steps.cli.main import main; main(['doctor'], standalone_mode=False)"
     watching = f"import atexit, sys; atexit.register(lambda: print('jax' in sys.modules)); {code}"
     with busy_cores():
         done = subprocess.run([sys.executable, "-c", watching], capture_output=True, text=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from research_steps.launcher.kept import Kept
+from research_steps.trial.launcher.daemon import Kept
 
 from tests.dev import DevCheckout, checkout
 from tests.sshd import soon

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from research_steps import contention
 from research_steps.git import Checkout
-from research_steps.launcher.ssh import SshHost
+from research_steps.remote.ssh.host import SshHost
+from research_steps.trial import contention
 
 from tests.dev import DevCheckout, checkout
 from tests.sshd import MISSING, There, soon, sshd

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from research_steps.cluster.config import read_cluster
-from research_steps.cluster.tpu import resources_of
 from research_steps.errors import UsageError
+from research_steps.remote.ray.config import read_cluster
+from research_steps.remote.ray.tpu import resources_of
 
 from tests import rays
 from tests.logbooks import git
@@ -194,7 +194,7 @@ def test_release_frees_it_and_its_holder_says_so(cluster: Cluster, checkout: Pat
 # Between two beats, for longer than a second.
 LATE = """
 import sys, time, ray
-from research_steps.cluster import tpu
+from research_steps.remote.ray import tpu
 ray.init(sys.argv[1], namespace=tpu.NAMESPACE, logging_level="CRITICAL", log_to_driver=False)
 held = tpu.allocate("late", "v4-8", 60, [], print)
 ray.get(held.actor.release.remote("somebody"))

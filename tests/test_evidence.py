@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from research_steps import Metric, Series
-from research_steps.claims import standing, together
-from research_steps.comparison import Interval
-from research_steps.holdings import Snapshot
-from research_steps.journal import Journal
-from research_steps.record import Claim, EntryRecord
-from research_steps.store import open_store
+from research_steps.evidence.claims import standing, together
+from research_steps.evidence.statistics import Interval
+from research_steps.journal.journal import Journal
+from research_steps.journal.snapshot import Snapshot
+from research_steps.journal.store import open_store
+from research_steps.records.model import Claim, EntryRecord
 
 from tests.rays import eventually
 from tests.records import claim, entry

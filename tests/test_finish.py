@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from research_steps.actions import notes
 from research_steps.errors import UsageError
-from research_steps.notes import Desk as Notes
-from research_steps.sinks import logbook_file
+from research_steps.publish.entry_writer import EntryWriter
+from research_steps.publish.logbook import format as logbook_format
 
 from tests import github_api
 from tests.github_api import Proxy
@@ -68,7 +69,7 @@ def test_a_thread_from_kickoff_to_its_end(
     assert research(tmp_path, "verify", "toy").returncode == 0
 
     texts = [comment.body for comment in github_repository.comments(number)]
-    chain = [entry.link for entry in logbook_file.parse(repository.logbook.encode()).entries]
+    chain = [entry.link for entry in logbook_format.parse(repository.logbook.encode()).entries]
     anchors = [re.findall(r"(?m)^<!-- research-steps chain (\w+) -->$", text) for text in texts]
     assert anchors == [[chain[at]] for at in (1, 3, 4, 5, 6)]
     pinned = re.findall(r"/(?:tree|blob)/([0-9a-f]{40})/([^)\s]+)\)", texts[2])
@@ -95,8 +96,8 @@ def test_only_a_seal_that_stands_ends_a_thread(tmp_path: Path) -> None:
     desk.commit()
     store = ("--prefix", str(desk.store))
     clone = desk.clone(tmp_path / "clone").with_store("empty")
-    other = Notes(clone.checkout, clone.journal, SERIES)
-    assert other.finish(**ENDS).record.config["snapshot"] == tag
+    other = EntryWriter(clone.checkout, clone.journal, SERIES)
+    assert notes.finish(other, **ENDS).record.config["snapshot"] == tag
     assert research(desk.root, "retract", tag[4:], "too early", *store).returncode == 0
     with pytest.raises(UsageError, match=r"Missing: a sealed snapshot \(run the thread with --seal true\)\."):
-        Notes(desk.checkout, desk.journal, SERIES).finish(**ENDS)
+        notes.finish(EntryWriter(desk.checkout, desk.journal, SERIES), **ENDS)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from research_steps.hypotheses import SAYS, Item, find, next_number, queue
-from research_steps.record import EntryRecord
-from research_steps.series import Hypothesis, Series
-from research_steps.sinks import rendering
-from research_steps.sinks.markdown import prose
+from research_steps.evidence.hypotheses import SAYS, Item, find, next_number, queue
+from research_steps.publish import rendering
+from research_steps.publish.markdown import prose
+from research_steps.records.model import EntryRecord
+from research_steps.records.series import Hypothesis, Series
 
 from tests.logbooks import SERIES, Desk, entry
 from tests.test_cli import RESEARCH

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from research_steps.journal import Journal
-from research_steps.record import SCHEMA, Pushed, Seal, utc
-from research_steps.series import Metric, Series
-from research_steps.sinks import Published, logbook_file
-from research_steps.sinks.issue_file import IssueFile
-from research_steps.sinks.issue_text import SECTIONS
+from research_steps.journal.journal import Journal
+from research_steps.publish.issue.local_file import IssueFile
+from research_steps.publish.issue.text import SECTIONS
+from research_steps.publish.logbook import format as logbook_format
+from research_steps.publish.surface import Published
+from research_steps.records.model import SCHEMA
+from research_steps.records.objects import Pushed, Seal
+from research_steps.records.series import Metric, Series
+from research_steps.records.times import utc
 
 from tests import github_api
 from tests.github_api import Fault, Proxy, Repository, some
@@ -47,7 +50,7 @@ def test_milestones_become_comments_in_order(thread: Thread) -> None:
     assert [done.what for done in published.done] == 3 * [f"posted on {thread.repository.full_name}#{thread.number}"]
     assert thread.shown == records
     assert thread.publish(final=True).done == ()
-    thread.sink = thread.publisher()
+    thread.surface = thread.publisher()
     assert thread.publish(final=True).done == ()
     assert thread.shown == records
     text = thread.comments[0].body
@@ -121,8 +124,8 @@ def test_a_server_that_hangs_is_given_up(thread: Thread, github_proxy: Proxy, mo
     github_proxy.fault = lambda method, path, number: github_api.hang(60)
     with monkeypatch.context() as hasty:
         # The next pass keeps this one, with the client.
-        hasty.setattr("research_steps.sinks.github.TIMEOUT_S", 5)
-        hasty.setattr("research_steps.sinks.issue.PATIENCE_S", 1)
+        hasty.setattr("research_steps.publish.issue.github.TIMEOUT_S", 5)
+        hasty.setattr("research_steps.publish.issue.surface.PATIENCE_S", 1)
         assert "did not answer" in thread.publish().problems[0]
     github_proxy.fault = lambda method, path, number: None
     thread.clock.sleep(600)
@@ -136,8 +139,8 @@ def test_an_answer_in_drops_is_given_up(thread: Thread, github_proxy: Proxy, mon
     github_proxy.fault = lambda method, path, number: github_api.slow(60)
     began = time.monotonic()
     with monkeypatch.context() as hasty:
-        hasty.setattr("research_steps.sinks.github.DEADLINE_S", 1)
-        hasty.setattr("research_steps.sinks.issue.PATIENCE_S", 2)
+        hasty.setattr("research_steps.publish.issue.github.DEADLINE_S", 1)
+        hasty.setattr("research_steps.publish.issue.surface.PATIENCE_S", 2)
         assert "had not answered" in thread.publish().problems[0]
     assert time.monotonic() - began < 30
     github_proxy.fault = lambda method, path, number: None
@@ -209,7 +212,7 @@ def test_an_update_anchors_the_logbook(thread: Thread) -> None:
     later = thread.milestone("appended, then posted")
     thread.desk.publish()
     thread.publish()
-    links = {one.record: one.link for one in logbook_file.parse(thread.desk.data).entries}
+    links = {one.record: one.link for one in logbook_format.parse(thread.desk.data).entries}
     assert thread.shown == [early, later] and set(links) == {early, later}
     first, second = (comment.body.splitlines() for comment in thread.comments)
     assert first[1].startswith("Update: ")
@@ -225,7 +228,7 @@ def test_the_same_update_with_another_anchor_is_posted_once(thread: Thread, chai
     marker, anchor, rest = thread.comments[0].body.split("\n", 2)
     assert "chain" in anchor
     thread.repository.comment(thread.number, f"{marker}\n{chain}{rest}", login="researcher")
-    thread.sink = thread.publisher()
+    thread.surface = thread.publisher()
     thread.publish(final=True)
     assert thread.shown == [record] and anchor in thread.comments[0].body
 
@@ -320,7 +323,7 @@ def test_the_body_is_rebuilt_and_what_people_wrote_stays(thread: Thread) -> None
     )
     thread.repository.edit_issue(thread.number, body=between.replace("\r\n", "\n").replace("\n", "\r\n"))
     thread.milestone("two", interpretation="it is slower")
-    thread.sink = thread.publisher()
+    thread.surface = thread.publisher()
     thread.publish(final=True)
     assert "it is slower" in thread.body and r"it is \*faster\*" not in thread.body
     assert thread.body.startswith(own) and thread.body.count("by hand") == 1
@@ -405,7 +408,7 @@ def test_what_people_do_with_our_comments_is_theirs(thread: Thread) -> None:
     original = thread.comments[0]
     thread.repository.comment(thread.number, f"{original.body}\nI disagree.", login="researcher")
     thread.repository.delete_comment(thread.comments[1].id)
-    thread.sink = thread.publisher()
+    thread.surface = thread.publisher()
     assert thread.publish(final=True).done == ()
     assert thread.shown == [first, first] and thread.comments[-1].body.endswith("I disagree.")
     assert second not in thread.shown
@@ -471,7 +474,7 @@ def test_a_moved_repository_is_found(thread: Thread, github_proxy: Proxy) -> Non
 
     github_proxy.fault = lambda method, path, number: Fault("moved", False, redirect) if old in path else None
     for _ in range(3):
-        thread.sink = thread.publisher()
+        thread.surface = thread.publisher()
         assert thread.publish(final=True).problems == ()
     assert thread.shown == records
 
@@ -491,10 +494,10 @@ def test_an_end_that_people_took_out_does_not_swallow_what_follows(thread: Threa
     thread.publish(final=True)
     broken = thread.body.replace("<!-- research-steps end tldr -->", "by hand")
     thread.repository.edit_issue(thread.number, body=broken)
-    thread.sink = thread.publisher()
+    thread.surface = thread.publisher()
     thread.publish(final=True)
     assert thread.body.startswith(broken)
-    thread.sink = thread.publisher()
+    thread.surface = thread.publisher()
     thread.publish(final=True)
     assert thread.body.startswith(broken)
 
@@ -519,7 +522,7 @@ def test_nothing_private_reaches_the_issue(thread: Thread) -> None:
     assert thread.shown == [shown]
     assert "hidden" not in thread.body + thread.comments[0].body
     thread.series = dataclasses.replace(SERIES, private=True)
-    thread.sink = thread.publisher()
+    thread.surface = thread.publisher()
     thread.milestone("another")
     assert thread.publish(final=True) == Published()
     assert thread.shown == [shown]
@@ -531,7 +534,7 @@ def test_no_token_means_that_milestones_wait(thread: Thread, monkeypatch: pytest
     record = thread.milestone()
     assert "neither GITHUB_TOKEN nor GH_TOKEN is set" in thread.publish(final=True).problems[0]
     monkeypatch.setenv("GITHUB_TOKEN", github_api.token("researcher"))
-    thread.sink = thread.publisher()
+    thread.surface = thread.publisher()
     assert thread.publish(final=True).problems == ()
     assert thread.shown == [record]
 
@@ -548,7 +551,7 @@ def test_the_embedded_issue_moves_to_github(tmp_path: Path, thread: Thread) -> N
     ]
     path.write_text(text.replace("## TL;DR", "## TL;DR", 1) + "by hand\n")
     alone.publish(final=True)
-    alone.sink = alone.publisher()
+    alone.surface = alone.publisher()
     alone.publish(final=True)
     assert path.read_text().endswith("by hand\n") and path.read_text().count("Update: ") == 3
     alone.link(thread.repository)
@@ -566,13 +569,13 @@ def test_a_heartbeat_comes_once_while_work_goes_on(thread: Thread) -> None:
     ) as begun:
         assert begun
         for _ in range(3):
-            thread.sink = thread.publisher()
+            thread.surface = thread.publisher()
             thread.publish()
         assert len(thread.comments) == 1
         for _ in range(2):
             thread.clock.time += 6 * 3600 + 60
             for _ in range(3):
-                thread.sink = thread.publisher()
+                thread.surface = thread.publisher()
                 assert thread.publish().problems == ()
     assert len(thread.comments) == 3
     text = thread.comments[1].body
@@ -593,7 +596,7 @@ def test_an_idle_night_is_no_work(thread: Thread) -> None:
         assert number == 1
         path.write_bytes(old)
         thread.desk = Desk(thread.desk.root, thread.desk.store)
-        thread.sink = thread.publisher()
+        thread.surface = thread.publisher()
         thread.clock.time += 60
         assert not [done for done in thread.publish(final=True).done if "heartbeat" in done.what]
         thread.clock.time += 6 * 3600

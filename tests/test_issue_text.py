@@ -8,12 +8,15 @@ import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from research_steps.record import SCHEMA, Device, EntryRecord, Seal, Stored, TrialRecord, sha256, store_record, utc
-from research_steps.series import Series
-from research_steps.sinks import issue_text
-from research_steps.sinks.issue_text import Links
-from research_steps.sinks.markdown import code, unlinked
-from research_steps.sinks.tracker import Comment, marked
+from research_steps.publish.issue import text as issue_text
+from research_steps.publish.issue.text import Links
+from research_steps.publish.issue.tracker import Comment, marked
+from research_steps.publish.markdown import code, unlinked
+from research_steps.records.encoding import Stored, sha256, store_record
+from research_steps.records.model import SCHEMA, Device, EntryRecord, TrialRecord
+from research_steps.records.objects import Seal
+from research_steps.records.series import Series
+from research_steps.records.times import utc
 
 from tests.logbooks import PROVENANCE, SERIES, entry, row, trial
 from tests.test_logbook_text import recorded, records, shown, texts

@@ -21,10 +21,13 @@ import msgspec
 import pytest
 from research_steps import Hypothesis, Metric, Series
 from research_steps.errors import JournalProblem, StoreError, UnreadableObject
-from research_steps.holdings import OpenAttempt
-from research_steps.journal import Journal
-from research_steps.record import InterruptedRecord, Seal, Stored, TrialRecord, canonical, sha256, utc
-from research_steps.store import LocalStore, open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.snapshot import OpenAttempt
+from research_steps.journal.store import LocalStore, open_store
+from research_steps.records.encoding import Stored, canonical, sha256
+from research_steps.records.model import InterruptedRecord, TrialRecord
+from research_steps.records.objects import Seal
+from research_steps.records.times import utc
 
 from tests.object_store import Proxy
 from tests.records import WHEN, entry, trial
@@ -37,9 +40,9 @@ RACE = """
 import os, random, signal, sys, time
 import fsspec, s3fs
 from research_steps import journal as module
-from research_steps.journal import Journal
-from research_steps.record import Stored
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.records.model import Stored
+from research_steps.journal.store import open_store
 from tests.records import trial
 url, keys = sys.argv[1], int(sys.argv[2])
 module.POLL_S = 0.02
@@ -79,8 +82,8 @@ for key in random.sample([f"key{number}" for number in range(keys)], keys):
 HOLD = """
 import sys
 from research_steps import leases as module
-from research_steps.journal import Journal
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
 from tests.records import trial
 module.LEASE_S = float(sys.argv[2])
 journal = Journal(open_store(sys.argv[1]), "moe_hc")
@@ -99,7 +102,7 @@ def journal(tmp_path: Path) -> Journal:
 
 @pytest.fixture(autouse=True)
 def poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("research_steps.journal.POLL_S", 0.02)
+    monkeypatch.setattr("research_steps.journal.journal.POLL_S", 0.02)
 
 
 @contextmanager
@@ -277,7 +280,7 @@ def test_a_lease_that_ran_out_while_the_store_was_away_is_given_anew(
 ) -> None:
     """The store may tell of an attempt, or of a publisher's turn, minutes after it was asked to."""
     # As if the store had taken that long.
-    monkeypatch.setattr("research_steps.journal.lease_end", lambda: datetime.now(UTC) - timedelta(seconds=1))
+    monkeypatch.setattr("research_steps.journal.journal.lease_end", lambda: datetime.now(UTC) - timedelta(seconds=1))
     with journal.begin("trial", "k", 0, id="MOE-HC-001.01", label="", config={}):
         [attempt] = journal.attempts("trial", "k")
         assert isinstance(attempt, OpenAttempt)
@@ -549,8 +552,9 @@ def test_two_series_in_one_store_know_nothing_of_each_other(journal: Journal) ->
 def test_reading_a_journal_loads_nothing_heavy() -> None:
     """`research status` answers at once: no psutil, no object store's library, no configuration library."""
     code = (
-        "import sys; from pathlib import Path; from research_steps.journal import Journal; "
-        "from research_steps.store import open_store; Journal(open_store('/nonexistent'), 'toy').scan(Path('.')); "
+        "import sys; from pathlib import Path; from research_steps.journal.journal import Journal; "
+        "from research_steps.journal.store import open_store; "
+        "Journal(open_store('/nonexistent'), 'toy').scan(Path('.')); "
         "print(sorted({'psutil', 's3fs', 'fsspec', 'draccus', 'numpy', 'jax', 'asyncio'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from research_steps.git import Checkout
-from research_steps.sinks.github import Access
+from research_steps.publish.issue.github import Access
 
 from tests import github_api
 from tests.github_api import Proxy, some

@@ -20,11 +20,11 @@ from typing import Any
 import msgspec
 import psutil
 import pytest
-from research_steps.code import Code, trace_name
 from research_steps.errors import LauncherError
-from research_steps.launcher.client import Launcher
-from research_steps.launcher.protocol import Ended, Request
-from research_steps.series import Metric
+from research_steps.records.series import Metric
+from research_steps.trial.code import Code, trace_name
+from research_steps.trial.launcher.client import Launcher
+from research_steps.trial.launcher.protocol import Ended, Request
 
 from tests import faults
 
@@ -418,7 +418,7 @@ def test_a_library_that_is_saved_while_it_is_imported_is_imported_again(
 
 DRIVER = """
 import json, sys
-from research_steps.launcher.client import Launcher
+from research_steps.trial.launcher.client import Launcher
 from tests.test_launcher import request
 with Launcher() as launcher:
     print(launcher.run(request("steady")).parent_pid, flush=True)

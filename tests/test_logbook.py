@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 from research_steps.git import Checkout
-from research_steps.journal import Journal
-from research_steps.publish import publish
-from research_steps.record import sha256
-from research_steps.sinks.logbook import LogbookSink
+from research_steps.journal.journal import Journal
+from research_steps.publish.logbook.surface import LogbookSurface
+from research_steps.publish.publisher import publish
+from research_steps.records.encoding import sha256
 
 from tests.logbooks import SERIES, Desk
 
@@ -121,10 +121,10 @@ def test_the_living_part_is_not_rewritten_with_every_entry(desk: Desk) -> None:
     """A publisher that goes on rewrites the head at most once a minute, and at its end."""
     for number in range(3):
         desk.record(f"{number}", step="baseline")
-        publish(desk.journal, [desk.sink], final=False)
+        publish(desk.journal, [desk.surface], final=False)
     assert b"Baseline numbers" in desk.data.partition(b"## Experiment Log")[0]
     assert b"- TOY-003" not in desk.data.partition(b"## Experiment Log")[0]
-    publish(desk.journal, [desk.sink], final=True)
+    publish(desk.journal, [desk.surface], final=True)
     assert b"- TOY-003" in desk.data.partition(b"## Experiment Log")[0]
 
 
@@ -377,7 +377,7 @@ def test_a_running_publisher_notices_what_others_do_to_the_file(desk: Desk, seed
     """Two publishers that go on for long, people who edit in place or replace the file, and commits that are checked
     out: every record is shown once, in the end, and verify finds nothing."""
     dice = random.Random(seed)
-    running = [LogbookSink(desk.checkout, Journal(desk.journal.store, "toy"), SERIES) for _ in range(2)]
+    running = [LogbookSurface(desk.checkout, Journal(desk.journal.store, "toy"), SERIES) for _ in range(2)]
     expected = 0
 
     def edit(data: bytes) -> bytes:
@@ -421,7 +421,7 @@ def test_an_append_waits_for_whoever_holds_the_lock(desk: Desk) -> None:
     """While another process is at the logbook nothing is written; it follows as soon as that one is done."""
     desk.record("waits", trials=0)
     hold = (
-        "import sys\nfrom research_steps.git import Checkout\nfrom research_steps.sinks.logbook_disk import lock\n"
+        "import sys\nfrom research_steps.git import Checkout\nfrom research_steps.publish.logbook.disk import lock\n"
         "from pathlib import Path\n"
         "with lock(Checkout.find(Path(sys.argv[1])), 'toy'):\n"
         "    print('held', flush=True)\n"

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from research_steps.errors import ConflictedLogbook, UsageError
-from research_steps.sinks import logbook_file
-from research_steps.sinks.logbook import adopt, numbers_used
+from research_steps.publish.logbook import format as logbook_format
+from research_steps.publish.logbook.surface import adopt, numbers_used
 
 from tests.logbooks import Desk
 
@@ -103,7 +103,7 @@ def test_every_byte_stays_and_entries_that_follow_are_read(desk: Desk, kind: str
     assert len(desk.publish().ids) == 2
     assert desk.data.startswith(old)
     assert desk.problems() == []
-    assert [entry.record for entry in logbook_file.parse(desk.data).entries] == [entry.sha256 for entry in stored]
+    assert [entry.record for entry in logbook_format.parse(desk.data).entries] == [entry.sha256 for entry in stored]
     behind = top_level(desk.data)[len(top_level(old)) :]
     living = ["TL;DR", "Baseline", "Hypothesis queue", "Decisions", "Negative results", "Corrected and moved", "Links"]
     assert [text for tag, text in behind if tag == "h2"] == [*living, "Recorded experiment log"]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from research_steps.errors import ConflictedLogbook
-from research_steps.sinks import logbook_file
-from research_steps.sinks.logbook import adopt, rebuild
+from research_steps.publish.logbook import format as logbook_format
+from research_steps.publish.logbook.surface import adopt, rebuild
 
 from tests.logbooks import Desk
 
@@ -53,7 +53,7 @@ def merge(desk: Desk, how: str, branch: str = "other") -> None:
 
 
 def texts(data: bytes) -> dict[str, bytes]:
-    return {entry.link: data[entry.start : entry.end] for entry in logbook_file.parse(data).entries if entry.whole}
+    return {entry.link: data[entry.start : entry.end] for entry in logbook_format.parse(data).entries if entry.whole}
 
 
 def check_grows(desk: Desk) -> None:
@@ -76,7 +76,7 @@ def test_sync_rebuilds_the_logbook_from_the_whole_entries_of_both_sides(tmp_path
     records = {line for ref in ("main", "other") for line in _records(desk, ref, "TOY-003")}
     merge(desk, how)
     assert desk.problems() != []
-    assert how == TORN or logbook_file.conflicts(desk.data)
+    assert how == TORN or logbook_format.conflicts(desk.data)
 
     rebuilt, published = desk.sync()
 
@@ -139,7 +139,7 @@ def test_records_that_both_branches_published_are_shown_once(tmp_path: Path, how
     desk.commit()
     merge(desk, how)
     assert desk.sync()[0]
-    shown = [entry.record for entry in logbook_file.parse(desk.data).entries]
+    shown = [entry.record for entry in logbook_format.parse(desk.data).entries]
     assert len(shown) == len(set(shown)) == 6
     assert {shared[0].sha256, shared[1].sha256, only.sha256} <= set(shown)
     check_grows(desk)
@@ -241,14 +241,14 @@ def test_a_damaging_merge_is_mended_later_too(tmp_path: Path, how: str) -> None:
     merge(desk, how, "third")
     wanted = {entry.record for ref in ("main^1", "third", "other") for entry in _entries(desk, ref) if entry.whole}
     assert desk.sync()[0]
-    shown = [entry.record for entry in logbook_file.parse(desk.data).entries]
+    shown = [entry.record for entry in logbook_format.parse(desk.data).entries]
     assert len(shown) == len(set(shown)) and set(shown) >= wanted
     assert {"base 0", "ours 0", "ours 1", "theirs 0", "theirs 1", "third"} <= set(desk.labels)
     check_grows(desk)
 
 
-def _entries(desk: Desk, ref: str) -> list[logbook_file.Entry]:
-    return logbook_file.parse(desk.git("show", f"{ref}:.agents/logbooks/toy.md").encode()).entries
+def _entries(desk: Desk, ref: str) -> list[logbook_format.Entry]:
+    return logbook_format.parse(desk.git("show", f"{ref}:.agents/logbooks/toy.md").encode()).entries
 
 
 @pytest.mark.parametrize("command", ["rebase", "cherry-pick"])
@@ -259,7 +259,7 @@ def test_rebase_and_cherry_pick_conflicts_are_rebuilt(tmp_path: Path, command: s
     desk.git("checkout", "--quiet", "other" if command == "rebase" else "main")
     with pytest.raises(Exception, match="returned non-zero"):
         desk.git(command, "main" if command == "rebase" else "other")
-    assert logbook_file.conflicts(desk.data)
+    assert logbook_format.conflicts(desk.data)
     assert desk.sync()[0]
     assert desk.labels == ["base 0", "base 1", "ours 0", "theirs 0"]
     desk.git("add", "--all")
@@ -300,7 +300,7 @@ def test_an_entry_that_one_side_took_out_comes_back(tmp_path: Path) -> None:
     desk = make(tmp_path, CONFLICT)
     diverge(desk)
     desk.git("checkout", "--quiet", "other")
-    (entry, *_) = logbook_file.parse(desk.data).entries
+    (entry, *_) = logbook_format.parse(desk.data).entries
     desk.path.write_bytes(desk.data[: entry.start] + desk.data[entry.end :])
     desk.commit()
     desk.git("checkout", "--quiet", "main")
@@ -394,7 +394,7 @@ def test_branches_may_grow_and_merge_in_any_way(tmp_path: Path, seed: int) -> No
                 desk.commit()
             desk.sync()
         assert desk.problems() == []
-        shown = [entry.record for entry in logbook_file.parse(desk.data).entries]
+        shown = [entry.record for entry in logbook_format.parse(desk.data).entries]
         assert len(shown) == len(set(shown))
         assert published[branch] <= set(shown)
         published[branch] = set(shown)

@@ -10,12 +10,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from research_steps.record import EntryRecord, decode_record, sha256, store_record
-from research_steps.series import Metric, Series
-from research_steps.sinks import logbook_file
-from research_steps.sinks.markdown import block, code, prose, table
-from research_steps.sinks.rendering import entry as render_entry
-from research_steps.sinks.rendering import living
+from research_steps.publish.logbook import format as logbook_format
+from research_steps.publish.markdown import block, code, prose, table
+from research_steps.publish.rendering import entry as render_entry
+from research_steps.publish.rendering import living
+from research_steps.records.encoding import decode_record, sha256, store_record
+from research_steps.records.model import EntryRecord
+from research_steps.records.series import Metric, Series
 
 from tests.logbooks import PROVENANCE, SERIES, Desk, entry, error, row, trial
 
@@ -89,13 +90,13 @@ def test_an_entry_is_one_heading_and_parses_back_whole(record: EntryRecord) -> N
     list; no line of the text stands at column 0, and none of it is HTML, a link or an image."""
     stored = store_record(record)
     text = render_entry(record, SERIES, None)
-    first = logbook_file.render("TOY-001", stored.sha256, text, [])
-    link = logbook_file.parse(first).chain[0].link
-    data = b"# Log\n\n" + first + b"\n" + logbook_file.render("TOY-001", stored.sha256, text, [link])
+    first = logbook_format.render("TOY-001", stored.sha256, text, [])
+    link = logbook_format.parse(first).chain[0].link
+    data = b"# Log\n\n" + first + b"\n" + logbook_format.render("TOY-001", stored.sha256, text, [link])
 
-    contents = logbook_file.parse(data)
+    contents = logbook_format.parse(data)
     assert [(found.id, found.record, found.whole) for found in contents.chain] == 2 * [("TOY-001", stored.sha256, True)]
-    assert (contents.torn, contents.unfinished, logbook_file.conflicts(data)) == ([], None, [])
+    assert (contents.torn, contents.unfinished, logbook_format.conflicts(data)) == ([], None, [])
 
     names = "Hypothesis|Command|Config|Result|Interpretation|Next action|Commit Hash|Links"
     for line in re.split("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", text)[1:]:
@@ -188,11 +189,11 @@ def test_hostile_text_goes_through_journal_and_logbook(tmp_path_factory: Any, te
 def test_the_front_matter_of_a_logbook_is_yaml(tmp_path: Path, tags: tuple[str, ...]) -> None:
     """Tags may hold what YAML would read otherwise, such as the number of an issue."""
     import yaml
-    from research_steps.sinks.logbook import LogbookSink
+    from research_steps.publish.logbook.surface import LogbookSurface
 
     desk = Desk.make(tmp_path)
     series = Series(topic="toy", prefix="TOY", goal="see\n# it", metrics=(Metric("time_s"),), tags=tags)
-    LogbookSink(desk.checkout, desk.journal, series).publish(desk.journal.entries(), final=True)
+    LogbookSurface(desk.checkout, desk.journal, series).publish(desk.journal.entries(), final=True)
     head = yaml.safe_load(desk.data.split(b"---\n")[1].replace(b"made-by: research-steps", b"made-by: x"))
     assert head == {"topic": "toy", "prefix": "TOY", "tags": ["TOY", *tags], "made-by": "x"}
     assert b"\n# it" not in desk.data

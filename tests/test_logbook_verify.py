@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from research_steps.record import sha256
-from research_steps.sinks import logbook_file
-from research_steps.sinks.logbook_file import Entry
+from research_steps.publish.logbook import format as logbook_format
+from research_steps.publish.logbook.format import Entry
+from research_steps.records.encoding import sha256
 
 from tests.logbooks import PROVENANCE, Desk
 
@@ -104,7 +104,7 @@ TAMPERED: dict[str, tuple[Tamper, str]] = {
         "an entry begins or ends here, and its other end is missing",
     ),
     "the text taken away as if shown elsewhere": (
-        lambda data, entries: data.replace(text(data, entries[1]), logbook_file.shown_above(text(data, entries[1]))),
+        lambda data, entries: data.replace(text(data, entries[1]), logbook_format.shown_above(text(data, entries[1]))),
         "TOY-002 is said to be shown by another entry, which is missing",
     ),
     "cut in the middle of the last": (
@@ -114,7 +114,7 @@ TAMPERED: dict[str, tuple[Tamper, str]] = {
     "hidden by a forged adoption": (
         lambda data, entries: (
             data[: entries[2].end]
-            + logbook_file.adoption_marker(data[: entries[2].end], "toy", "TOY")
+            + logbook_format.adoption_marker(data[: entries[2].end], "toy", "TOY")
             + data[entries[2].end :]
             + text(data, entries[0])
         ),
@@ -131,7 +131,7 @@ TAMPERED: dict[str, tuple[Tamper, str]] = {
 def test_a_changed_logbook_is_named(desk: Desk, how: str) -> None:
     """Whatever was done to entries or their markers, verify says to which one, and on which line."""
     tamper, expected = TAMPERED[how]
-    changed = tamper(desk.data, logbook_file.parse(desk.data).entries)
+    changed = tamper(desk.data, logbook_format.parse(desk.data).entries)
     assert changed != desk.data
     desk.path.write_bytes(changed)
     problems = desk.problems()
@@ -142,7 +142,7 @@ def test_no_byte_of_an_entry_can_change_unseen(desk: Desk) -> None:
     """One other byte anywhere between the first marker of an entry and its last is found, wherever it is."""
     dice = random.Random(1)
     data = desk.data
-    for entry in logbook_file.parse(data).entries:
+    for entry in logbook_format.parse(data).entries:
         for offset in dice.sample(range(entry.start, entry.end - 1), 60):
             byte = bytes([dice.choice([other for other in b"0a#\n -" if other != data[offset]])])
             desk.path.write_bytes(data[:offset] + byte + data[offset + 1 :])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from research_steps.attachments import LARGEST_BYTES
+from research_steps.journal.attachments import LARGEST_BYTES
 
 from tests.logbooks import PROVENANCE, Desk
 from tests.planting import planted

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 from research_steps import Metric
-from research_steps.record import Samples
-from research_steps.reproduction.prediction import Repeat, common_shift, expected, repeat_effect
+from research_steps.evidence.prediction import Repeat, common_shift, expected, repeat_effect
+from research_steps.records.model import Samples
 
 from tests.records import samples
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from research_steps.errors import RepositoryError, UsageError
 from research_steps.git import LARGEST_UNTRACKED, Checkout
-from research_steps.provenance import capture, describe_error, installed
-from research_steps.record import sha256, store_record
+from research_steps.records.encoding import sha256, store_record
+from research_steps.trial.provenance import capture, describe_error, installed
 
 from tests.records import trial
 
@@ -480,7 +480,7 @@ def test_a_user_without_a_name_can_run(tmp_path: Path) -> None:
 import email.parser, importlib.metadata, os
 from pathlib import Path
 from research_steps.git import Checkout
-from research_steps.provenance import capture
+from research_steps.trial.provenance import capture
 os.setuid(54321)
 print(capture(Checkout.find(Path("/")), ["x"]).provenance.actor.name)
 """

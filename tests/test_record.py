@@ -18,24 +18,12 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from research_steps.config import differences, plain, type_name
 from research_steps.errors import UnreadableObject, UsageError
-from research_steps.record import (
-    ClaimedID,
-    Error,
-    Intent,
-    InterruptedRecord,
-    Owner,
-    Seal,
-    Stored,
-    canonical,
-    decode,
-    decode_record,
-    encode,
-    sha256,
-    store_record,
-)
-from research_steps.redaction import redact
+from research_steps.records.configurations import differences, plain, type_name
+from research_steps.records.encoding import Stored, canonical, decode, decode_record, encode, sha256, store_record
+from research_steps.records.model import Error, InterruptedRecord, Owner
+from research_steps.records.objects import ClaimedID, Intent, Seal
+from research_steps.records.redaction import redact
 
 from tests.records import PROVENANCE, WHEN, entry, trial
 
@@ -367,7 +355,7 @@ def test_a_config_comes_back_from_its_plain_form() -> None:
 def test_a_set_is_recorded_in_the_same_order_in_every_process() -> None:
     """Otherwise the same trial would have another key each time, and be measured again."""
     code = (
-        "from research_steps.config import plain; from research_steps.record import canonical;"
+        "from research_steps.records.configurations import plain; from research_steps.records.model import canonical;"
         "print(canonical(plain({'names': set('abcdefgh')}, 'it')))"
     )
     printed = {
@@ -465,7 +453,7 @@ def test_a_config_class_that_a_child_can_not_import_is_refused() -> None:
 def test_a_config_class_of_the_program_itself_has_a_name_to_import(tmp_path: Path, how: list[str]) -> None:
     """A thread may be one plain script that holds its configuration too."""
     (tmp_path / "script.py").write_text(
-        "from dataclasses import dataclass\nfrom research_steps.config import type_name\n"
+        "from dataclasses import dataclass\nfrom research_steps.records.configurations import type_name\n"
         "@dataclass\nclass Config:\n    x: int = 1\nprint(type_name(Config()))\n"
     )
     done = subprocess.run([sys.executable, *how], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -17,25 +17,26 @@ from typing import Any
 
 import msgspec
 import pytest
-from research_steps.claims import remade
 from research_steps.errors import RepositoryError, ResearchError, UsageError
+from research_steps.evidence.claims import remade
+from research_steps.evidence.prediction import Repeat, common_shift, expected
 from research_steps.git import Checkout
-from research_steps.holdings import Snapshot
-from research_steps.journal import Journal
-from research_steps.notes import Desk
-from research_steps.record import SCHEMA, Claim, EntryRecord, Error, InterruptedRecord, Samples, Stored, TrialRecord
-from research_steps.reproduction import environment
-from research_steps.reproduction.commands import runnable
-from research_steps.reproduction.prediction import Repeat, common_shift, expected
-from research_steps.reproduction.reporting import report
-from research_steps.reproduction.rerun import Rerun, rerun
-from research_steps.reproduction.work_tree import add_sealed, make_measured
-from research_steps.series import Metric
-from research_steps.sinks.wandb import folder_of, runs_in
-from research_steps.sinks.wandb_runs import run_id
-from research_steps.snapshot.bundle import Bundle, Command, name_of, read
-from research_steps.snapshot.commits import Paths, make_commit, make_tree
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.snapshot import Snapshot
+from research_steps.journal.store import open_store
+from research_steps.publish.entry_writer import EntryWriter
+from research_steps.publish.wandb.runs import run_id
+from research_steps.publish.wandb.surface import folder_of, runs_in
+from research_steps.records.encoding import Stored
+from research_steps.records.model import SCHEMA, Claim, EntryRecord, Error, InterruptedRecord, Samples, TrialRecord
+from research_steps.records.series import Metric
+from research_steps.seal.bundle import Bundle, Command, name_of, read
+from research_steps.seal.commits import Paths, make_commit, make_tree
+from research_steps.seal.reproduce import environment
+from research_steps.seal.reproduce.commands import runnable
+from research_steps.seal.reproduce.reporting import report
+from research_steps.seal.reproduce.rerun import Rerun, rerun
+from research_steps.seal.reproduce.work_tree import add_sealed, make_measured
 
 from tests import records, threads
 from tests.threads import Repository, research
@@ -109,9 +110,9 @@ class Sealed:
         return read(self.checkout, self.tag)
 
     @property
-    def desk(self) -> Desk:
+    def desk(self) -> EntryWriter:
         journal = Journal(open_store(str(self.repository.root / "local_store")), "toy")
-        return Desk(self.checkout, journal, journal.series())
+        return EntryWriter(self.checkout, journal, journal.series())
 
     @property
     def best(self) -> dict[str, Any]:
@@ -691,8 +692,8 @@ ONE = """
 import sys
 from pathlib import Path
 from research_steps.git import Checkout
-from research_steps.reproduction.rerun import rerun
-from research_steps.snapshot.bundle import Bundle
+from research_steps.seal.reproduce.rerun import rerun
+from research_steps.seal.bundle import Bundle
 import msgspec
 rerun(Checkout.find(), msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Bundle), True, print)
 """

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from research_steps.launcher.sampling import LEAST_PAIRS, BadMetrics, Sampled, SideFailed, sample
-from research_steps.series import Metric
+from research_steps.records.series import Metric
+from research_steps.trial.launcher.sampling import LEAST_PAIRS, BadMetrics, Sampled, SideFailed, sample
 
 
 def take(measure: Callable[[Any], Any], **changes: Any) -> Sampled:
@@ -49,7 +49,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("research_steps.launcher.sampling.time.perf_counter", lambda: clock.now)
+    monkeypatch.setattr("research_steps.trial.launcher.sampling.time.perf_counter", lambda: clock.now)
     return clock
 
 

@@ -22,18 +22,20 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
+from research_steps.actions import notes
 from research_steps.errors import RepositoryError
 from research_steps.git import Checkout
-from research_steps.journal import Journal
-from research_steps.notes import Desk
-from research_steps.publish import publish
-from research_steps.record import Seal, sha256
-from research_steps.sinks import Published
-from research_steps.sinks.logbook import LogbookSink
-from research_steps.snapshot import bundle, commits, contents, pushing
-from research_steps.snapshot.checking import verify
-from research_steps.snapshot.sealing import Sealer
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
+from research_steps.publish.entry_writer import EntryWriter
+from research_steps.publish.logbook.surface import LogbookSurface
+from research_steps.publish.publisher import publish
+from research_steps.publish.surface import Published
+from research_steps.records.encoding import sha256
+from research_steps.records.objects import Seal
+from research_steps.seal import bundle, commits, contents, pushing
+from research_steps.seal.sealing import Sealer
+from research_steps.seal.verify import verify
 
 from tests import unusual
 from tests.threads import MAIN, MEASURE, Repository, research
@@ -54,9 +56,9 @@ class Copy:
         return git(self.root, *arguments).decode("utf-8", "surrogateescape")
 
     @property
-    def desk(self) -> Desk:
+    def desk(self) -> EntryWriter:
         journal = Journal(open_store(str(self.store)), "toy")
-        return Desk(Checkout.find(self.root), journal, journal.series())
+        return EntryWriter(Checkout.find(self.root), journal, journal.series())
 
     def seal(self, final: bool = True) -> Published:
         """What the publisher does for seals alone."""
@@ -66,7 +68,7 @@ class Copy:
 
     def sync(self) -> Published:
         desk = self.desk
-        logbook = LogbookSink(desk.checkout, desk.journal, desk.series)
+        logbook = LogbookSurface(desk.checkout, desk.journal, desk.series)
         return publish(desk.journal, [logbook, Sealer(desk.checkout, desk.journal, desk.series), logbook])
 
     def names(self, revision: str) -> dict[str, str]:
@@ -89,7 +91,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repository.commit()
     done = repository.run(XLA_FLAGS="--xla_cpu_enable_fast_math=false", MARIN_API_KEY=SECRET)
     assert done.code == 0, done.output
-    Copy(repository.root, repository.root / "local_store").desk.seal(())
+    notes.seal(Copy(repository.root, repository.root / "local_store").desk, ())
     return folder
 
 
@@ -308,7 +310,7 @@ def test_what_is_unfinished_is_refused_and_sealed_once_it_is_over(copy: Copy, ho
     )
     assert dict(bytes_below(copy.root / ".git")) == before
     with pytest.raises(RepositoryError, match=f"{how} is unfinished"):
-        copy.desk.seal(["TOY-002"])
+        notes.seal(copy.desk, ["TOY-002"])
     match how:
         case "a conflict":
             copy.git("checkout", "--quiet", "HEAD", "--", "outside/edited.txt")
@@ -346,7 +348,7 @@ def test_ignored_code_and_records_are_in_the_tag_all_the_same(copy: Copy) -> Non
     plot = copy.root / "experiments" / "toy" / "plot.png"
     plot.write_bytes(b"png")
     (copy.root.parent / "kept.png").write_bytes(os.urandom(2 << 20))
-    copy.desk.attach("TOY-002", copy.root.parent / "kept.png", "", "")
+    notes.attach(copy.desk, "TOY-002", copy.root.parent / "kept.png", "", "")
     published = copy.sync()
     assert published.problems == ()
     names = copy.names(TAG)
@@ -386,7 +388,7 @@ def test_a_secret_that_people_write_into_the_logbook_is_refused(copy: Copy) -> N
     assert copy.sync().problems == () and not any("notes.txt" in name for name in copy.names(TAG))
     with (copy.root / ".agents/logbooks/toy.md").open("a") as file:
         file.write(f"\nThe token is {secret}.\n")
-    copy.desk.seal(["TOY-002"])
+    notes.seal(copy.desk, ["TOY-002"])
     (problem,) = copy.seal().problems
     assert ".agents/logbooks/toy.md in " in problem and "looks like a secret" in problem and secret not in problem
 
@@ -422,7 +424,7 @@ def test_what_is_named_by_its_hash_is_sealed_byte_for_byte(copy: Copy) -> None:
     (copy.root / ".gitattributes").write_text("* text=auto\n")
     table = copy.root.parent / "table.csv"
     table.write_bytes(b"a,b\r\n1,2\r\n")
-    copy.desk.attach("TOY-002", table, "", "")
+    notes.attach(copy.desk, "TOY-002", table, "", "")
     assert copy.sync().problems == ()
     (name,) = [name for name in copy.names(TAG) if name.endswith("-table.csv")]
     assert git(copy.root, "cat-file", "blob", f"{TAG}:{name}") == table.read_bytes()
@@ -679,12 +681,12 @@ def test_a_second_seal_lies_on_top_of_the_first(copy: Copy) -> None:
     """On the branch the second commit follows the first and holds its bundle; its tag holds the first seal's entry."""
     copy.git("switch", "--quiet", "--create", BRANCH)
     assert copy.sync().problems == ()
-    copy.desk.seal(["TOY-002"])
+    notes.seal(copy.desk, ["TOY-002"])
     assert copy.sync().problems == ()
     first, second = TAG, "toy/TOY-005"
     assert copy.git("rev-parse", f"{second}^{{commit}}^") == copy.git("rev-parse", f"{first}^{{commit}}")
     assert {".agents/logbooks/toy/TOY-004.bundle.json", ".agents/logbooks/toy/TOY-004.jsonl"} < copy.names(second).keys()
-    assert copy.desk.seal(["TOY-002"]).record.id == "TOY-005", "the same seal twice is one"
+    assert notes.seal(copy.desk, ["TOY-002"]).record.id == "TOY-005", "the same seal twice is one"
 
 
 def test_another_clone_with_the_same_store_seals_what_was_asked_for(copy: Copy) -> None:
@@ -707,8 +709,8 @@ def test_a_seal_that_was_taken_back_can_be_asked_for_again(copy: Copy) -> None:
     assert copy.sync().problems == ()
     refused = research(copy.root, "retract", "TOY-004", "too early", "--prefix", str(copy.store))
     assert refused.returncode == 0, refused.stderr
-    asked = copy.desk.seal(()).record.id
-    assert asked == "TOY-006" == copy.desk.seal(()).record.id
+    asked = notes.seal(copy.desk, ()).record.id
+    assert asked == "TOY-006" == notes.seal(copy.desk, ()).record.id
     assert [one.what for one in copy.sync().done if "seal" in one.what] == ["sealed as toy/TOY-006"]
 
 
@@ -747,7 +749,7 @@ def test_what_is_private_is_not_sealed(copy: Copy) -> None:
     desk = copy.desk
     series = dataclasses.replace(desk.series, private=True)
     with pytest.raises(RepositoryError, match="what is private is not sealed"):
-        Desk(desk.checkout, desk.journal, series).seal(())
+        notes.seal(EntryWriter(desk.checkout, desk.journal, series), ())
     published = Sealer(desk.checkout, desk.journal, series).publish(desk.journal.entries(), True)
     assert published.done == () and "private" in published.problems[0]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from research_steps.redaction import REDACTED, redact, redact_arguments, redact_tree, redactor
+from research_steps.records.redaction import REDACTED, redact, redact_arguments, redact_tree, redactor
 
 from tests import github_api
 from tests.github_api import Proxy

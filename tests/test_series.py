@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from research_steps import Hypothesis, Metric, Series, UsageError
-from research_steps.series import check_topic, format_id, trial_id
+from research_steps.records.series import check_topic, format_id, trial_id
 
 
 def series(**changes: Any) -> Series:

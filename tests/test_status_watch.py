@@ -19,10 +19,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from research_steps import plans
-from research_steps.journal import Journal
-from research_steps.record import TrialRecord, sha256, utc
-from research_steps.store import LocalStore, open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.journal import progress as plans
+from research_steps.journal.store import LocalStore, open_store
+from research_steps.records.encoding import sha256
+from research_steps.records.model import TrialRecord
+from research_steps.records.times import utc
 
 from tests.object_store import Proxy
 from tests.records import entry, trial
@@ -34,8 +36,8 @@ ACTOR = """
 import sys
 from contextlib import ExitStack
 from research_steps import plans
-from research_steps.journal import Journal
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
 from tests.records import entry
 from tests.test_status_watch import begin, end, step
 journal = Journal(open_store(sys.argv[1]), "moe_hc")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from research_steps.errors import StoreError, UsageError
-from research_steps.store import LocalStore, Store, open_store
+from research_steps.journal.store import LocalStore, Store, open_store
 
 from tests import object_store
 from tests.object_store import Proxy
@@ -28,7 +28,7 @@ from tests.object_store import Proxy
 RACE = """
 import os, sys, time
 import fsspec, s3fs
-from research_steps.store import open_store
+from research_steps.journal.store import open_store
 url, objects, gate = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 for writer in range(8):
     if os.fork() == 0:
@@ -49,7 +49,7 @@ for number in range(objects):
 # Objects tell what they should hold: their name is the hash of their content.
 WRITE_FOR_EVER = """
 import hashlib, os, sys
-from research_steps.store import open_store
+from research_steps.journal.store import open_store
 store = open_store(sys.argv[1])
 while True:
     data = os.urandom(1 << 18) * int(sys.argv[2])
@@ -258,7 +258,7 @@ def test_an_unreachable_store_is_told_in_one_sentence(tmp_path: Path) -> None:
     code = """
 import sys
 from research_steps.errors import StoreError
-from research_steps.store import open_store
+from research_steps.journal.store import open_store
 store = open_store("s3://bucket/prefix")
 for act in (lambda: store.read("a"), lambda: store.names("a"), lambda: store.read_many(["a"]),
             lambda: store.put("a", b""), lambda: store.create("a", b"")):
@@ -360,7 +360,7 @@ def test_a_store_without_conditional_create_is_refused(url: str) -> None:
 def test_a_missing_library_is_named_with_what_installs_it(url: str, library: str, extra: str) -> None:
     """Object stores need an extra; the sentence says which."""
     without = f"import sys; sys.modules[{library!r}] = None"
-    code = f"{without}\nfrom research_steps.store import open_store\nopen_store({url!r})"
+    code = f"{without}\nfrom research_steps.journal.store import open_store\nopen_store({url!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1] == (
         f"research_steps.errors.UsageError: The store {url} needs a library: pip install 'research-steps[{extra}]'."

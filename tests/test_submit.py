@@ -16,9 +16,9 @@ import pytest
 import yaml
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
-from research_steps.journal import Journal
-from research_steps.provenance import capture
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
+from research_steps.trial.provenance import capture
 
 from tests.rays import LOCAL, Cluster, eventually
 from tests.test_cli import RESEARCH
@@ -38,11 +38,13 @@ series = Series(topic="toy", prefix="TOY", goal="see it sent", metrics=(Metric("
 
 def decide(text):
     from research_steps.git import Checkout
-    from research_steps.journal import Journal
-    from research_steps.notes import Desk
-    from research_steps.store import open_store
+    from research_steps.journal.journal import Journal
+    from research_steps.actions import notes
+    from research_steps.journal.store import open_store
+    from research_steps.publish.entry_writer import EntryWriter
 
-    Desk(Checkout.find(), Journal(open_store(os.environ["MARIN_PREFIX"]), "toy"), series).decide(text, [], "", False)
+    writer = EntryWriter(Checkout.find(), Journal(open_store(os.environ["MARIN_PREFIX"]), "toy"), series)
+    notes.decide(writer, text, [], "", False)
 
 
 if __name__ == "__main__":
@@ -376,7 +378,7 @@ def test_cluster_files_are_in_rays_own_format() -> None:
     done = subprocess.run([sys.executable, "-c", code, *map(str, paths)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
-    from research_steps.cluster.tpu import resources_of
+    from research_steps.remote.ray.tpu import resources_of
 
     for path in paths:
         for kind in yaml.safe_load(path.read_text()).get("available_node_types", {}).values():

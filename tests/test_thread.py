@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from research_steps.cli import main as research
+from research_steps.cli.main import main as research
 
 from tests.threads import BODY, MEASURE, Repository
 
@@ -158,7 +158,7 @@ def test_marins_own_options_are_all_there() -> None:
     import dataclasses
 
     from marin.execution.executor import ExecutorMainConfig
-    from research_steps.run import RunOptions
+    from research_steps.thread.run import RunOptions
 
     ours = {field.name: field.default for field in dataclasses.fields(RunOptions)}
     for field in dataclasses.fields(ExecutorMainConfig):

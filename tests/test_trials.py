@@ -18,20 +18,22 @@ from typing import Any
 
 import psutil
 import pytest
-from research_steps import contention
-from research_steps.code import trace_name
 from research_steps.errors import LauncherError
+from research_steps.evidence.table import Trial
 from research_steps.git import Checkout
-from research_steps.holdings import OpenAttempt
-from research_steps.journal import Journal
-from research_steps.launcher.client import Launcher
-from research_steps.launcher.here import POLL_S, Here
-from research_steps.provenance import capture, conditions_here
-from research_steps.record import InterruptedRecord, Stored, TrialRecord
-from research_steps.series import Metric, Series
-from research_steps.steps.session import Session
-from research_steps.steps.trials import Trial, TrialSpec, measure_trial
-from research_steps.store import LocalStore, open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.snapshot import OpenAttempt
+from research_steps.journal.store import LocalStore, open_store
+from research_steps.records.encoding import Stored
+from research_steps.records.model import InterruptedRecord, TrialRecord
+from research_steps.records.series import Metric, Series
+from research_steps.trial import contention
+from research_steps.trial.code import trace_name
+from research_steps.trial.context import Session
+from research_steps.trial.launcher.client import Launcher
+from research_steps.trial.launcher.local import POLL_S, Here
+from research_steps.trial.provenance import capture, conditions_here
+from research_steps.trial.trials import TrialSpec, measure_trial
 
 from tests.neighbours import holding
 from tests.test_contention import busy_cores
@@ -162,7 +164,9 @@ def soon(condition: Callable[[], Any]) -> bool:
 
 def parent_of_trials() -> psutil.Process:
     """The launcher's parent process that this process has started."""
-    return next(child for child in psutil.Process().children() if "research_steps.launcher.parent" in child.cmdline()[4])
+    return next(
+        child for child in psutil.Process().children() if "research_steps.trial.launcher.parent" in child.cmdline()[4]
+    )
 
 
 # -- what is measured, and what is not ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The W&B sink with W&B itself: its offline files, its service, its command, and a server on the loopback interface."""
+"""The W&B surface with W&B itself: offline files, its service, its command, and a server on loopback."""
 
 import ast
 import json
@@ -20,13 +20,15 @@ import msgspec
 import psutil
 import pytest
 from research_steps.errors import SurfaceError, UsageError
-from research_steps.journal import Journal
-from research_steps.publish import publish
-from research_steps.record import SCHEMA, IssueLink, Project, Samples, Stored, parse_utc, utc
-from research_steps.series import Hypothesis, Series
-from research_steps.sinks import Published, wandb_file, wandb_process, wandb_runs, wandb_writer
-from research_steps.sinks.wandb import (
-    WandbSink,
+from research_steps.journal.journal import Journal
+from research_steps.publish.publisher import publish
+from research_steps.publish.surface import Published
+from research_steps.publish.wandb import process as wandb_process
+from research_steps.publish.wandb import run_file
+from research_steps.publish.wandb import runs as wandb_runs
+from research_steps.publish.wandb import writer as wandb_writer
+from research_steps.publish.wandb.surface import (
+    WandbSurface,
     check_project,
     folder_of,
     is_sent,
@@ -35,7 +37,12 @@ from research_steps.sinks.wandb import (
     run_url,
     runs_in,
 )
-from research_steps.sinks.wandb_writer import Contents, lost, read, wait_until_whole
+from research_steps.publish.wandb.writer import Contents, lost, read, wait_until_whole
+from research_steps.records.encoding import Stored
+from research_steps.records.model import SCHEMA, Samples
+from research_steps.records.objects import IssueLink, Project
+from research_steps.records.series import Hypothesis, Series
+from research_steps.records.times import parse_utc, utc
 
 from tests import logbooks
 from tests.logbooks import SERIES, Desk
@@ -80,8 +87,8 @@ def measure(desk: Desk, *trials: dict[str, Any], **changes: Any) -> Stored[Any]:
 
 
 def show(desk: Desk, series: Series = SERIES, final: bool = True) -> Published:
-    """One pass of the sink, by a publisher that has seen nothing before."""
-    return publish(desk.journal, [WandbSink(desk.checkout, desk.journal, series)], final)
+    """One pass of the surface, by a publisher that has seen nothing before."""
+    return publish(desk.journal, [WandbSurface(desk.checkout, desk.journal, series)], final)
 
 
 def files(desk: Desk) -> dict[str, Path]:
@@ -332,11 +339,11 @@ def test_a_killed_writer_leaves_whole_runs_and_the_next_pass_writes_the_rest(des
 DRIVER = """
 import sys
 from pathlib import Path
-from research_steps.publish import publish
-from research_steps.sinks.wandb import WandbSink
+from research_steps.publish.publisher import publish
+from research_steps.publish.wandb.surface import WandbSurface
 from tests.logbooks import Desk, SERIES
 desk = Desk(Path(sys.argv[1]), Path(sys.argv[2]))
-publish(desk.journal, [WandbSink(desk.checkout, desk.journal, SERIES)])
+publish(desk.journal, [WandbSurface(desk.checkout, desk.journal, SERIES)])
 """
 
 
@@ -434,8 +441,8 @@ def fill(path: Path) -> None:
 def one_run(desk: Desk) -> tuple[wandb_runs.Run, Path]:
     """A trial's run as the writer is given it, and its file."""
     measure(desk, {}, label="work")
-    sink = WandbSink(desk.checkout, desk.journal, SERIES)
-    made, _ = sink._make(list(sink._wanted(desk.journal.entries())))
+    surface = WandbSurface(desk.checkout, desk.journal, SERIES)
+    made, _ = surface._make(list(surface._wanted(desk.journal.entries())))
     assert show(desk).problems == ()
     run = msgspec.json.decode(msgspec.json.encode(made[0]), type=wandb_runs.Run)
     return run, files(desk)[run.id]
@@ -509,10 +516,10 @@ def test_a_record_that_begins_at_the_end_of_a_block_is_read() -> None:
 
     first = b"x" * (32768 - 7 - 7 - 7)
     data = b":W&B\xe1\xbe\x00" + part(1, first) + part(2, b"") + part(4, b"the rest")
-    assert list(wandb_file.records(data)) == [first, b"the rest"]
+    assert list(run_file.records(data)) == [first, b"the rest"]
     for torn in (data[: -len(part(4, b"the rest"))], data[:-1], data + part(4, b"too much")):
         with pytest.raises(ValueError):
-            list(wandb_file.records(torn))
+            list(run_file.records(torn))
 
 
 def _whole(run: wandb_runs.Run, data: bytes, path: Path) -> bool:
@@ -571,7 +578,7 @@ def test_nothing_of_this_machine_gets_into_a_run(desk: Desk, monkeypatch: pytest
 
 def test_only_the_writer_imports_wandb() -> None:
     """Everything else works without it, and does not wait for it."""
-    package = Path(wandb_process.__file__).parents[1]
+    package = Path(wandb_process.__file__).parents[2]
     users = set()
     for path in package.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -579,7 +586,7 @@ def test_only_the_writer_imports_wandb() -> None:
             names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
             if any(name.split(".")[0] == "wandb" for name in names):
                 users.add(path.relative_to(package).as_posix())
-    assert users == {"sinks/wandb_writer.py"}
+    assert users == {"surfaces/wandb_writer.py"}
 
 
 def test_wandb_can_be_switched_off(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -794,5 +801,5 @@ def test_a_folder_that_can_not_be_used_is_told(desk: Desk) -> None:
     (desk.root / ".agents").mkdir(exist_ok=True)
     (desk.root / ".agents" / "wandb").write_text("in the way")
     with pytest.raises(SurfaceError, match="could not be used"):
-        WandbSink(desk.checkout, desk.journal, SERIES).publish(desk.journal.entries(), True)
+        WandbSurface(desk.checkout, desk.journal, SERIES).publish(desk.journal.entries(), True)
     assert show(desk).problems[0].endswith("No W&B run was written.")

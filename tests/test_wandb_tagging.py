@@ -12,8 +12,8 @@ from typing import Any
 
 import cloudpickle
 import pytest
-from research_steps.sinks.wandb_writer import Contents, read
-from research_steps.steps.tagging import Tagged, Tagging, tagged, tagged_config
+from research_steps.publish.wandb.writer import Contents, read
+from research_steps.thread.tagging import Tagged, Tagging, tagged, tagged_config
 
 from tests.threads import Repository
 

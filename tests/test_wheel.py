@@ -28,7 +28,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         names = archive.namelist()
     assert {name.split("/")[0] for name in names} == {"research_steps", "research_steps-0.1.0.dist-info"}
     assert "research_steps/py.typed" in names
-    assert "research_steps/launcher/parent.py" in names
+    assert "research_steps/trial/launcher/parent.py" in names
 
 
 def test_a_thread_runs_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import markdown_it  # noqa: F401  # imported late, as tenacity is
-import research_steps.dev.warm
-import research_steps.steps.builders  # imports Marin once, for all the runs forked from here
+import research_steps.thread.builders  # imports Marin once, for all the runs forked from here
+import research_steps.thread.dev.warm
 import tenacity  # noqa: F401
-from research_steps.journal import Journal
-from research_steps.store import open_store
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
 
 HERE = Path(__file__).parents[1]
 

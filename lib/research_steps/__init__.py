@@ -3,10 +3,10 @@
 A thread is one Python file: a `Series`, and a function that builds its steps. `main(series, thread)` runs it.
 """
 
+from research_steps.cli.program import main
 from research_steps.errors import ResearchError, StepFailed, UsageError
-from research_steps.program import main
-from research_steps.resources import Resources
-from research_steps.series import Hypothesis, Metric, Series, Stop
+from research_steps.records.resources import Resources
+from research_steps.records.series import Hypothesis, Metric, Series, Stop
 
 __all__ = ["Hypothesis", "Metric", "ResearchError", "Resources", "Series", "StepFailed", "Stop", "UsageError", "main"]
 __version__ = "0.1.0"

@@ -5,8 +5,8 @@ from dataclasses import asdict
 
 import click
 
-from research_steps.cli import command
 from research_steps.cli.common import as_json, in_store, journal_of, print_json, series_of
+from research_steps.cli.main import command
 from research_steps.git import Checkout
 
 
@@ -20,7 +20,7 @@ def check(topic: str, closing: bool, prefix: str | None, json_output: bool) -> N
 
     Exits with 1 when a line fails; each that does says how to mend it.
     """
-    from research_steps.check import check as ask
+    from research_steps.actions.check import check as ask
 
     checkout = Checkout.find()
     journal = journal_of(checkout, topic, prefix)

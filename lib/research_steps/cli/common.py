@@ -1,4 +1,4 @@
-"""What the commands share: options, the series they are about, and the pass over the sinks that ends most of them."""
+"""What the commands share: options, the series they are about, and the pass over the surfaces that ends most of them."""
 
 import json
 import sys
@@ -9,13 +9,14 @@ import click
 
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
-from research_steps.series import Series, check_topic
-from research_steps.store import open_store, store_url
+from research_steps.journal.store import open_store, store_url
+from research_steps.records.series import Series, check_topic
 
 if TYPE_CHECKING:
-    from research_steps.journal import Journal
-    from research_steps.notes import Desk
-    from research_steps.record import EntryRecord, Stored
+    from research_steps.journal.journal import Journal
+    from research_steps.publish.entry_writer import EntryWriter
+    from research_steps.records.encoding import Stored
+    from research_steps.records.model import EntryRecord
 
 as_json = click.option("--json", "json_output", is_flag=True, help="Print one JSON document instead of text.")
 in_store = click.option("--prefix", help="The store. Default: MARIN_PREFIX, else local_store/ in the checkout.")
@@ -23,18 +24,18 @@ in_store = click.option("--prefix", help="The store. Default: MARIN_PREFIX, else
 
 def journal_of(checkout: Checkout, topic: str, prefix: str | None) -> "Journal":
     """The journal of a series in the store that was named."""
-    from research_steps.journal import Journal
+    from research_steps.journal.journal import Journal
 
     return Journal(open_store(store_url(checkout.root, prefix)), check_topic(topic))
 
 
-def desk_of(topic: str, prefix: str | None) -> "Desk":
+def writer_of(topic: str, prefix: str | None) -> "EntryWriter":
     """Where somebody writes about a series."""
-    from research_steps.notes import Desk
+    from research_steps.publish.entry_writer import EntryWriter
 
     checkout = Checkout.find()
     journal = journal_of(checkout, topic, prefix)
-    return Desk(checkout, journal, series_of(checkout, journal))
+    return EntryWriter(checkout, journal, series_of(checkout, journal))
 
 
 def series_of(checkout: Checkout, journal: "Journal") -> Series:
@@ -42,35 +43,36 @@ def series_of(checkout: Checkout, journal: "Journal") -> Series:
     found = journal.declared()
     if found is not None or not (checkout.root / "experiments" / journal.topic).is_dir():
         return found or journal.series()
-    from research_steps.threads import load_series
+    from research_steps.thread.loading import load_series
 
     return load_series(checkout, journal.topic)
 
 
-def desk_with(id: str, topic: str | None, prefix: str | None) -> "Desk":
+def writer_with(id: str, topic: str | None, prefix: str | None) -> "EntryWriter":
     """Where somebody writes about the series that holds a record. Raises UsageError when none does."""
     checkout = Checkout.find()
     for name in topics(checkout, topic, prefix):
         if journal_of(checkout, name, prefix).scan(checkout.logbooks / name).find(id):
-            return desk_of(name, prefix)
+            return writer_of(name, prefix)
     raise UsageError(
         f"No record has the ID {id!r}: expected one such as MOE-HC-007; 'research status' tells what is here."
     )
 
 
-def tell(desk: "Desk", entry: "Stored[EntryRecord]", json_output: bool, **more: Any) -> None:
+def tell(writer: "EntryWriter", entry: "Stored[EntryRecord]", json_output: bool, **more: Any) -> None:
     """Say what was written, and publish it."""
     record = entry.record
     if not json_output:
         click.echo(f"{record.id}: {record.label}")
-    publish_all(desk.checkout, desk.journal, {"topic": desk.series.topic, "entry": record.id, **more}, json_output)
+    publish_all(writer.checkout, writer.journal, {"topic": writer.series.topic, "entry": record.id, **more}, json_output)
 
 
 def publish_all(checkout: Checkout, journal: "Journal", found: dict[str, Any], json_output: bool) -> None:
-    """One pass over all sinks, told; exits with 1 when something is left to publish."""
-    from research_steps.publish import publish, sinks_of
+    """One pass over all surfaces, told; exits with 1 when something is left to publish."""
+    from research_steps.publish.publisher import publish
+    from research_steps.thread.surfaces import surfaces_of
 
-    published = publish(journal, sinks_of(checkout, journal, journal.series()))
+    published = publish(journal, surfaces_of(checkout, journal, journal.series()))
     if json_output:
         print_json({**found, "done": [asdict(done) for done in published.done], "problems": published.problems})
     else:

@@ -5,17 +5,17 @@ import sys
 import click
 import msgspec
 
-from research_steps.cli import command
 from research_steps.cli.common import in_store
-from research_steps.dev.command import new_occasion, order
-from research_steps.dev.orders import Attempted, Order
-from research_steps.dev.progress import Progress
+from research_steps.cli.main import command
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
-from research_steps.launcher.kept import Kept
-from research_steps.provenance import command_line
-from research_steps.series import check_topic
-from research_steps.store import store_url
+from research_steps.journal.store import store_url
+from research_steps.records.series import check_topic
+from research_steps.thread.dev.command import new_occasion, order
+from research_steps.thread.dev.messages import Attempted, Order
+from research_steps.thread.dev.progress import Progress
+from research_steps.trial.launcher.daemon import Kept
+from research_steps.trial.provenance import command_line
 
 
 @command
@@ -90,7 +90,7 @@ def dev(
 
 
 def _watch(checkout: Checkout, asked: Order) -> None:
-    from research_steps.dev.watch import watch
+    from research_steps.thread.dev.watch import watch
 
     if asked.label or asked.hypothesis:
         raise UsageError(

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from research_steps.cli import command
-from research_steps.cli.common import as_json, desk_with, in_store, tell
+from research_steps.cli.common import as_json, in_store, tell, writer_with
+from research_steps.cli.main import command
 from research_steps.errors import UsageError
 
 if TYPE_CHECKING:
-    from research_steps.record import TrialRecord
-    from research_steps.steps.builders import Steps
+    from research_steps.records.model import TrialRecord
+    from research_steps.thread.builders import Steps
 
 
 @command
@@ -23,27 +23,28 @@ def replicate(id: str, count: int, topic: str | None, prefix: str | None) -> Non
 
     ID is that of its row, or of the entry, whose best candidate is taken. Runs through Marin's executor.
     """
-    from research_steps.revisions import claim_of, next_numbers
-    from research_steps.run import RunOptions, run
-    from research_steps.threads import load_series
+    from research_steps.actions.revisions import claim_of, next_numbers
+    from research_steps.thread.loading import load_series
+    from research_steps.thread.run import RunOptions, run
 
-    desk = desk_with(id, topic, prefix)
-    series, known = load_series(desk.checkout, desk.journal.topic), desk.scan()
+    writer = writer_with(id, topic, prefix)
+    series, known = load_series(writer.checkout, writer.journal.topic), writer.scan()
     claim, entry, trial = claim_of(known, id, series.primary)
     numbers = next_numbers(known, count)
 
     def thread(steps: "Steps") -> None:
         # Only now, because conditions are those that Marin leaves behind when it is imported.
         refuse_other_conditions(trial, "Replicate")
-        steps.replicate_again(claim, entry.ref, trial, desk.checkout.root, numbers)
+        steps.replicate_again(claim, entry.ref, trial, writer.checkout.root, numbers)
 
     run(series, thread, RunOptions(prefix=prefix))
 
 
 def refuse_other_conditions(trial: "TrialRecord", do: str) -> None:
     """Raises UsageError when a trial was measured under other conditions than those here."""
-    from research_steps.config import differences
-    from research_steps.provenance import conditions, conditions_here
+    from research_steps.records.conditions import conditions
+    from research_steps.records.configurations import differences
+    from research_steps.trial.provenance import conditions_here
 
     apart = differences(conditions(trial), conditions_here())
     if apart:
@@ -62,10 +63,10 @@ def retract(id: str, because: str, topic: str | None, prefix: str | None, json_o
 
     Of an entry, the trials that were measured for it go as well. The next run of the thread measures them anew.
     """
-    from research_steps import revisions
+    from research_steps.actions import revisions
 
-    desk = desk_with(id, topic, prefix)
-    tell(desk, revisions.retract(desk, id, because), json_output)
+    writer = writer_with(id, topic, prefix)
+    tell(writer, revisions.retract(writer, id, because), json_output)
 
 
 @command
@@ -76,10 +77,10 @@ def retract(id: str, because: str, topic: str | None, prefix: str | None, json_o
 @as_json
 def correct(id: str, text: str, topic: str | None, prefix: str | None, json_output: bool) -> None:
     """Say what was wrong in a record, in TEXT; its measurements stand, and verdicts on them are made again."""
-    from research_steps import revisions
+    from research_steps.actions import revisions
 
-    desk = desk_with(id, topic, prefix)
-    tell(desk, revisions.correct(desk, id, text), json_output)
+    writer = writer_with(id, topic, prefix)
+    tell(writer, revisions.correct(writer, id, text), json_output)
 
 
 @command
@@ -89,7 +90,7 @@ def correct(id: str, text: str, topic: str | None, prefix: str | None, json_outp
 @as_json
 def rebase(id: str, topic: str | None, prefix: str | None, json_output: bool) -> None:
     """Move the baseline to what a record found. Refused unless that improvement is replicated."""
-    from research_steps import revisions
+    from research_steps.actions import revisions
 
-    desk = desk_with(id, topic, prefix)
-    tell(desk, revisions.rebase(desk, id), json_output)
+    writer = writer_with(id, topic, prefix)
+    tell(writer, revisions.rebase(writer, id), json_output)

@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from research_steps.cli import command
 from research_steps.cli.common import as_json, in_store, journal_of, series_of, tell, topics
+from research_steps.cli.main import command
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
-from research_steps.journal import Journal
+from research_steps.journal.journal import Journal
 
 if TYPE_CHECKING:
-    from research_steps.steps.builders import Steps
+    from research_steps.thread.builders import Steps
 
 
 @command
@@ -35,10 +35,11 @@ def keep(
 ) -> None:
     """Make an entry of what dev mode found under ID, such as MOE-HC-031; or of one attempt there, MOE-HC-031.02, beside
     the others that were tried."""
-    from research_steps import hypotheses
-    from research_steps.dev import keep as keeping
-    from research_steps.dev.evidence import Evidence
-    from research_steps.notes import Desk, entries_of
+    from research_steps.evidence import hypotheses
+    from research_steps.journal.snapshot import entries_of
+    from research_steps.publish.entry_writer import EntryWriter
+    from research_steps.thread.dev import keep as keeping
+    from research_steps.thread.dev.evidence import Evidence
 
     checkout = Checkout.find()
     experiment, _, trial = id.partition(".")
@@ -56,7 +57,7 @@ def keep(
         interpretation=interpretation,
         next_action=next_action,
     )
-    tell(Desk(checkout, journal, series), keeping.keep(kept), json_output)
+    tell(EntryWriter(checkout, journal, series), keeping.keep(kept), json_output)
 
 
 @command
@@ -66,13 +67,13 @@ def keep(
 @in_store
 def confirm(id: str, count: int, topic: str | None, prefix: str | None) -> None:
     """Measure what dev mode found in trial ID, such as MOE-HC-031.02, through Marin's executor, with its baseline."""
+    from research_steps.actions.revisions import next_numbers
     from research_steps.cli.evidence import refuse_other_conditions
-    from research_steps.dev.cases import DevCase, declared
-    from research_steps.notes import find
-    from research_steps.record import TrialRecord
-    from research_steps.revisions import next_numbers
-    from research_steps.run import RunOptions, run
-    from research_steps.threads import load_thread
+    from research_steps.journal.snapshot import find
+    from research_steps.records.model import TrialRecord
+    from research_steps.thread.dev.cases import DevCase, declared
+    from research_steps.thread.loading import load_thread
+    from research_steps.thread.run import RunOptions, run
 
     checkout = Checkout.find()
     journal, _ = _held(checkout, id.partition(".")[0], topic, prefix)

@@ -2,10 +2,10 @@
 
 import click
 
-from research_steps.cli import command
 from research_steps.cli.common import as_json, in_store, journal_of, print_json, publish_all
+from research_steps.cli.main import command
 from research_steps.git import Checkout
-from research_steps.series import check_topic
+from research_steps.records.series import check_topic
 
 
 @command
@@ -19,8 +19,8 @@ def sync(topic: str, issue: int | None, repository: str, prefix: str | None, jso
 
     After a merge with conflicts the logbook is rebuilt first, from the whole entries of both sides.
     """
-    from research_steps.kickoff import IssueRequest, link_issue
-    from research_steps.sinks.logbook import path_of, rebuild
+    from research_steps.actions.kickoff import IssueRequest, link_issue
+    from research_steps.publish.logbook.surface import path_of, rebuild
 
     checkout = Checkout.find()
     journal = journal_of(checkout, topic, prefix)
@@ -43,8 +43,8 @@ def sync(topic: str, issue: int | None, repository: str, prefix: str | None, jso
 @as_json
 def adopt(topic: str, id_prefix: str, json_output: bool) -> None:
     """Have entries follow at the end of .agents/logbooks/TOPIC.md, which people wrote; no byte of it changes."""
-    from research_steps.sinks.logbook import adopt as take
-    from research_steps.sinks.logbook import numbers_used
+    from research_steps.publish.logbook.surface import adopt as take
+    from research_steps.publish.logbook.surface import numbers_used
 
     checkout = Checkout.find()
     size = take(checkout, check_topic(topic), id_prefix)

@@ -6,10 +6,10 @@ from dataclasses import asdict
 
 import click
 
-from research_steps import contention
-from research_steps.cli import command
 from research_steps.cli.common import as_json, print_json
-from research_steps.provenance import device_class
+from research_steps.cli.main import command
+from research_steps.trial import contention
+from research_steps.trial.provenance import device_class
 
 
 @command

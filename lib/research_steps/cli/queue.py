@@ -2,9 +2,9 @@
 
 import click
 
-from research_steps.cli import command
-from research_steps.cli.common import as_json, desk_of, in_store, print_json, tell
-from research_steps.hypotheses import State, queue
+from research_steps.cli.common import as_json, in_store, print_json, tell, writer_of
+from research_steps.cli.main import command
+from research_steps.evidence.hypotheses import State, queue
 
 
 @click.group()
@@ -27,9 +27,11 @@ _needs_evidence = click.option(
 @as_json
 def add(topic: str, text: str, next_test: str, evidence: tuple[str, ...], prefix: str | None, json_output: bool) -> None:
     """Add a hypothesis under the next free number."""
-    desk = desk_of(topic, prefix)
-    entry = desk.add_hypothesis(text, next_test, evidence)
-    tell(desk, entry, json_output, hypothesis=entry.record.config["hypothesis"])
+    from research_steps.actions import notes
+
+    writer = writer_of(topic, prefix)
+    entry = notes.add_hypothesis(writer, text, next_test, evidence)
+    tell(writer, entry, json_output, hypothesis=entry.record.config["hypothesis"])
 
 
 @command
@@ -80,12 +82,12 @@ def promote(
 @as_json
 def list_(topic: str, prefix: str | None, json_output: bool) -> None:
     """The queue by state, each with what its last change says and rests on."""
-    from research_steps.notes import entries_of
-    from research_steps.sinks import rendering
-    from research_steps.sinks.markdown import one_line
+    from research_steps.journal.snapshot import entries_of
+    from research_steps.publish import rendering
+    from research_steps.publish.markdown import one_line
 
-    desk = desk_of(topic, prefix)
-    items = queue(desk.series, entries_of(desk.scan()))
+    writer = writer_of(topic, prefix)
+    items = queue(writer.series, entries_of(writer.scan()))
     if not json_output:
         click.echo("\n".join(rendering.hypotheses(items, one_line, str)))
         return
@@ -118,5 +120,7 @@ def _change(
     prefix: str | None,
     json_output: bool,
 ) -> None:
-    desk = desk_of(topic, prefix)
-    tell(desk, desk.change_hypothesis(name, state, because, evidence), json_output)
+    from research_steps.actions import notes
+
+    writer = writer_of(topic, prefix)
+    tell(writer, notes.change_hypothesis(writer, name, state, because, evidence), json_output)

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from research_steps.cli import command
 from research_steps.cli.common import as_json, in_store, journal_of, print_json, topics
+from research_steps.cli.main import command
 from research_steps.errors import StoreError, UsageError
 from research_steps.git import Checkout
-from research_steps.journal import Journal
-from research_steps.record import EntryRecord, InterruptedRecord, TrialRecord
+from research_steps.journal.journal import Journal
+from research_steps.records.model import EntryRecord, InterruptedRecord, TrialRecord
 
 
 @command
@@ -26,8 +26,8 @@ def verify(topic: str, tag: str | None, prefix: str | None, json_output: bool) -
     Works offline. A tag of a branch that is not merged here is a note. What stands behind the newest anchor could be cut
     off, or written anew together with its hashes: that can't be seen.
     """
-    from research_steps.snapshot.checking import UNSEEN
-    from research_steps.snapshot.checking import verify as check
+    from research_steps.seal.verify import UNSEEN
+    from research_steps.seal.verify import verify as check
 
     checkout = Checkout.find()
     found = check(checkout, topic, journal_of(checkout, topic, prefix), tag)
@@ -85,9 +85,9 @@ def compare(first: str, second: str, topic: str | None, prefix: str | None, json
     They can when only what was varied differs. The quotient is of two medians from different processes; ratios taken in
     pairs, and the claims made of them, stand in the entries.
     """
-    from research_steps.claims import incomparable
-    from research_steps.comparison import medians
-    from research_steps.config import differences
+    from research_steps.evidence.claims import incomparable
+    from research_steps.evidence.statistics import medians
+    from research_steps.records.configurations import differences
 
     one, other = _trial(first, topic, prefix), _trial(second, topic, prefix)
     varied = differences(one.config, other.config)
@@ -173,7 +173,7 @@ def _described(record: EntryRecord | TrialRecord | InterruptedRecord) -> list[st
         return [*lines, f"  {record.reason}"]
     lines.append(f"  {record.provenance.command}  at {record.provenance.commit} on {record.provenance.host}")
     if isinstance(record, EntryRecord):
-        from research_steps.claims import claims_in, spelled, told, variant_of
+        from research_steps.evidence.claims import claims_in, spelled, told, variant_of
 
         lines += [f"  {text}" for text in (record.result, record.interpretation, record.next_action) if text]
         lines += [f"  {row.trial.id} {row.changes}: {row.status} {row.values} {row.note}" for row in record.rows]

@@ -3,10 +3,10 @@
 import click
 import msgspec
 
-from research_steps.cli import command
-from research_steps.cli.common import as_json, desk_of, in_store, journal_of, tell
+from research_steps.cli.common import as_json, in_store, journal_of, tell, writer_of
+from research_steps.cli.main import command
 from research_steps.git import Checkout
-from research_steps.series import Series
+from research_steps.records.series import Series
 
 
 @command
@@ -20,8 +20,10 @@ def seal(topic: str, ids: tuple[str, ...], prefix: str | None, json_output: bool
     Without an ID, of what the newest interpretation rests on. The tag is pushed where 'git config research.push true'
     allows it.
     """
-    desk = desk_of(topic, prefix)
-    tell(desk, desk.seal(ids), json_output)
+    from research_steps.actions import notes
+
+    writer = writer_of(topic, prefix)
+    tell(writer, notes.seal(writer, ids), json_output)
 
 
 @command
@@ -35,18 +37,18 @@ def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> No
     Its commands run in a work tree, an environment and a store of their own. The outcome (reproduced, not reproduced,
     not comparable) is an entry of the series here.
     """
-    from research_steps.notes import Desk
-    from research_steps.reproduction.reporting import report
-    from research_steps.reproduction.rerun import rerun
-    from research_steps.snapshot import bundle
+    from research_steps.publish.entry_writer import EntryWriter
+    from research_steps.seal import bundle
+    from research_steps.seal.reproduce.reporting import report
+    from research_steps.seal.reproduce.rerun import rerun
 
     checkout = Checkout.find()
     sealed = bundle.read(checkout, tag)
     journal = journal_of(checkout, sealed.topic, prefix)
     # In a clone whose store is empty, what was sealed says what it is about.
-    desk = Desk(checkout, journal, journal.declared() or msgspec.convert(sealed.series, Series))
+    writer = EntryWriter(checkout, journal, journal.declared() or msgspec.convert(sealed.series, Series))
     again = rerun(checkout, sealed, here, lambda line: click.echo(f"{tag}: {line}", err=True))
-    entry = report(desk, sealed, again, here)
+    entry = report(writer, sealed, again, here)
     if not json_output:
         click.echo(entry.record.result)
-    tell(desk, entry, json_output, outcome=entry.record.config["outcome"])
+    tell(writer, entry, json_output, outcome=entry.record.config["outcome"])

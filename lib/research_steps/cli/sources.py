@@ -4,9 +4,9 @@ from typing import Any
 
 import click
 
-from research_steps.background import ledger
-from research_steps.cli import command
-from research_steps.cli.common import as_json, desk_of, in_store, print_json, tell
+from research_steps.cli.common import as_json, in_store, print_json, tell, writer_of
+from research_steps.cli.main import command
+from research_steps.evidence.background import ledger
 
 TYPES = ("paper", "code", "issue", "run", "doc", "person")
 
@@ -38,10 +38,10 @@ def add(
     **fields: Any,
 ) -> None:
     """Add a source to the ledger."""
-    from research_steps.sources import add_source
+    from research_steps.actions.sources import add_source
 
-    desk = desk_of(topic, prefix)
-    tell(desk, add_source(desk, fields, supports, contradicts), json_output)
+    writer = writer_of(topic, prefix)
+    tell(writer, add_source(writer, fields, supports, contradicts), json_output)
 
 
 @command
@@ -53,10 +53,10 @@ def add(
 @as_json
 def checked(topic: str, id: str, found: str, looked: str, prefix: str | None, json_output: bool) -> None:
     """Record a contradiction pass: somebody looked for what speaks against a source's claim."""
-    from research_steps.sources import check_claim
+    from research_steps.actions.sources import check_claim
 
-    desk = desk_of(topic, prefix)
-    tell(desk, check_claim(desk, id, found, looked), json_output)
+    writer = writer_of(topic, prefix)
+    tell(writer, check_claim(writer, id, found, looked), json_output)
 
 
 @command
@@ -65,11 +65,11 @@ def checked(topic: str, id: str, found: str, looked: str, prefix: str | None, js
 @as_json
 def list_(topic: str, prefix: str | None, json_output: bool) -> None:
     """The ledger: each source with its claim, and which claims had a contradiction pass."""
-    from research_steps.notes import entries_of
-    from research_steps.sinks import background_text
-    from research_steps.sinks.markdown import one_line
+    from research_steps.journal.snapshot import entries_of
+    from research_steps.publish import background_text
+    from research_steps.publish.markdown import one_line
 
-    found = ledger(entries_of(desk_of(topic, prefix).scan()))
+    found = ledger(entries_of(writer_of(topic, prefix).scan()))
     unchecked = found.unchecked()
     if json_output:
         print_json([{"id": one.id, **one.config, "checked": one not in unchecked} for one in found.sources])
@@ -92,14 +92,14 @@ def list_(topic: str, prefix: str | None, json_output: bool) -> None:
 @as_json
 def brief(topic: str, question: str, ranked: tuple[str, ...], prefix: str | None, json_output: bool) -> None:
     """Write .agents/logbooks/TOPIC/background.md from the records, and print it."""
-    from research_steps.sources import ask, write_brief
+    from research_steps.actions.sources import ask, write_brief
 
-    desk = desk_of(topic, prefix)
-    entry = ask(desk, question, ranked)
-    text = write_brief(desk)
+    writer = writer_of(topic, prefix)
+    entry = ask(writer, question, ranked)
+    text = write_brief(writer)
     if not json_output:
         click.echo(text)
-    tell(desk, entry, json_output, text=text)
+    tell(writer, entry, json_output, text=text)
 
 
 for _command, _name in ((add, "add"), (checked, "checked"), (list_, "list"), (brief, "brief")):

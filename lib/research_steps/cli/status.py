@@ -7,14 +7,15 @@ from typing import Any
 
 import click
 
-from research_steps.cli import command
 from research_steps.cli.common import as_json, in_store, journal_of, print_json, topics
+from research_steps.cli.main import command
 from research_steps.cli.watching import attempt_told, told, watch
 from research_steps.errors import UnreadableObject, UsageError
 from research_steps.git import Checkout
-from research_steps.holdings import Outline
-from research_steps.plans import under_way
-from research_steps.record import Intent, IssueLink, TrialRecord
+from research_steps.journal.progress import under_way
+from research_steps.journal.snapshot import Outline
+from research_steps.records.model import TrialRecord
+from research_steps.records.objects import Intent, IssueLink
 
 SCRATCH_SHOWN = 5
 
@@ -67,20 +68,20 @@ def status(topic: str | None, follow: bool, prefix: str | None, json_output: boo
 
 
 def _status(checkout: Checkout, topic: str, prefix: str | None) -> dict[str, Any]:
-    from research_steps.background import stuck
-    from research_steps.sinks import logbook_file
+    from research_steps.evidence.background import stuck
+    from research_steps.publish.logbook import format as logbook_format
 
     journal = journal_of(checkout, topic, prefix)
     path = checkout.logbooks / f"{topic}.md"
     found = journal.outline(path.with_suffix(""))
     data = path.read_bytes() if path.is_file() else b""
-    shown = logbook_file.parse(data).records
+    shown = logbook_format.parse(data).records
     standing = [stored for stored in found.entries.values() if not stored.record.late]
     standing.sort(key=lambda stored: (stored.record.finished_at, stored.record.id))
     counted = [stored.record.status for stored in found.trials.values() if not stored.record.late]
     ended = Counter([*counted, *found.ended.values()])
     everything: list[Any] = [*found.entries.values(), *found.trials.values(), *found.interrupted.values()]
-    conflicts = logbook_file.conflicts(data)
+    conflicts = logbook_format.conflicts(data)
     link = journal.decided("issue", IssueLink)
     series = None
     # A checkout without the store knows the entries, and not what the thread declared.

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
-from research_steps.cli import command
 from research_steps.cli.common import in_store, journal_of
+from research_steps.cli.main import command
 from research_steps.git import Checkout
-from research_steps.threads import load_series
+from research_steps.thread.loading import load_series
 
 # What a shell gives a command that Ctrl-C ended.
 DETACHED = 130
@@ -33,9 +33,10 @@ def submit(
     Sent are files that git tracks or doesn't ignore. While the thread is running there, the same command attaches to it.
     Ctrl-C detaches: the job runs on.
     """
-    from research_steps.cluster import jobs
-    from research_steps.cluster.config import read_cluster
-    from research_steps.publish import Publisher, sinks_of
+    from research_steps.publish.publisher import Publisher
+    from research_steps.remote.ray import jobs
+    from research_steps.remote.ray.config import read_cluster
+    from research_steps.thread.surfaces import surfaces_of
 
     checkout, cluster = Checkout.find(), read_cluster(file)
     driver = jobs.driver_of(checkout, cluster, argv, environment, given, prefix)
@@ -49,7 +50,7 @@ def submit(
     if no_wait:
         _say(f"{id} runs without you; {catch_up}")
         return
-    with Publisher(journal, sinks_of(checkout, journal, series), _say):
+    with Publisher(journal, surfaces_of(checkout, journal, series), _say):
         try:
             code = server.follow(id)
         except KeyboardInterrupt:
@@ -66,7 +67,7 @@ def origin(topic: str, prefix: str | None) -> None:
 
     The patch of what differs from the commit is kept in the store.
     """
-    from research_steps.cluster.jobs import keep_origin
+    from research_steps.remote.ray.jobs import keep_origin
 
     checkout = Checkout.find()
     load_series(checkout, topic)

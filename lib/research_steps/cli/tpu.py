@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from research_steps.cli import command
-from research_steps.cli.common import desk_of, in_store, tell
+from research_steps.cli.common import in_store, tell, writer_of
+from research_steps.cli.main import command
 from research_steps.git import Checkout
-from research_steps.record import duration
+from research_steps.records.times import duration
 
 
 class _Duration(click.ParamType[float]):
@@ -49,7 +49,7 @@ def _of(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--wait", "wait_s", type=_Duration(), default="10m", show_default=True, help="How long to wait for it.")
 def allocate(name: str, config: Path, tpu_type: str, for_s: float, wait_s: float) -> None:
     """Hold a TPU until Ctrl-C, the time limit, or `release`."""
-    from research_steps.cluster import tpu
+    from research_steps.remote.ray import tpu
 
     _open(name, config)
     with tpu.signals() as stop:
@@ -83,18 +83,19 @@ def execute(
 
     Sent are files that git tracks or doesn't ignore, as far as they differ from the copy. Ctrl-C ends the command.
     """
-    from research_steps.cluster import execution, tpu
+    from research_steps.actions.executions import record
+    from research_steps.remote.ray import execution, tpu
 
     env = execution.environment(names)
-    desk = desk_of(topic, prefix) if topic else None
+    writer = writer_of(topic, prefix) if topic else None
     _open(name, config)
     held = tpu.find(name)
     with tpu.signals() as stop:
         outcome = execution.execute(held, Checkout.find(), list(argv), env, stop, _say)
-    if desk is not None:
+    if writer is not None:
         # What is printed to stdout is the command's, and so is the exit code; what wasn't published is told.
         with redirect_stdout(sys.stderr), suppress(SystemExit):
-            tell(desk, execution.record(desk, label, held, list(argv), env, outcome), False)
+            tell(writer, record(writer, label, held, list(argv), env, outcome), False)
     if outcome.lost:
         _say(f"error: {outcome.lost}")
     sys.exit(outcome.code)
@@ -104,7 +105,7 @@ def execute(
 @_of
 def release(name: str, config: Path) -> None:
     """Free a TPU, whoever holds it."""
-    from research_steps.cluster import tpu
+    from research_steps.remote.ray import tpu
 
     _open(name, config)
     held = tpu.find(name)
@@ -117,8 +118,8 @@ for _command, _name in ((allocate, "allocate"), (execute, "execute"), (release, 
 
 
 def _open(name: str, config: Path) -> None:
-    from research_steps.cluster import tpu
-    from research_steps.cluster.config import read_cluster
+    from research_steps.remote.ray import tpu
+    from research_steps.remote.ray.config import read_cluster
 
     tpu.check_name(name)
     tpu.open_cluster(read_cluster(config), _say)

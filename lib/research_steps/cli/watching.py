@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from research_steps.holdings import OpenAttempt
-from research_steps.journal import Journal
-from research_steps.plans import Progress, under_way
-from research_steps.record import EntryRecord, Intent, duration, parse_utc
-from research_steps.sinks.markdown import one_line
+from research_steps.journal.journal import Journal
+from research_steps.journal.progress import Progress, under_way
+from research_steps.journal.snapshot import OpenAttempt
+from research_steps.publish.markdown import one_line
+from research_steps.records.model import EntryRecord
+from research_steps.records.objects import Intent
+from research_steps.records.times import duration, parse_utc
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

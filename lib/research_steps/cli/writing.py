@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from research_steps.cli import command
-from research_steps.cli.common import as_json, desk_of, desk_with, in_store, journal_of, publish_all, tell
+from research_steps.cli.common import as_json, in_store, journal_of, publish_all, tell, writer_of, writer_with
+from research_steps.cli.main import command
 from research_steps.git import Checkout
-from research_steps.record import IssueLink
-from research_steps.series import check_topic
+from research_steps.records.objects import IssueLink
+from research_steps.records.series import check_topic
 
 
 @command
@@ -36,10 +36,11 @@ def kickoff(
 
     Without an issue, .agents/issues/TOPIC.md stands for it until 'research sync TOPIC --issue N'. May be repeated.
     """
-    from research_steps.kickoff import IssueRequest, link_issue, take_branch
-    from research_steps.notes import Desk
-    from research_steps.sinks.wandb import check_project, project_of
-    from research_steps.threads import load_series
+    from research_steps.actions import notes
+    from research_steps.actions.kickoff import IssueRequest, link_issue, take_branch
+    from research_steps.publish.entry_writer import EntryWriter
+    from research_steps.publish.wandb.surface import check_project, project_of
+    from research_steps.thread.loading import load_series
 
     checkout = Checkout.find()
     series = load_series(checkout, check_topic(topic))
@@ -54,7 +55,7 @@ def kickoff(
     if open_question and asks and journal.decided("issue", IssueLink) is None:
         create_issue = click.confirm("Make a public issue for it?")
     link = link_issue(checkout, journal, series, IssueRequest(issue, create_issue, repository))
-    entry = Desk(checkout, journal, series).kickoff(name, project_of(journal, series))
+    entry = notes.kickoff(EntryWriter(checkout, journal, series), name, project_of(journal, series))
     found = {"topic": topic, "branch": name, "issue": link.url if link else None, "entry": entry.record.id}
     if not json_output:
         click.echo(f"{topic}: on branch {name}, kickoff is {entry.record.id}")
@@ -83,8 +84,10 @@ def decide(
     json_output: bool,
 ) -> None:
     """Record a decision, with its evidence and owner: an entry, a comment and a line of the decision log."""
-    desk = desk_of(topic, prefix)
-    tell(desk, desk.decide(decision, evidence, owner, scope, production_pr), json_output)
+    from research_steps.actions import notes
+
+    writer = writer_of(topic, prefix)
+    tell(writer, notes.decide(writer, decision, evidence, owner, scope, production_pr), json_output)
 
 
 @command
@@ -98,8 +101,10 @@ def note(
     id: str, interpretation: str, next_action: str, topic: str | None, prefix: str | None, json_output: bool
 ) -> None:
     """Add to what the rules say of a record: an entry of its own, shown with the record that has this ID."""
-    desk = desk_with(id, topic, prefix)
-    tell(desk, desk.note(id, interpretation, next_action), json_output)
+    from research_steps.actions import notes
+
+    writer = writer_with(id, topic, prefix)
+    tell(writer, notes.note(writer, id, interpretation, next_action), json_output)
 
 
 @command
@@ -114,8 +119,10 @@ def attach(
     id: str, file: Path | None, link: str, note: str, topic: str | None, prefix: str | None, json_output: bool
 ) -> None:
     """Attach a profile or a plot of at most 5 MB to a record: it is kept in the store and, with its entry, in git."""
-    desk = desk_with(id, topic, prefix)
-    tell(desk, desk.attach(id, file, link, note), json_output)
+    from research_steps.actions import notes
+
+    writer = writer_with(id, topic, prefix)
+    tell(writer, notes.attach(writer, id, file, link, note), json_output)
 
 
 @command
@@ -139,5 +146,7 @@ def finish(topic: str, prefix: str | None, json_output: bool, **parts: Any) -> N
 
     Refused while a part is missing: the text parts, a sealed snapshot, a measured baseline, the end of what runs.
     """
-    desk = desk_of(topic, prefix)
-    tell(desk, desk.finish(**parts), json_output)
+    from research_steps.actions import notes
+
+    writer = writer_of(topic, prefix)
+    tell(writer, notes.finish(writer, **parts), json_output)

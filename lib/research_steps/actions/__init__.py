@@ -1,0 +1,1 @@
+"""What people and agents do to a thread, each an entry of its own."""

@@ -1,0 +1,151 @@
+"""Kickoff: the branch, the issue and the W&B project of a series, and the entry that says how it started.
+
+Making a public issue is a person's decision; everything here may be repeated, and finds what it made before.
+"""
+
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from research_steps.errors import SurfaceAway, UsageError
+from research_steps.git import Checkout
+from research_steps.journal.journal import Journal
+from research_steps.journal.leases import this_process
+from research_steps.publish.issue.github import Access, GitHub, SystemClock, check_repository
+from research_steps.publish.issue.surface import linked_issue
+from research_steps.publish.issue.text import from_template
+from research_steps.records.model import SCHEMA
+from research_steps.records.objects import IssueLink, Posting
+from research_steps.records.series import Series
+from research_steps.records.times import parse_utc, utc
+from research_steps.trial.provenance import current_actor
+
+TEMPLATE = ".github/ISSUE_TEMPLATE/experiment.md"
+# Clocks differ: an issue that was made by an earlier try may say that it is a little older than the try (seconds).
+CLOCKS_DIFFER_S = 600.0
+
+
+def take_branch(checkout: Checkout, topic: str, wanted: str, carry: Callable[[str], bool]) -> str:
+    """Be on the long-lived branch of the series, and return its name.
+
+    '.' is the branch that is checked out; so is one that is a research branch already. `carry` is asked before a branch
+    is switched with uncommitted changes, which go along.
+    """
+    if checkout.git_dir is None:
+        raise UsageError(f"{checkout.root} is not in a git repository: run 'git init' and commit the thread first.")
+    current = checkout.branch()
+    if checkout.head() is None:
+        raise UsageError(f"{checkout.root} has no commit yet: commit something first, then a branch can start from it.")
+    if wanted == "." or (not wanted and current and _is_ours(current, topic)):
+        if current is None:
+            raise UsageError(f"No branch is checked out in {checkout.root}: name one with --branch.")
+        return current
+    branch = wanted or f"research/{topic}"
+    if branch == current:
+        return branch
+    if checkout.is_dirty() and not carry(branch):
+        raise UsageError(
+            f"{checkout.root} has uncommitted changes: commit them, take them along to {branch} with --carry-changes, "
+            "or stay on this branch with --branch ."
+        )
+    checkout.switch(branch)
+    return branch
+
+
+def _is_ours(branch: str, topic: str) -> bool:
+    """research/<topic>, or research/<user>/<issue>-<topic>."""
+    return bool(re.fullmatch(rf"research/(?:[^/]+/)*(?:\d+-)?{re.escape(topic)}", branch))
+
+
+@dataclass(frozen=True)
+class IssueRequest:
+    """Which issue a series should have: an existing one, or a new one that somebody agreed to."""
+
+    number: int | None = None
+    create: bool = False
+    repository: str = ""
+
+
+def link_issue(checkout: Checkout, journal: Journal, series: Series, request: IssueRequest) -> IssueLink | None:
+    """The issue of the series, linked for good once there is one. Raises UsageError, SurfaceError."""
+    held = linked_issue(checkout, journal)
+    if request.number is None and not request.create:
+        return held
+    if series.private:
+        raise UsageError(f"Series {series.topic!r} is private: it gets no public issue.")
+    if held is not None:
+        if request.number not in (None, held.number):
+            raise UsageError(
+                f"Series {series.topic!r} has the issue {held.repository}#{held.number}, which can't be changed to "
+                f"#{request.number}: comments can't be moved."
+            )
+        _label(checkout, GitHub(Access.from_environment(), held.repository, SystemClock()), held.number)
+        return held
+    access = Access.from_environment()
+    repository = check_repository(request.repository) if request.repository else access.repository(checkout)
+    if repository is None:
+        raise UsageError(
+            f"No GitHub repository is known for {checkout.root}: name it with --repository owner/name, or add a remote "
+            "'origin' that is on GitHub."
+        )
+    github = GitHub(access, repository, SystemClock())
+    with journal.turn("issue") as other:
+        if other is not None:
+            raise SurfaceAway(f"Process {other.pid} on {other.host} is at the issue of {series.topic}: try again.")
+        number = request.number or _create(checkout, journal, series, github)
+    # What it is, before anything is linked to it for good; so this needs a token.
+    found = github.get(f"/issues/{number}")
+    if found.get("pull_request"):
+        raise UsageError(f"{repository}#{number} is a pull request: expected the number of an issue.")
+    url = f"{access.web}/{repository}/issues/{number}"
+    link = journal.decide(
+        "issue", IssueLink(schema=SCHEMA, repository=repository, number=number, url=url, linked_at=utc())
+    )
+    _label(checkout, github, link.number)
+    return link
+
+
+def _label(checkout: Checkout, github: GitHub, number: int) -> None:
+    """Give the issue the labels that it lacks and the repository has."""
+    held = {label["name"] for label in github.get(f"/issues/{number}").get("labels", ())}
+    labels = [name for name in _labels(checkout, github, []) if name not in held]
+    if labels:
+        github.write("POST", f"/issues/{number}/labels", {"labels": labels})
+
+
+def _create(checkout: Checkout, journal: Journal, series: Series, github: GitHub) -> int:
+    """Make the issue, unless an earlier try did."""
+    wanted = Posting(
+        schema=SCHEMA, marker=f"series {series.topic} {secrets.token_hex(8)}", tried_at=utc(), by=this_process()
+    )
+    tried = journal.decide("issue-request", wanted)
+    marker = f"<!-- research-steps {tried.marker} -->"
+    if tried != wanted:
+        made = _made_before(github, marker, tried)
+        if made is not None:
+            return made
+    path = checkout.root / TEMPLATE
+    title, body, labels = from_template(path.read_text() if path.exists() else "", series.topic)
+    content = {"title": title, "body": f"{marker}\n{body}", "labels": _labels(checkout, github, labels)}
+    number = github.write("POST", "/issues", content).get("number")
+    if not isinstance(number, int):
+        raise SurfaceAway("GitHub's answer names no issue: run 'research kickoff' again, which looks for it first.")
+    return number
+
+
+def _made_before(github: GitHub, marker: str, tried: Posting) -> int | None:
+    oldest = parse_utc(tried.tried_at).timestamp() - CLOCKS_DIFFER_S
+    for issue in github.pages("/issues", state="all", sort="created", direction="desc"):
+        if marker in (issue.get("body") or ""):
+            return int(issue["number"])
+        if parse_utc(issue["created_at"]).timestamp() < oldest:
+            return None
+    return None
+
+
+def _labels(checkout: Checkout, github: GitHub, wanted: list[str]) -> list[str]:
+    """The labels that the issue gets, as far as the repository has them."""
+    agents = ["agent-generated"] if current_actor(checkout).kind == "agent" else []
+    there = {label["name"] for label in github.pages("/labels")}
+    return [name for name in dict.fromkeys((*wanted, "experiment", *agents)) if name in there]

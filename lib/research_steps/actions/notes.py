@@ -1,0 +1,238 @@
+"""What people and agents say themselves about a series: kickoff, decisions, notes, hypotheses, and the end.
+
+Each becomes an entry. The same thing said twice is one entry, so a command that was killed may simply be given again.
+"""
+
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from research_steps.errors import UsageError
+from research_steps.evidence import hypotheses
+from research_steps.evidence.claims import retracted
+from research_steps.evidence.hypotheses import SAYS, State
+from research_steps.journal.attachments import check_address, read_attachment
+from research_steps.journal.entries import Finding
+from research_steps.journal.leases import this_process
+from research_steps.journal.snapshot import Snapshot, entries_of, find, find_all
+from research_steps.publish.entry_writer import EntryWriter, digest, refuse_empty, short, standing_entry
+from research_steps.publish.issue.surface import linked_issue
+from research_steps.publish.issue.text import confidence
+from research_steps.publish.issue.text import production_pr as named_pull
+from research_steps.publish.logbook import format as logbook_format
+from research_steps.publish.logbook.surface import path_of
+from research_steps.records.encoding import Stored, sha256
+from research_steps.records.model import SCHEMA, EntryRecord, Ref
+from research_steps.records.objects import ClaimedID, Seal
+from research_steps.records.times import utc
+from research_steps.seal.sealing import evidence_of
+from research_steps.trial.provenance import current_actor
+
+
+def kickoff(writer: EntryWriter, branch: str | None, project: str) -> Stored[EntryRecord]:
+    """The series as it starts: why, what for, where, and when to stop."""
+    series, issue = writer.series, linked_issue(writer.checkout, writer.journal)
+    config = {
+        "motivation": series.motivation,
+        "problem": series.problem,
+        "success_metrics": [f"{metric.name} ({metric.direction})" for metric in series.metrics]
+        + ([series.success] if series.success else []),
+        "hypotheses": [f"{known.id}: {known.text}" for known in series.hypotheses],
+        "first_experiment_matrix": list(series.matrix),
+        "baseline_case": series.baseline_case,
+        "stop": series.stop,
+        "code_paths": list(series.code_paths),
+        "references": list(series.references),
+        "tags": list(series.shared_tags(issue.number if issue else None)),
+        "wandb_project": project,
+        "branch": branch or "",
+        "issue": f"{issue.repository}#{issue.number}" if issue else f".agents/issues/{series.topic}.md",
+    }
+    found = Finding(result=f"The series starts: {series.goal}", next_action="Measure the baseline case.")
+    return writer.write(writer.scan(), "kickoff", "kickoff", "kickoff", {k: v for k, v in config.items() if v}, found)
+
+
+def decide(
+    writer: EntryWriter, text: str, evidence: Sequence[str], owner: str, scope: bool, production_pr: str = ""
+) -> Stored[EntryRecord]:
+    """A decision, with the records that it rests on, who answers for it, and the pull request that brings it to
+    production, if there is one; or a change of the scope."""
+    refuse_empty(text, "The decision", "say in a sentence what was decided")
+    known = writer.scan()
+    config = {"owner": owner or current_actor(writer.checkout).name, "scope": scope, **_pull(production_pr)}
+    key = f"decision/{digest(text, list(evidence), config)}"
+    return writer.write(known, "decision", key, short(text), config, Finding(result=text), find_all(known, evidence))
+
+
+def note(writer: EntryWriter, id: str, interpretation: str, next_action: str) -> Stored[EntryRecord]:
+    """What somebody makes of a record, beside what the rules say of it, or what they would do next."""
+    refuse_empty(interpretation + next_action, "The note", "give --interpretation, --next, or both")
+    known = writer.scan()
+    about = find(known, id)
+    said = Finding(f"On {id}: {about.record.label}", interpretation=interpretation, next_action=next_action)
+    key = f"note/{digest(about.sha256, interpretation, next_action)}"
+    return writer.write(known, "note", key, f"note on {id}", {}, said, (about.ref,))
+
+
+def attach(writer: EntryWriter, id: str, file: Path | None, link: str, note: str) -> Stored[EntryRecord]:
+    """A file that belongs to a record, kept in the journal and published with the entry; or a link to one."""
+    if (file is None) == (not link):
+        raise UsageError("Nothing is attached: expected a FILE, or the address of one with --link URL; not both.")
+    known = writer.scan()
+    about = find(known, id)
+    if file is None:
+        config: dict[str, Any] = {"link": check_address(link)}
+    else:
+        name, data = read_attachment(file)
+        config = {"file": name, "sha256": sha256(data), "bytes": len(data)}
+        writer.journal.keep_attachment(name, data)
+    said = Finding(f"Attached to {id}: {about.record.label}", interpretation=note)
+    key = f"attachment/{digest(about.sha256, config, note)}"
+    return writer.write(known, "attachment", key, f"attachment to {id}", config, said, (about.ref,))
+
+
+def add_hypothesis(writer: EntryWriter, text: str, next_test: str, evidence: Sequence[str]) -> Stored[EntryRecord]:
+    """A new hypothesis under the next free number."""
+    refuse_empty(text, "The hypothesis", "say in a sentence what you expect")
+    known = writer.scan()
+    key = f"hypothesis/{digest(text, next_test, list(evidence))}"
+    held = standing_entry(known, key)
+    if held is not None:
+        return held
+    items = hypotheses.queue(writer.series, entries_of(known))
+    same = [item for item in items if item.text == text]
+    if same:
+        raise UsageError(f"That is {same[0].id} of {writer.series.topic} already, which is {same[0].state}.")
+    inputs = find_all(known, evidence)
+    # Others may add one to the same store right now.
+    for number in count(hypotheses.next_number(items)):
+        mine = ClaimedID(schema=SCHEMA, id=f"H{number}", step_key=key, claimed_at=utc(), by=this_process())
+        if writer.journal.decide(f"hypotheses/H{number}", mine).step_key == key:
+            break
+    return _change(writer, known, key, hypotheses.Item(f"H{number}", text), "active", next_test, inputs)
+
+
+def change_hypothesis(
+    writer: EntryWriter, name: str, state: State, because: str, evidence: Sequence[str]
+) -> Stored[EntryRecord]:
+    """A hypothesis is blocked, falsified or promoted from now on."""
+    refuse_empty(because, "The reason", "say it in a sentence")
+    known = writer.scan()
+    item = hypotheses.find(hypotheses.queue(writer.series, entries_of(known)), name)
+    key = f"hypothesis/{digest(item.id, item.text, state, because, list(evidence))}"
+    # The same change may come again after another one; said twice in a row it is one.
+    if item.changes and item.changes[-1].step_key.startswith(key):
+        key = item.changes[-1].step_key
+    else:
+        key += f"-{len(item.changes)}"
+    return _change(writer, known, key, item, state, because, find_all(known, evidence))
+
+
+def seal(writer: EntryWriter, ids: Sequence[str]) -> Stored[EntryRecord]:
+    """Ask for a snapshot of what these records rest on, or of what the newest interpretation does. Raises
+    ResearchError when that can't be sealed as it is."""
+    known = writer.scan()
+    inputs = find_all(known, ids) if ids else _newest(known)
+    below = evidence_of(writer.checkout, writer.series, known, inputs)
+    result = f"sealed on request: {', '.join(ref.id for ref in inputs)}"
+    # Who took a seal back may want another one.
+    gone = retracted(entries_of(known))
+    seals = [sha for sha, one in known.entries.items() if one.record.step == "seal" and one.record.inputs == inputs]
+    again = sorted(sha for sha in seals if sha in gone)
+    rests_on = [one.sha256 for one in below.entries]
+    key = f"seal/{digest([ref.sha256 for ref in inputs], rests_on, *([again] if again else []))}"
+    return writer.write(known, "seal", key, "seal", {}, Finding(result), inputs)
+
+
+def finish(
+    writer: EntryWriter,
+    *,
+    worked: str,
+    did_not: str,
+    limitations: str,
+    next_steps: Sequence[str],
+    conclusion: str,
+    production_pr: str,
+    docs: str,
+) -> Stored[EntryRecord]:
+    """The final summary. Of the pull requests that decisions name it takes the newest, unless it is given one.
+    Raises UsageError that names what is missing."""
+    found = writer.scan()
+    gone = retracted(entries_of(found))
+    held = [one for sha, one in found.entries.items() if not one.record.late and sha not in gone]
+    # What is private is not sealed.
+    wanted = ("result that was interpreted", "interpret") if writer.series.private else ("sealed snapshot", "seal")
+    ends = [stored for stored in held if stored.record.step == wanted[1] and _has_ended(writer, stored)]
+    parts = {
+        "what worked (--worked)": worked.strip(),
+        "what did not (--did-not)": did_not.strip(),
+        "limitations (--limitations)": limitations.strip(),
+        "next steps (--next, once for each, in order)": all(step.strip() for step in next_steps) and next_steps,
+        "a conclusion (--conclusion)": conclusion.strip(),
+        f"a {wanted[0]} (run the thread with --seal true)": ends,
+        "a measured baseline": [s for s in held if s.record.step == "baseline" and s.record.status == "ok"],
+    }
+    missing = [name for name, given in parts.items() if not given]
+    running = [attempt.intent.id for attempt in found.open if not attempt.orphaned()]
+    missing += [f"the end of {', '.join(running)}, which still runs"] if running else []
+    if missing:
+        raise UsageError(f"{writer.series.topic} can't be finished yet. Missing: {'; '.join(missing)}.")
+    last = max(ends, key=lambda stored: (stored.record.finished_at, stored.record.id))
+    below = found.below(last)
+    config: dict[str, Any] = {
+        "worked": worked,
+        "did_not": did_not,
+        "confidence": confidence(writer.series, last.record, [stored.record for stored in below]),
+        "limitations": limitations,
+        "next_steps": list(next_steps),
+        **({} if writer.series.private else {"snapshot": f"{writer.series.topic}/{last.record.id}"}),
+        **_pull(production_pr or named_pull(entries_of(found))),
+        **({"docs": docs} if docs else {}),
+    }
+    text = f"What worked: {worked} What did not: {did_not} Limitations: {limitations}"
+    steps = " ".join(f"{number}. {step}" for number, step in enumerate(next_steps, 1))
+    said = Finding(result=conclusion, interpretation=text, next_action=steps)
+    key = f"finish/{digest(config, conclusion)}"
+    return writer.write(found, "finish", key, "final summary", config, said, (last.ref,))
+
+
+def _change(
+    writer: EntryWriter,
+    known: Snapshot,
+    key: str,
+    item: hypotheses.Item,
+    state: State,
+    because: str,
+    inputs: tuple[Ref, ...],
+) -> Stored[EntryRecord]:
+    config = {"hypothesis": item.id, "text": item.text, "state": state, "because": because}
+    result = f"{item.id} is {state}{f'; {SAYS[state]}: {because}' if because else ''}"
+    said = Finding(result, next_action=because if state == "active" else "")
+    text, label = f"{item.id}: {item.text}", f"{item.id} {state}"
+    return writer.write(known, "hypothesis", key, label, config, said, inputs, hypothesis=text, private=item.private)
+
+
+def _has_ended(writer: EntryWriter, stored: Stored[EntryRecord]) -> bool:
+    """Whether a step succeeded; and of a seal, whether its commit is made, by this store or by the one that has put
+    its entry into the logbook."""
+    record = stored.record
+    if record.step == "seal" and writer.journal.decided(f"seals/{record.id}", Seal) is None:
+        path = path_of(writer.checkout, writer.series.topic)
+        return path.is_file() and stored.sha256 in logbook_format.parse(path.read_bytes()).records
+    return record.status == "ok"
+
+
+def _newest(known: Snapshot) -> tuple[Ref, ...]:
+    """The newest interpretation that counts."""
+    gone = retracted(entries_of(known))
+    read = (stored for stored in known.entries.values() if stored.record.step == "interpret" and not stored.record.late)
+    held = [stored for stored in read if stored.record.status == "ok" and stored.sha256 not in gone]
+    if not held:
+        raise UsageError("Nothing was interpreted yet: name the record to seal, such as MOE-HC-007, or run the thread.")
+    return (max(held, key=lambda stored: (stored.record.finished_at, stored.record.id)).ref,)
+
+
+def _pull(address: str) -> dict[str, str]:
+    """What an entry's configuration says of a production pull request."""
+    return {"production_pr": check_address(address)} if address else {}

@@ -1,0 +1,122 @@
+"""What is written of background research: sources, checks of their claims, and the brief, each as an entry."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from research_steps.errors import UsageError
+from research_steps.evidence import background, hypotheses
+from research_steps.files import write_aside
+from research_steps.journal.entries import Finding
+from research_steps.journal.snapshot import Snapshot, entries_of, find
+from research_steps.publish import background_text
+from research_steps.publish.entry_writer import EntryWriter, digest, refuse_empty, short
+from research_steps.publish.logbook.disk import lock
+from research_steps.publish.surface import is_public
+from research_steps.records.encoding import Stored
+from research_steps.records.model import EntryRecord
+
+_HYPOTHESIS = re.compile(r"H[1-9][0-9]*")
+
+
+def add_source(
+    writer: EntryWriter, fields: dict[str, Any], supports: Sequence[str], contradicts: Sequence[str]
+) -> Stored[EntryRecord]:
+    """A source with its claim, and what that supports and contradicts: hypotheses, other sources' claims, or any claim.
+
+    `fields` are type, where, version, claim, confidence, notes and internal. Raises UsageError.
+    """
+    for name in ("where", "version", "claim"):
+        refuse_empty(fields[name], f"--{name}", "the ledger needs it")
+    known = writer.scan()
+    items = hypotheses.queue(writer.series, entries_of(known))
+    named = [*supports, *contradicts]
+    for name in named:
+        refuse_empty(name, "What is supported or contradicted", "name a hypothesis, a source or a claim")
+        if _HYPOTHESIS.fullmatch(name):
+            hypotheses.find(items, name)
+    rests_on = [_source(known, name) for name in named if _is_id(writer, name)]
+    if _is_id(writer, fields["where"]):
+        rests_on.append(find(known, fields["where"]))
+    claims = {stored.record.id: stored.record.config["claim"] for stored in rests_on if "claim" in _config(stored)}
+    config = {
+        "kind": "source",
+        **fields,
+        "supports": [claims.get(name, name) for name in supports],
+        "contradicts": [claims.get(name, name) for name in contradicts],
+    }
+    private = any(item.private for item in items if item.id in named or item.text in named)
+    inputs = tuple({stored.sha256: stored.ref for stored in rests_on}.values())
+    said = Finding(fields["claim"])
+    key = f"source/{digest(config)}"
+    return writer.write(known, "source", key, short(fields["claim"]), config, said, inputs, private=private)
+
+
+def check_claim(writer: EntryWriter, id: str, found: str, nowhere: str) -> Stored[EntryRecord]:
+    """Somebody looked for what contradicts a source's claim: what was `found`, or, if nothing, where they looked."""
+    if bool(found.strip()) == bool(nowhere.strip()):
+        raise UsageError("Expected either what contradicts the claim, with --found, or where you looked, with --none.")
+    known = writer.scan()
+    source = _source(known, id)
+    config = {"kind": "check", "claim": source.record.config["claim"], "found": found, "looked": nowhere}
+    said = Finding(f"Contradicted: {found}" if found else f"No contradiction found. Looked in: {nowhere}")
+    key = f"source/{digest(source.sha256, config)}"
+    return writer.write(known, "source", key, f"contradiction pass over {id}", config, said, (source.ref,))
+
+
+def ask(writer: EntryWriter, question: str, ranked: Sequence[str]) -> Stored[EntryRecord]:
+    """The question of the brief, and the next experiments in order of rank, each as 'experiment :: falsifier'.
+
+    What isn't given is as it was in the brief before.
+    """
+    known = writer.scan()
+    ledger = background.ledger(entries_of(known))
+    before = ledger.briefs
+    question = question or ledger.asked["question"]
+    refuse_empty(question, "The question of the brief", "give it with --question")
+    experiments = [_experiment(text) for text in ranked] or ledger.asked["next"]
+    config = {"kind": "brief", "question": question, "next": experiments}
+    key = f"source/{digest(config)}"
+    # The last one counts, so an earlier one may come again after another.
+    if before and before[-1].step_key.startswith(key):
+        key = before[-1].step_key
+    else:
+        key += f"-{len(before)}"
+    said = Finding(question, next_action=experiments[0]["experiment"] if experiments else "")
+    return writer.write(known, "source", key, "background brief", config, said)
+
+
+def write_brief(writer: EntryWriter) -> str:
+    """Make .agents/logbooks/<topic>/background.md again from the records that may be in git; returns its text."""
+    series = writer.series
+    shown = [entry for entry in entries_of(writer.scan()) if series.private or is_public(entry, series)]
+    text = background_text.brief(series, shown)
+    with lock(writer.checkout, series.topic):
+        write_aside(writer.checkout.logbooks / series.topic / "background.md", text.encode())
+    return text
+
+
+def _source(known: Snapshot, id: str) -> Stored[EntryRecord]:
+    stored = find(known, id)
+    if _config(stored).get("kind") != "source":
+        raise UsageError(f"{id} is no source: expected the ID of one; 'research source list' tells them.")
+    return stored
+
+
+def _config(stored: Stored[Any]) -> dict[str, Any]:
+    record = stored.record
+    return record.config if isinstance(record, EntryRecord) and record.step == "source" else {}
+
+
+def _is_id(writer: EntryWriter, text: str) -> bool:
+    return re.fullmatch(rf"{re.escape(writer.series.prefix)}-\d+(\.\d+)?", text) is not None
+
+
+def _experiment(text: str) -> dict[str, str]:
+    experiment, _, falsifier = (part.strip() for part in text.partition("::"))
+    if not experiment or not falsifier:
+        raise UsageError(
+            f"--next {text!r} names no falsifier: expected 'experiment :: falsifier', what to run and what result would "
+            "speak against the hypothesis."
+        )
+    return {"experiment": experiment, "falsifier": falsifier}

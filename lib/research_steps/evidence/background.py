@@ -1,0 +1,97 @@
+"""Background research: the ledger of sources, what speaks for and against each claim, and when to forage again.
+
+Pure functions over entries. Those of the step "source" are of three kinds: a "source" with its claim, a "check" that
+somebody looked for contradictions of one, and a "brief" that asks a question and ranks the next experiments.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from research_steps.evidence.claims import claims_in
+from research_steps.evidence.hypotheses import Item
+from research_steps.records.model import EntryRecord
+from research_steps.records.series import Series
+
+
+@dataclass
+class Ledger:
+    """The sources, the checks of their claims by the claim, and the briefs, the newest last."""
+
+    sources: list[EntryRecord] = field(default_factory=list)
+    checks: dict[str, list[EntryRecord]] = field(default_factory=dict)
+    briefs: list[EntryRecord] = field(default_factory=list)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The question as it was asked last, and the next experiments by rank."""
+        return self.briefs[-1].config if self.briefs else {"question": "", "next": []}
+
+    def unchecked(self) -> list[EntryRecord]:
+        """The sources whose claim nobody has looked for contradictions of."""
+        return [source for source in self.sources if source.config["claim"] not in self.checks]
+
+
+@dataclass
+class Evidence:
+    """What speaks for and against one hypothesis or claim."""
+
+    about: str
+    support: list[EntryRecord] = field(default_factory=list)
+    contradictions: list[EntryRecord] = field(default_factory=list)
+
+
+def ledger(entries: Sequence[EntryRecord]) -> Ledger:
+    """What was recorded, in the order in which it was finished."""
+    found = Ledger()
+    for entry in entries:
+        if entry.step != "source":
+            continue
+        if entry.config["kind"] == "source":
+            found.sources.append(entry)
+        elif entry.config["kind"] == "check":
+            found.checks.setdefault(entry.config["claim"], []).append(entry)
+        else:
+            found.briefs.append(entry)
+    return found
+
+
+def evidence_map(items: Sequence[Item], found: Ledger) -> list[Evidence]:
+    """Each hypothesis, then each claim. A source supports its own claim; a check may have found what contradicts it."""
+    rows: dict[str, Evidence] = {}
+    for item in items:
+        row = Evidence(f"{item.id} ({item.state}): {item.text}")
+        row.support += [change for change in item.changes if change.config["state"] == "promoted"]
+        row.contradictions += [change for change in item.changes if change.config["state"] == "falsified"]
+        rows[item.text] = row
+        # An ID that two branches used names neither.
+        if sum(other.id == item.id for other in items) == 1:
+            rows[item.id] = row
+
+    def about(name: str) -> Evidence:
+        return rows.setdefault(name, Evidence(f"Claim: {name}"))
+
+    for source in found.sources:
+        for name in dict.fromkeys([source.config["claim"], *source.config["supports"]]):
+            about(name).support.append(source)
+        for name in source.config["contradicts"]:
+            about(name).contradictions.append(source)
+    for claim, checks in found.checks.items():
+        about(claim).contradictions += [check for check in checks if check.config["found"]]
+    return list({id(row): row for row in rows.values()}.values())
+
+
+def stuck(series: Series, entries: Sequence[EntryRecord]) -> int | None:
+    """How many trials were measured since one improved the primary metric, once they are `series.stuck_after` or more.
+
+    Entries from before claims were made say nothing either way.
+    """
+    trials = 0
+    for entry in entries:
+        if entry.step not in ("sweep", "interact", "replicate") or entry.claims is msgspec.UNSET:
+            continue
+        verdicts = {claim.verdict for claim in claims_in(entry) if claim.metric == series.primary.name}
+        trials = 0 if "improved" in verdicts else trials + sum(row.measured_here for row in entry.rows)
+    return trials if trials >= series.stuck_after else None

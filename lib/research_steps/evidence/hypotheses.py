@@ -1,0 +1,96 @@
+"""The hypothesis queue: what the series declares, and what was recorded of it since. Pure functions.
+
+Each declared hypothesis starts as active; each entry of the step "hypothesis" adds one or changes one, and the last
+change counts. A hypothesis is known by its ID and its text: two branches that each added an H4 have two of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from research_steps.errors import UsageError
+from research_steps.records.model import EntryRecord
+from research_steps.records.series import Series
+
+State = Literal["active", "blocked", "promoted", "falsified"]
+# What a change has to say, by the state that it leads to; in the order in which the queue shows them.
+SAYS: dict[State, str] = {
+    "active": "next test",
+    "blocked": "resume when",
+    "promoted": "production decision",
+    "falsified": "stopped because",
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One hypothesis of the queue, with the entries that added and changed it, oldest first."""
+
+    id: str
+    text: str
+    changes: tuple[EntryRecord, ...] = ()
+
+    @property
+    def state(self) -> State:
+        state: State = self.changes[-1].config["state"] if self.changes else "active"
+        return state
+
+    @property
+    def because(self) -> str:
+        """What the last change says: the next test, the resume condition, the decision or the stopping reason."""
+        return str(self.changes[-1].config["because"]) if self.changes else ""
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """The IDs of all records that it rests on by now."""
+        return tuple(dict.fromkeys(ref.id for change in self.changes for ref in change.inputs))
+
+    @property
+    def private(self) -> bool:
+        return any(change.private is True for change in self.changes)
+
+
+def queue(series: Series, entries: Sequence[EntryRecord]) -> list[Item]:
+    """Every hypothesis, by number. `entries` in the order in which they were finished."""
+    found: dict[tuple[str, str], list[EntryRecord]] = {(known.id, known.text): [] for known in series.hypotheses}
+    declared = {known.id: (known.id, known.text) for known in series.hypotheses}
+    for entry in entries:
+        if entry.step != "hypothesis":
+            continue
+        place = (str(entry.config["hypothesis"]), str(entry.config["text"]))
+        # A thread's file may put what it declares in other words later; what a command added never changes.
+        if place not in found and entry.config["state"] != "active":
+            place = declared.get(place[0], place)
+        found.setdefault(place, []).append(entry)
+    items = [Item(id, text, tuple(changes)) for (id, text), changes in found.items()]
+    return sorted(items, key=_number)
+
+
+def find(items: Sequence[Item], name: str) -> Item:
+    """The hypothesis that goes by this ID, or by this text. Raises UsageError that names those there are."""
+    found = [item for item in items if name in (item.id, item.text)]
+    if not found:
+        known = ", ".join(dict.fromkeys(item.id for item in items)) or "none yet"
+        raise UsageError(f"There is no hypothesis {name!r} in the queue: expected one of those there are ({known}).")
+    if len(found) > 1:
+        texts = " and ".join(repr(item.text) for item in found)
+        raise UsageError(
+            f"{name!r} stands for {len(found)} hypotheses, {texts}, because they were added apart: give the text of the "
+            "one that you mean instead."
+        )
+    return found[0]
+
+
+def spelled_out(items: Sequence[Item], text: str) -> str:
+    """A hypothesis in full: 'H3' becomes 'H3: …' when the queue holds one, other text stays."""
+    found = [item for item in items if item.id == text]
+    return f"{found[0].id}: {found[0].text}" if len(found) == 1 else text
+
+
+def next_number(items: Sequence[Item]) -> int:
+    """The number above all that were declared or recorded."""
+    return max(map(_number, items), default=0) + 1
+
+
+def _number(item: Item) -> int:
+    return int(item.id[1:])

@@ -1,0 +1,205 @@
+"""What can be said of measured entries by rule, in sentences, and what to do next.
+
+It reads claims and rows and adds no judgement of its own: the winner with its size, interval, verdict and confidence,
+what failed, what is still unknown, and the next action that these imply (replicate, extend, interact, stop).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from research_steps.evidence.claims import CONTENDED, ROUTINE_NOTE, best, claims_in, judged, spelled, told, variant_of
+from research_steps.evidence.statistics import gain
+from research_steps.records.model import Claim, EntryRecord, Floor, Row
+from research_steps.records.series import Series
+
+# Between the best and the worst value of one axis: what changes a result so much has to be named with it.
+SENSITIVE = 2.0
+QUIET = "Run again with --retry contended once 'research doctor' finds the machine quiet."
+
+Said = tuple[str, str]
+
+
+def interpret_baseline(series: Series, rows: Sequence[Row], floor: Mapping[str, Floor]) -> Said:
+    """What the baseline against itself says about the noise."""
+    sentences = []
+    for metric in series.metrics:
+        found = floor.get(metric.name)
+        if found is None:
+            continue
+        sentences.append(
+            f"Noise floor of {metric.name}: {found.spread:.2%} between {found.processes} processes, so one process of a "
+            f"candidate shows effects above {found.smallest:.2%}."
+        )
+        if found.smallest > metric.min_effect:
+            sentences.append(
+                f"That is more than min_effect, {metric.min_effect:.2%}: effects in between take replicates, or longer "
+                "sampling."
+            )
+    if series.primary.name not in floor:
+        sentences.append(
+            f"There is no noise floor of {series.primary.name}: it takes two undisturbed, paired processes."
+        )
+    sentences += _disturbed(rows)
+    return " ".join(sentences), "Sweep one axis against this case."
+
+
+def interpret_rows(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -> Said:
+    """One sweep or interaction, whose rows come best first."""
+    primary = _primary(series, claims)
+    sentences = [_winner(series, primary), _count(primary), *_sensitivity(series, primary), *_weaknesses(rows)]
+    return " ".join(filter(None, sentences)), _after_table(series, rows, primary)
+
+
+def interpret_replicates(series: Series, rows: Sequence[Row], claims: Sequence[Claim], case: Mapping[str, Any]) -> Said:
+    """One candidate measured again, perhaps at several variants of the baseline `case`."""
+    primary = _primary(series, claims)
+    sentences = []
+    for claim in primary:
+        what = f"{spelled(claim.changes)}{variant_of(claim, case)} is {judged(claim)}"
+        if claim.confidence == "exploratory":
+            what += f": {claim.why or 'its processes do not agree'}"
+        sentences.append(f"{what}.")
+    sentences += _weaknesses(rows)
+    return " ".join(sentences), _after(series, best(series, primary) or (primary[0] if primary else None))
+
+
+def interpret_entries(series: Series, entries: Sequence[EntryRecord], claims: Sequence[Claim]) -> Said:
+    """Several entries together; `claims` are those that count after all of them."""
+    primary = _primary(series, claims)
+    if not primary:
+        return "Nothing was measured against the baseline.", "Measure candidates in a sweep."
+    bases = {entry.id: entry for entry in entries if entry.step == "baseline"}
+    sentences: list[str] = []
+    actions: dict[str, str] = {}
+    for id in dict.fromkeys(claim.baseline.id for claim in primary):
+        case = bases[id].config["baseline_case"] if id in bases else {}
+        against = [claim for claim in primary if claim.baseline.id == id]
+        main = [claim for claim in against if claim.case == case] or against
+        name = f"{id} ({bases[id].label})" if id in bases else id
+        sentences += [f"Against {name}: {_winner(series, main)} {_count(main)}"]
+        sentences += [f"{spelled(c.changes)}{variant_of(c, case)}: {told(c)}." for c in against if c not in main]
+        sentences += _unknown(series, against)
+        actions[name] = _interaction(series, entries, id) or _after(series, best(series, main))
+    sentences += _weaknesses([row for entry in entries for row in entry.rows])
+    said = [f"Against {name}: {action}" for name, action in actions.items()] if len(actions) > 1 else actions.values()
+    return " ".join(sentences), " ".join(said)
+
+
+def _primary(series: Series, claims: Sequence[Claim]) -> list[Claim]:
+    """The claims on the primary metric about something other than the baseline case itself."""
+    return [claim for claim in claims if claim.metric == series.primary.name and claim.changes]
+
+
+def _winner(series: Series, claims: Sequence[Claim]) -> str:
+    winner = best(series, claims)
+    if winner is None:
+        return f"No candidate improves {series.primary.name} over the baseline."
+    processes = f"{winner.processes} process{'es' if winner.processes > 1 else ''}"
+    return f"{spelled(winner.changes)} is best: {winner.metric} {told(winner)}, from {processes}."
+
+
+def _count(claims: Sequence[Claim]) -> str:
+    counts = Counter(claim.verdict for claim in claims)
+    if not claims:
+        return "Nothing but the baseline case was measured."
+    return f"Of {len(claims)} candidates: {', '.join(f'{count} {verdict}' for verdict, count in counts.most_common())}."
+
+
+def _sensitivity(series: Series, claims: Sequence[Claim]) -> list[str]:
+    """That a result hangs on the value of one axis is a result."""
+    found = sorted(
+        (claim.estimate, spelled(claim.changes))
+        for claim in claims
+        if claim.estimand == "ratio" and claim.estimate is not None and claim.low is not None
+    )
+    if len(found) < 2 or found[-1][0] < SENSITIVE * found[0][0]:
+        return []
+    (least, at), (most, then) = found[0], found[-1]
+    return [f"{series.primary.name} is sensitive to this choice: {least:.3f} × at {at}, {most:.3f} × at {then}."]
+
+
+def _weaknesses(rows: Sequence[Row]) -> list[str]:
+    failed = {row.trial.id: row for row in rows if row.status == "failed"}
+    sentences = []
+    for id, row in failed.items():
+        slip = row.note.startswith(ROUTINE_NOTE)
+        how = "failed by a slip in its code, which says nothing of it" if slip else "failed"
+        note = row.note.removeprefix(ROUTINE_NOTE).rstrip(".")
+        sentences.append(f"{id} ({spelled(row.changes)}) {how}: {note}.")
+    return sentences + _disturbed(rows)
+
+
+def _disturbed(rows: Sequence[Row]) -> list[str]:
+    disturbed = dict.fromkeys(row.trial.id for row in rows if row.status == "ok" and row.contended)
+    return [f"Measured beside other load, so no evidence on times: {', '.join(disturbed)}."] if disturbed else []
+
+
+def _unknown(series: Series, claims: Sequence[Claim]) -> list[str]:
+    """What the thread does not know yet."""
+    sentences = []
+    left = [claim for claim in claims if claim.verdict in ("inconclusive", "not comparable")]
+    if left:
+        sentences.append(f"Unknown: {'; '.join(f'{spelled(claim.changes)} ({claim.why})' for claim in left)}.")
+    winner = best(series, claims)
+    if winner is not None and series.variants and winner.confidence != "stable":
+        sentences.append(f"Unknown: whether {spelled(winner.changes)} holds at other {', '.join(series.variants)}.")
+    return sentences
+
+
+def _after_table(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -> str:
+    winner = best(series, claims)
+    if winner is not None:
+        return _edge(series, claims) or f"Replicate {winner.trials[0].id} before anything rests on it."
+    if any(claim.why.startswith(CONTENDED) for claim in claims):
+        return QUIET
+    if not any(claim.estimate is not None for claim in claims):
+        return "Mend what failed, or sweep other values."
+    if any(claim.verdict == "inconclusive" for claim in claims):
+        closest = max(claims, key=lambda claim: gain(series.primary, claim))
+        return f"Replicate {closest.trials[0].id}, the closest to an improvement, or stop."
+    return "Nothing beat the baseline: try other values, or stop."
+
+
+def _edge(series: Series, claims: Sequence[Claim]) -> str:
+    """When the best of three or more numbers is the outermost one, the baseline's own too, the best of all may lie
+    beyond."""
+    winner = best(series, claims)
+    if winner is None or any(len(claim.changes) > 1 for claim in claims):
+        return ""
+    ((axis, value),) = winner.changes.items()
+    numbers = [winner.case[axis], *(claim.changes[axis] for claim in claims)]
+    if len(claims) < 3 or not all(type(number) in (int, float) for number in numbers):
+        return ""
+    if value not in (min(numbers), max(numbers)):
+        return ""
+    return f"Extend {axis} beyond {value}, where it is best, then replicate the winner."
+
+
+def _after(series: Series, claim: Claim | None) -> str:
+    """What to do with the best candidate."""
+    if claim is None:
+        return "Nothing beat the baseline: try other candidates, or stop."
+    name, id = spelled(claim.changes), claim.trials[0].id
+    if claim.why.startswith(CONTENDED):
+        return QUIET
+    if claim.verdict != "improved":
+        return f"Let {name} go, or replicate {id} once more if it matters."
+    if claim.confidence == "exploratory":
+        return f"Replicate {id} ({name}) before anything rests on it."
+    if claim.confidence == "replicated" and series.variants:
+        return f"Extend {name} across {' or '.join(series.variants)} with steps.replicate(…, across=…)."
+    return f"Stop here and seal, or move the baseline to {name} with 'research rebase'."
+
+
+def _interaction(series: Series, entries: Sequence[EntryRecord], baseline: str) -> str:
+    """Axes that won alone against a baseline and were not measured together."""
+    mine = [entry for entry in entries if any(ref.id == baseline for ref in entry.inputs)]
+    if any(entry.step == "interact" for entry in mine):
+        return ""
+    winners = {
+        str(entry.config.get("axis")): winner.trials[0].id
+        for entry in mine
+        if entry.step == "sweep" and (winner := best(series, claims_in(entry))) is not None
+    }
+    return f"Interact {' and '.join(winners.values())}, which won alone." if len(winners) > 1 else ""

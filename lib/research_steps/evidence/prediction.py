@@ -1,0 +1,133 @@
+"""Where a comparison that is made again is to be expected, by how processes scatter. Pure functions over numbers."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from research_steps.evidence.statistics import LEVEL, Estimand, Interval, estimand, least_effect, levels, process_effect
+from research_steps.records.model import Samples
+from research_steps.records.series import Metric
+
+METHOD = "prediction interval for the mean of further processes, which counts how processes scatter"
+# So many of its own processes beyond the first tell how a candidate scatters.
+OWN_ENOUGH = 4
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One comparison that was made twice: the candidate's processes before and now, and the baseline's own."""
+
+    before: Sequence[Samples]
+    now: Sequence[Samples]
+    floor_before: Sequence[Samples]
+    floor_now: Sequence[Samples]
+
+    @property
+    def is_paired(self) -> bool:
+        return all(samples.paired for samples in (*self.before, *self.now))
+
+    @property
+    def share(self) -> float:
+        """The variance of the difference of both means, in that of one process."""
+        return 1 / len(self.before) + 1 / len(self.now)
+
+
+def repeat_effect(metric: Metric, kind: Estimand, trials: Sequence[Samples], floor: Sequence[Samples]) -> float:
+    """The effect that these processes show together, each paired or against those of the baseline."""
+    if all(samples.paired for samples in trials):
+        return statistics.fmean(process_effect(metric, kind, samples).mean for samples in trials)
+    mine, theirs = levels(metric, kind, trials, floor)
+    return statistics.fmean(mine) - statistics.fmean(theirs)
+
+
+def expected(metric: Metric, repeat: Repeat, alike: Sequence[Repeat], candidates: int = 1) -> Interval:
+    """Where the effect of `repeat.now` is to be expected, given `repeat.before` and how processes scatter.
+
+    The prediction interval of the mean of so many further processes (95 % over all that are `alike` together, one of
+    which is `repeat`, and what they have in common; or over the `candidates` that `repeat.before` itself chose from):
+    both means are uncertain. Processes scatter as the candidates' own do around their means, over all that are alike
+    and both times, or as those do together with the baseline's against itself, whichever is more; where a candidate
+    has too few, as those together. Never narrower than `min_effect`, closer than which two effects count as one. Endless
+    when nothing tells.
+    """
+    kind = _kind(metric, alike)
+    center = repeat_effect(metric, kind, repeat.before, repeat.floor_before)
+    level = _shared_level(max(_tests(alike), candidates))
+    if repeat.is_paired:
+        half = _paired_half(metric, kind, [one for one in alike if one.is_paired], repeat.share, level)
+    else:
+        half = _unpaired_half(metric, kind, repeat, level)
+    half = max(half, least_effect(metric, kind))
+    counts = len(repeat.before), len(repeat.floor_before)
+    return Interval(kind, center, center - half, center + half, *counts, METHOD)
+
+
+def common_shift(metric: Metric, alike: Sequence[Repeat]) -> tuple[float, Interval]:
+    """How far several paired comparisons moved together, in the mean, and where that is to be expected.
+
+    A change of what they share, such as one kernel at several shapes, shows there before it shows in one of them.
+    """
+    kind = _kind(metric, alike)
+    shifts = [
+        repeat_effect(metric, kind, one.now, one.floor_now) - repeat_effect(metric, kind, one.before, one.floor_before)
+        for one in alike
+    ]
+    share = sum(one.share for one in alike) / len(alike) ** 2
+    half = max(_paired_half(metric, kind, alike, share, _shared_level(_tests(alike))), least_effect(metric, kind))
+    counts = sum(len(one.before) for one in alike), sum(len(one.floor_before) for one in alike)
+    return statistics.fmean(shifts), Interval(kind, 0.0, -half, half, *counts, METHOD)
+
+
+def _kind(metric: Metric, alike: Sequence[Repeat]) -> Estimand:
+    sides = (samples for one in alike for samples in (*one.before, *one.now, *one.floor_before, *one.floor_now))
+    return estimand(metric, list(sides))
+
+
+def _tests(alike: Sequence[Repeat]) -> int:
+    """How often chance may lead astray: with each of them, and with what several have in common."""
+    return len(alike) + (len(alike) > 1)
+
+
+def _shared_level(tests: int) -> float:
+    return 1 - (1 - LEVEL) / tests / 2
+
+
+def _paired_half(metric: Metric, kind: Estimand, alike: Sequence[Repeat], share: float, level: float) -> float:
+    """Half of an interval for what has this share of the variance of one process."""
+    from scipy.special import stdtrit
+
+    # Comparisons with one baseline share its processes.
+    floors = {id(samples): samples for one in alike for samples in (*one.floor_before, *one.floor_now) if samples.paired}
+    null = [process_effect(metric, kind, samples) for samples in floors.values()]
+    groups = [
+        [process_effect(metric, kind, samples) for samples in side] for one in alike for side in (one.before, one.now)
+    ]
+    freedom = sum(len(group) - 1 for group in groups)
+    squares = math.fsum((one.mean - statistics.fmean(e.mean for e in group)) ** 2 for group in groups for one in group)
+    scatters = [(squares / freedom, freedom)] if freedom >= OWN_ENOUGH else []
+    if null or freedom:
+        together = (squares + math.fsum(one.mean**2 for one in null)) / (freedom + len(null))
+        if null:
+            mine = statistics.fmean(one.error**2 for group in groups for one in group)
+            together += max(0.0, mine - statistics.fmean(one.error**2 for one in null))
+        scatters.append((together, freedom + len(null)))
+    return max((float(stdtrit(df, level)) * math.sqrt(var * share) for var, df in scatters), default=math.inf)
+
+
+def _unpaired_half(metric: Metric, kind: Estimand, repeat: Repeat, level: float) -> float:
+    from scipy.special import stdtrit
+
+    before = levels(metric, kind, repeat.before, repeat.floor_before)
+    now = levels(metric, kind, repeat.now, repeat.floor_now)
+    parts = []
+    for then, since in zip(before, now, strict=True):
+        freedom = len(then) + len(since) - 2
+        if freedom < 1:
+            return math.inf
+        squares = math.fsum((value - statistics.fmean(side)) ** 2 for side in (then, since) for value in side)
+        parts.append((squares / freedom * (1 / len(then) + 1 / len(since)), freedom))
+    variance = sum(part for part, _ in parts)
+    # Welch's and Satterthwaite's degrees of freedom.
+    weights = sum(part**2 / freedom for part, freedom in parts)
+    return float(stdtrit(variance**2 / weights, level)) * math.sqrt(variance) if weights else 0.0

@@ -1,0 +1,141 @@
+"""Leases: who holds something in the store, and until when, without a lock server.
+
+A lease is an object that its holder replaces while it lives. It ends when it isn't renewed, or at once when its holder
+was a process of this machine that is gone.
+"""
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+from research_steps.errors import StoreError, UnreadableObject
+from research_steps.journal.store import Store
+from research_steps.records.encoding import decode, encode
+from research_steps.records.model import SCHEMA, Owner
+from research_steps.records.objects import Lease
+from research_steps.records.times import parse_utc, utc
+
+LEASE_S = 60.0
+
+
+class Leases:
+    """Renews the leases that this process holds in one store; one thread does it for all of them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._held: set[str] = set()
+        self._keeper: threading.Thread | None = None
+
+    @contextmanager
+    def held(self, name: str, until: datetime) -> Iterator[None]:
+        """Renew a lease that was given until then, until the block ends."""
+        if until - datetime.now(UTC) < timedelta(seconds=LEASE_S * 2 / 3):
+            # The store took long to tell of it.
+            self._put(name, lease_end())
+        with self._lock:
+            self._held.add(name)
+            if self._keeper is None:
+                self._keeper = threading.Thread(target=self._keep, daemon=True, name="research-leases")
+                self._keeper.start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held.discard(name)
+
+    def until(self, name: str, first: datetime) -> datetime:
+        """When a lease ends that was first given until `first`."""
+        extended = self._store.read(name)
+        if extended is None:
+            return first
+        try:
+            return parse_utc(decode(Lease, extended, f"{self._store.url}/{name}").lease_until)
+        except UnreadableObject:
+            # A lease is not written durably; one that a power cut broke was held by nobody who is still there.
+            return first
+
+    def end(self, name: str) -> None:
+        """Give a lease back before its time."""
+        # A store that is away keeps it until it runs out by itself.
+        with suppress(StoreError):
+            self._put(name, datetime.now(UTC))
+
+    def _put(self, name: str, until: datetime) -> None:
+        self._store.put(name, encode(Lease(schema=SCHEMA, lease_until=utc(until))) + b"\n")
+
+    def _keep(self) -> None:
+        while True:
+            time.sleep(LEASE_S / 3)
+            with self._lock:
+                if not self._held:
+                    self._keeper = None
+                    return
+                held = list(self._held)
+            for name in held:
+                # A store that is away for a while ends the lease at worst; a record is then kept as late. One that
+                # was given back in the meantime stays so.
+                with self._lock, suppress(StoreError):
+                    if name in self._held:
+                        self._put(name, lease_end())
+
+
+def lease_end() -> datetime:
+    """When a lease ends that is given or renewed now."""
+    return datetime.now(UTC) + timedelta(seconds=LEASE_S)
+
+
+def abandoned(owner: Owner, until: datetime) -> bool:
+    """True when a lease ran out, or its holder on this machine is gone."""
+    return until <= datetime.now(UTC) or (owner.machine == machine() and not _alive(owner.pid, owner.process_started))
+
+
+@cache
+def machine() -> str:
+    """This machine since its last boot, as seen from this PID namespace."""
+    parts = [socket.gethostname()]
+    if sys.platform == "linux":
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    else:
+        import psutil
+
+        parts.append(f"{psutil.boot_time():.0f}")
+    return "/".join(parts)
+
+
+def this_process() -> Owner:
+    return Owner(
+        machine=machine(), host=socket.gethostname(), pid=os.getpid(), process_started=_started(os.getpid()) or 0.0
+    )
+
+
+def _alive(pid: int, started: float) -> bool:
+    found = _started(pid)
+    return found is not None and abs(found - started) < 1.0
+
+
+def _started(pid: int) -> float | None:
+    """When a process started, in seconds; None when it is gone or only waits to be reaped.
+
+    Linux counts from boot, which setting the clock doesn't move; psutil elsewhere.
+    """
+    if sys.platform != "linux":
+        import psutil
+
+        try:
+            process = psutil.Process(pid)
+            return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+        except psutil.NoSuchProcess:
+            return None
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in (b"Z", b"X") else int(fields[19]) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,153 @@
+"""How far a step is that measures many trials: what it has planned, and what became of each trial since.
+
+The driver notes how many trials the step asks for, and whoever measures a part of them which ones the journal had
+already. The rest is told by the intents and records under the step's experiment ID: nothing is counted while it
+measures, so nobody who dies leaves a wrong count behind.
+
+    <store>/journal/<topic>/plans/MOE-HC-031.json          Plan
+                            plans/MOE-HC-031/<part>.json   Passed
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from research_steps.errors import UnreadableObject
+from research_steps.journal.journal import Journal
+from research_steps.journal.leases import abandoned, this_process
+from research_steps.journal.snapshot import Snapshot
+from research_steps.records.model import SCHEMA, InterruptedRecord, TrialRecord
+from research_steps.records.objects import Intent, Passed, Plan
+from research_steps.records.times import parse_utc, utc
+
+# How many of the newest ends tell how fast a step goes.
+NEWEST = 20
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one step is. Each of its trials counts once, by its newest attempt.
+
+    `done` are all that have ended: among them `failed` (interrupted ones too) and `held`, which the journal had
+    already. What is neither done nor running is queued, the `orphaned` among them; `left_s` is in seconds.
+    """
+
+    id: str
+    label: str
+    total: int
+    done: int
+    failed: int
+    held: int
+    running: tuple[Intent, ...]
+    orphaned: tuple[str, ...]
+    driver_gone: bool
+    left_s: float | None
+
+    @property
+    def queued(self) -> int:
+        return self.total - self.done - len(self.running)
+
+
+def plan(journal: Journal, id: str, label: str, total: int) -> None:
+    """Note how many trials the step with this experiment ID asks for. Called by the driver before they begin."""
+    made = Plan(schema=SCHEMA, id=id, label=label, total=total, by=this_process(), planned_at=utc())
+    # What a power cut broke is noted again.
+    with suppress(UnreadableObject):
+        noted = journal.decided(f"plans/{id}", Plan)
+        if noted is not None and (noted.label, noted.total, noted.by) == (label, total, made.by):
+            return
+    journal.note(f"plans/{id}", made)
+
+
+def passed(journal: Journal, id: str, part: str, held: Iterable[str]) -> None:
+    """Note which trials of a part of a plan need not be measured, because the journal has them; replaces the last note.
+
+    `held` are the IDs that they would have got (MOE-HC-031.03), whatever they are called in the journal.
+    """
+    journal.note(f"plans/{id}/{part}", Passed(schema=SCHEMA, held=tuple(held)))
+
+
+def under_way(journal: Journal, found: Snapshot) -> list[Progress]:
+    """How far each step is that has a plan and no entry yet, given what the journal holds.
+
+    A note that can't be read is added to the problems.
+    """
+    ended = {stored.record.id for stored in found.entries.values() if not stored.record.late}
+    progresses = []
+    for noted in journal.notes("plans", Plan, lambda id: id not in ended).values():
+        if isinstance(noted, UnreadableObject):
+            found.problems.append(str(noted))
+            continue
+        parts = journal.notes(f"plans/{noted.id}", Passed).values()
+        found.problems += [str(part) for part in parts if isinstance(part, UnreadableObject)]
+        held = {id for part in parts if isinstance(part, Passed) for id in part.held}
+        progresses.append(_progress(noted, held, found))
+    return progresses
+
+
+def _progress(plan: Plan, held: set[str], found: Snapshot) -> Progress:
+    everything: list[TrialRecord | InterruptedRecord] = [one.record for one in found.trials.values()]
+    everything += [one.record for one in found.interrupted.values()]
+    mine = (one for one in everything if _owner(one.id) == plan.id and not one.late)
+    newest = {one.id: one for one in sorted(mine, key=lambda one: one.started_at)}
+    # Another step may have taken a trial into its own entry already, which is then read in place of its record.
+    rows = [row for one in found.entries.values() for row in one.record.rows if _owner(row.trial.id) == plan.id]
+    ended = {row.trial.id: row.status for row in rows} | {id: one.status for id, one in newest.items()}
+    attempts = [one for one in found.open if _owner(one.intent.id) == plan.id]
+    begun = {one.intent.id for one in attempts}
+    ended = {id: status for id, status in ended.items() if id not in begun}
+    held = held - ended.keys() - begun
+    running = tuple(one.intent for one in attempts if not one.orphaned())
+    fresh = [one for id, one in newest.items() if id in ended and one.started_at >= plan.planned_at]
+    done = len(ended) + len(held)
+    gone = _driver_gone(plan, found)
+    return Progress(
+        id=plan.id,
+        label=plan.label,
+        total=plan.total,
+        done=done,
+        failed=sum(status != "ok" for status in ended.values()),
+        held=len(held),
+        running=running,
+        orphaned=tuple(sorted(begun - {intent.id for intent in running})),
+        driver_gone=gone,
+        left_s=None if gone else _left_s(fresh, plan.total - done, len(running)),
+    )
+
+
+def _left_s(ended: Sequence[TrialRecord | InterruptedRecord], left: int, running: int) -> float | None:
+    """How long the trials that are left take, at the rate of those that ended last.
+
+    Machines come and go, so only the newest ends count: NEWEST of them, or two rounds of all that run now, because
+    trials that began together end together. Up to now, so that the rate falls when machines are lost. What ended
+    before this driver began is not given here: nobody may have measured in between.
+    """
+    if len(ended) < 2 or left <= 0:
+        return None
+    ends = sorted(one.finished_at for one in ended)
+    counted = max(NEWEST, 2 * running)
+    since = ends[-counted - 1] if len(ends) > counted else min(one.started_at for one in ended)
+    # The clock of the machine that ended the last one may be ahead.
+    now = max(datetime.now(UTC), parse_utc(ends[-1]))
+    return left * (now - parse_utc(since)).total_seconds() / min(counted, len(ends))
+
+
+def _driver_gone(plan: Plan, found: Snapshot) -> bool:
+    """Whether nobody sees to the step any more, as far as that is known.
+
+    Its entry's attempt tells it from any machine; a step in shards begins that last, and until then only the machine
+    of its driver can tell.
+    """
+    for attempt in found.open:
+        if attempt.intent.id == plan.id:
+            return attempt.orphaned()
+    stopped = (one.record for one in found.interrupted.values() if one.record.id == plan.id)
+    if any(one.finished_at >= plan.planned_at for one in stopped):
+        return True
+    return abandoned(plan.by, datetime.max.replace(tzinfo=UTC))
+
+
+def _owner(trial: str) -> str:
+    """The experiment ID of the step that a trial's ID belongs to."""
+    return trial.rpartition(".")[0]

@@ -1,0 +1,182 @@
+"""What a journal holds, read at once: the records of store and repository together, and the attempts that are open."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from research_steps.errors import UnreadableObject, UsageError
+from research_steps.journal.leases import abandoned
+from research_steps.journal.store import READ_AT_ONCE
+from research_steps.records.encoding import Stored, decode_record, sha256
+from research_steps.records.model import EntryRecord, InterruptedRecord, Ref, Status, TrialRecord
+from research_steps.records.objects import Intent
+
+
+@dataclass(frozen=True)
+class OpenAttempt:
+    """An attempt that has begun and has no record yet."""
+
+    intent: Intent
+    lease_until: datetime
+
+    def orphaned(self) -> bool:
+        """True when nobody will finish it: its lease ran out, or its process on this machine is gone."""
+        return abandoned(self.intent.owner, self.lease_until)
+
+
+@dataclass
+class Snapshot:
+    """What the journal holds, store and repository together. `problems` names what could not be read."""
+
+    entries: dict[str, Stored[EntryRecord]] = field(default_factory=dict)
+    trials: dict[str, Stored[TrialRecord]] = field(default_factory=dict)
+    interrupted: dict[str, Stored[InterruptedRecord]] = field(default_factory=dict)
+    open: list[OpenAttempt] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, stored: Stored[Any]) -> None:
+        match stored.record:
+            case EntryRecord():
+                self.entries[stored.sha256] = stored
+            case TrialRecord():
+                self.trials[stored.sha256] = stored
+            case InterruptedRecord():
+                self.interrupted[stored.sha256] = stored
+
+    def take(self, data: bytes, where: str) -> None:
+        """Add a record by its bytes unless it is here already, or say why it can't be read."""
+        if self._settled(sha256(data.rstrip(b"\n"))):
+            return
+        try:
+            self.add(decode_record(data, where))
+        except UnreadableObject as error:
+            self.problems.append(str(error))
+
+    def _settled(self, sha: str) -> bool:
+        return sha in self.trials or sha in self.entries or sha in self.interrupted
+
+    def find(self, experiment_id: str) -> list[Stored[Any]]:
+        """Every record that carries this ID, entries first, then by attempt; several where two branches used one."""
+        everything: list[Stored[Any]] = [*self.entries.values(), *self.trials.values(), *self.interrupted.values()]
+        return [stored for stored in everything if stored.record.id == experiment_id]
+
+    def trials_of(self, refs: Iterable[Ref]) -> list[Stored[TrialRecord]]:
+        """The trials that these name, as far as they have ended and are known."""
+        return [self.trials[ref.sha256] for ref in refs if ref.sha256 in self.trials]
+
+    def baseline_trials(self, ref: Ref) -> tuple[Ref, ...]:
+        """The trials of a baseline that a claim names: those of its entry; or, when dev mode has measured a noise floor
+        that no entry has, those beside its first one."""
+        if ref.sha256 in self.entries:
+            return tuple(row.trial for row in self.entries[ref.sha256].record.rows)
+        if ref.sha256 not in self.trials:
+            return ()
+        owner = ref.id.rpartition(".")[0]
+        return tuple(one.ref for one in self.trials.values() if one.record.id.rpartition(".")[0] == owner)
+
+    def is_private(self, id: str) -> bool:
+        """Whether what carries this ID belongs to an entry that is private, finished or not."""
+        owner = id.partition(".")[0]
+        held: list[EntryRecord | Intent] = [stored.record for stored in self.entries.values()]
+        held += [attempt.intent for attempt in self.open if attempt.intent.subject == "entry"]
+        return any(bool(one.private) for one in held if one.id == owner)
+
+    def about(self, id: str) -> list[Stored[EntryRecord]]:
+        """The notes, attachments, corrections and retractions of what carries this ID, in the order they were made."""
+        kinds = ("note", "attachment", "correction", "retraction")
+        found = (stored for stored in self.entries.values() if stored.record.step in kinds and not stored.record.late)
+        named = (stored for stored in found if any(ref.id == id for ref in stored.record.inputs))
+        return sorted(named, key=lambda stored: (stored.record.finished_at, stored.record.id))
+
+    def doubts(self, id: str) -> list[str]:
+        """What an entry rests on, through others too, and was retracted."""
+        taken = {
+            ref.sha256: stored.record.id
+            for stored in self.entries.values() if stored.record.step == "retraction" for ref in stored.record.inputs
+        }  # fmt: skip
+        refs: dict[str, Ref] = {}
+        for stored in self.entries.values():
+            if stored.record.id == id and stored.record.step != "retraction":
+                for one in (stored, *self.below(stored)):
+                    rests_on = (*one.record.inputs, *(row.trial for row in one.record.rows))
+                    refs |= {ref.sha256: ref for ref in rests_on if ref.sha256 in taken}
+        return [f"{ref.id}, which {taken[sha]} retracted" for sha, ref in refs.items()]
+
+    def below(self, stored: Stored[EntryRecord]) -> list[Stored[EntryRecord]]:
+        """Everything that an entry rests on, through others too, in the order in which it was finished."""
+        return self.behind(stored.record.inputs)
+
+    def behind(self, refs: Iterable[Ref]) -> list[Stored[EntryRecord]]:
+        """The entries that these name, and everything that they rest on, in the order in which it was finished."""
+        found: dict[str, Stored[EntryRecord]] = {}
+        pending = list(refs)
+        while pending:
+            ref = pending.pop()
+            entry = self.entries.get(ref.sha256)
+            if entry is not None and ref.sha256 not in found:
+                found[ref.sha256] = entry
+                pending += entry.record.inputs
+        return sorted(found.values(), key=lambda entry: (entry.record.finished_at, entry.record.id))
+
+
+@dataclass
+class Outline(Snapshot):
+    """A snapshot that leaves out each trial whose end a row tells, and keeps only that, in `ended`.
+
+    Whoever made the row had read the trial's record, and the hash in the row tells that these are the same bytes.
+    """
+
+    ended: dict[str, Status] = field(default_factory=dict)
+    _told: dict[str, Status] = field(default_factory=dict)
+
+    def add(self, stored: Stored[Any]) -> None:
+        super().add(stored)
+        if isinstance(stored.record, EntryRecord):
+            self._told |= {row.trial.sha256: row.status for row in stored.record.rows}
+
+    def _settled(self, sha: str) -> bool:
+        if super()._settled(sha):
+            return True
+        if sha in self._told:
+            self.ended[sha] = self._told[sha]
+        return sha in self._told
+
+
+def add_published(found: Snapshot, repository: Path, wanted: Callable[[bytes], bool] = lambda line: True) -> None:
+    for path in sorted(repository.glob("*.jsonl")):
+        with path.open("rb", buffering=READ_AT_ONCE) as file:
+            for number, line in enumerate(file, 1):
+                if wanted(line):
+                    found.take(line.rstrip(b"\r\n"), f"{path}:{number}")
+
+
+def entries_of(known: Snapshot) -> list[EntryRecord]:
+    """The entries that count, in the order in which they were finished."""
+    found = (stored.record for stored in known.entries.values() if not stored.record.late)
+    return sorted(found, key=lambda record: (record.finished_at, record.id))
+
+
+def find(known: Snapshot, id: str) -> Stored[Any]:
+    """The one record of the series that carries an ID, as evidence. Raises UsageError."""
+    records = known.find(id)
+    if not records:
+        raise UsageError(f"{id!r} is no record of this series: expected an ID such as MOE-HC-007.03.")
+    # Of a trial that was measured again, because it was disturbed or retracted, the last attempt is meant.
+    alike = [one for one in records if type(one.record) is type(records[0].record) and not one.record.late] or records
+    newest: dict[str, int] = {}
+    for one in alike:
+        newest[one.record.key] = max(one.record.attempt, newest.get(one.record.key, 0))
+    found = {one.sha256: one for one in alike if one.record.attempt == newest[one.record.key]}
+    if len(found) > 1:
+        raise UsageError(
+            f"{id!r} is the ID of {len(found)} records ({', '.join(sha[:12] for sha in sorted(found))}), because two "
+            "branches used it: name another record that rests on the one that you mean."
+        )
+    return next(iter(found.values()))
+
+
+def find_all(known: Snapshot, ids: Iterable[str]) -> tuple[Ref, ...]:
+    """What something rests on. Raises UsageError for what is no record."""
+    return tuple(find(known, id).ref for id in dict.fromkeys(ids))

@@ -1,0 +1,77 @@
+"""Writing an entry that no step measures: what people and agents add to a series from one checkout.
+
+The same thing said twice is one entry, so a command that was killed may simply be given again.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from research_steps.errors import UsageError
+from research_steps.git import Checkout
+from research_steps.journal.entries import About, Finding, write_entry
+from research_steps.journal.journal import Journal
+from research_steps.journal.snapshot import Snapshot
+from research_steps.publish.logbook.adoption import numbers_used
+from research_steps.records.encoding import Stored, canonical, sha256
+from research_steps.records.model import EntryRecord, Ref, StepKind
+from research_steps.records.series import Series
+from research_steps.trial.provenance import capture, command_line
+
+LABEL_LENGTH = 80
+
+
+class EntryWriter:
+    """Adds entries to one series, from one checkout."""
+
+    def __init__(self, checkout: Checkout, journal: Journal, series: Series) -> None:
+        self.checkout = checkout
+        self.journal = journal
+        self.series = series
+
+    def write(
+        self,
+        known: Snapshot,
+        kind: StepKind,
+        key: str,
+        label: str,
+        config: dict[str, Any],
+        said: Finding | Callable[[str], Finding],
+        inputs: tuple[Ref, ...] = (),
+        *,
+        hypothesis: str = "",
+        private: bool = False,
+    ) -> Stored[EntryRecord]:
+        """The entry of this step key: the one that is known, from whichever store, else a new one. What rests on
+        something private is private. What is said may depend on the experiment ID."""
+        held = standing_entry(known, key)
+        if held is not None:
+            return held
+        private = private or any(known.is_private(ref.id) for ref in inputs)
+        about = About(kind, key, label, hypothesis, config, inputs, private)
+        self.journal.declare(self.series)
+        used = numbers_used(self.checkout, self.series.topic, self.series.prefix)
+        captured = capture(self.checkout, command_line())
+        tell = said if callable(said) else lambda id: said
+        return write_entry(self.journal, self.series, captured, used, about, tell)
+
+    def scan(self) -> Snapshot:
+        """Everything that is known of the series here, in the store and in git."""
+        return self.journal.scan(self.checkout.logbooks / self.series.topic)
+
+
+def standing_entry(known: Snapshot, key: str) -> Stored[EntryRecord] | None:
+    held = (stored for stored in known.entries.values() if stored.record.step_key == key and not stored.record.late)
+    return next(held, None)
+
+
+def digest(*said: Any) -> str:
+    return sha256(canonical(said))[:16]
+
+
+def short(text: str) -> str:
+    return text if len(text) <= LABEL_LENGTH else f"{text[: LABEL_LENGTH - 1]}…"
+
+
+def refuse_empty(text: str, what: str, do: str) -> None:
+    if not text.strip():
+        raise UsageError(f"{what} is empty: {do}.")

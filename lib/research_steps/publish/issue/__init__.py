@@ -1,0 +1,1 @@
+"""The experiment issue, on GitHub or as a file."""

@@ -1,0 +1,333 @@
+"""The experiment issue on GitHub, through PyGithub, which only this module imports.
+
+PyGithub carries authentication, transport and errors; its own retrying and pacing are off, because it would post a
+comment twice whose answer was lost. What went wrong becomes one of two answers: later (SurfaceAway, with the time that
+GitHub asked for), or not without a person (SurfaceError).
+"""
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from queue import Empty, Queue
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from research_steps.errors import SurfaceAway, SurfaceError, UsageError
+from research_steps.git import Checkout
+from research_steps.journal.journal import Journal
+from research_steps.publish.issue.tracker import Comment
+from research_steps.records.model import Owner
+from research_steps.records.objects import IssueLink
+
+# How long one read may take, and how long a whole answer (seconds).
+TIMEOUT_S, DEADLINE_S = 10, 20
+WRITE_EVERY_S = 1.0
+PAGE = 100
+# GitHub's advice for a limit that names no time.
+UNTOLD_LIMIT_S = 60.0
+# GitHub's `diff` of an edit holds the whole body after it; edits come newest first.
+_EDITS = """query($owner: String!, $name: String!, $number: Int!) {
+  repository(owner: $owner, name: $name) { issue(number: $number) { userContentEdits(first: 5) { nodes { diff } } } }
+}"""
+_INSIDERS = ("OWNER", "MEMBER", "COLLABORATOR", None)
+_REPOSITORY = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
+
+
+class Clock(Protocol):
+    """Time as the surface needs it, in seconds."""
+
+    def now(self) -> float: ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+class SystemClock:
+    def now(self) -> float:
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+@dataclass(frozen=True)
+class Access:
+    """How GitHub is reached from here: what the environment says, in the variables that GitHub's own tools use."""
+
+    token: str
+    api: str
+    web: str
+
+    @staticmethod
+    def from_environment() -> "Access":
+        return Access(
+            token=(os.environ.get("GITHUB_TOKEN") or os.environ.get("GH_TOKEN") or "").strip(),
+            api=_address("GITHUB_API_URL", "https://api.github.com"),
+            web=_address("GITHUB_SERVER_URL", "https://github.com"),
+        )
+
+    def repository(self, checkout: Checkout) -> str | None:
+        """The repository 'owner/name': GITHUB_REPOSITORY, else the remote 'origin' when that is on GitHub."""
+        given = os.environ.get("GITHUB_REPOSITORY")
+        if given:
+            return check_repository(given)
+        # 'git@host:owner/name' is an address without a scheme.
+        origin = checkout.origin() or ""
+        address = urlsplit(origin if "://" in origin else f"ssh://{origin.replace(':', '/', 1)}")
+        hosts = tuple(f"{before}{urlsplit(self.web).hostname}" for before in ("", "www.", "ssh."))
+        name = address.path.strip("/").removesuffix(".git")
+        return name if address.hostname in hosts and _is_repository(name) else None
+
+
+def check_repository(name: str) -> str:
+    """The name itself, once it is known to be 'owner/name'. Raises UsageError."""
+    if not _is_repository(name):
+        raise UsageError(f"The repository {name!r} is not usable: expected owner/name, such as marin-community/marin.")
+    return name
+
+
+def _is_repository(name: str) -> bool:
+    return bool(_REPOSITORY.fullmatch(name)) and not {".", ".."} & set(name.split("/"))
+
+
+def _address(variable: str, default: str) -> str:
+    given = os.environ.get(variable) or default
+    if urlsplit(given).scheme not in ("http", "https") or not urlsplit(given).hostname:
+        raise SurfaceError(f"{variable} is {given!r}: expected an address such as {default}.")
+    return given.rstrip("/")
+
+
+class GitHub:
+    """One repository. `clock` paces the writes: at most one a second."""
+
+    def __init__(self, access: Access, repository: str, clock: Clock) -> None:
+        self.repository = repository
+        self.clock = clock
+        self._access = access
+        # The process before this one may have written just now.
+        self._wrote = clock.now()
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        return self._call("GET", path, parameters)
+
+    def pages(self, path: str, **parameters: Any) -> Iterator[Any]:
+        """Everything that a listing holds, page by page."""
+        number = 1
+        while True:
+            page = self.get(path, **parameters, per_page=PAGE, page=number)
+            yield from _items(page)
+            if len(page) < PAGE:
+                return
+            number += 1
+
+    def write(self, verb: str, path: str, content: Mapping[str, Any] | None = None) -> Any:
+        """Change something, once: nothing here tries it again."""
+        # A clock that was set back is no reason to wait for longer.
+        wait = min(self._wrote + WRITE_EVERY_S - self.clock.now(), WRITE_EVERY_S)
+        if wait > 0:
+            self.clock.sleep(wait)
+        try:
+            return self._call(verb, path, None, content)
+        finally:
+            self._wrote = self.clock.now()
+
+    def edits(self, number: int) -> list[str]:
+        """The last bodies of an issue, newest first; empty where GitHub tells none."""
+        owner, _, name = self._name.partition("/")
+        variables = {"owner": owner, "name": name, "number": number}
+        try:
+            answer = self._asked(lambda: self._requester.graphql_query(_EDITS, variables)[1], "POST /graphql")
+            nodes = answer["data"]["repository"]["issue"]["userContentEdits"]["nodes"]
+            return [str(node["diff"]) for node in nodes]
+        except SurfaceAway:
+            raise
+        except (SurfaceError, LookupError, TypeError):
+            # Not every server has a history, and not every token may read it.
+            return []
+
+    def check(self) -> None:
+        """Raise SurfaceError when there is no token that could be used."""
+        token = self._access.token
+        if not token:
+            raise SurfaceError(f"{self.repository} can't be written to: neither GITHUB_TOKEN nor GH_TOKEN is set.")
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise SurfaceError("The token in GITHUB_TOKEN or GH_TOKEN is none: it has spaces or signs that none has.")
+
+    @cached_property
+    def _name(self) -> str:
+        """The repository's name now: under an old one GitHub redirects, and pages and writes get lost on the way."""
+        path = f"/repos/{self.repository}"
+        found = self._asked(lambda: self._requester.requestJsonAndCheck("GET", path)[1], f"GET {path}")
+        return str(_field(found, "full_name", str))
+
+    @cached_property
+    def _requester(self) -> Any:
+        try:
+            import github
+        except ImportError as error:
+            raise SurfaceError("GitHub needs a library: pip install 'research-steps[github]'.") from error
+        self.check()
+        return github.Github(
+            auth=github.Auth.Token(self._access.token),
+            base_url=self._access.api,
+            timeout=TIMEOUT_S,
+            retry=None,
+            seconds_between_requests=None,
+            seconds_between_writes=None,
+        ).requester
+
+    def _call(self, verb: str, path: str, parameters: Any, content: Any = None) -> Any:
+        requester = self._requester
+        path = f"/repos/{self._name}{path}"
+        return self._asked(
+            lambda: requester.requestJsonAndCheck(verb, path, parameters, None, content)[1], f"{verb} {path}"
+        )
+
+    def _asked(self, ask: Callable[[], Any], where: str) -> Any:
+        """What GitHub answers, within the deadline: a timeout bounds each read only, and an answer may come in drops."""
+        import requests
+        from github import GithubException
+
+        answered: Queue[tuple[Any, Exception | None]] = Queue(1)
+
+        def run() -> None:
+            try:
+                answered.put((ask(), None))
+            except Exception as error:  # noqa: BLE001  # raised again below
+                answered.put((None, error))
+
+        threading.Thread(target=run, daemon=True, name="research-github").start()
+        try:
+            value, error = answered.get(timeout=DEADLINE_S)
+        except Empty:
+            # The connection is still being read from: the next request has one of its own.
+            self.__dict__.pop("_requester", None)
+            raise SurfaceAway(f"GitHub had not answered {where} whole after {DEADLINE_S} s.") from None
+        match error:
+            case None:
+                return value
+            case GithubException():
+                raise _told(error.status, error.headers or {}, error.data, where, self.clock.now()) from error
+            # A truncated answer is a TypeError or ValueError inside PyGithub, a redirection elsewhere one of the others.
+            case requests.RequestException() | TypeError() | ValueError() | RuntimeError() | AssertionError():
+                raise SurfaceAway(f"GitHub did not answer {where}: {type(error).__name__}.") from error
+        raise error
+
+
+class GitHubIssue:
+    """One issue. Keeps the comments that it has seen, and asks only for what may follow them."""
+
+    def __init__(self, github: GitHub, journal: Journal, link: IssueLink) -> None:
+        self.name = f"{link.repository}#{link.number}"
+        self._github = github
+        self._journal = journal
+        self._number = link.number
+        self._path = f"/issues/{link.number}"
+        self._known: list[Comment] = []
+        # What the last write of the body replaced and left, until it is known that nothing came in between.
+        self._written: tuple[str, str] | None = None
+
+    def turn(self) -> AbstractContextManager[Owner | None]:
+        self._github.check()
+        return self._journal.turn("issue")
+
+    def comments(self) -> Sequence[Comment]:
+        # Pages are counted from the start, so one that begins with a known comment shows whether all before it are
+        # still there: its length is chosen so that it does.
+        size = next(size for size in range(PAGE, 0, -1) if not self._known or len(self._known) % size)
+        number = len(self._known) // size + 1
+        known = self._known[(number - 1) * size :]
+        while True:
+            page = [
+                _comment(item) for item in _items(self._github.get(f"{self._path}/comments", per_page=size, page=number))
+            ]
+            if [comment.id for comment in page[: len(known)]] != [comment.id for comment in known]:
+                self._known = [_comment(item) for item in self._github.pages(f"{self._path}/comments")]
+                return tuple(self._known)
+            self._known += page[len(known) :]
+            if len(page) < size:
+                return tuple(self._known)
+            known, number = [], number + 1
+
+    def post(self, body: str) -> Comment:
+        found = _comment(self._github.write("POST", f"{self._path}/comments", {"body": body}))
+        self._known.append(found)
+        return found
+
+    def delete(self, comment: Comment) -> None:
+        self._github.write("DELETE", f"/issues/comments/{comment.id}")
+        self._known = [one for one in self._known if one.id != comment.id]
+
+    def body(self) -> str:
+        return _field(self._github.get(self._path), "body", str | None) or ""
+
+    def write_body(self, old: str, new: str) -> None:
+        self._written = old, new
+        kept = _field(self._github.write("PATCH", self._path, {"body": new}), "body", str | None)
+        if kept == old:
+            self._written = None
+            raise SurfaceError(f"{self.name} kept its old body: it is too long with its managed sections; shorten it.")
+
+    def overwritten(self) -> str | None:
+        # GitHub writes unconditionally. What came between reading and writing can only be found afterwards.
+        if self._written is None:
+            return None
+        edits = [text.replace("\r\n", "\n") for text in self._github.edits(self._number)]
+        old, new = (text.replace("\r\n", "\n") for text in self._written)
+        self._written = None
+        at = edits.index(new) if new in edits else len(edits)
+        before = edits[at + 1] if at + 1 < len(edits) else old
+        return before if before != old else None
+
+    def close(self) -> None:
+        self._github.write("PATCH", self._path, {"state": "closed", "state_reason": "completed"})
+
+
+def _comment(item: Any) -> Comment:
+    author = _field(item, "user", dict | None) or {}
+    login = str(author.get("login", ""))
+    # Whoever can read the logbook could write a comment that looks like a receipt.
+    trusted = item.get("author_association") in _INSIDERS or login.endswith("[bot]")
+    return Comment(_field(item, "id", int), _field(item, "body", str), login, not trusted)
+
+
+def _items(page: Any) -> list[Any]:
+    if not isinstance(page, list):
+        raise SurfaceAway(f"GitHub answered a listing with {type(page).__name__}, expected a list.")
+    return page
+
+
+def _field(item: Any, name: str, kind: Any) -> Any:
+    value = item.get(name) if isinstance(item, dict) else None
+    if not isinstance(value, kind):
+        raise SurfaceAway(
+            f"GitHub's answer has {name!r} as {type(value).__name__}: it is cut off, or no answer of GitHub's."
+        )
+    return value
+
+
+def _told(status: int, headers: Mapping[str, Any], data: Any, where: str, now: float) -> SurfaceError:
+    """What a refusal means: when to come back, or that somebody has to act."""
+    said = str(data.get("message", "")) if isinstance(data, dict) else ""
+    lower = {name.lower(): str(value) for name, value in headers.items()}
+    spent = lower.get("x-ratelimit-remaining") == "0"
+    if status == 429 or (status == 403 and ("retry-after" in lower or spent or "rate limit" in said.lower())):
+        after = UNTOLD_LIMIT_S
+        if lower.get("retry-after", "").isdigit():
+            after = float(lower["retry-after"])
+        elif spent and lower.get("x-ratelimit-reset", "").isdigit():
+            after = max(float(lower["x-ratelimit-reset"]) - now, 1.0)
+        return SurfaceAway(f"GitHub asks to wait {after:.0f} s ({status} to {where}).", after)
+    if status >= 500 or status == 408:
+        return SurfaceAway(f"GitHub failed with {status} to {where}.")
+    act = {
+        401: "the token is not accepted: set GITHUB_TOKEN to one that is valid",
+        403: "the token may not do that: it needs write access to issues",
+        404: "there is no such issue or repository, or the token may not see it",
+        410: "the issue was deleted, or issues are switched off",
+    }.get(status, "it does not take what it was sent")
+    return SurfaceError(f"GitHub answered {status} to {where}: {act}{f' ({said})' if said else ''}.")

@@ -1,0 +1,335 @@
+"""The issue surface: milestones as comments, the managed sections of the body, the heartbeat, and the end.
+
+Each milestone has one comment, named by its record's hash in the first line. Before every try to post it the comments
+are looked at; so whatever was lost, killed or done twice, the issue converges to one comment a record, in the order in
+which they were recorded. Of two that slipped through, the later one is deleted. Its second line names the link of the
+record's entry in the logbook, where nobody can change it together with the file.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from research_steps.errors import StoreError, SurfaceAway, SurfaceError, UnreadableObject
+from research_steps.git import Checkout
+from research_steps.journal.journal import Journal
+from research_steps.journal.leases import this_process
+from research_steps.journal.snapshot import Snapshot
+from research_steps.publish.issue import heartbeat as issue_heartbeat
+from research_steps.publish.issue import text as issue_text
+from research_steps.publish.issue.github import Access, Clock, GitHub, GitHubIssue, SystemClock
+from research_steps.publish.issue.links import links_of
+from research_steps.publish.issue.local_file import IssueFile
+from research_steps.publish.issue.tracker import Comment, Tracker, chained, marked
+from research_steps.publish.logbook import format as logbook_format
+from research_steps.publish.surface import Done, Published, is_public
+from research_steps.records.encoding import Stored
+from research_steps.records.model import SCHEMA, EntryRecord
+from research_steps.records.objects import Closed, IssueLink, Posting, Seal
+from research_steps.records.series import Series
+from research_steps.records.times import parse_utc, utc
+
+# A comment may show in the listing a moment after it was accepted (seconds).
+SETTLE_S = 5.0
+# How long one pass goes on trying, and the longest wait that it takes on itself (seconds).
+PATIENCE_S = 20.0
+# After a pass that failed, the next ones come at growing distances (seconds).
+BACK_OFF_S = (5.0, 600.0)
+BODY_EVERY_S = 60.0
+BEAT_EVERY_S = 60.0
+
+
+class IssueSurface:
+    """One series' issue, on GitHub when one is linked, else in the checkout.
+
+    `runs` tells where W&B shows the run of a record, or for None the project, once it was sent.
+    """
+
+    def __init__(
+        self,
+        checkout: Checkout,
+        journal: Journal,
+        series: Series,
+        runs: Callable[[str | None], str | None],
+        clock: Clock | None = None,
+    ) -> None:
+        self._checkout = checkout
+        self._journal = journal
+        self._series = series
+        self._runs = runs
+        self._clock = clock or SystemClock()
+        self._tracker: Tracker | None = None
+        self._link: IssueLink | None = None
+        self._shown: set[str] = set()
+        self._body_due = 0.0
+        self._body_of: frozenset[str] = frozenset()
+        self._not_before = 0.0
+        self._failures = 0
+        self._beat_due = 0.0
+        # Whether two publishers, or a try of unknown outcome, may have left a comment twice.
+        self._untidy = True
+
+    def publish(self, entries: Snapshot, final: bool) -> Published:
+        """Post what is not shown yet, oldest first. Whatever GitHub answers, what is left waits for the next pass."""
+        if self._series.private:
+            return Published()
+        tracker = self._open()
+        public = sorted(
+            (stored for stored in entries.entries.values() if is_public(stored.record, self._series)),
+            key=lambda stored: (stored.record.finished_at, stored.record.id),
+        )
+        waiting = [stored for stored in public if self._waits(stored)]
+        beat = self._heartbeat(public, final)
+        if not (waiting or beat or self._body_changed(public, final) or self._unclosed(public)):
+            return Published()
+        if self._clock.now() < self._not_before:
+            until = utc(datetime.fromtimestamp(self._not_before, UTC))
+            left = f"{len(waiting)} milestones wait" if waiting else "the issue is not up to date"
+            return Published(problems=(f"{tracker.name} is tried again after {until}; {left}.",))
+        with tracker.turn() as other:
+            if other is not None:
+                told = f"{tracker.name} is being written to by process {other.pid} on {other.host}."
+                return Published(problems=(told,) if final else ())
+            return self._update(tracker, entries, public, waiting, beat, final)
+
+    def _update(
+        self,
+        tracker: Tracker,
+        entries: Snapshot,
+        public: Sequence[Stored[EntryRecord]],
+        waiting: Sequence[Stored[EntryRecord]],
+        beat: issue_heartbeat.Heartbeat | None,
+        final: bool,
+    ) -> Published:
+        done: list[Done] = []
+        try:
+            for stored in waiting:
+                marker = f"record {stored.sha256}"
+                if self._post_once(tracker, marker, lambda stored=stored: self._comment(stored, public, entries)):  # type: ignore[misc]
+                    done.append(Done(stored.record.id, f"posted on {tracker.name}"))
+                self._shown.add(marker)
+            if beat is not None:
+                if self._post_once(tracker, beat.marker, lambda: beat.text):
+                    done.append(Done(self._series.topic, f"heartbeat posted on {tracker.name}"))
+                self._shown.add(beat.marker)
+            if self._untidy or final:
+                self._retrying(lambda: _delete_repeated(tracker))
+                self._untidy = False
+            if self._close(tracker, public):
+                done.append(Done(self._series.topic, f"closed {tracker.name}"))
+            if self._body_changed(public, final):
+                self._write_body(tracker, public)
+        except (SurfaceError, StoreError) as error:
+            self._untidy = True
+            self._failures += 1
+            told = error.after_s if isinstance(error, SurfaceAway) else 0.0
+            self._not_before = self._clock.now() + max(told, min(BACK_OFF_S[0] * 2**self._failures, BACK_OFF_S[1]))
+            left = sum(f"record {stored.sha256}" not in self._shown for stored in waiting)
+            what = f"{left} milestones wait for {tracker.name}" if left else f"{tracker.name} is not up to date"
+            return Published(tuple(done), (f"{what}: {error}",))
+        self._failures = 0
+        return Published(tuple(done))
+
+    def _open(self) -> Tracker:
+        """The issue as it is linked now: a link may be made while the thread runs."""
+        if self._tracker is None or self._link is None:
+            link = linked_issue(self._checkout, self._journal)
+            if link is not None:
+                github = GitHub(Access.from_environment(), link.repository, self._clock)
+                self._tracker, self._link, self._shown = GitHubIssue(github, self._journal, link), link, set()
+                self._body_of, self._body_due, self._not_before, self._untidy = frozenset(), 0.0, 0.0, True
+            elif self._tracker is None:
+                self._tracker = IssueFile(self._checkout, self._series.topic)
+        return self._tracker
+
+    def _waits(self, stored: Stored[EntryRecord]) -> bool:
+        record = stored.record
+        if record.step not in self._series.milestones or f"record {stored.sha256}" in self._shown:
+            return False
+        # Its comment names the tag, so it waits for it.
+        return record.step != "seal" or self._journal.decided(f"seals/{record.id}", Seal) is not None
+
+    def _comment(self, stored: Stored[EntryRecord], public: Sequence[Stored[EntryRecord]], entries: Snapshot) -> str:
+        record = stored.record
+        rests_on = [entry.record for entry in entries.below(stored)]
+        measured = [entry.record for entry in public if entry.record.step == "baseline" and entry.record.status == "ok"]
+        baselines = [entry for entry in (*rests_on, record) if entry in measured] or measured
+        seal = self._seal(record)
+        # A trial may be in git and not in this store.
+        found = self._journal.scan(self._records) if record.step == "seal" else entries
+        links = self._links(self._runs(stored.sha256) or self._runs(None), [seal] if seal else [])
+        text = issue_text.comment(record, rests_on, baselines, self._series, seal, links, found.trials)
+        return chained(self._chain_link(stored.sha256), text)
+
+    def _seal(self, record: EntryRecord) -> Seal | None:
+        """The snapshot that an update is about: its own, or the one that the end or a reproduction rests on."""
+        if record.step not in ("seal", "finish", "reproduction"):
+            return None
+        ids = (record.id, *(ref.id for ref in record.inputs))
+        return next((seal for id in ids if (seal := self._journal.decided(f"seals/{id}", Seal))), None)
+
+    def _chain_link(self, sha256: str) -> str:
+        """What later entries of the logbook in this checkout name a record's entry by; empty while it has none."""
+        logbook = self._records.with_suffix(".md")
+        entries = logbook_format.parse(logbook.read_bytes()).entries if logbook.is_file() else []
+        return next((entry.link for entry in entries if entry.record == sha256), "")
+
+    def _links(self, runs: str | None, seals: Sequence[Seal]) -> issue_text.Links:
+        return links_of(self._checkout, self._journal, self._series, self._link, runs, seals)
+
+    @property
+    def _records(self) -> Path:
+        return self._checkout.logbooks / self._series.topic
+
+    def _heartbeat(self, public: Sequence[Stored[EntryRecord]], final: bool) -> issue_heartbeat.Heartbeat | None:
+        if not final and self._clock.now() < self._beat_due:
+            return None
+        self._beat_due = self._clock.now() + BEAT_EVERY_S
+        now = datetime.fromtimestamp(self._clock.now(), UTC)
+        return issue_heartbeat.due(self._series, self._journal, public, now, self._shown)
+
+    def _post_once(self, tracker: Tracker, marker: str, text: Callable[[], str]) -> bool:
+        """Have the comment there; False when it was there already."""
+        posted = False
+
+        def attempt() -> None:
+            nonlocal posted
+            place = self._link.number if self._link else "file"
+            name = f"postings/{place}-{marker.replace(' ', '-').replace(':', '')}"
+            before = self._posting(name)
+            if before is not None and before.comment is msgspec.UNSET:
+                age = self._clock.now() - parse_utc(before.tried_at).timestamp()
+                self._untidy = True
+                if 0 <= age < SETTLE_S:
+                    self._clock.sleep(SETTLE_S - age)
+            # What was there and is gone was deleted by people, who had a reason.
+            there = next((comment for comment in tracker.comments() if comment.marker == marker), None)
+            tried_at = utc(datetime.fromtimestamp(self._clock.now(), UTC))
+            tried = Posting(schema=SCHEMA, marker=marker, tried_at=tried_at, by=this_process())
+            known = before is not None and before.comment is not msgspec.UNSET
+            if there is not None and not known:
+                self._journal.note(name, msgspec.structs.replace(tried, comment=there.id))
+            if there is not None or known:
+                return
+            self._journal.note(name, tried)
+            comment = tracker.post(marked(marker, text()))
+            posted = True
+            self._journal.note(name, msgspec.structs.replace(tried, comment=comment.id))
+
+        self._retrying(attempt)
+        return posted
+
+    def _posting(self, name: str) -> Posting | None:
+        try:
+            return self._journal.decided(name, Posting)
+        except UnreadableObject:
+            # It is not written durably: a power cut left it broken, and the comments tell what became of the try.
+            self._untidy = True
+            return None
+
+    def _write_body(self, tracker: Tracker, public: Sequence[Stored[EntryRecord]]) -> None:
+        # What other checkouts published, with stores of their own, is in git.
+        found = self._journal.published(self._records)
+        shown = [stored.record for stored in found.entries.values() if is_public(stored.record, self._series)]
+        shown.sort(key=lambda record: (record.finished_at, record.id))
+        decided = (self._journal.decided(f"seals/{record.id}", Seal) for record in shown if record.step == "seal")
+        seals = [seal for seal in decided if seal is not None]
+        links = self._links(self._runs(None), seals)
+
+        def merged(body: str) -> str:
+            """With sections as long as what people wrote leaves room for."""
+            for longest in (*issue_text.SECTION_LENGTHS, 0):
+                wanted = issue_text.merged(body, issue_text.sections(self._series, shown, seals, links, longest))
+                if len(wanted) <= issue_text.LONGEST:
+                    return wanted
+            raise SurfaceError(f"{tracker.name} has no room for the managed sections in its body: shorten it.")
+
+        written = ""
+
+        def attempt() -> None:
+            # Read right before it is written; what people wrote in between is put back, with our sections merged in.
+            nonlocal written
+            lost = tracker.overwritten()
+            while True:
+                body = tracker.body()
+                base = body if lost is None else lost
+                if lost is not None and body.replace("\r\n", "\n") != written.replace("\r\n", "\n"):
+                    # They went on writing: both are kept, one below the other.
+                    base = f"{body}\n\n_An edit of the same moment:_\n\n{issue_text.unmanaged(lost)}"
+                wanted = merged(base)
+                if wanted == body:
+                    return
+                written = wanted
+                tracker.write_body(body, wanted)
+                lost = tracker.overwritten()
+                if lost is None:
+                    return
+
+        self._retrying(attempt)
+        self._body_of = frozenset(stored.sha256 for stored in public)
+        self._body_due = self._clock.now() + BODY_EVERY_S
+
+    def _body_changed(self, public: Sequence[Stored[EntryRecord]], final: bool) -> bool:
+        changed = self._body_of != frozenset(stored.sha256 for stored in public)
+        return final or (changed and self._clock.now() >= self._body_due)
+
+    def _unclosed(self, public: Sequence[Stored[EntryRecord]]) -> Stored[EntryRecord] | None:
+        """The final entry that the issue is still open for. Who opens it again is left alone; a file is never closed."""
+        finish = next((stored for stored in reversed(public) if stored.record.step == "finish"), None)
+        if self._link is None or finish is None or f"record {finish.sha256}" not in self._shown:
+            return None
+        return None if self._journal.decided(f"closed/{finish.sha256}", Closed) is not None else finish
+
+    def _close(self, tracker: Tracker, public: Sequence[Stored[EntryRecord]]) -> bool:
+        finish = self._unclosed(public)
+        if finish is None:
+            return False
+        self._retrying(tracker.close)
+        self._journal.decide(f"closed/{finish.sha256}", Closed(schema=SCHEMA, closed_at=utc()))
+        return True
+
+    def _retrying(self, action: Callable[[], None]) -> None:
+        """Try until it works, as long as this pass may take. Raises the last SurfaceError."""
+        import tenacity
+
+        began = self._clock.now()
+        longer = tenacity.wait_exponential(multiplier=1.0, max=20.0) + tenacity.wait_random(0.0, 1.0)
+
+        def told(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            return error.after_s if isinstance(error, SurfaceAway) else 0.0
+
+        def enough(state: tenacity.RetryCallState) -> bool:
+            return self._clock.now() - began + max(told(state), longer(state)) > PATIENCE_S
+
+        tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(SurfaceAway),
+            wait=lambda state: max(told(state), longer(state)),
+            stop=enough,
+            sleep=self._clock.sleep,
+            reraise=True,
+        )(action)
+
+
+def linked_issue(checkout: Checkout, journal: Journal) -> IssueLink | None:
+    """The issue of a series: as the store knows it, else as the logbook in git names it."""
+    held = journal.decided("issue", IssueLink)
+    if held is not None:
+        return held
+    logbook = checkout.logbooks / f"{journal.topic}.md"
+    text = logbook.read_bytes().decode("utf-8", "replace") if logbook.is_file() else ""
+    found = re.search(r"(?m)^- Issue: \[([\w.-]+/[\w.-]+)#(\d+)\]\((https?://\S+)\)\r?$", text)
+    if found is None:
+        return None
+    return journal.decide("issue", IssueLink(SCHEMA, found[1], int(found[2]), found[3], utc()))
+
+
+def _delete_repeated(tracker: Tracker) -> None:
+    first: dict[str, Comment] = {}
+    for comment in tracker.comments():
+        held = first.setdefault(comment.marker, comment)
+        if comment.marker and held is not comment and comment.repeats(held):
+            tracker.delete(comment)

@@ -1,0 +1,379 @@
+"""What the experiment issue says, made from records: comments, the heartbeat, and the managed sections of the body.
+
+Pure functions. Everything is written for a reader who knows Marin and not this thread, and text that comes from
+measurements mentions nobody, links nothing and closes nothing.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from research_steps.evidence.claims import best, claims_in, judged, standing, together
+from research_steps.evidence.hypotheses import queue
+from research_steps.evidence.statistics import ranked
+from research_steps.publish import rendering
+from research_steps.publish.markdown import code, unlinked
+from research_steps.records.conditions import Facts
+from research_steps.records.encoding import Stored
+from research_steps.records.model import Claim, EntryRecord, Row, TrialRecord
+from research_steps.records.objects import Seal
+from research_steps.records.series import Series
+
+ROWS_SHOWN = 20
+# Commands, kinds of machines, environments.
+FACTS_SHOWN = 10
+LONGEST = 65_536
+# What the lines above an update may take, its marker and its link in the logbook's chain.
+_HEAD = 200
+# Characters of one of the eight sections; the next where people's own text leaves less room.
+SECTION_LENGTHS = (7_000, 3_000, 1_000, 300)
+MANAGED = "rebuilt from records; write above or below it, what is in it is replaced"
+# The sections of the body, in the order of the template.
+SECTIONS = {
+    "tldr": "TL;DR",
+    "scope": "Scope",
+    "baseline": "Current baseline",
+    "decisions": "Decision log",
+    "hypotheses": "Hypothesis queue",
+    "negative": "Negative results index",
+    "revisions": "Corrected and moved",
+    "conclusion": "Conclusion",
+    "links": "Links",
+}
+_NEWEST = ("decisions", "negative")
+_CHANGES = {
+    "kickoff": "Started the series.",
+    "baseline": "Measured the baseline case against itself.",
+    "sweep": "Varied one axis against the baseline.",
+    "replicate": "Measured the best candidate again, each time in a process of its own.",
+    "interact": "Measured the best values of several axes together.",
+    "dev": "Measured in dev mode, without the executor.",
+    "interpret": "Read the measurements together.",
+    "decision": "Decided.",
+    "seal": "Sealed what was found: a tag over the logbook, its records, the code and a bundle to reproduce from.",
+    "rebase": "Moved the baseline.",
+    "correction": "Corrected what was said.",
+    "retraction": "Took a record back.",
+    "note": "Added an interpretation.",
+    "attachment": "Attached a file.",
+    "hypothesis": "Changed the hypothesis queue.",
+    "source": "Looked for prior work.",
+    "step": "Ran a step.",
+    "reproduction": "Ran a sealed snapshot again, in a fresh store.",
+    "finish": "Finished the thread.",
+}
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where a reader finds what is said, as Markdown: an entry's `section`, a `commit`, the `tag` of a seal, what its
+    `snapshot` holds of these folders and beside them, by name, W&B's `runs`, and the `record` with an ID, which is only
+    the ID while it isn't pushed."""
+
+    section: Callable[[EntryRecord], str]
+    commit: Callable[[str], str]
+    tag: Callable[[Seal], str]
+    snapshot: Callable[[Seal, Sequence[str]], Mapping[str, str]]
+    logbook: str
+    runs: str
+    record: Callable[[str], str] = str
+
+
+def comment(
+    record: EntryRecord,
+    rests_on: Sequence[EntryRecord],
+    baselines: Sequence[EntryRecord],
+    series: Series,
+    seal: Seal | None,
+    links: Links,
+    trials: Mapping[str, Stored[TrialRecord]],
+) -> str:
+    """The update for one milestone. `rests_on` are the entries below it, oldest first; `baselines` what it is compared
+    with; `seal` the snapshot that it makes or names. `trials` are those known here by hash, for the update of a seal."""
+    commit = record.provenance.commit
+    lines = [
+        f"Update: {record.id} {unlinked(record.label)}",
+        "",
+        f"_{unlinked(series.goal)}_ {_against(series, baselines)}",
+        "",
+        f"- Change: {_change(record)}",
+        f"- Command: {code(record.provenance.command)}, commit {links.commit(commit) if commit else 'none'}",
+        f"- Result delta: {'**failed**: ' if record.status == 'failed' else ''}{unlinked(record.result)}",
+    ]
+    if record.interpretation:
+        lines.append(f"- Interpretation: {unlinked(record.interpretation)}")
+    shown = record.rows or tuple(row for entry in rests_on for row in entry.rows if row.changes)
+    if shown:
+        claims = claims_in(record) or standing(rests_on)
+        lines += ["", *_table(shown, claims, series), ""]
+    lines.append(f"- Confidence: {confidence(series, record, rests_on)}")
+    made = seal if record.step == "seal" else None
+    lines += ["- Measured:", *_measured(rests_on, trials, links)] if made else []
+    lines += ["- Links:", f"  - Tag: {links.tag(seal) if seal else 'not sealed'}"]
+    if made:
+        held = links.snapshot(made, _code_folders(series, rests_on))
+        lines += [f"  - {name}: {where}" for name, where in held.items()]
+    pull = production_pr([record])
+    lines += [f"  - Production PR: {address(pull)}"] if pull else []
+    lines += [
+        f"  - Logbook section: {links.section(record)}",
+        f"  - W&B: {links.runs}",
+        f"- Next: {unlinked(record.next_action) or '–'}",
+    ]
+    return cut("\n".join(lines) + "\n", links.section(record))
+
+
+def confidence(series: Series, record: EntryRecord, rests_on: Sequence[EntryRecord]) -> str:
+    """What the record's claims on the primary metric amount to: the confidence of its best candidate, and how many
+    candidates got which."""
+    claims = claims_in(record) or together(series, standing(rests_on))
+    primary = [claim for claim in claims if claim.metric == series.primary.name and claim.changes]
+    if not primary:
+        return "no claim of its own"
+    counts = Counter(map(judged, primary))
+    all_of_them = "; ".join(f"{count} × {what}" for what, count in counts.most_common())
+    found = best(series, primary)
+    return f"{found.confidence if found else 'exploratory'} ({all_of_them}; {primary[0].method})"
+
+
+def heartbeat(series: Series, running: Sequence[str], blockers: Sequence[str], eta: str) -> str:
+    """The brief update when no milestone came for a while."""
+    lines = [
+        f"Heartbeat: {series.prefix}, no milestone for {series.heartbeat_s / 3600:g} hours of work",
+        "",
+        f"_{unlinked(series.goal)}_",
+        "",
+        f"- Status: {'; '.join(running) or 'trials are being recorded'}",
+        f"- Blockers: {'; '.join(blockers) or 'none known'}",
+        f"- Next ETA: {eta}",
+    ]
+    return cut("\n".join(lines) + "\n", "the logbook")
+
+
+def sections(
+    series: Series, entries: Sequence[EntryRecord], seals: Sequence[Seal], links: Links, longest: int
+) -> dict[str, str]:
+    """The managed sections of the body, by key, each of at most so many characters. `entries` are those that may be
+    shown, oldest first, `seals` what some of them were sealed with."""
+    finish = next((entry for entry in reversed(entries) if entry.step == "finish"), None)
+    kickoff = next((entry for entry in entries if entry.step == "kickoff"), None)
+    pull = production_pr(entries)
+    claims = rendering.current_claims(series, entries)
+    texts = {
+        "tldr": rendering.tldr(series, entries, claims, unlinked),
+        "scope": _scope(series, kickoff, entries, links),
+        "baseline": rendering.baselines(series, entries, unlinked),
+        "decisions": rendering.decisions(entries, unlinked, links.record, scope=False),
+        "hypotheses": rendering.hypotheses(queue(series, entries), unlinked, links.record),
+        "negative": rendering.negative_results(series, entries, claims, unlinked),
+        "revisions": rendering.revisions(entries, unlinked, links.record),
+        "conclusion": _conclusion(finish),
+        "links": [
+            f"- Research logbook: {links.logbook}",
+            f"- W&B: {links.runs}",
+            f"- Sealed snapshots: {'; '.join(map(links.tag, seals)) or 'none yet'}",
+            *(f"- Code: {code(path)}" for path in series.code_paths),
+            *(f"- Reference: {address(reference)}" for reference in series.references),
+            f"- Production PR: {address(pull) if pull else 'none yet'}",
+        ],
+    }
+    return {
+        key: f"## {SECTIONS[key]}\n\n{_fitting(lines, links.logbook, longest, key in _NEWEST)}"
+        for key, lines in texts.items()
+    }
+
+
+def production_pr(entries: Sequence[EntryRecord]) -> str:
+    """The address of the production pull request that was named last, empty while none was. `entries` oldest first; what
+    was retracted or is private names none."""
+    gone = {ref.id for entry in entries if entry.step == "retraction" for ref in entry.inputs}
+    said = [entry for entry in entries if entry.step in ("decision", "finish") and entry.id not in gone]
+    named = [
+        str(entry.config["production_pr"]) for entry in said if "production_pr" in entry.config and not entry.private
+    ]
+    return named[-1] if named else ""
+
+
+def merged(body: str, managed: Mapping[str, str]) -> str:
+    """The body with its managed sections as they should be; what stands outside of them stays, byte for byte.
+
+    A section that is not there yet follows at the end.
+    """
+    for key, text in managed.items():
+        block = f"<!-- research-steps section {key}: {MANAGED} -->\n{text}\n<!-- research-steps end {key} -->"
+        found = re.search(
+            # Not over the beginning of another one: where people took out an end, what follows is theirs.
+            rf"(?ms)^<!-- research-steps section {key}\b[^\n]*-->\r?$(?:(?!^<!-- research-steps section ).)*?"
+            rf"^<!-- research-steps end {key} -->",
+            body,
+        )
+        if found is None:
+            gap = "" if not body else "\n" if body.endswith("\n") else "\n\n"
+            body = f"{body}{gap}{block}\n"
+        # A browser that saves the body writes other line ends; that alone is no reason to write it again.
+        elif found[0].replace("\r\n", "\n") != block:
+            body = body[: found.start()] + block + body[found.end() :]
+    return body
+
+
+def unmanaged(body: str) -> str:
+    """What people wrote in a body."""
+    return re.sub(
+        r"(?ms)^<!-- research-steps section (\w+)\b[^\n]*-->\r?$.*?^<!-- research-steps end \1 -->\s*", "", body
+    )
+
+
+def from_template(template: str, topic: str) -> tuple[str, str, list[str]]:
+    """Title, body and labels of a new issue from `.github/ISSUE_TEMPLATE/experiment.md`.
+
+    The template's own text under a heading that is managed gives way to the managed section.
+    """
+    head, body = "", template
+    if template.startswith("---\n"):
+        head, _, body = template[4:].partition("\n---\n")
+    fields = dict(re.findall(r"(?m)^(\w+): *\"?(.*?)\"? *$", head))
+    parts = re.split(r"(?m)^(?=## )", body.lstrip("\n"))
+    keys = {f"## {title}": key for key, title in SECTIONS.items()}
+    kept = []
+    for part in parts:
+        key = keys.get(part.partition("\n")[0].strip())
+        place = f"<!-- research-steps section {key} -->\n<!-- research-steps end {key} -->\n\n"
+        kept.append(place if key else part)
+    title = f"{fields.get('title', 'Experiment: ').rstrip()} {topic}"
+    labels = [name.strip() for name in fields.get("labels", "").split(",") if name.strip()]
+    return title, "".join(kept), labels
+
+
+def cut(text: str, where: str) -> str:
+    """The text as far as GitHub takes it, with a word on where the rest is."""
+    if len(text) <= LONGEST - _HEAD:
+        return text
+    end = f"\n\n… cut here, it is longer than GitHub takes; the whole: {where}\n"
+    kept = text[: LONGEST - _HEAD - len(end)]
+    return kept[: kept.rfind("\n")] + end
+
+
+def address(text: str) -> str:
+    """A web address that people typed as a link, anything else as text."""
+    return f"<{text}>" if re.fullmatch(r"https?://[\w.~:/?#@!$&'()*+,;=%-]+", text) else unlinked(text)
+
+
+def _fitting(lines: Sequence[str], where: str, room: int, newest: bool) -> str:
+    """As many of the lines as there is room for: the first ones, or the newest where they are a history."""
+    kept: list[str] = []
+    for line in reversed(lines) if newest else lines:
+        room -= len(line) + 1
+        if room < 0:
+            break
+        kept.append(line)
+    if newest:
+        kept.reverse()
+    more = [f"- … and {len(lines) - len(kept)} {'older' if newest else 'more'} lines: {where}"]
+    left = more if len(kept) < len(lines) else []
+    return "\n".join([*left, *kept] if newest else [*kept, *left])
+
+
+def _against(series: Series, entries: Sequence[EntryRecord]) -> str:
+    name = series.primary.name
+    found = [
+        f"{entry.id} ({unlinked(entry.label)}, {name} {values[name]:.6g})"
+        for entry in entries
+        if name in (values := rendering.numbers(entry))
+    ]
+    return f"Baseline: {', '.join(found)}." if found else ""
+
+
+def _change(record: EntryRecord) -> str:
+    owner = f" Owner: {unlinked(str(record.config['owner']))}." if record.step == "decision" else ""
+    ids = ", ".join(ref.id for ref in record.inputs)
+    return f"{_CHANGES[record.step]}{owner}{f' Rests on {ids}.' if ids else ''}"
+
+
+def _measured(rests_on: Sequence[EntryRecord], trials: Mapping[str, Stored[TrialRecord]], links: Links) -> list[str]:
+    """How what was sealed was measured: the commands with what each was run at, the hardware with its devices, and the
+    environment as far as it changes a result. Where no trial is known here, only its entry tells of it."""
+    commands: dict[str, list[str]] = {}
+    hardware: Counter[str] = Counter()
+    settings: Counter[str] = Counter()
+    for entry in rests_on:
+        made = entry.provenance
+        at = links.commit(made.commit) if made.commit else "no commit"
+        patch = f" with patch {code(made.patch[:12])}" if made.patch else ""
+        commands.setdefault(f"{code(made.command)} at {at}{patch}", []).append(entry.id)
+    seen = {row.trial.sha256: entry for entry in rests_on for row in entry.rows}
+    for sha, entry in seen.items():
+        trial = trials[sha].record if sha in trials else None
+        made = (trial or entry).provenance
+        hardware[_machine(trial) if trial else "known to records that are not here"] += 1
+        # Under which a trial counts as measured alike; the kind of machine is told above.
+        known = Facts(made.host, "", made.python, made.packages, made.env).conditions.items()
+        settings[", ".join(code(f"{name}={value}") for name, value in known if value)] += 1
+    return [
+        *_some("Command", [f"{', '.join(ids)} by {command}" for command, ids in commands.items()]),
+        *_some("Hardware", [_counted(what, count) for what, count in hardware.most_common()]),
+        *_some("Environment", [_counted(what, count) for what, count in settings.most_common()]),
+    ]
+
+
+def _machine(trial: TrialRecord) -> str:
+    devices = ", ".join(f"{one.count} × {code(f'{one.backend} {one.kind}')}" for one in trial.devices)
+    return f"{code(trial.device_class)}, devices: {devices or 'none seen by JAX'}"
+
+
+def _counted(what: str, trials: int) -> str:
+    return f"{what} ({trials} {'trial' if trials == 1 else 'trials'})"
+
+
+def _some(name: str, found: Sequence[str]) -> list[str]:
+    more = [f"  - {name}: … and {len(found) - FACTS_SHOWN} more in the bundle"] if len(found) > FACTS_SHOWN else []
+    return [*(f"  - {name}: {one}" for one in found[:FACTS_SHOWN]), *more]
+
+
+def _code_folders(series: Series, rests_on: Sequence[EntryRecord]) -> list[str]:
+    """Where the experiment's code lies: its own folder, and those of its measure functions."""
+    modules = [str(entry.config["measure"]).partition(":")[0] for entry in rests_on if "measure" in entry.config]
+    folders = [module.rpartition(".")[0].replace(".", "/") for module in modules]
+    return list(dict.fromkeys((f"experiments/{series.topic}", *filter(None, folders))))
+
+
+def _table(rows: Sequence[Row], claims: Sequence[Claim], series: Series) -> list[str]:
+    shown = ranked(series.primary, rows, claims)
+    lines = [rendering.rows(shown[:ROWS_SHOWN], claims, series.primary, "")]
+    if len(shown) > ROWS_SHOWN:
+        lines += ["", f"… and {len(shown) - ROWS_SHOWN} more rows in the logbook."]
+    return lines
+
+
+def _scope(series: Series, kickoff: EntryRecord | None, entries: Sequence[EntryRecord], links: Links) -> list[str]:
+    metrics = ", ".join(f"{metric.name} ({metric.direction})" for metric in series.metrics)
+    lines = [
+        f"- Motivation: {unlinked(series.motivation) or '–'}",
+        f"- Problem: {unlinked(series.problem) or '–'}",
+        f"- Goal: {unlinked(series.goal)}",
+        f"- Success metrics: {unlinked(metrics)}{f'; {unlinked(series.success)}' if series.success else ''}",
+        f"- Constraints: {unlinked(series.constraints) or '–'}",
+        f"- Stop criteria: {unlinked(series.stop) or '–'}",
+        f"- Hypotheses: {'; '.join(f'{known.id}: {unlinked(known.text)}' for known in series.hypotheses) or '–'}",
+        f"- First experiment matrix: {'; '.join(map(unlinked, series.matrix)) or '–'}",
+    ]
+    if kickoff is not None:
+        lines.append(f"- Started: {kickoff.finished_at[:10]} with {kickoff.id}")
+    changes = rendering.decisions(entries, unlinked, links.record, scope=True)
+    return [*lines, "- Changes of the scope:", *(f"  {line}" for line in changes)]
+
+
+def _conclusion(finish: EntryRecord | None) -> list[str]:
+    if finish is None:
+        return ["_None yet: the thread goes on._"]
+    return [
+        # Behind a word of ours, so that nothing in it can begin a heading or a list.
+        f"Conclusion: {unlinked(finish.result)}",
+        "",
+        f"- What worked: {unlinked(str(finish.config['worked']))}",
+        f"- What did not: {unlinked(str(finish.config['did_not']))}",
+        f"- Confidence and limitations: {unlinked(str(finish.config['confidence']))}; "
+        f"{unlinked(str(finish.config['limitations']))}",
+        "- Next steps:",
+        *(f"  - {number}: {unlinked(str(step))}" for number, step in enumerate(finish.config["next_steps"], 1)),
+    ]

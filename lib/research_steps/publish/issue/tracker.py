@@ -1,0 +1,86 @@
+"""The narrow boundary to an experiment issue: a body, and comments that follow each other.
+
+Behind it is GitHub, or a Markdown file in the checkout. Neither can be asked to take a comment only once, so a comment
+says in its first line which record it shows, and whoever posts looks for that line first. The second line anchors the
+logbook: it names the link of the record's entry, which follows from everything above that entry.
+"""
+
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from research_steps.records.model import Owner
+
+_MARKER = re.compile(r"\A<!-- research-steps (record [0-9a-f]{64}|heartbeat [\w:.+-]+) -->\r?(?:\n|\Z)")
+_CHAIN = re.compile(r"<!-- research-steps chain [0-9a-f]{64} -->")
+
+
+@dataclass(frozen=True)
+class Comment:
+    """One comment as it is now. What an outsider wrote is no receipt, whatever it says."""
+
+    id: int
+    body: str
+    author: str = ""
+    outsider: bool = False
+
+    @property
+    def marker(self) -> str:
+        """What the comment shows, such as 'record <sha256>'; empty for one that people wrote."""
+        found = None if self.outsider else _MARKER.match(self.body)
+        return found[1] if found else ""
+
+    def repeats(self, first: "Comment") -> bool:
+        """Whether this is the same update by the same author, posted twice; links may have changed in between.
+
+        One that somebody answered in, below a copy of it, is theirs.
+        """
+        return self.author == first.author and _said(self.body) == _said(first.body)
+
+
+class Tracker(Protocol):
+    """One issue. Each method raises SurfaceAway when it may work later, SurfaceError when somebody has to act."""
+
+    name: str
+
+    def turn(self) -> AbstractContextManager[Owner | None]:
+        """Hold off other publishers inside the block; yields the one that is at it already, if any."""
+        ...
+
+    def comments(self) -> Sequence[Comment]:
+        """All comments, oldest first, those included that came since this was last asked."""
+        ...
+
+    def post(self, body: str) -> Comment: ...
+
+    def delete(self, comment: Comment) -> None: ...
+
+    def body(self) -> str: ...
+
+    def write_body(self, old: str, new: str) -> None:
+        """Replace the body that was read."""
+        ...
+
+    def overwritten(self) -> str | None:
+        """What somebody else wrote between our reading the body and our last writing it, if that replaced it."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def marked(marker: str, text: str) -> str:
+    """A comment's body with its marker."""
+    return f"<!-- research-steps {marker} -->\n{text}"
+
+
+def chained(link: str, text: str) -> str:
+    """An update with the link of its entry in the logbook, which is empty while no logbook here holds the entry."""
+    return f"<!-- research-steps chain {link} -->\n{text}" if link else text
+
+
+def _said(body: str) -> list[str]:
+    """An update without its links, which say where things are by now, in the logbook too."""
+    lines = body.replace("\r\n", "\n").rstrip().split("\n")
+    return [line for line in lines if not (line.startswith(("  - ", "- Command: ")) or _CHAIN.fullmatch(line))]

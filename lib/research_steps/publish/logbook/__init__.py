@@ -1,0 +1,1 @@
+"""The research logbook: append-only Markdown, made from records."""

@@ -1,0 +1,57 @@
+"""Taking over a logbook that people wrote: every byte of it stays, and entries follow at its end."""
+
+import re
+
+from research_steps.errors import ConflictedLogbook, UsageError
+from research_steps.files import write_aside
+from research_steps.git import Checkout
+from research_steps.publish import rendering
+from research_steps.publish.logbook import format as logbook_format
+from research_steps.publish.logbook.disk import lock, path_of
+from research_steps.publish.logbook.handwritten import closing, headings
+from research_steps.records.encoding import sha256
+from research_steps.records.series import check_prefix
+
+
+def adopt(checkout: Checkout, topic: str, prefix: str) -> int:
+    """Have entries follow at the end of a logbook that people wrote; returns how many bytes stay as they were.
+
+    Whatever would hide what follows (a fence, a comment, a folded section that is still open) is closed first.
+    """
+    check_prefix(topic, prefix)
+    path = path_of(checkout, topic)
+    with lock(checkout, topic):
+        if not path.is_file():
+            raise UsageError(f"There is no logbook {path} to adopt: expected one that people wrote by hand.")
+        old = path.read_bytes()
+        if logbook_format.is_ours(old):
+            raise UsageError(f"{path} needs no adoption: research-steps made or adopted it before.")
+        if logbook_format.conflicts(old):
+            raise ConflictedLogbook(f"{path} has conflict markers of a git merge: resolve them, then adopt it.")
+        files = path.with_suffix("").glob("*.jsonl")
+        published = {sha256(line) for file in files for line in file.read_bytes().splitlines()}
+        if published & logbook_format.parse(old).records:
+            raise UsageError(
+                f"{path} holds entries of research-steps but lost the line '{logbook_format.MADE_HERE}' of its front "
+                "matter: put it back, or restore the file with git."
+            )
+        above = old + closing(old).encode()
+        marker = logbook_format.adoption_marker(above, topic, prefix)
+        log = logbook_format.log_part(rendering.NOTHING_YET, "## Recorded experiment log")
+        write_aside(path, above + marker + log)
+    return len(old)
+
+
+def numbers_used(checkout: Checkout, topic: str, prefix: str) -> set[int]:
+    """The experiment numbers that this checkout knows: of record files, entries, sealed tags and the headings that
+    people wrote."""
+    pattern = re.compile(rf"(?<![A-Za-z0-9-]){re.escape(prefix)}-(\d{{1,9}})(?!\d)")
+    path = path_of(checkout, topic)
+    names = [file.stem for file in path.with_suffix("").glob("*.jsonl")]
+    if path.is_file():
+        data = path.read_bytes()
+        names += [entry.id for entry in logbook_format.parse(data).entries]
+        names += headings(data[: logbook_format.adopted_end(data)] if logbook_format.is_ours(data) else data)
+    # A clone may have the tags of a series, and a branch without its logbook.
+    names += checkout.tags(topic)
+    return {int(number) for name in names for number in pattern.findall(name)}

@@ -1,0 +1,177 @@
+"""Where a logbook lies, who may write to it, and how: appended to or replaced so that what was written lasts."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import FileIO
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from research_steps.errors import ConflictedLogbook, LogbookError
+from research_steps.files import write_aside
+from research_steps.git import Checkout
+from research_steps.publish.logbook import format as logbook_format
+from research_steps.publish.logbook.handwritten import closing
+
+LOCK_WAIT_S = 120.0
+# How much of what was read is compared before what follows it is taken for new.
+_COMPARED = 200
+
+
+def path_of(checkout: Checkout, topic: str) -> Path:
+    return checkout.logbooks / f"{topic}.md"
+
+
+@contextmanager
+def lock(checkout: Checkout, topic: str) -> Iterator[None]:
+    """Holds off other publishers of this work tree's logbook. A system error inside is told as a LogbookError."""
+    path = path_of(checkout, topic)
+    try:
+        checkout.private.mkdir(parents=True, exist_ok=True)
+        held = FileLock(checkout.private / f"{topic}.lock", timeout=LOCK_WAIT_S)
+        with held.acquire(poll_interval=0.02):
+            yield
+    except Timeout as error:
+        raise LogbookError(
+            f"{path} has been held by another process for {LOCK_WAIT_S:.0f} s (the lock is {error.lock_file}): run "
+            f"'research sync {topic}' when it is done."
+        ) from error
+    except OSError as error:
+        raise LogbookError(f"{error.filename or path} could not be used: {error.strerror}.") from error
+
+
+class LogbookFile:
+    """A logbook on disk, for one publisher at a time (the caller holds the lock).
+
+    Keeps what it has read, and reads only what was appended since, so that an append costs the same however long the
+    logbook is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._identity = (0, 0)
+        self._links: set[str] = set()
+        self._tips: list[str] = []
+        # The last entry's end, the bytes before it, and what follows it.
+        self._end = 0
+        self._before = b""
+        self._after = b""
+        self.records: set[str] = set()
+        self.unfinished = ""
+
+    def refresh(self) -> None:
+        """Take notice of what others did to the file. Raises ConflictedLogbook, LogbookError."""
+        with self._open("rb") as file:
+            found = os.fstat(file.fileno())
+            if (found.st_dev, found.st_ino) == self._identity and self._end > 0:
+                if found.st_size == self._end + len(self._after):
+                    return
+                file.seek(self._end - len(self._before))
+                if file.read(len(self._before)) == self._before:
+                    self._read_on(file.read())
+                    return
+                file.seek(0)
+            data = file.read()
+        if not logbook_format.is_ours(data):
+            raise LogbookError(
+                f"{self.path} was written by hand: run 'research adopt {self.path.stem} --id-prefix PREFIX' to have "
+                "entries follow at its end. The records are safe in the journal."
+            )
+        if logbook_format.conflicts(data):
+            raise self._conflicted()
+        self._identity = found.st_dev, found.st_ino
+        self._links, self._tips, self.records = set(), [], set()
+        self._end = logbook_format.adopted_end(data)
+        self._before = data[max(0, self._end - _COMPARED) : self._end]
+        self._read_on(data[self._end :])
+
+    def append(self, id: str, record: str, text: str) -> None:
+        """Append one entry, durably. Raises LogbookError and leaves the file as it was when the disk refuses."""
+        entry = logbook_format.render(id, record, text, self._tips)
+        kept = self._without_begun(entry)
+        gap = closing(kept).encode() if kept.strip() else b"" if kept.endswith(b"\n") else b"\n"
+        with self._open("r+b") as file:
+            found = os.fstat(file.fileno())
+            if (found.st_dev, found.st_ino, found.st_size) != (*self._identity, self._end + len(self._after)):
+                raise LogbookError(
+                    f"{self.path} is being changed by another program: {id} is appended at the next pass."
+                )
+            try:
+                file.seek(self._end + len(kept))
+                _write_all(file.fileno(), gap + entry)
+                os.fsync(file.fileno())
+            except OSError as error:
+                # Where not even this is possible the next pass finds the entry unfinished.
+                with suppress(OSError):
+                    file.truncate(found.st_size)
+                raise LogbookError(
+                    f"{self.path} could not be appended to: {error.strerror}. {id} is safe in the journal and is "
+                    "published by 'research sync' once there is room."
+                ) from error
+        self._end += len(kept)
+        self._read_on(gap + entry)
+
+    def replace_living(self, text: str) -> bool:
+        """Rewrite the living part, aside and then renamed. True when it changed."""
+        data = self.path.read_bytes()
+        found = logbook_format.living_part(data)
+        if found is None or data[slice(*found)] == text.encode():
+            return False
+        begin, end = found
+        write_aside(self.path, data[:begin] + text.encode() + data[end:])
+        if begin < self._end:
+            # Every entry moved by the same distance; else the file is read anew.
+            status = self.path.stat()
+            self._identity = status.st_dev, status.st_ino
+            self._end += len(text.encode()) - (end - begin)
+        return True
+
+    def _read_on(self, data: bytes) -> None:
+        """Take in what stands behind the last entry."""
+        if logbook_format.conflicts(b"\n" + data):
+            raise self._conflicted()
+        contents = logbook_format.parse(data, 0)
+        for entry in contents.chain:
+            if entry.link not in self._links:
+                self._links.add(entry.link)
+                self._tips = [link for link in self._tips if link not in entry.prev] + [entry.link]
+                self.records.add(entry.record)
+        if contents.chain:
+            end = contents.chain[-1].end
+            self._before = data[max(0, end - _COMPARED) : end]
+            self._end += end
+            data = data[end:]
+        self._after = data
+        self.unfinished = contents.unfinished[1] if contents.unfinished else ""
+
+    def _without_begun(self, entry: bytes) -> bytes:
+        """What stands behind the last entry, without what a killed publisher began of this one."""
+        starts = [0, *(match.end() for match in re.finditer(b"\n", self._after))]
+        near = (at for at in starts if len(self._after) - at <= len(entry))
+        return next((self._after[:at] for at in near if entry.startswith(self._after[at:])), self._after)
+
+    def _conflicted(self) -> ConflictedLogbook:
+        return ConflictedLogbook(
+            f"{self.path} has conflict markers of a git merge: run 'research sync {self.path.stem}', which rebuilds it "
+            "from both sides. The records are safe in the journal."
+        )
+
+    @contextmanager
+    def _open(self, mode: Literal["rb", "r+b"]) -> Iterator[FileIO]:
+        try:
+            file = self.path.open(mode, buffering=0)
+        except FileNotFoundError as error:
+            raise LogbookError(
+                f"{self.path} is gone: restore it with git, or run the thread again to make it."
+            ) from error
+        with file:
+            yield file
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

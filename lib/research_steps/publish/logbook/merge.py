@@ -1,0 +1,196 @@
+"""After a merge in git: the logbook and its record files again, from the whole entries of both sides.
+
+Git merges lines, so it leaves conflict markers inside entries, or tears and mixes them where a union merge is set. Here
+each whole entry, and each note that people wrote behind one, is folded into one line first; then git's own three-way
+merge can't take it apart. No entry of either side is left out, and of text that both sides changed both versions stay.
+"""
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Container
+from pathlib import Path
+from typing import NamedTuple
+
+from research_steps.errors import ConflictedLogbook, RepositoryError
+from research_steps.files import write_aside
+from research_steps.git import Checkout
+from research_steps.publish.logbook import format as logbook_format
+from research_steps.publish.logbook.disk import lock, path_of
+from research_steps.records.encoding import sha256
+
+# How many merges are looked through for the one that did the damage.
+MERGES_SEEN = 20
+_FOLDED = b"research-steps folded "
+_LIVING = _FOLDED + b"living part"
+
+
+def rebuild(checkout: Checkout, topic: str) -> bool:
+    """Mend what a merge did to logbook and record files. True when something changed.
+
+    The sides are those of the unfinished merge, rebase or cherry-pick, else the parents of the merge commit that did
+    it. The logbook that was replaced is kept in the git directory, as research-steps/<topic>.before-rebuild.md.
+    Raises ConflictedLogbook when git has no two sides.
+    """
+    path = path_of(checkout, topic)
+    with lock(checkout, topic):
+        data = path.read_bytes() if path.is_file() else b""
+        mended = _mended(checkout, path, data) if any(logbook_format.problems(data)) else data
+        if logbook_format.conflicts(mended):
+            raise ConflictedLogbook(
+                f"{path} has conflict markers, and git has no two sides of a merge to rebuild it from: restore it with "
+                f"'git checkout <commit> -- {path}', then run 'research sync {topic}'. Markers that are only quoted "
+                "there have to be indented."
+            )
+        changed = _merge_records(checkout, path.with_suffix(""))
+        if mended != data:
+            write_aside(checkout.private / f"{topic}.before-rebuild.md", data)
+            write_aside(path, mended)
+    return changed or mended != data
+
+
+def _mended(checkout: Checkout, path: Path, data: bytes) -> bytes:
+    name = path.relative_to(checkout.root).as_posix()
+    if _show(checkout, f"MERGE_HEAD:{name}") is not None:
+        return _join(checkout, name, "HEAD", "MERGE_HEAD", data)
+    ours, base, theirs = (_show(checkout, f":{stage}:{name}") for stage in (2, 1, 3))
+    if ours is not None and theirs is not None:
+        return _combine(checkout, ours, base or b"", theirs, data)
+    return _restored(checkout, name, "HEAD", data)
+
+
+def _restored(checkout: Checkout, name: str, revision: str, data: bytes) -> bytes:
+    """What `revision` holds, mended where the merges that led to it did damage."""
+    if not any(logbook_format.problems(data)):
+        return data
+    for merge in _merges(checkout, name, revision):
+        sides = f"{merge}^1", f"{merge}^2"
+        after, first, second = (_whats(_show(checkout, f"{commit}:{name}") or b"") for commit in (merge, *sides))
+        if after - (first | second):
+            return _join(checkout, name, *sides, data)
+    return data
+
+
+def _join(checkout: Checkout, name: str, first: str, second: str, now: bytes) -> bytes:
+    ours, theirs = (
+        _restored(checkout, name, commit, _show(checkout, f"{commit}:{name}") or b"") for commit in (first, second)
+    )
+    try:
+        base = _show(checkout, f"{checkout.git('merge-base', first, second).decode().strip()}:{name}")
+    except RepositoryError:
+        # Not an error here: the two have no history in common.
+        base = None
+    return _combine(checkout, ours, base or b"", theirs, now)
+
+
+def _merges(checkout: Checkout, name: str, revision: str) -> list[str]:
+    """Merge commits before a revision that touched the file, newest first."""
+    options = ("--full-history", "--merges", f"--max-count={MERGES_SEEN}")
+    try:
+        return checkout.git("rev-list", *options, revision, "--", name).decode().split()
+    except RepositoryError:
+        # Not an error here: without a commit there was no merge.
+        return []
+
+
+def _whats(data: bytes) -> "Counter[str]":
+    return Counter(problem.what for problem in logbook_format.problems(data))
+
+
+def _combine(checkout: Checkout, ours: bytes, base: bytes, theirs: bytes, now: bytes) -> bytes:
+    """A three-way merge that keeps every whole entry of both sides, and of the file as it is now, whole and once."""
+    if logbook_format.is_ours(theirs) and not logbook_format.is_ours(ours):
+        # What people went on writing by hand goes behind the part that the other side adopted.
+        ours, theirs = theirs, ours
+    chains = [[entry for entry in logbook_format.parse(side).chain if entry.whole] for side in (ours, theirs, now)]
+    found = [(entry, side) for side, chain in zip((ours, theirs, now), chains, strict=True) for entry in chain]
+    # Of an entry that one side has in full and the other only by its end marker, the full one counts.
+    found.sort(key=lambda pair: not pair[0].above)
+    entries = {entry.link: _Entry(entry.record, entry.above, side[entry.start : entry.end]) for entry, side in found}
+    # What one side took out is taken out of the base too: then it is new on the other side, and stays.
+    common = {entry.link for entry in chains[0]} & {entry.link for entry in chains[1]}
+    notes: dict[str, bytes] = {}
+    with tempfile.TemporaryDirectory(prefix="research-merge-") as scratch:
+        paths = [Path(scratch) / name for name in ("ours", "base", "theirs")]
+        for path, side, links in zip(paths, (ours, base, theirs), (entries, common, entries), strict=True):
+            path.write_bytes(_fold(side, links, notes))
+        merged = checkout.git("merge-file", "--stdout", "--union", *map(str, paths))
+    living = next((side[slice(*part)] for side in (ours, theirs) if (part := logbook_format.living_part(side))), b"")
+    return _unfold(merged, entries, notes, living)
+
+
+class _Entry(NamedTuple):
+    record: str
+    above: bool
+    text: bytes
+
+
+def _fold(data: bytes, links: Container[str], notes: dict[str, bytes]) -> bytes:
+    """The text with one line for each whole entry in `links` and for each stretch of text behind one, which goes to
+    `notes`. The text before the first entry stays, but for the living part."""
+    chain = [entry for entry in logbook_format.parse(data).chain if entry.whole]
+    starts = [*(entry.start for entry in chain), len(data)]
+    head = data[: starts[0]]
+    if living := logbook_format.living_part(head):
+        head = head[: living[0]] + _LIVING + head[living[1] :]
+    lines = [head.rstrip(b"\r\n") + b"\n"]
+    for entry, following in zip(chain, starts[1:], strict=True):
+        names = [entry.link] if entry.link in links else []
+        if note := data[entry.end : following].strip(b"\r\n"):
+            names.append(f"note {sha256(note)}")
+            notes[names[-1]] = note + b"\n"
+        lines += [b"%b%b\n" % (_FOLDED, name.encode()) for name in names]
+    return b"".join(lines)
+
+
+def _unfold(merged: bytes, entries: dict[str, _Entry], notes: dict[str, bytes], living: bytes) -> bytes:
+    """The text with every entry once, and every record shown by one of them."""
+    rest = dict(entries)
+    shown: set[str] = set()
+    data = bytearray()
+    for line in [*merged.splitlines(keepends=True), *(_FOLDED + link.encode() for link in entries)]:
+        name = line.removeprefix(_FOLDED).strip().decode("ascii", "replace") if line.startswith(_FOLDED) else ""
+        if line.strip() == _LIVING:
+            data += living + b"\n"
+        elif name in notes:
+            data += b"\n" + notes[name]
+        elif name not in entries:
+            data += line
+        elif name in rest:
+            entry = rest.pop(name)
+            text = entry.text.rstrip(b"\r\n") + b"\n"
+            if entry.above or entry.record in shown:
+                data += text if entry.above else logbook_format.shown_above(text)
+            else:
+                shown.add(entry.record)
+                data += b"\n" + text
+    return bytes(data)
+
+
+def _merge_records(checkout: Checkout, folder: Path) -> bool:
+    """Put the records of both sides together where git could not. True when something changed."""
+    changed = False
+    unmerged = set()
+    if checkout.git_dir is not None:
+        listed = checkout.git("diff", "--name-only", "--diff-filter=U", "-z", "--", str(folder))
+        unmerged = {checkout.root / os.fsdecode(name) for name in listed.split(b"\0") if name.endswith(b".jsonl")}
+    for file in sorted({*folder.glob("*.jsonl"), *unmerged}):
+        held = file.read_bytes() if file.exists() else b""
+        if file not in unmerged and not logbook_format.conflicts(b"\n" + held):
+            continue
+        name = file.relative_to(checkout.root).as_posix()
+        versions = (held, *(_show(checkout, f":{stage}:{name}") or b"" for stage in (2, 3)))
+        lines = dict.fromkeys(line for version in versions for line in logbook_format.record_lines(version))
+        together = b"".join(line + b"\n" for line in lines)
+        if together != held:
+            write_aside(file, together)
+            changed = True
+    return changed
+
+
+def _show(checkout: Checkout, revision: str) -> bytes | None:
+    try:
+        return checkout.git("cat-file", "blob", revision)
+    except RepositoryError:
+        # Not an error here: that side does not have the file.
+        return None

@@ -1,0 +1,166 @@
+"""The logbook surface: entries appended to `.agents/logbooks/<topic>.md`, their records beside it in git.
+
+For each entry first its records are made to last in `<topic>/<ID>.jsonl`, then the entry is appended. A publisher that
+is killed in between leaves a records file that the next one finds. One publisher at a time for each work tree, by a
+lock in its git directory; what is already there is told by the logbook's own markers.
+"""
+
+import json
+import time
+from itertools import filterfalse
+from pathlib import Path
+
+from research_steps.errors import LogbookError, RepositoryError, StoreError, UnreadableObject
+from research_steps.files import write_aside
+from research_steps.git import Checkout
+from research_steps.journal.attachments import is_name
+from research_steps.journal.journal import Journal
+from research_steps.journal.snapshot import Snapshot
+from research_steps.publish import rendering
+from research_steps.publish.logbook import format as logbook_format
+from research_steps.publish.logbook.adoption import adopt, numbers_used
+from research_steps.publish.logbook.disk import LogbookFile, lock, path_of
+from research_steps.publish.logbook.merge import rebuild
+from research_steps.publish.logbook.verify import verify
+from research_steps.publish.markdown import prose
+from research_steps.publish.surface import Done, Published, is_public
+from research_steps.records.encoding import Stored, sha256
+from research_steps.records.model import EntryRecord, TrialRecord
+from research_steps.records.objects import IssueLink, Seal
+from research_steps.records.series import Series
+
+__all__ = ["LogbookSurface", "adopt", "numbers_used", "path_of", "rebuild", "verify"]
+
+LIVING_EVERY_S = 60.0
+
+
+class LogbookSurface:
+    """One series' logbook in one checkout."""
+
+    def __init__(self, checkout: Checkout, journal: Journal, series: Series) -> None:
+        self.series = series
+        self.journal = journal
+        self.path = path_of(checkout, series.topic)
+        self.records = self.path.with_suffix("")
+        self._checkout = checkout
+        self._file = LogbookFile(self.path)
+        self._lived = float("-inf")
+        self._stale = True
+
+    def publish(self, entries: Snapshot, final: bool) -> Published:
+        """Append what the logbook does not hold yet, in the order in which it was finished."""
+        with lock(self._checkout, self.series.topic):
+            if self.series.private:
+                self._checkout.exclude(
+                    f"/.agents/logbooks/{self.series.topic}.md", f"/.agents/logbooks/{self.series.topic}/"
+                )
+            if not self.path.exists():
+                write_aside(self.path, _scaffold(self.series))
+            self._file.refresh()
+            done: list[Done] = []
+            problems: list[str] = []
+            try:
+                for stored in self._waiting(entries):
+                    try:
+                        if self._append(stored):
+                            done.append(Done(stored.record.id, "appended to the logbook"))
+                    except StoreError as error:
+                        problems.append(f"{stored.record.id} is not published: {error}")
+                if self._stale and (final or time.monotonic() - self._lived >= LIVING_EVERY_S):
+                    self._rewrite_living()
+            except (LogbookError, RepositoryError) as error:
+                problems.append(str(error))
+        return Published(tuple(done), tuple(problems))
+
+    def _waiting(self, entries: Snapshot) -> list[Stored[EntryRecord]]:
+        # Most are shown, and this is asked for each of them with every entry that is published.
+        missing = filterfalse(self._file.records.__contains__, entries.entries)
+        waiting = [stored for sha in missing if self._belongs((stored := entries.entries[sha]).record)]
+        # What a killed publisher began comes first: it can be finished only while nothing follows it.
+        begun = self._file.unfinished
+        waiting.sort(key=lambda stored: (stored.record.id != begun, *_order(stored.record)))
+        return waiting
+
+    def _belongs(self, record: EntryRecord) -> bool:
+        # Git may be pushed, so what is private has no place here; the logbook of a private series is kept out of git.
+        return not record.late if self.series.private else is_public(record, self.series)
+
+    def _append(self, entry: Stored[EntryRecord]) -> bool:
+        record = entry.record
+        if not logbook_format.EXPERIMENT_ID.fullmatch(record.id):
+            raise UnreadableObject(f"it has the experiment ID {record.id!r}, expected one such as MOE-HC-007.")
+        seal = self.journal.decided(f"seals/{record.id}", Seal) if record.step == "seal" else None
+        if record.step == "seal" and seal is None:
+            # Its entry names the tag, so it waits for it; what holds the tag up is told by who makes it.
+            return False
+        self._keep_records(entry)
+        self._file.append(record.id, entry.sha256, rendering.entry(record, self.series, seal))
+        self._stale = True
+        return True
+
+    def _keep_records(self, entry: Stored[EntryRecord]) -> None:
+        record = entry.record
+        owners = {row.trial.id.partition(".")[0] for row in record.rows} - {record.id}
+        elsewhere = {sha256(line) for owner in owners for line in _lines(self.records / f"{owner}.jsonl")}
+        trials = [row.trial for row in record.rows if row.trial.sha256 not in elsewhere]
+        path = self.records / f"{record.id}.jsonl"
+        held = _lines(path)
+        measured = [self.journal.load("trial", trial) for trial in trials]
+        wanted = [entry.line, *(trial.line for trial in measured)]
+        if not set(wanted) <= set(held):
+            write_aside(path, b"".join(line + b"\n" for line in dict.fromkeys([*held, *wanted])))
+        made = [record.provenance, *(one.record.provenance for one in measured if isinstance(one.record, TrialRecord))]
+        for sha in dict.fromkeys(one.patch for one in made if one.patch is not None):
+            self._keep_patch(sha)
+        if record.step == "attachment" and "file" in record.config:
+            self._keep_attachment(record.config["file"])
+
+    def _keep_patch(self, sha: str) -> None:
+        path = self.records / f"{sha}.patch"
+        patch = None if path.exists() else self.journal.patch(sha)
+        if patch is not None:
+            write_aside(path, patch)
+
+    def _keep_attachment(self, name: str) -> None:
+        path = self.records / "attachments" / name
+        if path.exists():
+            return
+        data = self.journal.attachment(name) if is_name(name) else None
+        if data is None:
+            raise StoreError(f"the file {name!r} that it attaches is not in the store. Attach it again.")
+        write_aside(path, data)
+
+    def _rewrite_living(self) -> None:
+        # What was published from other stores is in git, and holds as well.
+        known = self.journal.published(self.records).entries
+        shown = [stored.record for sha, stored in known.items() if sha in self._file.records]
+        issue = self.journal.decided("issue", IssueLink)
+        self._file.replace_living(rendering.living(self.series, sorted(shown, key=_order), issue))
+        self._lived, self._stale = time.monotonic(), False
+
+
+def _order(record: EntryRecord) -> tuple[str, str]:
+    return record.finished_at, record.id
+
+
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines() if path.exists() else []
+
+
+def _scaffold(series: Series) -> bytes:
+    """A new logbook for a series: front matter, Scope, the living part, and the log without entries."""
+    metrics = ", ".join(f"{metric.name} ({metric.direction})" for metric in series.metrics)
+    tags = json.dumps(list(series.shared_tags(None)), ensure_ascii=False)
+    lines = [
+        logbook_format.front_matter(topic=series.topic, prefix=series.prefix, tags=tags),
+        f"# {series.topic}: Research Logbook",
+        "",
+        "## Scope",
+        f"- Goal: {prose(series.goal)}",
+        f"- Primary metric(s): {prose(metrics)}",
+        f"- Constraints: {prose(series.constraints) or '–'}",
+        f"- Stop criteria: {prose(series.stop) or '–'}",
+        "",
+        "",
+    ]
+    return "\n".join(lines).encode() + logbook_format.log_part(rendering.living(series, [], None), "## Experiment Log")

@@ -1,0 +1,218 @@
+"""Whether a logbook, the records beside it and the journal agree, as far as these three can tell.
+
+That the end was cut off, or written anew together with its hashes, only an anchor tells: see `snapshot.checking`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from research_steps.errors import UnreadableObject, UsageError
+from research_steps.git import Checkout
+from research_steps.journal.attachments import is_name
+from research_steps.journal.journal import Journal
+from research_steps.journal.snapshot import Snapshot
+from research_steps.publish.logbook import format as logbook_format
+from research_steps.publish.logbook.disk import lock, path_of
+from research_steps.records.encoding import Stored, decode_record, sha256
+from research_steps.records.model import EntryRecord, TrialRecord
+
+_PATCH = re.compile(r"[0-9a-f]{64}\.patch")
+_BUNDLE = re.compile(r"[A-Z0-9-]+\.(?:bundle\.json|bundle\.md|table\.csv|requirements\.txt)")
+_ATTACHED = "attachments/"
+
+
+@dataclass(frozen=True)
+class Files:
+    """A logbook and the files beside it, by their names in its folder, as a work tree or a commit has them."""
+
+    logbook: bytes
+    beside: Mapping[str, bytes]
+
+    @cached_property
+    def contents(self) -> logbook_format.Contents:
+        return logbook_format.parse(self.logbook)
+
+    @cached_property
+    def lines(self) -> dict[str, dict[str, bytes]]:
+        """The lines of each record file, by experiment ID and hash."""
+        # Not what people attached, which lies in a folder of its own.
+        own = {name: data for name, data in self.beside.items() if name.endswith(".jsonl") and "/" not in name}
+        files = {name.removesuffix(".jsonl"): data for name, data in own.items()}
+        return {id: {sha256(line): line for line in logbook_format.record_lines(data)} for id, data in files.items()}
+
+    @cached_property
+    def hashes(self) -> set[str]:
+        """The hashes of all records."""
+        return {sha for held in self.lines.values() for sha in held}
+
+    @cached_property
+    def attached(self) -> dict[str, bytes]:
+        """What belongs to records and is named by its hash: patches, and what people attached."""
+        return {
+            name: data
+            for name, data in self.beside.items()
+            if _PATCH.fullmatch(name) or (name.startswith(_ATTACHED) and is_name(name.removeprefix(_ATTACHED)))
+        }
+
+    @cached_property
+    def bundles(self) -> dict[str, bytes]:
+        """What a seal has put here for people and programs to read."""
+        return {name: data for name, data in self.beside.items() if _BUNDLE.fullmatch(name)}
+
+    @cached_property
+    def records(self) -> Snapshot:
+        """The records that can be read; what can't is among its problems."""
+        found = Snapshot()
+        for id, held in self.lines.items():
+            for sha, line in held.items():
+                try:
+                    found.add(decode_record(line, f"{id}.jsonl, record {sha[:12]}"))
+                except UnreadableObject as error:
+                    found.problems.append(str(error))
+        return found
+
+
+@dataclass
+class Findings:
+    """What does not agree, and what is told though it is no fault."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def verify(checkout: Checkout, topic: str, journal: Journal | None) -> tuple[int, list[str]]:
+    """How many entries were checked, and everything that does not agree: logbook, record files and journal."""
+    files = read(checkout, topic)
+    return len(files.contents.entries), check(files, journal).problems
+
+
+def read(checkout: Checkout, topic: str) -> Files:
+    """The logbook of this work tree with what lies beside it. Raises UsageError when there is none."""
+    path = path_of(checkout, topic)
+    if not path.is_file():
+        raise UsageError(f"There is no logbook {path}: expected one; run the thread, or 'research sync {topic}'.")
+    with lock(checkout, topic):
+        return read_files(path)
+
+
+def read_files(path: Path) -> Files:
+    """A logbook with what lies beside it. The caller holds its lock."""
+    folder = path.with_suffix("")
+    found = sorted(file for pattern in ("*", f"{_ATTACHED}*") for file in folder.glob(pattern) if file.is_file())
+    beside = {file.relative_to(folder).as_posix(): file.read_bytes() for file in found}
+    return Files(path.read_bytes() if path.exists() else b"", beside)
+
+
+def check(files: Files, journal: Journal | None) -> Findings:
+    """Logbook, record files and, where there is one, journal against each other."""
+    found = Findings([*check_files(files), *_resting_on_nothing(files)])
+    if journal is not None:
+        held = journal.scan()
+        found.problems += held.problems
+        _check_journal(found, files.records, held)
+    return found
+
+
+def check_files(files: Files) -> Iterator[str]:
+    """Everything in which the logbook and the files beside it show that they are not as they were written."""
+    yield from map(str, logbook_format.problems(files.logbook))
+    for name, data in files.beside.items():
+        if name.endswith(".jsonl") and "/" not in name and logbook_format.conflicts(b"\n" + data):
+            yield f"{name} has conflict markers of git; 'research sync' puts both sides' records together"
+    yield from files.records.problems
+    yield from _check_entries(files)
+    for name, data in files.attached.items():
+        named = name.removeprefix(_ATTACHED)
+        # Where git changed line ends the content is the same.
+        if not any(named.startswith((sha[:12] + "-", sha + ".")) for sha in map(sha256, (data, lf(data)))):
+            yield f"{_shown(name)} is not what it was"
+
+
+def lf(data: bytes) -> bytes:
+    return data.replace(b"\r\n", b"\n")
+
+
+def _shown(name: str) -> str:
+    return f"{name[:12]}….patch" if _PATCH.fullmatch(name) else name
+
+
+def _check_entries(files: Files) -> Iterator[str]:
+    for entry in files.contents.entries:
+        if entry.record not in files.lines.get(entry.id, {}):
+            yield f"{entry.id}: its record {entry.record[:12]} is not in {entry.id}.jsonl, or was changed there"
+            continue
+        record = files.records.entries.get(entry.record)
+        if record is None or record.record.id != entry.id:
+            yield f"{entry.id}: the record that its marker names is of something else"
+            continue
+        for row in record.record.rows:
+            if row.trial.sha256 not in files.hashes:
+                yield f"{entry.id}: the record of its trial {row.trial.id} is missing or was changed"
+
+
+def _resting_on_nothing(files: Files) -> Iterator[str]:
+    """Records that no entry shows: not asked of a commit, which may be made while an entry is being appended."""
+    wanted = {entry.record for entry in files.contents.entries if entry.record in files.lines.get(entry.id, {})}
+    shown = (stored.record for sha, stored in files.records.entries.items() if sha in wanted)
+    wanted |= {row.trial.sha256 for record in shown for row in record.rows}
+    for id, held in files.lines.items():
+        for sha in held.keys() - wanted:
+            yield (
+                f"{id}.jsonl: no entry rests on record {sha[:12]}: its entry was removed, or is not appended yet "
+                "('research sync' does)"
+            )
+
+
+def _check_journal(found: Findings, published: Snapshot, journal: Snapshot) -> None:
+    """The standing records of the store against those in git, and against what the store's own entries name.
+
+    Another store may have used the same ID for the same trial. Its record began and ended at other times, in another
+    process; one that was altered still shares one of these with what was published.
+    """
+    here: dict[tuple[str, str, int, str], list[Stored[Any]]] = {}
+    for stored in _results(published):
+        here.setdefault(_identity(stored), []).append(stored)
+    standing = [stored for stored in _results(journal) if not stored.record.late]
+    wanted = _named_by_rows(standing)
+    for stored in standing:
+        known = here.get(_identity(stored), [])
+        same = any(other.sha256 == stored.sha256 for other in known)
+        altered = next((other for other in known if not same and _is_attempt_of(stored.record, other.record)), None)
+        entry, sha = wanted.get(_identity(stored), ("", stored.sha256))
+        holds = f"{stored.record.id}: the journal holds it with hash {stored.sha256[:12]}"
+        if altered is not None:
+            found.problems.append(f"{holds}, git with {altered.sha256[:12]}")
+        elif sha != stored.sha256:
+            found.problems.append(f"{holds}, and {entry} of the journal rests on {sha[:12]}")
+        elif known and not same:
+            found.notes.append(f"{holds}, git with {known[0].sha256[:12]}: by all it says, another store used this ID")
+
+
+def _named_by_rows(standing: list[Stored[Any]]) -> dict[tuple[str, str, int, str], tuple[str, str]]:
+    """The trials that entries rest on: by which entry, and with which hash."""
+    entries = (stored.record for stored in standing if isinstance(stored.record, EntryRecord))
+    return {
+        (TrialRecord.__name__, row.trial.key, row.trial.attempt, row.trial.id): (record.id, row.trial.sha256)
+        for record in entries
+        for row in record.rows
+    }
+
+
+def _identity(stored: Stored[Any]) -> tuple[str, str, int, str]:
+    record = stored.record
+    return type(record).__name__, record.key, record.attempt, record.id
+
+
+def _is_attempt_of(one: Any, other: Any) -> bool:
+    """Whether two records tell of one attempt: what no two attempts have in common is the same in both."""
+    process = "rows" if isinstance(one, EntryRecord) else "launch"
+    mine, theirs = getattr(one, process), getattr(other, process)
+    return one.started_at == other.started_at or one.finished_at == other.finished_at or bool(mine and mine == theirs)
+
+
+def _results(snapshot: Snapshot) -> list[Stored[Any]]:
+    return [*snapshot.entries.values(), *snapshot.trials.values()]

@@ -1,0 +1,87 @@
+"""Drives the surfaces: what the journal holds and a surface does not show yet is shown, again and again, until it is.
+
+A surface's failure is collected and told; it never reaches a measurement. The driver runs a `Publisher` beside its
+steps; `research sync` makes one pass from any checkout.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from research_steps.errors import ResearchError
+from research_steps.journal.journal import Journal
+from research_steps.publish.surface import Done, Published, Surface
+from research_steps.records.redaction import redact
+
+# How often the journal is looked at for what other drivers and workers recorded.
+LOOK_EVERY_S = 5.0
+
+
+def publish(journal: Journal, surfaces: Sequence[Surface], final: bool = True) -> Published:
+    """One pass over all surfaces. A surface that fails is a problem in the answer; the others go on."""
+    entries = journal.entries()
+    done: list[Done] = []
+    problems = list(entries.problems)
+    for surface in surfaces:
+        try:
+            published = surface.publish(entries, final)
+        except ResearchError as error:
+            problems.append(str(error))
+            continue
+        except Exception as error:  # noqa: BLE001  # whatever a surface's library raises, the others go on
+            problems.append(f"{type(surface).__name__} failed with {type(error).__name__}: {redact(str(error))}")
+            continue
+        done += published.done
+        problems += published.problems
+    return Published(tuple(done), tuple(problems))
+
+
+class Publisher:
+    """Publishes in the background for as long as the block around it lasts, and once more at its end.
+
+    `problems` are those of the last pass: earlier ones have been made good by then, or are still among them.
+    """
+
+    def __init__(self, journal: Journal, surfaces: Sequence[Surface], say: Callable[[str], None]) -> None:
+        self.done: list[Done] = []
+        self.problems: tuple[str, ...] = ()
+        self._journal = journal
+        self._sinks = surfaces
+        self._say = say
+        self._wake = threading.Event()
+        self._ending = False
+        self._thread = threading.Thread(target=self._work, name="research-publisher", daemon=True)
+
+    def __enter__(self) -> "Publisher":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ending = True
+        self._wake.set()
+        self._thread.join()
+        self._pass(final=True)
+
+    def changed(self) -> None:
+        """Look at the journal soon: something was recorded."""
+        self._wake.set()
+
+    def _work(self) -> None:
+        while not self._ending:
+            self._wake.wait(LOOK_EVERY_S)
+            self._wake.clear()
+            if not self._ending:
+                self._pass(final=False)
+
+    def _pass(self, final: bool) -> None:
+        try:
+            published = publish(self._journal, self._sinks, final)
+        except ResearchError as error:
+            published = Published(problems=(str(error),))
+        for problem in published.problems:
+            if problem not in self.problems:
+                self._say(f"not published yet: {problem}")
+        for done in published.done:
+            self._say(f"{done.id}: {done.what}")
+        self.done += published.done
+        self.problems = published.problems

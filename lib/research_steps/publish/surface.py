@@ -1,0 +1,42 @@
+"""Projections of the journal: each surface shows every record that it should, once in the end, whatever failed.
+
+A surface's own markers are its receipts. Surfaces never import each other.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from research_steps.journal.snapshot import Snapshot
+from research_steps.records.model import EntryRecord
+from research_steps.records.series import Series
+
+
+@dataclass(frozen=True)
+class Done:
+    """One thing that a surface did: for which experiment ID, or for the series where that is its topic, and what."""
+
+    id: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """What one pass of the surfaces did, and what it could not do, in sentences."""
+
+    done: tuple[Done, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(done.id for done in self.done)
+
+
+def is_public(record: EntryRecord, series: Series) -> bool:
+    """Whether an entry may be shown outside this machine. What was late is shown nowhere."""
+    return not (record.late or record.private or series.private)
+
+
+class Surface(Protocol):
+    """`final` is the last pass of a run: whatever was put off is done now."""
+
+    def publish(self, entries: Snapshot, final: bool) -> Published: ...

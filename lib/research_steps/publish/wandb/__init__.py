@@ -1,0 +1,1 @@
+"""Runs of Weights and Biases, made from records."""

@@ -1,0 +1,299 @@
+"""The W&B surface: runs made from records, written offline at the end of a run, and sent when there is a key.
+
+A run lies in `.agents/wandb/<topic>/` once it is whole; that is its receipt, and W&B's own `.synced` beside it is the
+receipt of sending. W&B itself runs only in child processes with bounded time: what it does there, hangs or crashes
+reaches neither the driver nor a measurement. Everything here can be deleted and is made again from the journal.
+"""
+
+import importlib.util
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from research_steps.errors import StoreError, SurfaceError, UsageError
+from research_steps.files import write_aside
+from research_steps.git import Checkout
+from research_steps.journal.journal import Journal
+from research_steps.journal.snapshot import Snapshot
+from research_steps.publish.surface import Done, Published, is_public
+from research_steps.publish.wandb import process as wandb_process
+from research_steps.publish.wandb.runs import MEASURED, Place, Run, of_entry, of_trial, run_id
+from research_steps.records.encoding import Stored
+from research_steps.records.model import SCHEMA, EntryRecord, Row, TrialRecord
+from research_steps.records.objects import IssueLink, Project
+from research_steps.records.redaction import redact
+from research_steps.records.series import Series
+from research_steps.records.times import utc
+
+LOCK_WAIT_S = 120.0
+LONGEST_PROJECT = 128
+_NOT_IN_PROJECTS = "/\\#?%:"
+# The address under which W&B keeps a run, beside the run.
+_ADDRESS = "address"
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A run that there should be: of a row's trial, or of the entry itself."""
+
+    id: str
+    entry: Stored[EntryRecord]
+    row: Row | None
+
+
+class WandbSurface:
+    """One series' W&B runs in one checkout."""
+
+    def __init__(self, checkout: Checkout, journal: Journal, series: Series) -> None:
+        self._checkout = checkout
+        self._journal = journal
+        self._series = series
+        self._folder = folder_of(checkout, series.topic)
+
+    def publish(self, entries: Snapshot, final: bool) -> Published:
+        """Write the runs that are missing, and send those that wait. Only when nothing is measured any more."""
+        mode = os.environ.get("WANDB_MODE", "")
+        wanted = {run.id: run for run in self._wanted(entries)} if final and mode != "disabled" else {}
+        if not wanted or not _installed():
+            return Published()
+        with self._locked():
+            held = runs_in(self._folder)
+            done, problems = self._write([run for id, run in wanted.items() if id not in held])
+            waiting = [path for id, path in runs_in(self._folder).items() if id in wanted and not is_sent(path)]
+            if waiting and mode not in ("offline", "dryrun") and wandb_process.may_have_key():
+                sent, problem = self._send(waiting)
+                done += sent
+                problems += problem
+        return Published(tuple(done), tuple(problems))
+
+    def _wanted(self, entries: Snapshot) -> Iterator[_Wanted]:
+        """A trial belongs to the first entry that names it."""
+        public = [stored for stored in entries.entries.values() if is_public(stored.record, self._series)]
+        public.sort(key=lambda stored: (stored.record.finished_at, stored.record.id))
+        seen = set()
+        for entry in public:
+            for row in _measured(entry.record):
+                if row.trial.sha256 not in seen:
+                    seen.add(row.trial.sha256)
+                    yield _Wanted(run_id(row.trial.sha256), entry, row)
+            if entry.record.step in MEASURED:
+                yield _Wanted(run_id(entry.sha256), entry, None)
+
+    def _write(self, missing: Sequence[_Wanted]) -> tuple[list[Done], list[str]]:
+        """Have runs written; what was done for each entry, and why others are not in place, each reason once."""
+        by_id = {wanted.id: wanted for wanted in missing}
+        made, failed = self._make(missing)
+        written: Counter[str] = Counter()
+        for id, problem in wandb_process.write(self._folder, made) if made else ():
+            if problem:
+                failed.setdefault(problem, []).append(by_id[id])
+            else:
+                written[by_id[id].entry.record.id] += 1
+        where = self._folder.relative_to(self._checkout.root)
+        done = [Done(entry, f"{_runs(number)} for W&B in {where}") for entry, number in written.items()]
+        return done, [
+            f"{_runs(len(those))} could not be written for W&B, {_name(those[0])} first: {reason}. The records are safe "
+            f"in the journal; 'research sync {self._series.topic}' tries again."
+            for reason, those in failed.items()
+        ]
+
+    def _make(self, missing: Sequence[_Wanted]) -> tuple[list[Run], dict[str, list[_Wanted]]]:
+        """The missing runs, and by reason those whose records can't be read."""
+        made: list[Run] = []
+        failed: dict[str, list[_Wanted]] = {}
+        loaded: dict[str, Stored[TrialRecord]] = {}
+        place = self._place() if missing else None
+        for wanted in missing:
+            assert place is not None
+            rows = (wanted.row,) if wanted.row else _measured(wanted.entry.record)
+            try:
+                for row in rows:
+                    if row.trial.sha256 not in loaded:
+                        loaded[row.trial.sha256] = self._journal.load("trial", row.trial)
+            except StoreError as error:
+                failed.setdefault(str(error), []).append(wanted)
+                continue
+            trials = [loaded[row.trial.sha256] for row in rows]
+            run = (
+                of_trial(trials[0], wanted.entry.record, place) if wanted.row else of_entry(wanted.entry, trials, place)
+            )
+            made.append(run)
+        return made, failed
+
+    def _place(self) -> Place:
+        link = self._journal.decided("issue", IssueLink)
+        records = f".agents/logbooks/{self._series.topic}"
+        url = self._journal.url
+        return Place(
+            project=project_of(self._journal, self._series),
+            tags=self._series.shared_tags(link.number if link else None),
+            # The path of a store on this machine says nothing to anybody else.
+            elsewhere=f"the samples are in {records}" + (f" and {redact(url)}" if "://" in url else ""),
+        )
+
+    def _send(self, waiting: Sequence[Path]) -> tuple[list[Done], list[str]]:
+        """Send runs that wait; what was done, and why some still wait."""
+        topic = self._series.topic
+        by_id = {_id(path): path for path in waiting}
+        with self._journal.turn("wandb") as other:
+            if other is not None:
+                return [], [f"Process {other.pid} on {other.host} is sending the runs of {topic} to W&B already."]
+
+            def take(id: str, address: str) -> None:
+                if id in by_id:
+                    write_aside(by_id[id].parent / _ADDRESS, f"{address}\n".encode())
+
+            try:
+                why = wandb_process.send(waiting, is_sent, take)
+            except OSError as error:
+                # Of sending alone: what was written is told all the same.
+                why = str(error)
+        through = [path for path in waiting if is_sent(path)]
+        left = len(waiting) - len(through)
+        url = next((url for path in through if (url := _address(path))), "")
+        done = [Done(topic, f"{_runs(len(through))} sent to W&B: {url.rpartition('/runs/')[0]}")] if through else []
+        if why == wandb_process.NO_KEY or not (left or why):
+            return done, []
+        if not left:
+            return done, [f"The runs of {topic} are at W&B, and where could not be written down: {why}."]
+        return done, [
+            f"{_runs(left)} of {topic} did not get to W&B: {why}. They wait in "
+            f"{self._folder.relative_to(self._checkout.root)}, and 'research sync {topic}' sends them."
+        ]
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Holds off other publishers of this work tree. A system error inside is told as a SurfaceError."""
+        try:
+            self._checkout.private.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            _ignore(self._folder.parent)
+            held = FileLock(self._checkout.private / f"{self._series.topic}.wandb.lock", timeout=LOCK_WAIT_S)
+            with held.acquire(poll_interval=0.02):
+                yield
+        except Timeout as error:
+            raise SurfaceError(
+                f"{self._folder} has been held by another process for {LOCK_WAIT_S:.0f} s (the lock is "
+                f"{error.lock_file}): run 'research sync {self._series.topic}' when it is done."
+            ) from error
+        except OSError as error:
+            raise SurfaceError(
+                f"{error.filename or self._folder} could not be used: {error.strerror}. No W&B run was written."
+            ) from error
+
+
+def folder_of(checkout: Checkout, topic: str) -> Path:
+    return checkout.root / ".agents" / "wandb" / topic
+
+
+def runs_in(folder: Path) -> dict[str, Path]:
+    """The files of the runs that are in place, by ID."""
+    return {_id(path): path for path in sorted(folder.glob("offline-run-*/run-*.wandb"))}
+
+
+def is_sent(path: Path) -> bool:
+    """Whether W&B has taken a run whole, by its own receipt."""
+    return path.with_name(f"{path.name}.synced").exists()
+
+
+def run_url(checkout: Checkout, topic: str, sha256: str) -> str | None:
+    """Where W&B shows the run of a record, None while it was not sent from this checkout."""
+    path = runs_in(folder_of(checkout, topic)).get(run_id(sha256))
+    return _address(path) or None if path is not None and is_sent(path) else None
+
+
+def project_url(checkout: Checkout, topic: str) -> str | None:
+    """Where W&B shows the series' project, None while nothing was sent from this checkout."""
+    sent = (path for path in runs_in(folder_of(checkout, topic)).values() if is_sent(path))
+    return next((url.rpartition("/runs/")[0] for path in sent if (url := _address(path))), None)
+
+
+def project_of(journal: Journal, series: Series) -> str:
+    """The W&B project of a series, decided for good now if it wasn't. Raises UsageError as `check_project` does."""
+    held = journal.decided("project", Project)
+    if held is not None:
+        return held.name
+    wanted = Project(schema=SCHEMA, name=_checked(series, _named(journal, series) or series.topic), decided_at=utc())
+    return journal.decide("project", wanted).name
+
+
+def check_project(journal: Journal, series: Series) -> None:
+    """Raise UsageError when the series names another project than was decided, or one that W&B would not take."""
+    named = _named(journal, series)
+    if named is None:
+        return
+    _checked(series, named)
+    held = journal.decided("project", Project)
+    if held is not None and held.name != named:
+        raise UsageError(
+            f"Series {series.topic!r} names the W&B project {named!r}, but {held.name!r} was decided at "
+            f"{held.decided_at}, and runs can't be moved: name {held.name!r}, or start a series of another topic."
+        )
+
+
+def _named(journal: Journal, series: Series, below: frozenset[str] = frozenset()) -> str | None:
+    """The project that a series asks for by name, or by its parent's; None when it takes its own topic."""
+    if series.wandb_project or not series.parent or series.parent in below | {series.topic}:
+        return series.wandb_project or None
+    parent = Journal(journal.store, series.parent)
+    declared = parent.declared()
+    if declared is not None and declared.private:
+        # Its name reaches no public surface, and nobody may look where its runs would be.
+        return None
+    held = parent.decided("project", Project)
+    if held is not None:
+        return held.name
+    return (_named(parent, declared, below | {series.topic}) if declared else None) or series.parent
+
+
+def _checked(series: Series, name: str) -> str:
+    """The name itself, once it is known to be one of a W&B project."""
+    if not name.strip() or len(name) > LONGEST_PROJECT or any(c in _NOT_IN_PROJECTS for c in name):
+        raise UsageError(
+            f"Series {series.topic!r} has the W&B project {name[:80]!r}: expected 1 to {LONGEST_PROJECT} characters "
+            f"without any of {_NOT_IN_PROJECTS}."
+        )
+    return name
+
+
+def _ignore(folder: Path) -> None:
+    """Have git see nothing of a folder. Publishers of other series may be at it, too."""
+    path = folder / ".gitignore"
+    if not path.exists():
+        aside = folder / f".gitignore.{os.getpid()}.{threading.get_ident()}"
+        aside.write_bytes(b"*\n")
+        os.replace(aside, path)
+
+
+def _measured(entry: EntryRecord) -> list[Row]:
+    """The rows of an entry that have a result: an interrupted trial has none, and is no run."""
+    return [row for row in entry.rows if row.status != "interrupted"]
+
+
+def _name(wanted: _Wanted) -> str:
+    return wanted.row.trial.id if wanted.row else wanted.entry.record.id
+
+
+def _id(path: Path) -> str:
+    return path.stem.removeprefix("run-")
+
+
+def _address(path: Path) -> str:
+    file = path.parent / _ADDRESS
+    return file.read_text().strip() if file.exists() else ""
+
+
+def _runs(number: int) -> str:
+    return f"{number} run{'' if number == 1 else 's'}"
+
+
+def _installed() -> bool:
+    # A folder of this name, which W&B makes wherever it is used, is a package without a file.
+    found = importlib.util.find_spec("wandb")
+    return found is not None and found.origin is not None

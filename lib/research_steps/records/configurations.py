@@ -1,0 +1,165 @@
+"""Configurations of measurements as plain, canonical JSON, and back.
+
+A configuration is a dataclass (or a dict) of the experiment. What is recorded is its plain form; the child builds the
+object again from that, so a record holds all that is needed to measure the same thing once more.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from research_steps.errors import UsageError
+from research_steps.records.encoding import canonical
+
+Substitute = Callable[[Any], Any]
+
+
+def plain(config: Any, what: str, substitute: Substitute | None = None) -> dict[str, Any]:
+    """The configuration as plain JSON values. `what` names it in the error; `substitute` maps placeholders first.
+
+    Raises UsageError that names the field which can't be recorded or, without placeholders, not be read back.
+    """
+    if not isinstance(config, Mapping) and not (dataclasses.is_dataclass(config) and not isinstance(config, type)):
+        raise UsageError(
+            f"The configuration of {what} is {type(config).__name__}: expected a dataclass or a dict, so that each of "
+            "its fields can be recorded and varied."
+        )
+    try:
+        encoded: dict[str, Any] = _plain(config, what, "", substitute or (lambda value: value))
+    except RecursionError as error:
+        raise UsageError(
+            f"The configuration of {what} can't be recorded: it holds itself, or is nested too deep."
+        ) from error
+    if substitute is None and not isinstance(config, Mapping):
+        _check_read_back(type(config), encoded, what)
+    return encoded
+
+
+def type_name(config: Any) -> str:
+    """Under which name a child finds the configuration's class: 'module:Class', or 'dict'."""
+    if isinstance(config, Mapping):
+        return "dict"
+    kind = type(config)
+    if "<locals>" in kind.__qualname__:
+        raise UsageError(
+            f"The configuration class {kind.__qualname__} is defined inside a function: expected it at the top level of "
+            "a module, so that the process of a trial can import it."
+        )
+    return f"{importable_name(kind.__module__)}:{kind.__qualname__}"
+
+
+def changed(config: Any, changes: Mapping[str, Any], what: str) -> Any:
+    """A copy of the configuration with some fields replaced. Raises UsageError for a field it does not have."""
+    fields = field_names(config)
+    for name in changes:
+        if name not in fields:
+            raise UsageError(
+                f"{what} varies {name!r}, which {type(config).__name__} does not have: expected one of "
+                f"{', '.join(fields)}."
+            )
+    if isinstance(config, Mapping):
+        return {**config, **changes}
+    return dataclasses.replace(config, **changes)
+
+
+def importable_name(module: str) -> str:
+    """Under which name another process imports a module, also the one that was started as a program."""
+    if module != "__main__":
+        return module
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    return str(spec.name) if spec is not None else Path(getattr(main, "__file__", None) or "__main__").stem
+
+
+def field_names(config: Any) -> list[str]:
+    if isinstance(config, Mapping):
+        return [str(name) for name in config]
+    return [field.name for field in dataclasses.fields(config)]
+
+
+def differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The fields in which two plain configurations differ, with both values."""
+    names = [*config, *(name for name in other if name not in config)]
+    return {name: (config.get(name), other.get(name)) for name in names if config.get(name) != other.get(name)}
+
+
+def _plain(value: Any, what: str, path: str, substitute: Substitute) -> Any:
+    value = substitute(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # What is not given to __init__ is computed there again.
+        names = [field.name for field in dataclasses.fields(value) if field.init]
+        return {name: _plain(getattr(value, name), what, f"{path}.{name}", substitute) for name in names}
+    if isinstance(value, Mapping):
+        return {_key(name, what, path): _plain(item, what, f"{path}.{name}", substitute) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, what, f"{path}[{index}]", substitute) for index, item in enumerate(value)]
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(item, what, f"{path}{{}}", substitute) for item in value), key=canonical)
+    if isinstance(value, Enum):
+        value = value.name
+    elif value is not None and not isinstance(value, str | bool | int | float):
+        value = _encoded(value, what, path)
+    return _recordable(value, what, path)
+
+
+def _check_read_back(kind: type, encoded: dict[str, Any], what: str) -> None:
+    """The child builds the configuration from its plain form: it must be the same one."""
+    import draccus
+
+    try:
+        again = _plain(draccus.decode(kind, encoded), what, "", lambda value: value)
+    except Exception as error:
+        # draccus raises bare Exceptions, with messages of several lines.
+        raise UsageError(
+            f"The configuration of {what} can't be read back from its record: {' '.join(str(error).split())}"
+        ) from error
+    for name, (value, read) in differences(encoded, again).items():
+        raise UsageError(
+            f"The configuration of {what} can't be read back from its record: {name} is {value!r} and comes back as "
+            f"{read!r}; give it a value of the type that {kind.__name__} declares."
+        )
+
+
+def _encoded(value: Any, what: str, path: str) -> Any:
+    import draccus
+
+    if isinstance(value, type):
+        # draccus would take a dataclass itself for one with all its defaults.
+        raise _unrecordable(what, path, value)
+    try:
+        return draccus.encode(value)
+    except Exception as error:
+        # draccus raises bare Exception for a type that it has no encoder for.
+        raise _unrecordable(what, path, value) from error
+
+
+def _recordable(value: Any, what: str, path: str) -> Any:
+    try:
+        canonical(value)
+        if isinstance(value, str):
+            # Half of a surrogate pair is fine in a Python string and can't be read back from JSON.
+            value.encode()
+    except (TypeError, ValueError) as error:
+        raise _unrecordable(what, path, value) from error
+    return value
+
+
+def _key(name: Any, what: str, path: str) -> str:
+    if not isinstance(name, str) or isinstance(name, Enum):
+        raise _unrecordable(what, f"{path}.{name}", name)
+    _recordable(name, what, f"{path}.{name}")
+    return name
+
+
+def _unrecordable(what: str, path: str, value: Any) -> UsageError:
+    # An int is refused for its length only, and such a one has no decimal form.
+    shown = hex(value) if isinstance(value, int) else repr(value)
+    shown = shown if len(shown) <= 80 else f"{shown[:77]}…"
+    return UsageError(
+        f"The configuration of {what} can't be recorded: {path.lstrip('.')} is {shown} "
+        f"({type(value).__name__}); expected finite numbers, strings, booleans, None, enums, paths, or lists, dicts and "
+        "dataclasses of them."
+    )

@@ -1,0 +1,288 @@
+"""Records: what the journal holds, one frozen class for each kind.
+
+A record is the immutable outcome of one attempt. Its identity is the SHA-256 of its canonical bytes: one line of
+JSON, keys sorted, no spaces, ASCII only, shortest float representation, no NaN, then one LF that the hash leaves
+out. Times are UTC, ISO 8601, milliseconds, 'Z'. The bytes that were written are what is hashed, always: a record is
+never encoded again to check it.
+
+A reader refuses unknown and missing fields, and names a schema newer than its own; nothing is guessed.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import msgspec
+
+from research_steps.records.times import Time
+
+SCHEMA = 1
+
+Status = Literal["ok", "failed", "interrupted"]
+# fmt: off
+StepKind = Literal[
+    "kickoff", "baseline", "sweep", "replicate", "interact", "interpret", "decision", "seal", "step", "finish",
+    "rebase", "note", "correction", "retraction", "attachment", "hypothesis", "source", "dev", "reproduction",
+]
+# fmt: on
+Verdict = Literal["improved", "regressed", "no difference", "inconclusive", "failed", "not comparable"]
+Confidence = Literal["exploratory", "replicated", "stable"]
+Mode = Literal["executor", "dev"]
+
+
+# Records hold no cycles, so that none is looked for in the thousands that are read.
+class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    pass
+
+
+class Owner(Strict, frozen=True):
+    """The process that holds an attempt; `machine` tells host, boot and PID namespace apart."""
+
+    machine: str
+    host: str
+    pid: int
+    process_started: float
+
+
+class Actor(Strict, frozen=True):
+    """Who did it."""
+
+    name: str
+    kind: Literal["person", "agent"]
+
+
+class Device(Strict, frozen=True):
+    """What the trial really ran on, as JAX saw it in the child."""
+
+    backend: str
+    kind: str
+    count: int
+
+
+class Provenance(Strict, frozen=True):
+    """Where a record comes from. `patch` is the SHA-256 of the difference to `commit`, kept beside the record;
+    `environment` that of the list of all installed packages, kept in the journal."""
+
+    command: str
+    actor: Actor
+    commit: str | None
+    branch: str | None
+    patch: str | None
+    patch_note: str
+    host: str
+    python: str
+    packages: dict[str, str]
+    env: dict[str, str]
+    environment: str | msgspec.UnsetType = msgspec.UNSET
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A run's provenance, and the bytes of its patch when the tree was dirty."""
+
+    provenance: Provenance
+    patch: bytes | None
+
+    def with_environment(self, sha: str) -> "Captured":
+        """The same, with the hash of the list of installed packages."""
+        return replace(self, provenance=msgspec.structs.replace(self.provenance, environment=sha))
+
+
+class Error(Strict, frozen=True):
+    """An exception as data: its type, message and innermost frames, and which side of the pair it hit."""
+
+    type: str
+    message: str
+    frames: tuple[str, ...]
+    where: Literal["candidate", "baseline", "child", "step"]
+    output_tail: str
+
+
+class Launch(Strict, frozen=True):
+    """How the trial's process ran: forked for it alone, or one that stays with its backend (in-process). Durations in
+    seconds, memory in bytes."""
+
+    how: Literal["forked", "in-process"]
+    parent_pid: int
+    parent_threads: int
+    preloaded_modules: int
+    child_pid: int
+    exit: str
+    import_s: float
+    setup_s: float
+    sampling_s: float
+    cpu_s: float
+    peak_rss_bytes: int
+
+
+class Samples(Strict, frozen=True):
+    """All samples of a trial. `order` has one letter a sample: A candidate, B baseline, as they were taken."""
+
+    paired: bool
+    order: str
+    candidate: dict[str, list[float]]
+    baseline: dict[str, list[float]]
+
+
+class Ratio(Strict, frozen=True):
+    """Candidate over baseline for one metric: the median of the paired ratios and their middle half."""
+
+    median: float
+    low: float
+    high: float
+    pairs: int
+
+
+class InterruptedRecord(Strict, frozen=True, tag_field="kind", tag="interrupted"):
+    """The end of an attempt whose lease ran out or whose launcher died: no result, for no fault of the measurement."""
+
+    schema: int
+    series: str
+    subject: Literal["trial", "entry"]
+    key: str
+    attempt: int
+    id: str
+    label: str
+    started_at: Time
+    finished_at: Time
+    reason: str
+    late: bool = False
+
+    @property
+    def status(self) -> Status:
+        return "interrupted"
+
+
+class TrialRecord(Strict, frozen=True, tag_field="kind", tag="trial"):
+    """One measurement of one configuration in one process.
+
+    `code` is the digest of the measure function's code, `device_class` the kind of machine it counts for.
+    `contended` says who disturbed it; empty means nobody was seen to.
+    """
+
+    schema: int
+    series: str
+    key: str
+    attempt: int
+    id: str
+    label: str
+    started_at: Time
+    finished_at: Time
+    status: Literal["ok", "failed"]
+    mode: Mode
+    measure: str
+    code: str
+    config_type: str
+    config: dict[str, Any]
+    baseline_config: dict[str, Any]
+    device_class: str
+    replicate: int
+    devices: tuple[Device, ...]
+    samples: Samples | None
+    ratios: dict[str, Ratio]
+    error: Error | None
+    contended: str
+    launch: Launch | None
+    provenance: Provenance
+    late: bool = False
+
+
+class Ref(Strict, frozen=True):
+    """Names another record: by hash, and by the attempt under which the journal keeps it."""
+
+    id: str
+    key: str
+    attempt: int
+    sha256: str
+
+
+class Row(Strict, frozen=True):
+    """One line of an entry's table. `changes` is what differs from the baseline case; `values` are medians."""
+
+    trial: Ref
+    changes: dict[str, Any]
+    replicate: int
+    status: Status
+    values: dict[str, float]
+    ratios: dict[str, Ratio]
+    note: str
+    contended: bool
+    measured_here: bool
+
+
+class Floor(Strict, frozen=True):
+    """How far a metric of the baseline case moves without a cause: the baseline against itself, once in each process.
+
+    `spread` is the standard deviation of the processes' effects, `smallest` the half-width of the 95 % interval that
+    one further process would have. Both are shares of the metric: 0.01 is 1 %.
+    """
+
+    spread: float
+    smallest: float
+    processes: int
+
+
+class Claim(Strict, frozen=True):
+    """What is said of one candidate (`changes` to the baseline `case`) in one metric.
+
+    The interval from `low` to `high` (95 %) is that of `estimand`: a ratio of candidate to baseline, or a difference of
+    the two as a share of the baseline (for a metric with a target: of distances to it, as a share of the target). It
+    rests on `trials`; those in `also` were made before and only asked whether they agree. Both ends are None when the
+    trials support no interval; `why` says what the verdict could not say.
+    """
+
+    metric: str
+    changes: dict[str, Any]
+    case: dict[str, Any]
+    baseline: Ref
+    trials: tuple[Ref, ...]
+    also: tuple[Ref, ...]
+    estimand: Literal["ratio", "difference"]
+    estimate: float | None
+    low: float | None
+    high: float | None
+    processes: int
+    floor_processes: int
+    candidates: int
+    min_effect: float
+    method: str
+    verdict: Verdict
+    confidence: Confidence
+    why: str
+
+
+class EntryRecord(Strict, frozen=True, tag_field="kind", tag="entry"):
+    """The outcome of one step: what becomes an entry of the logbook.
+
+    `key` is the experiment ID it was claimed under, `step_key` the executor's own identity of the step: its output path
+    below the store's prefix. `inputs` and the rows' trials are what it rests on. `claims` are what a step that measures
+    or interprets says, `floor` is by metric. One that is `private`, or rests on such a one, is published nowhere.
+    """
+
+    schema: int
+    series: str
+    key: str
+    attempt: int
+    id: str
+    step: StepKind
+    step_key: str
+    label: str
+    hypothesis: str
+    started_at: Time
+    finished_at: Time
+    status: Literal["ok", "failed"]
+    mode: Mode
+    config: dict[str, Any]
+    rows: tuple[Row, ...]
+    inputs: tuple[Ref, ...]
+    result: str
+    interpretation: str
+    next_action: str
+    error: Error | None
+    provenance: Provenance
+    late: bool = False
+    private: bool | msgspec.UnsetType = msgspec.UNSET
+    claims: tuple[Claim, ...] | msgspec.UnsetType = msgspec.UNSET
+    floor: dict[str, Floor] | msgspec.UnsetType = msgspec.UNSET
+
+
+Record = TrialRecord | EntryRecord | InterruptedRecord

@@ -1,0 +1,239 @@
+"""A series: one research thread, as its file declares it, and the labels that its findings carry.
+
+Plain frozen values. What a series decides about a run (metrics, sampling, limits) is here; where its logbook and
+store lie is not.
+"""
+
+import math
+import re
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from research_steps.errors import UsageError
+from research_steps.records.model import StepKind
+from research_steps.records.redaction import redact_tree, redactor
+
+_TOPIC = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_PREFIX = re.compile(r"[A-Z][A-Z0-9-]{0,31}")
+_HYPOTHESIS = re.compile(r"H[1-9][0-9]*")
+# The kinds of steps whose entries are worth finding again on the issue, unless the series says otherwise.
+MILESTONES = (
+    "baseline", "interpret", "decision", "rebase", "correction", "retraction", "seal", "reproduction", "finish",
+)  # fmt: skip
+LONGEST_TAG = 64
+# What a series says in its own words; the rest names things.
+_TEXTS = (
+    *("goal", "constraints", "stop", "motivation", "problem", "success", "baseline_case"),
+    *("matrix", "code_paths", "references", "tags"),
+)
+_METRIC = re.compile(r"[A-Za-z][A-Za-z0-9_./-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that `measure` reports.
+
+    `direction` says which way is better: 'min', 'max', or 'target' for closer to `target`. Effects smaller than
+    `min_effect`, a share of the baseline (0.02 is 2 %), are no difference. `timed` metrics change when others load the
+    machine, so that a contended trial supports no claim on them.
+    """
+
+    name: str
+    direction: Literal["min", "max", "target"] = "min"
+    target: float | None = None
+    min_effect: float = 0.02
+    timed: bool = True
+
+    def __post_init__(self) -> None:
+        if not _METRIC.fullmatch(self.name):
+            raise UsageError(
+                f"Metric name {self.name!r} is not usable: expected a letter, then letters, digits or _ . / -, "
+                "at most 64 characters, such as time_s."
+            )
+        if self.direction not in ("min", "max", "target"):
+            raise UsageError(
+                f"Metric {self.name!r} has direction {self.direction!r}: expected 'min', 'max' or 'target'."
+            )
+        if (self.direction == "target") != (self.target is not None) or not math.isfinite(self.target or 0.0):
+            raise UsageError(
+                f"Metric {self.name!r} has direction {self.direction!r} and target={self.target}: expected a finite "
+                "target with the direction 'target', and none otherwise."
+            )
+        if not 0 < self.min_effect < 1:
+            raise UsageError(f"Metric {self.name!r} has min_effect={self.min_effect}: expected a share, such as 0.02.")
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One item of the hypothesis queue as the thread starts out: 'H1' and what it says."""
+
+    id: str
+    text: str
+
+    def __post_init__(self) -> None:
+        if not _HYPOTHESIS.fullmatch(self.id):
+            raise UsageError(f"Hypothesis ID {self.id!r} is not usable: expected H1, H2, …")
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a thread has what it was started for: its best candidate improves the primary metric by at least this share
+    of the baseline (0.1 is 10 %), with at least this confidence."""
+
+    improvement: float
+    confidence: Literal["replicated", "stable"] = "replicated"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.improvement < math.inf:
+            raise UsageError(f"Stop has improvement={self.improvement}: expected a share above 0, such as 0.1.")
+        if self.confidence not in ("replicated", "stable"):
+            raise UsageError(f"Stop has confidence={self.confidence!r}: expected 'replicated' or 'stable'.")
+
+
+@dataclass(frozen=True)
+class Series:
+    """One research thread. The first metric is the primary one.
+
+    `motivation` to `references` are what `research kickoff` records. `milestones` are the kinds of steps whose entries
+    are posted on the issue, `heartbeat_s` (seconds) how long it may stay silent while work goes on. A `private` series
+    reaches no public surface. W&B runs go to `wandb_project` (default: the topic), or to that of the series `parent`.
+    A trial samples until the primary metric is known well enough for its `min_effect`, or `max_pairs` were taken, or
+    `sampling_s` (seconds) are over; `time_limit_s` (seconds) holds for its whole process. Before a trial a loaded
+    machine is waited for up to `contention_wait_s` (seconds). The baseline is measured against itself in
+    `floor_processes` processes. `variants` are the fields over which a result has to hold to be stable. A thread is
+    stuck after `stuck_after` trials without an improvement. `stop` says in words when it ends; where `stop_at` holds, a
+    run seals what it found without being asked.
+    """
+
+    topic: str
+    prefix: str
+    goal: str
+    metrics: tuple[Metric, ...]
+    hypotheses: tuple[Hypothesis, ...] = ()
+    tags: tuple[str, ...] = ()
+    constraints: str = ""
+    stop: str = ""
+    stop_at: Stop | None = None
+    motivation: str = ""
+    problem: str = ""
+    success: str = ""
+    baseline_case: str = ""
+    matrix: tuple[str, ...] = ()
+    code_paths: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    milestones: tuple[str, ...] = MILESTONES
+    heartbeat_s: float = 6 * 3600.0
+    private: bool = False
+    wandb_project: str = ""
+    parent: str = ""
+    max_pairs: int = 400
+    sampling_s: float = 5.0
+    time_limit_s: float = 600.0
+    contention_wait_s: float = 60.0
+    floor_processes: int = 5
+    variants: tuple[str, ...] = ()
+    stuck_after: int = 20
+
+    def __post_init__(self) -> None:
+        check_topic(self.topic)
+        check_prefix(self.topic, self.prefix)
+        texts = ("tags", "matrix", "code_paths", "references", "milestones", "variants")
+        for name, kind in (("metrics", Metric), ("hypotheses", Hypothesis), *((name, str) for name in texts)):
+            given = getattr(self, name)
+            if not isinstance(given, tuple | list) or not all(isinstance(item, kind) for item in given):
+                raise UsageError(f"Series {self.topic!r} has {name}={given!r}: expected a tuple of {kind.__name__}.")
+            object.__setattr__(self, name, tuple(given))
+        if not self.metrics:
+            raise UsageError(f"Series {self.topic!r} has no metric: give at least one, such as Metric('time_s', 'min').")
+        _refuse_repeats(self.topic, "metric", [metric.name for metric in self.metrics])
+        _refuse_repeats(self.topic, "hypothesis", [hypothesis.id for hypothesis in self.hypotheses])
+        self._check_tags()
+        unknown = sorted(set(self.milestones) - set(get_args(StepKind)))
+        if unknown:
+            kinds = ", ".join(get_args(StepKind))
+            raise UsageError(f"Series {self.topic!r} has the milestone {unknown[0]!r}: expected some of {kinds}.")
+        if self.parent and self.wandb_project:
+            raise UsageError(
+                f"Series {self.topic!r} names the parent {self.parent!r} and the W&B project {self.wandb_project!r}: "
+                "expected one of them, because runs of a follow-up go where its parent's are."
+            )
+        if self.parent:
+            check_topic(self.parent)
+        for name in ("max_pairs", "sampling_s", "time_limit_s", "heartbeat_s", "floor_processes", "stuck_after"):
+            if not 0 < getattr(self, name) < math.inf:
+                found = getattr(self, name)
+                raise UsageError(f"Series {self.topic!r} has {name}={found}: expected a finite number above 0.")
+
+        if not 0 <= self.contention_wait_s < math.inf:
+            found = self.contention_wait_s
+            raise UsageError(
+                f"Series {self.topic!r} has contention_wait_s={found}: expected a finite number, 0 or more."
+            )
+
+    @property
+    def primary(self) -> Metric:
+        return self.metrics[0]
+
+    def shared_tags(self, issue: int | None) -> tuple[str, ...]:
+        """The two to four tags that every run of the series carries: its prefix, its own, and its issue's number."""
+        tags = dict.fromkeys((self.prefix, *self.tags))
+        if len(tags) == 1:
+            tags[self.topic] = None
+        return (*tags, *([f"#{issue}"] if issue is not None else []))
+
+    def without_secrets(self) -> "Series":
+        """The series as it may be written down: its text comes from a file, and is no record that was cleaned before."""
+        clean = redactor()
+        texts = {name: redact_tree(getattr(self, name), clean) for name in _TEXTS}
+        hypotheses = tuple(replace(known, text=clean(known.text)) for known in self.hypotheses)
+        return replace(self, hypotheses=hypotheses, **texts)
+
+    def _check_tags(self) -> None:
+        for tag in self.tags:
+            if not 0 < len(tag) <= LONGEST_TAG:
+                raise UsageError(
+                    f"Series {self.topic!r} has a tag of {len(tag)} characters: expected 1 to {LONGEST_TAG}."
+                )
+        shared = self.shared_tags(None)
+        if len(shared) > 3:
+            raise UsageError(
+                f"Series {self.topic!r} has the shared tags {', '.join(shared)}: expected at most 3 with the prefix, "
+                "because the issue's number is the fourth."
+            )
+
+
+def check_topic(topic: str) -> str:
+    """The topic itself, once it is known to be a safe file name. Raises UsageError."""
+    if not _TOPIC.fullmatch(topic):
+        shown = topic if len(topic) <= 80 else f"{topic[:77]}… ({len(topic)} characters)"
+        raise UsageError(
+            f"Topic {shown!r} is not usable as a name: expected lower-case letters, digits, _ and -, "
+            "at most 64 characters, such as moe_hc."
+        )
+    return topic
+
+
+def check_prefix(topic: str, prefix: str) -> str:
+    """The experiment ID prefix itself, once it is known to be one. Raises UsageError."""
+    if not _PREFIX.fullmatch(prefix) or prefix.endswith("-"):
+        raise UsageError(
+            f"Series {topic!r} has the experiment ID prefix {prefix!r}: expected capitals, digits and inner hyphens, at "
+            "most 32 characters, such as MOE-HC."
+        )
+    return prefix
+
+
+def format_id(prefix: str, number: int) -> str:
+    """The experiment ID, such as MOE-HC-007."""
+    return f"{prefix}-{number:03d}"
+
+
+def trial_id(experiment_id: str, index: int) -> str:
+    """The label of a sweep's trial, counted from 1, such as MOE-HC-007.03."""
+    return f"{experiment_id}.{index:02d}"
+
+
+def _refuse_repeats(topic: str, what: str, names: list[str]) -> None:
+    for name in sorted(set(names)):
+        if names.count(name) > 1:
+            raise UsageError(f"Series {topic!r} declares the {what} {name!r} twice: give each a name of its own.")

@@ -1,0 +1,26 @@
+"""Times as records spell them: UTC, ISO 8601, milliseconds, 'Z'; and durations for people."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+
+Time = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
+
+
+def utc(moment: datetime | None = None) -> str:
+    """The moment (default: now) as records spell it, such as '2026-05-21T09:30:00.123Z'."""
+    moment = datetime.now(UTC) if moment is None else moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_utc(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def duration(seconds: float) -> str:
+    """A duration for people: '45 s', '12 min', '3 h 30 min'."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return " ".join(filter(None, (f"{hours} h" if hours else "", f"{minutes} min" if minutes else "")))

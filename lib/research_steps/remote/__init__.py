@@ -1,0 +1,1 @@
+"""The same number elsewhere: over ssh, or on a cluster."""

@@ -1,0 +1,227 @@
+"""Fray's client over Ray: each job is one Ray task, on one machine that has the resources it asks for.
+
+It does what Marin's executor needs: submit a job, wait for it, end it. A job whose machine or process was lost is
+started again by Ray. An exception of its function is its result and ends it. Actors and slices of several hosts are
+refused. The process has to be connected to the cluster before.
+"""
+
+import os
+import threading
+import time
+from functools import partial
+from typing import Any
+
+from fray import JobFailed, JobRequest, JobStatus, ResourceConfig
+
+from research_steps.errors import LauncherError, UsageError
+from research_steps.records.redaction import is_secret_name, redact
+from research_steps.records.times import duration
+from research_steps.remote.ray import task
+
+# How long a job is waited for that no machine of the cluster could run. A cluster that grows brings one in that time.
+INFEASIBLE_S = 900.0
+LOOK_S = 5.0
+# The driver's own variables that its jobs get: what changes a result and belongs to no machine, and where things are.
+CARRIED = (
+    *("JAX_", "XLA_", "LIBTPU_", "NCCL_", "OMP_", "MKL_", "OPENBLAS_", "LEVANTER_", "RAGGED_DOT_"),
+    *("MARIN_", "RESEARCH_ACTOR"),
+)
+
+
+class RayJob:
+    """A job that was submitted."""
+
+    def __init__(self, name: str, ref: Any, asked: dict[str, float], infeasible_s: float) -> None:
+        self._name, self._ref, self._asked = name, ref, asked
+        self._infeasible_s = infeasible_s
+        self._stopped = threading.Event()
+
+    @property
+    def job_id(self) -> str:
+        return self._name
+
+    def status(self) -> JobStatus:
+        import ray
+
+        if self._stopped.is_set():
+            return JobStatus.STOPPED
+        # Ray knows no difference between what waits and what runs.
+        if not ray.wait([self._ref], timeout=0)[0]:
+            return JobStatus.RUNNING
+        try:
+            ray.get(self._ref)
+        except Exception:  # noqa: BLE001  # whatever it is, wait() raises it
+            return JobStatus.FAILED
+        return JobStatus.SUCCEEDED
+
+    def wait(self, timeout: float | None = None, *, raise_on_failure: bool = True) -> JobStatus:
+        """Wait until it has ended. Raises what its function raised; LauncherError when it was lost or ended by us;
+        UsageError when no machine of the cluster could run it for too long; TimeoutError."""
+        import ray
+
+        self._wait_until_done(timeout)
+        if not raise_on_failure:
+            return self.status()
+        if self._stopped.is_set():
+            raise LauncherError(f"{self._name} was ended because the run is ending.")
+        try:
+            ray.get(self._ref)
+        except ray.exceptions.RayTaskError as error:
+            # Ray's own message is the worker's whole traceback, which the log has.
+            raise (
+                error.cause if isinstance(error.cause, Exception) else JobFailed(self._name, JobStatus.FAILED)
+            ) from None
+        except ray.exceptions.RayError as error:
+            why = " ".join(str(error).split())
+            raise LauncherError(
+                f"{self._name} was lost on the cluster, more often than it is started again: {why}"
+            ) from error
+        return JobStatus.SUCCEEDED
+
+    def terminate(self) -> None:
+        import ray
+
+        self._stopped.set()
+        ray.cancel(self._ref, force=True)
+
+    def _wait_until_done(self, timeout: float | None) -> None:
+        import ray
+
+        began = feasible = time.monotonic()
+        told = False
+        patience = LOOK_S if timeout is None else min(LOOK_S, timeout)
+        while not self._stopped.is_set() and not ray.wait([self._ref], timeout=patience)[0]:
+            now = time.monotonic()
+            if timeout is not None and now - began > timeout:
+                raise TimeoutError(f"{self._name} has not ended within {duration(timeout)}.")
+            if _some_node_has(self._asked):
+                feasible = now
+            elif now - feasible > self._infeasible_s:
+                self.terminate()
+                raise UsageError(f"{self._name} was given up after {duration(now - feasible)}: {self._nobody_has()}")
+            elif not told:
+                print(f"{self._name} waits: {self._nobody_has()}", flush=True)
+                told = True
+
+    def _nobody_has(self) -> str:
+        import ray
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        most = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in self._asked}
+        return (
+            f"no machine of the cluster has {_counted(self._asked)}; the most that one of {len(nodes)} has is "
+            f"{_counted(most)}. Ask for less, or add such a machine."
+        )
+
+
+class RayClient:
+    """Submits jobs to the Ray cluster that this process is connected to. Safe to use from several threads."""
+
+    def __init__(self, infeasible_s: float = INFEASIBLE_S) -> None:
+        self._infeasible_s = infeasible_s
+        self._jobs: list[RayJob] = []
+
+    def submit(self, request: JobRequest, adopt_existing: bool = True) -> RayJob:
+        """Have a job run. Raises UsageError when it asks for what is no single machine of a Ray cluster."""
+        import ray
+
+        asked = amounts(request.name, request.resources, request.replicas)
+        shown, hidden = _environment(request)
+        entry = request.entrypoint
+        if entry.callable_entrypoint is not None:
+            one = entry.callable_entrypoint
+            function = partial(one.callable, *one.args, **one.kwargs)
+        elif entry.binary_entrypoint is not None:
+            function = partial(task.execute, entry.binary_entrypoint.command, list(entry.binary_entrypoint.args))
+        else:
+            raise UsageError(f"The job {request.name} has no entrypoint: expected a function or a program.")
+        others = {name: amount for name, amount in asked.items() if name not in ("CPU", "GPU", "memory")}
+        ref = (
+            ray.remote(task.run)
+            .options(
+                name=request.name,
+                num_cpus=asked["CPU"],
+                num_gpus=asked.get("GPU", 0),
+                memory=int(asked["memory"]),
+                resources=others,
+                max_retries=request.max_retries_preemption,
+                retry_exceptions=False,
+                runtime_env={"env_vars": shown},
+            )
+            .remote(ray.cloudpickle.dumps(function), ray.cloudpickle.dumps(RayClient), hidden)
+        )
+        job = RayJob(request.name, ref, asked, self._infeasible_s)
+        self._jobs.append(job)
+        return job
+
+    def check(self, name: str, wanted: ResourceConfig) -> None:
+        """Raise UsageError when no single machine of a Ray cluster can be what is wanted."""
+        amounts(name, wanted)
+
+    def host_actor(self, *_: Any, **__: Any) -> Any:
+        raise _no_actors()
+
+    def create_actor(self, *_: Any, **__: Any) -> Any:
+        raise _no_actors()
+
+    def create_actor_group(self, *_: Any, **__: Any) -> Any:
+        raise _no_actors()
+
+    def shutdown(self, wait: bool = True) -> None:
+        """End the jobs that run; whoever waits for one is told so."""
+        for job in self._jobs:
+            if not JobStatus.finished(job.status()):
+                job.terminate()
+
+
+def amounts(name: str, wanted: ResourceConfig, replicas: int | None = None) -> dict[str, float]:
+    """What Ray calls the resources that `name` asks for. Raises UsageError when no single machine can have them."""
+    import humanfriendly
+    from fray import GpuConfig, TpuConfig
+
+    device, hosts = wanted.device, replicas or wanted.replicas
+    if hosts > 1 or (isinstance(device, TpuConfig) and device.vm_count() > 1):
+        raise UsageError(
+            f"{name} asks for {device.variant} on {hosts} hosts: expected one host, because a Ray task is one process "
+            "on one machine. Use a slice of one host (v4-8, v5litepod-8, v6e-8), or run on Iris."
+        )
+    if wanted.image:
+        raise UsageError(f"{name} asks for the image {wanted.image!r}: a Ray cluster's file names that.")
+    asked = {"CPU": float(wanted.cpu), "memory": float(humanfriendly.parse_size(wanted.ram, binary=True))}
+    if isinstance(device, GpuConfig):
+        asked["GPU"] = float(device.count)
+        if device.variant != "auto":
+            # Ray gives every machine one of its accelerator's name, for all of its jobs.
+            asked[f"accelerator_type:{device.variant}"] = 0.001
+    if isinstance(device, TpuConfig):
+        asked |= {"TPU": float(device.chip_count()), f"TPU-{device.variant}-head": 1.0}
+    return asked
+
+
+def _environment(request: JobRequest) -> tuple[dict[str, str], dict[str, str]]:
+    """What a job gets, and of that what Ray must not show to everybody who sees its dashboard."""
+    carried = {name: value for name, value in os.environ.items() if name.startswith(CARRIED)}
+    if request.resources.device.kind != "cpu":
+        # A driver on a machine without an accelerator may have been told to look for none.
+        carried.pop("JAX_PLATFORMS", None)
+    given = {**carried, **(request.environment.env_vars if request.environment else {})}
+    hidden = {name: value for name, value in given.items() if is_secret_name(name) or redact(value) != value}
+    return {name: value for name, value in given.items() if name not in hidden}, hidden
+
+
+def _some_node_has(asked: dict[str, float]) -> bool:
+    import ray
+
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return any(all(node.get(name, 0) >= amount for name, amount in asked.items()) for node in found)
+
+
+def _counted(asked: dict[str, float]) -> str:
+    import humanfriendly
+
+    sizes = {"memory": lambda amount: humanfriendly.format_size(amount, binary=True)}
+    return ", ".join(f"{name} {sizes.get(name, '{:g}'.format)(amount)}" for name, amount in asked.items())
+
+
+def _no_actors() -> UsageError:
+    return UsageError("This client of Ray runs jobs, no actors: run steps that need actors (Zephyr's, say) on Iris.")

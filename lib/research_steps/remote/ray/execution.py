@@ -1,0 +1,99 @@
+"""One command on a held TPU: the work tree is sent as far as it differs, what the command prints is printed here as it
+comes, and its exit code is the result. Whoever asks for it gets an entry that says so in a series' log."""
+
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from research_steps.errors import UsageError
+from research_steps.git import Checkout
+from research_steps.records.times import utc
+from research_steps.remote.ray import worktree
+from research_steps.remote.ray.tpu import Held, Say, answer, me
+
+PART = 4 << 20
+TAIL = 4000
+# The exit code of a command whose TPU was lost, as ssh has it.
+LOST = 255
+# After a signal, how long a command may take to end by itself.
+STOP_S = 10.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended: its exit code as a shell tells it, its time in seconds, the end of its output.
+
+    `edited` says that the work tree is no longer the one that was copied. `lost` says why nobody saw it end.
+    """
+
+    started_at: str
+    code: int
+    seconds: float
+    tail: str
+    edited: bool
+    lost: str = ""
+
+
+def environment(names: tuple[str, ...]) -> dict[str, str]:
+    """The variables of these names. Raises UsageError for one that isn't set here."""
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise UsageError(
+            f"--env {missing[0]} is not set here: expected the name of a variable of this environment, whose value is "
+            "then sent."
+        )
+    return {name: os.environ[name] for name in names}
+
+
+def execute(held: Held, checkout: Checkout, argv: list[str], env: dict[str, str], stop: list[int], say: Say) -> Outcome:
+    """Run a command on a held TPU in a copy of the work tree, and print what it prints. Raises UsageError."""
+    tree = worktree.files(checkout)
+    token, other = answer(held.name, held.actor.begin.remote(f"{me()}, with {argv[0]!r}"))
+    if not token:
+        raise UsageError(f"{held.name} is in use by {other}: one command runs at a time, so wait until it has ended.")
+    try:
+        _send(held, token, checkout, tree, say)
+        started_at, began, lost = utc(), time.monotonic(), ""
+        try:
+            code, tail = _run(held, token, argv, env, stop)
+        except UsageError as error:
+            code, tail, lost = LOST, "", str(error)
+    except BaseException:
+        with suppress(UsageError):
+            answer(held.name, held.actor.end.remote(token))
+        raise
+    return Outcome(started_at, code, time.monotonic() - began, tail, worktree.files(checkout) != tree, lost)
+
+
+def _send(held: Held, token: str, checkout: Checkout, tree: dict[str, str], say: Say) -> None:
+    missing = answer(held.name, held.actor.missing.remote(token, tree))
+    if not missing:
+        return
+    with worktree.packed(checkout, missing) as archive:
+        size = os.fstat(archive.fileno()).st_size
+        say(f"sending {len(missing)} of {len(tree)} files to {held.about['node']}, {size} bytes")
+        while part := archive.read(PART):
+            answer(held.name, held.actor.send.remote(token, part))
+
+
+def _run(held: Held, token: str, argv: list[str], env: dict[str, str], stop: list[int]) -> tuple[int, str]:
+    """Run the command to its end; its exit code and the end of its output. A signal goes on to it; a second one, or
+    STOP_S, kills it."""
+    answer(held.name, held.actor.start.remote(token, argv, env))
+    tail, passed_on, kill_at = b"", 0, float("inf")
+    while True:
+        out, err, status = answer(held.name, held.actor.output.remote(token))
+        if status is not None:
+            # As a shell tells the death by a signal.
+            return status if status >= 0 else 128 - status, tail.decode("utf-8", "replace")
+        for stream, text in ((sys.stdout.buffer, out), (sys.stderr.buffer, err)):
+            stream.write(text)
+            stream.flush()
+        tail = (tail + out + err)[-TAIL:]
+        if len(stop) > passed_on or time.monotonic() > kill_at:
+            number = signal.SIGKILL if passed_on else stop[0]
+            passed_on, kill_at = len(stop), time.monotonic() + STOP_S
+            answer(held.name, held.actor.signal.remote(token, number))

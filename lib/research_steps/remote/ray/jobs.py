@@ -1,0 +1,268 @@
+"""A thread's driver as a job of a Ray cluster, by Ray's own job submission: sent, found again, followed.
+
+Sent is the work tree as it is, without git: RESEARCH_ORIGIN says which code that is, and the bytes of its patch go to
+the journal. A thread has one running job for each store. The jobs' IDs are numbered and Ray takes each ID once, so of
+two that submit at the same moment one starts the job and the other finds it. Nobody has to stay until the job ends.
+"""
+
+import asyncio
+import logging
+import math
+import os
+import re
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from research_steps.errors import UsageError
+from research_steps.git import Checkout
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import LocalStore, open_store, store_url
+from research_steps.records.encoding import canonical, sha256
+from research_steps.records.redaction import is_secret_name, redact
+from research_steps.records.series import check_topic
+from research_steps.remote.ray import worktree
+from research_steps.remote.ray.config import Cluster, check_listening, imported, read_yaml
+from research_steps.remote.ray.execution import environment
+from research_steps.trial.provenance import ORIGIN, origin_of
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails
+
+STORE = "MARIN_PREFIX"
+# While a job is followed: when to look again after its log broke off, and when to give up on a server that tells nothing
+# new of one that may have ended.
+AGAIN_S, SILENT_S = 1.0, 60.0
+
+
+@dataclass(frozen=True)
+class Driver:
+    """What is to run: a thread's command, in one of Ray's runtime environments, and the thread's journal."""
+
+    command: str
+    journal: Journal
+    environment: dict[str, Any]
+
+    def metadata(self, tree: dict[str, str]) -> dict[str, str]:
+        """What tells whether a job is this driver with this work tree."""
+        return {
+            "topic": self.journal.topic,
+            "store": self.journal.store.url,
+            "command": self.command,
+            "work tree": sha256(canonical(tree)),
+            "environment": sha256(canonical(self.environment)),
+        }
+
+
+class Server:
+    """The job server of a cluster. Raises UsageError when there is none."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.address = cluster.job_server
+        variable = "RAY_API_SERVER_ADDRESS"
+        check_listening(cluster.name, self.address, ("http", "https"), variable)
+        # Ray's client would otherwise go where RAY_ADDRESS says, and tell each step that it takes.
+        os.environ[variable] = self.address
+        logging.getLogger("ray.dashboard").propagate = False
+        imported()
+        from ray.job_submission import JobSubmissionClient
+
+        try:
+            self.client = JobSubmissionClient(self.address)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise UsageError(f"{self.address} is no job server of Ray: {_line(error)}") from error
+
+    def command(self, verb: str, *arguments: str) -> str:
+        """Ray's own command for this."""
+        return f"ray job {verb} --address {self.address} {' '.join(arguments)}".rstrip()
+
+    def submit(self, checkout: Checkout, driver: Driver, say: Callable[[str], None]) -> str:
+        """The ID of the job that runs a driver: of a new one, or of the one that is running. Raises UsageError."""
+        tree = worktree.files(checkout)
+        wanted = driver.metadata(tree)
+        prefix = f"{driver.journal.topic}-{sha256(driver.journal.store.url.encode())[:8]}-"
+        jobs = self._jobs(prefix)
+        if running := self._running(jobs, wanted, say):
+            return running
+        id = f"{prefix}{max(jobs, default=0) + 1}"
+        with tempfile.TemporaryDirectory(prefix="research-submit-") as folder:
+            package = Path(folder) / "tree.zip"
+            left_out = worktree.zip_into(package, checkout, {**tree, **worktree.logbooks(checkout)})
+            origin = keep_origin(checkout, driver.journal)
+            if worktree.files(checkout) != tree:
+                raise UsageError(f"The work tree in {checkout.root} was edited while it was packed: submit it again.")
+            if left_out:
+                say(f"left out, because Ray takes no such links or names: {', '.join(map(repr, left_out))}")
+            say(f"{id}: sending the work tree, {package.stat().st_size} bytes, to {self.address}")
+            env_vars = {**driver.environment["env_vars"], ORIGIN: origin}
+            runtime_env = {**driver.environment, "env_vars": env_vars, "working_dir": str(package)}
+            try:
+                self.client.submit_job(
+                    entrypoint=driver.command, submission_id=id, metadata=wanted, runtime_env=runtime_env
+                )
+            except (RuntimeError, OSError, ValueError, TypeError) as error:
+                if running := self._running(self._jobs(prefix), wanted, say):
+                    return running
+                raise UsageError(f"The cluster did not take {id}: {_line(error)}") from error
+        return id
+
+    def follow(self, id: str) -> int:
+        """Print a job's log from its beginning until it ends; its driver's exit code. Raises UsageError."""
+        job = asyncio.run(self._follow(id))
+        if job.driver_exit_code is None:
+            raise UsageError(f"{id} {job.status.lower()} without an exit code: {_line(job.message)}")
+        code = int(job.driver_exit_code)
+        # As a shell tells the death by a signal.
+        return code if code >= 0 else 128 - code
+
+    async def _follow(self, id: str) -> "JobDetails":
+        printed, failing = 0, math.inf
+        while True:
+            before = printed
+            printed, problem = await self._print_log(id, before)
+            job: JobDetails | None = None
+            try:
+                job = self.client.get_job_info(id)
+            except (RuntimeError, OSError) as error:
+                problem = _line(error)
+            runs = job is not None and not job.status.is_terminal()
+            # What broke off lacks its end, also where nothing new was in it.
+            if job is not None and not runs and not problem:
+                return job
+            failing = math.inf if runs or printed > before else min(failing, time.monotonic())
+            if time.monotonic() - failing > SILENT_S:
+                silent = f"for {SILENT_S:g} s ({problem})"
+                if job is None:
+                    raise UsageError(
+                        f"{self.address} has told nothing of {id} {silent}: it may run on, and submitting it again "
+                        "attaches to it."
+                    )
+                read = self.command("logs", id)
+                told = f"{id} has ended, and {self.address} has not told the end of its log {silent}: {read!r} may."
+                print(told, file=sys.stderr)
+                return job
+            await asyncio.sleep(AGAIN_S)
+
+    async def _print_log(self, id: str, printed: int) -> tuple[int, str]:
+        """Print a log but for its first characters, until it ends or breaks off: how many are printed then, and what
+        broke it off."""
+        import aiohttp
+
+        # Each connection tells it from its beginning.
+        log, position = self.client.tail_job_logs(id), 0
+        while True:
+            try:
+                text = await anext(log, None)
+            except (RuntimeError, OSError, aiohttp.ClientError) as error:
+                return printed, _line(error)
+            if text is None:
+                return printed, ""
+            print(text[max(printed - position, 0) :], end="", flush=True)
+            position += len(text)
+            printed = max(printed, position)
+
+    def _jobs(self, prefix: str) -> dict[int, "JobDetails"]:
+        """The jobs of a thread and a store by their number."""
+        try:
+            jobs = self.client.list_jobs()
+        except (RuntimeError, OSError, ValueError) as error:
+            raise UsageError(f"{self.address} does not list its jobs: {_line(error)}") from error
+        numbered = ((re.fullmatch(rf"{re.escape(prefix)}(\d+)", job.submission_id or ""), job) for job in jobs)
+        return {int(match[1]): job for match, job in numbered if match}
+
+    def _running(self, jobs: dict[int, "JobDetails"], wanted: dict[str, str], say: Callable[[str], None]) -> str | None:
+        """The ID of the job that has not ended. Raises UsageError when it is not the one that is wanted."""
+        for job in jobs.values():
+            if not job.status.is_terminal():
+                id = str(job.submission_id)
+                differs = [name for name, value in wanted.items() if (job.metadata or {}).get(name) != value]
+                if differs:
+                    raise UsageError(
+                        f"{id} runs this thread with another {' and another '.join(differs)} ({job.entrypoint}): wait "
+                        f"for it, or stop it with '{self.command('stop', id)}', then submit again."
+                    )
+                say(f"{id} is running already: attached to it")
+                return id
+        return None
+
+
+def driver_of(
+    checkout: Checkout, cluster: Cluster, argv: Sequence[str], name: str, given: Sequence[str], prefix: str | None
+) -> Driver:
+    """A thread's command, in the runtime environment `name` with the variables `given`. Raises UsageError."""
+    topic = topic_of(argv)
+    store = open_store(store_url(checkout.root, prefix))
+    if isinstance(store, LocalStore) and not cluster.is_here:
+        raise UsageError(
+            f"The store {store.url} is on this machine's disk, and {cluster.name} runs on others: name one that both "
+            "reach, with --prefix s3://… or gs://…, or in MARIN_PREFIX."
+        )
+    if Path.cwd() != checkout.root:
+        raise UsageError(
+            f"A thread is submitted from the root of its work tree: expected {checkout.root}, not {Path.cwd()}."
+        )
+    chosen = runtime_environment(checkout, name)
+    env_vars = {**chosen.get("env_vars", {}), **variables(given)}
+    for one, value in env_vars.items():
+        if is_secret_name(one) or redact(str(value)) != str(value):
+            raise UsageError(
+                f"The variable {one} looks like a secret, and Ray shows the environment of a job to everybody who sees "
+                "its dashboard: set it on the cluster's nodes instead."
+            )
+    env_vars[STORE] = store.url
+    return Driver(shlex.join(argv), Journal(store, topic), {**chosen, "env_vars": env_vars})
+
+
+def topic_of(argv: Sequence[str]) -> str:
+    """The topic of the thread that a command runs. Raises UsageError for any other command."""
+    module = argv[2] if len(argv) > 2 and Path(argv[0]).name.startswith("python") and argv[1] == "-m" else ""
+    match = re.fullmatch(r"experiments\.([^.]+)", module)
+    if match is None:
+        raise UsageError(
+            f"{shlex.join(argv)!r} runs no thread: expected 'python -m experiments.TOPIC …', with the thread in "
+            "experiments/TOPIC/__main__.py."
+        )
+    if any(argument.partition("=")[0] == "--prefix" for argument in argv[3:]):
+        raise UsageError("--prefix was given to the thread: give it to 'research submit', before the '--'.")
+    return check_topic(match[1])
+
+
+def variables(given: Sequence[str]) -> dict[str, str]:
+    """The variables to send, each as NAME, whose value is taken from here, or as NAME=VALUE. Raises UsageError."""
+    found = {}
+    for one in given:
+        name, separator, value = one.partition("=")
+        if name in (STORE, ORIGIN):
+            raise UsageError(f"--env {name} is set by 'research submit' itself: the store is named with --prefix.")
+        found[name] = value if separator else environment((name,))[name]
+    return found
+
+
+def runtime_environment(checkout: Checkout, name: str) -> dict[str, Any]:
+    """One of Ray's runtime environments by its name in infra/environments.yaml. Raises UsageError."""
+    path = checkout.root / "infra" / "environments.yaml"
+    known = read_yaml(path, "Ray's runtime environments by name") if path.exists() else {"default": {}}
+    found = known.get(name) if isinstance(known, dict) else None
+    if not isinstance(found, dict):
+        names = ", ".join(map(str, known)) if isinstance(known, dict) else "NAME: {pip: […]}"
+        raise UsageError(f"--environment {name!r} is no runtime environment in {path}: expected one of {names}.")
+    return found
+
+
+def keep_origin(checkout: Checkout, journal: Journal) -> str:
+    """Where the work tree comes from, as RESEARCH_ORIGIN tells it where there is no git; its patch is in the journal."""
+    origin, patch = origin_of(checkout)
+    if patch is not None and origin.patch is not None:
+        journal.keep_patch(origin.patch, patch)
+    return msgspec.json.encode(origin).decode()
+
+
+def _line(told: object) -> str:
+    return " ".join(str(told).split())

@@ -1,0 +1,1 @@
+"""Trials of dev mode on another machine that ssh leads to."""

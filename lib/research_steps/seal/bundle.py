@@ -1,0 +1,123 @@
+"""The repro bundle of a seal: what was run, where, with what result, and which records say so.
+
+It lies in the tag, beside the logbook, as `<ID>.bundle.json` for programs, `<ID>.bundle.md` for people, `<ID>.table.csv`
+(the primary comparison) and `<ID>.requirements.txt` (the pinned packages). Everything in it is small and made from
+records; large files are named by address and hash.
+"""
+
+from typing import Any
+
+import msgspec
+
+from research_steps.errors import RepositoryError
+from research_steps.git import Checkout
+from research_steps.records.encoding import canonical
+from research_steps.records.model import Claim, Device, Ref
+
+SCHEMA = 2
+
+
+class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class Command(_Strict, frozen=True):
+    """A command as it was given, and the entries that it made."""
+
+    command: str
+    entries: tuple[str, ...]
+
+
+class Hardware(_Strict, frozen=True):
+    """One kind of machine that trials ran on: its hosts, and the devices that JAX saw there."""
+
+    device_class: str
+    hosts: tuple[str, ...]
+    devices: tuple[Device, ...]
+
+
+class Measured(_Strict, frozen=True):
+    """A measure function ('module:function'), the digest of its code, and the hashes of the files that this covers."""
+
+    measure: str
+    code: str
+    files: dict[str, str]
+
+
+class Elsewhere(_Strict, frozen=True):
+    """What belongs to the snapshot and is not in it: where it is, with size (bytes) and hash where they are known."""
+
+    where: str
+    why: str
+    bytes: int | None
+    sha256: str | None
+
+
+UNLISTED = Elsewhere("a list of all installed packages", "with the store of the run, if there is one", None, None)
+
+
+class Bundle(_Strict, frozen=True):
+    """What a seal rests on.
+
+    `series` is the series as its thread declared it. `commit` and `patch` are what the newest of the records was
+    measured at, `branch` what was checked out when it was sealed. `environment` is what matters of it and is no secret,
+    `python` and `packages` the interpreter and the packages that decide a result. `records` are the entries that the
+    seal rests on, oldest first, then their trials; `claims` what counts after all of them. `logbook` names the last
+    entries of the logbook as it was sealed, by the hash that later entries name them by.
+    """
+
+    schema: int
+    topic: str
+    id: str
+    tag: str
+    seal: Ref
+    series: dict[str, Any]
+    commands: tuple[Command, ...]
+    commit: str
+    branch: str | None
+    patch: str | None
+    patch_note: str
+    submodules: dict[str, str]
+    measured: tuple[Measured, ...]
+    seeds: dict[str, Any]
+    hardware: tuple[Hardware, ...]
+    environment: dict[str, str]
+    python: str
+    packages: dict[str, str]
+    records: tuple[Ref, ...]
+    claims: tuple[Claim, ...]
+    logbook: tuple[str, ...]
+    elsewhere: tuple[Elsewhere, ...]
+
+
+def encode(bundle: Bundle) -> bytes:
+    return msgspec.json.format(canonical(msgspec.to_builtins(bundle)), indent=2) + b"\n"
+
+
+def name_of(topic: str, id: str, kind: str) -> str:
+    """Where a file of a bundle lies in the tag's tree; `kind` is what its name ends with, such as 'bundle.json'."""
+    return f".agents/logbooks/{topic}/{id}.{kind}"
+
+
+def read(checkout: Checkout, tag: str) -> Bundle:
+    """The bundle that a tag of this repository holds. Raises RepositoryError where there is none that can be read."""
+    return read_at(checkout, f"refs/tags/{tag}", tag)
+
+
+def read_at(checkout: Checkout, commit: str, tag: str) -> Bundle:
+    """The bundle that a commit holds for a tag. Raises RepositoryError where there is none that can be read."""
+    topic, _, id = tag.rpartition("/")
+    name = name_of(topic, id, "bundle.json")
+    data = checkout.file_at(commit, name)
+    if not data:
+        raise RepositoryError(
+            f"The tag {tag} of {checkout.root} holds no {name}: expected a tag that a seal made, such as "
+            "moe_hc/MOE-HC-009; 'git fetch --tags' brings those of the remote."
+        )
+    try:
+        return msgspec.json.decode(data, type=Bundle)
+    except msgspec.MsgspecError as error:
+        raise RepositoryError(
+            f"{name} in the tag {tag} is no bundle of schema {SCHEMA} ({error}): it was made by another version of "
+            "research-steps, or changed; that version reads it."
+        ) from error

@@ -1,0 +1,156 @@
+"""What people read of a snapshot: the bundle as a page, its table, and the tag's message.
+
+All of it is made from the bundle and the entries that it names.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from research_steps.evidence.claims import best, spelled, told, variant_of
+from research_steps.publish.markdown import code, one_line, prose
+from research_steps.publish.rendering import entry as render_entry
+from research_steps.records.encoding import Stored
+from research_steps.records.model import Claim, EntryRecord, Ref
+from research_steps.records.series import Series
+from research_steps.seal.bundle import UNLISTED, Bundle, Hardware, name_of
+
+# How many claims the tag's message spells out.
+SPELLED = 10
+
+
+def tag_message(stored: Stored[EntryRecord], bundle: Bundle, series: Series) -> str:
+    """What `git show` says of a seal."""
+    record, actor = stored.record, stored.record.provenance.actor
+    claims, won = _primary(bundle, series), best(series, bundle.claims)
+    title = f"{bundle.topic}: {_claimed(won, bundle)}" if won else f"{bundle.topic}: {series.goal}"
+    lines = [title, "", *([series.goal, ""] if won else [])]
+    if claims:
+        lines += ["What it found:", *(f"- {_claimed(claim, bundle)}" for claim in claims[:SPELLED])]
+        lines += [f"- and {len(claims) - SPELLED} more, in the bundle"] if len(claims) > SPELLED else []
+        lines += [""]
+    lines += [
+        f"Experiment {record.id}, recorded {record.finished_at} by {actor.name} ({actor.kind}).",
+        f"Rests on {', '.join(ref.id for ref in _entries(bundle))}; measured at commit {bundle.commit}.",
+        f"Bundle: {name_of(bundle.topic, record.id, 'bundle.md')}",
+        f"Check it: research verify {bundle.topic} --tag {bundle.tag}",
+        f"Measure it again: research reproduce {bundle.tag}",
+    ]
+    return "".join(f"{one_line(line)}\n" for line in lines)
+
+
+def table(bundle: Bundle) -> str:
+    """The comparison as CSV, one line a claim."""
+    out = io.StringIO()
+    wanted = ("metric", "estimand", "estimate", "low", "high", "processes", "verdict", "confidence", "why")
+    writer = csv.DictWriter(out, ("candidate", "case", *wanted, "baseline", "trials"), lineterminator="\n")
+    writer.writeheader()
+    for claim in bundle.claims:
+        writer.writerow(
+            {
+                "candidate": spelled(claim.changes),
+                "case": spelled(claim.case),
+                **{name: getattr(claim, name) for name in wanted},
+                "baseline": claim.baseline.id,
+                "trials": " ".join(ref.id for ref in claim.trials),
+            }
+        )
+    return out.getvalue()
+
+
+def page(bundle: Bundle, series: Series, entries: Sequence[Stored[EntryRecord]]) -> str:
+    """The bundle as Markdown, for somebody who has never seen the thread."""
+    cases = dict.fromkeys(spelled(claim.case) for claim in _primary(bundle, series))
+    trials = len(bundle.records) - len(_entries(bundle))
+    lines = [
+        f"# {bundle.tag}",
+        "",
+        f"Goal: {prose(series.goal)}",
+        "",
+        "## What it found",
+        "",
+        *(f"- {prose(_claimed(claim, bundle))}; against {claim.baseline.id}" for claim in _primary(bundle, series)),
+        *([] if cases else ["No comparison: the entries below say what there is."]),
+        "",
+        *(f"The baseline case: {code(case)}" for case in cases),
+        "",
+        f"[{bundle.id}.table.csv]({bundle.id}.table.csv) has all of that, for every metric.",
+        "",
+        "## Measure it again",
+        "",
+        f"    research reproduce {bundle.tag}",
+        "",
+        "It runs those of these commands that run a thread, in a work tree, an environment and a store of their own:",
+        "",
+        *(f"- {code(one.command)} ({', '.join(one.entries)})" for one in bundle.commands),
+        "",
+        "## What it ran on",
+        "",
+        *(f"- {line}" for line in _conditions(bundle)),
+        "",
+        "## What says so",
+        "",
+        f"The records of these entries, each in the file named, by SHA-256; [{bundle.id}.bundle.json]"
+        f"({bundle.id}.bundle.json) names those of their {trials} trials as well.",
+        "",
+        *(f"- [{ref.id}.jsonl]({ref.id}.jsonl) {code(ref.sha256)}" for ref in _entries(bundle)),
+        "",
+        "## The entries",
+        "",
+    ]
+    lines += [_rendered(one.record, series) for one in entries]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _conditions(bundle: Bundle) -> Iterable[str]:
+    yield f"Commit: {code(bundle.commit)}"
+    if bundle.patch:
+        name = f"{bundle.patch}.patch"
+        yield f"Patch: [{name}]({name}), to be applied to that commit"
+    if bundle.patch_note:
+        yield f"About the patch: {prose(bundle.patch_note)}"
+    yield from (f"Submodule {code(path)} at {code(commit)}" for path, commit in bundle.submodules.items())
+    yield from (_machine(kind) for kind in bundle.hardware)
+    listed = "" if UNLISTED in bundle.elsewhere else f"; all packages: {bundle.id}.requirements.txt"
+    yield f"Python {bundle.python}, with {code(_spelled(bundle.packages))}{listed}"
+    yield f"Environment: {code(_spelled(bundle.environment)) if bundle.environment else 'nothing that matters was set'}"
+    seeds = bundle.seeds["configurations"]
+    yield f"Seeds: {code(_spelled(seeds)) if seeds else 'the configurations name none'}"
+    yield f"Order of samples: drawn from {bundle.seeds['order of samples']}"
+    for one in bundle.elsewhere:
+        size = f", {one.bytes} bytes, SHA-256 {code(one.sha256)}" if one.sha256 else ""
+        yield f"Not in here: {code(one.where)} ({prose(one.why)}){size}"
+
+
+def _machine(kind: Hardware) -> str:
+    devices = ", ".join(f"{one.count} × {one.backend} {one.kind}" for one in kind.devices)
+    return (
+        f"Machine: {code(kind.device_class)}, devices: {prose(devices) or 'none that JAX was asked for'}, "
+        f"hosts: {prose(', '.join(kind.hosts))}"
+    )
+
+
+def _rendered(record: EntryRecord, series: Series) -> str:
+    # The logbook, which its links are for, lies one folder up.
+    text = render_entry(record, series, None).replace(f"]({series.topic}/", "](")
+    return text.replace("### ", "#### ", 1) + "\n"
+
+
+def _entries(bundle: Bundle) -> list[Ref]:
+    return [ref for ref in bundle.records if "." not in ref.id]
+
+
+def _primary(bundle: Bundle, series: Series) -> list[Claim]:
+    return [claim for claim in bundle.claims if claim.metric == series.primary.name]
+
+
+def _claimed(claim: Claim, bundle: Bundle) -> str:
+    # The first claim against a baseline is that of a sweep, at the baseline's own case.
+    case = next(one.case for one in bundle.claims if one.baseline.id == claim.baseline.id)
+    why = f" ({claim.why})" if claim.why else ""
+    return f"{spelled(claim.changes)}{variant_of(claim, case)}: {claim.metric} {told(claim)}{why}"
+
+
+def _spelled(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in sorted(values.items()))

@@ -1,0 +1,53 @@
+"""The configuration of a research step: what it measures, as the thread declares it and the executor resolves it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from research_steps.trial.measured import Measured
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """The configuration of every research step, as the executor resolves it.
+
+    `version` is what makes the step new when it changes. `points` are a sweep's changes to the baseline case, all of
+    them also in a shard, which runs each `shards`-th of them from `shard` on. `replicates` are the numbers of the
+    processes that measure a candidate again: the one with these changes, else the best; `across` names an axis and its
+    values at which both sides are measured. `axes` of an interaction are those that came without a sweep. `inputs` are
+    output paths, `rests_on` references to entries that the journal has already. `confirms` is the trial of dev mode that
+    a replicate measures again.
+    """
+
+    version: Any
+    kind: str
+    label: str
+    hypothesis: str
+    output_path: Any
+    inputs: tuple[Any, ...] = ()
+    rests_on: tuple[dict[str, Any], ...] = ()
+    measured: Measured | None = None
+    points: tuple[dict[str, Any], ...] = ()
+    axes: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    replicates: tuple[int, ...] = ()
+    candidate: dict[str, Any] | None = None
+    across: tuple[str, tuple[Any, ...]] | None = None
+    confirms: str = ""
+    top: int = 0
+    shard: int = 0
+    shards: int = 1
+    private: bool = False
+
+    @property
+    def what(self) -> Measured:
+        """What a measuring step measures."""
+        assert self.measured is not None, "the builder gives measuring steps what they measure"
+        return self.measured
+
+    @property
+    def case(self) -> dict[str, Any]:
+        """The baseline case as it is recorded."""
+        return self.what.changed({}, self.label)
+
+    def changed(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        return self.what.changed(changes, self.label)

@@ -1,0 +1,232 @@
+"""One attempt of dev mode, in a helper of the kept parent: the trials, what they say, and the entry if it has a name."""
+
+import os
+import socket
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from research_steps.evidence.claims import Baseline, Candidate, make_claims, measured, retracted, spelled, told
+from research_steps.evidence.statistics import gain
+from research_steps.evidence.table import Trial, changes_in, row_of
+from research_steps.git import Checkout
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
+from research_steps.publish.logbook.surface import numbers_used
+from research_steps.records.encoding import Stored
+from research_steps.records.model import Captured, Claim, TrialRecord
+from research_steps.records.series import trial_id
+from research_steps.remote.ssh.host import SshHost
+from research_steps.thread.dev.cases import DevCase, declared, with_settings
+from research_steps.thread.dev.evidence import Evidence
+from research_steps.thread.dev.keep import Kept, publish_kept, write_kept
+from research_steps.thread.dev.messages import Attempted, Order
+from research_steps.thread.loading import load_thread
+from research_steps.thread.rules import check_case
+from research_steps.trial.context import Session
+from research_steps.trial.launcher.client import Tell
+from research_steps.trial.launcher.daemon import Asked, KeptTrials
+from research_steps.trial.launcher.daemon import Kept as KeptParent
+from research_steps.trial.launcher.helpers import Speaker, help_with
+from research_steps.trial.launcher.local import Here, Host
+from research_steps.trial.launcher.protocol import SOCKET, Begun, Help, Waiting
+from research_steps.trial.launcher.staleness import edited
+from research_steps.trial.provenance import capture
+from research_steps.trial.trials import TrialSpec, measure_trial
+
+# How long an attempt waits for a quiet machine (seconds). Not longer, because somebody waits for the answer.
+PATIENCE_S = 5.0
+AGAINST_ITSELF = "Nothing differs from the baseline case, so the baseline is measured against itself: --set changes it."
+
+
+def serve(connection: socket.socket, order: bytes) -> None:
+    """Make the attempt that is asked for on this connection, and answer with what came of it."""
+    help_with(connection, lambda speaker: attempt(msgspec.json.decode(order, type=Order), speaker))
+
+
+def serve_capture(connection: socket.socket, order: bytes) -> None:
+    """Answer with where an attempt comes from. Git takes as long as reading the thread does, so it works beside that."""
+    asked = msgspec.json.decode(order, type=Order)
+    help_with(connection, lambda speaker: capture(Checkout.find(Path(asked.cwd)), asked.command))
+
+
+def _capturing(order: Order) -> Help:
+    function = "research_steps.thread.dev.attempt:serve_capture"
+    return Help(function=function, libraries=(), order=msgspec.Raw(msgspec.json.encode(order)), env=dict(os.environ))
+
+
+def attempt(order: Order, speaker: Speaker) -> Attempted:
+    """Measure, compare and record. Raises ResearchError when there was nothing to measure."""
+    os.chdir(order.cwd)
+    checkout, began = Checkout.find(), time.time()
+    parent = KeptParent(checkout.root).folder
+    with Asked(parent / SOCKET, _capturing(order)) as capturing:
+        speaker.tell(Waiting(f"importing experiments.{order.topic}"))
+        series, thread = load_thread(checkout, order.topic)
+        journal = Journal(open_store(order.store), order.topic)
+        case = declared(thread, lambda found: order.baseline in ("", found.label), repr(order.baseline))
+        config = with_settings(case, order.settings)
+        published = journal.published(checkout.logbooks / order.topic)
+        evidence = Evidence.of(series, journal, published)
+        check_case(evidence.entries, case.label, case.case)
+        captured = msgspec.json.decode(capturing.answer(speaker.tell), type=Captured)
+    if any((case.code.root / name).stat().st_mtime >= began for name in case.code.files):
+        # It was saved meanwhile, and the patch has to be that of the code that is measured.
+        captured = capture(checkout, order.command)
+    changes = changes_in(config, case.case)
+    if not order.done:
+        for line in filter(None, [evidence.tried(changes, case.case), "" if changes else AGAINST_ITSELF]):
+            speaker.say(line)
+    host, ran = _host(order, checkout, parent, speaker.tell)
+    session = Session(
+        series=replace(series, contention_wait_s=min(series.contention_wait_s, PATIENCE_S)),
+        journal=journal,
+        host=host,
+        captured=captured,
+        repository=checkout.logbooks / order.topic,
+        used_numbers=frozenset(numbers_used(checkout, order.topic, series.prefix)),
+        retry=frozenset(),
+        say=speaker.say,
+        changed=lambda: None,
+        mode="dev",
+        private=case.private,
+        retracted=retracted(one.record for one in published.entries.values()),
+    )
+    if captured.patch is not None and captured.provenance.patch is not None:
+        journal.keep_patch(captured.provenance.patch, captured.patch)
+    journal.declare(series)
+    journal.end_orphaned()
+    kept = Kept(checkout, evidence, journal.claim(series.prefix, order.occasion, session.used_numbers), order.occasion)
+    made = _Attempt(order, session, kept, case, config, speaker)
+    trials = made.measure()
+    answer = made.answer(trials)
+    if not order.watched:
+        return answer
+    sources = tuple(sorted({*ran.sources, *map(str, edited())}))
+    return msgspec.structs.replace(answer, edited=_edits(checkout, captured), sources=sources)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One configuration of a case, under an experiment ID that may be kept."""
+
+    order: Order
+    session: Session
+    kept: Kept
+    case: DevCase
+    config: dict[str, Any]
+    speaker: Speaker
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        return changes_in(self.config, self.case.case)
+
+    def measure(self) -> list[Trial]:
+        """Its trials, each in a process of its own."""
+        made = []
+        for number in range(self.order.processes):
+            id = trial_id(self.kept.id, self.order.done + number + 1)
+            self.speaker.tell(Begun(self.order.done + number + 1))
+            made.append(self._trial(self.config, number, id, id, self.order.label or spelled(self.changes)))
+        return made
+
+    def answer(self, trials: list[Trial]) -> Attempted:
+        """Say what the trials say, and make an entry of them if that has a name."""
+        series, last = self.session.series, trials[-1].stored.record
+        good = [one.stored.record for one in trials if one.stored.record.status == "ok"]
+        baseline = self._floor(good[0]) if good else None
+        claim = None
+        if baseline is not None:
+            claims = make_claims(series, baseline, [Candidate(self.changes, [one.stored for one in trials])])
+            claim = next(one for one in claims if one.metric == series.primary.name)
+        said = f"{series.primary.name} {told(claim)}" if claim else row_of(trials[-1], self.changes).note
+        if claim and claim.why:
+            said += f" ({claim.why})"
+        first = trials[0].stored.record
+        ids = first.id if first is last else f"{first.id} to {last.id.rpartition('.')[2]}"
+        self.speaker.say(f"{ids} {spelled(self.changes)}: {said or last.status}")
+        for line in self._beside(claim, baseline):
+            self.speaker.say(f"  {line}")
+        if self.order.label or self.order.hypothesis:
+            hypothesis = self.session.hypothesis(self.order.hypothesis)
+            named = replace(self.kept, label=self.order.label, hypothesis=hypothesis)
+            write_kept(named, [one.stored for one in trials])
+            publish_kept(named, self.speaker.say)
+        elif not self.order.done:
+            self.speaker.say(f"  scratch; to make it an entry: research keep {self.kept.id} --hypothesis …")
+        return Attempted(
+            id=self.kept.id,
+            ids=ids,
+            what=spelled(self.changes),
+            status=last.status,
+            told=f"{series.primary.name} {measured(claim)}" if claim else said,
+            verdict=claim.verdict if claim else last.status,
+            gain=gain(series.primary, claim) if claim and claim.verdict == "improved" else 0.0,
+        )
+
+    def _trial(self, config: dict[str, Any], number: int, id: str, occasion: str, label: str) -> Trial:
+        spec = TrialSpec(self.case.code, self.case.config_type, config, self.case.case, number, occasion)
+        trial = measure_trial(self.session, spec, id=id, label=label, tell=self.speaker.tell)
+        assert trial is not None, "it was waited for"
+        return trial
+
+    def _floor(self, record: TrialRecord) -> Baseline | None:
+        """The noise floor of a trial, measured now when there is none."""
+        evidence = self.kept.evidence
+        found = evidence.floor(record)
+        if found is not None or record.samples is None:
+            return found
+        series, journal = self.session.series, self.session.journal
+        count = series.floor_processes if record.samples.paired else max(2, series.floor_processes)
+        occasion = f"{record.id} noise floor"
+        id = journal.claim(series.prefix, f"dev/{occasion}", self.session.used_numbers)
+        self.speaker.say(
+            f"{id}: the baseline against itself, in {count} processes: its noise floor is not known here yet"
+        )
+        trials: list[Stored[Any]] = []
+        for number in range(count):
+            self.speaker.tell(Waiting(f"the noise floor, process {number + 1} of {count}"))
+            label = "noise floor"
+            trials.append(self._trial(self.case.case, number, trial_id(id, number + 1), occasion, label).stored)
+            if trials[-1].record.status != "ok":
+                self.speaker.say(f"{trials[-1].record.id}: the baseline case failed: 'research show' tells how")
+                return None
+        evidence.keep_floor(trials)
+        return evidence.floor(record)
+
+    def _beside(self, claim: Claim | None, baseline: Baseline | None) -> list[str]:
+        """What an answer is seen beside: the best so far, and the noise floor that it rests on."""
+        if claim is None or baseline is None or claim.estimate is None:
+            return []
+        lines = []
+        found = self.kept.evidence.best(self.case.case)
+        if found is not None and found.estimate:
+            where = f"{found.trials[0].id} {spelled(found.changes)}, {measured(found)}"
+            beside = f"{claim.estimate / found.estimate:.3f} ×" if claim.estimand == "ratio" else "beside"
+            lines.append(f"{beside} the best so far ({where})")
+        first = baseline.trials[0].record
+        if isinstance(first, TrialRecord) and first.code != self.case.code.digest:
+            lines.append(f"the noise floor is that of {baseline.entry.id}, measured before the code was edited")
+        return lines
+
+
+def _edits(checkout: Checkout, captured: Captured) -> str:
+    """What differs from the commit: 'kernels.py +3 -1', and how many files more."""
+    if captured.patch is None:
+        return captured.provenance.patch_note
+    lines = checkout.git("apply", "--numstat", "-z", input=captured.patch).decode("utf-8", "replace").split("\0")
+    files = [line.split("\t", 2) for line in lines if line.count("\t") == 2]
+    shown = [f"{Path(name).name} +{added} -{removed}" for added, removed, name in files[:2]]
+    return ", ".join([*shown, *([f"{len(files) - 2} more"] if len(files) > 2 else [])])
+
+
+def _host(order: Order, checkout: Checkout, parent: Path, tell: Tell) -> tuple[Host, KeptTrials | SshHost]:
+    """The machine to measure on, and what knows the files that its last trial imported."""
+    if order.host:
+        host = SshHost(order.host, checkout, parent, order.env, order.in_process, tell)
+        return host, host
+    trials = KeptTrials(parent, order.in_process)
+    return Here(trials), trials

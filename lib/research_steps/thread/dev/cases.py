@@ -1,0 +1,144 @@
+"""What dev mode measures: the baseline that the thread declares, and its case with some settings changed."""
+
+import json
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+from research_steps.errors import ResearchError, UsageError
+from research_steps.records.configurations import plain, type_name
+from research_steps.trial.code import Code, trace
+
+
+@dataclass(frozen=True)
+class DevCase:
+    """A baseline of the thread: its label, its measure function and configuration as the thread gives them, the
+    function's code as it is now, and the plain case."""
+
+    label: str
+    measure: Any
+    config: Any
+    code: Code
+    case: dict[str, Any]
+    private: bool = False
+
+    @property
+    def config_type(self) -> str:
+        return type_name(self.config)
+
+
+class _Found(BaseException):
+    """Ends the thread's function once it has declared the baseline; what it would build after that is for Marin."""
+
+    def __init__(self, case: DevCase) -> None:
+        super().__init__(case.label)
+        self.case = case
+
+
+class _Baselines:
+    """Stands in for the builders of steps, until the wanted baseline is declared."""
+
+    def __init__(self, wanted: Callable[[DevCase], bool]) -> None:
+        self._wanted = wanted
+        self.labels: list[str] = []
+
+    def baseline(self, measure: Any, config: Any, *, label: str = "baseline", private: bool = False, **_: Any) -> None:
+        self.labels.append(label)
+        case = plain(config, f"baseline {label!r}", _given)
+        found = DevCase(label, measure, config, trace(measure), case, private)
+        if self._wanted(found):
+            raise _Found(found)
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments, **named: None
+
+
+def declared(thread: Callable[[Any], Any], wanted: Callable[[DevCase], bool], what: str) -> DevCase:
+    """The first baseline that the thread declares and that is wanted. Raises UsageError, which says `what` was."""
+    baselines = _Baselines(wanted)
+    try:
+        thread(baselines)
+    except _Found as found:
+        return found.case
+    except ResearchError:
+        raise
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise UsageError(
+            f"The thread failed before it declared the baseline{f' {what}' if what else ''}: {type(error).__name__}: "
+            f"{error} ({where.filename}:{where.lineno}). Dev mode builds no steps: what steps.baseline and others "
+            "return is None there."
+        ) from error
+    if not baselines.labels:
+        raise UsageError("The thread declares no baseline: expected it to call steps.baseline, to compare with.")
+    raise UsageError(f"The thread declares no baseline {what}: it has {', '.join(map(repr, baselines.labels))}.")
+
+
+def with_settings(case: DevCase, settings: Sequence[str]) -> dict[str, Any]:
+    """The case with settings such as 'implementation=dense' or 'model.hidden=64', read as draccus reads them.
+
+    Raises UsageError with what draccus says is wrong.
+    """
+    import draccus
+
+    given = dict(setting.partition("=")[::2] for setting in settings)
+    for setting in settings:
+        if "=" not in setting:
+            raise UsageError(f"--set was given {setting!r}: expected key=value, such as implementation=dense.")
+    if "config_path" in given and "config_path" not in case.case:
+        raise UsageError("--set was given config_path, which would replace the baseline case: set its fields.")
+    if case.config_type == "dict":
+        changed = case.case
+        for name, value in given.items():
+            changed = _set(changed, name.split("."), value, name)
+        return changed
+    module, _, name = case.config_type.partition(":")
+    kind: Any = sys.modules[module]
+    for part in name.split("."):
+        kind = getattr(kind, part)
+    said = StringIO()
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file, redirect_stderr(said):
+        json.dump(case.case, file)
+        file.flush()
+        try:
+            read = draccus.parse(kind, config_path=file.name, args=[f"--{setting}" for setting in settings])
+        except (Exception, SystemExit) as error:
+            # draccus raises bare Exceptions, and argparse exits after it has printed how it is used.
+            told = said.getvalue().rpartition("error:")[2] if isinstance(error, SystemExit) else str(error)
+            raise UsageError(f"--set {' '.join(settings)}: {' '.join(told.split())}") from error
+    return plain(read, f"--set {' '.join(settings)}")
+
+
+def _set(case: dict[str, Any], path: list[str], text: str, name: str) -> dict[str, Any]:
+    """A copy of a case of plain values with one changed, read as a value of the kind that it had."""
+    from draccus import cfgparsing
+
+    if not isinstance(case, dict) or path[0] not in case:
+        known = ", ".join(case) if isinstance(case, dict) else "no further field"
+        raise UsageError(f"--set was given {name!r}: expected one of {known}.")
+    held = case[path[0]]
+    if len(path) > 1:
+        return {**case, path[0]: _set(held, path[1:], text, name)}
+    try:
+        # YAML takes 1e-3 for text.
+        value = float(text) if isinstance(held, float) else cfgparsing.parse_string(text)
+    except Exception as error:
+        raise UsageError(f"--set {name}={text}: {' '.join(str(error).split())}") from error
+    return {**case, path[0]: value}
+
+
+def _given(value: Any) -> Any:
+    """What a configuration holds without Marin's wrapper, which is not imported here."""
+    if type(value).__name__ == "VersionedValue":
+        return value.value
+    if type(value).__name__ in ("InputName", "OutputName", "ExecutorStep"):
+        raise UsageError(
+            "The baseline case rests on what another step puts out, which only the executor can make: run the thread, "
+            "or give the baseline of dev mode a case of plain values."
+        )
+    return value

@@ -1,0 +1,82 @@
+"""What a person sees while a command waits: nothing for a second, then what it waits for."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any
+
+import click
+
+from research_steps.trial.launcher.protocol import Message, Output, Said, Waiting
+
+QUIET_S = 1.0
+
+
+class Progress:
+    """Shows what a helper says, inside the block. On a terminal what is waited for stands in a line that goes again,
+    below what `above` then gives for rich to show."""
+
+    def __init__(self, above: Callable[[], Iterable[Any]] = tuple) -> None:
+        self._above = above
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._what = ""
+        self._since = 0.0
+        self._due = False
+        self._line: Any = None
+        self._thread = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> "Progress":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._clear()
+
+    def hear(self, message: Message) -> None:
+        with self._lock:
+            match message:
+                case Waiting(what):
+                    self._wait_for(what)
+                case Said(text):
+                    self._clear()
+                    click.echo(text)
+                case Output(text):
+                    self._clear()
+                    click.echo(text, nl=False, err=True)
+
+    def _wait_for(self, what: str) -> None:
+        self._what, self._since, self._due = what, time.monotonic(), True
+        if self._line is not None:
+            self._show()
+
+    def _tick(self) -> None:
+        while not self._ended.wait(QUIET_S / 4):
+            with self._lock:
+                if self._due and time.monotonic() - self._since >= QUIET_S:
+                    self._show()
+
+    def _show(self) -> None:
+        self._due = False
+        if not sys.stderr.isatty():
+            click.echo(f"… {self._what}", err=True)
+            return
+        from rich.console import Console, Group
+        from rich.live import Live
+        from rich.spinner import Spinner
+        from rich.text import Text
+
+        if self._line is None:
+            self._line = Live(console=Console(stderr=True), transient=True)
+            self._line.start()
+        self._line.update(Group(*self._above(), Spinner("dots", Text(self._what))))
+
+    def _clear(self) -> None:
+        if self._line is not None:
+            self._line.stop()
+            self._line = None
+            self._wait_for(self._what)

@@ -1,0 +1,56 @@
+"""The threads of a checkout: one module each, experiments/<topic>/__main__.py, which is imported here and not run."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from research_steps.errors import UsageError
+from research_steps.git import Checkout
+from research_steps.records.series import Series
+
+
+def load_series(checkout: Checkout, topic: str) -> Series:
+    """The series that a thread declares. Raises UsageError."""
+    return _series(_module(checkout, topic), topic)
+
+
+def load_thread(checkout: Checkout, topic: str) -> tuple[Series, Callable[[Any], Any]]:
+    """The series that a thread declares, and its function that builds the steps. Raises UsageError."""
+    module = _module(checkout, topic)
+    thread = getattr(module, "thread", None)
+    if not callable(thread):
+        raise UsageError(f"{module.__name__} has no function thread(steps), in which the steps are built: name it so.")
+    return _series(module, topic), thread
+
+
+def _series(module: ModuleType, topic: str) -> Series:
+    series = (value for value in vars(module).values() if isinstance(value, Series) and value.topic == topic)
+    found = list({id(value): value for value in series}.values())
+    if len(found) != 1:
+        raise UsageError(
+            f"{module.__name__} declares {len(found)} series with the topic {topic!r}: expected one, as a global."
+        )
+    return found[0]
+
+
+def _module(checkout: Checkout, topic: str) -> ModuleType:
+    name = f"experiments.{topic}.__main__"
+    sys.path.insert(0, str(checkout.root))
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not name.startswith(error.name):
+            raise UsageError(f"{name} can't be imported: {error}.") from error
+        raise UsageError(
+            f"There is no thread experiments/{topic}/__main__.py in {checkout.root}: write one that declares its Series "
+            "first, as the README shows."
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise UsageError(
+            f"{name} can't be imported: {type(error).__name__}: {error}. A thread's file declares its Series and runs "
+            "nothing when it is imported: main(…) stands below if __name__ == '__main__'."
+        ) from error
+    finally:
+        sys.path.remove(str(checkout.root))

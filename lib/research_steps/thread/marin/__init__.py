@@ -1,0 +1,1 @@
+"""The binding to Marin, the only importer of it."""

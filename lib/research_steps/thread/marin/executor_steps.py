@@ -1,0 +1,240 @@
+"""The binding to Marin: how research steps become `ExecutorStep`s and are run by its executor.
+
+The only module that imports Marin. Everything that another generation of Marin does otherwise is here.
+"""
+
+import json
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fray import (
+    Entrypoint,
+    EnvironmentConfig,
+    JobRequest,
+    LocalClient,
+    ResourceConfig,
+    current_client,
+    set_current_client,
+)
+from marin.execution.artifact import Artifact
+from marin.execution.executor import Executor
+from marin.execution.executor_step_status import STATUS_RUNNING, STATUS_SUCCESS, StatusFile
+from marin.execution.remote import RemoteCallable
+from marin.execution.types import ExecutorStep, InputName, OutputName, VersionedValue, this_output_path, versioned
+from marin.training.run_environment import dependency_groups_for_resources
+from rigging.filesystem import open_url
+
+from research_steps.errors import UsageError
+from research_steps.records.resources import Resources
+from research_steps.trial.provenance import check_here
+
+PLACEHOLDER = "<resolved by the executor>"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A thread as the executor resolved it: each step's output path, and whether it has succeeded already."""
+
+    executor: Executor
+    steps: list[ExecutorStep]
+
+    def output_path(self, step: ExecutorStep) -> str:
+        return str(self.executor.output_paths[step])
+
+    def succeeded(self, step: ExecutorStep) -> bool:
+        return bool(StatusFile(self.output_path(step), worker_id="research").status == STATUS_SUCCESS)
+
+    def locked(self, step: ExecutorStep) -> bool:
+        """Whether another driver is at this step, or was not long ago."""
+        status = StatusFile(self.output_path(step), worker_id="research")
+        return bool(status.status == STATUS_RUNNING and status.has_active_lock())
+
+    def dependents(self, steps: Sequence[ExecutorStep]) -> list[ExecutorStep]:
+        """The given steps and every step that rests on them."""
+        chosen = {self.output_path(step) for step in steps}
+        found = list(steps)
+        grew = True
+        while grew:
+            grew = False
+            for step in self.executor.steps:
+                path = self.output_path(step)
+                rests_on = {self.output_path(dependency) for dependency in self.executor.dependencies[step]}
+                if path not in chosen and rests_on & chosen:
+                    chosen.add(path)
+                    found.append(step)
+                    grew = True
+        return found
+
+    def forget(self, step: ExecutorStep) -> None:
+        """Clear the executor's status of a step, so that it runs again."""
+        status = StatusFile(self.output_path(step), worker_id="research")
+        if status.fs.exists(status.path):
+            status.fs.rm(status.path)
+
+    def run(self, **options: Any) -> None:
+        self.executor.run(self.steps, **options)
+
+
+def plan(prefix: str, info_path: str | None, description: str, steps: Sequence[ExecutorStep]) -> Plan:
+    """Resolve the steps. Raises UsageError when a recorded step is also used as it was before it was wrapped."""
+    executor = Executor(
+        prefix=prefix,
+        executor_info_base_path=info_path or os.path.join(prefix, "experiments"),
+        description=description,
+    )
+    for step in steps:
+        executor.compute_version(step, is_pseudo_dep=False)
+    recorded = {executor.version_strs[step]: step for step in executor.versions if isinstance(step.fn, Recorded)}
+    for step in executor.versions:
+        twin = recorded.get(executor.version_strs[step])
+        if twin is not None and not isinstance(step.fn, Recorded):
+            raise UsageError(
+                f"The step {step.name!r} is used both recorded and as it was: other steps depend on the one that leaves "
+                "no record. Use what steps.recorded() returned everywhere."
+            )
+        if isinstance(step.fn, Recorded):
+            step.fn.output_path = str(executor.output_paths[step])
+    return Plan(executor, list(steps))
+
+
+def has_engine() -> bool:
+    """Whether what is dispatched goes to a cluster, not to threads of this process."""
+    return not isinstance(current_client(), LocalClient)
+
+
+@contextmanager
+def using(client: Any) -> Iterator[None]:
+    """Have the steps' jobs go to this client of Fray."""
+    with set_current_client(client):
+        yield
+
+
+def dispatch(label: str, resources: Resources, work: Callable[[], None]) -> None:
+    """Have the cluster's engine do this work on a machine with these resources, and wait for it."""
+    wanted = _on_a_cluster(resources)
+    # Not Marin's own environment for steps, which holds tokens; a trial needs none.
+    environment = EnvironmentConfig(workspace=os.getcwd(), extras=dependency_groups_for_resources(wanted, None))
+    slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
+    request = JobRequest(
+        name=f"{slug}-{uuid.uuid4().hex[:8]}",
+        entrypoint=Entrypoint.from_callable(work),
+        resources=wanted,
+        environment=environment,
+    )
+    current_client().submit(request).wait(raise_on_failure=True)
+
+
+def check(resources: Resources) -> None:
+    """Raise UsageError when nothing here or on the cluster can be what these resources ask for."""
+    if not has_engine():
+        check_here(resources)
+    elif (refuse := getattr(current_client(), "check", None)) is not None:
+        refuse("a step", _on_a_cluster(resources))
+
+
+def end_jobs() -> None:
+    """End the cluster's jobs of this run, so that whoever waits for one goes on."""
+    if has_engine():
+        current_client().shutdown(wait=False)
+
+
+def _on_a_cluster(resources: Resources) -> ResourceConfig:
+    try:
+        return _config(resources)
+    except ValueError as error:
+        raise UsageError(f"Resources ask for what Marin doesn't know: {error}.") from error
+
+
+def _config(resources: Resources) -> ResourceConfig:
+    amounts = {"cpu": resources.cpu, "ram": resources.ram}
+    if resources.tpu:
+        return ResourceConfig.with_tpu(resources.tpu, **amounts)
+    if resources.gpu:
+        return ResourceConfig.with_gpu(resources.gpu, count=resources.gpus, **amounts)
+    return ResourceConfig.with_cpu(**amounts)
+
+
+def make_step(name: str, run: Callable[[Any], Any], config: Any, description: str) -> ExecutorStep:
+    return ExecutorStep(name=name, fn=run, config=config, description=description)
+
+
+def here() -> Any:
+    """The placeholder for a step's own output path."""
+    return this_output_path()
+
+
+def version(value: dict[str, Any]) -> Any:
+    return versioned(value)
+
+
+def unwrap(value: Any) -> Any:
+    """A configuration value without Marin's wrappers: what is versioned by itself, and a mark for what is resolved
+    later, because the executor counts that in the step's version anyway."""
+    if isinstance(value, VersionedValue):
+        return value.value
+    if isinstance(value, InputName | OutputName | ExecutorStep):
+        return PLACEHOLDER
+    return value
+
+
+def read_artifact(path: str) -> Any:
+    """What a step returned, read from its output path."""
+    with open_url(f"{path}/.artifact.json", "rb") as file:
+        return json.load(file)
+
+
+class Recorded:
+    """The function of an existing step, with a record of each run around it.
+
+    A step with resources runs where Marin sends it; its ID and records stay with the driver.
+    """
+
+    def __init__(self, step: ExecutorStep, record: Callable[["Recorded", Any], Any]) -> None:
+        self.step = step
+        self.output_path = ""
+        self._record = record
+        self.__name__ = getattr(step.fn, "__name__", type(step.fn).__name__)
+
+    def __call__(self, config: Any) -> Any:
+        return self._record(self, config)
+
+    def run(self, config: Any, around: Callable[[Callable[[Any], Any]], Callable[[Any], Any]]) -> Any:
+        """Run the step as Marin would have, and return what it returned. `around` wraps its function, where it runs."""
+        fn: Any = self.step.fn
+        if self.step.resources is None and not isinstance(fn, RemoteCallable):
+            return around(fn)(config)
+        inner = around(fn.fn if isinstance(fn, RemoteCallable) else fn)
+        path = self.output_path
+
+        def run_and_save(config: Any) -> None:
+            Artifact.save(inner(config), path)
+
+        if self.step.resources is not None:
+            RemoteCallable(fn=run_and_save, resources=self.step.resources, name=self.step.name)(config)
+        else:
+            RemoteCallable(
+                fn=run_and_save,
+                resources=fn.resources,
+                env_vars=fn.env_vars,
+                pip_dependency_groups=fn.pip_dependency_groups,
+                name=fn.name,
+            )(config)
+        return read_artifact(path)
+
+
+def wrap(step: ExecutorStep, record: Callable[[Recorded, Any], Any]) -> ExecutorStep:
+    """The step with a record around it. Its name, configuration and so its output path stay as they are."""
+    if step.fn is None:
+        raise UsageError(f"The step {step.name!r} has no function: there is nothing to record.")
+    return ExecutorStep(
+        name=step.name,
+        fn=Recorded(step, record),
+        config=step.config,
+        description=step.description,
+        override_output_path=step.override_output_path,
+    )

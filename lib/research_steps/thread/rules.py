@@ -1,0 +1,71 @@
+"""The rules of a thread, held before anything is measured: one axis first, and a baseline that stays where it is."""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from research_steps.errors import UsageError
+from research_steps.evidence.claims import fixed_cases, spelled
+from research_steps.records.configurations import differences
+from research_steps.records.encoding import Stored
+from research_steps.records.model import EntryRecord
+from research_steps.thread.configs import StepConfig
+from research_steps.trial.context import Session
+
+
+def check(session: Session, config: StepConfig) -> list[str]:
+    """Raises UsageError when a step breaks a rule; returns what was forced."""
+    if config.kind == "baseline":
+        _check_baseline(session, config)
+    if config.kind == "interact":
+        return _check_axes(session, config)
+    return []
+
+
+def check_case(
+    entries: Iterable[Stored[EntryRecord]], label: str, case: dict[str, Any], placed: Collection[str] = ()
+) -> None:
+    """A baseline case, once measured under its label, moves only by a rebase. Raises UsageError.
+
+    The fields `placed` by the executor are nothing that the thread gives.
+    """
+    fixed, since = fixed_cases(entries).get(label, (case, ""))
+    apart = {name: pair for name, pair in differences(fixed, case).items() if name not in placed}
+    if apart:
+        expected, found = (spelled({name: pair[side] for name, pair in apart.items()}) for side in (0, 1))
+        raise UsageError(
+            f"The baseline {label!r} is fixed since {since} with {expected}; the thread gives {found}. Move it "
+            "with 'research rebase' and replicated evidence, or give the other case a label of its own."
+        )
+
+
+def _check_baseline(session: Session, config: StepConfig) -> None:
+    case, given = config.case, config.version["case"]
+    # Where the executor puts a path changes with the code and the store.
+    placed = {name for name in {**given, **case} if given.get(name) != case.get(name)}
+    check_case(_entries(session), config.label, case, placed)
+
+
+def _check_axes(session: Session, config: StepConfig) -> list[str]:
+    """Axes that come without a sweep must have been swept alone before."""
+    swept = {
+        stored.record.config.get("axis")
+        for stored in _entries(session)
+        if stored.record.step == "sweep"
+        and stored.record.status == "ok"
+        and stored.sha256 not in session.retracted
+        and stored.record.config.get("baseline_case") == config.case
+    }
+    missing = [axis for axis, _ in config.axes if axis not in swept]
+    if not missing:
+        return []
+    told = f"not swept alone before: {', '.join(missing)}"
+    if session.force:
+        return [told]
+    raise UsageError(
+        f"The interaction {config.label!r} takes axes that were {told}. Sweep each first with steps.sweep, so that its "
+        "own effect is known, or run with --force true, which is recorded."
+    )
+
+
+def _entries(session: Session) -> Collection[Stored[EntryRecord]]:
+    return session.journal.published(session.repository).entries.values()

@@ -1,0 +1,242 @@
+"""What each kind of step finds out: it measures, compares, and says by rule what that means."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from research_steps.errors import StepFailed
+from research_steps.evidence.claims import (
+    Baseline,
+    Candidate,
+    best,
+    claims_in,
+    floor_of,
+    make_claims,
+    spelled,
+    standing,
+    together,
+    told,
+    variant_of,
+)
+from research_steps.evidence.interpretation import (
+    interpret_baseline,
+    interpret_entries,
+    interpret_replicates,
+    interpret_rows,
+)
+from research_steps.evidence.statistics import place, ranked
+from research_steps.evidence.table import Trial, changes_in, noted, row_of
+from research_steps.journal.entries import Finding
+from research_steps.records.encoding import Stored
+from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Ref, Row
+from research_steps.records.series import Series, trial_id
+from research_steps.thread.configs import StepConfig
+from research_steps.thread.measuring import measure, read_told
+from research_steps.trial.batch import Wanted
+from research_steps.trial.context import Session
+
+
+def _baseline(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
+    case, series = config.case, session.series
+    wanted = [
+        Wanted(
+            id=trial_id(id, number + 1), label=config.label, config=case, case=case, replicate=number, must_succeed=True
+        )
+        for number in config.replicates
+    ]
+    trials = measure(session, config, id, wanted)
+    rows = tuple(row_of(trial, {}) for trial in trials)
+    for row, trial in zip(rows, trials, strict=True):
+        record = trial.stored.record
+        if isinstance(record, InterruptedRecord):
+            raise StepFailed(f"the baseline was interrupted: {record.reason}")
+        if record.error is not None:
+            return Finding(result=f"baseline case: {row.note}", rows=rows, error=record.error)
+    floor = floor_of(series, [trial.stored for trial in trials])
+    text, next_action = interpret_baseline(series, rows, floor)
+    value = statistics.median(row.values[series.primary.name] for row in rows)
+    processes = f"{len(rows)} process{'es' if len(rows) > 1 else ''}"
+    result = f"baseline case: {series.primary.name} {value:.6g}, the median of {processes}"
+    return Finding(result=result, rows=rows, interpretation=text, next_action=next_action, floor=floor)
+
+
+def _sweep(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
+    wanted = points_wanted(config, id, config.points)
+    shards = [read_told(session, path) for path in config.inputs[1:]]
+    # A shard has each of its trials in the order of the points.
+    trials = [shards[one % len(shards)][one // len(shards)] for one in range(len(wanted))] if shards else None
+    return _compared(session, config, inputs[0], trials or measure(session, config, id, wanted), config.points, {})
+
+
+def _interact(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
+    tops = [_top(session, sweep, config.top) for sweep in inputs[1:]]
+    for sweep, top in zip(inputs[1:], tops, strict=True):
+        if not top:
+            return _nothing(session, sweep)
+    choices = [[claim.changes for claim in top] for top in tops]
+    choices += [[{axis: value} for value in values] for axis, values in config.axes]
+    points = [{name: value for changes in cell for name, value in changes.items()} for cell in product(*choices)]
+    alone = {spelled(one.changes): one for top in tops for one in top}
+    trials = measure(session, config, id, points_wanted(config, id, points))
+    return _compared(session, config, inputs[0], trials, points, alone)
+
+
+def _compared(
+    session: Session,
+    config: StepConfig,
+    base: Stored[EntryRecord],
+    trials: Sequence[Trial],
+    points: Sequence[dict[str, Any]],
+    alone: Mapping[str, Claim],
+) -> Finding:
+    """What a table of candidates says, each measured in one process; `alone` are the axes of an interaction."""
+    series, case = session.series, config.case
+    varied = [changes_in(config.changed(point), case) for point in points]
+    rows = [row_of(trial, changes, base.record.rows[0].values) for trial, changes in zip(trials, varied, strict=True)]
+    # The baseline's own value, in an axis that holds it, is no candidate.
+    candidates = [Candidate(row.changes, [one.stored]) for row, one in zip(rows, trials, strict=True) if row.changes]
+    claims = make_claims(series, _baseline_of(session, base, case), candidates)
+    rows = ranked(series.primary, [_beside_independence(row, alone) for row in rows], claims)
+    text, next_action = interpret_rows(series, rows, claims)
+    return Finding(_summary(series, rows, claims), tuple(rows), text, next_action, claims=claims)
+
+
+def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
+    series = session.series
+    chosen = _chosen(session, config, inputs)
+    if chosen is None:
+        return _nothing(session, inputs[1])
+    axis, values = config.across or ("", (None,))
+    variants = [{axis: value} if axis else {} for value in values]
+    wanted: list[Wanted] = []
+    for variant in variants:
+        case, changes = config.changed(variant), {**variant, **chosen.changes}
+        for number in config.replicates:
+            trial, label = trial_id(id, len(wanted) + 1), f"{spelled(changes)} replicate {number}"
+            wanted.append(Wanted(id=trial, label=label, config=config.changed(changes), case=case, replicate=number))
+    measured = iter(measure(session, config, id, wanted))
+    rows: list[Row] = []
+    claims: list[Claim] = []
+    for variant in variants:
+        case = config.changed(variant)
+        trials = [next(measured) for _ in config.replicates]
+        varied = changes_in(config.changed({**variant, **chosen.changes}), case)
+        found = [row_of(trial, varied, inputs[0].record.rows[0].values) for trial in trials]
+        rows += [noted(row, f"both at {spelled(variant)}") if variant else row for row in found]
+        before = [*chosen.trials] if case == chosen.case else []
+        also = [session.journal.load("trial", ref) for ref in before if ref.sha256 not in session.retracted]
+        candidate = Candidate(chosen.changes, [trial.stored for trial in trials], also)
+        claims += make_claims(series, _baseline_of(session, inputs[0], case), [candidate])
+    joined = together(series, claims)
+    text, next_action = interpret_replicates(series, rows, joined, config.case)
+    primary = [claim for claim in joined if claim.metric == series.primary.name]
+    result = f"{spelled(chosen.changes)}: {'; '.join(told(one) + variant_of(one, config.case) for one in primary)}"
+    return Finding(result, tuple(rows), text, next_action, claims=joined)
+
+
+def _interpret(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
+    entries = [entry.record for entry in inputs]
+    claims = together(session.series, standing(entries))
+    text, next_action = interpret_entries(session.series, entries, claims)
+    return Finding(
+        result=f"read {', '.join(entry.id for entry in entries)}",
+        interpretation=text,
+        next_action=next_action,
+        claims=claims,
+    )
+
+
+def _seal(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
+    # A worker has no checkout: the record asks for the seal, and the publisher makes the commit and the tag.
+    return Finding(result=f"sealed on request: {', '.join(entry.record.id for entry in inputs)}")
+
+
+BODIES = {
+    "baseline": _baseline,
+    "sweep": _sweep,
+    "replicate": _replicate,
+    "interact": _interact,
+    "interpret": _interpret,
+    "seal": _seal,
+}
+
+
+def points_wanted(config: StepConfig, id: str, points: Sequence[dict[str, Any]]) -> list[Wanted]:
+    """The trials of a table of candidates; of a shard, those that are its own."""
+    case = config.case
+    mine = range(config.shard, len(points), config.shards) if config.kind == "shard" else range(len(points))
+    return [
+        Wanted(
+            id=trial_id(id, one + 1), label=spelled(points[one]), config=config.changed(points[one]), case=case, new=True
+        )
+        for one in mine
+    ]
+
+
+def _beside_independence(row: Row, alone: Mapping[str, Claim]) -> Row:
+    """The row with what its axes would give together if they did not interact, where each was measured alone."""
+    parts = [alone.get(spelled({axis: value})) for axis, value in row.changes.items()]
+    ratios = [part.estimate for part in parts if part and part.estimand == "ratio" and part.estimate is not None]
+    if not parts or len(ratios) < len(parts):
+        return row
+    return noted(row, f"{math.prod(ratios):.3f} × if the axes did not interact")
+
+
+def _summary(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -> str:
+    failed = sum(row.status == "failed" for row in rows)
+    interrupted = sum(row.status == "interrupted" for row in rows)
+    parts = [f"{len(rows)} trial{'s' if len(rows) != 1 else ''}"]
+    parts += [f"{failed} failed"] if failed else []
+    parts += [f"{interrupted} interrupted"] if interrupted else []
+    found = best(series, claims)
+    parts.append(f"best {spelled(found.changes)}: {series.primary.name} {told(found)}" if found else "none improved")
+    return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What is measured again: changes to a case, and the trials that chose it."""
+
+    changes: dict[str, Any]
+    case: dict[str, Any]
+    trials: tuple[Ref, ...]
+
+
+def _chosen(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]]) -> _Chosen | None:
+    """The candidate that was named, else the best one of the entry that the step rests on."""
+    if config.confirms and config.candidate is not None:
+        # What dev mode found chose the candidate, and is no evidence for it.
+        return _Chosen(config.candidate, config.case, ())
+    claim = next(iter(_top(session, inputs[1], 1)), None)
+    if config.candidate is not None:
+        name = session.series.primary.name
+        named = (one for one in claims_in(inputs[1].record) if one.metric == name and one.changes == config.candidate)
+        claim = next(named, None)
+    return _Chosen(claim.changes, claim.case, (*claim.trials, *claim.also)) if claim is not None else None
+
+
+def _top(session: Session, entry: Stored[EntryRecord], count: int) -> list[Claim]:
+    """The best candidates, as far as the primary metric of any is known."""
+    primary = session.series.primary
+    found = [claim for claim in claims_in(entry.record) if claim.metric == primary.name and claim.estimate is not None]
+    found.sort(key=lambda claim: place(primary, claim))
+    order = session.choices.get(entry.record.label, [])
+    return sorted(found, key=lambda claim: order.index(claim.changes) if claim.changes in order else len(order))[:count]
+
+
+def _nothing(session: Session, entry: Stored[EntryRecord]) -> Finding:
+    """Where every candidate failed there is nothing to go on with, which is a result and stops no other step."""
+    why = f"{entry.record.id} has no candidate with an estimate of {session.series.primary.name}"
+    return Finding(
+        result=f"nothing was measured: {why}",
+        next_action=f"See in the table of {entry.record.id} what became of its candidates, and mend or replace them.",
+        claims=(),
+    )
+
+
+def _baseline_of(session: Session, entry: Stored[EntryRecord], case: dict[str, Any]) -> Baseline:
+    left = [row.trial for row in entry.record.rows if row.trial.sha256 not in session.retracted]
+    return Baseline(case, entry.ref, [session.journal.load("trial", ref) for ref in left])

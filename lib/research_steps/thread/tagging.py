@@ -1,0 +1,207 @@
+"""W&B runs that a recorded step starts by itself, a training run say: they get the series' tags and the step's group.
+
+Before the step starts, Levanter's `WandbConfig` is found wherever its configuration holds one, and a copy is given
+tags, group and name; the configuration itself, and so the step's version and output path, stay as they are. Around the
+step's function, here or on a worker, W&B's environment variables say the same for runs that the function starts in its
+own way; what W&B does not take from there, because it reads them once in a process, its run is given as soon as it
+exists. Neither Levanter nor W&B is imported here: who has not loaded them has no run to tag.
+
+Nothing is put on the runs of what is private: they are the function's own, and go where it sends them, but what names
+the series stays away from them.
+"""
+
+import copy
+import dataclasses
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from research_steps.records.series import LONGEST_TAG
+
+LONGEST_GROUP = 64
+_POLL_S = 0.05
+_TAGS, _GROUP = "WANDB_TAGS", "WANDB_RUN_GROUP"
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """What the W&B runs of one step are to carry. Travels to workers with the step's function."""
+
+    tags: tuple[str, ...]
+    group: str
+    name: str
+
+    @staticmethod
+    def of(shared: tuple[str, ...], id: str, label: str) -> "Tagging":
+        group = " ".join(f"{id} {label}".split())
+        kept = tuple(tag for tag in shared if 0 < len(tag) <= LONGEST_TAG)
+        return Tagging(kept, group if len(group) <= LONGEST_GROUP else f"{group[: LONGEST_GROUP - 1]}…", id)
+
+    def missing(self, tags: Any) -> tuple[str, ...]:
+        """The tags that are not among the given ones."""
+        held = tuple(tags or ())
+        return tuple(tag for tag in self.tags if tag not in held)
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A step's function that tags the W&B runs which start while it runs, wherever that is."""
+
+    function: Callable[[Any], Any]
+    tagging: Tagging
+
+    def __call__(self, config: Any) -> Any:
+        with _environment(self.tagging), _watching(self.tagging):
+            return self.function(config)
+
+
+def tagged(function: Callable[[Any], Any], tagging: Tagging | None) -> Callable[[Any], Any]:
+    return Tagged(function, tagging) if tagging else function
+
+
+def tagged_config(config: Any, tagging: Tagging | None) -> Any:
+    """The configuration with every Levanter `WandbConfig` in it tagged; itself when there is none."""
+    module = sys.modules.get("levanter.tracker.wandb")
+    kind = getattr(module, "WandbConfig", None)
+    return config if kind is None or tagging is None else _rewritten(config, kind, tagging, {})
+
+
+def _rewritten(value: Any, kind: type, tagging: Tagging, done: dict[int, tuple[Any, Any]]) -> Any:
+    """A copy where something in it changed. `done` keeps what is shared shared, and ends at what holds itself."""
+    if id(value) in done:
+        return done[id(value)][1]
+    done[id(value)] = value, value
+    found = _copied(value, kind, tagging, done)
+    done[id(value)] = value, found
+    return found
+
+
+def _copied(value: Any, kind: type, tagging: Tagging, done: dict[int, tuple[Any, Any]]) -> Any:
+    if isinstance(value, kind):
+        return _with(value, _tagged_fields(value, tagging))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        held = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+        return _with(value, _changed(held, kind, tagging, done))
+    if isinstance(value, Mapping):
+        changed = _changed(value, kind, tagging, done)
+        if not changed:
+            return value
+        # A copy of its own kind, such as one with a default for missing keys.
+        found: Any = copy.copy(value)
+        found.update(changed)
+        return found
+    if isinstance(value, list | tuple):
+        items = [_rewritten(item, kind, tagging, done) for item in value]
+        if all(new is old for new, old in zip(items, value, strict=True)):
+            return value
+        make = getattr(type(value), "_make", type(value))
+        return make(items)
+    return value
+
+
+def _changed(held: Mapping[Any, Any], kind: type, tagging: Tagging, done: dict[int, tuple[Any, Any]]) -> dict[Any, Any]:
+    new = {name: _rewritten(item, kind, tagging, done) for name, item in held.items()}
+    return {name: item for name, item in new.items() if item is not held[name]}
+
+
+def _tagged_fields(config: Any, tagging: Tagging) -> dict[str, Any]:
+    return {
+        "tags": [*(config.tags or ()), *tagging.missing(config.tags)],
+        "group": config.group or tagging.group,
+        "name": config.name or tagging.name,
+    }
+
+
+def _with(value: Any, fields: Mapping[str, Any]) -> Any:
+    """A copy with other fields; not made anew, because what a dataclass does at its creation was done once."""
+    if not fields:
+        return value
+    found = copy.copy(value)
+    for name, field in fields.items():
+        object.__setattr__(found, name, field)
+    return found
+
+
+class _Active:
+    """The taggings at work in this process: steps may run side by side, and the environment is one for all."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.all: list[Tagging] = []
+        self.before: dict[str, str | None] = {}
+
+
+_active = _Active()
+
+
+@contextmanager
+def _environment(tagging: Tagging) -> Iterator[None]:
+    with _active.lock:
+        if not _active.all:
+            _active.before = {name: os.environ.get(name) for name in (_TAGS, _GROUP)}
+        _active.all.append(tagging)
+        _set_environment()
+    try:
+        yield
+    finally:
+        with _active.lock:
+            _active.all.remove(tagging)
+            _set_environment()
+
+
+def _set_environment() -> None:
+    """What the newest tagging says, beside what was set before; that alone once there is none."""
+    wanted = dict(_active.before)
+    if _active.all:
+        newest = _active.all[-1]
+        before = [tag for tag in (wanted[_TAGS] or "").split(",") if tag]
+        # W&B splits at commas; such a tag is put on once the run exists.
+        whole = [tag for tag in newest.missing(before) if "," not in tag]
+        wanted = {_TAGS: ",".join([*before, *whole]) or None, _GROUP: wanted[_GROUP] or newest.group}
+    for name, value in wanted.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@contextmanager
+def _watching(tagging: Tagging) -> Iterator[None]:
+    """Tag the process's W&B run as soon as there is one, and once more at the end."""
+    ended = threading.Event()
+    before = _current_run()
+
+    def watch() -> None:
+        while not ended.wait(_POLL_S):
+            _tag_run(tagging, before)
+
+    watcher = threading.Thread(target=watch, name="research-wandb-tags", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+        _tag_run(tagging, before)
+
+
+def _current_run() -> Any:
+    return getattr(sys.modules.get("wandb"), "run", None)
+
+
+def _tag_run(tagging: Tagging, before: Any) -> None:
+    run = _current_run()
+    # One that was there before the step is not the step's.
+    if run is None or run is before:
+        return
+    try:
+        missing = tagging.missing(run.tags)
+        if missing:
+            run.tags = (*(run.tags or ()), *missing)
+    # A run that ends just now, or is none of W&B's own: a tag is not worth a training run.
+    except Exception:  # noqa: BLE001
+        return

@@ -1,0 +1,132 @@
+"""The code of a measure function: its module and what that imports, followed through the experiment's own files.
+
+Its digest is part of a trial's identity, so that an edited kernel is measured again. A module belongs to the
+experiment when its dotted name resolves under the same import root as the measure function's module; anything else
+(JAX, Levanter, this package) is a library: its version is provenance, and the launcher imports it ahead of time.
+Data files, compiled modules and what is imported by a computed name are not seen.
+"""
+
+import ast
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from research_steps.errors import UsageError
+from research_steps.records.configurations import importable_name
+from research_steps.records.encoding import canonical, sha256
+
+Measure = Callable[[Any], Any]
+# CPython 3.11 counts the depth of all trees that are being built in one place, so that two threads at it at once can
+# fail with SystemError; steps run side by side.
+_parsing = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Code:
+    """`name` is 'module:function'; `files` maps each file, relative to `root`, to the hash of its bytes (LF)."""
+
+    name: str
+    root: Path
+    files: dict[str, str]
+    libraries: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        return _digest(self.name, self.files)
+
+
+def trace(measure: Measure) -> Code:
+    """The code that `measure` runs, as it is on disk. Raises UsageError when it can't be imported again by name."""
+    module = sys.modules.get(getattr(measure, "__module__", ""))
+    source = getattr(module, "__file__", None)
+    name = getattr(measure, "__qualname__", "")
+    if source is None or getattr(module, name, None) is not measure:
+        raise UsageError(
+            f"The measure function {name or repr(measure)} can't be run in a process of its own: expected a function "
+            "that is defined at the top level of a module under its own name; move it there, away from any function, "
+            "class, lambda or partial."
+        )
+    module_name = importable_name(measure.__module__)
+    path = Path(source).absolute()
+    levels = len(module_name.split(".")) + (path.name == "__init__.py")
+    return trace_name(f"{module_name}:{name}", path.parents[levels - 1])
+
+
+def trace_name(name: str, root: Path) -> Code:
+    """The code of 'module:function' under an import root, as it is on disk. Raises UsageError when it isn't there."""
+    files: dict[str, str] = {}
+    elsewhere: set[str] = set()
+    pending = [name.partition(":")[0]]
+    seen = set(pending)
+    while pending:
+        module = pending.pop()
+        path = _resolve(module, root)
+        if path is None:
+            elsewhere.add(module)
+            continue
+        content = path.read_bytes().replace(b"\r\n", b"\n")
+        files[path.relative_to(root).as_posix()] = sha256(content)
+        for found in _imports(content, module, path):
+            if found not in seen:
+                seen.add(found)
+                pending.append(found)
+    if not files:
+        raise UsageError(f"There is no source file of {name} below {root}: the module was moved or deleted.")
+    # A name below one of the experiment's own packages that is no module is a function, a class or a plain folder.
+    own = {file.partition("/")[0].removesuffix(".py") for file in files}
+    libraries = sorted(module for module in elsewhere if module.partition(".")[0] not in own)
+    return Code(name, root, dict(sorted(files.items())), tuple(libraries))
+
+
+def digest_now(name: str, root: Path, files: Iterable[str]) -> str:
+    """The digest of code that lay in these files, from what they hold now."""
+    contents = {file: _content(root / file) for file in files}
+    return _digest(name, {file: sha256(content) for file, content in contents.items() if content is not None})
+
+
+def _digest(name: str, files: dict[str, str]) -> str:
+    return sha256(canonical({"name": name, "files": files}))
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes().replace(b"\r\n", b"\n")
+    except OSError:
+        return None
+
+
+def _resolve(module: str, root: Path) -> Path | None:
+    path = root.joinpath(*module.split("."))
+    candidates = (path / "__init__.py", path.with_name(path.name + ".py"))
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def _imports(content: bytes, module: str, path: Path) -> Iterator[str]:
+    """The names of all modules that a module may import, and of its own packages, whose __init__ runs first."""
+    try:
+        with _parsing:
+            tree = ast.parse(content, filename=str(path))
+    except (SyntaxError, ValueError) as error:
+        where = f"{path}:{error.lineno}" if isinstance(error, SyntaxError) else str(path)
+        raise UsageError(f"{where} does not parse ({getattr(error, 'msg', error)}): mend it, then run again.") from error
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    yield from _with_parents(package)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _with_parents(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from _with_parents(base)
+            # 'from package import name' may name a module; of a library only its own modules are worth knowing.
+            if base.partition(".")[0] not in sys.stdlib_module_names:
+                yield from (f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
+
+
+def _with_parents(module: str) -> Iterator[str]:
+    parts = module.split(".")
+    return (".".join(parts[:length]) for length in range(1, len(parts) + 1) if module)

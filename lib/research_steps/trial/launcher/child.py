@@ -1,0 +1,189 @@
+"""What a forked child does: import the experiment as it is on disk, sample, and report one result."""
+
+import faulthandler
+import importlib
+import os
+import socket
+import sys
+import time
+from contextlib import suppress
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+)
+from pathlib import Path
+from types import CodeType
+from typing import Any, Literal
+
+import draccus
+import msgspec
+
+from research_steps.records.model import Device, Error
+from research_steps.trial.code import digest_now
+from research_steps.trial.launcher.persistent_worker import DONE
+from research_steps.trial.launcher.protocol import Request, Result
+from research_steps.trial.launcher.sampling import SideFailed, sample
+from research_steps.trial.launcher.staleness import edited
+from research_steps.trial.provenance import describe_error
+
+LONGEST_MESSAGE = 10_000
+
+
+class CodeChanged(Exception):
+    """The files on disk are not the ones that the attempt was begun for."""
+
+
+def serve(request: Request, result: Path, stage: int) -> None:
+    """Run one trial here and write its result; say on `stage`, a descriptor, at what it is."""
+    # A crash in C then says where it was, in the output's tail.
+    faulthandler.enable()
+    process = os.getpid()
+    encoded = msgspec.json.encode(run(request, stage))
+    # A measure function that forks may come back here twice; the trial is what was forked first.
+    if os.getpid() == process:
+        result.write_bytes(encoded)
+
+
+def reside(orders: socket.socket, result: Path, stage: int) -> None:
+    """Run one trial after the other here, on the code as it then is on disk, and keep the backend."""
+    kept = set(sys.modules)
+    with orders, orders.makefile("rb") as lines:
+        for line in lines:
+            request = msgspec.json.decode(line, type=Request)
+            for name in sys.modules.keys() - kept:
+                if _is_below(request.root, getattr(sys.modules[name], "__file__", None) or ""):
+                    del sys.modules[name]
+            serve(request, result, stage)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            orders.sendall(DONE)
+
+
+def run(request: Request, stage: int) -> Result:
+    """Run one trial here. Whatever the measure function raises is in the result; nothing is raised."""
+    started = time.perf_counter()
+    import_s = 0.0
+    root = Path(request.root)
+
+    def say(what: str) -> None:
+        # Nobody reads along, or the measure function has closed it.
+        with suppress(OSError):
+            os.write(stage, what.encode() + b"\n")
+
+    try:
+        if request.env is not None:
+            os.environ.clear()
+            os.environ.update(request.env)
+        os.chdir(request.cwd)
+        _import_from(request.root)
+        say(f"importing {request.measure.partition(':')[0]}")
+        measure = _load(request.measure)
+        candidate, baseline = (_config(request, fields) for fields in (request.config, request.baseline_config))
+        found = digest_now(request.measure, root, request.files)
+        if found != request.code:
+            raise CodeChanged(
+                f"The code of {request.measure} changed on disk after the run had started "
+                f"(digest {request.code[:12]} then, {found[:12]} now): run the thread again."
+            )
+        import_s = time.perf_counter() - started
+        say("setting up: compiling, checking, warming up")
+        sampled = sample(
+            measure,
+            candidate,
+            baseline,
+            metrics=request.metrics,
+            primary=request.primary,
+            max_pairs=request.max_pairs,
+            sampling_s=request.sampling_s,
+            seed=request.seed,
+            sampling=lambda: say(f"sampling, up to {request.sampling_s:g} s"),
+        )
+        return Result(
+            samples=sampled.samples,
+            error=None,
+            devices=_devices(),
+            import_s=import_s,
+            setup_s=sampled.setup_s,
+            sampling_s=sampled.sampling_s,
+            sources=tuple(sorted(str(path) for path in edited())),
+        )
+    except SideFailed as failed:
+        error = _described(failed.error, failed.side, root)
+    except BaseException as raised:  # noqa: BLE001  # whatever it is, it is the trial's result
+        error = _described(raised, "child", root)
+    return Result(
+        samples=None,
+        error=error,
+        devices=_devices(),
+        import_s=import_s,
+        setup_s=time.perf_counter() - started - import_s,
+        sampling_s=0.0,
+        sources=tuple(sorted(str(path) for path in edited())),
+    )
+
+
+class _FromSource(SourceFileLoader):
+    """Compiles a module's source each time. Cached bytecode is told apart by whole seconds and the file's size, so
+    that it can be older than an edit."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+def _import_from(root: str) -> None:
+    """Have the experiment's modules, which lie below `root`, imported from their sources as they are now."""
+    if root in sys.path:
+        return
+    sys.path.insert(0, root)
+    finder = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (_FromSource, SOURCE_SUFFIXES))
+
+    def hook(entry: str) -> Any:
+        if not _is_below(root, entry):
+            raise ImportError(f"{entry} is not the experiment's")
+        return finder(entry)
+
+    sys.path_hooks.insert(0, hook)
+    sys.path_importer_cache.clear()
+
+
+def _is_below(root: str, path: str) -> bool:
+    return (path == root or path.startswith(f"{root.rstrip(os.sep)}{os.sep}")) and "site-packages" not in path
+
+
+def _load(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in attribute.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _config(request: Request, fields: dict[str, Any]) -> Any:
+    return fields if request.config_type == "dict" else draccus.decode(_load(request.config_type), fields)
+
+
+def _devices() -> tuple[Device, ...]:
+    # Only ask when the measure function started a backend; starting one here would be a measurement of its own.
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    if bridge is None or not bridge.backends_are_initialized():
+        return ()
+    import jax
+
+    counts: dict[tuple[str, str], int] = {}
+    for device in jax.devices():
+        counts[device.platform, device.device_kind] = counts.get((device.platform, device.device_kind), 0) + 1
+    return tuple(Device(backend=backend, kind=kind, count=count) for (backend, kind), count in counts.items())
+
+
+def _described(error: BaseException, where: Literal["candidate", "baseline", "child"], root: Path) -> Error:
+    described = describe_error(error, where, root)
+    message = described.message
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[:LONGEST_MESSAGE]}… ({len(message)} characters)"
+    # Half of a surrogate pair, which JSON can't carry, is spelled out.
+    message = message.encode("utf-8", "backslashreplace").decode()
+    return msgspec.structs.replace(described, message=message)
