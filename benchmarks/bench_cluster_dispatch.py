@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.rays import cluster
+from tests.support.ray_cluster import cluster
 
 TRIALS, ROUNDS, SLEEP_S = 25, 4, 0.2
 MEASURE = f"""

@@ -36,8 +36,8 @@ from research_steps.publish.logbook.format import parse  # noqa: E402
 from research_steps.publish.logbook.surface import path_of  # noqa: E402
 from research_steps.publish.logbook.verify import verify  # noqa: E402
 
-from tests import object_store  # noqa: E402
-from tests.rays import Cluster, Node, cluster, network  # noqa: E402
+from tests.support import object_store  # noqa: E402
+from tests.support.ray_cluster import Cluster, Node, cluster, network  # noqa: E402
 
 SHARDS, EVERY = 6, 20
 CUT_S = 20.0

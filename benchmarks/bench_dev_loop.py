@@ -10,7 +10,7 @@ imported; what both then do alike, set-up (compiling, checking) and sampling, is
 - ordered: forked, by a process that has imported what the command imports
 - ssh: the command with --host, to an sshd on loopback; bar: at most forked + 0.3 s
 
-The harness of sshd is the tests' (`tests/sshd.py`); without an sshd here that way is left out, and said so.
+The harness of sshd is that of the tests; without an sshd here that way is left out, and said so.
 """
 
 import json
@@ -27,7 +27,7 @@ from dev_checkout import Bench, small_moe
 from research_steps.trial.code import trace_name
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.sshd import MISSING, sshd
+from tests.support.ssh_server import MISSING, sshd
 
 ROUNDS = 10
 BAR_RATIO, BAR_S, BAR_SSH_S = 10.0, 0.5, 0.3

@@ -21,9 +21,9 @@ sys.path.insert(0, str(ROOT))
 
 from research_steps.records.series import Metric, Series  # noqa: E402
 
-from tests import github_api  # noqa: E402
-from tests.issues import Thread, environment  # noqa: E402
-from tests.logbooks import Desk  # noqa: E402
+from tests.support import github_api  # noqa: E402
+from tests.support.issue_thread import Thread, environment  # noqa: E402
+from tests.support.scratch_logbook import Desk  # noqa: E402
 
 SERIES = Series(topic="toy", prefix="TOY", goal="see it published", metrics=(Metric("time_s", "min"),))
 FAULTS_BEFORE = (
@@ -42,8 +42,8 @@ PUBLISHER = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from tests.issues import Clock
-from tests.logbooks import Desk
+from tests.support.issue_thread import Clock
+from tests.support.scratch_logbook import Desk
 from benchmarks.bench_issue import SERIES
 from research_steps.publish.publisher import publish
 from research_steps.publish.issue.surface import IssueSurface

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from research_steps.trial import contention
 
-from tests import github_api, object_store, rays
+from tests.support import github_api, object_store, ray_cluster
 
 # What takes longest begins first, so that no process is left with it in the end.
 LONG = [
@@ -76,7 +76,7 @@ def github_proxy(github_server: github_api.Server) -> Iterator[github_api.Proxy]
 
 # It ends with the file: one that waits for the next file takes as much of the processor as starting another.
 @pytest.fixture(scope="module")
-def ray() -> Iterator[rays.Cluster]:
+def ray() -> Iterator[ray_cluster.Cluster]:
     """One node of two cores with a job server, which says that it has a TPU."""
-    with rays.local() as cluster:
+    with ray_cluster.local() as cluster:
         yield cluster

@@ -15,10 +15,10 @@ from research_steps.publish.logbook.surface import adopt
 from research_steps.records.encoding import sha256
 from research_steps.seal.verify import UNSEEN
 
-from tests.honest import BY_HAND, Honest
-from tests.logbooks import PROVENANCE
-from tests.sealed import Piece, SealedDesk, rechained
-from tests.tampering import ATTACKS, Attack, Kept
+from tests.support.honest_history import BY_HAND, Honest
+from tests.support.scratch_logbook import PROVENANCE
+from tests.support.sealed_logbook import Piece, SealedDesk, rechained
+from tests.support.tampering import ATTACKS, Attack, Kept
 
 PATCH = b"diff --git a/x b/x\n"
 PLOT = b"<svg>1 2 3</svg>\n"

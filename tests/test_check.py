@@ -19,12 +19,12 @@ from research_steps.journal.store import open_store
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, Ref, Samples, TrialRecord
 
-from tests import github_api
-from tests.github_api import Proxy
-from tests.issues import environment
-from tests.logbooks import PROVENANCE, SERIES, Desk, entry, row, trial
+from tests.support import github_api
+from tests.support.github_api import Proxy
+from tests.support.issue_thread import environment
+from tests.support.scratch_logbook import PROVENANCE, SERIES, Desk, entry, row, trial
+from tests.support.toy_thread import Repository, research
 from tests.test_finish import PARTS
-from tests.threads import Repository, research
 
 SAMPLES = Samples(paired=True, order="ABBA", candidate={"time_s": [1.0, 2.0]}, baseline={"time_s": [2.0, 4.0]})
 CONFIG = {"measure": "experiments.toy.measure:measure", "baseline_case": {"work": 2}, "points": [{"work": 1}]}

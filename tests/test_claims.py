@@ -27,8 +27,8 @@ from research_steps.journal.snapshot import Snapshot
 from research_steps.records.encoding import Stored, store_record
 from research_steps.records.model import Claim, Device, Error, InterruptedRecord, Provenance, Ref, Samples, TrialRecord
 
-from tests import records
-from tests.records import PROVENANCE, WHEN, claim, entry
+from tests.support import records
+from tests.support.records import PROVENANCE, WHEN, claim, entry
 
 SERIES = Series(topic="moe_hc", prefix="MOE-HC", goal="go", metrics=[Metric("time_s")], variants=("tokens",))
 CASE = {"implementation": "scatter", "tokens": 512}

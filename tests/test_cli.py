@@ -11,7 +11,7 @@ import pytest
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 
-from tests.threads import Repository, research
+from tests.support.toy_thread import Repository, research
 
 RESEARCH = [sys.executable, "-m", "research_steps"]
 

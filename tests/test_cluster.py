@@ -17,9 +17,9 @@ from research_steps.journal.store import open_store
 from research_steps.remote import worker as away
 from research_steps.trial.trials import CUT_OFF_TRIES
 
-from tests.rays import LOCAL, Cluster, cluster, eventually
+from tests.support.ray_cluster import LOCAL, Cluster, cluster, eventually
+from tests.support.toy_thread import MEASURE, STEADY, Done, Repository, told
 from tests.test_cli import RESEARCH
-from tests.threads import MEASURE, STEADY, Done, Repository, told
 
 
 @pytest.fixture(scope="module")

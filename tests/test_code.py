@@ -253,7 +253,7 @@ from research_steps.trial.code import trace_name
 
 def trace():
     for _ in range(180):
-        trace_name("tests.faults:sleeps", Path())
+        trace_name("tests.support.failing_measures:sleeps", Path())
 
 failures = []
 threading.excepthook = lambda failed: failures.append(failed.exc_value)

@@ -26,7 +26,7 @@ from research_steps.records.encoding import canonical, decode_record, store_reco
 from research_steps.records.model import Ratio, Ref, Samples
 from scipy import stats
 
-from tests.records import claim, entry, samples, trial
+from tests.support.records import claim, entry, samples, trial
 
 TIME = Metric("t")
 finite = st.floats(allow_nan=False, allow_infinity=False)

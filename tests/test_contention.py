@@ -24,7 +24,7 @@ from research_steps.cli.machine import doctor
 from research_steps.trial import contention
 from research_steps.trial.contention import CpuWatch, Machine
 
-from tests.neighbours import holding
+from tests.support.other_processes import holding
 
 SPIN = [sys.executable, "-c", "while True: pass"]
 

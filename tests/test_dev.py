@@ -12,8 +12,8 @@ import psutil
 import pytest
 from research_steps.trial.launcher.daemon import Kept
 
-from tests.dev import DevCheckout, checkout
-from tests.sshd import soon
+from tests.support.dev_checkout import DevCheckout, checkout
+from tests.support.ssh_server import soon
 from tests.test_evidence import MEASURE
 
 HALF, QUARTER = pytest.approx(0.5, rel=0.03), pytest.approx(0.25, rel=0.03)

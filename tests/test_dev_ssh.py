@@ -18,8 +18,8 @@ from research_steps.git import Checkout
 from research_steps.remote.ssh.host import SshHost
 from research_steps.trial import contention
 
-from tests.dev import DevCheckout, checkout
-from tests.sshd import MISSING, There, soon, sshd
+from tests.support.dev_checkout import DevCheckout, checkout
+from tests.support.ssh_server import MISSING, There, soon, sshd
 from tests.test_evidence import MEASURE
 
 pytestmark = pytest.mark.skipif(MISSING != "", reason=MISSING)

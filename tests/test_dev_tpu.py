@@ -16,12 +16,12 @@ from research_steps.errors import UsageError
 from research_steps.remote.ray.config import read_cluster
 from research_steps.remote.ray.tpu import resources_of
 
-from tests import rays
-from tests.logbooks import git
-from tests.rays import LOCAL, eventually
+from tests.support import ray_cluster
+from tests.support.ray_cluster import LOCAL, eventually
+from tests.support.scratch_logbook import git
+from tests.support.toy_thread import Repository
 from tests.test_cli import RESEARCH
 from tests.test_hypotheses import started
-from tests.threads import Repository
 
 # Shorter than how long an actor goes on without its holder.
 SOON_S = 15
@@ -39,7 +39,7 @@ for _ in sys.stdin:
 """
 
 
-class Cluster(rays.Cluster):
+class Cluster(ray_cluster.Cluster):
     """A running cluster, and whether its TPU is free, as a client of its own sees it."""
 
     observer: "subprocess.Popen[str] | None" = None
@@ -54,7 +54,7 @@ class Cluster(rays.Cluster):
 
 
 @pytest.fixture(scope="module")
-def cluster(ray: rays.Cluster) -> Iterator[Cluster]:
+def cluster(ray: ray_cluster.Cluster) -> Iterator[Cluster]:
     found = Cluster(ray.address, ray.client, ray.jobs)
     yield found
     if found.observer is not None:

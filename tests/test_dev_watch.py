@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.dev import DevCheckout, checkout
+from tests.support.dev_checkout import DevCheckout, checkout
 
 MEASURE = """
 import time

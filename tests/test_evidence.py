@@ -18,11 +18,11 @@ from research_steps.journal.snapshot import Snapshot
 from research_steps.journal.store import open_store
 from research_steps.records.model import Claim, EntryRecord
 
-from tests.rays import eventually
-from tests.records import claim, entry
+from tests.support.ray_cluster import eventually
+from tests.support.records import claim, entry
+from tests.support.toy_thread import MEASURE as TIMED
+from tests.support.toy_thread import Repository, fork
 from tests.test_thread import cli
-from tests.threads import MEASURE as TIMED
-from tests.threads import Repository, fork
 
 MEASURE = """
 import os, random, time

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.logbooks import git
-from tests.threads import HERE, Repository, research
+from tests.support.scratch_logbook import git
+from tests.support.toy_thread import HERE, Repository, research
 
 RECIPE = HERE / "docs" / "recipes" / "extract_production.md"
 OLD, NEW = "def work():\n    return sum(range(2000))\n", "def work():\n    return sum(range(1000))\n"

@@ -10,13 +10,13 @@ from research_steps.errors import UsageError
 from research_steps.publish.entry_writer import EntryWriter
 from research_steps.publish.logbook import format as logbook_format
 
-from tests import github_api
-from tests.github_api import Proxy
-from tests.issues import environment
-from tests.logbooks import SERIES, git
-from tests.sealed import SealedDesk
+from tests.support import github_api
+from tests.support.github_api import Proxy
+from tests.support.issue_thread import environment
+from tests.support.scratch_logbook import SERIES, git
+from tests.support.sealed_logbook import SealedDesk
+from tests.support.toy_thread import Repository, research
 from tests.test_issue_text import assert_dead
-from tests.threads import Repository, research
 
 PARTS = (
     *("--worked", "Less work took less time.", "--did-not", "Nothing else was tried, @everyone."),

@@ -16,14 +16,14 @@ import requests
 from github import Auth, Github, GithubException, GithubRetry
 from github.Issue import Issue
 
-from tests import github_api
-from tests.github_api import COLLEAGUE, MAX_BODY, RESEARCHER, STRANGER, Fault, Proxy, Repository, Server, some
+from tests.support import github_api
+from tests.support.github_api import COLLEAGUE, MAX_BODY, RESEARCHER, STRANGER, Fault, Proxy, Repository, Server, some
 
 ROOT = Path(__file__).parent.parent
 COMMENTS = r"/issues/\d+/comments$"
 KILLED = """
 import os, signal
-from tests import github_api
+from tests.support import github_api
 with github_api.server() as server:
     print(server.port, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -17,10 +17,10 @@ from research_steps.publish.markdown import prose
 from research_steps.records.model import EntryRecord
 from research_steps.records.series import Hypothesis, Series
 
-from tests.logbooks import SERIES, Desk, entry
+from tests.support.scratch_logbook import SERIES, Desk, entry
+from tests.support.toy_thread import Repository, research
 from tests.test_cli import RESEARCH
 from tests.test_logbook_text import flat, markdown, recorded
-from tests.threads import Repository, research
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import iris_cluster
-from tests.logbooks import git
+from tests.support import iris_cluster
+from tests.support.scratch_logbook import git
+from tests.support.toy_thread import Repository, told
 from tests.test_cli import RESEARCH
-from tests.threads import Repository, told
 
 KID = """
 import json, os

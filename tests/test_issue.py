@@ -19,10 +19,10 @@ from research_steps.records.objects import Pushed, Seal
 from research_steps.records.series import Metric, Series
 from research_steps.records.times import utc
 
-from tests import github_api
-from tests.github_api import Fault, Proxy, Repository, some
-from tests.issues import Thread, environment
-from tests.logbooks import PROVENANCE, Desk
+from tests.support import github_api
+from tests.support.github_api import Fault, Proxy, Repository, some
+from tests.support.issue_thread import Thread, environment
+from tests.support.scratch_logbook import PROVENANCE, Desk
 
 SERIES = Series(
     topic="toy", prefix="TOY", goal="see it published", metrics=(Metric("time_s", "min"),), stop="after three"

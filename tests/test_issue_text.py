@@ -18,7 +18,7 @@ from research_steps.records.objects import Seal
 from research_steps.records.series import Series
 from research_steps.records.times import utc
 
-from tests.logbooks import PROVENANCE, SERIES, entry, row, trial
+from tests.support.scratch_logbook import PROVENANCE, SERIES, entry, row, trial
 from tests.test_logbook_text import recorded, records, shown, texts
 
 LINKS = Links(

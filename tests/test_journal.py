@@ -29,8 +29,8 @@ from research_steps.records.model import InterruptedRecord, TrialRecord
 from research_steps.records.objects import Seal
 from research_steps.records.times import utc
 
-from tests.object_store import Proxy
-from tests.records import WHEN, entry, trial
+from tests.support.object_store import Proxy
+from tests.support.records import WHEN, entry, trial
 
 KEYS = 6
 
@@ -43,7 +43,7 @@ from research_steps import journal as module
 from research_steps.journal.journal import Journal
 from research_steps.records.model import Stored
 from research_steps.journal.store import open_store
-from tests.records import trial
+from tests.support.records import trial
 url, keys = sys.argv[1], int(sys.argv[2])
 module.POLL_S = 0.02
 drivers = []
@@ -84,7 +84,7 @@ import sys
 from research_steps import leases as module
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
-from tests.records import trial
+from tests.support.records import trial
 module.LEASE_S = float(sys.argv[2])
 journal = Journal(open_store(sys.argv[1]), "moe_hc")
 with journal.begin("trial", "k", int(sys.argv[3]), id="MOE-HC-001.01", label="held", config={}) as begun:

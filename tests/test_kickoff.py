@@ -8,11 +8,11 @@ import pytest
 from research_steps.git import Checkout
 from research_steps.publish.issue.github import Access
 
-from tests import github_api
-from tests.github_api import Proxy, some
-from tests.issues import environment
-from tests.logbooks import Desk, git
-from tests.threads import research
+from tests.support import github_api
+from tests.support.github_api import Proxy, some
+from tests.support.issue_thread import environment
+from tests.support.scratch_logbook import Desk, git
+from tests.support.toy_thread import research
 
 SERIES = """
 from research_steps import Hypothesis, Metric, Series, main

@@ -26,7 +26,7 @@ from research_steps.trial.code import Code, trace_name
 from research_steps.trial.launcher.client import Launcher
 from research_steps.trial.launcher.protocol import Ended, Request
 
-from tests import faults
+from tests.support import failing_measures
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # A generous bound on things that happen soon; only a hang takes as long.
@@ -40,7 +40,7 @@ def traced(name: str) -> Code:
 
 def request(function: str, config: dict[str, Any] | None = None, root: Path = REPOSITORY, **changes: Any) -> Request:
     """A request for one trial of a function in `faults`, or of 'module:function' under another root."""
-    name = function if ":" in function else f"tests.faults:{function}"
+    name = function if ":" in function else f"tests.support.failing_measures:{function}"
     code = traced(name) if root == REPOSITORY else trace_name(name, root)
     values: dict[str, Any] = {
         "measure": name,
@@ -123,14 +123,14 @@ def running(launcher: Launcher, tmp_path: Path) -> Iterator[tuple[Any, int, list
 # -- what a trial may do -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", faults.RAISED)
+@pytest.mark.parametrize("name", failing_measures.RAISED)
 def test_any_exception_is_the_trials_failure(shared: Launcher, name: str) -> None:
     """Whatever class it is and whatever its message holds, it comes back as data, with the side and the line."""
     ended = shared.run(request("raises", {"name": name}))
     assert ended.result is not None
     error = ended.result.error
     assert error is not None
-    assert error.type == type(faults.RAISED[name]).__name__
+    assert error.type == type(failing_measures.RAISED[name]).__name__
     assert error.where == "candidate"
     assert len(error.message) < 20_000
     msgspec.json.decode(msgspec.json.encode(error))
@@ -141,7 +141,7 @@ def test_a_failure_names_its_line_and_says_what_was_said(shared: Launcher) -> No
     """Type, message and frame are enough to find the fault without running it again."""
     error = shared.run(request("raises", {"name": "ValueError"})).result.error
     assert error.message == "no such kernel"
-    assert error.frames[-1].startswith("tests/faults.py:")
+    assert error.frames[-1].startswith("tests/support/failing_measures.py:")
     assert error.frames[-1].endswith(" in raises")
 
 
@@ -168,7 +168,7 @@ def test_a_message_that_can_not_be_shown_says_so(shared: Launcher, name: str, me
         ("no_such_function", {"code": ""}, "child", "no_such_function"),
         ("steady", {"cwd": "/no/such/folder"}, "child", "/no/such/folder"),
         ("steady", {"code": "0" * 64}, "child", "changed on disk"),
-        ("steady", {"config_type": "tests.faults:NoSuchConfig"}, "child", "NoSuchConfig"),
+        ("steady", {"config_type": "tests.support.failing_measures:NoSuchConfig"}, "child", "NoSuchConfig"),
     ],
 )
 def test_a_failure_says_where_it_was(

@@ -17,7 +17,7 @@ from research_steps.publish.logbook.surface import LogbookSurface
 from research_steps.publish.publisher import publish
 from research_steps.records.encoding import sha256
 
-from tests.logbooks import SERIES, Desk
+from tests.support.scratch_logbook import SERIES, Desk
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -47,7 +47,7 @@ def publish_apart(desk: Desk, before: str) -> int:
     code = (
         "import os, resource, signal, sys\n"
         "from pathlib import Path\n"
-        "from tests.logbooks import Desk\n"
+        "from tests.support.scratch_logbook import Desk\n"
         "desk = Desk(Path(sys.argv[1]), Path(sys.argv[2]))\n"
         f"{before}\n"
         "print(*desk.publish().problems, sep='\\n')\n"

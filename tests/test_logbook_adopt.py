@@ -11,7 +11,7 @@ from research_steps.errors import ConflictedLogbook, UsageError
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.surface import adopt, numbers_used
 
-from tests.logbooks import Desk
+from tests.support.scratch_logbook import Desk
 
 QUOTED = (
     b"<!-- research-steps living part: rebuilt from records, edits are lost -->\n## TL;DR\n"

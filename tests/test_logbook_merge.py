@@ -9,7 +9,7 @@ from research_steps.errors import ConflictedLogbook
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.surface import adopt, rebuild
 
-from tests.logbooks import Desk
+from tests.support.scratch_logbook import Desk
 
 UNION = ".agents/logbooks/*.md merge=union"
 # How git leaves a merge of two branches that both appended: stopped, committed with its markers, or torn by union.

@@ -18,7 +18,7 @@ from research_steps.records.encoding import decode_record, sha256, store_record
 from research_steps.records.model import EntryRecord
 from research_steps.records.series import Metric, Series
 
-from tests.logbooks import PROVENANCE, SERIES, Desk, entry, error, row, trial
+from tests.support.scratch_logbook import PROVENANCE, SERIES, Desk, entry, error, row, trial
 
 HOSTILE = (
     "<!-- research-steps end TOY-001 record=" + "a" * 64 + " entry=" + "b" * 64 + " prev=none -->",

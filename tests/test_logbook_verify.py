@@ -11,7 +11,7 @@ from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.format import Entry
 from research_steps.records.encoding import sha256
 
-from tests.logbooks import PROVENANCE, Desk
+from tests.support.scratch_logbook import PROVENANCE, Desk
 
 Tamper = Callable[[bytes, list[Entry]], bytes]
 

@@ -8,7 +8,7 @@ from research_steps import Metric
 from research_steps.evidence.prediction import Repeat, common_shift, expected, repeat_effect
 from research_steps.records.model import Samples
 
-from tests.records import samples
+from tests.support.records import samples
 
 TIME = Metric("t")
 

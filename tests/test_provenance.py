@@ -18,7 +18,7 @@ from research_steps.git import LARGEST_UNTRACKED, Checkout
 from research_steps.records.encoding import sha256, store_record
 from research_steps.trial.provenance import capture, describe_error, installed
 
-from tests.records import trial
+from tests.support.records import trial
 
 COMMITTED = {
     "kept.txt": b"one\ntwo\nthree\n",

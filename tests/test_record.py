@@ -25,7 +25,7 @@ from research_steps.records.model import Error, InterruptedRecord, Owner
 from research_steps.records.objects import ClaimedID, Intent, Seal
 from research_steps.records.redaction import redact
 
-from tests.records import PROVENANCE, WHEN, entry, trial
+from tests.support.records import PROVENANCE, WHEN, entry, trial
 
 OWNER = Owner(machine="laptop/boot/pid:[1]", host="laptop", pid=7, process_started=12.34)
 INTERRUPTED = InterruptedRecord(

@@ -38,8 +38,8 @@ from research_steps.seal.reproduce.reporting import report
 from research_steps.seal.reproduce.rerun import Rerun, rerun
 from research_steps.seal.reproduce.work_tree import add_sealed, make_measured
 
-from tests import records, threads
-from tests.threads import Repository, research
+from tests.support import records, toy_thread
+from tests.support.toy_thread import Repository, research
 
 BODY = """
     base = steps.baseline(measure, Config())
@@ -151,8 +151,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
     root = tmp_path_factory.mktemp("sealed") / "checkout"
     root.mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        main = threads.MAIN.replace('"min")', '"min", timed=False)').replace("floor_processes=1", "floor_processes=3")
-        patch.setattr(threads, "MAIN", main)
+        main = toy_thread.MAIN.replace('"min")', '"min", timed=False)').replace("floor_processes=1", "floor_processes=3")
+        patch.setattr(toy_thread, "MAIN", main)
         found = Repository(root)
         found.measure(MEASURE)
         found.thread(BODY)

@@ -37,9 +37,9 @@ from research_steps.seal import bundle, commits, contents, pushing
 from research_steps.seal.sealing import Sealer
 from research_steps.seal.verify import verify
 
-from tests import unusual
-from tests.threads import MAIN, MEASURE, Repository, research
-from tests.unusual import CODE, Place, git
+from tests.support import unusual_repositories
+from tests.support.toy_thread import MAIN, MEASURE, Repository, research
+from tests.support.unusual_repositories import CODE, Place, git
 
 TAG, BRANCH = "toy/TOY-004", "research/toy"
 SECRET = "s3cret-of-nobody"
@@ -87,7 +87,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ran")
     repository = Repository(folder / "checkout")
     repository.measure(MEASURE.replace('out: str = ""', 'out: str = ""\n    seed: int = 7'))
-    unusual.prepare(repository.root, tmp_path_factory.mktemp("library"))
+    unusual_repositories.prepare(repository.root, tmp_path_factory.mktemp("library"))
     repository.commit()
     done = repository.run(XLA_FLAGS="--xla_cpu_enable_fast_math=false", MARIN_API_KEY=SECRET)
     assert done.code == 0, done.output
@@ -155,7 +155,7 @@ def prepared(ran: Path, where: Path, head: str, states: set[str]) -> Copy:
             copy.git("worktree", "add", "--quiet", "-b", BRANCH, str(where / "linked"))
             shutil.copytree(copy.root / ".agents", where / "linked" / ".agents")
             copy = Copy(where / "linked", copy.store)
-    unusual.put_in(Place(copy.root), states)
+    unusual_repositories.put_in(Place(copy.root), states)
     # Of a file as young as the index git forgets the size when it writes that again: none is.
     index, later = Path(copy.git("rev-parse", "--absolute-git-dir").strip()) / "index", time.time() + 5
     os.utime(index, (later, later))
@@ -163,7 +163,7 @@ def prepared(ran: Path, where: Path, head: str, states: set[str]) -> Copy:
 
 
 HEADS = ("main", "branch", "branch ahead", "unrelated branch", "detached", "work tree", "work tree on branch")
-EVERYTHING = set(unusual.STATES)
+EVERYTHING = set(unusual_repositories.STATES)
 
 
 # An example takes seconds, so that one that fails is not made smaller.
@@ -173,7 +173,7 @@ EVERYTHING = set(unusual.STATES)
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
 )
-@given(head=st.sampled_from(HEADS), states=st.sets(st.sampled_from(sorted(unusual.STATES))))
+@given(head=st.sampled_from(HEADS), states=st.sets(st.sampled_from(sorted(unusual_repositories.STATES))))
 @example(head="main", states=EVERYTHING)
 @example(head="branch ahead", states=EVERYTHING)
 @example(head="work tree", states=EVERYTHING)

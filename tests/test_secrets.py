@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from research_steps.records.redaction import REDACTED, redact, redact_arguments, redact_tree, redactor
 
-from tests import github_api
-from tests.github_api import Proxy
-from tests.issues import environment
-from tests.planting import named, planted
-from tests.threads import Repository, research
+from tests.support import github_api
+from tests.support.github_api import Proxy
+from tests.support.issue_thread import environment
+from tests.support.planted_secrets import named, planted
+from tests.support.toy_thread import Repository, research
 
 ROOT = Path(__file__).parents[1]
 

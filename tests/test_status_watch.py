@@ -19,15 +19,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from research_steps.journal import progress
 from research_steps.journal.journal import Journal
-from research_steps.journal.journal import progress as plans
 from research_steps.journal.store import LocalStore, open_store
 from research_steps.records.encoding import sha256
 from research_steps.records.model import TrialRecord
 from research_steps.records.times import utc
 
-from tests.object_store import Proxy
-from tests.records import entry, trial
+from tests.support.object_store import Proxy
+from tests.support.records import entry, trial
 
 RESEARCH = [sys.executable, "-m", "research_steps"]
 STEP = "MOE-HC-031"
@@ -38,14 +38,14 @@ from contextlib import ExitStack
 from research_steps import plans
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
-from tests.records import entry
+from tests.support.records import entry
 from tests.test_status_watch import begin, end, step
 journal = Journal(open_store(sys.argv[1]), "moe_hc")
 with ExitStack() as held:
     for line in sys.stdin:
         match line.rstrip("\\n").split("|"):
             case ["plan", total, label]:
-                plans.plan(journal, "MOE-HC-031", label, int(total))
+                progress.plan(journal, "MOE-HC-031", label, int(total))
             case ["step", attempt]:
                 held.enter_context(step(journal, int(attempt)))
             case ["begin", number]:
@@ -119,8 +119,8 @@ def research(where: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def seen(journal: Journal) -> plans.Progress:
-    (found,) = plans.under_way(journal, journal.recent())
+def seen(journal: Journal) -> progress.Progress:
+    (found,) = progress.under_way(journal, journal.recent())
     return found
 
 
@@ -136,7 +136,7 @@ def test_status_says_how_far_a_step_is_and_what_became_of_its_driver(
     worker's trial is queued again, and status says that the driver has to be started."""
     driver, worker = actor(), actor()
     driver.do("plan|20|block sizes", "step|0")
-    plans.passed(journal, STEP, "1", [f"{STEP}.19", f"{STEP}.20"])
+    progress.passed(journal, STEP, "1", [f"{STEP}.19", f"{STEP}.20"])
     for number in range(1, 6):
         worker.do(f"begin|{number}", f"end|{number}|{'failed' if number == 3 else 'ok'}")
     worker.do("begin|6", "begin|7")
@@ -161,14 +161,14 @@ def test_a_step_whose_entry_is_there_is_no_longer_told(journal: Journal, actor: 
     actor().do("plan|3|block sizes", "step|0", "begin|1", "end|1|ok")
     assert counts(journal) == (1, 0, 0, 0, 2)
     journal.finish("entry", entry(id=STEP, key=STEP, rows=()))
-    assert plans.under_way(journal, journal.scan()) == []
+    assert progress.under_way(journal, journal.scan()) == []
 
 
 def test_a_trial_counts_once_however_often_it_was_tried(journal: Journal, actor: Callable[[], Actor]) -> None:
     """Interrupted, measured again, disturbed and begun anew, ended late, held before it was measured after all: it is
     one trial in the state of its newest attempt."""
     actor().do("plan|4|block sizes", "step|0")
-    plans.passed(journal, STEP, "0", [f"{STEP}.04"])
+    progress.passed(journal, STEP, "0", [f"{STEP}.04"])
     with ExitStack() as held:
         held.enter_context(begin(journal, 1))
         (attempt,) = [one for one in journal.scan().open if one.intent.subject == "trial"]
@@ -198,7 +198,7 @@ def test_a_trial_that_another_step_shows_already_is_done(journal: Journal, actor
     journal.finish("entry", entry(id="MOE-HC-032", key="MOE-HC-032", rows=(row,)))
     found = [journal.recent(), journal.outline(Path("none")), journal.scan()]
     assert [len(one.trials) for one in found] == [0, 0, 1]
-    assert [one.done for held in found for one in plans.under_way(journal, held)] == [1, 1, 1]
+    assert [one.done for held in found for one in progress.under_way(journal, held)] == [1, 1, 1]
 
 
 def test_the_next_driver_goes_on_with_the_plan(journal: Journal, actor: Callable[[], Actor]) -> None:
@@ -217,7 +217,7 @@ def test_the_next_driver_goes_on_with_the_plan(journal: Journal, actor: Callable
     assert seen(journal).driver_gone
 
     second = actor().do("plan|9|block sizes", "step|1")
-    plans.passed(journal, STEP, "0", [f"{STEP}.01", f"{STEP}.02"])
+    progress.passed(journal, STEP, "0", [f"{STEP}.01", f"{STEP}.02"])
     assert counts(journal) == (2, 0, 0, 0, 7)
     found = seen(journal)
     assert not found.driver_gone and found.left_s is None
@@ -261,11 +261,11 @@ def elsewhere(journal: Journal) -> Iterator[Actor]:
     driver.kill()
 
 
-def planned(journal: Journal, ends: list[tuple[float, float]], total: int) -> plans.Progress:
+def planned(journal: Journal, ends: list[tuple[float, float]], total: int) -> progress.Progress:
     """A step whose trials began and ended so many seconds ago, all since it was planned."""
     now = datetime.now(UTC)
-    plans.plan(journal, STEP, "block sizes", total)
-    note = journal.decided(f"plans/{STEP}", plans.Plan)
+    progress.plan(journal, STEP, "block sizes", total)
+    note = journal.decided(f"plans/{STEP}", progress.Plan)
     assert note is not None
     journal.note(f"plans/{STEP}", msgspec.structs.replace(note, planned_at=utc(now - timedelta(days=1))))
     for number, ago in enumerate(ends, 1):
@@ -309,13 +309,13 @@ def test_a_note_that_a_power_cut_broke_is_named_and_made_again(tmp_path: Path, j
     journal.store.put(f"journal/moe_hc/plans/{STEP}.json", b"")
     shown = research(tmp_path)
     assert f"plans/{STEP}.json is not a record" in shown and " done" not in shown
-    plans.plan(journal, STEP, "block sizes", 3)
+    progress.plan(journal, STEP, "block sizes", 3)
     assert seen(journal).total == 3
 
 
 def test_a_label_stays_text(tmp_path: Path, journal: Journal) -> None:
     """What a thread calls its step breaks no line, steers no terminal and is no markup."""
-    plans.plan(journal, STEP, "a\n[red]b\x1b[2J", 3)
+    progress.plan(journal, STEP, "a\n[red]b\x1b[2J", 3)
     assert f"  {STEP} a [red]b\ufffd[2J: 0 of 3 done, 3 queued\n" in research(tmp_path)
 
 
@@ -385,8 +385,8 @@ def test_looking_again_asks_a_store_only_for_what_is_new(
     old = [journal.finish("trial", trial(key=key(number), id=f"MOE-HC-002.{number}")) for number in range(90, 99)]
     rows = tuple(msgspec.structs.replace(entry().rows[0], trial=stored.ref) for stored in old)
     journal.finish("entry", entry(rows=rows))
-    plans.plan(journal, STEP, "block sizes", 3)
-    plans.passed(journal, STEP, "0", [])
+    progress.plan(journal, STEP, "block sizes", 3)
+    progress.passed(journal, STEP, "0", [])
     proxy, asked = Proxy(s3_port), []
 
     def request(data: bytes) -> bytes:
@@ -400,7 +400,7 @@ def test_looking_again_asks_a_store_only_for_what_is_new(
 
     def reads() -> list[str]:
         asked.clear()
-        plans.under_way(viewer, viewer.recent())
+        progress.under_way(viewer, viewer.recent())
         return sorted(one.partition("moe_hc/")[2] for one in asked if "?" not in one and "moe_hc/" in one)
 
     notes = [f"plans/{STEP}.json", f"plans/{STEP}/0.json"]

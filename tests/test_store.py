@@ -20,8 +20,8 @@ import pytest
 from research_steps.errors import StoreError, UsageError
 from research_steps.journal.store import LocalStore, Store, open_store
 
-from tests import object_store
-from tests.object_store import Proxy
+from tests.support import object_store
+from tests.support.object_store import Proxy
 
 # Eight processes, forked once the libraries are loaded. They wait for each other before each object, so that all want
 # it at the same moment.

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from research_steps.cli.main import main as research
 
-from tests.threads import BODY, MEASURE, Repository
+from tests.support.toy_thread import BODY, MEASURE, Repository
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from research_steps.trial.launcher.local import POLL_S, Here
 from research_steps.trial.provenance import capture, conditions_here
 from research_steps.trial.trials import TrialSpec, measure_trial
 
-from tests.neighbours import holding
+from tests.support.other_processes import holding
 from tests.test_contention import busy_cores
 
 SOON_S = 60.0

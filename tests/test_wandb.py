@@ -44,9 +44,9 @@ from research_steps.records.objects import IssueLink, Project
 from research_steps.records.series import Hypothesis, Series
 from research_steps.records.times import parse_utc, utc
 
-from tests import logbooks
-from tests.logbooks import SERIES, Desk
-from tests.wandb_server import Server, server
+from tests.support import scratch_logbook
+from tests.support.scratch_logbook import SERIES, Desk
+from tests.support.wandb_server import Server, server
 
 KEY = "0123456789" * 4
 SECRET = "hunter2-or-so-it-seems"
@@ -79,11 +79,12 @@ def measure(desk: Desk, *trials: dict[str, Any], **changes: Any) -> Stored[Any]:
     for number, special in enumerate(trials, 1):
         key = os.urandom(32).hex()
         record = msgspec.structs.replace(
-            logbooks.trial(f"{id}.{number:02d}", key), **{"samples": SAMPLES, "label": f"work={number}", **special}
+            scratch_logbook.trial(f"{id}.{number:02d}", key),
+            **{"samples": SAMPLES, "label": f"work={number}", **special},
         )
-        rows.append(logbooks.row(desk.journal.finish("trial", record)))
+        rows.append(scratch_logbook.row(desk.journal.finish("trial", record)))
         rows[-1] = msgspec.structs.replace(rows[-1], status=record.status)
-    return desk.journal.finish("entry", logbooks.entry(id, **{"rows": tuple(rows), **changes}))
+    return desk.journal.finish("entry", scratch_logbook.entry(id, **{"rows": tuple(rows), **changes}))
 
 
 def show(desk: Desk, series: Series = SERIES, final: bool = True) -> Published:
@@ -148,7 +149,7 @@ def test_a_sweep_has_a_run_of_its_own_with_the_raw_table_and_a_failed_trial_a_fa
     """Every sample of every trial is in a table that W&B's own reader takes; the reason is where a person looks."""
     import wandb
 
-    error = logbooks.error("no room", "measure.py:3 in measure")
+    error = scratch_logbook.error("no room", "measure.py:3 in measure")
     measure(desk, {}, {"status": "failed", "samples": None, "error": error}, label="work", result="one of two")
     assert show(desk).problems == ()
     found = runs(desk)["TOY-001 work"]
@@ -174,7 +175,7 @@ def test_interpretations_and_interrupted_trials_are_no_runs(desk: Desk) -> None:
     measure(desk, {}, step="baseline", label="base")
     entry = measure(desk, {}, label="cut off")
     row = msgspec.structs.replace(entry.record.rows[0], status="interrupted")
-    desk.journal.finish("entry", logbooks.entry("TOY-009", rows=(row,), step="replicate", label="again"))
+    desk.journal.finish("entry", scratch_logbook.entry("TOY-009", rows=(row,), step="replicate", label="again"))
     assert show(desk).problems == ()
     assert sorted(runs(desk)) == [
         "TOY-002 base", "TOY-002.01 work=1", "TOY-003 cut off", "TOY-003.01 work=1", "TOY-009 again",
@@ -243,7 +244,7 @@ def test_each_trial_is_one_run_however_often_it_is_published(desk: Desk) -> None
     assert show(desk).ids == ("TOY-001",)
     before = {id: path.stat().st_mtime_ns for id, path in files(desk).items()}
     assert show(desk) == Published()
-    desk.journal.finish("entry", logbooks.entry("TOY-002", rows=first.record.rows, label="again"))
+    desk.journal.finish("entry", scratch_logbook.entry("TOY-002", rows=first.record.rows, label="again"))
     assert [done.what for done in show(desk).done] == ["1 run for W&B in .agents/wandb/toy"]
     after = {id: path.stat().st_mtime_ns for id, path in files(desk).items()}
     assert len(after) == 4 and before.items() <= after.items()
@@ -341,7 +342,7 @@ import sys
 from pathlib import Path
 from research_steps.publish.publisher import publish
 from research_steps.publish.wandb.surface import WandbSurface
-from tests.logbooks import Desk, SERIES
+from tests.support.scratch_logbook import Desk, SERIES
 desk = Desk(Path(sys.argv[1]), Path(sys.argv[2]))
 publish(desk.journal, [WandbSurface(desk.checkout, desk.journal, SERIES)])
 """

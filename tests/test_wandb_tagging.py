@@ -15,7 +15,7 @@ import pytest
 from research_steps.publish.wandb.writer import Contents, read
 from research_steps.thread.tagging import Tagged, Tagging, tagged, tagged_config
 
-from tests.threads import Repository
+from tests.support.toy_thread import Repository
 
 TRAIN = """
     from dataclasses import dataclass, field

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.threads import Repository
+from tests.support.toy_thread import Repository
 
 ROOT = Path(__file__).resolve().parents[1]
 

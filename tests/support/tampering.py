@@ -10,7 +10,7 @@ from pathlib import Path
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.records.encoding import sha256
 
-from tests.sealed import Piece, SealedDesk, pieces, rechained
+from tests.support.sealed_logbook import Piece, SealedDesk, pieces, rechained
 
 
 class Attack:

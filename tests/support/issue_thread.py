@@ -13,8 +13,8 @@ from research_steps.records.objects import IssueLink
 from research_steps.records.series import Series
 from research_steps.records.times import utc
 
-from tests.github_api import Proxy, Repository
-from tests.logbooks import Desk
+from tests.support.github_api import Proxy, Repository
+from tests.support.scratch_logbook import Desk
 
 
 class Clock:
@@ -83,6 +83,6 @@ class Thread:
 
 def environment(proxy: Proxy, login: str = "researcher") -> dict[str, str]:
     """What a process needs to reach GitHub through the proxy."""
-    from tests.github_api import token
+    from tests.support.github_api import token
 
     return {"GITHUB_TOKEN": token(login), "GITHUB_API_URL": proxy.url}

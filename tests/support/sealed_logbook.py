@@ -20,7 +20,7 @@ from research_steps.records.model import EntryRecord
 from research_steps.seal.sealing import Sealer
 from research_steps.seal.verify import Checked, verify
 
-from tests.logbooks import PROVENANCE, SERIES, Desk
+from tests.support.scratch_logbook import PROVENANCE, SERIES, Desk
 
 
 class SealedDesk(Desk):

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 RAY = Path(sys.executable).with_name("ray")
-LOCAL = Path(__file__).parents[1] / "infra" / "local.yaml"
+LOCAL = Path(__file__).parents[2] / "infra" / "local.yaml"
 START_S = 240.0
 END_S = 120.0
 SMALL = ["--object-store-memory=80000000", "--min-worker-port=0", "--max-worker-port=0"]

@@ -14,8 +14,8 @@ from research_steps.journal.store import open_store
 from research_steps.records.model import TrialRecord
 from research_steps.trial.launcher.daemon import Kept
 
+from tests.support.toy_thread import research
 from tests.test_evidence import Evidence
-from tests.threads import research
 
 
 class DevCheckout(Evidence):

@@ -24,7 +24,7 @@ import tenacity  # noqa: F401
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 
-HERE = Path(__file__).parents[1]
+HERE = Path(__file__).parents[2]
 
 # And all of this package, which a run imports as it goes.
 for _found in pkgutil.walk_packages(research_steps.__path__, "research_steps."):

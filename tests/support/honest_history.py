@@ -7,7 +7,7 @@ from pathlib import Path
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.surface import adopt
 
-from tests.sealed import SealedDesk
+from tests.support.sealed_logbook import SealedDesk
 
 BY_HAND = b"# Toy\n\n## Log\n\n### 2026-01-01 - by hand\n- Result: 1\n"
 

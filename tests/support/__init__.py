@@ -1,0 +1,1 @@
+"""What tests share: real servers, repositories and clusters, and the records that they leave."""
