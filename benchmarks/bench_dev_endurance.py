@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 from dev_checkout import Bench, commit
-from research_steps.trial.launcher.daemon import Kept
+from research_steps.trial.launcher.daemon import Daemon
 
 ATTEMPTS, WARM, BAR_GROWTH = 500, 20, 0.05
 # Every tenth attempt is one of these, and what its record then says.
@@ -65,7 +65,7 @@ def main() -> None:
         try:
             sys.exit(0 if run(bench) else 1)
         finally:
-            Kept(root).stop()
+            Daemon(root).stop()
 
 
 def run(bench: Bench) -> bool:
@@ -77,7 +77,7 @@ def run(bench: Bench) -> bool:
         wanted[BAD.get(mode, "ok")] += 1
         bench.order(f"mode={mode}", "work=1000")
         if number + 1 == WARM:
-            state = Kept(bench.root).state()
+            state = Daemon(bench.root).state()
             assert state is not None
             parent = psutil.Process(state.pid)
             warm_rss = parent.memory_info().rss

@@ -19,7 +19,7 @@ from research_steps.git import Checkout
 from research_steps.thread.dev import attempt, warm
 from research_steps.thread.dev.cases import declared, with_settings
 from research_steps.thread.dev.command import environment, new_occasion
-from research_steps.thread.dev.messages import Order
+from research_steps.thread.dev.messages import DevRequest
 from research_steps.thread.loading import load_thread
 from research_steps.trial.launcher.helpers import Speaker
 from research_steps.trial.launcher.local import Here
@@ -85,7 +85,7 @@ def main() -> None:
         attempt._host = lambda *_: (Here(Canned(ended)), Canned(ended))  # type: ignore[assignment]
 
         def whole() -> None:
-            asked = Order(
+            asked = DevRequest(
                 cwd=str(bench.root), store=f"{bench.root}/local_store", topic="moe_hc", command=("benchmark",),
                 occasion=new_occasion(), settings=SETTINGS,
             )  # fmt: skip

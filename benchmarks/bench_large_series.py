@@ -129,7 +129,7 @@ class Thread:
     ) -> Stored[EntryRecord]:
         self.entries += 1
         about = About(kind, f"{SERIES.topic}/{kind}-{self.entries}", label, "", config, inputs)
-        id = self.journal.claim(SERIES.prefix, about.step_key, ())
+        id = self.journal.reserve_id(SERIES.prefix, about.step_key, ())
         with self.journal.begin("entry", id, 0, id=id, label=label, config=config):
             return finish_entry(self.journal, self.run, about, id, 0, utc(), find(id))
 

@@ -28,7 +28,7 @@ BAR_S = 0.1
 
 def record_sweep(journal: Journal, run: Any) -> None:
     """A sweep with its trials, as its step leaves them."""
-    id = journal.claim(synthetic.SERIES.prefix, "bench/sweep", ())
+    id = journal.reserve_id(synthetic.SERIES.prefix, "bench/sweep", ())
     trials = [
         synthetic.record_trial(journal, f"{id}.{number:02d}", sha256(f"{number}".encode()), run)
         for number in range(1, TRIALS + 1)

@@ -13,9 +13,9 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from research_steps.records.model import TrialRecord
 from research_steps.thread.dev.command import new_occasion, order
-from research_steps.thread.dev.messages import Attempted, Order
-from research_steps.thread.dev.progress import Progress
-from research_steps.trial.launcher.daemon import Kept
+from research_steps.thread.dev.messages import Attempted, DevRequest
+from research_steps.thread.dev.progress import ProgressLine
+from research_steps.trial.launcher.daemon import Daemon
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -39,7 +39,7 @@ class Bench:
         """One attempt, from this process, which has imported what a command imports."""
         import msgspec
 
-        asked = Order(
+        asked = DevRequest(
             cwd=str(self.root),
             store=str(self.root / "local_store"),
             topic=self.topic,
@@ -48,7 +48,7 @@ class Bench:
             settings=settings,
             **more,  # type: ignore[arg-type]
         )
-        with Progress() as progress, open(os.devnull, "w") as nothing:
+        with ProgressLine() as progress, open(os.devnull, "w") as nothing:
             out, sys.stdout = sys.stdout, nothing
             try:
                 return msgspec.json.decode(order(self.checkout, asked, progress), type=Attempted)
@@ -83,7 +83,7 @@ def small_moe(folder: Path, sampling_s: float = 0.5) -> Iterator[Bench]:
     try:
         yield Bench(root)
     finally:
-        Kept(root).stop()
+        Daemon(root).stop()
 
 
 def commit(root: Path) -> None:

@@ -70,7 +70,7 @@ def record_trial(journal: Journal, id: str, key: str, run: Captured) -> Stored[T
 
 def record_step(journal: Journal, step_key: str, run: Captured) -> Stored[EntryRecord]:
     """A step with one trial: claimed ID, intents and records."""
-    id = journal.claim(SERIES.prefix, step_key, ())
+    id = journal.reserve_id(SERIES.prefix, step_key, ())
     with journal.begin("entry", id, 0, id=id, label="work", config={}) as begun:
         assert begun, f"nobody else holds {id}"
         measured = record_trial(journal, id, sha256(step_key.encode()), run)

@@ -65,7 +65,7 @@ def assert_only(desk: Desk, name: str, found: str, mend: str) -> None:
 
 def sweep(desk: Desk, trials: Sequence[dict[str, Any]] = ({},), **changes: Any) -> Stored[EntryRecord]:
     """A sweep as a step would leave it, but for these changes to its trials and to itself; published."""
-    id = desk.journal.claim(SERIES.prefix, f"toy/{os.urandom(8).hex()}", [4])
+    id = desk.journal.reserve_id(SERIES.prefix, f"toy/{os.urandom(8).hex()}", [4])
     rows = []
     for index, change in enumerate(trials, 1):
         record = trial(f"{id}.{index:02d}", os.urandom(32).hex())

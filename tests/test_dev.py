@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from research_steps.trial.launcher.daemon import Kept
+from research_steps.trial.launcher.daemon import Daemon
 
 from tests.support.dev_checkout import DevCheckout, checkout
 from tests.support.ssh_server import soon
@@ -127,9 +127,9 @@ def test_a_measure_function_that_returns_is_compared_with_the_same_code(reposito
 )
 def test_what_can_not_be_measured_is_told_in_a_sentence(shared: DevCheckout, arguments: list[str], message: str) -> None:
     """No ID is taken for it."""
-    before = shared.journal.claims()
+    before = shared.journal.reserved_ids()
     assert f"error: {message}" in shared.dev(*arguments, code=1)
-    assert shared.journal.claims() == before
+    assert shared.journal.reserved_ids() == before
 
 
 def test_code_that_does_not_run_is_told_and_the_next_attempt_goes_well(repository: DevCheckout) -> None:
@@ -357,7 +357,7 @@ def test_one_parent_serves_all_attempts_of_a_checkout(shared: DevCheckout) -> No
     parent = shared.parent
     shared.dev("work=1000")
     assert shared.parent == parent
-    folder = Kept(shared.root).folder
+    folder = Daemon(shared.root).folder
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert f"process {parent} since" in shared.research("dev", "--status")
 
@@ -410,7 +410,7 @@ def test_a_killed_parent_is_started_again(repository: DevCheckout) -> None:
 
 def test_an_idle_parent_stops_itself(tmp_path: Path) -> None:
     """And takes its socket along."""
-    parent = Kept(tmp_path, idle_s=3.0)
+    parent = Daemon(tmp_path, idle_s=3.0)
     folder = parent.ensure({})
     state = parent.state()
     assert state is not None

@@ -506,7 +506,7 @@ def test_private_work_is_not_in_the_heartbeat(thread: Thread) -> None:
     """Neither its name nor its errors, nor that it goes on at all."""
     thread.milestone()
     thread.publish()
-    id = thread.desk.journal.claim("TOY", "toy/hidden", ())
+    id = thread.desk.journal.reserve_id("TOY", "toy/hidden", ())
     with thread.desk.journal.begin("entry", id, 0, id=id, label="hidden", config={}, private=True) as begun:
         assert begun
         thread.clock.time += 7 * 3600
@@ -563,7 +563,7 @@ def test_a_heartbeat_comes_once_while_work_goes_on(thread: Thread) -> None:
     """Six hours of work without a milestone: one brief update with status and ETA, whoever publishes; then the next."""
     thread.milestone()
     thread.publish()
-    id = thread.desk.journal.claim("TOY", "toy/long", ())
+    id = thread.desk.journal.reserve_id("TOY", "toy/long", ())
     with thread.desk.journal.begin(
         "entry", id, 0, id=id, label="a long sweep", config={"points": [{}, {}, {}]}
     ) as begun:
@@ -587,7 +587,7 @@ def test_an_idle_night_is_no_work(thread: Thread) -> None:
     """What has just begun after a break of many hours has six hours of its own."""
     thread.milestone()
     thread.publish()
-    id = thread.desk.journal.claim("TOY", "toy/long", ())
+    id = thread.desk.journal.reserve_id("TOY", "toy/long", ())
     with thread.desk.journal.begin("entry", id, 0, id=id, label="a long sweep", config={}) as begun:
         assert begun
         # The milestone was long ago when this began.

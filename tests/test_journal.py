@@ -62,7 +62,7 @@ else:
     sys.exit()
 journal = Journal(open_store(url), "moe_hc")
 for key in random.sample([f"key{number}" for number in range(keys)], keys):
-    id = journal.claim("MOE-HC", key, ())
+    id = journal.reserve_id("MOE-HC", key, ())
     os.write(1, f"claimed {key} {id}\\n".encode())
     while True:
         found = journal.next_attempt("trial", key, lambda stored: stored.record.status == "ok", lambda line: None)
@@ -353,7 +353,7 @@ def test_a_network_that_loses_answers_loses_and_doubles_nothing(
     s3fs.S3FileSystem.clear_instance_cache()
     journal = Journal(open_store(s3_url), "moe_hc")
     proxy.lose_answers(lost)
-    assert journal.claim("MOE-HC", "step", ()) == "MOE-HC-001"
+    assert journal.reserve_id("MOE-HC", "step", ()) == "MOE-HC-001"
     assert begin(journal)
     assert not journal.finish("trial", trial(key="k")).record.late
     assert proxy.lost >= min(lost, 3)
@@ -401,7 +401,7 @@ def test_what_can_not_be_read_is_named_and_left_and_the_thread_goes_on(journal: 
 
 def test_a_claim_that_can_not_be_read_still_takes_its_number(journal: Journal) -> None:
     """A newer version holds it, or a disk broke it: it is not given to anybody else."""
-    assert journal.claim("MOE-HC", "a", ()) == "MOE-HC-001"
+    assert journal.reserve_id("MOE-HC", "a", ()) == "MOE-HC-001"
     journal.store.put("journal/moe_hc/claims/000002.json", b"broken")
     assert Journal(journal.store, "moe_hc").claim("MOE-HC", "b", ()) == "MOE-HC-003"
     assert journal.store.read("journal/moe_hc/claims/000002.json") == b"broken"
@@ -409,7 +409,7 @@ def test_a_claim_that_can_not_be_read_still_takes_its_number(journal: Journal) -
 
 def test_files_that_are_no_objects_disturb_nothing(journal: Journal) -> None:
     """What an editor, a file manager or a killed writer leaves in the folders."""
-    journal.claim("MOE-HC", "a", ())
+    journal.reserve_id("MOE-HC", "a", ())
     begin(journal)
     assert isinstance(journal.store, LocalStore)
     for folder in ("claims", "trials/intents"):
@@ -445,27 +445,27 @@ def end(journal: Journal, id: str, **changes: Any) -> Stored[Any]:
 
 def test_an_unfinished_step_keeps_its_id_and_a_finished_one_gets_another(journal: Journal) -> None:
     """However often the driver is started; an interruption is no end, a failure is one."""
-    assert journal.claim("MOE-HC", "step", ()) == "MOE-HC-001"
-    assert journal.claim("MOE-HC", "step", ()) == "MOE-HC-001"
+    assert journal.reserve_id("MOE-HC", "step", ()) == "MOE-HC-001"
+    assert journal.reserve_id("MOE-HC", "step", ()) == "MOE-HC-001"
     with journal.begin("entry", "MOE-HC-001", 0, id="MOE-HC-001", label="", config={}):
         [attempt] = journal.attempts("entry", "MOE-HC-001")
         assert isinstance(attempt, OpenAttempt)
         journal.interrupt(attempt, "the run was stopped")
     assert journal.latest_entry("step") is None
-    assert journal.claim("MOE-HC", "step", ()) == "MOE-HC-001"
+    assert journal.reserve_id("MOE-HC", "step", ()) == "MOE-HC-001"
     with journal.begin("entry", "MOE-HC-001", 1, id="MOE-HC-001", label="", config={}):
         ended = journal.finish("entry", entry(key="MOE-HC-001", id="MOE-HC-001", attempt=1, status="failed"))
     assert journal.latest_entry("step") == ended
-    assert journal.claim("MOE-HC", "step", ()) == "MOE-HC-002"
+    assert journal.reserve_id("MOE-HC", "step", ()) == "MOE-HC-002"
     assert journal.latest_entry("step") is None
 
 
 def test_numbers_go_on_after_those_that_are_used_elsewhere(journal: Journal) -> None:
     """In the logbook of this checkout, or on another branch; the highest one counts, wherever it is."""
-    assert journal.claim("MOE-HC", "a", {3, 41}) == "MOE-HC-042"
-    assert journal.claim("MOE-HC", "b", {3}) == "MOE-HC-043"
-    assert journal.claim("MOE-HC", "c", {999}) == "MOE-HC-1000"
-    assert [claim.number for claim in journal.claims()] == [42, 43, 1000]
+    assert journal.reserve_id("MOE-HC", "a", {3, 41}) == "MOE-HC-042"
+    assert journal.reserve_id("MOE-HC", "b", {3}) == "MOE-HC-043"
+    assert journal.reserve_id("MOE-HC", "c", {999}) == "MOE-HC-1000"
+    assert [claim.number for claim in journal.reserved_ids()] == [42, 43, 1000]
 
 
 def test_a_seal_is_decided_once(journal: Journal) -> None:
@@ -542,7 +542,7 @@ def test_a_patch_is_kept_under_its_hash(journal: Journal) -> None:
 def test_two_series_in_one_store_know_nothing_of_each_other(journal: Journal) -> None:
     """Each has its own sequence of IDs."""
     other = Journal(journal.store, "other")
-    assert journal.claim("MOE-HC", "step", ()) == "MOE-HC-001"
+    assert journal.reserve_id("MOE-HC", "step", ()) == "MOE-HC-001"
     assert other.claim("OTHER", "step", ()) == "OTHER-001"
     begin(journal)
     assert other.scan().open == []

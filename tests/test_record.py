@@ -22,7 +22,7 @@ from research_steps.errors import UnreadableObject, UsageError
 from research_steps.records.configurations import differences, plain, type_name
 from research_steps.records.encoding import Stored, canonical, decode, decode_record, encode, sha256, store_record
 from research_steps.records.model import Error, InterruptedRecord, Owner
-from research_steps.records.objects import ClaimedID, Intent, Seal
+from research_steps.records.objects import IDReservation, Intent, Seal
 from research_steps.records.redaction import redact
 
 from tests.support.records import PROVENANCE, WHEN, entry, trial
@@ -171,7 +171,7 @@ def test_a_flipped_byte_is_told_or_changes_the_hash(place: int, byte: int) -> No
     ("kind", "value"),
     [
         (Intent, INTENT),
-        (ClaimedID, ClaimedID(schema=1, id="MOE-HC-007", step_key="s", claimed_at=WHEN, by=OWNER)),
+        (IDReservation, IDReservation(schema=1, id="MOE-HC-007", step_key="s", claimed_at=WHEN, by=OWNER)),
         (Seal, Seal(schema=1, id="MOE-HC-009", tag="moe_hc/MOE-HC-009", commit="c", sealed_at=WHEN, host="laptop")),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",

@@ -402,8 +402,8 @@ def test_other_experiments_are_not_sealed(copy: Copy) -> None:
     desk = copy.desk
     found = contents.evidence(desk.checkout, desk.series, desk.scan(), desk.scan().find("TOY-004")[0].record.inputs)
     measured = (
-        bundle.Measured("experiments.kernels:measure", "", {"experiments/kernels.py": ""}),
-        bundle.Measured("experiments.shared.kernels:measure", "", {}),
+        bundle.MeasuredWith("experiments.kernels:measure", "", {"experiments/kernels.py": ""}),
+        bundle.MeasuredWith("experiments.shared.kernels:measure", "", {}),
     )
     paths = contents.code_paths(desk.checkout, desk.series, dataclasses.replace(found, measured=measured))
     assert paths == ["experiments/kernels.py", "experiments/shared", "experiments/toy"]

@@ -119,7 +119,7 @@ def research(where: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def seen(journal: Journal) -> progress.Progress:
+def seen(journal: Journal) -> progress.StepProgress:
     (found,) = progress.under_way(journal, journal.recent())
     return found
 
@@ -261,7 +261,7 @@ def elsewhere(journal: Journal) -> Iterator[Actor]:
     driver.kill()
 
 
-def planned(journal: Journal, ends: list[tuple[float, float]], total: int) -> progress.Progress:
+def planned(journal: Journal, ends: list[tuple[float, float]], total: int) -> progress.StepProgress:
     """A step whose trials began and ended so many seconds ago, all since it was planned."""
     now = datetime.now(UTC)
     progress.plan(journal, STEP, "block sizes", total)

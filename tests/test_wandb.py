@@ -37,7 +37,7 @@ from research_steps.publish.wandb.surface import (
     run_url,
     runs_in,
 )
-from research_steps.publish.wandb.writer import Contents, lost, read, wait_until_whole
+from research_steps.publish.wandb.writer import RunContents, lost, read, wait_until_whole
 from research_steps.records.encoding import Stored
 from research_steps.records.model import SCHEMA, Samples
 from research_steps.records.objects import IssueLink, Project
@@ -74,7 +74,7 @@ def desk(tmp_path: Path) -> Desk:
 
 def measure(desk: Desk, *trials: dict[str, Any], **changes: Any) -> Stored[Any]:
     """A step whose trials are given by what is special about each."""
-    id = desk.journal.claim("TOY", f"toy/{os.urandom(4).hex()}", ())
+    id = desk.journal.reserve_id("TOY", f"toy/{os.urandom(4).hex()}", ())
     rows = []
     for number, special in enumerate(trials, 1):
         key = os.urandom(32).hex()
@@ -96,7 +96,7 @@ def files(desk: Desk) -> dict[str, Path]:
     return runs_in(folder_of(desk.checkout, SERIES.topic))
 
 
-def runs(desk: Desk) -> dict[str, Contents]:
+def runs(desk: Desk) -> dict[str, RunContents]:
     """The runs in place, by name, read back from their files."""
     found = [read(path) for path in files(desk).values()]
     return {contents.run.display_name: contents for contents in found}

@@ -12,7 +12,7 @@ from typing import Any
 
 import cloudpickle
 import pytest
-from research_steps.publish.wandb.writer import Contents, read
+from research_steps.publish.wandb.writer import RunContents, read
 from research_steps.thread.tagging import Tagged, Tagging, tagged, tagged_config
 
 from tests.support.toy_thread import Repository
@@ -46,7 +46,7 @@ def repository(tmp_path: Path) -> Repository:
     return Repository(tmp_path / "checkout")
 
 
-def run(repository: Repository, body: str, of_series: str = "") -> list[Contents]:
+def run(repository: Repository, body: str, of_series: str = "") -> list[RunContents]:
     """Run a thread with W&B offline, and read the runs that it left, by name."""
     repository.thread(body)
     main = repository.experiment / "__main__.py"

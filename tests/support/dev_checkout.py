@@ -12,7 +12,7 @@ from pathlib import Path
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from research_steps.records.model import TrialRecord
-from research_steps.trial.launcher.daemon import Kept
+from research_steps.trial.launcher.daemon import Daemon
 
 from tests.support.toy_thread import research
 from tests.test_evidence import Evidence
@@ -78,4 +78,4 @@ def checkout(folder: Path) -> Iterator[DevCheckout]:
         yield made
     finally:
         made.research("dev", "--stop")
-        shutil.rmtree(Kept(made.root).folder, ignore_errors=True)
+        shutil.rmtree(Daemon(made.root).folder, ignore_errors=True)

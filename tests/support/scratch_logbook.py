@@ -76,7 +76,7 @@ class Desk:
     def record(self, label: str = "a step", trials: int = 1, **changes: Any) -> Stored[EntryRecord]:
         """Let a step claim an ID, measure and end: what a driver does, without the measurement."""
         used = numbers_used(self.checkout, SERIES.topic, SERIES.prefix)
-        id = self.journal.claim(SERIES.prefix, f"toy/{label}-{os.urandom(8).hex()}", used)
+        id = self.journal.reserve_id(SERIES.prefix, f"toy/{label}-{os.urandom(8).hex()}", used)
         rows = tuple(self._measure(f"{id}.{index:02d}") for index in range(1, trials + 1))
         with self.journal.begin("entry", id, 0, id=id, label=label, config={}) as begun:
             assert begun

@@ -8,12 +8,12 @@ from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
 from research_steps.records.redaction import redact_arguments
 from research_steps.records.times import duration
-from research_steps.remote.ray.execution import Outcome
+from research_steps.remote.ray.execution import CommandOutcome
 from research_steps.remote.ray.tpu import Held
 
 
 def record(
-    writer: EntryWriter, label: str, held: Held, argv: list[str], env: dict[str, str], outcome: Outcome
+    writer: EntryWriter, label: str, held: Held, argv: list[str], env: dict[str, str], outcome: CommandOutcome
 ) -> Stored[EntryRecord]:
     """Leave an entry that says how a command ended."""
     command = shlex.join(redact_arguments(argv))

@@ -12,9 +12,9 @@ from research_steps.git import Checkout
 from research_steps.journal.store import store_url
 from research_steps.records.series import check_topic
 from research_steps.thread.dev.command import new_occasion, order
-from research_steps.thread.dev.messages import Attempted, Order
-from research_steps.thread.dev.progress import Progress
-from research_steps.trial.launcher.daemon import Kept
+from research_steps.thread.dev.messages import Attempted, DevRequest
+from research_steps.thread.dev.progress import ProgressLine
+from research_steps.trial.launcher.daemon import Daemon
 from research_steps.trial.provenance import command_line
 
 
@@ -59,13 +59,13 @@ def dev(
     """
     checkout = Checkout.find()
     if show or stop:
-        _about(Kept(checkout.root), stop)
+        _about(Daemon(checkout.root), stop)
         return
     if topic is None:
         raise UsageError("No topic was given: expected 'research dev TOPIC'; 'research status' tells which there are.")
     if env and not host:
         raise UsageError("--env was given without --host: here, what is measured sees the whole environment.")
-    asked = Order(
+    asked = DevRequest(
         cwd=str(checkout.root),
         store=store_url(checkout.root, prefix),
         topic=check_topic(topic),
@@ -83,13 +83,13 @@ def dev(
     if watch:
         _watch(checkout, asked)
         return
-    with Progress() as progress:
+    with ProgressLine() as progress:
         answer = msgspec.json.decode(order(checkout, asked, progress.hear), type=Attempted)
     if answer.status != "ok":
         sys.exit(1)
 
 
-def _watch(checkout: Checkout, asked: Order) -> None:
+def _watch(checkout: Checkout, asked: DevRequest) -> None:
     from research_steps.thread.dev.watch import watch
 
     if asked.label or asked.hypothesis:
@@ -101,7 +101,7 @@ def _watch(checkout: Checkout, asked: Order) -> None:
         sys.exit(130)
 
 
-def _about(kept: Kept, stop: bool) -> None:
+def _about(kept: Daemon, stop: bool) -> None:
     state = kept.state()
     if state is None:
         click.echo(f"No kept parent runs for {kept.root}.")

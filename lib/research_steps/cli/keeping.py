@@ -39,16 +39,16 @@ def keep(
     from research_steps.journal.snapshot import entries_of
     from research_steps.publish.entry_writer import EntryWriter
     from research_steps.thread.dev import keep as keeping
-    from research_steps.thread.dev.evidence import Evidence
+    from research_steps.thread.dev.evidence import DevEvidence
 
     checkout = Checkout.find()
     experiment, _, trial = id.partition(".")
     journal, occasion = _held(checkout, experiment, topic, prefix)
     series = series_of(checkout, journal)
     known = journal.published(checkout.logbooks / journal.topic)
-    kept = keeping.Kept(
+    kept = keeping.KeptAttempt(
         checkout,
-        Evidence.of(series, journal, known),
+        DevEvidence.of(series, journal, known),
         experiment,
         occasion,
         chosen=id if trial else "",
@@ -100,7 +100,9 @@ def _held(checkout: Checkout, id: str, topic: str | None, prefix: str | None) ->
     """The journal in which dev mode holds an experiment ID, and the step key of that. Raises UsageError."""
     for name in topics(checkout, topic, prefix):
         journal = journal_of(checkout, name, prefix)
-        held = [claim.step_key for claim in journal.claims() if claim.id == id and claim.step_key.startswith("dev/")]
+        held = [
+            claim.step_key for claim in journal.reserved_ids() if claim.id == id and claim.step_key.startswith("dev/")
+        ]
         if held:
             return journal, held[-1]
     raise UsageError(f"{id} is no experiment ID of dev mode here: 'research status' tells what is scratch.")

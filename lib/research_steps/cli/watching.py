@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from research_steps.journal.journal import Journal
-from research_steps.journal.progress import Progress, under_way
+from research_steps.journal.progress import StepProgress, under_way
 from research_steps.journal.snapshot import OpenAttempt
 from research_steps.publish.markdown import one_line
 from research_steps.records.model import EntryRecord
@@ -37,7 +37,7 @@ class View:
     """What is to be seen of some series at one moment: the steps that measure, all attempts that are open, and the
     entries of steps that were to be seen before."""
 
-    plans: tuple[Progress, ...]
+    plans: tuple[StepProgress, ...]
     open: tuple[OpenAttempt, ...]
     ended: tuple[EntryRecord, ...]
 
@@ -47,7 +47,7 @@ class View:
         return all(one.orphaned() for one in self.open) and all(one.driver_gone for one in self.plans)
 
 
-def told(one: Progress) -> str:
+def told(one: StepProgress) -> str:
     """A step in one line."""
     among = [f"{one.failed} failed"] if one.failed else []
     among += [f"{one.held} from the journal"] if one.held else []
@@ -83,7 +83,7 @@ def watch(journals: Sequence[Journal]) -> None:
 
 
 def _look(journals: Sequence[Journal], last: View) -> View:
-    plans: list[Progress] = []
+    plans: list[StepProgress] = []
     attempts: list[OpenAttempt] = []
     ended: list[EntryRecord] = []
     seen = {one.id for one in last.plans}

@@ -35,7 +35,7 @@ class Ledger:
 
 
 @dataclass
-class Evidence:
+class Support:
     """What speaks for and against one hypothesis or claim."""
 
     about: str
@@ -58,11 +58,11 @@ def ledger(entries: Sequence[EntryRecord]) -> Ledger:
     return found
 
 
-def evidence_map(items: Sequence[Item], found: Ledger) -> list[Evidence]:
+def evidence_map(items: Sequence[Item], found: Ledger) -> list[Support]:
     """Each hypothesis, then each claim. A source supports its own claim; a check may have found what contradicts it."""
-    rows: dict[str, Evidence] = {}
+    rows: dict[str, Support] = {}
     for item in items:
-        row = Evidence(f"{item.id} ({item.state}): {item.text}")
+        row = Support(f"{item.id} ({item.state}): {item.text}")
         row.support += [change for change in item.changes if change.config["state"] == "promoted"]
         row.contradictions += [change for change in item.changes if change.config["state"] == "falsified"]
         rows[item.text] = row
@@ -70,8 +70,8 @@ def evidence_map(items: Sequence[Item], found: Ledger) -> list[Evidence]:
         if sum(other.id == item.id for other in items) == 1:
             rows[item.id] = row
 
-    def about(name: str) -> Evidence:
-        return rows.setdefault(name, Evidence(f"Claim: {name}"))
+    def about(name: str) -> Support:
+        return rows.setdefault(name, Support(f"Claim: {name}"))
 
     for source in found.sources:
         for name in dict.fromkeys([source.config["claim"], *source.config["supports"]]):

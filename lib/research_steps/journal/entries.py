@@ -95,7 +95,7 @@ def write_entry(
         held = journal.latest_entry(about.step_key)
         if held is not None:
             return held
-        id = journal.claim(series.prefix, about.step_key, used)
+        id = journal.reserve_id(series.prefix, about.step_key, used)
         attempt = journal.next_attempt("entry", id, lambda stored: True, lambda line: None)
         if isinstance(attempt, Stored):
             if isinstance(attempt.record, EntryRecord):

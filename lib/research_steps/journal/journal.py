@@ -1,4 +1,4 @@
-"""The journal of a series: intents, records and claimed experiment IDs, one immutable object each, in its store.
+"""The journal of a series: intents, records and reserved experiment IDs, one immutable object each, in its store.
 
 Where an attempt stands is derived from which objects exist, never stored:
 
@@ -44,7 +44,7 @@ from research_steps.journal.snapshot import OpenAttempt, Outline, Snapshot, add_
 from research_steps.journal.store import Store
 from research_steps.records.encoding import Stored, canonical, decode, decode_record, encode, store_record
 from research_steps.records.model import SCHEMA, EntryRecord, InterruptedRecord, Owner, Record, Ref, TrialRecord
-from research_steps.records.objects import ClaimedID, Intent, Turn
+from research_steps.records.objects import IDReservation, Intent, PublisherLease
 from research_steps.records.series import Series, format_id
 from research_steps.records.times import parse_utc, utc
 
@@ -65,7 +65,7 @@ Attempt = OpenAttempt | Stored[Record] | UnreadableObject
 
 
 @dataclass(frozen=True)
-class Claim:
+class ReservedID:
     """An experiment ID, and the step that holds it."""
 
     number: int
@@ -81,7 +81,7 @@ class Journal:
         self.store = store
         self._base = f"journal/{topic}"
         self._cache: dict[str, Any] = {}
-        self._claiming = threading.Lock()
+        self._reserving = threading.Lock()
         self._leases = Leases(store)
 
     @property
@@ -223,33 +223,33 @@ class Journal:
 
     # -- experiment IDs ----------------------------------------------------------------------------------------
 
-    def claims(self) -> list[Claim]:
-        """All claimed experiment IDs in order."""
+    def reserved_ids(self) -> list[ReservedID]:
+        """All reserved experiment IDs in order."""
         found = []
         names = self.store.names(f"{self._base}/claims")
-        for name, claimed in self._objects(names, partial(decode, ClaimedID)).items():
+        for name, claimed in self._objects(names, partial(decode, IDReservation)).items():
             match = _NUMBERED.search(name)
             if match is None:
                 continue
             # The number of one that can't be read is taken all the same, by a step that can't be told.
             id, step_key = ("", "") if isinstance(claimed, UnreadableObject) else (claimed.id, claimed.step_key)
-            found.append(Claim(int(match[1]), id, step_key))
+            found.append(ReservedID(int(match[1]), id, step_key))
         return found
 
-    def claim(self, prefix: str, step_key: str, used: Iterable[int]) -> str:
+    def reserve_id(self, prefix: str, step_key: str, used: Iterable[int]) -> str:
         """The next free experiment ID for a step: the one that it holds unfinished, else a new one.
 
-        `used` are numbers taken outside the store (the logbook, other branches). Only drivers claim.
+        `used` are numbers taken outside the store (the logbook, other branches). Only drivers reserve.
         """
-        with self._claiming:
+        with self._reserving:
             taken = max(used, default=0)
             while True:
-                claims = self.claims()
+                claims = self.reserved_ids()
                 held = [claim for claim in claims if claim.step_key == step_key]
                 if held and not self._ended(held[-1].id):
                     return held[-1].id
                 number = max([taken, *(claim.number for claim in claims)]) + 1
-                claim = ClaimedID(
+                claim = IDReservation(
                     schema=SCHEMA, id=format_id(prefix, number), step_key=step_key, claimed_at=utc(), by=this_process()
                 )
                 if self.store.create(f"{self._base}/claims/{number:06d}.json", encode(claim) + b"\n"):
@@ -257,8 +257,8 @@ class Journal:
                 taken = number
 
     def latest_entry(self, step_key: str) -> Stored[EntryRecord] | None:
-        """The standing entry of the newest ID that a step claimed, or None while that one is unfinished."""
-        held = [claim for claim in self.claims() if claim.step_key == step_key]
+        """The standing entry of the newest ID that a step reserved, or None while that one is unfinished."""
+        held = [claim for claim in self.reserved_ids() if claim.step_key == step_key]
         return self._ended(held[-1].id) if held else None
 
     # -- the series itself --------------------------------------------------------------------------------------
@@ -336,7 +336,7 @@ class Journal:
             turn = None
             # What a power cut broke was held by nobody who is still there.
             with suppress(UnreadableObject):
-                turn = self.decided(f"turns/{surface}/{last:06d}", Turn)
+                turn = self.decided(f"turns/{surface}/{last:06d}", PublisherLease)
             if turn is not None:
                 until = self._leases.until(f"{folder}/leases/{last:06d}.json", parse_utc(turn.lease_until))
                 # Nobody is given a lease for so long: a clock was wrong.
@@ -345,7 +345,7 @@ class Journal:
                     return
             name = f"{folder}/{last + 1:06d}.json"
             until = lease_end()
-            mine = Turn(schema=SCHEMA, by=this_process(), lease_until=utc(until), nonce=secrets.token_hex(8))
+            mine = PublisherLease(schema=SCHEMA, by=this_process(), lease_until=utc(until), nonce=secrets.token_hex(8))
             if self.store.create(name, encode(mine) + b"\n"):
                 break
         lease = f"{folder}/leases/{last + 1:06d}.json"

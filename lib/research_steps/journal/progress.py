@@ -4,8 +4,8 @@ The driver notes how many trials the step asks for, and whoever measures a part 
 already. The rest is told by the intents and records under the step's experiment ID: nothing is counted while it
 measures, so nobody who dies leaves a wrong count behind.
 
-    <store>/journal/<topic>/plans/MOE-HC-031.json          Plan
-                            plans/MOE-HC-031/<part>.json   Passed
+    <store>/journal/<topic>/plans/MOE-HC-031.json          TrialPlan
+                            plans/MOE-HC-031/<part>.json   KnownTrials
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.leases import abandoned, this_process
 from research_steps.journal.snapshot import Snapshot
 from research_steps.records.model import SCHEMA, InterruptedRecord, TrialRecord
-from research_steps.records.objects import Intent, Passed, Plan
+from research_steps.records.objects import Intent, KnownTrials, TrialPlan
 from research_steps.records.times import parse_utc, utc
 
 # How many of the newest ends tell how fast a step goes.
@@ -26,7 +26,7 @@ NEWEST = 20
 
 
 @dataclass(frozen=True)
-class Progress:
+class StepProgress:
     """How far one step is. Each of its trials counts once, by its newest attempt.
 
     `done` are all that have ended: among them `failed` (interrupted ones too) and `held`, which the journal had
@@ -51,10 +51,10 @@ class Progress:
 
 def plan(journal: Journal, id: str, label: str, total: int) -> None:
     """Note how many trials the step with this experiment ID asks for. Called by the driver before they begin."""
-    made = Plan(schema=SCHEMA, id=id, label=label, total=total, by=this_process(), planned_at=utc())
+    made = TrialPlan(schema=SCHEMA, id=id, label=label, total=total, by=this_process(), planned_at=utc())
     # What a power cut broke is noted again.
     with suppress(UnreadableObject):
-        noted = journal.decided(f"plans/{id}", Plan)
+        noted = journal.decided(f"plans/{id}", TrialPlan)
         if noted is not None and (noted.label, noted.total, noted.by) == (label, total, made.by):
             return
     journal.note(f"plans/{id}", made)
@@ -65,28 +65,28 @@ def passed(journal: Journal, id: str, part: str, held: Iterable[str]) -> None:
 
     `held` are the IDs that they would have got (MOE-HC-031.03), whatever they are called in the journal.
     """
-    journal.note(f"plans/{id}/{part}", Passed(schema=SCHEMA, held=tuple(held)))
+    journal.note(f"plans/{id}/{part}", KnownTrials(schema=SCHEMA, held=tuple(held)))
 
 
-def under_way(journal: Journal, found: Snapshot) -> list[Progress]:
+def under_way(journal: Journal, found: Snapshot) -> list[StepProgress]:
     """How far each step is that has a plan and no entry yet, given what the journal holds.
 
     A note that can't be read is added to the problems.
     """
     ended = {stored.record.id for stored in found.entries.values() if not stored.record.late}
     progresses = []
-    for noted in journal.notes("plans", Plan, lambda id: id not in ended).values():
+    for noted in journal.notes("plans", TrialPlan, lambda id: id not in ended).values():
         if isinstance(noted, UnreadableObject):
             found.problems.append(str(noted))
             continue
-        parts = journal.notes(f"plans/{noted.id}", Passed).values()
+        parts = journal.notes(f"plans/{noted.id}", KnownTrials).values()
         found.problems += [str(part) for part in parts if isinstance(part, UnreadableObject)]
-        held = {id for part in parts if isinstance(part, Passed) for id in part.held}
+        held = {id for part in parts if isinstance(part, KnownTrials) for id in part.held}
         progresses.append(_progress(noted, held, found))
     return progresses
 
 
-def _progress(plan: Plan, held: set[str], found: Snapshot) -> Progress:
+def _progress(plan: TrialPlan, held: set[str], found: Snapshot) -> StepProgress:
     everything: list[TrialRecord | InterruptedRecord] = [one.record for one in found.trials.values()]
     everything += [one.record for one in found.interrupted.values()]
     mine = (one for one in everything if _owner(one.id) == plan.id and not one.late)
@@ -102,7 +102,7 @@ def _progress(plan: Plan, held: set[str], found: Snapshot) -> Progress:
     fresh = [one for id, one in newest.items() if id in ended and one.started_at >= plan.planned_at]
     done = len(ended) + len(held)
     gone = _driver_gone(plan, found)
-    return Progress(
+    return StepProgress(
         id=plan.id,
         label=plan.label,
         total=plan.total,
@@ -133,7 +133,7 @@ def _left_s(ended: Sequence[TrialRecord | InterruptedRecord], left: int, running
     return left * (now - parse_utc(since)).total_seconds() / min(counted, len(ends))
 
 
-def _driver_gone(plan: Plan, found: Snapshot) -> bool:
+def _driver_gone(plan: TrialPlan, found: Snapshot) -> bool:
     """Whether nobody sees to the step any more, as far as that is known.
 
     Its entry's attempt tells it from any machine; a step in shards begins that last, and until then only the machine

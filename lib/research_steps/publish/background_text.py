@@ -6,7 +6,7 @@ open a heading or a list.
 
 from collections.abc import Iterable, Sequence
 
-from research_steps.evidence.background import Evidence, evidence_map, ledger
+from research_steps.evidence.background import Support, evidence_map, ledger
 from research_steps.evidence.hypotheses import queue
 from research_steps.publish import rendering
 from research_steps.publish.markdown import prose
@@ -59,7 +59,7 @@ def _measured(entry: EntryRecord) -> bool:
     return entry.step in _MEASURED and entry.status == "ok"
 
 
-def _row(row: Evidence, link: rendering.Link) -> list[str]:
+def _row(row: Support, link: rendering.Link) -> list[str]:
     def linked(entries: Iterable[EntryRecord]) -> str:
         return ", ".join(link(entry.id) for entry in entries) or "none"
 

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from research_steps.errors import ResearchError
 from research_steps.journal.journal import Journal
-from research_steps.publish.surface import Done, Published, Surface
+from research_steps.publish.surface import Change, Published, Surface
 from research_steps.records.redaction import redact
 
 # How often the journal is looked at for what other drivers and workers recorded.
@@ -20,7 +20,7 @@ LOOK_EVERY_S = 5.0
 def publish(journal: Journal, surfaces: Sequence[Surface], final: bool = True) -> Published:
     """One pass over all surfaces. A surface that fails is a problem in the answer; the others go on."""
     entries = journal.entries()
-    done: list[Done] = []
+    done: list[Change] = []
     problems = list(entries.problems)
     for surface in surfaces:
         try:
@@ -43,7 +43,7 @@ class Publisher:
     """
 
     def __init__(self, journal: Journal, surfaces: Sequence[Surface], say: Callable[[str], None]) -> None:
-        self.done: list[Done] = []
+        self.done: list[Change] = []
         self.problems: tuple[str, ...] = ()
         self._journal = journal
         self._sinks = surfaces

@@ -12,7 +12,7 @@ from research_steps.records.series import Series
 
 
 @dataclass(frozen=True)
-class Done:
+class Change:
     """One thing that a surface did: for which experiment ID, or for the series where that is its topic, and what."""
 
     id: str
@@ -23,7 +23,7 @@ class Done:
 class Published:
     """What one pass of the surfaces did, and what it could not do, in sentences."""
 
-    done: tuple[Done, ...] = ()
+    done: tuple[Change, ...] = ()
     problems: tuple[str, ...] = ()
 
     @property

@@ -16,19 +16,19 @@ import msgspec
 from research_steps.errors import UnreadableObject
 from research_steps.records.model import SCHEMA, EntryRecord, InterruptedRecord, Record, Ref, TrialRecord
 from research_steps.records.objects import (
-    ClaimedID,
     Closed,
     FloorTrials,
+    IDReservation,
     Intent,
     IssueLink,
+    KnownTrials,
     Lease,
-    Passed,
-    Plan,
     Posting,
     Project,
+    PublisherLease,
     Pushed,
     Seal,
-    Turn,
+    TrialPlan,
 )
 from research_steps.records.redaction import redact_tree, redactor
 
@@ -104,7 +104,21 @@ _HEADER = msgspec.json.Decoder(_Header)
 _DECODERS: dict[type, "msgspec.json.Decoder[Any]"] = {
     kind: msgspec.json.Decoder(kind)
     for kind in (
-        *(Intent, Lease, Turn, ClaimedID, Seal, Pushed, IssueLink, Project, Posting, Closed, FloorTrials, Plan, Passed),
+        *(
+            Intent,
+            Lease,
+            PublisherLease,
+            IDReservation,
+            Seal,
+            Pushed,
+            IssueLink,
+            Project,
+            Posting,
+            Closed,
+            FloorTrials,
+            TrialPlan,
+            KnownTrials,
+        ),
     )
 }
 

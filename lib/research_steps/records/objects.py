@@ -34,7 +34,7 @@ class Lease(Strict, frozen=True):
     lease_until: Time
 
 
-class Turn(Strict, frozen=True):
+class PublisherLease(Strict, frozen=True):
     """Whose turn it is to publish on a surface, unless its lease was extended or given back."""
 
     schema: int
@@ -43,7 +43,7 @@ class Turn(Strict, frozen=True):
     nonce: str
 
 
-class Plan(Strict, frozen=True):
+class TrialPlan(Strict, frozen=True):
     """How many trials a step asks for, and the driver that saw to it last, since when."""
 
     schema: int
@@ -54,14 +54,14 @@ class Plan(Strict, frozen=True):
     planned_at: Time
 
 
-class Passed(Strict, frozen=True):
+class KnownTrials(Strict, frozen=True):
     """The trials of one part of a plan that the journal had already, by the IDs that they would have got."""
 
     schema: int
     held: tuple[str, ...]
 
 
-class ClaimedID(Strict, frozen=True):
+class IDReservation(Strict, frozen=True):
     """An experiment ID that a step holds from before it begins."""
 
     schema: int

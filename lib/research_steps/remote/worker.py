@@ -40,7 +40,7 @@ class Told(msgspec.Struct, frozen=True):
     note: str
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class TrialBatch(msgspec.Struct, frozen=True, kw_only=True):
     """What a job needs to know. `root` is the import root of the code, relative to the work tree; `answer` is
     the object in the store that holds what was measured."""
 
@@ -80,7 +80,7 @@ def trials_of(session: Session, found: Sequence[Told]) -> list[Trial]:
 
 def work(order: bytes) -> None:
     """What the job does."""
-    wanted = msgspec.json.decode(order, type=Order)
+    wanted = msgspec.json.decode(order, type=TrialBatch)
     store = open_store(wanted.store, AWAY_S)
     session = Session(
         series=wanted.series,
@@ -122,7 +122,7 @@ def measure_elsewhere(
     """
     store = session.journal.store
     what.code()
-    order = Order(
+    order = TrialBatch(
         series=session.series.without_secrets(),
         store=store.url,
         provenance=session.captured.provenance,

@@ -36,7 +36,7 @@ class Hardware(_Strict, frozen=True):
     devices: tuple[Device, ...]
 
 
-class Measured(_Strict, frozen=True):
+class MeasuredWith(_Strict, frozen=True):
     """A measure function ('module:function'), the digest of its code, and the hashes of the files that this covers."""
 
     measure: str
@@ -78,7 +78,7 @@ class Bundle(_Strict, frozen=True):
     patch: str | None
     patch_note: str
     submodules: dict[str, str]
-    measured: tuple[Measured, ...]
+    measured: tuple[MeasuredWith, ...]
     seeds: dict[str, Any]
     hardware: tuple[Hardware, ...]
     environment: dict[str, str]

@@ -24,7 +24,7 @@ from research_steps.seal.bundle import (
     Command,
     Elsewhere,
     Hardware,
-    Measured,
+    MeasuredWith,
     encode,
     name_of,
 )
@@ -33,7 +33,7 @@ from research_steps.trial.code import trace_name
 
 
 @dataclass(frozen=True)
-class Evidence:
+class SealedEvidence:
     """What a seal rests on: its entries, oldest first, the trials of their tables, the hashes of all of these, what
     counts after all of them, the measure functions, and where and at which commit the newest of it was measured."""
 
@@ -41,12 +41,12 @@ class Evidence:
     trials: tuple[Stored[TrialRecord], ...]
     records: tuple[Ref, ...]
     claims: tuple[Claim, ...]
-    measured: tuple[Measured, ...]
+    measured: tuple[MeasuredWith, ...]
     provenance: Provenance
     commit: str
 
 
-def evidence(checkout: Checkout, series: Series, known: Snapshot, inputs: Sequence[Ref]) -> Evidence:
+def evidence(checkout: Checkout, series: Series, known: Snapshot, inputs: Sequence[Ref]) -> SealedEvidence:
     """What a seal with these inputs rests on. Raises RepositoryError when that is not whole, or is not what lies in this
     checkout."""
     topic = series.topic
@@ -81,7 +81,7 @@ def evidence(checkout: Checkout, series: Series, known: Snapshot, inputs: Sequen
             f"{measured[-1].id} was measured at commit {made.commit}, which is not in {checkout.root}: 'git fetch' it, "
             f"then 'research sync {topic}'; what was measured without a commit has to be measured again."
         )
-    return Evidence(
+    return SealedEvidence(
         entries=tuple(entries),
         trials=trials,
         records=(*(one.ref for one in entries), *refs),
@@ -92,7 +92,7 @@ def evidence(checkout: Checkout, series: Series, known: Snapshot, inputs: Sequen
     )
 
 
-def code_paths(checkout: Checkout, series: Series, found: Evidence) -> list[str]:
+def code_paths(checkout: Checkout, series: Series, found: SealedEvidence) -> list[str]:
     """The experiment's code: its folder, the files that its measure functions run, and what the series names as such."""
     modules = [Path(one.measure.partition(":")[0].replace(".", "/")) for one in found.measured]
     # What else lies in there is other experiments' business.
@@ -116,7 +116,7 @@ class Logbook:
     exact: Mapping[str, bytes]
 
 
-def logbook(checkout: Checkout, topic: str, found: Evidence) -> Logbook:
+def logbook(checkout: Checkout, topic: str, found: SealedEvidence) -> Logbook:
     """The logbook with all that belongs to it. Raises RepositoryError when the records that a seal rests on are not
     among it."""
     files = read_files(path_of(checkout, topic))
@@ -138,7 +138,7 @@ def bundle(
     journal: Journal,
     series: Series,
     stored: Stored[EntryRecord],
-    found: Evidence,
+    found: SealedEvidence,
     left_out: Sequence[Elsewhere],
 ) -> dict[str, bytes]:
     """The files of the repro bundle, by where they lie in the tree."""
@@ -179,14 +179,14 @@ def bundle(
     return {name_of(series.topic, id, kind): content for kind, content in files.items()}
 
 
-def _measured(checkout: Checkout, topic: str, trials: Iterable[Stored[TrialRecord]]) -> Iterable[Measured]:
+def _measured(checkout: Checkout, topic: str, trials: Iterable[Stored[TrialRecord]]) -> Iterable[MeasuredWith]:
     """The measure functions as the newest trials ran them. Raises RepositoryError when the checkout holds others."""
     newest = {one.record.measure: one.record for one in sorted(trials, key=lambda one: one.record.finished_at)}
     for name, record in sorted(newest.items()):
         top = checkout.root / name.partition(":")[0].partition(".")[0]
         if not top.exists() and not top.with_suffix(".py").exists():
             # It lies in a package, whose version is recorded, or somewhere that no commit of this repository has.
-            yield Measured(name, record.code, {})
+            yield MeasuredWith(name, record.code, {})
             continue
         try:
             held = trace_name(name, checkout.root)
@@ -198,7 +198,7 @@ def _measured(checkout: Checkout, topic: str, trials: Iterable[Stored[TrialRecor
                 f"then, {held.digest[:12]} now): run the thread again, or bring the old code back ('research show "
                 f"{record.id}' names its commit, '--patch' its edits), then 'research sync {topic}'."
             )
-        yield Measured(name, record.code, held.files)
+        yield MeasuredWith(name, record.code, held.files)
 
 
 def _submodules(checkout: Checkout, topic: str, made: Provenance, commit: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.logbook.disk import lock
-from research_steps.publish.surface import Done, Published
+from research_steps.publish.surface import Change, Published
 from research_steps.records.encoding import Stored
 from research_steps.records.model import SCHEMA, EntryRecord, Ref
 from research_steps.records.objects import Pushed, Seal
@@ -44,7 +44,7 @@ class Sealer:
 
     def publish(self, entries: Snapshot, final: bool) -> Published:
         """Seal what waits for it, and in the last pass make good what is missing of earlier seals."""
-        done: list[Done] = []
+        done: list[Change] = []
         problems: list[str] = []
         gone = retracted(stored.record for stored in entries.entries.values())
         for stored in entries.entries.values():
@@ -58,7 +58,7 @@ class Sealer:
                     problems.append(f"{stored.record.id} is not sealed: {error}")
         return Published(tuple(done), tuple(problems))
 
-    def _seal(self, stored: Stored[EntryRecord], final: bool) -> Iterator[Done]:
+    def _seal(self, stored: Stored[EntryRecord], final: bool) -> Iterator[Change]:
         seal = self._journal.decided(f"seals/{stored.record.id}", Seal)
         if seal is not None and not final:
             return
@@ -70,14 +70,14 @@ class Sealer:
                 self._refuse_lost(seal)
                 return
             if self._tag(stored, seal):
-                yield Done(stored.record.id, f"sealed as {seal.tag}")
+                yield Change(stored.record.id, f"sealed as {seal.tag}")
             if self._put_on_branch(seal):
-                yield Done(stored.record.id, f"committed to {BRANCH}{self._series.topic}")
+                yield Change(stored.record.id, f"committed to {BRANCH}{self._series.topic}")
         if may_push(self._checkout) and self._journal.decided(f"pushed/{seal.id}", Pushed) is None:
             remote = push(self._checkout, seal.tag)
             made = Pushed(schema=SCHEMA, remote=remote, pushed_at=utc())
             self._journal.decide(f"pushed/{seal.id}", made)
-            yield Done(stored.record.id, f"pushed {seal.tag} to {remote}")
+            yield Change(stored.record.id, f"pushed {seal.tag} to {remote}")
 
     def _decide(self, stored: Stored[EntryRecord]) -> Seal:
         known = self._journal.scan(self._checkout.logbooks / self._series.topic)
@@ -110,7 +110,7 @@ class Sealer:
                 f"{seal.id}' and seal again."
             )
 
-    def _commit(self, stored: Stored[EntryRecord], evidence: contents.Evidence, base: str) -> str:
+    def _commit(self, stored: Stored[EntryRecord], evidence: contents.SealedEvidence, base: str) -> str:
         checkout, topic = self._checkout, self._series.topic
         code = contents.code_paths(checkout, self._series, evidence)
         # What was measured belongs to it, also where git is told to ignore that; so do the logbook and its records.
@@ -168,7 +168,7 @@ class Sealer:
         return self._checkout.branch() == f"{BRANCH}{self._series.topic}"
 
 
-def evidence_of(checkout: Checkout, series: Series, known: Snapshot, inputs: Sequence[Ref]) -> contents.Evidence:
+def evidence_of(checkout: Checkout, series: Series, known: Snapshot, inputs: Sequence[Ref]) -> contents.SealedEvidence:
     """What a seal with these inputs rests on. Raises RepositoryError when that, or this checkout, can't be sealed."""
     if series.private or any(known.is_private(ref.id) for ref in inputs):
         raise RepositoryError(PRIVATE)

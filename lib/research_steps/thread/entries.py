@@ -27,7 +27,7 @@ def run_entry(session: Session, about: About, body: Callable[[str], Finding]) ->
         if held is not None and held.record.status == "ok":
             return held
     while True:
-        id = session.journal.claim(session.series.prefix, about.step_key, session.used_numbers)
+        id = session.journal.reserve_id(session.series.prefix, about.step_key, session.used_numbers)
         attempt = session.journal.next_attempt("entry", id, lambda stored: True, session.say)
         if isinstance(attempt, Stored):
             if isinstance(attempt.record, EntryRecord):

@@ -20,7 +20,7 @@ from research_steps.remote.ray.task import as_driver
 
 if TYPE_CHECKING:
     from research_steps.thread.builders import Steps
-    from research_steps.thread.marin.executor_steps import Plan
+    from research_steps.thread.marin.executor_steps import ExecutorPlan
 
 RETRIES = ("failed", "contended", "orphaned")
 # Marin's own: how many steps run at once, and how long it waits for the lock of a driver that may be gone (seconds).
@@ -118,9 +118,9 @@ def _run_recorded(
     series: Series,
     checkout: Checkout,
     journal: Journal,
-    whole: "Plan",
-    plan: "Plan",
-    sealing: "Plan",
+    whole: "ExecutorPlan",
+    plan: "ExecutorPlan",
+    sealing: "ExecutorPlan",
     options: RunOptions,
     retry: frozenset[str],
     flags: dict[str, Any],
@@ -202,7 +202,7 @@ def _engine(checkout: Checkout) -> Iterator[None]:
         yield
 
 
-def _prepare(session: Any, plan: "Plan") -> None:
+def _prepare(session: Any, plan: "ExecutorPlan") -> None:
     """Tell shards whose they are, and clear the steps that a retry measures again, that rest on what is retracted, or
     that have sealed what was measured again since."""
     from research_steps.evidence.claims import retracted
@@ -217,7 +217,7 @@ def _prepare(session: Any, plan: "Plan") -> None:
             shards[id(step)] = [given for given in step.config.inputs if given.config.kind == "shard"]
             for shard in shards[id(step)]:
                 session.shard_of[plan.output_path(shard)] = (keys[id(step)], step.config.label)
-    begun = {claim.step_key for claim in session.journal.claims()}
+    begun = {claim.step_key for claim in session.journal.reserved_ids()}
     locked = [step.name for step in ours if keys[id(step)] in begun and plan.locked(step)]
     if locked:
         _say(f"another driver has {', '.join(locked)}; if it is gone, Marin gives them up after {LOCK_S:g} s")

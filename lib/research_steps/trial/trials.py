@@ -25,7 +25,7 @@ from research_steps.records.series import Series
 from research_steps.trial.code import Code
 from research_steps.trial.context import Session
 from research_steps.trial.launcher.client import Tell
-from research_steps.trial.launcher.local import Outcome, Turn
+from research_steps.trial.launcher.local import TrialOutcome, Turn
 from research_steps.trial.launcher.protocol import Ended, Request
 
 # A trial whose launcher died is begun again so often before its interruption is left as it is.
@@ -180,7 +180,7 @@ def _request(series: Series, spec: TrialSpec, key: str) -> Request:
 
 
 def _record(
-    session: Session, spec: TrialSpec, outcome: Outcome, *, key: str, attempt: int, id: str, label: str
+    session: Session, spec: TrialSpec, outcome: TrialOutcome, *, key: str, attempt: int, id: str, label: str
 ) -> TrialRecord:
     series, ended, facts = session.series, outcome.ended, session.host.facts
     result = ended.result

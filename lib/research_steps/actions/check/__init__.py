@@ -6,13 +6,13 @@ changed and no network asked.
 
 from research_steps.actions.check import closing as ending
 from research_steps.actions.check import drift, posting
-from research_steps.actions.check.reading import Line, read
+from research_steps.actions.check.reading import CheckLine, read
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.records.series import Series
 
 
-def check(checkout: Checkout, journal: Journal, series: Series, closing: bool) -> list[Line]:
+def check(checkout: Checkout, journal: Journal, series: Series, closing: bool) -> list[CheckLine]:
     """Every line of the checklist before a result is posted and, with `closing`, before the thread is closed."""
     known = read(checkout, journal, series)
     return [ask(known) for ask in (*posting.LINES, *drift.LINES, *(ending.LINES if closing else ()))]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from research_steps.actions.check.reading import Known, Line, is_posted, line
+from research_steps.actions.check.reading import CheckLine, Facts, is_posted, line
 from research_steps.publish import rendering
 from research_steps.publish.issue.text import production_pr
 from research_steps.publish.logbook import format as logbook_format
@@ -17,7 +17,7 @@ from research_steps.records.objects import Closed
 GROUP = "closing"
 
 
-def _current(known: Known) -> Line:
+def _current(known: Facts) -> CheckLine:
     records = [stored.record for stored in known.found.entries.values() if stored.sha256 in known.shown]
     records.sort(key=lambda record: (record.finished_at, record.id))
     part = logbook_format.living_part(known.logbook)
@@ -27,35 +27,35 @@ def _current(known: Known) -> Line:
     return line(GROUP, "TL;DR current", known.entries, wrong, f"research sync {known.topic}")
 
 
-def _measured(known: Known) -> Line:
+def _measured(known: Facts) -> CheckLine:
     measured = [stored.record.id for stored in known.of_step("baseline") if stored.record.status == "ok"]
-    return Line(GROUP, "baseline measured", bool(measured), measured[-1] if measured else "none", "run the thread")
+    return CheckLine(GROUP, "baseline measured", bool(measured), measured[-1] if measured else "none", "run the thread")
 
 
-def _ended(known: Known) -> Line:
+def _ended(known: Facts) -> CheckLine:
     running = [attempt.intent.id for attempt in known.found.open if not attempt.orphaned()]
     return line(GROUP, "nothing runs", known.entries, running, "wait for the end of the thread, or stop it")
 
 
-def _concluded(known: Known) -> Line:
+def _concluded(known: Facts) -> CheckLine:
     return _of_finish(known, "conclusion", "--conclusion TEXT", lambda record: record.result)
 
 
-def _next_steps(known: Known) -> Line:
+def _next_steps(known: Facts) -> CheckLine:
     return _of_finish(known, "next steps", "--next TEXT", lambda record: record.config.get("next_steps"))
 
 
-def _final_tag(known: Known) -> Line:
+def _final_tag(known: Facts) -> CheckLine:
     if known.series.private:
-        return Line(GROUP, "final tag", True, "what is private is not sealed", "")
+        return CheckLine(GROUP, "final tag", True, "what is private is not sealed", "")
     last = known.seals[-1].record.id if known.seals else ""
     tag = str(known.finish.record.config.get("snapshot", "")) if known.finish else f"{known.topic}/{last}"
     found = tag if tag in known.tags else f"{tag} is no tag of this repository" if last else "nothing is sealed"
     mend = f"run the thread with '--seal true', then 'research finish {known.topic}'; or git fetch --tags"
-    return Line(GROUP, "final tag", tag in known.tags, found, mend)
+    return CheckLine(GROUP, "final tag", tag in known.tags, found, mend)
 
 
-def _production(known: Known) -> Line:
+def _production(known: Facts) -> CheckLine:
     said = _of_finish(known, "production PR", "--production-pr URL, where there is one", lambda record: record.id)
     pull = production_pr([stored.record for stored in known.entries])
     if pull:
@@ -64,12 +64,12 @@ def _production(known: Known) -> Line:
     return replace(said, found="none named") if known.finish else said
 
 
-def _docs(known: Known) -> Line:
+def _docs(known: Facts) -> CheckLine:
     option = "--docs 'what was updated, or why nothing needs it'"
     return _of_finish(known, "docs updated or not in need of it", option, lambda record: record.config.get("docs"))
 
 
-def _closed(known: Known) -> Line:
+def _closed(known: Facts) -> CheckLine:
     name, finish = "issue closed", known.finish
     if finish is None or known.series.private:
         return _of_finish(known, name, "--conclusion TEXT", lambda record: record.id)
@@ -82,14 +82,14 @@ def _closed(known: Known) -> Line:
     return line(GROUP, name, [finish], [] if closed else [where], f"research sync {known.topic}")
 
 
-def _of_finish(known: Known, name: str, option: str, part: Callable[[EntryRecord], Any]) -> Line:
+def _of_finish(known: Facts, name: str, option: str, part: Callable[[EntryRecord], Any]) -> CheckLine:
     """Whether the final summary holds a part that only it can say."""
     command = f"research finish {known.topic}"
     if known.finish is None:
-        return Line(GROUP, name, False, f"pending: '{command}' writes it", f"{command} … {option}")
+        return CheckLine(GROUP, name, False, f"pending: '{command}' writes it", f"{command} … {option}")
     record = known.finish.record
     said = bool(part(record))
-    return Line(GROUP, name, said, record.id if said else f"{record.id} does not say", f"{command} … {option}")
+    return CheckLine(GROUP, name, said, record.id if said else f"{record.id} does not say", f"{command} … {option}")
 
 
 LINES = (_current, _measured, _ended, _concluded, _next_steps, _final_tag, _production, _docs, _closed)

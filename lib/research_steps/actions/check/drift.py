@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from research_steps.actions.check.reading import AGAIN, Known, Line, is_posted, line, seal_of
+from research_steps.actions.check.reading import AGAIN, CheckLine, Facts, is_posted, line, seal_of
 from research_steps.evidence.claims import claims_in
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord, Ref
@@ -11,7 +11,7 @@ from research_steps.records.model import EntryRecord, Ref
 GROUP = "drift"
 
 
-def _runs(known: Known) -> Line:
+def _runs(known: Facts) -> CheckLine:
     """Trials whose step ended without naming them: it was stopped, or is in no thread any more."""
     named = {ref.key for stored in known.found.entries.values() for ref in _refs(stored.record)}
     held: list[Stored[Any]] = [*known.found.entries.values(), *known.found.interrupted.values()]
@@ -28,14 +28,14 @@ def _runs(known: Known) -> Line:
     return line(GROUP, "runs without entries", trials, sorted(wrong), mend)
 
 
-def _entries(known: Known) -> Line:
+def _entries(known: Facts) -> CheckLine:
     held = known.found.trials.keys() | known.found.interrupted.keys()
     wrong = [row.trial.id for stored in known.measured for row in stored.record.rows if row.trial.sha256 not in held]
     mend = f"restore .agents/logbooks/{known.topic}/ with git, or the store from a copy; else {AGAIN}"
     return line(GROUP, "entries without runs", known.measured, wrong, mend)
 
 
-def _tagged(known: Known) -> Line:
+def _tagged(known: Facts) -> CheckLine:
     wrong = []
     for stored in known.seals:
         seal, tag = seal_of(known.journal, stored), f"{known.topic}/{stored.record.id}"
@@ -48,7 +48,7 @@ def _tagged(known: Known) -> Line:
     return line(GROUP, "tags lost", known.seals, wrong, mend)
 
 
-def _posted(known: Known) -> Line:
+def _posted(known: Facts) -> CheckLine:
     # What another store holds is posted from there.
     here = known.journal.entries().entries
     mine = [stored for stored in known.milestones if stored.sha256 in here]
@@ -56,7 +56,7 @@ def _posted(known: Known) -> Line:
     return line(GROUP, "posts pending", mine, wrong, f"research sync {known.topic}")
 
 
-def _unsealed(known: Known) -> Line:
+def _unsealed(known: Facts) -> CheckLine:
     # What a correction or retraction says anew is said of records that are asked about themselves.
     claiming = [
         stored
@@ -70,7 +70,7 @@ def _unsealed(known: Known) -> Line:
     return line(GROUP, "claims unsealed", claiming, wrong, mend)
 
 
-def _orphaned(known: Known) -> Line:
+def _orphaned(known: Facts) -> CheckLine:
     everything: list[Stored[Any]] = [*known.found.entries.values(), *known.found.trials.values()]
     # An attempt whose record was lost from the store looks begun; git may have the record.
     ended = {(stored.record.key, stored.record.attempt) for stored in everything}

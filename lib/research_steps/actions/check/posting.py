@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from research_steps.actions.check.reading import AGAIN, Known, Line, line
+from research_steps.actions.check.reading import AGAIN, CheckLine, Facts, line
 from research_steps.evidence.claims import DECIDED, incomparable
 from research_steps.evidence.statistics import medians
 from research_steps.publish.logbook import format as logbook_format
@@ -12,7 +12,7 @@ from research_steps.records.model import EntryRecord
 GROUP = "before posting"
 
 
-def _command(known: Known) -> Line:
+def _command(known: Facts) -> CheckLine:
     wrong = []
     for stored in known.measured:
         made = stored.record.provenance
@@ -27,7 +27,7 @@ def _command(known: Known) -> Line:
     return line(GROUP, "command reproducible", known.measured, wrong, mend)
 
 
-def _config(known: Known) -> Line:
+def _config(known: Facts) -> CheckLine:
     wrong = []
     # What is reproduced stands in the tag.
     explicit = {"sweep": ("measure", "baseline_case", "points"), "reproduction": ("tag", "commands")}
@@ -39,7 +39,7 @@ def _config(known: Known) -> Line:
     return line(GROUP, "shapes and configs explicit", known.measured, wrong, mend)
 
 
-def _comparable(known: Known) -> Line:
+def _comparable(known: Facts) -> CheckLine:
     wrong = []
     for stored in known.measured:
         held = (known.found.trials.get(row.trial.sha256) for row in stored.record.rows)
@@ -53,7 +53,7 @@ def _comparable(known: Known) -> Line:
     return line(GROUP, "apples to apples", known.measured, wrong, mend)
 
 
-def _undisturbed(known: Known) -> Line:
+def _undisturbed(known: Facts) -> CheckLine:
     timed = {metric.name for metric in known.series.metrics if metric.timed}
     claims = [claim for claim in known.claims if claim.metric in timed and claim.verdict in DECIDED]
     wrong = []
@@ -66,7 +66,7 @@ def _undisturbed(known: Known) -> Line:
     return line(GROUP, "no claim from contended trials", claims, wrong, mend)
 
 
-def _snapshot(known: Known) -> Line:
+def _snapshot(known: Facts) -> CheckLine:
     # What is private is not sealed.
     newest = [stored for stored in known.of_step("interpret")[-1:] if stored in known.public]
     waiting = [stored for stored in known.of_step("seal") if stored not in known.seals]
@@ -76,19 +76,19 @@ def _snapshot(known: Known) -> Line:
     return line(GROUP, "snapshot exists", [*newest, *waiting], wrong, mend)
 
 
-def _written(known: Known) -> Line:
+def _written(known: Facts) -> CheckLine:
     wrong = [stored.record.id for stored in known.public if stored.sha256 not in known.shown]
     return line(GROUP, "written in the logbook", known.public, wrong, f"research sync {known.topic}")
 
 
-def _linked(known: Known) -> Line:
+def _linked(known: Facts) -> CheckLine:
     linked = known.issue is not None or f".agents/logbooks/{known.topic}.md" in known.issue_file
     wrong = [] if linked or not known.public else ["no issue on GitHub is linked, and none in .agents/issues/ names it"]
     mend = f"'research sync {known.topic}' writes the one in .agents/issues/, with '--issue NUMBER' it links another"
     return line(GROUP, "logbook linked from the issue", known.public, wrong, mend)
 
 
-def _extracted(known: Known) -> Line:
+def _extracted(known: Facts) -> CheckLine:
     wrong = [
         f"{stored.record.id}: {what}" for stored in known.measured for what in _badly_extracted(known, stored.record)
     ]
@@ -98,7 +98,7 @@ def _extracted(known: Known) -> Line:
     return line(GROUP, "extraction validated", known.measured, wrong, f"name each point of a sweep once; {AGAIN}")
 
 
-def _badly_extracted(known: Known, record: EntryRecord) -> Iterator[str]:
+def _badly_extracted(known: Facts, record: EntryRecord) -> Iterator[str]:
     points = record.config.get("points")
     if record.step == "sweep" and points is not None and len(points) != len(record.rows):
         yield f"{len(record.rows)} rows for {len(points)} points"
@@ -110,7 +110,7 @@ def _badly_extracted(known: Known, record: EntryRecord) -> Iterator[str]:
             yield f"the row of {row.trial.id} does not show the medians of its samples"
 
 
-def _whole(known: Known) -> Line:
+def _whole(known: Facts) -> CheckLine:
     wrong = known.found.problems
     if known.logbook:
         wrong = verify(known.checkout, known.topic, known.journal)[1]

@@ -29,7 +29,7 @@ Entry = Stored[EntryRecord]
 
 
 @dataclass(frozen=True)
-class Line:
+class CheckLine:
     """One line of a checklist: what was found and, where that is not `ok`, how to mend it."""
 
     group: str
@@ -40,7 +40,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Known:
+class Facts:
     """What was read.
 
     `entries` stand and are not retracted, oldest first. `shown` are the records that the logbook shows, `sealed` those
@@ -93,7 +93,7 @@ class Known:
         return [stored for stored in self.entries if stored.record.step == kind]
 
 
-def read(checkout: Checkout, journal: Journal, series: Series) -> Known:
+def read(checkout: Checkout, journal: Journal, series: Series) -> Facts:
     """Everything that the checklists are held against. Raises ResearchError where it can't be read."""
     path = path_of(checkout, series.topic)
     logbook = path.read_bytes() if path.is_file() else b""
@@ -112,7 +112,7 @@ def read(checkout: Checkout, journal: Journal, series: Series) -> Known:
         if stored.record.step == "seal" and (stored.sha256 in shown or seal_of(journal, stored) is not None)
     ]
     issue = IssueFile(checkout, series.topic)
-    return Known(
+    return Facts(
         checkout=checkout,
         journal=journal,
         series=series,
@@ -129,14 +129,14 @@ def read(checkout: Checkout, journal: Journal, series: Series) -> Known:
     )
 
 
-def line(group: str, name: str, asked: Sized, wrong: Sequence[str], mend: str) -> Line:
+def line(group: str, name: str, asked: Sized, wrong: Sequence[str], mend: str) -> CheckLine:
     """A line about all that was `asked` about, of which `wrong` names what fails it."""
     more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
     good = f"{len(asked)} checked" if len(asked) else "nothing to check yet"
-    return Line(group, name, not wrong, f"{len(wrong)}: {'; '.join(wrong[:NAMED])}{more}" if wrong else good, mend)
+    return CheckLine(group, name, not wrong, f"{len(wrong)}: {'; '.join(wrong[:NAMED])}{more}" if wrong else good, mend)
 
 
-def is_posted(known: Known, stored: Entry) -> bool:
+def is_posted(known: Facts, stored: Entry) -> bool:
     """Whether the issue was given the comment of an entry; if people deleted it since, it stays away."""
     place = known.issue.number if known.issue else "file"
     posting = known.journal.decided(f"postings/{place}-record-{stored.sha256}", Posting)

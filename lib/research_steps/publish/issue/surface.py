@@ -25,7 +25,7 @@ from research_steps.publish.issue.links import links_of
 from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.issue.tracker import Comment, Tracker, chained, marked
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.surface import Done, Published, is_public
+from research_steps.publish.surface import Change, Published, is_public
 from research_steps.records.encoding import Stored
 from research_steps.records.model import SCHEMA, EntryRecord
 from research_steps.records.objects import Closed, IssueLink, Posting, Seal
@@ -104,22 +104,22 @@ class IssueSurface:
         beat: issue_heartbeat.Heartbeat | None,
         final: bool,
     ) -> Published:
-        done: list[Done] = []
+        done: list[Change] = []
         try:
             for stored in waiting:
                 marker = f"record {stored.sha256}"
                 if self._post_once(tracker, marker, lambda stored=stored: self._comment(stored, public, entries)):  # type: ignore[misc]
-                    done.append(Done(stored.record.id, f"posted on {tracker.name}"))
+                    done.append(Change(stored.record.id, f"posted on {tracker.name}"))
                 self._shown.add(marker)
             if beat is not None:
                 if self._post_once(tracker, beat.marker, lambda: beat.text):
-                    done.append(Done(self._series.topic, f"heartbeat posted on {tracker.name}"))
+                    done.append(Change(self._series.topic, f"heartbeat posted on {tracker.name}"))
                 self._shown.add(beat.marker)
             if self._untidy or final:
                 self._retrying(lambda: _delete_repeated(tracker))
                 self._untidy = False
             if self._close(tracker, public):
-                done.append(Done(self._series.topic, f"closed {tracker.name}"))
+                done.append(Change(self._series.topic, f"closed {tracker.name}"))
             if self._body_changed(public, final):
                 self._write_body(tracker, public)
         except (SurfaceError, StoreError) as error:

@@ -59,7 +59,7 @@ class Entry:
 
 
 @dataclass
-class Contents:
+class LogbookContents:
     """What a logbook holds, in its order. `torn` are offsets of entries with one end missing; `unfinished` is offset and
     ID of one that was begun at the end, as a publisher leaves it that is killed while it appends."""
 
@@ -114,9 +114,9 @@ def shown_above(entry: bytes) -> bytes:
     return entry[entry.rindex(b"<!-- research-steps end ") :].replace(b" end ", b" shown ", 1)
 
 
-def parse(data: bytes, start: int | None = None) -> Contents:
+def parse(data: bytes, start: int | None = None) -> LogbookContents:
     """Find the entries in a logbook, from `start` on (default: behind what was adopted)."""
-    contents = Contents()
+    contents = LogbookContents()
     begun: tuple[int, bytes] | None = None
     for offset, line in _markers(data, adopted_end(data) if start is None else start):
         if begin := _BEGIN.fullmatch(line):
@@ -180,7 +180,7 @@ def problems(data: bytes) -> Iterator[Problem]:
     yield from _broken_links(data, contents)
 
 
-def _broken_links(data: bytes, contents: Contents) -> Iterator[Problem]:
+def _broken_links(data: bytes, contents: LogbookContents) -> Iterator[Problem]:
     links = {entry.link for entry in contents.chain}
     shown = {entry.record for entry in contents.entries}
     seen_links: set[str] = set()

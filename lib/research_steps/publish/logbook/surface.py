@@ -23,7 +23,7 @@ from research_steps.publish.logbook.disk import LogbookFile, lock, path_of
 from research_steps.publish.logbook.merge import rebuild
 from research_steps.publish.logbook.verify import verify
 from research_steps.publish.markdown import prose
-from research_steps.publish.surface import Done, Published, is_public
+from research_steps.publish.surface import Change, Published, is_public
 from research_steps.records.encoding import Stored, sha256
 from research_steps.records.model import EntryRecord, TrialRecord
 from research_steps.records.objects import IssueLink, Seal
@@ -57,13 +57,13 @@ class LogbookSurface:
             if not self.path.exists():
                 write_aside(self.path, _scaffold(self.series))
             self._file.refresh()
-            done: list[Done] = []
+            done: list[Change] = []
             problems: list[str] = []
             try:
                 for stored in self._waiting(entries):
                     try:
                         if self._append(stored):
-                            done.append(Done(stored.record.id, "appended to the logbook"))
+                            done.append(Change(stored.record.id, "appended to the logbook"))
                     except StoreError as error:
                         problems.append(f"{stored.record.id} is not published: {error}")
                 if self._stale and (final or time.monotonic() - self._lived >= LIVING_EVERY_S):

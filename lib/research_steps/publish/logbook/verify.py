@@ -33,7 +33,7 @@ class Files:
     beside: Mapping[str, bytes]
 
     @cached_property
-    def contents(self) -> logbook_format.Contents:
+    def contents(self) -> logbook_format.LogbookContents:
         return logbook_format.parse(self.logbook)
 
     @cached_property

@@ -21,7 +21,7 @@ from research_steps.files import write_aside
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
-from research_steps.publish.surface import Done, Published, is_public
+from research_steps.publish.surface import Change, Published, is_public
 from research_steps.publish.wandb import process as wandb_process
 from research_steps.publish.wandb.runs import MEASURED, Place, Run, of_entry, of_trial, run_id
 from research_steps.records.encoding import Stored
@@ -85,7 +85,7 @@ class WandbSurface:
             if entry.record.step in MEASURED:
                 yield _Wanted(run_id(entry.sha256), entry, None)
 
-    def _write(self, missing: Sequence[_Wanted]) -> tuple[list[Done], list[str]]:
+    def _write(self, missing: Sequence[_Wanted]) -> tuple[list[Change], list[str]]:
         """Have runs written; what was done for each entry, and why others are not in place, each reason once."""
         by_id = {wanted.id: wanted for wanted in missing}
         made, failed = self._make(missing)
@@ -96,7 +96,7 @@ class WandbSurface:
             else:
                 written[by_id[id].entry.record.id] += 1
         where = self._folder.relative_to(self._checkout.root)
-        done = [Done(entry, f"{_runs(number)} for W&B in {where}") for entry, number in written.items()]
+        done = [Change(entry, f"{_runs(number)} for W&B in {where}") for entry, number in written.items()]
         return done, [
             f"{_runs(len(those))} could not be written for W&B, {_name(those[0])} first: {reason}. The records are safe "
             f"in the journal; 'research sync {self._series.topic}' tries again."
@@ -137,7 +137,7 @@ class WandbSurface:
             elsewhere=f"the samples are in {records}" + (f" and {redact(url)}" if "://" in url else ""),
         )
 
-    def _send(self, waiting: Sequence[Path]) -> tuple[list[Done], list[str]]:
+    def _send(self, waiting: Sequence[Path]) -> tuple[list[Change], list[str]]:
         """Send runs that wait; what was done, and why some still wait."""
         topic = self._series.topic
         by_id = {_id(path): path for path in waiting}
@@ -157,7 +157,7 @@ class WandbSurface:
         through = [path for path in waiting if is_sent(path)]
         left = len(waiting) - len(through)
         url = next((url for path in through if (url := _address(path))), "")
-        done = [Done(topic, f"{_runs(len(through))} sent to W&B: {url.rpartition('/runs/')[0]}")] if through else []
+        done = [Change(topic, f"{_runs(len(through))} sent to W&B: {url.rpartition('/runs/')[0]}")] if through else []
         if why == wandb_process.NO_KEY or not (left or why):
             return done, []
         if not left:

@@ -81,7 +81,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 @dataclass
-class Contents:
+class RunContents:
     """What a run's file holds, as W&B would send it."""
 
     run: Any = None
@@ -99,10 +99,10 @@ def folder_of(root: Path, run: Run) -> Path:
     return root / f"offline-run-{started}-{run.id}"
 
 
-def read(path: Path) -> Contents:
+def read(path: Path) -> RunContents:
     """Read a run's file. Raises ValueError where it is not whole."""
     protocol: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
-    found = Contents()
+    found = RunContents()
     for data in run_file.records(path.read_bytes()):
         record = protocol.Record.FromString(data)
         kind = record.WhichOneof("record_type")
@@ -128,7 +128,7 @@ def _key(item: Any) -> str:
     return ".".join(item.nested_key) or str(item.key)
 
 
-def lost(run: Run, found: Contents) -> str:
+def lost(run: Run, found: RunContents) -> str:
     """What of a run its file does not hold, empty when it is whole."""
     wanted = {"id": run.id, "project": run.project, "name": run.name, "group": run.group, "job type": run.job_type}
     held = found.run and {

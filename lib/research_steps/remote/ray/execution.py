@@ -23,7 +23,7 @@ STOP_S = 10.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CommandOutcome:
     """How a command ended: its exit code as a shell tells it, its time in seconds, the end of its output.
 
     `edited` says that the work tree is no longer the one that was copied. `lost` says why nobody saw it end.
@@ -48,7 +48,9 @@ def environment(names: tuple[str, ...]) -> dict[str, str]:
     return {name: os.environ[name] for name in names}
 
 
-def execute(held: Held, checkout: Checkout, argv: list[str], env: dict[str, str], stop: list[int], say: Say) -> Outcome:
+def execute(
+    held: Held, checkout: Checkout, argv: list[str], env: dict[str, str], stop: list[int], say: Say
+) -> CommandOutcome:
     """Run a command on a held TPU in a copy of the work tree, and print what it prints. Raises UsageError."""
     tree = worktree.files(checkout)
     token, other = answer(held.name, held.actor.begin.remote(f"{me()}, with {argv[0]!r}"))
@@ -65,7 +67,7 @@ def execute(held: Held, checkout: Checkout, argv: list[str], env: dict[str, str]
         with suppress(UsageError):
             answer(held.name, held.actor.end.remote(token))
         raise
-    return Outcome(started_at, code, time.monotonic() - began, tail, worktree.files(checkout) != tree, lost)
+    return CommandOutcome(started_at, code, time.monotonic() - began, tail, worktree.files(checkout) != tree, lost)
 
 
 def _send(held: Held, token: str, checkout: Checkout, tree: dict[str, str], say: Say) -> None:

@@ -39,7 +39,7 @@ rm -rf -- "$1"
 """
 
 
-class Turn:
+class NodeTurn:
     """One caller's turn: its command, and how far what that prints was fetched."""
 
     def __init__(self, by: str) -> None:
@@ -80,7 +80,7 @@ class Allocation:
         self._released = threading.Event()
         self._released_by = ""
         self._lock = threading.Lock()
-        self._turn: Turn | None = None
+        self._turn: NodeTurn | None = None
         self._names: set[str] = set()
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -104,7 +104,7 @@ class Allocation:
         with self._lock:
             if self._turn is not None:
                 return "", self._turn.by
-            self._turn = Turn(by)
+            self._turn = NodeTurn(by)
             self._sent.write_bytes(b"")
             return self._turn.token, ""
 
@@ -178,21 +178,21 @@ class Allocation:
         """Kill the command, if there is one, and give the turn back."""
         self._end(self._mine(token))
 
-    def _mine(self, token: str) -> Turn:
+    def _mine(self, token: str) -> NodeTurn:
         turn = self._turn
         if turn is None or turn.token != token:
             raise LookupError("nothing was heard of the caller for too long, so its turn was ended")
         turn.heard = time.monotonic()
         return turn
 
-    def _fetch(self, turn: Turn, stream: str) -> bytes:
+    def _fetch(self, turn: NodeTurn, stream: str) -> bytes:
         with (self._folder / stream).open("rb") as file:
             file.seek(turn.fetched[stream])
             found = file.read(_CHUNK)
         turn.fetched[stream] += len(found)
         return found
 
-    def _end(self, turn: Turn) -> None:
+    def _end(self, turn: NodeTurn) -> None:
         # What the command left behind would disturb the next one.
         turn.signal(signal.SIGKILL)
         self._tell_sweeper(0)

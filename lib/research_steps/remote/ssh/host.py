@@ -23,7 +23,7 @@ from research_steps.remote.ssh.sync import OWN, carry
 from research_steps.remote.ssh.worker import NONE, Away
 from research_steps.trial.launcher.client import Tell
 from research_steps.trial.launcher.daemon import IDLE_S, STARTS, Given, Hear, answer_in, locked, stop_at
-from research_steps.trial.launcher.local import Outcome, Say
+from research_steps.trial.launcher.local import Say, TrialOutcome
 from research_steps.trial.launcher.protocol import (
     Done,
     Help,
@@ -68,7 +68,7 @@ class SshHost:
         return self._facts
 
     @contextmanager
-    def turn(self, id: str, timed: bool, wait_s: float, say: Say) -> Iterator["_Turn"]:
+    def turn(self, id: str, timed: bool, wait_s: float, say: Say) -> Iterator["_RemoteTurn"]:
         def hear(message: Message) -> None:
             say(message.text) if isinstance(message, Said) else self._tell(message)
 
@@ -81,12 +81,12 @@ class SshHost:
         if left is None:
             raise LauncherError(f"{self._link.name} was cut off again before {id} could begin: try again.")
         try:
-            yield _Turn(self, msgspec.json.decode(left, type=float), hear)
+            yield _RemoteTurn(self, msgspec.json.decode(left, type=float), hear)
         finally:
             if self._talk is not None:
                 self._talk.say(Release())
 
-    def measure(self, request: Request, tell: Tell) -> Outcome:
+    def measure(self, request: Request, tell: Tell) -> TrialOutcome:
         """Run a trial in the turn. Raises LauncherError when it has no result."""
         there = msgspec.structs.replace(request, root=self._there(request.root), cwd=self._there(request.cwd))
         nonce = secrets.token_hex(8)
@@ -96,7 +96,7 @@ class SshHost:
             # It ends there when the turn is released.
             self.closed = True
             raise LauncherError("It was stopped by Ctrl-C.") from None
-        outcome = msgspec.json.decode(found, type=Outcome)
+        outcome = msgspec.json.decode(found, type=TrialOutcome)
         if outcome.ended.result is not None:
             imported = (PurePath(source) for source in outcome.ended.result.sources)
             below = (source.relative_to(self._root) for source in imported if source.is_relative_to(self._root))
@@ -171,12 +171,12 @@ class SshHost:
             ) from error
 
 
-class _Turn:
+class _RemoteTurn:
     def __init__(self, host: SshHost, left_s: float, hear: Hear) -> None:
         self._host, self._hear = host, hear
         self.left_s = left_s
 
-    def run(self, request: Request, tell: Tell) -> Outcome:
+    def run(self, request: Request, tell: Tell) -> TrialOutcome:
         return self._host.measure(request, tell)
 
     def wait(self, left_s: float) -> bool:

@@ -20,7 +20,7 @@ from typing import IO, Any
 import msgspec
 
 from research_steps.errors import LauncherError
-from research_steps.trial.launcher.daemon import Given, Kept, KeptTrials
+from research_steps.trial.launcher.daemon import Daemon, Given, KeptTrials
 from research_steps.trial.launcher.helpers import Speaker
 from research_steps.trial.launcher.local import Here, Turn
 from research_steps.trial.launcher.protocol import AskedAway, Done, Measure, Quiet, Refused, Release, TakeTurn
@@ -43,7 +43,7 @@ def serve(connection: socket, order: bytes) -> None:
     away = msgspec.json.decode(order, type=Away)
     root, speaker, asking = Path(away.root), Speaker(connection), _Asking(connection)
     _forget_old(root)
-    host = Here(KeptTrials(Kept(root).folder, away.in_process))
+    host = Here(KeptTrials(Daemon(root).folder, away.in_process))
     speaker.tell(_done(host.facts))
     while asked := asking.next():
         if isinstance(asked, TakeTurn):

@@ -21,15 +21,14 @@ from research_steps.records.model import Captured, Claim, TrialRecord
 from research_steps.records.series import trial_id
 from research_steps.remote.ssh.host import SshHost
 from research_steps.thread.dev.cases import DevCase, declared, with_settings
-from research_steps.thread.dev.evidence import Evidence
-from research_steps.thread.dev.keep import Kept, publish_kept, write_kept
-from research_steps.thread.dev.messages import Attempted, Order
+from research_steps.thread.dev.evidence import DevEvidence
+from research_steps.thread.dev.keep import KeptAttempt, publish_kept, write_kept
+from research_steps.thread.dev.messages import Attempted, DevRequest
 from research_steps.thread.loading import load_thread
 from research_steps.thread.rules import check_case
 from research_steps.trial.context import Session
 from research_steps.trial.launcher.client import Tell
-from research_steps.trial.launcher.daemon import Asked, KeptTrials
-from research_steps.trial.launcher.daemon import Kept as KeptParent
+from research_steps.trial.launcher.daemon import Asked, Daemon, KeptTrials
 from research_steps.trial.launcher.helpers import Speaker, help_with
 from research_steps.trial.launcher.local import Here, Host
 from research_steps.trial.launcher.protocol import SOCKET, Begun, Help, Waiting
@@ -44,25 +43,25 @@ AGAINST_ITSELF = "Nothing differs from the baseline case, so the baseline is mea
 
 def serve(connection: socket.socket, order: bytes) -> None:
     """Make the attempt that is asked for on this connection, and answer with what came of it."""
-    help_with(connection, lambda speaker: attempt(msgspec.json.decode(order, type=Order), speaker))
+    help_with(connection, lambda speaker: attempt(msgspec.json.decode(order, type=DevRequest), speaker))
 
 
 def serve_capture(connection: socket.socket, order: bytes) -> None:
     """Answer with where an attempt comes from. Git takes as long as reading the thread does, so it works beside that."""
-    asked = msgspec.json.decode(order, type=Order)
+    asked = msgspec.json.decode(order, type=DevRequest)
     help_with(connection, lambda speaker: capture(Checkout.find(Path(asked.cwd)), asked.command))
 
 
-def _capturing(order: Order) -> Help:
+def _capturing(order: DevRequest) -> Help:
     function = "research_steps.thread.dev.attempt:serve_capture"
     return Help(function=function, libraries=(), order=msgspec.Raw(msgspec.json.encode(order)), env=dict(os.environ))
 
 
-def attempt(order: Order, speaker: Speaker) -> Attempted:
+def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
     """Measure, compare and record. Raises ResearchError when there was nothing to measure."""
     os.chdir(order.cwd)
     checkout, began = Checkout.find(), time.time()
-    parent = KeptParent(checkout.root).folder
+    parent = Daemon(checkout.root).folder
     with Asked(parent / SOCKET, _capturing(order)) as capturing:
         speaker.tell(Waiting(f"importing experiments.{order.topic}"))
         series, thread = load_thread(checkout, order.topic)
@@ -70,7 +69,7 @@ def attempt(order: Order, speaker: Speaker) -> Attempted:
         case = declared(thread, lambda found: order.baseline in ("", found.label), repr(order.baseline))
         config = with_settings(case, order.settings)
         published = journal.published(checkout.logbooks / order.topic)
-        evidence = Evidence.of(series, journal, published)
+        evidence = DevEvidence.of(series, journal, published)
         check_case(evidence.entries, case.label, case.case)
         captured = msgspec.json.decode(capturing.answer(speaker.tell), type=Captured)
     if any((case.code.root / name).stat().st_mtime >= began for name in case.code.files):
@@ -99,7 +98,9 @@ def attempt(order: Order, speaker: Speaker) -> Attempted:
         journal.keep_patch(captured.provenance.patch, captured.patch)
     journal.declare(series)
     journal.end_orphaned()
-    kept = Kept(checkout, evidence, journal.claim(series.prefix, order.occasion, session.used_numbers), order.occasion)
+    kept = KeptAttempt(
+        checkout, evidence, journal.reserve_id(series.prefix, order.occasion, session.used_numbers), order.occasion
+    )
     made = _Attempt(order, session, kept, case, config, speaker)
     trials = made.measure()
     answer = made.answer(trials)
@@ -113,9 +114,9 @@ def attempt(order: Order, speaker: Speaker) -> Attempted:
 class _Attempt:
     """One configuration of a case, under an experiment ID that may be kept."""
 
-    order: Order
+    order: DevRequest
     session: Session
-    kept: Kept
+    kept: KeptAttempt
     case: DevCase
     config: dict[str, Any]
     speaker: Speaker
@@ -182,7 +183,7 @@ class _Attempt:
         series, journal = self.session.series, self.session.journal
         count = series.floor_processes if record.samples.paired else max(2, series.floor_processes)
         occasion = f"{record.id} noise floor"
-        id = journal.claim(series.prefix, f"dev/{occasion}", self.session.used_numbers)
+        id = journal.reserve_id(series.prefix, f"dev/{occasion}", self.session.used_numbers)
         self.speaker.say(
             f"{id}: the baseline against itself, in {count} processes: its noise floor is not known here yet"
         )
@@ -223,7 +224,7 @@ def _edits(checkout: Checkout, captured: Captured) -> str:
     return ", ".join([*shown, *([f"{len(files) - 2} more"] if len(files) > 2 else [])])
 
 
-def _host(order: Order, checkout: Checkout, parent: Path, tell: Tell) -> tuple[Host, KeptTrials | SshHost]:
+def _host(order: DevRequest, checkout: Checkout, parent: Path, tell: Tell) -> tuple[Host, KeptTrials | SshHost]:
     """The machine to measure on, and what knows the files that its last trial imported."""
     if order.host:
         host = SshHost(order.host, checkout, parent, order.env, order.in_process, tell)

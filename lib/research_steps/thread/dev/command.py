@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from research_steps.git import Checkout
-from research_steps.trial.launcher.daemon import Hear, Kept, asked_of, have_done
+from research_steps.trial.launcher.daemon import Daemon, Hear, asked_of, have_done
 from research_steps.trial.launcher.protocol import SOCKET, Help, Waiting
 
 # What a helper imports before it can begin.
@@ -26,7 +26,7 @@ def new_occasion() -> str:
 def order(checkout: Checkout, asked: msgspec.Struct, hear: Hear) -> bytes:
     """Have the kept parent of the checkout make an attempt, and return its answer; `hear` what is said meanwhile. Raises
     ResearchError."""
-    kept, env = Kept(checkout.root), environment()
+    kept, env = Daemon(checkout.root), environment()
 
     def ask_for(wanted: Help) -> socket.socket:
         if kept.state() is None:

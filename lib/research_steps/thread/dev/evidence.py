@@ -16,7 +16,7 @@ from research_steps.records.series import Series
 
 
 @dataclass(frozen=True)
-class Evidence:
+class DevEvidence:
     """What a series knows that an attempt is compared with: its entries that count, in the order of their end, and the
     hashes of the records that are `gone`, because they were retracted."""
 
@@ -26,11 +26,11 @@ class Evidence:
     gone: frozenset[str]
 
     @staticmethod
-    def of(series: Series, journal: Journal, published: Snapshot) -> "Evidence":
+    def of(series: Series, journal: Journal, published: Snapshot) -> "DevEvidence":
         gone = retracted(one.record for one in published.entries.values())
         counting = [one for sha, one in published.entries.items() if sha not in gone and not one.record.late]
         counting.sort(key=lambda one: (one.record.finished_at, one.record.id))
-        return Evidence(series, journal, counting, gone)
+        return DevEvidence(series, journal, counting, gone)
 
     def floor(self, record: TrialRecord) -> Baseline | None:
         """The noise floor for a trial: of the newest baseline entry with its case and conditions, else of dev mode."""

@@ -13,16 +13,16 @@ from research_steps.git import Checkout
 from research_steps.journal.entries import About, Finding, write_entry
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Captured, Claim, EntryRecord, InterruptedRecord, Row, TrialRecord
-from research_steps.thread.dev.evidence import Evidence
+from research_steps.thread.dev.evidence import DevEvidence
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptAttempt:
     """An experiment ID of dev mode, the step key that holds it, and what a person says of it. `chosen` is the ID of the
     trial that is claimed (default: the best)."""
 
     checkout: Checkout
-    evidence: Evidence
+    evidence: DevEvidence
     id: str
     occasion: str
     chosen: str = ""
@@ -32,7 +32,7 @@ class Kept:
     next_action: str = ""
 
 
-def keep(kept: Kept) -> Stored[EntryRecord]:
+def keep(kept: KeptAttempt) -> Stored[EntryRecord]:
     """Make an entry of the scratch trials under an experiment ID. Raises UsageError when there are none."""
     journal = kept.evidence.journal
     held = journal.latest_entry(kept.occasion)
@@ -54,7 +54,7 @@ def keep(kept: Kept) -> Stored[EntryRecord]:
     return write_kept(kept, trials)
 
 
-def write_kept(kept: Kept, trials: Sequence[Stored[Any]]) -> Stored[EntryRecord]:
+def write_kept(kept: KeptAttempt, trials: Sequence[Stored[Any]]) -> Stored[EntryRecord]:
     """The entry of these trials: one row each. Where several were tried the best is claimed, as one among them."""
     series, journal = kept.evidence.series, kept.evidence.journal
     groups = _candidates(trials)
@@ -102,7 +102,7 @@ def write_kept(kept: Kept, trials: Sequence[Stored[Any]]) -> Stored[EntryRecord]
     return write_entry(journal, series, captured, (), about, lambda id: said)
 
 
-def publish_kept(kept: Kept, say: Callable[[str], None]) -> None:
+def publish_kept(kept: KeptAttempt, say: Callable[[str], None]) -> None:
     """Show the entry wherever the series is shown."""
     from research_steps.publish.publisher import publish
     from research_steps.thread.surfaces import surfaces_of
@@ -130,13 +130,13 @@ def _measured(trials: Sequence[Stored[Any]]) -> TrialRecord:
     return next(one.record for one in reversed(trials) if isinstance(one.record, TrialRecord))
 
 
-def _floor(kept: Kept, group: Candidate) -> Baseline | None:
+def _floor(kept: KeptAttempt, group: Candidate) -> Baseline | None:
     records = (one.record for one in group.trials)
     good = next((one for one in records if isinstance(one, TrialRecord) and one.samples), None)
     return kept.evidence.floor(good) if good is not None else None
 
 
-def _is_private(kept: Kept, trials: Sequence[Stored[Any]], floors: Sequence[Baseline | None]) -> bool:
+def _is_private(kept: KeptAttempt, trials: Sequence[Stored[Any]], floors: Sequence[Baseline | None]) -> bool:
     """Whether the baseline that they were measured against is private, as the thread declared it then."""
     evidence = kept.evidence
     begun = (evidence.journal.intent("trial", one.record.key, one.record.attempt) for one in trials)

@@ -3,7 +3,7 @@
 import msgspec
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class DevRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the command asks for. `occasion` is the step key of its experiment ID, under which `done` trials have been
     begun already, `watched` that another follows. `settings` are changes to the case of the `baseline` with that label.
     `env` names the variables that go to the `host`."""

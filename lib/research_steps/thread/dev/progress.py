@@ -14,7 +14,7 @@ from research_steps.trial.launcher.protocol import Message, Output, Said, Waitin
 QUIET_S = 1.0
 
 
-class Progress:
+class ProgressLine:
     """Shows what a helper says, inside the block. On a terminal what is waited for stands in a line that goes again,
     below what `above` then gives for rich to show."""
 
@@ -28,7 +28,7 @@ class Progress:
         self._line: Any = None
         self._thread = threading.Thread(target=self._tick, daemon=True)
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ProgressLine":
         self._thread.start()
         return self
 

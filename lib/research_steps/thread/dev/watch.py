@@ -21,8 +21,8 @@ from research_steps.errors import ResearchError
 from research_steps.git import Checkout
 from research_steps.records.encoding import sha256
 from research_steps.thread.dev.command import order
-from research_steps.thread.dev.messages import Attempted, Order
-from research_steps.thread.dev.progress import Progress
+from research_steps.thread.dev.messages import Attempted, DevRequest
+from research_steps.thread.dev.progress import ProgressLine
 from research_steps.trial.launcher.protocol import Begun, Message, Said, Waiting
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ WIDE = 200
 STYLES = {"improved": "green", "regressed": "red", "failed": "red"}
 
 
-def watch(checkout: Checkout, asked: Order) -> list[Attempted]:
+def watch(checkout: Checkout, asked: DevRequest) -> list[Attempted]:
     """Attempt until Ctrl-C or SIGTERM, and sum up; returns what was attempted."""
     made: list[Attempted] = []
     done = 0
@@ -49,7 +49,7 @@ def watch(checkout: Checkout, asked: Order) -> list[Attempted]:
             done = message.number
         progress.hear(message)
 
-    with Progress(lambda: [_table(made, SHOWN)] if made else []) as progress, suppress(KeyboardInterrupt):
+    with ProgressLine(lambda: [_table(made, SHOWN)] if made else []) as progress, suppress(KeyboardInterrupt):
         while True:
             files.begin()
             try:

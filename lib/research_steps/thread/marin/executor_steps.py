@@ -37,7 +37,7 @@ PLACEHOLDER = "<resolved by the executor>"
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExecutorPlan:
     """A thread as the executor resolved it: each step's output path, and whether it has succeeded already."""
 
     executor: Executor
@@ -80,7 +80,7 @@ class Plan:
         self.executor.run(self.steps, **options)
 
 
-def plan(prefix: str, info_path: str | None, description: str, steps: Sequence[ExecutorStep]) -> Plan:
+def plan(prefix: str, info_path: str | None, description: str, steps: Sequence[ExecutorStep]) -> ExecutorPlan:
     """Resolve the steps. Raises UsageError when a recorded step is also used as it was before it was wrapped."""
     executor = Executor(
         prefix=prefix,
@@ -99,7 +99,7 @@ def plan(prefix: str, info_path: str | None, description: str, steps: Sequence[E
             )
         if isinstance(step.fn, Recorded):
             step.fn.output_path = str(executor.output_paths[step])
-    return Plan(executor, list(steps))
+    return ExecutorPlan(executor, list(steps))
 
 
 def has_engine() -> bool:

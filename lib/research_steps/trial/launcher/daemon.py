@@ -36,8 +36,8 @@ from research_steps.trial.launcher.protocol import (
     Message,
     Refused,
     Request,
+    Shutdown,
     Stale,
-    Stop,
     Waiting,
     line,
 )
@@ -70,7 +70,7 @@ class Given(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Kept:
+class Daemon:
     """The kept parent of a checkout on this machine, whether it runs or not."""
 
     root: Path
@@ -186,7 +186,7 @@ def stop_at(path: Path, when_done: bool = False) -> bool:
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(str(path))
-            connection.sendall(line(Stop(when_done)))
+            connection.sendall(line(Shutdown(when_done)))
         except OSError:
             return False
         # It closes this when it ends.
@@ -305,7 +305,7 @@ def start() -> None:
     os.environ.pop("XDG_RUNTIME_DIR", None)
     os.environ.update(given.env)
     try:
-        print(Kept(Path(given.root), given.idle_s).ensure(given.env))
+        print(Daemon(Path(given.root), given.idle_s).ensure(given.env))
     except ResearchError as error:
         sys.exit(str(error))
 
@@ -313,7 +313,7 @@ def start() -> None:
 def main() -> None:
     """Be a kept parent, as it is given on standard input; say 'ready' on standard output once it listens."""
     given = msgspec.json.decode(sys.stdin.buffer.read(), type=Given)
-    kept = Kept(Path(given.root))
+    kept = Daemon(Path(given.root))
     base = {name: value for name, value in os.environ.items() if name not in given.env}
     # Only now, because what is imported reads the environment, which this process was started with.
     from research_steps.trial.launcher.parent import Keeping, Parent

@@ -19,7 +19,7 @@ POLL_S = 0.5
 Say = Callable[[str], None]
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class TrialOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a trial ended, between which times, and who disturbed it: empty when nobody was seen to."""
 
     ended: Ended
@@ -33,7 +33,7 @@ class Turn(Protocol):
 
     left_s: float
 
-    def run(self, request: Request, tell: Tell) -> Outcome:
+    def run(self, request: Request, tell: Tell) -> TrialOutcome:
         """Run the trial. Raises LauncherError when it has no result, for no fault of its own."""
         ...
 
@@ -95,12 +95,12 @@ class _Turn:
         self._told = False
         self.left_s = left_s
 
-    def run(self, request: Request, tell: Tell) -> Outcome:
+    def run(self, request: Request, tell: Tell) -> TrialOutcome:
         started, watch = utc(), contention.CpuWatch()
         ended = self._here.trials.run(request, tell)
         load = watch.contended(ended.launcher_cpu_s, contention.HERE.load_cores)
         contended = "; ".join([*self._others, *([load] if load else [])]) if self._timed else ""
-        return Outcome(ended=ended, started_at=started, finished_at=utc(), contended=contended)
+        return TrialOutcome(ended=ended, started_at=started, finished_at=utc(), contended=contended)
 
     def wait(self, left_s: float) -> bool:
         while True:

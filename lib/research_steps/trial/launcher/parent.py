@@ -44,8 +44,8 @@ from research_steps.trial.launcher.protocol import (
     Output,
     Request,
     Result,
+    Shutdown,
     Stale,
-    Stop,
     Waiting,
 )
 from research_steps.trial.launcher.staleness import Sources, stamp
@@ -171,7 +171,7 @@ class Parent:
                 self._waiting.append((client, asked))
             case Help():
                 self._help(client, asked)
-            case Stop(when_done):
+            case Shutdown(when_done):
                 self._retiring = True
                 self._ending = not when_done or self._ending
 

@@ -57,7 +57,7 @@ class Help(msgspec.Struct, frozen=True, kw_only=True, tag="help"):
     env: dict[str, str]
 
 
-class Stop(msgspec.Struct, frozen=True, tag="stop"):
+class Shutdown(msgspec.Struct, frozen=True, tag="stop"):
     """End the parent and everything below it; `when_done` with what runs, and begin nothing more."""
 
     when_done: bool = False
@@ -163,7 +163,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
     output_tail: str
 
 
-Asked = Request | Help | Stop
+Asked = Request | Help | Shutdown
 AskedAway = TakeTurn | Measure | Quiet | Release
 Message = Waiting | Output | Begun | Said | Stale | Ended | Done | Refused
 
