@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from research_steps.actions.check import Line, check
+from research_steps.actions.check import CheckLine, check
 from research_steps.evidence.statistics import medians
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
@@ -49,7 +49,7 @@ def sealed(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     return Desk(root, root / "local_store")
 
 
-def failing(desk: Desk, closing: bool = False) -> dict[str, Line]:
+def failing(desk: Desk, closing: bool = False) -> dict[str, CheckLine]:
     """The lines that fail, by name, as a fresh process would see them."""
     journal = Journal(open_store(str(desk.store)), SERIES.topic)
     lines = check(Checkout.find(desk.root), journal, journal.series(), closing)
