@@ -1,8 +1,9 @@
 """The series after its baseline moved."""
 
+from research_steps import main
+
 from experiments.old_series.measure import Config, measure
 from experiments.old_series.series import series
-from research_steps import main
 
 
 def thread(steps):

@@ -1,10 +1,10 @@
 """The series before its baseline moved: every kind of step that measures."""
 
 from marin.execution.types import ExecutorStep
+from research_steps import main
 
 from experiments.old_series.measure import Config, measure
 from experiments.old_series.series import series
-from research_steps import main
 
 
 def prepare(config):
