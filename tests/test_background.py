@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from research_steps.evidence.background import stuck
 from research_steps.publish.background_text import brief
-from research_steps.publish.rendering import living
+from research_steps.publish.rendering import summary
 from research_steps.records.encoding import store_record
 from research_steps.records.model import Claim, EntryRecord, Ref
 from research_steps.records.series import Series
 
+from tests.support.records import state_of
 from tests.support.scratch_logbook import SERIES, Desk, entry, row, trial
 from tests.support.toy_thread import Repository, research
 from tests.test_hypotheses import started
@@ -175,7 +176,7 @@ def test_a_brief_of_hostile_text_keeps_its_sections(claim: str, other: str, wher
     asked = {"kind": "brief", "question": claim, "next": [{"experiment": other, "falsifier": where}]}
     configs: list[dict[str, Any]] = [source, check, asked]
     records = [entry(f"TOY-00{number}", step="source", config=config) for number, config in enumerate(configs, 1)]
-    tokens = flat(markdown.parse(brief(SERIES, records)))
+    tokens = flat(markdown.parse(brief(state_of(SERIES, records))))
     headings = [tokens[index + 1].content for index, token in enumerate(tokens) if token.type == "heading_open"]
     assert headings == SECTIONS
     assert not {"html_block", "html_inline", "image", "em_open", "fence"} & {token.type for token in tokens}
@@ -211,6 +212,6 @@ def test_a_thread_without_an_improvement_is_stuck(entries: list[EntryRecord], tr
     """After `stuck_after` trials since the last that improved the primary metric, the logbook says to forage again."""
     assert stuck(SERIES, entries) == trials
     told = f"- No improvement in {trials} trials: forage again with `research source`."
-    assert (told in living(SERIES, entries, None)) == (trials is not None)
+    assert (told in summary(state_of(SERIES, entries), None)) == (trials is not None)
     patient = Series(topic="toy", prefix="TOY", goal="x", metrics=SERIES.metrics, stuck_after=100)
     assert stuck(patient, entries) is None

@@ -14,7 +14,6 @@ from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.issue.text import SECTIONS
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.surface import Published
-from research_steps.records.model import SCHEMA
 from research_steps.records.objects import Pushed, Seal
 from research_steps.records.series import Metric, Series
 from research_steps.records.times import utc
@@ -246,7 +245,7 @@ def sealed(thread: Thread) -> str:
     (desk.root / "experiments" / "toy" / "measure.py").touch()
     desk.commit("Seal")
     commit = desk.git("rev-parse", "HEAD").strip()
-    made = Seal(SCHEMA, seal.record.id, f"toy/{seal.record.id}", commit, utc(), "here")
+    made = Seal(seal.record.id, f"toy/{seal.record.id}", commit, utc(), "here")
     desk.journal.decide(f"seals/{seal.record.id}", made)
     return commit
 
@@ -269,7 +268,7 @@ def test_a_seal_links_what_its_tag_holds(thread: Thread) -> None:
     ]
     assert "  - Hardware: `cpu`, devices: none seen by JAX (1 trial)" in lines
     assert f"- Sealed snapshots: {tag} (once the tag is pushed)" in thread.body
-    thread.desk.journal.decide("pushed/TOY-002", Pushed(SCHEMA, "origin", utc()))
+    thread.desk.journal.decide("pushed/TOY-002", Pushed("origin", utc()))
     thread.publish(final=True)
     assert f"- Sealed snapshots: {tag}\n" in thread.body
 
@@ -278,7 +277,7 @@ def test_what_a_pushed_tag_took_along_is_linked(thread: Thread) -> None:
     """The commit that was measured is below the tag's: it is pushed with it, on whatever branch it is."""
     commit = thread.desk.git("rev-parse", "HEAD").strip()
     sealed(thread)
-    thread.desk.journal.decide("pushed/TOY-002", Pushed(SCHEMA, "origin", utc()))
+    thread.desk.journal.decide("pushed/TOY-002", Pushed("origin", utc()))
     made = msgspec.structs.replace(PROVENANCE, commit=commit)
     seal = next(one for one in thread.desk.journal.entries().entries.values() if one.record.step == "seal")
     thread.milestone("the end", step="finish", inputs=(seal.ref,), provenance=made, config=FINISHED)

@@ -13,11 +13,12 @@ from research_steps.publish.issue.text import Links
 from research_steps.publish.issue.tracker import Comment, marked
 from research_steps.publish.markdown import code, unlinked
 from research_steps.records.encoding import Stored, sha256, store_record
-from research_steps.records.model import SCHEMA, Device, EntryRecord, TrialRecord
+from research_steps.records.model import Device, EntryRecord, TrialRecord
 from research_steps.records.objects import Seal
 from research_steps.records.series import Series
 from research_steps.records.times import utc
 
+from tests.support.records import state_of
 from tests.support.scratch_logbook import PROVENANCE, SERIES, entry, row, trial
 from tests.test_logbook_text import recorded, records, shown, texts
 
@@ -97,7 +98,7 @@ def test_a_comment_of_hostile_text_is_one_update(record: EntryRecord, text: str,
     assert sum(token.type == "tr_open" for token in tokens) == (len(record.rows) + 1) * bool(record.rows)
 
 
-SEAL = Seal(schema=SCHEMA, id="TOY-002", tag="toy/TOY-002", commit="d" * 40, sealed_at=utc(), host="here")
+SEAL = Seal(id="TOY-002", tag="toy/TOY-002", commit="d" * 40, sealed_at=utc(), host="here")
 
 
 def measured(id: str, **changes: Any) -> Stored[TrialRecord]:
@@ -153,7 +154,7 @@ def test_a_seal_tells_commands_hardware_and_environment() -> None:
 def test_the_body_of_hostile_text_keeps_its_sections(record: EntryRecord, text: str, own: str) -> None:
     """Each section is found again and replaced by itself; what people wrote stays, though it looks like a marker."""
     series: Series = dataclasses.replace(SERIES, goal=text or "x", stop=text, matrix=(text,))
-    sections = issue_text.sections(series, [record], [], LINKS, 7_000)
+    sections = issue_text.sections(state_of(series, [record]), LINKS, 7_000)
     body = issue_text.merged(own, sections)
     assert body.startswith(own)
     assert issue_text.merged(body, sections) == body
@@ -170,17 +171,18 @@ def test_the_production_pr_is_the_one_that_was_named_last() -> None:
     second = entry("TOY-002", step="decision", config={**said, "production_pr": "https://x/2"})
     other = entry("TOY-003", step="decision", config=said)
     private = entry("TOY-004", step="decision", private=True, config={**said, "production_pr": "https://x/4"})
-    back = entry("TOY-005", step="retraction", inputs=(store_record(second).ref,))
-    assert issue_text.production_pr([other]) == ""
-    assert issue_text.production_pr([first, second, other, private]) == "https://x/2"
-    assert issue_text.production_pr([first, second, other, back]) == "https://x/1"
-    body = issue_text.sections(SERIES, [first, second, other], [SEAL], LINKS, 7_000)["links"]
+    assert state_of(SERIES, [other]).production_pr == ""
+    assert state_of(SERIES, [first, second, other, private]).production_pr == "https://x/2"
+    taken_back = state_of(SERIES, [first, second]).entries[1]
+    back = entry("TOY-005", step="retraction", inputs=(taken_back.ref,))
+    assert state_of(SERIES, [first, second, other, back]).production_pr == "https://x/1"
+    body = issue_text.sections(state_of(SERIES, [first, second, other], [SEAL]), LINKS, 7_000)["links"]
     assert "- Production PR: <https://x/2>" in body and "- Sealed snapshots: `toy/TOY-002`" in body
 
 
 def test_the_longest_sections_fit_into_a_body() -> None:
     """Hundreds of failures and decisions: the body stays below GitHub's limit, and says where the rest is."""
     series = dataclasses.replace(SERIES, motivation="long " * 5000, constraints="x" * 20_000)
-    sections = issue_text.sections(series, [], [], LINKS, 7_000)
+    sections = issue_text.sections(state_of(series, []), LINKS, 7_000)
     assert sum(map(len, sections.values())) < 50_000
     assert "more lines: `toy.md`" in sections["scope"]

@@ -41,7 +41,7 @@ import os, random, signal, sys, time
 import fsspec, s3fs
 from research_steps import journal as module
 from research_steps.journal.journal import Journal
-from research_steps.records.model import Stored
+from research_steps.records.encoding import Stored
 from research_steps.journal.store import open_store
 from tests.support.records import trial
 url, keys = sys.argv[1], int(sys.argv[2])
@@ -81,7 +81,7 @@ for key in random.sample([f"key{number}" for number in range(keys)], keys):
 # Begins an attempt, says so, and finishes it when it is told to.
 HOLD = """
 import sys
-from research_steps import leases as module
+from research_steps.journal import leases as module
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from tests.support.records import trial

@@ -13,11 +13,12 @@ from markdown_it.token import Token
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.markdown import block, code, prose, table
 from research_steps.publish.rendering import entry as render_entry
-from research_steps.publish.rendering import living
+from research_steps.publish.rendering import summary
 from research_steps.records.encoding import decode_record, sha256, store_record
 from research_steps.records.model import EntryRecord
 from research_steps.records.series import Metric, Series
 
+from tests.support.records import state_of
 from tests.support.scratch_logbook import PROVENANCE, SERIES, Desk, entry, error, row, trial
 
 HOSTILE = (
@@ -165,7 +166,7 @@ def test_the_living_part_holds_no_other_heading_and_no_html(record: EntryRecord,
     """What stands at the head of the logbook is made of the same texts: it has its six headings, and no more."""
     series = Series(topic="toy", prefix="TOY", goal=goal or "x", metrics=(Metric("time_s"),))
     changed = EntryRecord(**{**{name: getattr(record, name) for name in record.__struct_fields__}, "step": step})
-    tokens = flat(markdown.parse(living(series, [changed], None)))
+    tokens = flat(markdown.parse(summary(state_of(series, [changed]), None)))
     headings = [tokens[index + 1].content for index, token in enumerate(tokens) if token.type == "heading_open"]
     expected = ["TL;DR", "Baseline", "Hypothesis queue", "Decisions", "Negative results", "Corrected and moved", "Links"]
     assert headings == expected

@@ -52,7 +52,7 @@ def test_a_note_is_an_entry_about_a_record(repository: Repository) -> None:
     assert "- Interpretation: a ### b &lt;!-- research-steps" in last
     assert research(repository.root, "verify", "toy").returncode == 0
     known = desk_of(repository).journal.scan(folder(repository))
-    assert [stored.record.id for stored in known.about(trial)] == ["TOY-003"]
+    assert [stored.record.id for stored in known.about(known.find(trial)[0].sha256)] == ["TOY-003"]
     assert known.about("TOY-001") == []
 
 

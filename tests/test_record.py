@@ -143,7 +143,7 @@ LINE = store_record(trial()).line
         (_with(LINE, started_at="yesterday"), r"matching regex .* at `\$\.started_at`"),
         (_with(LINE, kind="intent"), "Invalid value 'intent'"),
         (_with(LINE, schema=0), "is not a record"),
-        (_with(LINE, schema=2, surprise=1), "has schema 2, this version reads up to 1.*install the newer"),
+        (_with(LINE, schema=2, surprise=1), "has schema 2, and this version reads up to 1.*install the newest"),
     ],
 )
 def test_what_is_no_record_is_named_in_one_sentence(line: bytes, reason: str) -> None:
@@ -355,7 +355,7 @@ def test_a_config_comes_back_from_its_plain_form() -> None:
 def test_a_set_is_recorded_in_the_same_order_in_every_process() -> None:
     """Otherwise the same trial would have another key each time, and be measured again."""
     code = (
-        "from research_steps.records.configurations import plain; from research_steps.records.model import canonical;"
+        "from research_steps.records.configurations import plain; from research_steps.records.encoding import canonical;"
         "print(canonical(plain({'names': set('abcdefgh')}, 'it')))"
     )
     printed = {

@@ -35,7 +35,7 @@ STEP = "MOE-HC-031"
 ACTOR = """
 import sys
 from contextlib import ExitStack
-from research_steps import plans
+from research_steps.journal import progress
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from tests.support.records import entry

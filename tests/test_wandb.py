@@ -39,7 +39,7 @@ from research_steps.publish.wandb.surface import (
 )
 from research_steps.publish.wandb.writer import RunContents, lost, read, wait_until_whole
 from research_steps.records.encoding import Stored
-from research_steps.records.model import SCHEMA, Samples
+from research_steps.records.model import Samples
 from research_steps.records.objects import IssueLink, Project
 from research_steps.records.series import Hypothesis, Series
 from research_steps.records.times import parse_utc, utc
@@ -113,7 +113,7 @@ def everything(desk: Desk) -> bytes:
 
 def test_a_trial_becomes_a_run_that_says_what_was_measured(desk: Desk) -> None:
     """Name, group, tags, configuration, every pair, medians, ratio and provenance, read from W&B's own file."""
-    desk.journal.decide("issue", IssueLink(SCHEMA, "o/r", 42, "https://github.com/o/r/issues/42", utc()))
+    desk.journal.decide("issue", IssueLink("o/r", 42, "https://github.com/o/r/issues/42", utc()))
     started, finished = "2026-05-21T09:30:00.000Z", "2026-05-21T09:30:07.500Z"
     entry = measure(
         desk,
@@ -317,7 +317,7 @@ def whole(desk: Desk, expected: int) -> None:
     assert sorted(folder.iterdir()) == sorted(path.parent for path in files(desk).values())
 
 
-@pytest.mark.parametrize("victim", ["wandb_writer", "wandb-core"])
+@pytest.mark.parametrize("victim", ["wandb.writer", "wandb-core"])
 def test_a_killed_writer_leaves_whole_runs_and_the_next_pass_writes_the_rest(desk: Desk, victim: str) -> None:
     """Killed at a random moment, it or W&B's service: what is in place is whole, and in the end all are there once."""
     measure(desk, *({} for _ in range(10)), label="work")
@@ -354,7 +354,7 @@ def test_a_killed_driver_takes_its_writer_along(desk: Desk) -> None:
     command = [sys.executable, "-c", DRIVER, str(desk.root), str(desk.store)]
     driver = subprocess.Popen(command, cwd=Path(__file__).parents[1])
     deadline = time.monotonic() + 120
-    while not (writers := children("wandb_writer")) and time.monotonic() < deadline:
+    while not (writers := children("wandb.writer")) and time.monotonic() < deadline:
         time.sleep(0.01)
     (writer,) = writers
     while len(files(desk)) < 3 and time.monotonic() < deadline:
@@ -376,11 +376,11 @@ def test_a_writer_that_hangs_is_killed_and_told(desk: Desk, monkeypatch: pytest.
         hasty.setattr(wandb_process, "WRITERS", 1)
         start = time.monotonic()
         with in_background(lambda: show(desk)) as answers:
-            assert kill_one("wandb_writer", 0.0, signal.SIGSTOP)
+            assert kill_one("wandb.writer", 0.0, signal.SIGSTOP)
         assert time.monotonic() - start < 120
     (published,) = answers
     assert "said nothing for 2 s and was killed" in published.problems[0]
-    assert children("wandb_writer") == [] and files(desk) == {}
+    assert children("wandb.writer") == [] and files(desk) == {}
     assert show(desk).problems == ()
     whole(desk, 2)
 
@@ -401,7 +401,7 @@ def test_a_writer_that_hangs_or_dies_leaves_no_service(
                     time.sleep(0.01)
                 # The writer waits for it now.
                 assert kill_one("wandb-core", 0.0, signal.SIGSTOP)
-                assert kill_one("wandb_writer", 0.0, number)
+                assert kill_one("wandb.writer", 0.0, number)
             assert answers[0].problems
             assert left_by_wandb(tmp_path) == []
     assert show(desk).problems == ()
@@ -567,7 +567,7 @@ def test_nothing_of_this_machine_gets_into_a_run(desk: Desk, monkeypatch: pytest
     whole(desk, 2)
     wandb_files = (desk.root / ".agents" / "wandb").rglob("*")
     found = b"\n".join(path.read_bytes() for path in wandb_files if path.is_file())
-    words = [SECRET, KEY, "of-the-environment", "elsewhere", "a-remote", str(desk.root), "wandb_writer", "pytest"]
+    words = [SECRET, KEY, "of-the-environment", "elsewhere", "a-remote", str(desk.root), "wandb.writer", "pytest"]
     for word in [*words, sys.executable, *(name for name in [socket.gethostname()] if len(name) > 5)]:
         assert word.encode() not in found, word
     for contents in runs(desk).values():
@@ -587,7 +587,7 @@ def test_only_the_writer_imports_wandb() -> None:
             names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
             if any(name.split(".")[0] == "wandb" for name in names):
                 users.add(path.relative_to(package).as_posix())
-    assert users == {"surfaces/wandb_writer.py"}
+    assert users == {"publish/wandb/writer.py"}
 
 
 def test_wandb_can_be_switched_off(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

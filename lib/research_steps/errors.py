@@ -3,7 +3,8 @@
 ResearchError
 ├── UsageError            what a person or agent gave is not usable: series, config, option, topic
 ├── StoreError            the store could not be read or written
-│   ├── UnreadableObject  an object of the journal is broken, or written by a newer version
+│   ├── UnreadableObject  an object of the journal is broken
+│   │   └── NewerObject   or was written by a later version of this package
 │   └── JournalProblem    what one record rests on is gone or was changed
 ├── RepositoryError       git, or the checkout that should hold the logbook
 ├── LogbookError          the logbook can't be appended to as it is
@@ -30,7 +31,11 @@ class StoreError(ResearchError):
 
 
 class UnreadableObject(StoreError):
-    """A journal object that is broken or has a newer schema; it is skipped and never overwritten."""
+    """A journal object that can't be read; it is skipped and never overwritten."""
+
+
+class NewerObject(UnreadableObject):
+    """A journal object that a later version of this package wrote: nothing is wrong with it, and it is left out."""
 
 
 class JournalProblem(StoreError):

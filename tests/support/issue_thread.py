@@ -8,7 +8,6 @@ from research_steps.publish.issue.surface import IssueSurface
 from research_steps.publish.issue.tracker import Comment
 from research_steps.publish.publisher import publish
 from research_steps.publish.surface import Published
-from research_steps.records.model import SCHEMA
 from research_steps.records.objects import IssueLink
 from research_steps.records.series import Series
 from research_steps.records.times import utc
@@ -51,7 +50,7 @@ class Thread:
         self.repository = repository
         self.number = repository.create_issue("Experiment: toy", body)
         name = repository.full_name
-        link = IssueLink(SCHEMA, name, self.number, f"https://github.com/{name}/issues/{self.number}", utc())
+        link = IssueLink(name, self.number, f"https://github.com/{name}/issues/{self.number}", utc())
         self.desk.journal.decide("issue", link)
 
     def publisher(self) -> IssueSurface:

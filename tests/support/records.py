@@ -1,9 +1,13 @@
 """One whole record of each kind, as a run on a laptop would leave them; changes are given by name."""
 
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import msgspec
-from research_steps.records.encoding import sha256
+from research_steps.evidence.state import ThreadState, thread_state
+from research_steps.journal.snapshot import Snapshot
+from research_steps.records.encoding import sha256, store_record
 from research_steps.records.model import (
     SCHEMA,
     Actor,
@@ -18,6 +22,9 @@ from research_steps.records.model import (
     Samples,
     TrialRecord,
 )
+from research_steps.records.objects import Seal
+from research_steps.records.series import Series
+from research_steps.records.times import parse_utc, utc
 
 WHEN = "2026-05-21T09:30:00.123Z"
 
@@ -147,3 +154,12 @@ def entry(**changes: Any) -> EntryRecord:
         provenance=PROVENANCE,
     )
     return msgspec.structs.replace(record, **changes)
+
+
+def state_of(series: Series, records: Sequence[EntryRecord], seals: Sequence[Seal] = ()) -> ThreadState:
+    """The state of a thread with these entries, finished in this order."""
+    known = Snapshot()
+    for second, record in enumerate(records):
+        later = parse_utc(record.finished_at) + timedelta(seconds=second)
+        known.add(store_record(msgspec.structs.replace(record, finished_at=utc(later))))
+    return thread_state(series, known, seals=seals)

@@ -21,7 +21,7 @@ MISSING = (
     else "no sshd, ssh or rsync here: apt-get install openssh-server openssh-client rsync"
 )
 # What is kept there lies elsewhere than here, because sshd knows no runtime folder.
-STOP = "import sys\nfrom research_steps.trial.launcher.daemon import Kept\nKept(Path(sys.argv[1])).stop()"
+STOP = "import sys\nfrom research_steps.trial.launcher.daemon import Daemon\nDaemon(Path(sys.argv[1])).stop()"
 
 
 @dataclass

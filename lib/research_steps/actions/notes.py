@@ -6,12 +6,11 @@ Each becomes an entry. The same thing said twice is one entry, so a command that
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from research_steps.errors import UsageError
 from research_steps.evidence import hypotheses
-from research_steps.evidence.claims import retracted
-from research_steps.evidence.hypotheses import SAYS, State
+from research_steps.evidence.hypotheses import SAYS
+from research_steps.evidence.state import production_pr as named_pull
 from research_steps.journal.attachments import check_address, read_attachment
 from research_steps.journal.entries import Finding
 from research_steps.journal.leases import this_process
@@ -19,12 +18,21 @@ from research_steps.journal.snapshot import Snapshot, entries_of, find, find_all
 from research_steps.publish.entry_writer import EntryWriter, digest, refuse_empty, short, standing_entry
 from research_steps.publish.issue.surface import linked_issue
 from research_steps.publish.issue.text import confidence
-from research_steps.publish.issue.text import production_pr as named_pull
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.surface import path_of
 from research_steps.records.encoding import Stored, sha256
 from research_steps.records.model import SCHEMA, EntryRecord, Ref
 from research_steps.records.objects import IDReservation, Seal
+from research_steps.records.step_kinds import (
+    Attachment,
+    Decision,
+    Details,
+    Finish,
+    HypothesisChange,
+    HypothesisState,
+    Kickoff,
+    plain_details,
+)
 from research_steps.records.times import utc
 from research_steps.seal.sealing import evidence_of
 from research_steps.trial.provenance import current_actor
@@ -33,24 +41,26 @@ from research_steps.trial.provenance import current_actor
 def kickoff(writer: EntryWriter, branch: str | None, project: str) -> Stored[EntryRecord]:
     """The series as it starts: why, what for, where, and when to stop."""
     series, issue = writer.series, linked_issue(writer.checkout, writer.journal)
-    config = {
-        "motivation": series.motivation,
-        "problem": series.problem,
-        "success_metrics": [f"{metric.name} ({metric.direction})" for metric in series.metrics]
-        + ([series.success] if series.success else []),
-        "hypotheses": [f"{known.id}: {known.text}" for known in series.hypotheses],
-        "first_experiment_matrix": list(series.matrix),
-        "baseline_case": series.baseline_case,
-        "stop": series.stop,
-        "code_paths": list(series.code_paths),
-        "references": list(series.references),
-        "tags": list(series.shared_tags(issue.number if issue else None)),
-        "wandb_project": project,
-        "branch": branch or "",
-        "issue": f"{issue.repository}#{issue.number}" if issue else f".agents/issues/{series.topic}.md",
-    }
+    details = Kickoff(
+        motivation=series.motivation,
+        problem=series.problem,
+        success_metrics=(
+            *(f"{metric.name} ({metric.direction})" for metric in series.metrics),
+            *([series.success] if series.success else []),
+        ),
+        hypotheses=tuple(f"{hypothesis.id}: {hypothesis.text}" for hypothesis in series.hypotheses),
+        first_experiment_matrix=series.matrix,
+        baseline_case=series.baseline_case,
+        stop=series.stop,
+        code_paths=series.code_paths,
+        references=series.references,
+        tags=series.shared_tags(issue.number if issue else None),
+        wandb_project=project,
+        branch=branch or "",
+        issue=f"{issue.repository}#{issue.number}" if issue else f".agents/issues/{series.topic}.md",
+    )
     found = Finding(result=f"The series starts: {series.goal}", next_action="Measure the baseline case.")
-    return writer.write(writer.scan(), "kickoff", "kickoff", "kickoff", {k: v for k, v in config.items() if v}, found)
+    return writer.write(writer.scan(), "kickoff", "kickoff", "kickoff", details, found)
 
 
 def decide(
@@ -60,9 +70,11 @@ def decide(
     production, if there is one; or a change of the scope."""
     refuse_empty(text, "The decision", "say in a sentence what was decided")
     known = writer.scan()
-    config = {"owner": owner or current_actor(writer.checkout).name, "scope": scope, **_pull(production_pr)}
-    key = f"decision/{digest(text, list(evidence), config)}"
-    return writer.write(known, "decision", key, short(text), config, Finding(result=text), find_all(known, evidence))
+    details = Decision(
+        owner=owner or current_actor(writer.checkout).name, scope=scope, production_pr=_address(production_pr)
+    )
+    key = f"decision/{digest(text, list(evidence), plain_details(details))}"
+    return writer.write(known, "decision", key, short(text), details, Finding(result=text), find_all(known, evidence))
 
 
 def note(writer: EntryWriter, id: str, interpretation: str, next_action: str) -> Stored[EntryRecord]:
@@ -72,7 +84,7 @@ def note(writer: EntryWriter, id: str, interpretation: str, next_action: str) ->
     about = find(known, id)
     said = Finding(f"On {id}: {about.record.label}", interpretation=interpretation, next_action=next_action)
     key = f"note/{digest(about.sha256, interpretation, next_action)}"
-    return writer.write(known, "note", key, f"note on {id}", {}, said, (about.ref,))
+    return writer.write(known, "note", key, f"note on {id}", Details(), said, (about.ref,))
 
 
 def attach(writer: EntryWriter, id: str, file: Path | None, link: str, note: str) -> Stored[EntryRecord]:
@@ -82,14 +94,14 @@ def attach(writer: EntryWriter, id: str, file: Path | None, link: str, note: str
     known = writer.scan()
     about = find(known, id)
     if file is None:
-        config: dict[str, Any] = {"link": check_address(link)}
+        details = Attachment(link=check_address(link))
     else:
         name, data = read_attachment(file)
-        config = {"file": name, "sha256": sha256(data), "bytes": len(data)}
+        details = Attachment(file=name, sha256=sha256(data), bytes=len(data))
         writer.journal.keep_attachment(name, data)
     said = Finding(f"Attached to {id}: {about.record.label}", interpretation=note)
-    key = f"attachment/{digest(about.sha256, config, note)}"
-    return writer.write(known, "attachment", key, f"attachment to {id}", config, said, (about.ref,))
+    key = f"attachment/{digest(about.sha256, plain_details(details), note)}"
+    return writer.write(known, "attachment", key, f"attachment to {id}", details, said, (about.ref,))
 
 
 def add_hypothesis(writer: EntryWriter, text: str, next_test: str, evidence: Sequence[str]) -> Stored[EntryRecord]:
@@ -114,7 +126,7 @@ def add_hypothesis(writer: EntryWriter, text: str, next_test: str, evidence: Seq
 
 
 def change_hypothesis(
-    writer: EntryWriter, name: str, state: State, because: str, evidence: Sequence[str]
+    writer: EntryWriter, name: str, state: HypothesisState, because: str, evidence: Sequence[str]
 ) -> Stored[EntryRecord]:
     """A hypothesis is blocked, falsified or promoted from now on."""
     refuse_empty(because, "The reason", "say it in a sentence")
@@ -137,12 +149,12 @@ def seal(writer: EntryWriter, ids: Sequence[str]) -> Stored[EntryRecord]:
     below = evidence_of(writer.checkout, writer.series, known, inputs)
     result = f"sealed on request: {', '.join(ref.id for ref in inputs)}"
     # Who took a seal back may want another one.
-    gone = retracted(entries_of(known))
+    gone = known.retracted
     seals = [sha for sha, one in known.entries.items() if one.record.step == "seal" and one.record.inputs == inputs]
     again = sorted(sha for sha in seals if sha in gone)
     rests_on = [one.sha256 for one in below.entries]
     key = f"seal/{digest([ref.sha256 for ref in inputs], rests_on, *([again] if again else []))}"
-    return writer.write(known, "seal", key, "seal", {}, Finding(result), inputs)
+    return writer.write(known, "seal", key, "seal", Details(), Finding(result), inputs)
 
 
 def finish(
@@ -159,8 +171,8 @@ def finish(
     """The final summary. Of the pull requests that decisions name it takes the newest, unless it is given one.
     Raises UsageError that names what is missing."""
     found = writer.scan()
-    gone = retracted(entries_of(found))
-    held = [one for sha, one in found.entries.items() if not one.record.late and sha not in gone]
+    gone = found.retracted
+    held = [stored for stored in found.in_order if stored.sha256 not in gone]
     # What is private is not sealed.
     wanted = ("result that was interpreted", "interpret") if writer.series.private else ("sealed snapshot", "seal")
     ends = [stored for stored in held if stored.record.step == wanted[1] and _has_ended(writer, stored)]
@@ -178,23 +190,23 @@ def finish(
     missing += [f"the end of {', '.join(running)}, which still runs"] if running else []
     if missing:
         raise UsageError(f"{writer.series.topic} can't be finished yet. Missing: {'; '.join(missing)}.")
-    last = max(ends, key=lambda stored: (stored.record.finished_at, stored.record.id))
+    last = ends[-1]
     below = found.below(last)
-    config: dict[str, Any] = {
-        "worked": worked,
-        "did_not": did_not,
-        "confidence": confidence(writer.series, last.record, [stored.record for stored in below]),
-        "limitations": limitations,
-        "next_steps": list(next_steps),
-        **({} if writer.series.private else {"snapshot": f"{writer.series.topic}/{last.record.id}"}),
-        **_pull(production_pr or named_pull(entries_of(found))),
-        **({"docs": docs} if docs else {}),
-    }
+    details = Finish(
+        worked=worked,
+        did_not=did_not,
+        confidence=confidence(writer.series, last.record, [stored.record for stored in below]),
+        limitations=limitations,
+        next_steps=tuple(next_steps),
+        snapshot="" if writer.series.private else f"{writer.series.topic}/{last.record.id}",
+        production_pr=_address(production_pr or named_pull(held)),
+        docs=docs,
+    )
     text = f"What worked: {worked} What did not: {did_not} Limitations: {limitations}"
     steps = " ".join(f"{number}. {step}" for number, step in enumerate(next_steps, 1))
     said = Finding(result=conclusion, interpretation=text, next_action=steps)
-    key = f"finish/{digest(config, conclusion)}"
-    return writer.write(found, "finish", key, "final summary", config, said, (last.ref,))
+    key = f"finish/{digest(plain_details(details), conclusion)}"
+    return writer.write(found, "finish", key, "final summary", details, said, (last.ref,))
 
 
 def _change(
@@ -202,15 +214,15 @@ def _change(
     known: Snapshot,
     key: str,
     item: hypotheses.Item,
-    state: State,
+    state: HypothesisState,
     because: str,
     inputs: tuple[Ref, ...],
 ) -> Stored[EntryRecord]:
-    config = {"hypothesis": item.id, "text": item.text, "state": state, "because": because}
+    details = HypothesisChange(hypothesis=item.id, text=item.text, state=state, because=because)
     result = f"{item.id} is {state}{f'; {SAYS[state]}: {because}' if because else ''}"
     said = Finding(result, next_action=because if state == "active" else "")
     text, label = f"{item.id}: {item.text}", f"{item.id} {state}"
-    return writer.write(known, "hypothesis", key, label, config, said, inputs, hypothesis=text, private=item.private)
+    return writer.write(known, "hypothesis", key, label, details, said, inputs, hypothesis=text, private=item.private)
 
 
 def _has_ended(writer: EntryWriter, stored: Stored[EntryRecord]) -> bool:
@@ -225,14 +237,14 @@ def _has_ended(writer: EntryWriter, stored: Stored[EntryRecord]) -> bool:
 
 def _newest(known: Snapshot) -> tuple[Ref, ...]:
     """The newest interpretation that counts."""
-    gone = retracted(entries_of(known))
-    read = (stored for stored in known.entries.values() if stored.record.step == "interpret" and not stored.record.late)
-    held = [stored for stored in read if stored.record.status == "ok" and stored.sha256 not in gone]
-    if not held:
+    gone = known.retracted
+    read = [stored for stored in known.in_order if stored.record.step == "interpret" and stored.record.status == "ok"]
+    counting = [stored for stored in read if stored.sha256 not in gone]
+    if not counting:
         raise UsageError("Nothing was interpreted yet: name the record to seal, such as MOE-HC-007, or run the thread.")
-    return (max(held, key=lambda stored: (stored.record.finished_at, stored.record.id)).ref,)
+    return (counting[-1].ref,)
 
 
-def _pull(address: str) -> dict[str, str]:
-    """What an entry's configuration says of a production pull request."""
-    return {"production_pr": check_address(address)} if address else {}
+def _address(text: str) -> str:
+    """A web address that was given, empty where none was. Raises UsageError for anything else."""
+    return check_address(text) if text else ""

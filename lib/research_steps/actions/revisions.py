@@ -16,7 +16,6 @@ from research_steps.evidence.claims import (
     fixed_cases,
     judged,
     remade,
-    retracted,
     spelled,
     standing,
     told,
@@ -28,6 +27,7 @@ from research_steps.publish.entry_writer import EntryWriter, digest, refuse_empt
 from research_steps.records.encoding import Stored, canonical
 from research_steps.records.model import Claim, EntryRecord, Ref, TrialRecord
 from research_steps.records.series import Metric
+from research_steps.records.step_kinds import STEP_KINDS, Correction, Rebase, Retraction
 
 
 def retract(writer: EntryWriter, id: str, because: str) -> Stored[EntryRecord]:
@@ -40,7 +40,7 @@ def retract(writer: EntryWriter, id: str, because: str) -> Stored[EntryRecord]:
     measured = about.record.rows if isinstance(about.record, EntryRecord) else ()
     refs = (about.ref, *(row.trial for row in measured if row.trial.id.partition(".")[0] == about.record.id))
     known = _seen_by(known, about)
-    gone = retracted(entries_of(known)) | {ref.sha256 for ref in refs}
+    gone = known.retracted | {ref.sha256 for ref in refs}
     claims, changes = _again(writer, known, gone)
     said = Finding(
         result=" ".join(
@@ -50,7 +50,9 @@ def retract(writer: EntryWriter, id: str, because: str) -> Stored[EntryRecord]:
         claims=claims,
     )
     label = short(f"{id} retracted: {because}")
-    return writer.write(known, "retraction", f"retraction/{about.sha256[:16]}", label, {"retracts": id}, said, refs)
+    return writer.write(
+        known, "retraction", f"retraction/{about.sha256[:16]}", label, Retraction(retracts=id), said, refs
+    )
 
 
 def correct(writer: EntryWriter, id: str, text: str) -> Stored[EntryRecord]:
@@ -61,20 +63,22 @@ def correct(writer: EntryWriter, id: str, text: str) -> Stored[EntryRecord]:
     rows = about.record.rows if isinstance(about.record, EntryRecord) else ()
     refs = (about.ref, *(row.trial for row in rows))
     known = _seen_by(known, about)
-    claims, changes = _again(writer, known, retracted(entries_of(known)), {ref.sha256 for ref in refs})
+    claims, changes = _again(writer, known, known.retracted, {ref.sha256 for ref in refs})
     said = Finding(
         " ".join([f"Of {id} ({about.record.label}): {text.rstrip('.')}.", *_rested(known, refs), *changes]),
         claims=claims,
     )
     key = f"correction/{digest(about.sha256, text)}"
-    return writer.write(known, "correction", key, short(f"{id} corrected: {text}"), {"corrects": id}, said, (about.ref,))
+    return writer.write(
+        known, "correction", key, short(f"{id} corrected: {text}"), Correction(corrects=id), said, (about.ref,)
+    )
 
 
 def rebase(writer: EntryWriter, id: str) -> Stored[EntryRecord]:
     """The baseline moves to what a record found, if that is replicated."""
     known = writer.scan()
     about, primary = find(known, id), writer.series.primary.name
-    gone = retracted(entries_of(known))
+    gone = known.retracted
     rows = about.record.rows if isinstance(about.record, EntryRecord) else ()
     read = claims_in(about.record) if isinstance(about.record, EntryRecord) else ()
     shas = {about.sha256, *(row.trial.sha256 for row in rows), *(sha for claim in read for sha in evidence(claim))}
@@ -95,7 +99,7 @@ def rebase(writer: EntryWriter, id: str) -> Stored[EntryRecord]:
     if base is None:
         raise UsageError(f"The entry {winner.baseline.id} of the baseline is not here: fetch its branch, or its store.")
     to = {**winner.case, **winner.changes}
-    config = {"baseline": base.record.label, "from": winner.case, "to": to, "claim": told(winner)}
+    details = Rebase(baseline=base.record.label, before=winner.case, to=to, claim=told(winner))
     changes = spelled(winner.changes)
     said = Finding(
         result=f"The baseline {base.record.label!r} moves to {changes}: {winner.metric} {told(winner)}.",
@@ -103,7 +107,7 @@ def rebase(writer: EntryWriter, id: str) -> Stored[EntryRecord]:
     )
     inputs = dict.fromkeys((about.ref, winner.baseline, *winner.trials, *winner.also))
     key = f"rebase/{digest(base.record.label, winner.case, to, about.sha256)}"
-    return writer.write(known, "rebase", key, short(f"baseline moves to {changes}"), config, said, tuple(inputs))
+    return writer.write(known, "rebase", key, short(f"baseline moves to {changes}"), details, said, tuple(inputs))
 
 
 def _again(
@@ -141,10 +145,10 @@ def _rested(known: Snapshot, refs: Sequence[Ref]) -> list[str]:
     """Which entries rest on these records, directly or through others."""
     reached = {ref.sha256 for ref in refs}
     found: list[str] = []
-    for stored in sorted(known.entries.values(), key=lambda one: (one.record.finished_at, one.record.id)):
+    for stored in known.in_order:
         entry = stored.record
         below = {ref.sha256 for ref in entry.inputs} | {row.trial.sha256 for row in entry.rows}
-        if stored.sha256 not in reached and below & reached and not entry.late:
+        if stored.sha256 not in reached and below & reached:
             reached.add(stored.sha256)
             found.append(entry.id)
     return [f"On it rested: {', '.join(found)}."] if found else []
@@ -160,13 +164,13 @@ def next_numbers(known: Snapshot, count: int) -> list[int]:
 def claim_of(known: Snapshot, id: str, metric: Metric) -> tuple[Claim, Stored[EntryRecord], TrialRecord]:
     """The newest claim on a metric about what an ID names, of an entry its best candidate; the entry that makes it, and
     one of its trials."""
-    about, gone = find(known, id), retracted(entries_of(known))
+    about, gone = find(known, id), known.retracted
     sha = about.sha256
     if isinstance(about.record, EntryRecord):
         own = [claim for claim in claims_in(about.record) if _is_candidate(claim, metric)]
         sha = max(own, key=lambda claim: gain(metric, claim)).trials[0].sha256 if own else sha
-    for stored in sorted(known.entries.values(), key=lambda one: one.record.finished_at, reverse=True):
-        if stored.record.step not in ("sweep", "interact", "replicate") or stored.record.late or stored.sha256 in gone:
+    for stored in reversed(known.in_order):
+        if not STEP_KINDS[stored.record.step].compares or stored.sha256 in gone:
             continue
         for claim in claims_in(stored.record):
             left = [ref.sha256 for ref in claim.trials if ref.sha256 in known.trials and ref.sha256 not in gone]

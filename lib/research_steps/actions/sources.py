@@ -6,6 +6,7 @@ from typing import Any
 
 from research_steps.errors import UsageError
 from research_steps.evidence import background, hypotheses
+from research_steps.evidence.state import thread_state
 from research_steps.files import write_aside
 from research_steps.journal.entries import Finding
 from research_steps.journal.snapshot import Snapshot, entries_of, find
@@ -15,6 +16,7 @@ from research_steps.publish.logbook.disk import lock
 from research_steps.publish.surface import is_public
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
+from research_steps.records.step_kinds import Brief, ContradictionCheck, NextExperiment, Source, plain_details
 
 _HYPOTHESIS = re.compile(r"H[1-9][0-9]*")
 
@@ -35,21 +37,20 @@ def add_source(
         refuse_empty(name, "What is supported or contradicted", "name a hypothesis, a source or a claim")
         if _HYPOTHESIS.fullmatch(name):
             hypotheses.find(items, name)
-    rests_on = [_source(known, name) for name in named if _is_id(writer, name)]
+    rests_on = [_the_source(known, name) for name in named if _is_id(writer, name)]
     if _is_id(writer, fields["where"]):
         rests_on.append(find(known, fields["where"]))
-    claims = {stored.record.id: stored.record.config["claim"] for stored in rests_on if "claim" in _config(stored)}
-    config = {
-        "kind": "source",
+    claims = {stored.record.id: source.claim for stored in rests_on if (source := _details(stored)) is not None}
+    details = Source(
         **fields,
-        "supports": [claims.get(name, name) for name in supports],
-        "contradicts": [claims.get(name, name) for name in contradicts],
-    }
+        supports=tuple(claims.get(name, name) for name in supports),
+        contradicts=tuple(claims.get(name, name) for name in contradicts),
+    )
     private = any(item.private for item in items if item.id in named or item.text in named)
     inputs = tuple({stored.sha256: stored.ref for stored in rests_on}.values())
     said = Finding(fields["claim"])
-    key = f"source/{digest(config)}"
-    return writer.write(known, "source", key, short(fields["claim"]), config, said, inputs, private=private)
+    key = f"source/{digest(plain_details(details))}"
+    return writer.write(known, "source", key, short(fields["claim"]), details, said, inputs, private=private)
 
 
 def check_claim(writer: EntryWriter, id: str, found: str, nowhere: str) -> Stored[EntryRecord]:
@@ -57,11 +58,11 @@ def check_claim(writer: EntryWriter, id: str, found: str, nowhere: str) -> Store
     if bool(found.strip()) == bool(nowhere.strip()):
         raise UsageError("Expected either what contradicts the claim, with --found, or where you looked, with --none.")
     known = writer.scan()
-    source = _source(known, id)
-    config = {"kind": "check", "claim": source.record.config["claim"], "found": found, "looked": nowhere}
+    source = _the_source(known, id)
+    details = ContradictionCheck(claim=source.record.details_as(Source).claim, found=found, looked=nowhere)
     said = Finding(f"Contradicted: {found}" if found else f"No contradiction found. Looked in: {nowhere}")
-    key = f"source/{digest(source.sha256, config)}"
-    return writer.write(known, "source", key, f"contradiction pass over {id}", config, said, (source.ref,))
+    key = f"source/{digest(source.sha256, plain_details(details))}"
+    return writer.write(known, "source", key, f"contradiction pass over {id}", details, said, (source.ref,))
 
 
 def ask(writer: EntryWriter, question: str, ranked: Sequence[str]) -> Stored[EntryRecord]:
@@ -72,51 +73,53 @@ def ask(writer: EntryWriter, question: str, ranked: Sequence[str]) -> Stored[Ent
     known = writer.scan()
     ledger = background.ledger(entries_of(known))
     before = ledger.briefs
-    question = question or ledger.asked["question"]
+    question = question or ledger.asked.question
     refuse_empty(question, "The question of the brief", "give it with --question")
-    experiments = [_experiment(text) for text in ranked] or ledger.asked["next"]
-    config = {"kind": "brief", "question": question, "next": experiments}
-    key = f"source/{digest(config)}"
+    experiments = tuple(_experiment(text) for text in ranked) or ledger.asked.next
+    details = Brief(question=question, next=experiments)
+    key = f"source/{digest(plain_details(details))}"
     # The last one counts, so an earlier one may come again after another.
     if before and before[-1].step_key.startswith(key):
         key = before[-1].step_key
     else:
         key += f"-{len(before)}"
-    said = Finding(question, next_action=experiments[0]["experiment"] if experiments else "")
-    return writer.write(known, "source", key, "background brief", config, said)
+    said = Finding(question, next_action=experiments[0].experiment if experiments else "")
+    return writer.write(known, "source", key, "background brief", details, said)
 
 
 def write_brief(writer: EntryWriter) -> str:
     """Make .agents/logbooks/<topic>/background.md again from the records that may be in git; returns its text."""
     series = writer.series
-    shown = [entry for entry in entries_of(writer.scan()) if series.private or is_public(entry, series)]
-    text = background_text.brief(series, shown)
+    known = writer.scan()
+    shown = known.only(lambda entry: series.private or is_public(entry.record, series))
+    text = background_text.brief(thread_state(series, shown))
     with lock(writer.checkout, series.topic):
         write_aside(writer.checkout.logbooks / series.topic / "background.md", text.encode())
     return text
 
 
-def _source(known: Snapshot, id: str) -> Stored[EntryRecord]:
+def _the_source(known: Snapshot, id: str) -> Stored[EntryRecord]:
     stored = find(known, id)
-    if _config(stored).get("kind") != "source":
+    if _details(stored) is None:
         raise UsageError(f"{id} is no source: expected the ID of one; 'research source list' tells them.")
     return stored
 
 
-def _config(stored: Stored[Any]) -> dict[str, Any]:
-    record = stored.record
-    return record.config if isinstance(record, EntryRecord) and record.step == "source" else {}
+def _details(stored: Stored[Any]) -> Source | None:
+    """What a record says of prior work, None where it is no source."""
+    details = stored.record.details if isinstance(stored.record, EntryRecord) else None
+    return details if isinstance(details, Source) else None
 
 
 def _is_id(writer: EntryWriter, text: str) -> bool:
     return re.fullmatch(rf"{re.escape(writer.series.prefix)}-\d+(\.\d+)?", text) is not None
 
 
-def _experiment(text: str) -> dict[str, str]:
+def _experiment(text: str) -> NextExperiment:
     experiment, _, falsifier = (part.strip() for part in text.partition("::"))
     if not experiment or not falsifier:
         raise UsageError(
             f"--next {text!r} names no falsifier: expected 'experiment :: falsifier', what to run and what result would "
             "speak against the hypothesis."
         )
-    return {"experiment": experiment, "falsifier": falsifier}
+    return NextExperiment(experiment=experiment, falsifier=falsifier)

@@ -4,7 +4,8 @@ import click
 
 from research_steps.cli.common import as_json, in_store, print_json, tell, writer_of
 from research_steps.cli.main import command
-from research_steps.evidence.hypotheses import State, queue
+from research_steps.evidence.hypotheses import queue
+from research_steps.records.step_kinds import HypothesisChange, HypothesisState
 
 
 @click.group()
@@ -31,7 +32,7 @@ def add(topic: str, text: str, next_test: str, evidence: tuple[str, ...], prefix
 
     writer = writer_of(topic, prefix)
     entry = notes.add_hypothesis(writer, text, next_test, evidence)
-    tell(writer, entry, json_output, hypothesis=entry.record.config["hypothesis"])
+    tell(writer, entry, json_output, hypothesis=entry.record.details_as(HypothesisChange).hypothesis)
 
 
 @command
@@ -114,7 +115,7 @@ for _command, _name in ((add, "add"), (block, "block"), (falsify, "falsify"), (p
 def _change(
     topic: str,
     name: str,
-    state: State,
+    state: HypothesisState,
     because: str,
     evidence: tuple[str, ...],
     prefix: str | None,

@@ -12,6 +12,7 @@ from research_steps.errors import StoreError, UsageError
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.records.model import EntryRecord, InterruptedRecord, TrialRecord
+from research_steps.records.step_kinds import Measurement
 
 
 @command
@@ -122,9 +123,10 @@ def _find(id: str, topic: str | None, prefix: str | None) -> tuple[list[Any], li
     doubts: list[str] = []
     for name in topics(checkout, topic, prefix):
         known = journal_of(checkout, name, prefix).scan(checkout.logbooks / name)
-        found += known.find(id)
-        about += known.about(id)
-        doubts += known.doubts(id)
+        records = known.find(id)
+        found += records
+        about += {entry.sha256: entry for stored in records for entry in known.about(stored.sha256)}.values()
+        doubts += [doubt for stored in records for doubt in known.doubts(stored.sha256)]
     if not found:
         raise UsageError(
             f"No record has the ID {id!r}: expected one such as MOE-HC-007; 'research status' tells what is here."
@@ -177,8 +179,10 @@ def _described(record: EntryRecord | TrialRecord | InterruptedRecord) -> list[st
 
         lines += [f"  {text}" for text in (record.result, record.interpretation, record.next_action) if text]
         lines += [f"  {row.trial.id} {row.changes}: {row.status} {row.values} {row.note}" for row in record.rows]
+        details = record.details
+        case = details.baseline_case if isinstance(details, Measurement) else None
         for claim in claims_in(record):
-            at = variant_of(claim, record.config.get("baseline_case", claim.case))
+            at = variant_of(claim, claim.case if case is None else case)
             lines.append(f"  {spelled(claim.changes)}{at}: {claim.metric} {told(claim)} {claim.why}")
     else:
         lines.append(f"  {record.config}")

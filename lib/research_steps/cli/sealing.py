@@ -38,6 +38,7 @@ def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> No
     not comparable) is an entry of the series here.
     """
     from research_steps.publish.entry_writer import EntryWriter
+    from research_steps.records.step_kinds import Reproduction
     from research_steps.seal import bundle
     from research_steps.seal.reproduce.reporting import report
     from research_steps.seal.reproduce.rerun import rerun
@@ -51,4 +52,4 @@ def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> No
     entry = report(writer, sealed, again, here)
     if not json_output:
         click.echo(entry.record.result)
-    tell(writer, entry, json_output, outcome=entry.record.config["outcome"])
+    tell(writer, entry, json_output, outcome=entry.record.details_as(Reproduction).outcome)

@@ -6,7 +6,6 @@ somebody looked for contradictions of one, and a "brief" that asks a question an
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
@@ -14,6 +13,7 @@ from research_steps.evidence.claims import claims_in
 from research_steps.evidence.hypotheses import Item
 from research_steps.records.model import EntryRecord
 from research_steps.records.series import Series
+from research_steps.records.step_kinds import STEP_KINDS, Brief, ContradictionCheck, HypothesisChange, Source
 
 
 @dataclass
@@ -25,13 +25,13 @@ class Ledger:
     briefs: list[EntryRecord] = field(default_factory=list)
 
     @property
-    def asked(self) -> dict[str, Any]:
+    def asked(self) -> Brief:
         """The question as it was asked last, and the next experiments by rank."""
-        return self.briefs[-1].config if self.briefs else {"question": "", "next": []}
+        return self.briefs[-1].details_as(Brief) if self.briefs else Brief(question="", next=())
 
     def unchecked(self) -> list[EntryRecord]:
         """The sources whose claim nobody has looked for contradictions of."""
-        return [source for source in self.sources if source.config["claim"] not in self.checks]
+        return [source for source in self.sources if source.details_as(Source).claim not in self.checks]
 
 
 @dataclass
@@ -47,14 +47,13 @@ def ledger(entries: Sequence[EntryRecord]) -> Ledger:
     """What was recorded, in the order in which it was finished."""
     found = Ledger()
     for entry in entries:
-        if entry.step != "source":
-            continue
-        if entry.config["kind"] == "source":
-            found.sources.append(entry)
-        elif entry.config["kind"] == "check":
-            found.checks.setdefault(entry.config["claim"], []).append(entry)
-        else:
-            found.briefs.append(entry)
+        match entry.details:
+            case Source():
+                found.sources.append(entry)
+            case ContradictionCheck(claim=claim):
+                found.checks.setdefault(claim, []).append(entry)
+            case Brief():
+                found.briefs.append(entry)
     return found
 
 
@@ -63,8 +62,10 @@ def evidence_map(items: Sequence[Item], found: Ledger) -> list[Support]:
     rows: dict[str, Support] = {}
     for item in items:
         row = Support(f"{item.id} ({item.state}): {item.text}")
-        row.support += [change for change in item.changes if change.config["state"] == "promoted"]
-        row.contradictions += [change for change in item.changes if change.config["state"] == "falsified"]
+        row.support += [change for change in item.changes if change.details_as(HypothesisChange).state == "promoted"]
+        row.contradictions += [
+            change for change in item.changes if change.details_as(HypothesisChange).state == "falsified"
+        ]
         rows[item.text] = row
         # An ID that two branches used names neither.
         if sum(other.id == item.id for other in items) == 1:
@@ -74,12 +75,13 @@ def evidence_map(items: Sequence[Item], found: Ledger) -> list[Support]:
         return rows.setdefault(name, Support(f"Claim: {name}"))
 
     for source in found.sources:
-        for name in dict.fromkeys([source.config["claim"], *source.config["supports"]]):
+        details = source.details_as(Source)
+        for name in dict.fromkeys([details.claim, *details.supports]):
             about(name).support.append(source)
-        for name in source.config["contradicts"]:
+        for name in details.contradicts:
             about(name).contradictions.append(source)
     for claim, checks in found.checks.items():
-        about(claim).contradictions += [check for check in checks if check.config["found"]]
+        about(claim).contradictions += [check for check in checks if check.details_as(ContradictionCheck).found]
     return list({id(row): row for row in rows.values()}.values())
 
 
@@ -90,7 +92,7 @@ def stuck(series: Series, entries: Sequence[EntryRecord]) -> int | None:
     """
     trials = 0
     for entry in entries:
-        if entry.step not in ("sweep", "interact", "replicate") or entry.claims is msgspec.UNSET:
+        if not STEP_KINDS[entry.step].compares or entry.claims is msgspec.UNSET:
             continue
         verdicts = {claim.verdict for claim in claims_in(entry) if claim.metric == series.primary.name}
         trials = 0 if "improved" in verdicts else trials + sum(row.measured_here for row in entry.rows)

@@ -22,7 +22,7 @@ from research_steps.evidence.statistics import (
     unpaired_interval,
     verdict,
 )
-from research_steps.journal.snapshot import Snapshot
+from research_steps.journal.snapshot import Snapshot, finished_order, retracted
 from research_steps.records.conditions import conditions
 from research_steps.records.configurations import differences
 from research_steps.records.encoding import Stored, canonical
@@ -38,6 +38,8 @@ from research_steps.records.model import (
     Verdict,
 )
 from research_steps.records.series import Metric, Series
+from research_steps.records.step_kinds import Baseline as BaselineDetails
+from research_steps.records.step_kinds import Rebase
 
 # A slip in the code of the experiment, and no property of what was measured.
 ROUTINE = frozenset(
@@ -141,22 +143,25 @@ def evidence(claim: Claim) -> set[str]:
     return {ref.sha256 for ref in (*claim.trials, *claim.also)}
 
 
-def retracted(entries: Iterable[EntryRecord]) -> frozenset[str]:
-    """The hashes of the records that count no more."""
-    return frozenset(ref.sha256 for entry in entries if entry.step == "retraction" for ref in entry.inputs)
-
-
 def fixed_cases(entries: Iterable[Stored[EntryRecord]]) -> dict[str, tuple[dict[str, Any], str]]:
     """The case of each baseline, by its label, and since which entry it is that: as it was measured or moved last."""
-    counting = [one for one in entries if one.record.status == "ok" and not one.record.late]
-    gone = retracted(one.record for one in counting)
+    counting = [entry for entry in entries if entry.record.status == "ok" and not entry.record.late]
+    taken_back = retracted(counting)
     cases: dict[str, tuple[dict[str, Any], str]] = {}
-    for entry in sorted((one.record for one in counting if one.sha256 not in gone), key=lambda e: (e.finished_at, e.id)):
-        if entry.step == "baseline":
-            cases[entry.label] = entry.config["baseline_case"], entry.id
-        elif entry.step == "rebase":
-            cases[entry.config["baseline"]] = entry.config["to"], entry.id
+    for entry in finished_order(entry for entry in counting if entry.sha256 not in taken_back):
+        match entry.record.details:
+            case BaselineDetails(baseline_case=case):
+                cases[entry.record.label] = case, entry.record.id
+            case Rebase(baseline=label, to=case):
+                cases[label] = case, entry.record.id
     return cases
+
+
+def current_claims(series: Series, entries: Sequence[Stored[EntryRecord]]) -> list[Claim]:
+    """The claims that count now, against a baseline case that is in force now. `entries` in the order of their end."""
+    in_force = [case for case, _ in fixed_cases(entries).values()]
+    claims = together(series, standing(entry.record for entry in entries))
+    return [claim for claim in claims if claim.case in in_force]
 
 
 def together(series: Series, claims: Sequence[Claim]) -> tuple[Claim, ...]:

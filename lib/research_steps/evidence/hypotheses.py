@@ -6,15 +6,14 @@ change counts. A hypothesis is known by its ID and its text: two branches that e
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from research_steps.errors import UsageError
 from research_steps.records.model import EntryRecord
 from research_steps.records.series import Series
+from research_steps.records.step_kinds import HypothesisChange, HypothesisState
 
-State = Literal["active", "blocked", "promoted", "falsified"]
 # What a change has to say, by the state that it leads to; in the order in which the queue shows them.
-SAYS: dict[State, str] = {
+SAYS: dict[HypothesisState, str] = {
     "active": "next test",
     "blocked": "resume when",
     "promoted": "production decision",
@@ -31,14 +30,17 @@ class Item:
     changes: tuple[EntryRecord, ...] = ()
 
     @property
-    def state(self) -> State:
-        state: State = self.changes[-1].config["state"] if self.changes else "active"
-        return state
+    def last(self) -> HypothesisChange | None:
+        return self.changes[-1].details_as(HypothesisChange) if self.changes else None
+
+    @property
+    def state(self) -> HypothesisState:
+        return self.last.state if self.last else "active"
 
     @property
     def because(self) -> str:
         """What the last change says: the next test, the resume condition, the decision or the stopping reason."""
-        return str(self.changes[-1].config["because"]) if self.changes else ""
+        return self.last.because if self.last else ""
 
     @property
     def evidence(self) -> tuple[str, ...]:
@@ -57,9 +59,10 @@ def queue(series: Series, entries: Sequence[EntryRecord]) -> list[Item]:
     for entry in entries:
         if entry.step != "hypothesis":
             continue
-        place = (str(entry.config["hypothesis"]), str(entry.config["text"]))
+        change = entry.details_as(HypothesisChange)
+        place = (change.hypothesis, change.text)
         # A thread's file may put what it declares in other words later; what a command added never changes.
-        if place not in found and entry.config["state"] != "active":
+        if place not in found and change.state != "active":
             place = declared.get(place[0], place)
         found.setdefault(place, []).append(entry)
     items = [Item(id, text, tuple(changes)) for (id, text), changes in found.items()]

@@ -6,14 +6,14 @@ that nothing is measured for: kickoff, decision, finish.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
 from research_steps.journal.journal import Journal
 from research_steps.records.encoding import Stored
-from research_steps.records.model import SCHEMA, Captured, Claim, EntryRecord, Error, Floor, Mode, Ref, Row, StepKind
+from research_steps.records.model import SCHEMA, Captured, Claim, EntryRecord, Error, Floor, Mode, Ref, Row
 from research_steps.records.series import Series
+from research_steps.records.step_kinds import Details, plain_details
 from research_steps.records.times import utc
 
 
@@ -21,11 +21,11 @@ from research_steps.records.times import utc
 class About:
     """What an entry says of its step before the step has run."""
 
-    kind: StepKind
+    kind: str
     step_key: str
     label: str
     hypothesis: str
-    config: dict[str, Any]
+    details: Details
     inputs: tuple[Ref, ...] = ()
     private: bool = False
     mode: Mode = "executor"
@@ -62,7 +62,7 @@ def finish_entry(
         finished_at=utc(),
         status="failed" if found.error else "ok",
         mode=about.mode,
-        config=about.config,
+        config=plain_details(about.details),
         rows=found.rows,
         inputs=about.inputs,
         result=found.result,
@@ -102,7 +102,7 @@ def write_entry(
                 continue
             attempt = attempt.record.attempt + 1
         with journal.begin(
-            "entry", id, attempt, id=id, label=about.label, config=about.config, private=about.private
+            "entry", id, attempt, id=id, label=about.label, config=plain_details(about.details), private=about.private
         ) as begun:
             if begun:
                 finish_entry(journal, captured, about, id, attempt, utc(), said(id))

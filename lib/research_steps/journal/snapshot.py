@@ -1,17 +1,18 @@
 """What a journal holds, read at once: the records of store and repository together, and the attempts that are open."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from research_steps.errors import UnreadableObject, UsageError
+from research_steps.errors import NewerObject, UnreadableObject, UsageError
 from research_steps.journal.leases import abandoned
 from research_steps.journal.store import READ_AT_ONCE
 from research_steps.records.encoding import Stored, decode_record, sha256
 from research_steps.records.model import EntryRecord, InterruptedRecord, Ref, Status, TrialRecord
 from research_steps.records.objects import Intent
+from research_steps.records.step_kinds import STEP_KINDS
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,15 @@ class OpenAttempt:
 
 @dataclass
 class Snapshot:
-    """What the journal holds, store and repository together. `problems` names what could not be read."""
+    """What the journal holds, store and repository together. `problems` names what is broken, `newer` what a later
+    version of this package wrote."""
 
     entries: dict[str, Stored[EntryRecord]] = field(default_factory=dict)
     trials: dict[str, Stored[TrialRecord]] = field(default_factory=dict)
     interrupted: dict[str, Stored[InterruptedRecord]] = field(default_factory=dict)
     open: list[OpenAttempt] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    newer: list[str] = field(default_factory=list)
 
     def add(self, stored: Stored[Any]) -> None:
         match stored.record:
@@ -52,7 +55,11 @@ class Snapshot:
         try:
             self.add(decode_record(data, where))
         except UnreadableObject as error:
-            self.problems.append(str(error))
+            self.leave_out(error)
+
+    def leave_out(self, error: UnreadableObject) -> None:
+        """Name what can't be read."""
+        (self.newer if isinstance(error, NewerObject) else self.problems).append(str(error))
 
     def _settled(self, sha: str) -> bool:
         return sha in self.trials or sha in self.entries or sha in self.interrupted
@@ -83,26 +90,35 @@ class Snapshot:
         held += [attempt.intent for attempt in self.open if attempt.intent.subject == "entry"]
         return any(bool(one.private) for one in held if one.id == owner)
 
-    def about(self, id: str) -> list[Stored[EntryRecord]]:
-        """The notes, attachments, corrections and retractions of what carries this ID, in the order they were made."""
-        kinds = ("note", "attachment", "correction", "retraction")
-        found = (stored for stored in self.entries.values() if stored.record.step in kinds and not stored.record.late)
-        named = (stored for stored in found if any(ref.id == id for ref in stored.record.inputs))
-        return sorted(named, key=lambda stored: (stored.record.finished_at, stored.record.id))
+    @property
+    def in_order(self) -> list[Stored[EntryRecord]]:
+        """The entries that stand, in the order in which they were finished."""
+        return finished_order(stored for stored in self.entries.values() if not stored.record.late)
 
-    def doubts(self, id: str) -> list[str]:
-        """What an entry rests on, through others too, and was retracted."""
-        taken = {
-            ref.sha256: stored.record.id
-            for stored in self.entries.values() if stored.record.step == "retraction" for ref in stored.record.inputs
-        }  # fmt: skip
-        refs: dict[str, Ref] = {}
-        for stored in self.entries.values():
-            if stored.record.id == id and stored.record.step != "retraction":
-                for one in (stored, *self.below(stored)):
-                    rests_on = (*one.record.inputs, *(row.trial for row in one.record.rows))
-                    refs |= {ref.sha256: ref for ref in rests_on if ref.sha256 in taken}
-        return [f"{ref.id}, which {taken[sha]} retracted" for sha, ref in refs.items()]
+    @property
+    def retracted(self) -> frozenset[str]:
+        """The hashes of the records that count no more."""
+        return retracted(self.in_order)
+
+    def only(self, wanted: Callable[[Stored[EntryRecord]], bool]) -> "Snapshot":
+        """The same without the entries that are not wanted."""
+        return replace(self, entries={sha: entry for sha, entry in self.entries.items() if wanted(entry)})
+
+    def about(self, sha: str) -> list[Stored[EntryRecord]]:
+        """The notes, attachments, corrections and retractions of the record with this hash, oldest first."""
+        concerning = (entry for entry in self.in_order if STEP_KINDS[entry.record.step].concerns)
+        return [entry for entry in concerning if any(ref.sha256 == sha for ref in entry.record.inputs)]
+
+    def doubts(self, sha: str) -> list[str]:
+        """What the entry with this hash rests on, through others too, and was retracted."""
+        entry = self.entries.get(sha)
+        if entry is None or entry.record.step == "retraction":
+            return []
+        retractions = [other.record for other in self.in_order if other.record.step == "retraction"]
+        by = {ref.sha256: retraction.id for retraction in retractions for ref in retraction.inputs}
+        behind = (entry, *self.below(entry))
+        refs = {ref.sha256: ref for below in behind for ref in rests_on(below.record) if ref.sha256 in by}
+        return [f"{ref.id}, which {by[sha]} retracted" for sha, ref in refs.items()]
 
     def below(self, stored: Stored[EntryRecord]) -> list[Stored[EntryRecord]]:
         """Everything that an entry rests on, through others too, in the order in which it was finished."""
@@ -118,7 +134,7 @@ class Snapshot:
             if entry is not None and ref.sha256 not in found:
                 found[ref.sha256] = entry
                 pending += entry.record.inputs
-        return sorted(found.values(), key=lambda entry: (entry.record.finished_at, entry.record.id))
+        return finished_order(found.values())
 
 
 @dataclass
@@ -153,9 +169,23 @@ def add_published(found: Snapshot, repository: Path, wanted: Callable[[bytes], b
 
 
 def entries_of(known: Snapshot) -> list[EntryRecord]:
-    """The entries that count, in the order in which they were finished."""
-    found = (stored.record for stored in known.entries.values() if not stored.record.late)
-    return sorted(found, key=lambda record: (record.finished_at, record.id))
+    """The records of the entries that stand, in the order in which they were finished."""
+    return [entry.record for entry in known.in_order]
+
+
+def finished_order(entries: Iterable[Stored[EntryRecord]]) -> list[Stored[EntryRecord]]:
+    """Entries in the order in which they were finished."""
+    return sorted(entries, key=lambda entry: (entry.record.finished_at, entry.record.id))
+
+
+def retracted(entries: Iterable[Stored[EntryRecord]]) -> frozenset[str]:
+    """The hashes of the records that these entries take back."""
+    return frozenset(ref.sha256 for entry in entries if entry.record.step == "retraction" for ref in entry.record.inputs)
+
+
+def rests_on(entry: EntryRecord) -> tuple[Ref, ...]:
+    """What an entry names as its own evidence: other records, and the trials of its table."""
+    return (*entry.inputs, *(row.trial for row in entry.rows))
 
 
 def find(known: Snapshot, id: str) -> Stored[Any]:

@@ -4,44 +4,44 @@ Pure functions. It lies beside the records that it links to. No line begins with
 open a heading or a list.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from research_steps.evidence.background import Support, evidence_map, ledger
-from research_steps.evidence.hypotheses import queue
+from research_steps.evidence.background import Support, evidence_map
+from research_steps.evidence.state import ThreadState
 from research_steps.publish import rendering
 from research_steps.publish.markdown import prose
 from research_steps.records.model import EntryRecord
-from research_steps.records.series import Series
+from research_steps.records.step_kinds import STEP_KINDS, Source
 
 NONE = "- none"
-_MEASURED = ("baseline", "sweep", "replicate", "interact", "interpret", "finish")
 
 
-def brief(series: Series, entries: Sequence[EntryRecord]) -> str:
-    """The whole brief. `entries` are those that may be shown, in the order in which they were finished."""
+def brief(state: ThreadState) -> str:
+    """The whole brief."""
     link = rendering.linked("")
-    found = ledger(entries)
-    items = queue(series, entries)
+    ledger, items = state.background, state.hypotheses
+    entries = [entry.record for entry in state.entries]
     own = [f"- {link(entry.id)} {prose(entry.label)}: {prose(entry.result)}" for entry in entries if _measured(entry)]
-    internal = [source(entry, prose, link) for entry in found.sources if entry.config["internal"]]
+    internal = [entry for entry in ledger.sources if entry.details_as(Source).internal]
+    external = [entry for entry in ledger.sources if entry not in internal]
     parts = {
-        "Question": [f"- Asked in {link(entry.id)}: {prose(entry.config['question'])}" for entry in found.briefs[-1:]],
-        "Internal prior work": [*internal, *own],
-        "External prior work": [source(entry, prose, link) for entry in found.sources if not entry.config["internal"]],
+        "Question": [f"- Asked in {link(entry.id)}: {prose(ledger.asked.question)}" for entry in ledger.briefs[-1:]],
+        "Internal prior work": [*(source(entry, prose, link) for entry in internal), *own],
+        "External prior work": [source(entry, prose, link) for entry in external],
         "Failed leads": [
             *rendering.hypotheses([item for item in items if item.state == "falsified"], prose, link),
-            *rendering.negative_results(series, entries, rendering.current_claims(series, entries), prose),
+            *rendering.negative_results(state, prose),
         ],
-        "Evidence map": [line for row in evidence_map(items, found) for line in _row(row, link)],
+        "Evidence map": [line for row in evidence_map(items, ledger) for line in _row(row, link)],
         "Claims without a contradiction pass": [
-            f"- {link(entry.id)}: {prose(entry.config['claim'])}" for entry in found.unchecked()
+            f"- {link(entry.id)}: {prose(entry.details_as(Source).claim)}" for entry in ledger.unchecked()
         ],
         "Ranked next experiments": [
-            f"{rank}. Experiment: {prose(step['experiment'])} – falsified by: {prose(step['falsifier'])}"
-            for rank, step in enumerate(found.asked["next"], 1)
+            f"{rank}. Experiment: {prose(step.experiment)} – falsified by: {prose(step.falsifier)}"
+            for rank, step in enumerate(ledger.asked.next, 1)
         ],
     }
-    lines = [f"# {series.topic}: Background Research", "", "Made from records by `research source brief`.", ""]
+    lines = [f"# {state.series.topic}: Background Research", "", "Made from records by `research source brief`.", ""]
     for title, content in parts.items():
         lines += [f"## {title}", *([line for line in content if line != NONE] or [NONE]), ""]
     return "\n".join(lines)
@@ -49,14 +49,16 @@ def brief(series: Series, entries: Sequence[EntryRecord]) -> str:
 
 def source(entry: EntryRecord, say: rendering.Say, link: rendering.Link) -> str:
     """One line of the ledger."""
-    said = entry.config
-    notes = f". {say(said['notes'])}" if said["notes"] else ""
-    where = f"{said['type']}: {say(said['where'])}, {say(said['version'])}"
-    return f"- {link(entry.id)} {say(said['claim'])} ({where}; confidence {said['confidence']}){notes}"
+    details = entry.details_as(Source)
+    notes = f". {say(details.notes)}" if details.notes else ""
+    where = f"{details.type}: {say(details.where)}, {say(details.version)}"
+    return f"- {link(entry.id)} {say(details.claim)} ({where}; confidence {details.confidence}){notes}"
 
 
 def _measured(entry: EntryRecord) -> bool:
-    return entry.step in _MEASURED and entry.status == "ok"
+    concludes = entry.step in ("interpret", "finish")
+    measured = STEP_KINDS[entry.step].has_trials and entry.mode != "dev"
+    return (measured or concludes) and entry.status == "ok"
 
 
 def _row(row: Support, link: rendering.Link) -> list[str]:

@@ -13,8 +13,9 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.logbook.adoption import numbers_used
 from research_steps.records.encoding import Stored, canonical, sha256
-from research_steps.records.model import EntryRecord, Ref, StepKind
+from research_steps.records.model import EntryRecord, Ref
 from research_steps.records.series import Series
+from research_steps.records.step_kinds import Details
 from research_steps.trial.provenance import capture, command_line
 
 LABEL_LENGTH = 80
@@ -31,10 +32,10 @@ class EntryWriter:
     def write(
         self,
         known: Snapshot,
-        kind: StepKind,
+        kind: str,
         key: str,
         label: str,
-        config: dict[str, Any],
+        details: Details,
         said: Finding | Callable[[str], Finding],
         inputs: tuple[Ref, ...] = (),
         *,
@@ -47,7 +48,7 @@ class EntryWriter:
         if held is not None:
             return held
         private = private or any(known.is_private(ref.id) for ref in inputs)
-        about = About(kind, key, label, hypothesis, config, inputs, private)
+        about = About(kind, key, label, hypothesis, details, inputs, private)
         self.journal.declare(self.series)
         used = numbers_used(self.checkout, self.series.topic, self.series.prefix)
         captured = capture(self.checkout, command_line())

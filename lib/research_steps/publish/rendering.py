@@ -4,17 +4,17 @@ Pure functions: the same records give the same bytes. Entries follow the researc
 Command, Config, Result, Interpretation, Next action, then Commit Hash and Links.
 """
 
-import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from research_steps.evidence.background import stuck
-from research_steps.evidence.claims import ROUTINE_NOTE, best, claims_in, judged, measured, standing, together, told
-from research_steps.evidence.hypotheses import SAYS, Item, queue
+from research_steps.evidence.claims import claims_in, judged, measured, told
+from research_steps.evidence.hypotheses import SAYS, Item
+from research_steps.evidence.state import ThreadState
 from research_steps.publish.markdown import block, code, prose, table
 from research_steps.records.model import Claim, EntryRecord, Provenance, Row
 from research_steps.records.objects import IssueLink, Seal
 from research_steps.records.series import Metric, Series
+from research_steps.records.step_kinds import STEP_KINDS, Attachment, Decision, Measurement
 from research_steps.records.times import parse_utc
 
 Say = Callable[[str], str]
@@ -52,64 +52,50 @@ def entry(record: EntryRecord, series: Series, seal: Seal | None) -> str:
     return "\n".join(lines)
 
 
-def living(series: Series, entries: Sequence[EntryRecord], issue: IssueLink | None) -> str:
-    """The managed block at the head: what holds now. `entries` in the order they finished."""
-    claims = current_claims(series, entries)
-    lines = ["## TL;DR", *tldr(series, entries, claims, prose), "", "## Baseline", *baselines(series, entries, prose)]
+def summary(state: ThreadState, issue: IssueLink | None) -> str:
+    """The managed block at the head of the logbook: what holds now."""
+    series = state.series
+    lines = ["## TL;DR", *tldr(state, prose), "", "## Baseline", *baselines(state, prose)]
     link = linked(f"{series.topic}/")
-    lines += ["", "## Hypothesis queue", *hypotheses(queue(series, entries), prose, link)]
-    trials = stuck(series, entries)
-    if trials is not None:
-        lines.append(f"- No improvement in {trials} trials: forage again with `research source`.")
-    lines += ["", "## Decisions", *decisions(entries, prose, link)]
-    lines += ["", "## Negative results", *negative_results(series, entries, claims, prose)]
-    lines += ["", "## Corrected and moved", *revisions(entries, prose, link)]
+    lines += ["", "## Hypothesis queue", *hypotheses(state.hypotheses, prose, link)]
+    if state.stuck is not None:
+        lines.append(f"- No improvement in {state.stuck} trials: forage again with `research source`.")
+    lines += ["", "## Decisions", *decisions(state, prose, link)]
+    lines += ["", "## Negative results", *negative_results(state, prose)]
+    lines += ["", "## Corrected and moved", *revisions(state, prose, link)]
     where = f"[{issue.repository}#{issue.number}]({issue.url})" if issue else f"`.agents/issues/{series.topic}.md`"
     lines += ["", "## Links", f"- Issue: {'none, the series is private' if series.private else where}"]
     return "\n".join(lines)
 
 
-def tldr(series: Series, entries: Sequence[EntryRecord], claims: Sequence[Claim], say: Say) -> list[str]:
+def tldr(state: ThreadState, say: Say) -> list[str]:
     """What is best so far, and what the last interpretation or the conclusion says."""
-    done = [entry for entry in entries if entry.status == "ok"]
-    lines = [f"- {_best(series, claims)}"]
-    gone = _retracted(entries)
-    read = [entry for entry in done if entry.step in ("interpret", "finish") and entry.id not in gone]
-    if read:
-        last = read[-1]
-        text = last.result if last.step == "finish" else last.interpretation
-        lost = sorted({ref.id for ref in last.inputs} & gone)
+    lines = [f"- {_best(state.best)}"]
+    reading = state.reading
+    if reading is not None:
+        lost = reading.retracted
         doubt = f" ({', '.join(lost)}, which it rests on, {'is' if len(lost) == 1 else 'are'} retracted)" if lost else ""
-        lines += [f"- {last.id}: {say(text)}{doubt}", f"- Next: {say(last.next_action)}"]
+        lines += [f"- {reading.entry.id}: {say(reading.text)}{doubt}", f"- Next: {say(reading.entry.next_action)}"]
     return lines
 
 
-def baselines(series: Series, entries: Sequence[EntryRecord], say: Say) -> list[str]:
+def baselines(state: ThreadState, say: Say) -> list[str]:
     """The baseline cases with their numbers, each as it was measured last."""
-    cases: dict[str, list[str]] = {}
-    gone = _retracted(entries)
-    for entry in entries:
-        if entry.step == "baseline" and entry.status == "ok" and entry.id not in gone:
-            values = numbers(entry)
-            names = _primary_first(values, series.primary.name)
-            floor = ", ".join(f"{name} {one.spread:.2%}" for name, one in (entry.floor or {}).items())
-            case = _spelled(entry.config.get("baseline_case", {}))
-            cases[case] = [
-                f"- {entry.id} {say(entry.label)}",
-                f"  - Date: {entry.started_at[:10]}",
-                f"  - Code refs: {code(str(entry.config.get('measure')))} at {commit(entry.provenance)}",
-                f"  - Case: {code(case)}",
-                f"  - Baseline numbers: {say(', '.join(f'{name} {values[name]:.6g}' for name in names))}",
-                f"  - Noise floor: {say(floor) or 'none'}",
-            ]
-    return [line for lines in cases.values() for line in lines] or ["- none yet"]
-
-
-def numbers(baseline: EntryRecord) -> dict[str, float]:
-    """What a baseline measured: the median of its processes, for each metric that they share."""
-    columns = [row.values for row in baseline.rows] or [{}]
-    names = set(columns[0]).intersection(*columns)
-    return {name: statistics.median(values[name] for values in columns) for name in names}
+    lines = []
+    for baseline in state.baselines:
+        entry, values = baseline.entry, baseline.numbers
+        names = _primary_first(values, state.series.primary.name)
+        floor = ", ".join(f"{name} {one.spread:.2%}" for name, one in (entry.floor or {}).items())
+        measure = code(entry.details_as(Measurement).measure)
+        lines += [
+            f"- {entry.id} {say(entry.label)}",
+            f"  - Date: {entry.started_at[:10]}",
+            f"  - Code refs: {measure} at {commit(entry.provenance)}",
+            f"  - Case: {code(_spelled(baseline.case))}",
+            f"  - Baseline numbers: {say(', '.join(f'{name} {values[name]:.6g}' for name in names))}",
+            f"  - Noise floor: {say(floor) or 'none'}",
+        ]
+    return lines or ["- none yet"]
 
 
 def linked(folder: str) -> Link:
@@ -131,82 +117,49 @@ def hypotheses(items: Sequence[Item], say: Say, link: Link) -> list[str]:
     return lines or ["- none"]
 
 
-def decisions(entries: Sequence[EntryRecord], say: Say, link: Link, scope: bool | None = None) -> list[str]:
+def decisions(state: ThreadState, say: Say, link: Link, scope: bool | None = None) -> list[str]:
     """What was decided, with date, evidence and owner; only changes of the scope, or only others, when asked."""
     lines = []
-    for entry in entries:
-        if entry.step == "decision" and scope in (None, entry.config["scope"]):
+    for entry in state.decisions:
+        decision = entry.details_as(Decision)
+        if scope in (None, decision.scope):
             evidence = ", ".join(link(ref.id) for ref in entry.inputs) or "none named"
-            owner = say(str(entry.config["owner"]))
-            said = f"{link(entry.id)}: {say(entry.result)}"
-            lines.append(f"- {entry.finished_at[:10]} {said} (evidence: {evidence}; owner: {owner})")
+            text = f"{link(entry.id)}: {say(entry.result)}"
+            lines.append(f"- {entry.finished_at[:10]} {text} (evidence: {evidence}; owner: {say(decision.owner)})")
     return lines or ["- none"]
 
 
-def negative_results(series: Series, entries: Sequence[EntryRecord], claims: Sequence[Claim], say: Say) -> list[str]:
-    """What failed, with its reason, and what did not help, each once; a slip in the code is neither."""
-    lines = {}
-    gone = _retracted(entries)
-    for entry in entries:
-        for row in entry.rows:
-            if row.status == "failed" and not row.note.startswith(ROUTINE_NOTE) and row.trial.id not in gone:
-                lines[row.trial.id] = f"- {row.trial.id} {code(changes(row))} failed: {code(row.note)}"
-        if entry.status == "failed" and entry.id not in gone:
-            lines[entry.id] = f"- {entry.id} {say(entry.label)}: {say(entry.result)}"
-    for claim in claims:
-        if claim.metric == series.primary.name and claim.verdict in ("regressed", "no difference"):
-            id = claim.trials[0].id
-            lines[id] = f"- {id} {code(_spelled(claim.changes))}: {say(claim.metric)} {told(claim)}"
-    return list(lines.values()) or ["- none"]
+def negative_results(state: ThreadState, say: Say) -> list[str]:
+    """What failed, with its reason, and what did not help."""
+    lines = []
+    for id, end in state.dead_ends.items():
+        match end:
+            case Row():
+                lines.append(f"- {id} {code(changes(end))} failed: {code(end.note)}")
+            case EntryRecord():
+                lines.append(f"- {id} {say(end.label)}: {say(end.result)}")
+            case Claim():
+                lines.append(f"- {id} {code(_spelled(end.changes))}: {say(end.metric)} {told(end)}")
+    return lines or ["- none"]
 
 
-def revisions(entries: Sequence[EntryRecord], say: Say, link: Link) -> list[str]:
+def revisions(state: ThreadState, say: Say, link: Link) -> list[str]:
     """What was corrected or taken back, why, and what rested on it; and where the baseline moved to."""
-    lines = [
-        f"- {entry.finished_at[:10]} {link(entry.id)}: {say(entry.result)}"
-        for entry in entries
-        if entry.step in ("correction", "retraction", "rebase")
-    ]
+    lines = [f"- {entry.finished_at[:10]} {link(entry.id)}: {say(entry.result)}" for entry in state.revisions]
     return lines or ["- none"]
 
 
-def _retracted(entries: Sequence[EntryRecord]) -> set[str]:
-    """The IDs of what counts no more."""
-    return {ref.id for entry in entries if entry.step == "retraction" for ref in entry.inputs}
-
-
-def _best(series: Series, claims: Sequence[Claim]) -> str:
-    found = best(series, claims)
-    if found is None:
+def _best(claim: Claim | None) -> str:
+    if claim is None:
         return "Nothing measured yet is better than the baseline."
-    on = ", ".join(ref.id for ref in found.trials)
-    what = code(_spelled(found.changes))
-    return f"Best so far: {what} with {prose(found.metric)} {told(found)} against {found.baseline.id} ({on})."
-
-
-def current_claims(series: Series, entries: Sequence[EntryRecord]) -> list[Claim]:
-    """The claims that count now, against a baseline case that is in force now."""
-    cases = list(_cases(entries).values())
-    return [claim for claim in together(series, standing(entries)) if claim.case in cases]
-
-
-def _cases(entries: Sequence[EntryRecord]) -> dict[str, Any]:
-    """Each baseline's case, as it was measured or moved last."""
-    cases: dict[str, Any] = {}
-    gone = _retracted(entries)
-    for entry in entries:
-        if entry.id in gone:
-            continue
-        if entry.status == "ok" and entry.step == "baseline":
-            cases[entry.label] = entry.config.get("baseline_case", {})
-        elif entry.step == "rebase":
-            cases[str(entry.config["baseline"])] = entry.config["to"]
-    return cases
+    on = ", ".join(ref.id for ref in claim.trials)
+    what = code(_spelled(claim.changes))
+    return f"Best so far: {what} with {prose(claim.metric)} {told(claim)} against {claim.baseline.id} ({on})."
 
 
 def _config(record: EntryRecord) -> str:
     config = dict(record.config)
-    if record.step in ("sweep", "interact", "dev") and record.rows:
+    if STEP_KINDS[record.step].tabulates and record.rows:
         case = config.pop("baseline_case", {})
         varied = {name for row in record.rows for name in row.changes}
         config["varied from"] = {name: value for name, value in case.items() if name in varied}
@@ -218,7 +171,7 @@ def _config(record: EntryRecord) -> str:
 def _spelled(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(f"{name}={_spelled(item)}" for name, item in value.items())
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(_spelled(item) for item in value)
     return str(value)
 
@@ -284,8 +237,8 @@ def _links(record: EntryRecord, topic: str, seal: Seal | None) -> str:
     parts = [f"records [{record.id}.jsonl]({topic}/{record.id}.jsonl)"]
     if record.inputs:
         parts.append(f"rests on {', '.join(ref.id for ref in record.inputs)}")
-    if record.step == "attachment" and "file" in record.config:
-        name = str(record.config["file"])
+    if isinstance(record.details, Attachment) and record.details.file:
+        name = record.details.file
         parts.append(f"file [{code(name)}]({topic}/attachments/{name})")
     if seal is not None:
         parts.append(f"tag {code(seal.tag)} at {code(seal.commit)}")

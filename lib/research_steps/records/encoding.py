@@ -13,24 +13,11 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
-from research_steps.errors import UnreadableObject
-from research_steps.records.model import SCHEMA, EntryRecord, InterruptedRecord, Record, Ref, TrialRecord
-from research_steps.records.objects import (
-    Closed,
-    FloorTrials,
-    IDReservation,
-    Intent,
-    IssueLink,
-    KnownTrials,
-    Lease,
-    Posting,
-    Project,
-    PublisherLease,
-    Pushed,
-    Seal,
-    TrialPlan,
-)
+from research_steps.errors import NewerObject, UnreadableObject
+from research_steps.records.model import EntryRecord, InterruptedRecord, Record, Ref, TrialRecord, Versioned
+from research_steps.records.objects import OBJECTS
 from research_steps.records.redaction import redact_tree, redactor
+from research_steps.records.step_kinds import STEP_KINDS, read_details
 
 # What names, orders and classifies records comes from this package and is never taken for a secret.
 _STRUCTURE = frozenset(
@@ -63,10 +50,6 @@ class Stored(Generic[R]):
         return Ref(id=self.record.id, key=self.record.key, attempt=self.record.attempt, sha256=self.sha256)
 
 
-class _Header(msgspec.Struct):
-    schema: Annotated[int, msgspec.Meta(ge=1)]
-
-
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -88,55 +71,82 @@ def store_record(record: R) -> Stored[R]:
 
 
 def decode_record(data: bytes, where: str) -> Stored[Record]:
-    """Read one record strictly. `where` names the object in the error. Raises UnreadableObject."""
+    """Read one record strictly. `where` names the object in the error. Raises UnreadableObject; NewerObject for one that
+    a later version wrote."""
     line = data.rstrip(b"\n")
-    return Stored(record=_decode(_RECORD, line, where), line=line)
+    header = _strictly(_HEADER, line, where)
+    kind = _RECORD_KINDS.get(header.kind)
+    if header.kind and header.kind != "intent" and kind is None:
+        raise _newer(where, f"is a record of the kind {header.kind!r}", header)
+    if kind is not None:
+        _check_schema(kind, header, where)
+    if kind is EntryRecord and header.step not in STEP_KINDS:
+        raise _newer(where, f"is an entry of the kind {header.step!r}", header)
+    record = _strictly(_RECORD, line, where)
+    if isinstance(record, EntryRecord):
+        try:
+            read_details(record.step, record.config)
+        except msgspec.ValidationError as error:
+            raise _broken(where, error) from error
+    return Stored(record=record, line=line)
 
 
 def decode(kind: type[T], data: bytes, where: str) -> T:
-    """Read one object that is not a record strictly: an intent, a lease, a seal. Raises UnreadableObject."""
+    """Read one object that is not a record strictly: an intent, a lease, a seal. Raises as `decode_record` does."""
+    _check_schema(kind, _strictly(_HEADER, data, where), where)
     decoder: msgspec.json.Decoder[T] = _DECODERS[kind]
-    return _decode(decoder, data, where)
+    return _strictly(decoder, data, where)
+
+
+class _Header(msgspec.Struct):
+    """What every version writes at the top of an object, whatever else it holds."""
+
+    schema: Annotated[int, msgspec.Meta(ge=1)]
+    kind: str = ""
+    step: str = ""
+    provenance: Any = None
 
 
 _RECORD = msgspec.json.Decoder(Record)
 _HEADER = msgspec.json.Decoder(_Header)
-_DECODERS: dict[type, "msgspec.json.Decoder[Any]"] = {
-    kind: msgspec.json.Decoder(kind)
-    for kind in (
-        *(
-            Intent,
-            Lease,
-            PublisherLease,
-            IDReservation,
-            Seal,
-            Pushed,
-            IssueLink,
-            Project,
-            Posting,
-            Closed,
-            FloorTrials,
-            TrialPlan,
-            KnownTrials,
-        ),
-    )
+_RECORD_KINDS: dict[str, type[Versioned]] = {
+    "trial": TrialRecord,
+    "entry": EntryRecord,
+    "interrupted": InterruptedRecord,
+}
+_DECODERS: dict[type, "msgspec.json.Decoder[Any]"] = {kind: msgspec.json.Decoder(kind) for kind in OBJECTS}
+_SCHEMAS: dict[type, int] = {
+    kind: next(field.default for field in msgspec.structs.fields(kind) if field.name == "schema")
+    for kind in (*_RECORD_KINDS.values(), *OBJECTS)
 }
 
 
-def _decode(decoder: "msgspec.json.Decoder[T]", line: bytes, where: str) -> T:
+def _strictly(decoder: "msgspec.json.Decoder[T]", line: bytes, where: str) -> T:
     try:
-        found = _HEADER.decode(line).schema
-        if found > SCHEMA:
-            raise UnreadableObject(
-                f"{where} has schema {found}, this version reads up to {SCHEMA}; it was skipped: "
-                "install the newer research-steps to read it."
-            )
         return decoder.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise UnreadableObject(
-            f"{where} is not a record ({error}); it was skipped and left as it is: "
-            "restore it from a copy, or delete it if it never held a result."
-        ) from error
+        raise _broken(where, error) from error
+
+
+def _check_schema(kind: type, header: _Header, where: str) -> None:
+    if header.schema > _SCHEMAS[kind]:
+        raise _newer(where, f"has schema {header.schema}, and this version reads up to {_SCHEMAS[kind]}", header)
+
+
+def _newer(where: str, what: str, header: _Header) -> NewerObject:
+    packages = header.provenance.get("packages") if isinstance(header.provenance, dict) else None
+    version = packages.get("research-steps") if isinstance(packages, dict) else None
+    wanted = f"research-steps {version} or later" if isinstance(version, str) else "the newest research-steps"
+    return NewerObject(
+        f"{where} is newer than this version: it {what}. It was left as it is: install {wanted} to read it."
+    )
+
+
+def _broken(where: str, error: Exception) -> UnreadableObject:
+    return UnreadableObject(
+        f"{where} is not a record ({error}); it was skipped and left as it is: "
+        "restore it from a copy, or delete it if it never held a result."
+    )
 
 
 def _cleaned(value: Any, clean: Callable[[str], str]) -> Any:

@@ -2,28 +2,21 @@
 
 A record is the immutable outcome of one attempt. Its identity is the SHA-256 of its canonical bytes: one line of
 JSON, keys sorted, no spaces, ASCII only, shortest float representation, no NaN, then one LF that the hash leaves
-out. Times are UTC, ISO 8601, milliseconds, 'Z'. The bytes that were written are what is hashed, always: a record is
-never encoded again to check it.
-
-A reader refuses unknown and missing fields, and names a schema newer than its own; nothing is guessed.
+out. Times are UTC, ISO 8601, milliseconds, 'Z'.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from research_steps.records.step_kinds import Details, read_details
 from research_steps.records.times import Time
 
 SCHEMA = 1
+D = TypeVar("D", bound=Details)
 
 Status = Literal["ok", "failed", "interrupted"]
-# fmt: off
-StepKind = Literal[
-    "kickoff", "baseline", "sweep", "replicate", "interact", "interpret", "decision", "seal", "step", "finish",
-    "rebase", "note", "correction", "retraction", "attachment", "hypothesis", "source", "dev", "reproduction",
-]
-# fmt: on
 Verdict = Literal["improved", "regressed", "no difference", "inconclusive", "failed", "not comparable"]
 Confidence = Literal["exploratory", "replicated", "stable"]
 Mode = Literal["executor", "dev"]
@@ -32,6 +25,13 @@ Mode = Literal["executor", "dev"]
 # Records hold no cycles, so that none is looked for in the thousands that are read.
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     pass
+
+
+class Versioned(Strict, frozen=True, kw_only=True):
+    """An object of the journal. Each kind counts its own schemas: one that comes to hold more gets the next number here,
+    and the new fields a default that tells that an older one has none."""
+
+    schema: int = 1
 
 
 class Owner(Strict, frozen=True):
@@ -132,10 +132,9 @@ class Ratio(Strict, frozen=True):
     pairs: int
 
 
-class InterruptedRecord(Strict, frozen=True, tag_field="kind", tag="interrupted"):
+class InterruptedRecord(Versioned, frozen=True, tag_field="kind", tag="interrupted"):
     """The end of an attempt whose lease ran out or whose launcher died: no result, for no fault of the measurement."""
 
-    schema: int
     series: str
     subject: Literal["trial", "entry"]
     key: str
@@ -152,14 +151,13 @@ class InterruptedRecord(Strict, frozen=True, tag_field="kind", tag="interrupted"
         return "interrupted"
 
 
-class TrialRecord(Strict, frozen=True, tag_field="kind", tag="trial"):
+class TrialRecord(Versioned, frozen=True, tag_field="kind", tag="trial"):
     """One measurement of one configuration in one process.
 
     `code` is the digest of the measure function's code, `device_class` the kind of machine it counts for.
     `contended` says who disturbed it; empty means nobody was seen to.
     """
 
-    schema: int
     series: str
     key: str
     attempt: int
@@ -250,7 +248,7 @@ class Claim(Strict, frozen=True):
     why: str
 
 
-class EntryRecord(Strict, frozen=True, tag_field="kind", tag="entry"):
+class EntryRecord(Versioned, frozen=True, tag_field="kind", tag="entry"):
     """The outcome of one step: what becomes an entry of the logbook.
 
     `key` is the experiment ID it was claimed under, `step_key` the executor's own identity of the step: its output path
@@ -258,12 +256,11 @@ class EntryRecord(Strict, frozen=True, tag_field="kind", tag="entry"):
     or interprets says, `floor` is by metric. One that is `private`, or rests on such a one, is published nowhere.
     """
 
-    schema: int
     series: str
     key: str
     attempt: int
     id: str
-    step: StepKind
+    step: str
     step_key: str
     label: str
     hypothesis: str
@@ -283,6 +280,18 @@ class EntryRecord(Strict, frozen=True, tag_field="kind", tag="entry"):
     private: bool | msgspec.UnsetType = msgspec.UNSET
     claims: tuple[Claim, ...] | msgspec.UnsetType = msgspec.UNSET
     floor: dict[str, Floor] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def details(self) -> Details:
+        """What the entry records of its step: `config` as the type that its kind has."""
+        return read_details(self.step, self.config)
+
+    def details_as(self, kind: type[D]) -> D:
+        """The details of a step whose kind is known. Raises TypeError for one of another kind."""
+        details = self.details
+        if not isinstance(details, kind):
+            raise TypeError(f"{self.id} is a {self.step}, which has no {kind.__name__}")
+        return details
 
 
 Record = TrialRecord | EntryRecord | InterruptedRecord

@@ -1,18 +1,17 @@
-"""What a journal keeps beside its records: intents, leases, claimed IDs, and what is decided once."""
+"""What a journal keeps beside its records: intents, leases, reserved IDs, and what is decided once."""
 
 from typing import Any, Literal
 
 import msgspec
 
-from research_steps.records.model import Owner, Ref, Strict
+from research_steps.records.model import Owner, Ref, Versioned
 from research_steps.records.times import Time
 
 
-class Intent(Strict, frozen=True, tag_field="kind", tag="intent"):
+class Intent(Versioned, frozen=True, tag_field="kind", tag="intent"):
     """What is written, durably, before an attempt starts. `lease_until` may be extended beside it; `nonce` tells two
     intents of one process in one millisecond apart."""
 
-    schema: int
     series: str
     subject: Literal["trial", "entry"]
     key: str
@@ -27,26 +26,23 @@ class Intent(Strict, frozen=True, tag_field="kind", tag="intent"):
     private: bool | msgspec.UnsetType = msgspec.UNSET
 
 
-class Lease(Strict, frozen=True):
+class Lease(Versioned, frozen=True):
     """Until when an attempt is held, where that is longer than its intent says."""
 
-    schema: int
     lease_until: Time
 
 
-class PublisherLease(Strict, frozen=True):
+class PublisherLease(Versioned, frozen=True):
     """Whose turn it is to publish on a surface, unless its lease was extended or given back."""
 
-    schema: int
     by: Owner
     lease_until: Time
     nonce: str
 
 
-class TrialPlan(Strict, frozen=True):
+class TrialPlan(Versioned, frozen=True):
     """How many trials a step asks for, and the driver that saw to it last, since when."""
 
-    schema: int
     id: str
     label: str
     total: int
@@ -54,70 +50,62 @@ class TrialPlan(Strict, frozen=True):
     planned_at: Time
 
 
-class KnownTrials(Strict, frozen=True):
+class KnownTrials(Versioned, frozen=True):
     """The trials of one part of a plan that the journal had already, by the IDs that they would have got."""
 
-    schema: int
     held: tuple[str, ...]
 
 
-class IDReservation(Strict, frozen=True):
+class IDReservation(Versioned, frozen=True):
     """An experiment ID that a step holds from before it begins."""
 
-    schema: int
     id: str
     step_key: str
     claimed_at: Time
     by: Owner
 
 
-class IssueLink(Strict, frozen=True):
+class IssueLink(Versioned, frozen=True):
     """The experiment issue of a series: 'owner/name' and number. Decided once: comments can't be moved."""
 
-    schema: int
     repository: str
     number: int
     url: str
     linked_at: Time
 
 
-class Project(Strict, frozen=True):
+class Project(Versioned, frozen=True):
     """The W&B project of a series. Decided once: runs can't be moved."""
 
-    schema: int
     name: str
     decided_at: Time
 
 
-class Posting(Strict, frozen=True):
+class Posting(Versioned, frozen=True):
     """Written before a comment is posted: when that was last tried, and by whom; then `comment` names it, and if
     people delete that it stays away."""
 
-    schema: int
     marker: str
     tried_at: Time
     by: Owner
     comment: int | msgspec.UnsetType = msgspec.UNSET
 
 
-class FloorTrials(Strict, frozen=True):
+class FloorTrials(Versioned, frozen=True):
     """The trials of the baseline against itself that dev mode measured last for its noise floor."""
 
-    schema: int
     trials: tuple[Ref, ...]
 
 
-class Closed(Strict, frozen=True):
+class Closed(Versioned, frozen=True):
     """The issue was closed for a final entry; who opens it again is left alone."""
 
-    schema: int
     closed_at: Time
 
 
-class Seal(Strict, frozen=True):
+class Seal(Versioned, frozen=True):
     """Which commit an entry was sealed with: decided once, by whoever sealed it first."""
 
-    schema: int
     id: str
     tag: str
     commit: str
@@ -125,9 +113,14 @@ class Seal(Strict, frozen=True):
     host: str
 
 
-class Pushed(Strict, frozen=True):
+class Pushed(Versioned, frozen=True):
     """The tag of a seal was pushed to this remote; who deletes it there had a reason."""
 
-    schema: int
     remote: str
     pushed_at: Time
+
+
+OBJECTS: tuple[type[Versioned], ...] = (
+    *(Intent, Lease, PublisherLease, IDReservation, TrialPlan, KnownTrials, FloorTrials),
+    *(IssueLink, Project, Posting, Closed, Seal, Pushed),
+)

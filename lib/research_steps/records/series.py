@@ -7,19 +7,17 @@ store lie is not.
 import math
 import re
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from research_steps.errors import UsageError
-from research_steps.records.model import StepKind
 from research_steps.records.redaction import redact_tree, redactor
+from research_steps.records.step_kinds import STEP_KINDS
 
 _TOPIC = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _PREFIX = re.compile(r"[A-Z][A-Z0-9-]{0,31}")
 _HYPOTHESIS = re.compile(r"H[1-9][0-9]*")
 # The kinds of steps whose entries are worth finding again on the issue, unless the series says otherwise.
-MILESTONES = (
-    "baseline", "interpret", "decision", "rebase", "correction", "retraction", "seal", "reproduction", "finish",
-)  # fmt: skip
+MILESTONES = tuple(name for name, kind in STEP_KINDS.items() if kind.milestone)
 LONGEST_TAG = 64
 # What a series says in its own words; the rest names things.
 _TEXTS = (
@@ -148,9 +146,9 @@ class Series:
         _refuse_repeats(self.topic, "metric", [metric.name for metric in self.metrics])
         _refuse_repeats(self.topic, "hypothesis", [hypothesis.id for hypothesis in self.hypotheses])
         self._check_tags()
-        unknown = sorted(set(self.milestones) - set(get_args(StepKind)))
+        unknown = sorted(set(self.milestones) - set(STEP_KINDS))
         if unknown:
-            kinds = ", ".join(get_args(StepKind))
+            kinds = ", ".join(STEP_KINDS)
             raise UsageError(f"Series {self.topic!r} has the milestone {unknown[0]!r}: expected some of {kinds}.")
         if self.parent and self.wandb_project:
             raise UsageError(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from research_steps.errors import RepositoryError, UsageError
-from research_steps.evidence.claims import retracted, standing, together
+from research_steps.evidence.claims import standing, together
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
@@ -16,6 +16,7 @@ from research_steps.publish.logbook.verify import read_files
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, Provenance, Ref, TrialRecord
 from research_steps.records.series import Series
+from research_steps.records.step_kinds import Attachment
 from research_steps.seal import text as seal_text
 from research_steps.seal.bundle import (
     SCHEMA,
@@ -53,7 +54,7 @@ def evidence(checkout: Checkout, series: Series, known: Snapshot, inputs: Sequen
     entries = known.behind(inputs)
     if not entries:
         raise RepositoryError(f"it rests on no entry of {topic} that is known here: name what it is to keep.")
-    gone = retracted(one.record for one in known.entries.values())
+    gone = known.retracted
     lost = [one.record.id for one in entries if gone & {one.sha256, *(row.trial.sha256 for row in one.record.rows)}]
     if lost:
         raise RepositoryError(f"{', '.join(lost)} was retracted, or a trial of it: run the thread again, and seal that.")
@@ -253,7 +254,8 @@ def _seeds(trials: Iterable[Stored[TrialRecord]]) -> dict[str, Any]:
 def _linked(journal: Journal, entries: Sequence[Stored[EntryRecord]]) -> Iterable[Elsewhere]:
     """What people attached by its address."""
     for attached in journal.entries().entries.values():
-        link = attached.record.config.get("link") if attached.record.step == "attachment" else None
+        details = attached.record.details
+        link = details.link if isinstance(details, Attachment) else ""
         about = {ref.id.partition(".")[0] for ref in attached.record.inputs}
         if link and not attached.record.late and about & {one.record.id for one in entries}:
             yield Elsewhere(str(link), f"attached by {attached.record.id}", None, None)

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from research_steps.errors import RepositoryError, ResearchError
-from research_steps.evidence.claims import retracted
 from research_steps.files import write_aside
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
@@ -46,7 +45,7 @@ class Sealer:
         """Seal what waits for it, and in the last pass make good what is missing of earlier seals."""
         done: list[Change] = []
         problems: list[str] = []
-        gone = retracted(stored.record for stored in entries.entries.values())
+        gone = entries.retracted
         for stored in entries.entries.values():
             if stored.record.step != "seal" or stored.record.late:
                 continue

@@ -21,6 +21,7 @@ from research_steps.records.model import Claim, Ref, TrialRecord
 from research_steps.records.objects import IssueLink
 from research_steps.records.resources import Resources
 from research_steps.records.series import Series
+from research_steps.records.step_kinds import Ran
 from research_steps.thread.configs import StepConfig
 from research_steps.thread.entries import run_entry
 from research_steps.thread.marin import executor_steps as marin
@@ -255,7 +256,7 @@ class Steps:
                 step_key=step_key(recorded.output_path, session),
                 label=label or recorded.step.name,
                 hypothesis=session.hypothesis(hypothesis),
-                config={"function": recorded.__name__, "config": _shown(config)},
+                details=Ran(function=recorded.__name__, config=_shown(config)),
                 private=private,
             )
             run_entry(session, about, body)

@@ -12,6 +12,7 @@ from research_steps.journal.entries import About, Finding, finish_entry
 from research_steps.journal.snapshot import OpenAttempt
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
+from research_steps.records.step_kinds import plain_details
 from research_steps.records.times import utc
 from research_steps.trial.context import Session
 from research_steps.trial.provenance import describe_error
@@ -34,7 +35,7 @@ def run_entry(session: Session, about: About, body: Callable[[str], Finding]) ->
                 return Stored(attempt.record, attempt.line)
             attempt = attempt.record.attempt + 1
         with session.journal.begin(
-            "entry", id, attempt, id=id, label=about.label, config=about.config, private=about.private
+            "entry", id, attempt, id=id, label=about.label, config=plain_details(about.details), private=about.private
         ) as begun:
             if begun:
                 return _run(session, about, id, attempt, body)

@@ -8,6 +8,7 @@ from research_steps.evidence.claims import fixed_cases, spelled
 from research_steps.records.configurations import differences
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
+from research_steps.records.step_kinds import Sweep
 from research_steps.thread.configs import StepConfig
 from research_steps.trial.context import Session
 
@@ -47,14 +48,12 @@ def _check_baseline(session: Session, config: StepConfig) -> None:
 
 def _check_axes(session: Session, config: StepConfig) -> list[str]:
     """Axes that come without a sweep must have been swept alone before."""
-    swept = {
-        stored.record.config.get("axis")
+    sweeps = [
+        stored.record.details_as(Sweep)
         for stored in _entries(session)
-        if stored.record.step == "sweep"
-        and stored.record.status == "ok"
-        and stored.sha256 not in session.retracted
-        and stored.record.config.get("baseline_case") == config.case
-    }
+        if stored.record.step == "sweep" and stored.record.status == "ok" and stored.sha256 not in session.retracted
+    ]
+    swept = {sweep.axis for sweep in sweeps if sweep.baseline_case == config.case}
     missing = [axis for axis, _ in config.axes if axis not in swept]
     if not missing:
         return []

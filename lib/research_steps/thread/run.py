@@ -205,7 +205,6 @@ def _engine(checkout: Checkout) -> Iterator[None]:
 def _prepare(session: Any, plan: "ExecutorPlan") -> None:
     """Tell shards whose they are, and clear the steps that a retry measures again, that rest on what is retracted, or
     that have sealed what was measured again since."""
-    from research_steps.evidence.claims import retracted
     from research_steps.thread.configs import StepConfig
     from research_steps.thread.measuring import step_key
 
@@ -221,7 +220,7 @@ def _prepare(session: Any, plan: "ExecutorPlan") -> None:
     locked = [step.name for step in ours if keys[id(step)] in begun and plan.locked(step)]
     if locked:
         _say(f"another driver has {', '.join(locked)}; if it is gone, Marin gives them up after {LOCK_S:g} s")
-    session.retracted = retracted(one.record for one in session.journal.published(session.repository).entries.values())
+    session.retracted = session.journal.published(session.repository).retracted
     statuses = {{"orphaned": "interrupted"}.get(name, name) for name in session.retry}
     cleared = []
     for step in ours if session.retry or session.retracted else [one for one in ours if one.config.kind == "seal"]:
@@ -242,11 +241,9 @@ def _prepare(session: Any, plan: "ExecutorPlan") -> None:
 
 def _has_reached(session: Any) -> bool:
     """Whether the series has what it was started for, which is told."""
-    from research_steps.evidence.claims import reached, told
-    from research_steps.publish.rendering import current_claims
+    from research_steps.evidence.claims import current_claims, reached, told
 
-    known = session.journal.published(session.repository).entries.values()
-    entries = sorted((one.record for one in known if not one.record.late), key=lambda one: (one.finished_at, one.id))
+    entries = session.journal.published(session.repository).in_order
     found = reached(session.series, current_claims(session.series, entries))
     if found is not None:
         _say(f"{session.series.topic}: the stop criterion holds ({found.metric} {told(found)}); it is to be sealed")

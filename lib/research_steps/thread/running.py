@@ -4,6 +4,7 @@ A step's configuration arrives with every placeholder resolved. A step writes re
 entry, which is how later steps find what it measured.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from research_steps.journal.progress import plan
 from research_steps.records.configurations import plain
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord, Ref
+from research_steps.records.step_kinds import Baseline, Details, Interaction, Replication, Sweep
 from research_steps.remote.worker import told
 from research_steps.thread import rules
 from research_steps.thread.configs import StepConfig
@@ -39,11 +41,11 @@ def run_step(config: StepConfig) -> dict[str, Any] | list[Any]:
         return measured
     forced = rules.check(session, config)
     about = About(
-        kind=config.kind,  # type: ignore[arg-type]  # the builder writes only these kinds
+        kind=config.kind,
         step_key=step_key(config.output_path, session),
         label=config.label,
         hypothesis=session.hypothesis(config.hypothesis),
-        config={**_described(config), **({"forced": forced} if forced else {})},
+        details=_details(config, forced),
         inputs=tuple(entry.ref for entry in inputs),
         private=config.private or any(bool(entry.record.private) for entry in inputs),
     )
@@ -60,23 +62,25 @@ def _inputs(session: Session, config: StepConfig) -> list[Stored[EntryRecord]]:
     return [session.journal.load("entry", msgspec.convert(one, Ref)) for one in found if isinstance(one, dict)]
 
 
-def _described(config: StepConfig) -> dict[str, Any]:
-    described: dict[str, Any] = {}
-    if config.measured is not None:
-        described = {"measure": config.measured.name, "baseline_case": config.case}
-    if config.points:
-        described["points"] = [plain(point, config.label) for point in config.points]
-        described["axis"] = next(iter(config.points[0]))
-    if config.replicates:
-        described["replicates"] = len(config.replicates)
-    if config.candidate is not None:
-        described["candidate"] = config.candidate
-    if config.confirms:
-        described["confirms"] = config.confirms
-    if config.across is not None:
-        described["across"] = {config.across[0]: list(config.across[1])}
-    if config.axes:
-        described["axes"] = {axis: list(values) for axis, values in config.axes}
-    if config.top:
-        described["top"] = config.top
-    return described
+def _details(config: StepConfig, forced: Sequence[str]) -> Details:
+    """What the entry records of the step."""
+    if config.measured is None:
+        return Details()
+    parts: dict[str, Any] = {"measure": config.measured.name, "baseline_case": config.case}
+    match config.kind:
+        case "baseline":
+            return Baseline(**parts, replicates=len(config.replicates))
+        case "sweep":
+            points = tuple(plain(point, config.label) for point in config.points)
+            return Sweep(**parts, points=points, axis=next(iter(config.points[0])))
+        case "replicate":
+            across = {config.across[0]: config.across[1]} if config.across is not None else {}
+            return Replication(
+                **parts,
+                replicates=len(config.replicates),
+                candidate=config.candidate,
+                confirms=config.confirms,
+                across=across,
+            )
+        case _:
+            return Interaction(**parts, top=config.top, axes=dict(config.axes), forced=tuple(forced))

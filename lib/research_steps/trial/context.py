@@ -14,6 +14,7 @@ from typing import Any
 from research_steps.errors import UsageError
 from research_steps.evidence.hypotheses import queue, spelled_out
 from research_steps.journal.journal import Journal
+from research_steps.journal.snapshot import entries_of
 from research_steps.records.model import Captured, Mode
 from research_steps.records.series import Series
 from research_steps.records.times import utc
@@ -61,9 +62,7 @@ class Session:
         """A hypothesis in full, when the queue holds it."""
         if not text:
             return ""
-        known = self.journal.published(self.repository).entries.values()
-        entries = sorted((one.record for one in known if not one.record.late), key=lambda one: (one.finished_at, one.id))
-        return spelled_out(queue(self.series, entries), text)
+        return spelled_out(queue(self.series, entries_of(self.journal.published(self.repository))), text)
 
 
 # Names a file that holds the choices of a sealed run, as JSON.

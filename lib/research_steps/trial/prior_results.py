@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from research_steps.errors import JournalProblem
-from research_steps.evidence.claims import is_routine, measured, retracted, standing
-from research_steps.journal.snapshot import Snapshot
+from research_steps.evidence.claims import is_routine, measured, standing
+from research_steps.journal.snapshot import Snapshot, entries_of
 from research_steps.records.encoding import Stored, canonical
 from research_steps.records.model import Ref, TrialRecord
 from research_steps.records.series import Series
@@ -29,8 +29,7 @@ class PriorResults:
 
     def __init__(self, series: Series, snapshot: Snapshot) -> None:
         self._trials = snapshot.trials
-        entries = sorted((one.record for one in snapshot.entries.values()), key=lambda one: (one.finished_at, one.id))
-        gone = retracted(entries)
+        gone = snapshot.retracted
         self._found: dict[bytes, Tried] = {}
         for stored in sorted(snapshot.trials.values(), key=lambda one: one.record.finished_at):
             record = stored.record
@@ -42,7 +41,7 @@ class PriorResults:
             if record.error is not None:
                 reason = (record.error.message.splitlines() or [""])[0]
                 self._found[key] = Tried(stored, f"failed: {record.error.type}: {reason}")
-        for claim in standing(entries):
+        for claim in standing(entries_of(snapshot)):
             if claim.metric == series.primary.name and claim.verdict in ("regressed", "no difference"):
                 for ref in claim.trials:
                     if ref.sha256 in snapshot.trials and ref.sha256 not in gone:

@@ -8,20 +8,20 @@ from dataclasses import replace
 from typing import Any
 
 from research_steps.actions.check.reading import CheckLine, Facts, is_posted, line
+from research_steps.evidence.state import production_pr, thread_state
 from research_steps.publish import rendering
-from research_steps.publish.issue.text import production_pr
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.records.model import EntryRecord
 from research_steps.records.objects import Closed
+from research_steps.records.step_kinds import Finish
 
 GROUP = "closing"
 
 
 def _current(known: Facts) -> CheckLine:
-    records = [stored.record for stored in known.found.entries.values() if stored.sha256 in known.shown]
-    records.sort(key=lambda record: (record.finished_at, record.id))
+    shown = known.found.only(lambda entry: entry.sha256 in known.shown)
     part = logbook_format.living_part(known.logbook)
-    wanted = rendering.living(known.series, records, known.issue).encode()
+    wanted = rendering.summary(thread_state(known.series, shown), known.issue).encode()
     current = part is not None and known.logbook[slice(*part)] == wanted
     wrong = [] if current else ["the head of the logbook is not what its records say"]
     return line(GROUP, "TL;DR current", known.entries, wrong, f"research sync {known.topic}")
@@ -42,14 +42,14 @@ def _concluded(known: Facts) -> CheckLine:
 
 
 def _next_steps(known: Facts) -> CheckLine:
-    return _of_finish(known, "next steps", "--next TEXT", lambda record: record.config.get("next_steps"))
+    return _of_finish(known, "next steps", "--next TEXT", lambda record: record.details_as(Finish).next_steps)
 
 
 def _final_tag(known: Facts) -> CheckLine:
     if known.series.private:
         return CheckLine(GROUP, "final tag", True, "what is private is not sealed", "")
     last = known.seals[-1].record.id if known.seals else ""
-    tag = str(known.finish.record.config.get("snapshot", "")) if known.finish else f"{known.topic}/{last}"
+    tag = known.finish.record.details_as(Finish).snapshot if known.finish else f"{known.topic}/{last}"
     found = tag if tag in known.tags else f"{tag} is no tag of this repository" if last else "nothing is sealed"
     mend = f"run the thread with '--seal true', then 'research finish {known.topic}'; or git fetch --tags"
     return CheckLine(GROUP, "final tag", tag in known.tags, found, mend)
@@ -57,7 +57,7 @@ def _final_tag(known: Facts) -> CheckLine:
 
 def _production(known: Facts) -> CheckLine:
     said = _of_finish(known, "production PR", "--production-pr URL, where there is one", lambda record: record.id)
-    pull = production_pr([stored.record for stored in known.entries])
+    pull = production_pr(known.entries)
     if pull:
         return replace(said, ok=True, found=pull)
     # It need not exist: a final summary that names none says so.
@@ -66,7 +66,7 @@ def _production(known: Facts) -> CheckLine:
 
 def _docs(known: Facts) -> CheckLine:
     option = "--docs 'what was updated, or why nothing needs it'"
-    return _of_finish(known, "docs updated or not in need of it", option, lambda record: record.config.get("docs"))
+    return _of_finish(known, "docs updated or not in need of it", option, lambda record: record.details_as(Finish).docs)
 
 
 def _closed(known: Facts) -> CheckLine:

@@ -8,6 +8,7 @@ from research_steps.evidence.statistics import medians
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.surface import path_of, verify
 from research_steps.records.model import EntryRecord
+from research_steps.records.step_kinds import Sweep
 
 GROUP = "before posting"
 
@@ -99,9 +100,9 @@ def _extracted(known: Facts) -> CheckLine:
 
 
 def _badly_extracted(known: Facts, record: EntryRecord) -> Iterator[str]:
-    points = record.config.get("points")
-    if record.step == "sweep" and points is not None and len(points) != len(record.rows):
-        yield f"{len(record.rows)} rows for {len(points)} points"
+    details = record.details
+    if isinstance(details, Sweep) and details.points and len(details.points) != len(record.rows):
+        yield f"{len(record.rows)} rows for {len(details.points)} points"
     if len({row.trial.sha256 for row in record.rows}) < len(record.rows):
         yield "two rows show one trial"
     for row in record.rows:

@@ -9,10 +9,10 @@ from functools import cached_property
 
 import msgspec
 
-from research_steps.evidence.claims import retracted, standing
+from research_steps.evidence.claims import standing
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
-from research_steps.journal.snapshot import Snapshot
+from research_steps.journal.snapshot import Snapshot, retracted
 from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.surface import path_of
@@ -103,7 +103,7 @@ def read(checkout: Checkout, journal: Journal, series: Series) -> Facts:
     held = journal.entries().entries.keys() | shown
     entries = [stored for sha, stored in found.entries.items() if sha in held and not stored.record.late]
     entries.sort(key=lambda stored: (stored.record.finished_at, stored.record.id))
-    gone = retracted(stored.record for stored in entries)
+    gone = retracted(entries)
     entries = [stored for stored in entries if stored.sha256 not in gone]
     # The entry of a seal is shown once it has its tag; so one in the logbook was sealed, perhaps with another store.
     seals = [

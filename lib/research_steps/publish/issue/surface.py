@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from research_steps.errors import StoreError, SurfaceAway, SurfaceError, UnreadableObject
+from research_steps.evidence.state import thread_state
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.leases import this_process
@@ -77,10 +78,7 @@ class IssueSurface:
         if self._series.private:
             return Published()
         tracker = self._open()
-        public = sorted(
-            (stored for stored in entries.entries.values() if is_public(stored.record, self._series)),
-            key=lambda stored: (stored.record.finished_at, stored.record.id),
-        )
+        public = [stored for stored in entries.in_order if is_public(stored.record, self._series)]
         waiting = [stored for stored in public if self._waits(stored)]
         beat = self._heartbeat(public, final)
         if not (waiting or beat or self._body_changed(public, final) or self._unclosed(public)):
@@ -232,17 +230,15 @@ class IssueSurface:
 
     def _write_body(self, tracker: Tracker, public: Sequence[Stored[EntryRecord]]) -> None:
         # What other checkouts published, with stores of their own, is in git.
-        found = self._journal.published(self._records)
-        shown = [stored.record for stored in found.entries.values() if is_public(stored.record, self._series)]
-        shown.sort(key=lambda record: (record.finished_at, record.id))
-        decided = (self._journal.decided(f"seals/{record.id}", Seal) for record in shown if record.step == "seal")
-        seals = [seal for seal in decided if seal is not None]
-        links = self._links(self._runs(None), seals)
+        known = self._journal.published(self._records).only(lambda entry: is_public(entry.record, self._series))
+        ids = [entry.record.id for entry in known.in_order if entry.record.step == "seal"]
+        seals = [seal for id in ids if (seal := self._journal.decided(f"seals/{id}", Seal)) is not None]
+        state, links = thread_state(self._series, known, seals=seals), self._links(self._runs(None), seals)
 
         def merged(body: str) -> str:
             """With sections as long as what people wrote leaves room for."""
             for longest in (*issue_text.SECTION_LENGTHS, 0):
-                wanted = issue_text.merged(body, issue_text.sections(self._series, shown, seals, links, longest))
+                wanted = issue_text.merged(body, issue_text.sections(state, links, longest))
                 if len(wanted) <= issue_text.LONGEST:
                     return wanted
             raise SurfaceError(f"{tracker.name} has no room for the managed sections in its body: shorten it.")
@@ -324,7 +320,7 @@ def linked_issue(checkout: Checkout, journal: Journal) -> IssueLink | None:
     found = re.search(r"(?m)^- Issue: \[([\w.-]+/[\w.-]+)#(\d+)\]\((https?://\S+)\)\r?$", text)
     if found is None:
         return None
-    return journal.decide("issue", IssueLink(SCHEMA, found[1], int(found[2]), found[3], utc()))
+    return journal.decide("issue", IssueLink(found[1], int(found[2]), found[3], utc()))
 
 
 def _delete_repeated(tracker: Tracker) -> None:

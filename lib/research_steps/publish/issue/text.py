@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from research_steps.evidence.claims import best, claims_in, judged, standing, together
-from research_steps.evidence.hypotheses import queue
+from research_steps.evidence.state import ThreadState, numbers
 from research_steps.evidence.statistics import ranked
 from research_steps.publish import rendering
 from research_steps.publish.markdown import code, unlinked
@@ -19,6 +19,7 @@ from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, Row, TrialRecord
 from research_steps.records.objects import Seal
 from research_steps.records.series import Series
+from research_steps.records.step_kinds import STEP_KINDS, Decision, Finish, Measurement
 
 ROWS_SHOWN = 20
 # Commands, kinds of machines, environments.
@@ -42,27 +43,6 @@ SECTIONS = {
     "links": "Links",
 }
 _NEWEST = ("decisions", "negative")
-_CHANGES = {
-    "kickoff": "Started the series.",
-    "baseline": "Measured the baseline case against itself.",
-    "sweep": "Varied one axis against the baseline.",
-    "replicate": "Measured the best candidate again, each time in a process of its own.",
-    "interact": "Measured the best values of several axes together.",
-    "dev": "Measured in dev mode, without the executor.",
-    "interpret": "Read the measurements together.",
-    "decision": "Decided.",
-    "seal": "Sealed what was found: a tag over the logbook, its records, the code and a bundle to reproduce from.",
-    "rebase": "Moved the baseline.",
-    "correction": "Corrected what was said.",
-    "retraction": "Took a record back.",
-    "note": "Added an interpretation.",
-    "attachment": "Attached a file.",
-    "hypothesis": "Changed the hypothesis queue.",
-    "source": "Looked for prior work.",
-    "step": "Ran a step.",
-    "reproduction": "Ran a sealed snapshot again, in a fresh store.",
-    "finish": "Finished the thread.",
-}
 
 
 @dataclass(frozen=True)
@@ -114,7 +94,8 @@ def comment(
     if made:
         held = links.snapshot(made, _code_folders(series, rests_on))
         lines += [f"  - {name}: {where}" for name, where in held.items()]
-    pull = production_pr([record])
+    details = record.details
+    pull = details.production_pr if isinstance(details, Decision | Finish) and not record.private else ""
     lines += [f"  - Production PR: {address(pull)}"] if pull else []
     lines += [
         f"  - Logbook section: {links.section(record)}",
@@ -151,28 +132,23 @@ def heartbeat(series: Series, running: Sequence[str], blockers: Sequence[str], e
     return cut("\n".join(lines) + "\n", "the logbook")
 
 
-def sections(
-    series: Series, entries: Sequence[EntryRecord], seals: Sequence[Seal], links: Links, longest: int
-) -> dict[str, str]:
-    """The managed sections of the body, by key, each of at most so many characters. `entries` are those that may be
-    shown, oldest first, `seals` what some of them were sealed with."""
-    finish = next((entry for entry in reversed(entries) if entry.step == "finish"), None)
-    kickoff = next((entry for entry in entries if entry.step == "kickoff"), None)
-    pull = production_pr(entries)
-    claims = rendering.current_claims(series, entries)
+def sections(state: ThreadState, links: Links, longest: int) -> dict[str, str]:
+    """The managed sections of the body, by key, each of at most so many characters. The state is that of what may be
+    shown."""
+    series, pull = state.series, state.production_pr
     texts = {
-        "tldr": rendering.tldr(series, entries, claims, unlinked),
-        "scope": _scope(series, kickoff, entries, links),
-        "baseline": rendering.baselines(series, entries, unlinked),
-        "decisions": rendering.decisions(entries, unlinked, links.record, scope=False),
-        "hypotheses": rendering.hypotheses(queue(series, entries), unlinked, links.record),
-        "negative": rendering.negative_results(series, entries, claims, unlinked),
-        "revisions": rendering.revisions(entries, unlinked, links.record),
-        "conclusion": _conclusion(finish),
+        "tldr": rendering.tldr(state, unlinked),
+        "scope": _scope(state, links),
+        "baseline": rendering.baselines(state, unlinked),
+        "decisions": rendering.decisions(state, unlinked, links.record, scope=False),
+        "hypotheses": rendering.hypotheses(state.hypotheses, unlinked, links.record),
+        "negative": rendering.negative_results(state, unlinked),
+        "revisions": rendering.revisions(state, unlinked, links.record),
+        "conclusion": _conclusion(state.finish),
         "links": [
             f"- Research logbook: {links.logbook}",
             f"- W&B: {links.runs}",
-            f"- Sealed snapshots: {'; '.join(map(links.tag, seals)) or 'none yet'}",
+            f"- Sealed snapshots: {'; '.join(map(links.tag, state.sealed.values())) or 'none yet'}",
             *(f"- Code: {code(path)}" for path in series.code_paths),
             *(f"- Reference: {address(reference)}" for reference in series.references),
             f"- Production PR: {address(pull) if pull else 'none yet'}",
@@ -182,17 +158,6 @@ def sections(
         key: f"## {SECTIONS[key]}\n\n{_fitting(lines, links.logbook, longest, key in _NEWEST)}"
         for key, lines in texts.items()
     }
-
-
-def production_pr(entries: Sequence[EntryRecord]) -> str:
-    """The address of the production pull request that was named last, empty while none was. `entries` oldest first; what
-    was retracted or is private names none."""
-    gone = {ref.id for entry in entries if entry.step == "retraction" for ref in entry.inputs}
-    said = [entry for entry in entries if entry.step in ("decision", "finish") and entry.id not in gone]
-    named = [
-        str(entry.config["production_pr"]) for entry in said if "production_pr" in entry.config and not entry.private
-    ]
-    return named[-1] if named else ""
 
 
 def merged(body: str, managed: Mapping[str, str]) -> str:
@@ -279,15 +244,16 @@ def _against(series: Series, entries: Sequence[EntryRecord]) -> str:
     found = [
         f"{entry.id} ({unlinked(entry.label)}, {name} {values[name]:.6g})"
         for entry in entries
-        if name in (values := rendering.numbers(entry))
+        if name in (values := numbers(entry))
     ]
     return f"Baseline: {', '.join(found)}." if found else ""
 
 
 def _change(record: EntryRecord) -> str:
-    owner = f" Owner: {unlinked(str(record.config['owner']))}." if record.step == "decision" else ""
+    details = record.details
+    owner = f" Owner: {unlinked(details.owner)}." if isinstance(details, Decision) else ""
     ids = ", ".join(ref.id for ref in record.inputs)
-    return f"{_CHANGES[record.step]}{owner}{f' Rests on {ids}.' if ids else ''}"
+    return f"{STEP_KINDS[record.step].change}{owner}{f' Rests on {ids}.' if ids else ''}"
 
 
 def _measured(rests_on: Sequence[EntryRecord], trials: Mapping[str, Stored[TrialRecord]], links: Links) -> list[str]:
@@ -332,7 +298,8 @@ def _some(name: str, found: Sequence[str]) -> list[str]:
 
 def _code_folders(series: Series, rests_on: Sequence[EntryRecord]) -> list[str]:
     """Where the experiment's code lies: its own folder, and those of its measure functions."""
-    modules = [str(entry.config["measure"]).partition(":")[0] for entry in rests_on if "measure" in entry.config]
+    measurements = [entry.details for entry in rests_on]
+    modules = [one.measure.partition(":")[0] for one in measurements if isinstance(one, Measurement)]
     folders = [module.rpartition(".")[0].replace(".", "/") for module in modules]
     return list(dict.fromkeys((f"experiments/{series.topic}", *filter(None, folders))))
 
@@ -345,7 +312,8 @@ def _table(rows: Sequence[Row], claims: Sequence[Claim], series: Series) -> list
     return lines
 
 
-def _scope(series: Series, kickoff: EntryRecord | None, entries: Sequence[EntryRecord], links: Links) -> list[str]:
+def _scope(state: ThreadState, links: Links) -> list[str]:
+    series, kickoff = state.series, state.kickoff
     metrics = ", ".join(f"{metric.name} ({metric.direction})" for metric in series.metrics)
     lines = [
         f"- Motivation: {unlinked(series.motivation) or '–'}",
@@ -359,21 +327,21 @@ def _scope(series: Series, kickoff: EntryRecord | None, entries: Sequence[EntryR
     ]
     if kickoff is not None:
         lines.append(f"- Started: {kickoff.finished_at[:10]} with {kickoff.id}")
-    changes = rendering.decisions(entries, unlinked, links.record, scope=True)
+    changes = rendering.decisions(state, unlinked, links.record, scope=True)
     return [*lines, "- Changes of the scope:", *(f"  {line}" for line in changes)]
 
 
 def _conclusion(finish: EntryRecord | None) -> list[str]:
     if finish is None:
         return ["_None yet: the thread goes on._"]
+    details = finish.details_as(Finish)
     return [
         # Behind a word of ours, so that nothing in it can begin a heading or a list.
         f"Conclusion: {unlinked(finish.result)}",
         "",
-        f"- What worked: {unlinked(str(finish.config['worked']))}",
-        f"- What did not: {unlinked(str(finish.config['did_not']))}",
-        f"- Confidence and limitations: {unlinked(str(finish.config['confidence']))}; "
-        f"{unlinked(str(finish.config['limitations']))}",
+        f"- What worked: {unlinked(details.worked)}",
+        f"- What did not: {unlinked(details.did_not)}",
+        f"- Confidence and limitations: {unlinked(details.confidence)}; {unlinked(details.limitations)}",
         "- Next steps:",
-        *(f"  - {number}: {unlinked(str(step))}" for number, step in enumerate(finish.config["next_steps"], 1)),
+        *(f"  - {number}: {unlinked(step)}" for number, step in enumerate(details.next_steps, 1)),
     ]

@@ -11,6 +11,7 @@ from itertools import filterfalse
 from pathlib import Path
 
 from research_steps.errors import LogbookError, RepositoryError, StoreError, UnreadableObject
+from research_steps.evidence.state import thread_state
 from research_steps.files import write_aside
 from research_steps.git import Checkout
 from research_steps.journal.attachments import is_name
@@ -28,6 +29,7 @@ from research_steps.records.encoding import Stored, sha256
 from research_steps.records.model import EntryRecord, TrialRecord
 from research_steps.records.objects import IssueLink, Seal
 from research_steps.records.series import Series
+from research_steps.records.step_kinds import Attachment
 
 __all__ = ["LogbookSurface", "adopt", "numbers_used", "path_of", "rebuild", "verify"]
 
@@ -112,8 +114,8 @@ class LogbookSurface:
         made = [record.provenance, *(one.record.provenance for one in measured if isinstance(one.record, TrialRecord))]
         for sha in dict.fromkeys(one.patch for one in made if one.patch is not None):
             self._keep_patch(sha)
-        if record.step == "attachment" and "file" in record.config:
-            self._keep_attachment(record.config["file"])
+        if isinstance(record.details, Attachment) and record.details.file:
+            self._keep_attachment(record.details.file)
 
     def _keep_patch(self, sha: str) -> None:
         path = self.records / f"{sha}.patch"
@@ -132,10 +134,10 @@ class LogbookSurface:
 
     def _rewrite_living(self) -> None:
         # What was published from other stores is in git, and holds as well.
-        known = self.journal.published(self.records).entries
-        shown = [stored.record for sha, stored in known.items() if sha in self._file.records]
+        known = self.journal.published(self.records)
+        shown = known.only(lambda entry: entry.sha256 in self._file.records)
         issue = self.journal.decided("issue", IssueLink)
-        self._file.replace_living(rendering.living(self.series, sorted(shown, key=_order), issue))
+        self._file.replace_living(rendering.summary(thread_state(self.series, shown), issue))
         self._lived, self._stale = time.monotonic(), False
 
 
@@ -163,4 +165,6 @@ def _scaffold(series: Series) -> bytes:
         "",
         "",
     ]
-    return "\n".join(lines).encode() + logbook_format.log_part(rendering.living(series, [], None), "## Experiment Log")
+    return "\n".join(lines).encode() + logbook_format.log_part(
+        rendering.summary(thread_state(series, Snapshot()), None), "## Experiment Log"
+    )

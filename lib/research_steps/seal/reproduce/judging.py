@@ -11,7 +11,7 @@ from typing import Literal
 from research_steps.evidence.claims import DECIDED, best, incomparable, spelled, standing, together, variant_of
 from research_steps.evidence.prediction import Repeat, common_shift, expected, repeat_effect
 from research_steps.evidence.statistics import Interval
-from research_steps.journal.snapshot import Snapshot
+from research_steps.journal.snapshot import Snapshot, entries_of
 from research_steps.records.encoding import canonical
 from research_steps.records.model import Claim, Ref, TrialRecord
 from research_steps.records.series import Metric, Series
@@ -58,8 +58,7 @@ def deciding(series: Series, claims: Sequence[Claim]) -> list[Claim]:
 
 def judge(series: Series, claims: Sequence[Claim], sealed: Snapshot, fresh: Snapshot) -> list[Judged]:
     """What became of each claim that a seal stands for."""
-    entries = sorted((one.record for one in fresh.entries.values()), key=lambda one: (one.finished_at, one.id))
-    again = {_about(claim): claim for claim in together(series, standing(entries))}
+    again = {_about(claim): claim for claim in together(series, standing(entries_of(fresh)))}
     metric = series.primary
     found = [_paired(metric, claim, again.get(_about(claim)), sealed, fresh) for claim in deciding(series, claims)]
     alike = [one.repeat for one in found if isinstance(one, _Pair)]

@@ -18,6 +18,7 @@ from research_steps.publish.entry_writer import EntryWriter, digest
 from research_steps.records.encoding import Stored, canonical, sha256
 from research_steps.records.model import Claim, EntryRecord, Row, TrialRecord
 from research_steps.records.series import Series, trial_id
+from research_steps.records.step_kinds import Reproduction
 from research_steps.seal.bundle import Bundle
 from research_steps.seal.reproduce.judging import Judged, judge, outcome, told
 from research_steps.seal.reproduce.rerun import Rerun
@@ -33,15 +34,15 @@ def report(writer: EntryWriter, bundle: Bundle, again: Rerun, here: bool) -> Sto
     """Record the outcome."""
     judged = judge(again.series, bundle.claims, again.sealed, again.fresh)
     found = outcome(judged)
-    config: dict[str, Any] = {
-        "tag": bundle.tag,
-        "commit": bundle.commit,
-        "commands": list(again.commands),
-        "exits": list(again.exits),
-        "not_run": list(again.not_run),
-        "environment": "the one here" if here else "built from the sealed list of packages",
-        "outcome": found,
-    }
+    details = Reproduction(
+        tag=bundle.tag,
+        commit=bundle.commit,
+        commands=tuple(again.commands),
+        exits=tuple(again.exits),
+        not_run=tuple(again.not_run),
+        environment="the one here" if here else "built from the sealed list of packages",
+        outcome=found,
+    )
     trials = _trials(judged, again.fresh)
     sentences = [told(one, judged[0].sealed.case) for one in judged]
 
@@ -60,8 +61,7 @@ def report(writer: EntryWriter, bundle: Bundle, again: Rerun, here: bool) -> Sto
     if bundle.patch is not None:
         writer.journal.keep_patch(bundle.patch, again.patch)
     key = f"reproduction/{digest(bundle.tag, sorted(again.fresh.entries))}"
-    shown = {name: value for name, value in config.items() if value}
-    return writer.write(writer.scan(), "reproduction", key, f"{bundle.id} {found}", shown, said, (bundle.seal,))
+    return writer.write(writer.scan(), "reproduction", key, f"{bundle.id} {found}", details, said, (bundle.seal,))
 
 
 def _trials(judged: Sequence[Judged], fresh: Snapshot) -> list[Stored[TrialRecord]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from research_steps.evidence.claims import Baseline, Candidate, make_claims, measured, retracted, spelled, told
+from research_steps.evidence.claims import Baseline, Candidate, make_claims, measured, spelled, told
 from research_steps.evidence.statistics import gain
 from research_steps.evidence.table import Trial, changes_in, row_of
 from research_steps.git import Checkout
@@ -92,7 +92,7 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
         changed=lambda: None,
         mode="dev",
         private=case.private,
-        retracted=retracted(one.record for one in published.entries.values()),
+        retracted=published.retracted,
     )
     if captured.patch is not None and captured.provenance.patch is not None:
         journal.keep_patch(captured.provenance.patch, captured.patch)

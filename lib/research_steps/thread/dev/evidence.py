@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from research_steps.errors import StoreError
-from research_steps.evidence.claims import Baseline, best, measured, retracted, spelled, standing
+from research_steps.evidence.claims import Baseline, best, measured, spelled, standing
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
 from research_steps.records.conditions import conditions
@@ -13,6 +13,7 @@ from research_steps.records.encoding import Stored, canonical, sha256
 from research_steps.records.model import SCHEMA, Claim, EntryRecord, InterruptedRecord, Ref, TrialRecord
 from research_steps.records.objects import FloorTrials
 from research_steps.records.series import Series
+from research_steps.records.step_kinds import Measurement
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,14 @@ class DevEvidence:
 
     @staticmethod
     def of(series: Series, journal: Journal, published: Snapshot) -> "DevEvidence":
-        gone = retracted(one.record for one in published.entries.values())
-        counting = [one for sha, one in published.entries.items() if sha not in gone and not one.record.late]
-        counting.sort(key=lambda one: (one.record.finished_at, one.record.id))
-        return DevEvidence(series, journal, counting, gone)
+        gone = published.retracted
+        return DevEvidence(series, journal, [one for one in published.in_order if one.sha256 not in gone], gone)
 
     def floor(self, record: TrialRecord) -> Baseline | None:
         """The noise floor for a trial: of the newest baseline entry with its case and conditions, else of dev mode."""
         for entry in reversed(self.entries):
             found, case = entry.record, record.baseline_config
-            if found.step == "baseline" and found.status == "ok" and found.config["baseline_case"] == case:
+            if found.step == "baseline" and found.status == "ok" and case_of(found) == case:
                 trials = self._trials(row.trial for row in found.rows)
                 if self._serves(trials, record):
                     return Baseline(record.baseline_config, entry.ref, trials)
@@ -58,7 +57,7 @@ class DevEvidence:
         """What is known against a configuration, empty when nothing is."""
         said = ""
         for entry in (one.record for one in self.entries):
-            if entry.config.get("baseline_case") == case:
+            if case_of(entry) == case:
                 failed = (row for row in entry.rows if row.changes == changes and row.status == "failed")
                 said = next((f"{row.trial.id} {row.note}" for row in failed), said)
         primary = self.series.primary.name
@@ -89,6 +88,12 @@ class DevEvidence:
             if quiet < min(2, self.series.floor_processes):
                 return False
         return first.measure == record.measure and (first.code == record.code or _is_paired(record))
+
+
+def case_of(entry: EntryRecord) -> dict[str, Any] | None:
+    """The baseline case of an entry that measured, None for another."""
+    details = entry.details
+    return details.baseline_case if isinstance(details, Measurement) else None
 
 
 def floor_name(record: TrialRecord) -> str:

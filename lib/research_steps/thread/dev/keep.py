@@ -13,6 +13,7 @@ from research_steps.git import Checkout
 from research_steps.journal.entries import About, Finding, write_entry
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Captured, Claim, EntryRecord, InterruptedRecord, Row, TrialRecord
+from research_steps.records.step_kinds import Measurement
 from research_steps.thread.dev.evidence import DevEvidence
 
 
@@ -92,7 +93,7 @@ def write_kept(kept: KeptAttempt, trials: Sequence[Stored[Any]]) -> Stored[Entry
         step_key=kept.occasion,
         label=kept.label or last.label,
         hypothesis=kept.hypothesis,
-        config={"measure": _measured(trials).measure, "baseline_case": case},
+        details=Measurement(measure=_measured(trials).measure, baseline_case=case),
         mode="dev",
         private=_is_private(kept, trials, floors),
     )
