@@ -92,7 +92,10 @@ def old(tmp_path: Path) -> Old:
 def test_it_is_read_as_it_was(old: Old, name: str, arguments: tuple[str, ...]) -> None:
     """The commands say of it what they said then."""
     expected = json.loads((CORPUS / "expected.json").read_text())["in a new repository"][name]["said"]
-    assert old.said(*arguments) == expected
+    said = old.said(*arguments)
+    if name == "status":
+        assert said[0].pop("newer") == []
+    assert said == expected
 
 
 def test_every_record_is_encoded_as_it_was(old: Old) -> None:

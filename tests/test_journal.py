@@ -361,7 +361,7 @@ def test_a_network_that_loses_answers_loses_and_doubles_nothing(
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3_port}")
     s3fs.S3FileSystem.clear_instance_cache()
     again = Journal(open_store(s3_url), "moe_hc")
-    assert [claim.id for claim in again.claims()] == ["MOE-HC-001"]
+    assert [claim.id for claim in again.reserved_ids()] == ["MOE-HC-001"]
     found = again.scan()
     assert len(found.trials) == 1
     assert found.open == []
@@ -403,7 +403,7 @@ def test_a_claim_that_can_not_be_read_still_takes_its_number(journal: Journal) -
     """A newer version holds it, or a disk broke it: it is not given to anybody else."""
     assert journal.reserve_id("MOE-HC", "a", ()) == "MOE-HC-001"
     journal.store.put("journal/moe_hc/claims/000002.json", b"broken")
-    assert Journal(journal.store, "moe_hc").claim("MOE-HC", "b", ()) == "MOE-HC-003"
+    assert Journal(journal.store, "moe_hc").reserve_id("MOE-HC", "b", ()) == "MOE-HC-003"
     assert journal.store.read("journal/moe_hc/claims/000002.json") == b"broken"
 
 
@@ -418,8 +418,8 @@ def test_files_that_are_no_objects_disturb_nothing(journal: Journal) -> None:
     (journal.store.root / "journal/moe_hc/claims/000001.json~").write_bytes(b"x")
     (journal.store.root / "journal/moe_hc/claims/000001 (copy).json").write_bytes(b"x")
     again = Journal(journal.store, "moe_hc")
-    assert [claim.id for claim in again.claims()] == ["MOE-HC-001"]
-    assert again.claim("MOE-HC", "b", ()) == "MOE-HC-002"
+    assert [claim.id for claim in again.reserved_ids()] == ["MOE-HC-001"]
+    assert again.reserve_id("MOE-HC", "b", ()) == "MOE-HC-002"
     found = again.scan()
     assert found.problems == []
     assert len(found.open) == 1
@@ -543,7 +543,7 @@ def test_two_series_in_one_store_know_nothing_of_each_other(journal: Journal) ->
     """Each has its own sequence of IDs."""
     other = Journal(journal.store, "other")
     assert journal.reserve_id("MOE-HC", "step", ()) == "MOE-HC-001"
-    assert other.claim("OTHER", "step", ()) == "OTHER-001"
+    assert other.reserve_id("OTHER", "step", ()) == "OTHER-001"
     begin(journal)
     assert other.scan().open == []
     assert begin(other)

@@ -265,7 +265,7 @@ def planned(journal: Journal, ends: list[tuple[float, float]], total: int) -> pr
     """A step whose trials began and ended so many seconds ago, all since it was planned."""
     now = datetime.now(UTC)
     progress.plan(journal, STEP, "block sizes", total)
-    note = journal.decided(f"plans/{STEP}", progress.Plan)
+    note = journal.decided(f"plans/{STEP}", progress.TrialPlan)
     assert note is not None
     journal.note(f"plans/{STEP}", msgspec.structs.replace(note, planned_at=utc(now - timedelta(days=1))))
     for number, ago in enumerate(ends, 1):

@@ -61,8 +61,9 @@ def status(topic: str | None, follow: bool, prefix: str | None, json_output: boo
             click.echo(f"  not in the logbook yet: {id}; run 'research sync {series['topic']}'")
         if series["stuck"] is not None:
             click.echo(f"  no improvement in {series['stuck']} trials: forage again with 'research source'")
-        for problem in series["problems"]:
-            click.echo(f"  problem: {problem}")
+        for name in ("problem", "newer"):
+            for text in series["problems" if name == "problem" else name]:
+                click.echo(f"  {name}: {text}")
     if not found:
         click.echo("No series here: no logbook in .agents/logbooks/ and no journal in the store.")
 
@@ -106,6 +107,7 @@ def _status(checkout: Checkout, topic: str, prefix: str | None) -> dict[str, Any
         "unpublished": sorted(
             stored.record.id for stored in standing if stored.sha256 not in shown and not stored.record.private
         ),
+        "newer": found.newer,
         "problems": found.problems
         + ([f"{path} has conflict markers; run 'research sync {topic}'"] if conflicts else []),
     }

@@ -429,7 +429,7 @@ class Journal:
         for subject, folder in _FOLDERS.items():
             for attempt in self._open(subject, read):
                 if isinstance(attempt, UnreadableObject):
-                    found.problems.append(str(attempt))
+                    found.leave_out(attempt)
                 else:
                     found.open.append(attempt)
             read(self.store.names(f"{self._base}/{folder}/late"))
@@ -484,7 +484,7 @@ class Journal:
     def _add(self, found: Snapshot, records: Iterable[Stored[Record] | UnreadableObject]) -> None:
         for record in records:
             if isinstance(record, UnreadableObject):
-                found.problems.append(str(record))
+                found.leave_out(record)
             else:
                 found.add(record)
 
