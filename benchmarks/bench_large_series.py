@@ -129,8 +129,8 @@ class Thread:
     ) -> Stored[EntryRecord]:
         self.entries += 1
         about = About(kind, f"{SERIES.topic}/{kind}-{self.entries}", label, "", config, inputs)
-        id = self.journal.reserve_id(SERIES.prefix, about.step_key, ())
-        with self.journal.begin("entry", id, 0, id=id, label=label, config=config):
+        id = self.journal.ids.reserve(SERIES.prefix, about.step_key, ())
+        with self.journal.attempts.begin("entry", id, 0, id=id, label=label, config=config):
             return finish_entry(self.journal, self.run, about, id, 0, utc(), find(id))
 
     def _baseline(self, id: str) -> Finding:
@@ -161,8 +161,8 @@ class Thread:
         else:
             samples = self._samples(self.random.choice((0.9, 0.97, 1.0, 1.05, 1.1)) if changes else 1.0)
             record = msgspec.structs.replace(record, samples=samples, ratios=paired_ratios(samples))
-        with self.journal.begin("trial", record.key, 0, id=id, label=record.label, config=record.config):
-            stored: Stored[TrialRecord] = self.journal.finish("trial", record)
+        with self.journal.attempts.begin("trial", record.key, 0, id=id, label=record.label, config=record.config):
+            stored: Stored[TrialRecord] = self.journal.attempts.finish("trial", record)
         return stored
 
     def _samples(self, effect: float) -> Samples:

@@ -15,9 +15,10 @@ from pathlib import Path
 import synthetic
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
+from research_steps.publish import rendering
 from research_steps.publish.logbook.disk import LogbookFile, lock
 from research_steps.publish.logbook.surface import LogbookSurface, path_of
-from research_steps.publish.publisher import publish, rendering
+from research_steps.publish.publisher import publish
 from research_steps.records.encoding import Stored, sha256
 from research_steps.records.model import Captured, EntryRecord
 
@@ -85,8 +86,8 @@ class Book:
         return self._record(f"BENCH-{self.number:05d}")
 
     def _record(self, id: str) -> Stored[EntryRecord]:
-        trial = self.journal.finish("trial", synthetic.trial(id, sha256(id.encode()), self.run))
-        stored: Stored[EntryRecord] = self.journal.finish("entry", synthetic.entry(id, id, trial, self.run))
+        trial = self.journal.attempts.finish("trial", synthetic.trial(id, sha256(id.encode()), self.run))
+        stored: Stored[EntryRecord] = self.journal.attempts.finish("entry", synthetic.entry(id, id, trial, self.run))
         return stored
 
 

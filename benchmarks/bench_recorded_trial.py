@@ -66,8 +66,8 @@ def main() -> None:
             for number in range(ROUNDS):
                 id, key = f"BENCH-{number + 1:03d}", sha256(str(number).encode())
                 trial_ms, trial_fsyncs = timed(partial(synthetic.record_trial, journal, id, key, run))
-                measured = journal.attempts("trial", key)[0]
-                step = journal.finish("entry", synthetic.entry(id, id, measured, run))
+                measured = journal.attempts.of("trial", key)[0]
+                step = journal.attempts.finish("entry", synthetic.entry(id, id, measured, run))
                 shown = Snapshot(entries={step.sha256: step})
                 append_ms, append_fsyncs = timed(partial(surface.publish, shown, final=False))
                 recorded.append(trial_ms)

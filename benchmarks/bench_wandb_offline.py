@@ -28,16 +28,16 @@ BAR_S = 0.1
 
 def record_sweep(journal: Journal, run: Any) -> None:
     """A sweep with its trials, as its step leaves them."""
-    id = journal.reserve_id(synthetic.SERIES.prefix, "bench/sweep", ())
+    id = journal.ids.reserve(synthetic.SERIES.prefix, "bench/sweep", ())
     trials = [
         synthetic.record_trial(journal, f"{id}.{number:02d}", sha256(f"{number}".encode()), run)
         for number in range(1, TRIALS + 1)
     ]
     rows = tuple(synthetic.entry(id, "bench/sweep", trial, run).rows[0] for trial in trials)
-    with journal.begin("entry", id, 0, id=id, label="work", config={}) as begun:
+    with journal.attempts.begin("entry", id, 0, id=id, label="work", config={}) as begun:
         assert begun
         entry = synthetic.entry(id, "bench/sweep", trials[0], run)
-        journal.finish("entry", msgspec.structs.replace(entry, rows=rows))
+        journal.attempts.finish("entry", msgspec.structs.replace(entry, rows=rows))
 
 
 def main() -> None:

@@ -62,17 +62,17 @@ def entry(id: str, step_key: str, measured: Stored[TrialRecord], run: Captured) 
 
 def record_trial(journal: Journal, id: str, key: str, run: Captured) -> Stored[TrialRecord]:
     """Intent and record of one trial, as a step leaves them."""
-    with journal.begin("trial", key, 0, id=id, label="work=1", config={"work": 1}) as begun:
+    with journal.attempts.begin("trial", key, 0, id=id, label="work=1", config={"work": 1}) as begun:
         assert begun, f"nobody else measures {key}"
-        stored: Stored[TrialRecord] = journal.finish("trial", trial(id, key, run))
+        stored: Stored[TrialRecord] = journal.attempts.finish("trial", trial(id, key, run))
     return stored
 
 
 def record_step(journal: Journal, step_key: str, run: Captured) -> Stored[EntryRecord]:
     """A step with one trial: claimed ID, intents and records."""
-    id = journal.reserve_id(SERIES.prefix, step_key, ())
-    with journal.begin("entry", id, 0, id=id, label="work", config={}) as begun:
+    id = journal.ids.reserve(SERIES.prefix, step_key, ())
+    with journal.attempts.begin("entry", id, 0, id=id, label="work", config={}) as begun:
         assert begun, f"nobody else holds {id}"
         measured = record_trial(journal, id, sha256(step_key.encode()), run)
-        stored: Stored[EntryRecord] = journal.finish("entry", entry(id, step_key, measured, run))
+        stored: Stored[EntryRecord] = journal.attempts.finish("entry", entry(id, step_key, measured, run))
     return stored

@@ -65,7 +65,7 @@ def assert_only(desk: Desk, name: str, found: str, mend: str) -> None:
 
 def sweep(desk: Desk, trials: Sequence[dict[str, Any]] = ({},), **changes: Any) -> Stored[EntryRecord]:
     """A sweep as a step would leave it, but for these changes to its trials and to itself; published."""
-    id = desk.journal.reserve_id(SERIES.prefix, f"toy/{os.urandom(8).hex()}", [4])
+    id = desk.journal.ids.reserve(SERIES.prefix, f"toy/{os.urandom(8).hex()}", [4])
     rows = []
     for index, change in enumerate(trials, 1):
         record = trial(f"{id}.{index:02d}", os.urandom(32).hex())
@@ -75,15 +75,15 @@ def sweep(desk: Desk, trials: Sequence[dict[str, Any]] = ({},), **changes: Any) 
     points = [{"work": number} for number in range(len(rows))]
     values = {"rows": tuple(rows), "config": {**CONFIG, "points": points}, "claims": claims_of(rows, changes)}
     changes = {name: change for name, change in changes.items() if name not in ("verdict", "confidence")}
-    with desk.journal.begin("entry", id, 0, id=id, label="crafted", config={}):
-        stored: Stored[EntryRecord] = desk.journal.finish("entry", entry(id, **{**values, **changes}))
+    with desk.journal.attempts.begin("entry", id, 0, id=id, label="crafted", config={}):
+        stored: Stored[EntryRecord] = desk.journal.attempts.finish("entry", entry(id, **{**values, **changes}))
     desk.publish()
     return stored
 
 
 def finished(desk: Desk, record: TrialRecord) -> Stored[TrialRecord]:
-    with desk.journal.begin("trial", record.key, 0, id=record.id, label=record.label, config={}):
-        stored: Stored[TrialRecord] = desk.journal.finish("trial", record)
+    with desk.journal.attempts.begin("trial", record.key, 0, id=record.id, label=record.label, config={}):
+        stored: Stored[TrialRecord] = desk.journal.attempts.finish("trial", record)
     return stored
 
 
@@ -255,7 +255,7 @@ def test_an_attempt_whose_process_was_killed(sealed: Desk) -> None:
         "from research_steps.journal.journal import Journal\n"
         "from research_steps.journal.store import open_store\n"
         "journal = Journal(open_store(sys.argv[1]), 'toy')\n"
-        "with journal.begin('trial', 'a' * 64, 0, id='TOY-009.01', label='a trial', config={}):\n"
+        "with journal.attempts.begin('trial', 'a' * 64, 0, id='TOY-009.01', label='a trial', config={}):\n"
         "    os._exit(9)\n"
     )
     assert subprocess.run([sys.executable, "-c", code, str(sealed.store)], check=False).returncode == 9
@@ -264,12 +264,12 @@ def test_an_attempt_whose_process_was_killed(sealed: Desk) -> None:
 
 def test_a_run_whose_entry_never_came(sealed: Desk) -> None:
     """What a stopped step measured belongs to no entry, until a decision says what became of it."""
-    with sealed.journal.begin("entry", "TOY-009", 0, id="TOY-009", label="stopped", config={}):
+    with sealed.journal.attempts.begin("entry", "TOY-009", 0, id="TOY-009", label="stopped", config={}):
         finished(sealed, trial("TOY-009.01", "a" * 64))
         assert failing(sealed) == {}, "it still runs"
-        (attempt,) = sealed.journal.attempts("entry", "TOY-009")
+        (attempt,) = sealed.journal.attempts.of("entry", "TOY-009")
         assert isinstance(attempt, OpenAttempt)
-        sealed.journal.interrupt(attempt, "the run was stopped")
+        sealed.journal.attempts.interrupt(attempt, "the run was stopped")
     assert_only(sealed, "runs without entries", "1: TOY-009.01", "research decide toy REASON --evidence ID")
     assert research(sealed.root, "decide", "toy", "Too slow to go on.", "--evidence", "TOY-009.01").returncode == 0
     assert failing(sealed) == {}

@@ -107,7 +107,7 @@ def test_status_tells_what_runs_and_what_was_orphaned(repository: Repository) ->
         "from research_steps.journal.journal import Journal\n"
         "from research_steps.journal.store import open_store\n"
         "journal = Journal(open_store(sys.argv[1]), 'toy')\n"
-        "with journal.begin('trial', 'a' * 64, 0, id='TOY-001', label='a trial', config={}):\n"
+        "with journal.attempts.begin('trial', 'a' * 64, 0, id='TOY-001', label='a trial', config={}):\n"
         "    print('begun', flush=True)\n"
         "    time.sleep(60)\n"
     )

@@ -262,7 +262,7 @@ def test_what_asks_for_what_is_not_there_is_refused_before_anything_is_recorded(
         repository.thread(f'\n    steps.baseline(measure, Config(), resources=Resources(tpu="{tpu}"))\n')
         assert told_here in repository.run().output
         assert told_there in on(ray, repository).output
-    assert not journal(repository).claims()
+    assert not journal(repository).ids.reserved()
 
 
 def client(ray: Cluster, script: str, **environment: str) -> str:

@@ -127,9 +127,9 @@ def test_a_measure_function_that_returns_is_compared_with_the_same_code(reposito
 )
 def test_what_can_not_be_measured_is_told_in_a_sentence(shared: DevCheckout, arguments: list[str], message: str) -> None:
     """No ID is taken for it."""
-    before = shared.journal.reserved_ids()
+    before = shared.journal.ids.reserved()
     assert f"error: {message}" in shared.dev(*arguments, code=1)
-    assert shared.journal.reserved_ids() == before
+    assert shared.journal.ids.reserved() == before
 
 
 def test_code_that_does_not_run_is_told_and_the_next_attempt_goes_well(repository: DevCheckout) -> None:

@@ -191,11 +191,11 @@ def test_what_can_not_be_reached_or_used_is_told_in_a_sentence(
     here: DevCheckout, arguments: list[str], message: str
 ) -> None:
     """No ID is taken for it."""
-    before = here.journal.reserved_ids()
+    before = here.journal.ids.reserved()
     told = here.dev("work=1000", *arguments, code=1)
     assert "error: " in told and message in told
     assert "Traceback" not in told
-    assert here.journal.reserved_ids() == before
+    assert here.journal.ids.reserved() == before
 
 
 # -- what is cut off ---------------------------------------------------------------------------------------------------

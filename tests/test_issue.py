@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from research_steps.journal.journal import Journal
+from research_steps.journal.publisher_lease import publisher_lease
 from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.issue.text import SECTIONS
 from research_steps.publish.logbook import format as logbook_format
@@ -178,7 +179,7 @@ def test_two_publishers_write_once(thread: Thread, github_proxy: Proxy) -> None:
 def test_a_publisher_leaves_the_issue_to_the_one_that_has_it(thread: Thread) -> None:
     """Of two drivers one posts; the other one says who does, at its end."""
     record = thread.milestone()
-    with Journal(thread.desk.journal.store, "toy").turn("issue") as other:
+    with publisher_lease(Journal(thread.desk.journal.store, "toy"), "issue") as other:
         assert other is None
         assert thread.publish() == Published()
         assert "is being written to by process" in thread.publish(final=True).problems[0]
@@ -505,8 +506,8 @@ def test_private_work_is_not_in_the_heartbeat(thread: Thread) -> None:
     """Neither its name nor its errors, nor that it goes on at all."""
     thread.milestone()
     thread.publish()
-    id = thread.desk.journal.reserve_id("TOY", "toy/hidden", ())
-    with thread.desk.journal.begin("entry", id, 0, id=id, label="hidden", config={}, private=True) as begun:
+    id = thread.desk.journal.ids.reserve("TOY", "toy/hidden", ())
+    with thread.desk.journal.attempts.begin("entry", id, 0, id=id, label="hidden", config={}, private=True) as begun:
         assert begun
         thread.clock.time += 7 * 3600
         thread.publish(final=True)
@@ -562,8 +563,8 @@ def test_a_heartbeat_comes_once_while_work_goes_on(thread: Thread) -> None:
     """Six hours of work without a milestone: one brief update with status and ETA, whoever publishes; then the next."""
     thread.milestone()
     thread.publish()
-    id = thread.desk.journal.reserve_id("TOY", "toy/long", ())
-    with thread.desk.journal.begin(
+    id = thread.desk.journal.ids.reserve("TOY", "toy/long", ())
+    with thread.desk.journal.attempts.begin(
         "entry", id, 0, id=id, label="a long sweep", config={"points": [{}, {}, {}]}
     ) as begun:
         assert begun
@@ -586,8 +587,8 @@ def test_an_idle_night_is_no_work(thread: Thread) -> None:
     """What has just begun after a break of many hours has six hours of its own."""
     thread.milestone()
     thread.publish()
-    id = thread.desk.journal.reserve_id("TOY", "toy/long", ())
-    with thread.desk.journal.begin("entry", id, 0, id=id, label="a long sweep", config={}) as begun:
+    id = thread.desk.journal.ids.reserve("TOY", "toy/long", ())
+    with thread.desk.journal.attempts.begin("entry", id, 0, id=id, label="a long sweep", config={}) as begun:
         assert begun
         # The milestone was long ago when this began.
         path = next((thread.desk.store / "journal" / "toy" / "entries" / "records").glob("TOY-001-*.json"))

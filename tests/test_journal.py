@@ -22,6 +22,7 @@ import pytest
 from research_steps import Hypothesis, Metric, Series
 from research_steps.errors import JournalProblem, StoreError, UnreadableObject
 from research_steps.journal.journal import Journal
+from research_steps.journal.publisher_lease import publisher_lease
 from research_steps.journal.snapshot import OpenAttempt
 from research_steps.journal.store import LocalStore, open_store
 from research_steps.records.encoding import Stored, canonical, sha256
@@ -39,7 +40,7 @@ KEYS = 6
 RACE = """
 import os, random, signal, sys, time
 import fsspec, s3fs
-from research_steps import journal as module
+from research_steps.journal import attempts as module
 from research_steps.journal.journal import Journal
 from research_steps.records.encoding import Stored
 from research_steps.journal.store import open_store
@@ -62,20 +63,20 @@ else:
     sys.exit()
 journal = Journal(open_store(url), "moe_hc")
 for key in random.sample([f"key{number}" for number in range(keys)], keys):
-    id = journal.reserve_id("MOE-HC", key, ())
+    id = journal.ids.reserve("MOE-HC", key, ())
     os.write(1, f"claimed {key} {id}\\n".encode())
     while True:
-        found = journal.next_attempt("trial", key, lambda stored: stored.record.status == "ok", lambda line: None)
+        found = journal.attempts.next("trial", key, lambda stored: stored.record.status == "ok", lambda line: None)
         if isinstance(found, Stored):
             break
-        with journal.begin("trial", key, found, id=id, label="", config={}) as begun:
+        with journal.attempts.begin("trial", key, found, id=id, label="", config={}) as begun:
             if not begun:
                 continue
             os.write(1, f"began {key} {found}\\n".encode())
             time.sleep(random.uniform(0, 0.01))
             if number < 3:
                 os.kill(os.getpid(), signal.SIGKILL)
-            journal.finish("trial", trial(key=key, attempt=found, id=id))
+            journal.attempts.finish("trial", trial(key=key, attempt=found, id=id))
 """
 
 # Begins an attempt, says so, and finishes it when it is told to.
@@ -87,10 +88,10 @@ from research_steps.journal.store import open_store
 from tests.support.records import trial
 module.LEASE_S = float(sys.argv[2])
 journal = Journal(open_store(sys.argv[1]), "moe_hc")
-with journal.begin("trial", "k", int(sys.argv[3]), id="MOE-HC-001.01", label="held", config={}) as begun:
+with journal.attempts.begin("trial", "k", int(sys.argv[3]), id="MOE-HC-001.01", label="held", config={}) as begun:
     print(begun, flush=True)
     sys.stdin.readline()
-    stored = journal.finish("trial", trial(key="k", attempt=int(sys.argv[3]), id="MOE-HC-001.01"))
+    stored = journal.attempts.finish("trial", trial(key="k", attempt=int(sys.argv[3]), id="MOE-HC-001.01"))
     print("late" if stored.record.late else "standing", flush=True)
 """
 
@@ -102,7 +103,7 @@ def journal(tmp_path: Path) -> Journal:
 
 @pytest.fixture(autouse=True)
 def poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("research_steps.journal.journal.POLL_S", 0.02)
+    monkeypatch.setattr("research_steps.journal.attempts.POLL_S", 0.02)
 
 
 @contextmanager
@@ -134,13 +135,13 @@ def finish(process: "subprocess.Popen[str]") -> str:
 
 
 def begin(journal: Journal, key: str = "k", attempt: int = 0) -> bool:
-    with journal.begin("trial", key, attempt, id="MOE-HC-001.01", label="", config={}) as begun:
+    with journal.attempts.begin("trial", key, attempt, id="MOE-HC-001.01", label="", config={}) as begun:
         return begun
 
 
 def wanted(journal: Journal, say: Callable[[str], None] = lambda line: None) -> Any:
     """What a driver that wants trial 'k' to succeed gets from the journal."""
-    return journal.next_attempt("trial", "k", lambda stored: stored.record.status == "ok", say)
+    return journal.attempts.next("trial", "k", lambda stored: stored.record.status == "ok", say)
 
 
 def run_race(url: str, keys: int) -> list[list[str]]:
@@ -207,21 +208,21 @@ def test_an_owner_and_a_finder_that_end_an_attempt_together_agree(journal: Journ
     for number in range(40):
         key = f"key{number}"
         begin(journal, key)
-        [attempt] = journal.attempts("trial", key)
+        [attempt] = journal.attempts.of("trial", key)
         assert isinstance(attempt, OpenAttempt)
         ends: dict[str, Stored[Any]] = {}
         together = threading.Barrier(2)
 
         def own(key: str = key, ends: dict[str, Stored[Any]] = ends, together: threading.Barrier = together) -> None:
             together.wait()
-            ends["owner"] = journal.finish("trial", trial(key=key))
+            ends["owner"] = journal.attempts.finish("trial", trial(key=key))
 
         owner = threading.Thread(target=own)
         owner.start()
         together.wait()
-        ends["finder"] = journal.interrupt(attempt, "its lease ran out")
+        ends["finder"] = journal.attempts.interrupt(attempt, "its lease ran out")
         owner.join()
-        [standing] = journal.attempts("trial", key)
+        [standing] = journal.attempts.of("trial", key)
         assert isinstance(standing, Stored)
         assert ends["finder"].sha256 == standing.sha256
         assert ends["owner"].record.late == (ends["owner"].sha256 != standing.sha256)
@@ -240,7 +241,7 @@ def test_the_attempt_of_a_dead_process_is_ended_at_once(journal: Journal) -> Non
         process.wait()
         assert wanted(journal) == 1
     assert time.monotonic() - started < 30.0, "a lease is of 60 s"
-    [ended] = journal.attempts("trial", "k")
+    [ended] = journal.attempts.of("trial", "k")
     assert isinstance(ended, Stored)
     assert isinstance(ended.record, InterruptedRecord)
     assert "before it was finished" in ended.record.reason
@@ -269,7 +270,7 @@ def test_a_process_out_of_sight_is_given_up_when_its_lease_runs_out_and_not_befo
     with holder(journal, lease_s=1.5, elsewhere=True) as process:
         process.kill()
         process.wait()
-        [attempt] = journal.attempts("trial", "k")
+        [attempt] = journal.attempts.of("trial", "k")
         assert isinstance(attempt, OpenAttempt)
         assert wanted(journal) == 1
         assert datetime.now(UTC) >= attempt.lease_until
@@ -280,21 +281,23 @@ def test_a_lease_that_ran_out_while_the_store_was_away_is_given_anew(
 ) -> None:
     """The store may tell of an attempt, or of a publisher's turn, minutes after it was asked to."""
     # As if the store had taken that long.
-    monkeypatch.setattr("research_steps.journal.journal.lease_end", lambda: datetime.now(UTC) - timedelta(seconds=1))
-    with journal.begin("trial", "k", 0, id="MOE-HC-001.01", label="", config={}):
-        [attempt] = journal.attempts("trial", "k")
+    for module in ("attempts", "publisher_lease"):
+        past = datetime.now(UTC) - timedelta(seconds=1)
+        monkeypatch.setattr(f"research_steps.journal.{module}.lease_end", lambda past=past: past)
+    with journal.attempts.begin("trial", "k", 0, id="MOE-HC-001.01", label="", config={}):
+        [attempt] = journal.attempts.of("trial", "k")
         assert isinstance(attempt, OpenAttempt)
         assert not attempt.orphaned()
-    with journal.turn("surface") as first:
+    with publisher_lease(journal, "surface") as first:
         monkeypatch.undo()
-        with journal.turn("surface") as second:
+        with publisher_lease(journal, "surface") as second:
             assert first is None and second is not None
 
 
 def test_a_lease_that_is_renewed_is_respected(journal: Journal) -> None:
     """A trial may take longer than its lease, also on another machine."""
     with holder(journal, lease_s=3.0, elsewhere=True) as process:
-        [attempt] = journal.attempts("trial", "k")
+        [attempt] = journal.attempts.of("trial", "k")
         assert isinstance(attempt, OpenAttempt)
         threading.Timer(4.5, lambda: finish(process)).start()
         found = wanted(journal)
@@ -311,7 +314,7 @@ def test_a_cut_off_process_that_comes_back_is_late_and_the_first_end_stands(jour
         assert begin(journal, attempt=1)
         process.send_signal(signal.SIGCONT)
         assert finish(process) == "late"
-    first, _ = journal.attempts("trial", "k")
+    first, _ = journal.attempts.of("trial", "k")
     assert isinstance(first, Stored)
     assert isinstance(first.record, InterruptedRecord)
     [late] = journal.scan().trials.values()
@@ -322,7 +325,7 @@ def test_a_cut_off_process_that_comes_back_is_late_and_the_first_end_stands(jour
 def test_a_process_number_that_is_used_again_is_not_taken_for_the_owner(journal: Journal) -> None:
     """After the owner died another program may get its number."""
     begin(journal)
-    [attempt] = journal.attempts("trial", "k")
+    [attempt] = journal.attempts.of("trial", "k")
     assert isinstance(attempt, OpenAttempt)
     assert not attempt.orphaned()
     owner = msgspec.structs.replace(attempt.intent.owner, process_started=attempt.intent.owner.process_started - 60)
@@ -332,11 +335,11 @@ def test_a_process_number_that_is_used_again_is_not_taken_for_the_owner(journal:
 def test_a_record_that_is_finished_twice_is_the_same_record(journal: Journal) -> None:
     """Saying the same again changes nothing; saying something else is late."""
     begin(journal)
-    first = journal.finish("trial", trial(key="k"))
-    assert journal.finish("trial", trial(key="k")) == first
-    second = journal.finish("trial", trial(key="k", label="another"))
+    first = journal.attempts.finish("trial", trial(key="k"))
+    assert journal.attempts.finish("trial", trial(key="k")) == first
+    second = journal.attempts.finish("trial", trial(key="k", label="another"))
     assert second.record.late
-    assert journal.finish("trial", trial(key="k", label="another")).sha256 == second.sha256
+    assert journal.attempts.finish("trial", trial(key="k", label="another")).sha256 == second.sha256
     assert len(journal.scan().trials) == 2
 
 
@@ -353,15 +356,15 @@ def test_a_network_that_loses_answers_loses_and_doubles_nothing(
     s3fs.S3FileSystem.clear_instance_cache()
     journal = Journal(open_store(s3_url), "moe_hc")
     proxy.lose_answers(lost)
-    assert journal.reserve_id("MOE-HC", "step", ()) == "MOE-HC-001"
+    assert journal.ids.reserve("MOE-HC", "step", ()) == "MOE-HC-001"
     assert begin(journal)
-    assert not journal.finish("trial", trial(key="k")).record.late
+    assert not journal.attempts.finish("trial", trial(key="k")).record.late
     assert proxy.lost >= min(lost, 3)
     proxy.close()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3_port}")
     s3fs.S3FileSystem.clear_instance_cache()
     again = Journal(open_store(s3_url), "moe_hc")
-    assert [claim.id for claim in again.reserved_ids()] == ["MOE-HC-001"]
+    assert [claim.id for claim in again.ids.reserved()] == ["MOE-HC-001"]
     found = again.scan()
     assert len(found.trials) == 1
     assert found.open == []
@@ -387,11 +390,11 @@ def test_what_can_not_be_read_is_named_and_left_and_the_thread_goes_on(journal: 
     told: list[str] = []
     assert wanted(journal, told.append) == 1
     assert begin(journal, attempt=1)
-    stored = journal.finish("trial", trial(key="k", attempt=1))
+    stored = journal.attempts.finish("trial", trial(key="k", attempt=1))
     assert wanted(journal) == stored
-    journal.finish("trial", trial(key="k", attempt=0))
+    journal.attempts.finish("trial", trial(key="k", attempt=0))
     found = journal.scan()
-    for text in (told, [*found.problems, *found.newer]) if kind == "records" else (told,):
+    for text in (told, found.problems + found.newer) if kind == "records" else (told,):
         assert len(text) == 1
         assert text[0].startswith(f"{journal.store.url}/{broken} ")
         assert "\n" not in text[0]
@@ -401,15 +404,15 @@ def test_what_can_not_be_read_is_named_and_left_and_the_thread_goes_on(journal: 
 
 def test_a_claim_that_can_not_be_read_still_takes_its_number(journal: Journal) -> None:
     """A newer version holds it, or a disk broke it: it is not given to anybody else."""
-    assert journal.reserve_id("MOE-HC", "a", ()) == "MOE-HC-001"
+    assert journal.ids.reserve("MOE-HC", "a", ()) == "MOE-HC-001"
     journal.store.put("journal/moe_hc/claims/000002.json", b"broken")
-    assert Journal(journal.store, "moe_hc").reserve_id("MOE-HC", "b", ()) == "MOE-HC-003"
+    assert Journal(journal.store, "moe_hc").ids.reserve("MOE-HC", "b", ()) == "MOE-HC-003"
     assert journal.store.read("journal/moe_hc/claims/000002.json") == b"broken"
 
 
 def test_files_that_are_no_objects_disturb_nothing(journal: Journal) -> None:
     """What an editor, a file manager or a killed writer leaves in the folders."""
-    journal.reserve_id("MOE-HC", "a", ())
+    journal.ids.reserve("MOE-HC", "a", ())
     begin(journal)
     assert isinstance(journal.store, LocalStore)
     for folder in ("claims", "trials/intents"):
@@ -418,8 +421,8 @@ def test_files_that_are_no_objects_disturb_nothing(journal: Journal) -> None:
     (journal.store.root / "journal/moe_hc/claims/000001.json~").write_bytes(b"x")
     (journal.store.root / "journal/moe_hc/claims/000001 (copy).json").write_bytes(b"x")
     again = Journal(journal.store, "moe_hc")
-    assert [claim.id for claim in again.reserved_ids()] == ["MOE-HC-001"]
-    assert again.reserve_id("MOE-HC", "b", ()) == "MOE-HC-002"
+    assert [claim.id for claim in again.ids.reserved()] == ["MOE-HC-001"]
+    assert again.ids.reserve("MOE-HC", "b", ()) == "MOE-HC-002"
     found = again.scan()
     assert found.problems == []
     assert len(found.open) == 1
@@ -438,34 +441,34 @@ def test_a_lease_that_can_not_be_read_counts_as_none(journal: Journal) -> None:
 
 
 def end(journal: Journal, id: str, **changes: Any) -> Stored[Any]:
-    with journal.begin("entry", id, 0, id=id, label="", config={}) as begun:
+    with journal.attempts.begin("entry", id, 0, id=id, label="", config={}) as begun:
         assert begun
-        return journal.finish("entry", entry(key=id, id=id, **changes))
+        return journal.attempts.finish("entry", entry(key=id, id=id, **changes))
 
 
 def test_an_unfinished_step_keeps_its_id_and_a_finished_one_gets_another(journal: Journal) -> None:
     """However often the driver is started; an interruption is no end, a failure is one."""
-    assert journal.reserve_id("MOE-HC", "step", ()) == "MOE-HC-001"
-    assert journal.reserve_id("MOE-HC", "step", ()) == "MOE-HC-001"
-    with journal.begin("entry", "MOE-HC-001", 0, id="MOE-HC-001", label="", config={}):
-        [attempt] = journal.attempts("entry", "MOE-HC-001")
+    assert journal.ids.reserve("MOE-HC", "step", ()) == "MOE-HC-001"
+    assert journal.ids.reserve("MOE-HC", "step", ()) == "MOE-HC-001"
+    with journal.attempts.begin("entry", "MOE-HC-001", 0, id="MOE-HC-001", label="", config={}):
+        [attempt] = journal.attempts.of("entry", "MOE-HC-001")
         assert isinstance(attempt, OpenAttempt)
-        journal.interrupt(attempt, "the run was stopped")
-    assert journal.latest_entry("step") is None
-    assert journal.reserve_id("MOE-HC", "step", ()) == "MOE-HC-001"
-    with journal.begin("entry", "MOE-HC-001", 1, id="MOE-HC-001", label="", config={}):
-        ended = journal.finish("entry", entry(key="MOE-HC-001", id="MOE-HC-001", attempt=1, status="failed"))
-    assert journal.latest_entry("step") == ended
-    assert journal.reserve_id("MOE-HC", "step", ()) == "MOE-HC-002"
-    assert journal.latest_entry("step") is None
+        journal.attempts.interrupt(attempt, "the run was stopped")
+    assert journal.ids.latest_entry("step") is None
+    assert journal.ids.reserve("MOE-HC", "step", ()) == "MOE-HC-001"
+    with journal.attempts.begin("entry", "MOE-HC-001", 1, id="MOE-HC-001", label="", config={}):
+        ended = journal.attempts.finish("entry", entry(key="MOE-HC-001", id="MOE-HC-001", attempt=1, status="failed"))
+    assert journal.ids.latest_entry("step") == ended
+    assert journal.ids.reserve("MOE-HC", "step", ()) == "MOE-HC-002"
+    assert journal.ids.latest_entry("step") is None
 
 
 def test_numbers_go_on_after_those_that_are_used_elsewhere(journal: Journal) -> None:
     """In the logbook of this checkout, or on another branch; the highest one counts, wherever it is."""
-    assert journal.reserve_id("MOE-HC", "a", {3, 41}) == "MOE-HC-042"
-    assert journal.reserve_id("MOE-HC", "b", {3}) == "MOE-HC-043"
-    assert journal.reserve_id("MOE-HC", "c", {999}) == "MOE-HC-1000"
-    assert [claim.number for claim in journal.reserved_ids()] == [42, 43, 1000]
+    assert journal.ids.reserve("MOE-HC", "a", {3, 41}) == "MOE-HC-042"
+    assert journal.ids.reserve("MOE-HC", "b", {3}) == "MOE-HC-043"
+    assert journal.ids.reserve("MOE-HC", "c", {999}) == "MOE-HC-1000"
+    assert [claim.number for claim in journal.ids.reserved()] == [42, 43, 1000]
 
 
 def test_a_seal_is_decided_once(journal: Journal) -> None:
@@ -508,11 +511,11 @@ def test_a_record_that_another_rests_on_is_checked(journal: Journal) -> None:
     name = "journal/moe_hc/entries/records/MOE-HC-001-0.json"
     journal.store.put(name, stored.line.replace(b"half the time", b"half the tame"))
     with pytest.raises(JournalProblem, match=rf"{name} should be the record of MOE-HC-001 .*Restore it from a copy"):
-        journal.load("entry", stored.ref)
+        Journal(journal.store, "moe_hc").load("entry", stored.ref)
     assert isinstance(journal.store, LocalStore)
     (journal.store.root / name).unlink()
     with pytest.raises(JournalProblem, match=rf"{name} is gone"):
-        journal.load("entry", stored.ref)
+        Journal(journal.store, "moe_hc").load("entry", stored.ref)
 
 
 def test_the_series_can_be_read_without_its_thread(journal: Journal) -> None:
@@ -542,8 +545,8 @@ def test_a_patch_is_kept_under_its_hash(journal: Journal) -> None:
 def test_two_series_in_one_store_know_nothing_of_each_other(journal: Journal) -> None:
     """Each has its own sequence of IDs."""
     other = Journal(journal.store, "other")
-    assert journal.reserve_id("MOE-HC", "step", ()) == "MOE-HC-001"
-    assert other.reserve_id("OTHER", "step", ()) == "OTHER-001"
+    assert journal.ids.reserve("MOE-HC", "step", ()) == "MOE-HC-001"
+    assert other.ids.reserve("OTHER", "step", ()) == "OTHER-001"
     begin(journal)
     assert other.scan().open == []
     assert begin(other)
@@ -564,11 +567,13 @@ def test_reading_a_journal_loads_nothing_heavy() -> None:
 def test_an_outline_counts_every_trial_once_and_tells_what_a_scan_would(tmp_path: Path) -> None:
     """A trial that a row tells is only counted, wherever it is; one whose bytes were changed is told."""
     journal = Journal(LocalStore(tmp_path / "store"), "moe_hc")
-    told, broken = (journal.finish("trial", trial(key=key, id=f"MOE-HC-002.0{n}")) for n, key in enumerate("ab", 1))
-    loose = journal.finish("trial", trial(key="c", id="MOE-HC-003.01"))
+    told, broken = (
+        journal.attempts.finish("trial", trial(key=key, id=f"MOE-HC-002.0{n}")) for n, key in enumerate("ab", 1)
+    )
+    loose = journal.attempts.finish("trial", trial(key="c", id="MOE-HC-003.01"))
     row = entry().rows[0]
     rows = tuple(msgspec.structs.replace(row, trial=one.ref) for one in (told, broken))
-    stored = journal.finish("entry", entry(rows=rows))
+    stored = journal.attempts.finish("entry", entry(rows=rows))
     name = "journal/moe_hc/trials/records/b-0.json"
     journal.store.put(name, broken.line.replace(b'"status":"ok"', b'"status":"so"'))
     folder = tmp_path / "published"

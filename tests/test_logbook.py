@@ -312,7 +312,7 @@ def test_a_logbook_that_people_wrote_is_refused_until_it_is_adopted(desk: Desk) 
     desk.path.with_suffix("").rename(desk.root / "moved")
     for old in (b"", b"# Notes\n", b"# Notes\n\n```\n" + quoted + b"```\n"):
         desk.path.write_bytes(old)
-        if not desk.journal.reserved_ids():
+        if not desk.journal.ids.reserved():
             desk.record("waits")
         (problem,) = desk.publish().problems
         assert f"{desk.path} was written by hand: run 'research adopt toy" in problem

@@ -24,6 +24,7 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.store import LocalStore, open_store
 from research_steps.records.encoding import sha256
 from research_steps.records.model import TrialRecord
+from research_steps.records.objects import TrialPlan
 from research_steps.records.times import utc
 
 from tests.support.object_store import Proxy
@@ -53,7 +54,7 @@ with ExitStack() as held:
             case ["end", number, status]:
                 end(journal, int(number), status=status)
             case ["done"]:
-                journal.finish("entry", entry(id="MOE-HC-031", key="MOE-HC-031", rows=(), result="one is best"))
+                journal.attempts.finish("entry", entry(id="MOE-HC-031", key="MOE-HC-031", rows=(), result="one is best"))
         print("ok", flush=True)
 """
 
@@ -63,17 +64,19 @@ def key(number: int) -> str:
 
 
 def step(journal: Journal, attempt: int = 0) -> Any:
-    return journal.begin("entry", STEP, attempt, id=STEP, label="block sizes", config={})
+    return journal.attempts.begin("entry", STEP, attempt, id=STEP, label="block sizes", config={})
 
 
 def begin(journal: Journal, number: int, attempt: int = 0) -> Any:
-    return journal.begin("trial", key(number), attempt, id=f"{STEP}.{number:02d}", label=f"block={number}", config={})
+    return journal.attempts.begin(
+        "trial", key(number), attempt, id=f"{STEP}.{number:02d}", label=f"block={number}", config={}
+    )
 
 
 def end(journal: Journal, number: int, attempt: int = 0, **changes: Any) -> None:
-    begun = journal.intent("trial", key(number), attempt)
+    begun = journal.attempts.intent("trial", key(number), attempt)
     times = {"started_at": begun.started_at, "finished_at": utc()}
-    journal.finish("trial", trial(key=key(number), attempt=attempt, id=begun.id, **{**times, **changes}))
+    journal.attempts.finish("trial", trial(key=key(number), attempt=attempt, id=begun.id, **{**times, **changes}))
 
 
 class Actor:
@@ -160,7 +163,7 @@ def test_a_step_whose_entry_is_there_is_no_longer_told(journal: Journal, actor: 
     """What has ended stands in the logbook; its plan says nothing any more, also when a trial of it was never made."""
     actor().do("plan|3|block sizes", "step|0", "begin|1", "end|1|ok")
     assert counts(journal) == (1, 0, 0, 0, 2)
-    journal.finish("entry", entry(id=STEP, key=STEP, rows=()))
+    journal.attempts.finish("entry", entry(id=STEP, key=STEP, rows=()))
     assert progress.under_way(journal, journal.scan()) == []
 
 
@@ -172,7 +175,7 @@ def test_a_trial_counts_once_however_often_it_was_tried(journal: Journal, actor:
     with ExitStack() as held:
         held.enter_context(begin(journal, 1))
         (attempt,) = [one for one in journal.scan().open if one.intent.subject == "trial"]
-        journal.interrupt(attempt, "its machine was lost")
+        journal.attempts.interrupt(attempt, "its machine was lost")
         assert counts(journal) == (2, 1, 1, 0, 2)
         time.sleep(0.002)
         held.enter_context(begin(journal, 1, attempt=1))
@@ -195,7 +198,7 @@ def test_a_trial_that_another_step_shows_already_is_done(journal: Journal, actor
     actor().do("plan|2|block sizes", "step|0", "begin|1", "end|1|ok")
     (stored,) = journal.scan().trials.values()
     row = msgspec.structs.replace(entry().rows[0], trial=stored.ref)
-    journal.finish("entry", entry(id="MOE-HC-032", key="MOE-HC-032", rows=(row,)))
+    journal.attempts.finish("entry", entry(id="MOE-HC-032", key="MOE-HC-032", rows=(row,)))
     found = [journal.recent(), journal.outline(Path("none")), journal.scan()]
     assert [len(one.trials) for one in found] == [0, 0, 1]
     assert [one.done for held in found for one in progress.under_way(journal, held)] == [1, 1, 1]
@@ -211,9 +214,9 @@ def test_the_next_driver_goes_on_with_the_plan(journal: Journal, actor: Callable
         end(journal, 2, started_at=old, finished_at=old)
     first.kill()
     assert seen(journal).driver_gone
-    journal.end_orphaned()
+    journal.attempts.end_orphaned()
     (attempt,) = journal.scan().open
-    journal.interrupt(attempt, "orphaned")
+    journal.attempts.interrupt(attempt, "orphaned")
     assert seen(journal).driver_gone
 
     second = actor().do("plan|9|block sizes", "step|1")
@@ -245,7 +248,7 @@ def test_a_driver_elsewhere_is_gone_when_its_entry_was_interrupted(journal: Jour
     with elsewhere(journal) as driver:
         driver.do("plan|2|block sizes", "step|0")
         assert not seen(journal).driver_gone
-        journal.interrupt(journal.recent().open[0], "it was stopped by Ctrl-C")
+        journal.attempts.interrupt(journal.recent().open[0], "it was stopped by Ctrl-C")
         assert seen(journal).driver_gone
     assert seen(journal).driver_gone
     with elsewhere(journal) as driver:
@@ -265,12 +268,12 @@ def planned(journal: Journal, ends: list[tuple[float, float]], total: int) -> pr
     """A step whose trials began and ended so many seconds ago, all since it was planned."""
     now = datetime.now(UTC)
     progress.plan(journal, STEP, "block sizes", total)
-    note = journal.decided(f"plans/{STEP}", progress.TrialPlan)
+    note = journal.noted(f"plans/{STEP}", TrialPlan)
     assert note is not None
     journal.note(f"plans/{STEP}", msgspec.structs.replace(note, planned_at=utc(now - timedelta(days=1))))
     for number, ago in enumerate(ends, 1):
         began, ended = (utc(now - timedelta(seconds=one)) for one in ago)
-        journal.finish("trial", _ended(number, began, ended))
+        journal.attempts.finish("trial", _ended(number, began, ended))
     return seen(journal)
 
 
@@ -382,9 +385,11 @@ def test_looking_again_asks_a_store_only_for_what_is_new(
     import s3fs
 
     journal = Journal(open_store(s3_url), "moe_hc")
-    old = [journal.finish("trial", trial(key=key(number), id=f"MOE-HC-002.{number}")) for number in range(90, 99)]
+    old = [
+        journal.attempts.finish("trial", trial(key=key(number), id=f"MOE-HC-002.{number}")) for number in range(90, 99)
+    ]
     rows = tuple(msgspec.structs.replace(entry().rows[0], trial=stored.ref) for stored in old)
-    journal.finish("entry", entry(rows=rows))
+    journal.attempts.finish("entry", entry(rows=rows))
     progress.plan(journal, STEP, "block sizes", 3)
     progress.passed(journal, STEP, "0", [])
     proxy, asked = Proxy(s3_port), []

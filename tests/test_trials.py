@@ -113,7 +113,7 @@ class Bench:
         return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
 
     def attempts(self, work: object) -> list[Any]:
-        return self.journal.attempts("trial", self.spec(work).key(conditions_here()))
+        return self.journal.attempts.of("trial", self.spec(work).key(conditions_here()))
 
     def outcomes(self, work: object) -> list[str]:
         """How each attempt of a trial stands."""
@@ -409,7 +409,7 @@ def test_a_result_that_comes_after_its_attempt_was_ended_is_late(bench: Bench, l
         future = hanging(bench, launcher, pool, "gated")
         (attempt,) = bench.attempts("gated")
         assert isinstance(attempt, OpenAttempt)
-        bench.journal.interrupt(attempt, "its lease ran out")
+        bench.journal.attempts.interrupt(attempt, "its lease ran out")
         (bench.root / "go").touch()
         trial = future.result(SOON_S)
     assert (trial.stored.record.attempt, trial.stored.record.late) == (1, False)
@@ -427,15 +427,15 @@ def test_a_lost_launcher_ends_its_own_attempt_and_nobody_elses(bench: Bench, lau
         future = hanging(bench, launcher, pool, "hang once")
         key = bench.spec("hang once").key(conditions_here())
         (attempt,) = bench.attempts("hang once")
-        bench.journal.interrupt(attempt, "its lease ran out")
-        with bench.journal.begin("trial", key, 1, id="TOY-001.01", label="other", config={}) as begun:
+        bench.journal.attempts.interrupt(attempt, "its lease ran out")
+        with bench.journal.attempts.begin("trial", key, 1, id="TOY-001.01", label="other", config={}) as begun:
             assert begun
             parent_of_trials().kill()
             assert soon(lambda: any("waiting for process" in line for line in bench.said))
             assert bench.outcomes("hang once") == ["interrupted", "open"]
             launcher.close()
             (_, other) = bench.attempts("hang once")
-            bench.journal.interrupt(other, "the end of this test")
+            bench.journal.attempts.interrupt(other, "the end of this test")
         assert isinstance(future.exception(SOON_S), LauncherError)
 
 

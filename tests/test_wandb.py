@@ -74,7 +74,7 @@ def desk(tmp_path: Path) -> Desk:
 
 def measure(desk: Desk, *trials: dict[str, Any], **changes: Any) -> Stored[Any]:
     """A step whose trials are given by what is special about each."""
-    id = desk.journal.reserve_id("TOY", f"toy/{os.urandom(4).hex()}", ())
+    id = desk.journal.ids.reserve("TOY", f"toy/{os.urandom(4).hex()}", ())
     rows = []
     for number, special in enumerate(trials, 1):
         key = os.urandom(32).hex()
@@ -82,9 +82,9 @@ def measure(desk: Desk, *trials: dict[str, Any], **changes: Any) -> Stored[Any]:
             scratch_logbook.trial(f"{id}.{number:02d}", key),
             **{"samples": SAMPLES, "label": f"work={number}", **special},
         )
-        rows.append(scratch_logbook.row(desk.journal.finish("trial", record)))
+        rows.append(scratch_logbook.row(desk.journal.attempts.finish("trial", record)))
         rows[-1] = msgspec.structs.replace(rows[-1], status=record.status)
-    return desk.journal.finish("entry", scratch_logbook.entry(id, **{"rows": tuple(rows), **changes}))
+    return desk.journal.attempts.finish("entry", scratch_logbook.entry(id, **{"rows": tuple(rows), **changes}))
 
 
 def show(desk: Desk, series: Series = SERIES, final: bool = True) -> Published:
@@ -175,7 +175,7 @@ def test_interpretations_and_interrupted_trials_are_no_runs(desk: Desk) -> None:
     measure(desk, {}, step="baseline", label="base")
     entry = measure(desk, {}, label="cut off")
     row = msgspec.structs.replace(entry.record.rows[0], status="interrupted")
-    desk.journal.finish("entry", scratch_logbook.entry("TOY-009", rows=(row,), step="replicate", label="again"))
+    desk.journal.attempts.finish("entry", scratch_logbook.entry("TOY-009", rows=(row,), step="replicate", label="again"))
     assert show(desk).problems == ()
     assert sorted(runs(desk)) == [
         "TOY-002 base", "TOY-002.01 work=1", "TOY-003 cut off", "TOY-003.01 work=1", "TOY-009 again",
@@ -244,7 +244,7 @@ def test_each_trial_is_one_run_however_often_it_is_published(desk: Desk) -> None
     assert show(desk).ids == ("TOY-001",)
     before = {id: path.stat().st_mtime_ns for id, path in files(desk).items()}
     assert show(desk) == Published()
-    desk.journal.finish("entry", scratch_logbook.entry("TOY-002", rows=first.record.rows, label="again"))
+    desk.journal.attempts.finish("entry", scratch_logbook.entry("TOY-002", rows=first.record.rows, label="again"))
     assert [done.what for done in show(desk).done] == ["1 run for W&B in .agents/wandb/toy"]
     after = {id: path.stat().st_mtime_ns for id, path in files(desk).items()}
     assert len(after) == 4 and before.items() <= after.items()

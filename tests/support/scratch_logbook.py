@@ -76,17 +76,17 @@ class Desk:
     def record(self, label: str = "a step", trials: int = 1, **changes: Any) -> Stored[EntryRecord]:
         """Let a step claim an ID, measure and end: what a driver does, without the measurement."""
         used = numbers_used(self.checkout, SERIES.topic, SERIES.prefix)
-        id = self.journal.reserve_id(SERIES.prefix, f"toy/{label}-{os.urandom(8).hex()}", used)
+        id = self.journal.ids.reserve(SERIES.prefix, f"toy/{label}-{os.urandom(8).hex()}", used)
         rows = tuple(self._measure(f"{id}.{index:02d}") for index in range(1, trials + 1))
-        with self.journal.begin("entry", id, 0, id=id, label=label, config={}) as begun:
+        with self.journal.attempts.begin("entry", id, 0, id=id, label=label, config={}) as begun:
             assert begun
-            return self.journal.finish("entry", entry(id, **{"label": label, "rows": rows, **changes}))
+            return self.journal.attempts.finish("entry", entry(id, **{"label": label, "rows": rows, **changes}))
 
     def _measure(self, id: str) -> Row:
         key = sha256(f"{id} {os.urandom(8).hex()}".encode())
-        with self.journal.begin("trial", key, 0, id=id, label=id, config={}) as begun:
+        with self.journal.attempts.begin("trial", key, 0, id=id, label=id, config={}) as begun:
             assert begun
-            return row(self.journal.finish("trial", trial(id, key)))
+            return row(self.journal.attempts.finish("trial", trial(id, key)))
 
     def publish(self, final: bool = True) -> Published:
         """One pass of the logbook, by a publisher that has seen nothing before."""

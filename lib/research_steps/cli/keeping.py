@@ -101,7 +101,7 @@ def _held(checkout: Checkout, id: str, topic: str | None, prefix: str | None) ->
     for name in topics(checkout, topic, prefix):
         journal = journal_of(checkout, name, prefix)
         held = [
-            claim.step_key for claim in journal.reserved_ids() if claim.id == id and claim.step_key.startswith("dev/")
+            claim.step_key for claim in journal.ids.reserved() if claim.id == id and claim.step_key.startswith("dev/")
         ]
         if held:
             return journal, held[-1]

@@ -74,7 +74,7 @@ def finish_entry(
         claims=msgspec.UNSET if found.claims is None else found.claims,
         floor=msgspec.UNSET if found.floor is None else found.floor,
     )
-    return journal.finish("entry", record)
+    return journal.attempts.finish("entry", record)
 
 
 def write_entry(
@@ -92,16 +92,16 @@ def write_entry(
     if captured.patch is not None and captured.provenance.patch is not None:
         journal.keep_patch(captured.provenance.patch, captured.patch)
     while True:
-        held = journal.latest_entry(about.step_key)
+        held = journal.ids.latest_entry(about.step_key)
         if held is not None:
             return held
-        id = journal.reserve_id(series.prefix, about.step_key, used)
-        attempt = journal.next_attempt("entry", id, lambda stored: True, lambda line: None)
+        id = journal.ids.reserve(series.prefix, about.step_key, used)
+        attempt = journal.attempts.next("entry", id, lambda stored: True, lambda line: None)
         if isinstance(attempt, Stored):
             if isinstance(attempt.record, EntryRecord):
                 continue
             attempt = attempt.record.attempt + 1
-        with journal.begin(
+        with journal.attempts.begin(
             "entry", id, attempt, id=id, label=about.label, config=plain_details(about.details), private=about.private
         ) as begun:
             if begun:

@@ -18,7 +18,7 @@ from pathlib import Path
 from research_steps.errors import StoreError, UnreadableObject
 from research_steps.journal.store import Store
 from research_steps.records.encoding import decode, encode
-from research_steps.records.model import SCHEMA, Owner
+from research_steps.records.model import Owner
 from research_steps.records.objects import Lease
 from research_steps.records.times import parse_utc, utc
 
@@ -69,7 +69,7 @@ class Leases:
             self._put(name, datetime.now(UTC))
 
     def _put(self, name: str, until: datetime) -> None:
-        self._store.put(name, encode(Lease(schema=SCHEMA, lease_until=utc(until))) + b"\n")
+        self._store.put(name, encode(Lease(lease_until=utc(until))) + b"\n")
 
     def _keep(self) -> None:
         while True:

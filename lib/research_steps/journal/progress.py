@@ -17,7 +17,7 @@ from research_steps.errors import UnreadableObject
 from research_steps.journal.journal import Journal
 from research_steps.journal.leases import abandoned, this_process
 from research_steps.journal.snapshot import Snapshot
-from research_steps.records.model import SCHEMA, InterruptedRecord, TrialRecord
+from research_steps.records.model import InterruptedRecord, TrialRecord
 from research_steps.records.objects import Intent, KnownTrials, TrialPlan
 from research_steps.records.times import parse_utc, utc
 
@@ -51,10 +51,10 @@ class StepProgress:
 
 def plan(journal: Journal, id: str, label: str, total: int) -> None:
     """Note how many trials the step with this experiment ID asks for. Called by the driver before they begin."""
-    made = TrialPlan(schema=SCHEMA, id=id, label=label, total=total, by=this_process(), planned_at=utc())
+    made = TrialPlan(id=id, label=label, total=total, by=this_process(), planned_at=utc())
     # What a power cut broke is noted again.
     with suppress(UnreadableObject):
-        noted = journal.decided(f"plans/{id}", TrialPlan)
+        noted = journal.noted(f"plans/{id}", TrialPlan)
         if noted is not None and (noted.label, noted.total, noted.by) == (label, total, made.by):
             return
     journal.note(f"plans/{id}", made)
@@ -65,7 +65,7 @@ def passed(journal: Journal, id: str, part: str, held: Iterable[str]) -> None:
 
     `held` are the IDs that they would have got (MOE-HC-031.03), whatever they are called in the journal.
     """
-    journal.note(f"plans/{id}/{part}", KnownTrials(schema=SCHEMA, held=tuple(held)))
+    journal.note(f"plans/{id}/{part}", KnownTrials(held=tuple(held)))
 
 
 def under_way(journal: Journal, found: Snapshot) -> list[StepProgress]:

@@ -10,7 +10,7 @@ from research_steps.errors import NewerObject, UnreadableObject, UsageError
 from research_steps.journal.leases import abandoned
 from research_steps.journal.store import READ_AT_ONCE
 from research_steps.records.encoding import Stored, decode_record, sha256
-from research_steps.records.model import EntryRecord, InterruptedRecord, Ref, Status, TrialRecord
+from research_steps.records.model import EntryRecord, InterruptedRecord, Record, Ref, Status, TrialRecord
 from research_steps.records.objects import Intent
 from research_steps.records.step_kinds import STEP_KINDS
 
@@ -39,6 +39,11 @@ class Snapshot:
     problems: list[str] = field(default_factory=list)
     newer: list[str] = field(default_factory=list)
 
+    def copy(self) -> "Snapshot":
+        """One that others may add to."""
+        parts = (dict(self.entries), dict(self.trials), dict(self.interrupted))
+        return Snapshot(*parts, list(self.open), list(self.problems), list(self.newer))
+
     def add(self, stored: Stored[Any]) -> None:
         match stored.record:
             case EntryRecord():
@@ -48,12 +53,12 @@ class Snapshot:
             case InterruptedRecord():
                 self.interrupted[stored.sha256] = stored
 
-    def take(self, data: bytes, where: str) -> None:
+    def take(self, data: bytes, where: str, decode: Callable[[bytes, str], Stored[Record]] = decode_record) -> None:
         """Add a record by its bytes unless it is here already, or say why it can't be read."""
         if self._settled(sha256(data.rstrip(b"\n"))):
             return
         try:
-            self.add(decode_record(data, where))
+            self.add(decode(data, where))
         except UnreadableObject as error:
             self.leave_out(error)
 
@@ -160,12 +165,17 @@ class Outline(Snapshot):
         return sha in self._told
 
 
-def add_published(found: Snapshot, repository: Path, wanted: Callable[[bytes], bool] = lambda line: True) -> None:
+def add_published(
+    found: Snapshot,
+    repository: Path,
+    wanted: Callable[[bytes], bool] = lambda line: True,
+    decode: Callable[[bytes, str], Stored[Record]] = decode_record,
+) -> None:
     for path in sorted(repository.glob("*.jsonl")):
         with path.open("rb", buffering=READ_AT_ONCE) as file:
             for number, line in enumerate(file, 1):
                 if wanted(line):
-                    found.take(line.rstrip(b"\r\n"), f"{path}:{number}")
+                    found.take(line.rstrip(b"\r\n"), f"{path}:{number}", decode)
 
 
 def entries_of(known: Snapshot) -> list[EntryRecord]:

@@ -24,17 +24,17 @@ def run_entry(session: Session, about: About, body: Callable[[str], Finding]) ->
     An exception of the body is recorded as the step's failure, then raised again.
     """
     if about.step_key not in session.redo:
-        held = session.journal.latest_entry(about.step_key)
+        held = session.journal.ids.latest_entry(about.step_key)
         if held is not None and held.record.status == "ok":
             return held
     while True:
-        id = session.journal.reserve_id(session.series.prefix, about.step_key, session.used_numbers)
-        attempt = session.journal.next_attempt("entry", id, lambda stored: True, session.say)
+        id = session.journal.ids.reserve(session.series.prefix, about.step_key, session.used_numbers)
+        attempt = session.journal.attempts.next("entry", id, lambda stored: True, session.say)
         if isinstance(attempt, Stored):
             if isinstance(attempt.record, EntryRecord):
                 return Stored(attempt.record, attempt.line)
             attempt = attempt.record.attempt + 1
-        with session.journal.begin(
+        with session.journal.attempts.begin(
             "entry", id, attempt, id=id, label=about.label, config=plain_details(about.details), private=about.private
         ) as begun:
             if begun:
@@ -64,12 +64,12 @@ def _finish(session: Session, about: About, id: str, attempt: int, started: str,
     stored = finish_entry(session.journal, session.captured, about, id, attempt, started, found)
     session.changed()
     if stored.record.late:
-        standing = session.journal.latest_entry(about.step_key)
+        standing = session.journal.ids.latest_entry(about.step_key)
         return standing if standing is not None else stored
     return stored
 
 
 def _interrupt(session: Session, id: str, reason: str) -> None:
-    match session.journal.attempts("entry", id):
+    match session.journal.attempts.of("entry", id):
         case [*_, OpenAttempt() as attempt]:
-            session.journal.interrupt(attempt, reason)
+            session.journal.attempts.interrupt(attempt, reason)

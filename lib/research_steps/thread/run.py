@@ -216,7 +216,7 @@ def _prepare(session: Any, plan: "ExecutorPlan") -> None:
             shards[id(step)] = [given for given in step.config.inputs if given.config.kind == "shard"]
             for shard in shards[id(step)]:
                 session.shard_of[plan.output_path(shard)] = (keys[id(step)], step.config.label)
-    begun = {claim.step_key for claim in session.journal.reserved_ids()}
+    begun = {claim.step_key for claim in session.journal.ids.reserved()}
     locked = [step.name for step in ours if keys[id(step)] in begun and plan.locked(step)]
     if locked:
         _say(f"another driver has {', '.join(locked)}; if it is gone, Marin gives them up after {LOCK_S:g} s")
@@ -224,13 +224,13 @@ def _prepare(session: Any, plan: "ExecutorPlan") -> None:
     statuses = {{"orphaned": "interrupted"}.get(name, name) for name in session.retry}
     cleared = []
     for step in ours if session.retry or session.retracted else [one for one in ours if one.config.kind == "seal"]:
-        held = session.journal.latest_entry(keys[id(step)])
+        held = session.journal.ids.latest_entry(keys[id(step)])
         # Of a sweep that was not put together yet only the shards know what came of its trials.
         unknown = held is None and id(step) in shards and bool(session.retry)
         if unknown or (held is not None and (_has_outcome(held, statuses) or _rests_on(held, session.retracted))):
             cleared += [step, *shards.get(id(step), [])]
         elif held is not None and step.config.kind == "seal":
-            now = [session.journal.latest_entry(keys[id(given)]) for given in step.config.inputs]
+            now = [session.journal.ids.latest_entry(keys[id(given)]) for given in step.config.inputs]
             if any(one is not None and one.ref not in held.record.inputs for one in now):
                 cleared.append(step)
     again = plan.dependents(cleared)

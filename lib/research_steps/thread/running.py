@@ -33,8 +33,8 @@ def run_step(config: StepConfig) -> dict[str, Any] | list[Any]:
     inputs = _inputs(session, config)
     if config.kind == "shard":
         sweep, label = session.shard_of[config.output_path]
-        held = session.journal.latest_entry(sweep) if sweep not in session.redo else None
-        id = held.record.id if held else session.journal.reserve_id(session.series.prefix, sweep, session.used_numbers)
+        held = session.journal.ids.latest_entry(sweep) if sweep not in session.redo else None
+        id = held.record.id if held else session.journal.ids.reserve(session.series.prefix, sweep, session.used_numbers)
         plan(session.journal, id, label, len(config.points))
         trials = measure(session, config, id, points_wanted(config, id, config.points))
         measured: list[Any] = msgspec.to_builtins(told(trials))

@@ -82,7 +82,7 @@ def _measure(session: Session, spec: TrialSpec, one: Wanted, wait: bool) -> Tria
 def _measure_unless_known(session: Session, spec: TrialSpec, id: str, label: str, wait: bool) -> Trial | None:
     """The trial, after telling what is known of its configuration; with --skip_known that is taken in its place."""
     tried = None
-    if not session.journal.attempts("trial", spec.key(session.host.facts.conditions)):
+    if not session.journal.attempts.of("trial", spec.key(session.host.facts.conditions)):
         tried = session.known.about(spec.config, spec.baseline_config)
     if tried is not None:
         record = tried.stored.record

@@ -93,7 +93,7 @@ def measure_trial(
     tries = 0
     patience = _Patience(session, id)
     while True:
-        ask = session.journal.next_attempt if wait else session.journal.look
+        ask = session.journal.attempts.next if wait else session.journal.attempts.look
         found = ask("trial", key, satisfied, session.say)
         if isinstance(found, OpenAttempt):
             return None
@@ -105,7 +105,7 @@ def measure_trial(
         with (
             _ended_by_ctrl_c(session, key, found),
             session.host.turn(id, patience.timed, patience.left_s, session.say) as turn,
-            session.journal.begin(
+            session.journal.attempts.begin(
                 "trial", key, found, id=id, label=label, config=spec.config, private=session.private
             ) as begun,
         ):
@@ -124,7 +124,7 @@ def measure_trial(
                     continue
                 return Trial(stored, True)
             record = _record(session, spec, outcome, key=key, attempt=found, id=id, label=label)
-            stored = session.journal.finish("trial", record)
+            stored = session.journal.attempts.finish("trial", record)
             once_more = patience.once_more(record, turn, time.monotonic() - began)
         if stored.record.late:
             continue
@@ -248,7 +248,7 @@ def _error(ended: Ended, time_limit_s: float) -> Error:
 def _cut_off(session: Session, key: str) -> list[Stored[Any]]:
     """The attempts of this run that were interrupted, since the last that was not."""
     found: list[Stored[Any]] = []
-    for attempt in session.journal.attempts("trial", key):
+    for attempt in session.journal.attempts.of("trial", key):
         match attempt:
             case Stored(record=InterruptedRecord(finished_at=at)) if at >= session.began:
                 found.append(attempt)
@@ -263,16 +263,16 @@ def _ended_by_ctrl_c(session: Session, key: str, number: int) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        for attempt in session.journal.attempts("trial", key)[number:]:
+        for attempt in session.journal.attempts.of("trial", key)[number:]:
             if isinstance(attempt, OpenAttempt) and attempt.intent.owner == this_process():
-                session.journal.interrupt(attempt, "It was stopped by Ctrl-C.")
+                session.journal.attempts.interrupt(attempt, "It was stopped by Ctrl-C.")
         raise
 
 
 def _interrupted(session: Session, key: str, number: int, reason: str) -> Stored[Any]:
-    attempt = session.journal.attempts("trial", key)[number]
+    attempt = session.journal.attempts.of("trial", key)[number]
     if isinstance(attempt, OpenAttempt):
-        return session.journal.interrupt(attempt, reason)
+        return session.journal.attempts.interrupt(attempt, reason)
     if isinstance(attempt, UnreadableObject):
         raise attempt
     return attempt

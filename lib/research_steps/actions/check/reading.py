@@ -139,7 +139,7 @@ def line(group: str, name: str, asked: Sized, wrong: Sequence[str], mend: str) -
 def is_posted(known: Facts, stored: Entry) -> bool:
     """Whether the issue was given the comment of an entry; if people deleted it since, it stays away."""
     place = known.issue.number if known.issue else "file"
-    posting = known.journal.decided(f"postings/{place}-record-{stored.sha256}", Posting)
+    posting = known.journal.noted(f"postings/{place}-record-{stored.sha256}", Posting)
     posted = posting is not None and posting.comment is not msgspec.UNSET
     return posted or (known.issue is None and f"record {stored.sha256}" in known.markers)
 

@@ -222,7 +222,7 @@ class IssueSurface:
 
     def _posting(self, name: str) -> Posting | None:
         try:
-            return self._journal.decided(name, Posting)
+            return self._journal.noted(name, Posting)
         except UnreadableObject:
             # It is not written durably: a power cut left it broken, and the comments tell what became of the try.
             self._untidy = True

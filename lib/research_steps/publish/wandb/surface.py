@@ -20,6 +20,7 @@ from research_steps.errors import StoreError, SurfaceError, UsageError
 from research_steps.files import write_aside
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.publisher_lease import publisher_lease
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.surface import Change, Published, is_public
 from research_steps.publish.wandb import process as wandb_process
@@ -141,7 +142,7 @@ class WandbSurface:
         """Send runs that wait; what was done, and why some still wait."""
         topic = self._series.topic
         by_id = {_id(path): path for path in waiting}
-        with self._journal.turn("wandb") as other:
+        with publisher_lease(self._journal, "wandb") as other:
             if other is not None:
                 return [], [f"Process {other.pid} on {other.host} is sending the runs of {topic} to W&B already."]
 

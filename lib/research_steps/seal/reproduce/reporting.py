@@ -76,8 +76,8 @@ def _keep(writer: EntryWriter, id: str, number: int, fresh: Stored[TrialRecord])
     """The same trial as a record of the series, under an ID and a key of this reproduction."""
     key = sha256(canonical({"reproduction": id, "trial": fresh.sha256}))
     record = msgspec.structs.replace(fresh.record, key=key, attempt=0, id=trial_id(id, number), late=False)
-    with writer.journal.begin("trial", key, 0, id=record.id, label=record.label, config=record.config):
-        return writer.journal.finish("trial", record)
+    with writer.journal.attempts.begin("trial", key, 0, id=record.id, label=record.label, config=record.config):
+        return writer.journal.attempts.finish("trial", record)
 
 
 def _row(stored: Stored[TrialRecord], case: dict[str, Any]) -> Row:

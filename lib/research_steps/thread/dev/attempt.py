@@ -97,9 +97,9 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
     if captured.patch is not None and captured.provenance.patch is not None:
         journal.keep_patch(captured.provenance.patch, captured.patch)
     journal.declare(series)
-    journal.end_orphaned()
+    journal.attempts.end_orphaned()
     kept = KeptAttempt(
-        checkout, evidence, journal.reserve_id(series.prefix, order.occasion, session.used_numbers), order.occasion
+        checkout, evidence, journal.ids.reserve(series.prefix, order.occasion, session.used_numbers), order.occasion
     )
     made = _Attempt(order, session, kept, case, config, speaker)
     trials = made.measure()
@@ -183,7 +183,7 @@ class _Attempt:
         series, journal = self.session.series, self.session.journal
         count = series.floor_processes if record.samples.paired else max(2, series.floor_processes)
         occasion = f"{record.id} noise floor"
-        id = journal.reserve_id(series.prefix, f"dev/{occasion}", self.session.used_numbers)
+        id = journal.ids.reserve(series.prefix, f"dev/{occasion}", self.session.used_numbers)
         self.speaker.say(
             f"{id}: the baseline against itself, in {count} processes: its noise floor is not known here yet"
         )

@@ -39,7 +39,7 @@ class DevEvidence:
                 trials = self._trials(row.trial for row in found.rows)
                 if self._serves(trials, record):
                     return Baseline(record.baseline_config, entry.ref, trials)
-        held = self.journal.decided(floor_name(record), FloorTrials)
+        held = self.journal.noted(floor_name(record), FloorTrials)
         trials = self._trials(held.trials) if held is not None else []
         return Baseline(record.baseline_config, trials[0].ref, trials) if self._serves(trials, record) else None
 

@@ -36,7 +36,7 @@ class KeptAttempt:
 def keep(kept: KeptAttempt) -> Stored[EntryRecord]:
     """Make an entry of the scratch trials under an experiment ID. Raises UsageError when there are none."""
     journal = kept.evidence.journal
-    held = journal.latest_entry(kept.occasion)
+    held = journal.ids.latest_entry(kept.occasion)
     if held is not None:
         raise UsageError(
             f"{kept.id} is an entry already: {held.record.label}. Add to it with 'research note {kept.id}'."
@@ -140,7 +140,7 @@ def _floor(kept: KeptAttempt, group: Candidate) -> Baseline | None:
 def _is_private(kept: KeptAttempt, trials: Sequence[Stored[Any]], floors: Sequence[Baseline | None]) -> bool:
     """Whether the baseline that they were measured against is private, as the thread declared it then."""
     evidence = kept.evidence
-    begun = (evidence.journal.intent("trial", one.record.key, one.record.attempt) for one in trials)
+    begun = (evidence.journal.attempts.intent("trial", one.record.key, one.record.attempt) for one in trials)
     private = {entry.sha256 for entry in evidence.entries if entry.record.private}
     rests = any(floor is not None and floor.entry.sha256 in private for floor in floors)
     return evidence.series.private or rests or any(one.private is True for one in begun)

@@ -1,0 +1,90 @@
+"""Experiment IDs: one sequence for each series; a number is reserved before work begins, and never given twice."""
+
+import re
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+
+from research_steps.errors import UnreadableObject
+from research_steps.journal.attempts import Attempts
+from research_steps.journal.leases import this_process
+from research_steps.journal.objects import Objects
+from research_steps.records.encoding import Stored, decode
+from research_steps.records.model import EntryRecord
+from research_steps.records.objects import IDReservation
+from research_steps.records.series import format_id
+from research_steps.records.times import utc
+
+_NUMBER = re.compile(r"[0-9]{1,9}$")
+_RESERVATION = partial(decode, IDReservation)
+
+
+@dataclass(frozen=True)
+class ReservedID:
+    """An experiment ID, and the step that holds it."""
+
+    number: int
+    id: str
+    step_key: str
+
+
+class ExperimentIDs:
+    """The IDs of one series. Only drivers reserve them."""
+
+    def __init__(self, objects: Objects, attempts: Attempts) -> None:
+        self._objects = objects
+        self._attempts = attempts
+        self._reserving = threading.Lock()
+
+    def reserved(self) -> list[ReservedID]:
+        """All reserved experiment IDs in order."""
+        numbers = self._objects.numbered("claims")
+        reserved = []
+        for path, reservation in self._objects.final(numbers, _RESERVATION).items():
+            # The number of one that can't be read is taken all the same, by a step that can't be told.
+            id, step_key = "", ""
+            if isinstance(reservation, IDReservation):
+                id, step_key = reservation.id, reservation.step_key
+            reserved.append(ReservedID(numbers[path], id, step_key))
+        return reserved
+
+    def may_hold(self, id: str) -> bool:
+        """Whether a step of this series reserved an experiment ID, as far as that can be read."""
+        number = _NUMBER.search(id)
+        paths = [self._path(int(number[0]))] if number else []
+        reservations = self._objects.final(paths, _RESERVATION).values()
+        return any(isinstance(one, UnreadableObject) or one.id == id for one in reservations)
+
+    def reserve(self, prefix: str, step_key: str, used: Iterable[int]) -> str:
+        """The next free experiment ID for a step: the one that it holds unfinished, else a new one.
+
+        `used` are numbers taken outside the store (the logbook, other branches).
+        """
+        with self._reserving:
+            taken = max(used, default=0)
+            while True:
+                reserved = self.reserved()
+                own = [one.id for one in reserved if one.step_key == step_key]
+                if own and not self._finished(own[-1]):
+                    return own[-1]
+                taken = max([taken, *(one.number for one in reserved)]) + 1
+                reservation = IDReservation(
+                    id=format_id(prefix, taken), step_key=step_key, claimed_at=utc(), by=this_process()
+                )
+                if self._objects.create(self._path(taken), reservation):
+                    return reservation.id
+
+    def latest_entry(self, step_key: str) -> Stored[EntryRecord] | None:
+        """The standing entry of the newest ID that a step reserved, or None while that one is unfinished."""
+        own = [one.id for one in self.reserved() if one.step_key == step_key]
+        return self._finished(own[-1]) if own else None
+
+    def _path(self, number: int) -> str:
+        return self._objects.path(f"claims/{number:06d}.json")
+
+    def _finished(self, id: str) -> Stored[EntryRecord] | None:
+        match self._attempts.of("entry", id):
+            case [*_, Stored(record=EntryRecord() as record, line=line)]:
+                return Stored(record, line)
+        return None
