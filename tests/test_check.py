@@ -290,7 +290,7 @@ def of(**changes: Any) -> Any:
         ([{}, {"device_class": "tpu"}], {}, "apples to apples", "differ in device class"),
         ([{}], {"verdict": "not comparable"}, "apples to apples", "device class: cpu | tpu"),
         ([{"contended": "2 cores busy"}], {}, "no claim from contended trials", "time_s of TOY-005.01"),
-        ([{}], {"config": {**CONFIG, "points": [{"work": 1}, {"work": 2}]}}, "extraction validated", "1 rows for 2 points"),
+        ([{}], {"config": {**CONFIG, "points": [{"work": 1}] * 2}}, "extraction validated", "1 rows for 2 points"),
         ([{"samples": None}], {}, "extraction validated", "does not show the medians"),
         ([{}], {"confidence": "replicated"}, "claims unsealed", "TOY-005"),
         ([{}], {"confidence": "stable"}, "claims unsealed", "TOY-005"),

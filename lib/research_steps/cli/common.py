@@ -82,6 +82,8 @@ def publish_all(checkout: Checkout, journal: "Journal", found: dict[str, Any], j
             click.echo(f"{journal.topic}: nothing new")
         for problem in published.problems:
             click.echo(f"not published: {problem}", err=True)
+        for text in published.left_out:
+            click.echo(f"left out: {text}", err=True)
     if published.problems:
         sys.exit(1)
 

@@ -41,7 +41,8 @@ from research_steps.journal.snapshot import Outline, Snapshot, add_published
 from research_steps.journal.store import Store
 from research_steps.records.encoding import Stored, canonical, decode, encode
 from research_steps.records.model import Ref
-from research_steps.records.series import Series
+from research_steps.records.series import MILESTONES, Series
+from research_steps.records.step_kinds import STEP_KINDS
 
 # How many objects an outline holds in memory.
 TAKEN_AT_ONCE = 500
@@ -94,7 +95,10 @@ class Journal:
         if data is None:
             return None
         try:
-            return msgspec.json.decode(data, type=Series)
+            fields = msgspec.json.decode(data, type=dict[str, Any])
+            # A later version may post kinds of steps that are not known here, and declare what is not asked here.
+            fields["milestones"] = [kind for kind in fields.get("milestones", MILESTONES) if kind in STEP_KINDS]
+            return msgspec.convert(fields, Series)
         except msgspec.MsgspecError as error:
             raise UnreadableObject(
                 f"{self.objects.where(name)} is not a series ({error}): run the thread again."

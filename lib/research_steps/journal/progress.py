@@ -71,16 +71,18 @@ def passed(journal: Journal, id: str, part: str, held: Iterable[str]) -> None:
 def under_way(journal: Journal, found: Snapshot) -> list[StepProgress]:
     """How far each step is that has a plan and no entry yet, given what the journal holds.
 
-    A note that can't be read is added to the problems.
+    A note that can't be read is named in the snapshot.
     """
     ended = {stored.record.id for stored in found.entries.values() if not stored.record.late}
     progresses = []
     for noted in journal.notes("plans", TrialPlan, lambda id: id not in ended).values():
         if isinstance(noted, UnreadableObject):
-            found.problems.append(str(noted))
+            found.leave_out(noted)
             continue
         parts = journal.notes(f"plans/{noted.id}", KnownTrials).values()
-        found.problems += [str(part) for part in parts if isinstance(part, UnreadableObject)]
+        for part in parts:
+            if isinstance(part, UnreadableObject):
+                found.leave_out(part)
         held = {id for part in parts if isinstance(part, KnownTrials) for id in part.held}
         progresses.append(_progress(noted, held, found))
     return progresses

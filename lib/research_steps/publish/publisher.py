@@ -33,7 +33,7 @@ def publish(journal: Journal, surfaces: Sequence[Surface], final: bool = True) -
             continue
         done += published.done
         problems += published.problems
-    return Published(tuple(done), tuple(problems))
+    return Published(tuple(done), tuple(problems), tuple(entries.newer))
 
 
 class Publisher:
@@ -45,6 +45,7 @@ class Publisher:
     def __init__(self, journal: Journal, surfaces: Sequence[Surface], say: Callable[[str], None]) -> None:
         self.done: list[Change] = []
         self.problems: tuple[str, ...] = ()
+        self._left_out: tuple[str, ...] = ()
         self._journal = journal
         self._sinks = surfaces
         self._say = say
@@ -81,6 +82,10 @@ class Publisher:
         for problem in published.problems:
             if problem not in self.problems:
                 self._say(f"not published yet: {problem}")
+        for text in published.left_out:
+            if text not in self._left_out:
+                self._say(f"left out: {text}")
+        self._left_out = published.left_out
         for done in published.done:
             self._say(f"{done.id}: {done.what}")
         self.done += published.done

@@ -21,10 +21,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Published:
-    """What one pass of the surfaces did, and what it could not do, in sentences."""
+    """What one pass of the surfaces did, what it could not do, and what it left out though nothing is wrong with it, in
+    sentences."""
 
     done: tuple[Change, ...] = ()
     problems: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def ids(self) -> tuple[str, ...]:

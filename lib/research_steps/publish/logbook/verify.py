@@ -4,13 +4,13 @@ That the end was cut off, or written anew together with its hashes, only an anch
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from research_steps.errors import UnreadableObject, UsageError
+from research_steps.errors import NewerObject, UnreadableObject, UsageError
 from research_steps.git import Checkout
 from research_steps.journal.attachments import is_name
 from research_steps.journal.journal import Journal
@@ -31,6 +31,7 @@ class Files:
 
     logbook: bytes
     beside: Mapping[str, bytes]
+    _newer: dict[str, set[str]] = field(default_factory=dict, compare=False)
 
     @cached_property
     def contents(self) -> logbook_format.LogbookContents:
@@ -65,15 +66,22 @@ class Files:
 
     @cached_property
     def records(self) -> Snapshot:
-        """The records that can be read; what can't is among its problems."""
-        found = Snapshot()
+        """The records that can be read; of what can't it says why."""
+        records = Snapshot()
         for id, held in self.lines.items():
             for sha, line in held.items():
                 try:
-                    found.add(decode_record(line, f"{id}.jsonl, record {sha[:12]}"))
+                    records.add(decode_record(line, f"{id}.jsonl, record {sha[:12]}"))
                 except UnreadableObject as error:
-                    found.problems.append(str(error))
-        return found
+                    records.leave_out(error)
+                    if isinstance(error, NewerObject):
+                        self._newer.setdefault(id, set()).add(sha)
+        return records
+
+    @property
+    def newer(self) -> Mapping[str, Collection[str]]:
+        """The hashes of records that a later version wrote, by experiment ID."""
+        return self._newer if self.records else {}
 
 
 @dataclass
@@ -109,10 +117,11 @@ def read_files(path: Path) -> Files:
 
 def check(files: Files, journal: Journal | None) -> Findings:
     """Logbook, record files and, where there is one, journal against each other."""
-    found = Findings([*check_files(files), *_resting_on_nothing(files)])
+    found = Findings([*check_files(files), *_resting_on_nothing(files)], list(files.records.newer))
     if journal is not None:
         held = journal.scan()
         found.problems += held.problems
+        found.notes += held.newer
         _check_journal(found, files.records, held)
     return found
 
@@ -145,6 +154,8 @@ def _check_entries(files: Files) -> Iterator[str]:
         if entry.record not in files.lines.get(entry.id, {}):
             yield f"{entry.id}: its record {entry.record[:12]} is not in {entry.id}.jsonl, or was changed there"
             continue
+        if entry.record in files.newer.get(entry.id, ()):
+            continue
         record = files.records.entries.get(entry.record)
         if record is None or record.record.id != entry.id:
             yield f"{entry.id}: the record that its marker names is of something else"
@@ -160,7 +171,8 @@ def _resting_on_nothing(files: Files) -> Iterator[str]:
     shown = (stored.record for sha, stored in files.records.entries.items() if sha in wanted)
     wanted |= {row.trial.sha256 for record in shown for row in record.rows}
     for id, held in files.lines.items():
-        for sha in held.keys() - wanted:
+        # Which of them an entry of a later version rests on can't be read.
+        for sha in () if id in files.newer else held.keys() - wanted:
             yield (
                 f"{id}.jsonl: no entry rests on record {sha[:12]}: its entry was removed, or is not appended yet "
                 "('research sync' does)"
