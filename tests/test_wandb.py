@@ -23,21 +23,17 @@ from research_steps.errors import SurfaceError, UsageError
 from research_steps.journal.journal import Journal
 from research_steps.publish.publisher import publish
 from research_steps.publish.surface import Published
-from research_steps.publish.wandb import process as wandb_process
-from research_steps.publish.wandb import run_file
 from research_steps.publish.wandb import runs as wandb_runs
-from research_steps.publish.wandb import writer as wandb_writer
+from research_steps.publish.wandb import sync
+from research_steps.publish.wandb.run_file import is_sent, log, runs_in
 from research_steps.publish.wandb.surface import (
     WandbSurface,
     check_project,
     folder_of,
-    is_sent,
     project_of,
     project_url,
     run_url,
-    runs_in,
 )
-from research_steps.publish.wandb.writer import RunContents, lost, read, wait_until_whole
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Samples
 from research_steps.records.objects import IssueLink, Project
@@ -46,6 +42,7 @@ from research_steps.records.times import parse_utc, utc
 
 from tests.support import scratch_logbook
 from tests.support.scratch_logbook import SERIES, Desk
+from tests.support.wandb_files import RunContents, read, records
 from tests.support.wandb_server import Server, server
 
 KEY = "0123456789" * 4
@@ -218,7 +215,7 @@ def test_hostile_text_stays_text_and_fits(desk: Desk) -> None:
 
 def test_tags_are_cut_to_what_wandb_takes() -> None:
     """An empty tag or one over 64 characters would end the run before it begins."""
-    assert wandb_runs.tags(["", " ", "a", "a", "b" * 65, "c\nd"]) == ["a", "b" * 63 + "…", "c d"]
+    assert wandb_runs.accepted_tags(["", " ", "a", "a", "b" * 65, "c\nd"]) == ["a", "b" * 63 + "…", "c d"]
 
 
 def test_a_table_over_ten_megabytes_stays_away_and_a_long_history_does_not(desk: Desk) -> None:
@@ -317,26 +314,6 @@ def whole(desk: Desk, expected: int) -> None:
     assert sorted(folder.iterdir()) == sorted(path.parent for path in files(desk).values())
 
 
-@pytest.mark.parametrize("victim", ["wandb.writer", "wandb-core"])
-def test_a_killed_writer_leaves_whole_runs_and_the_next_pass_writes_the_rest(desk: Desk, victim: str) -> None:
-    """Killed at a random moment, it or W&B's service: what is in place is whole, and in the end all are there once."""
-    measure(desk, *({} for _ in range(10)), label="work")
-    hit, chance = 0, random.Random(victim)
-    for _ in range(3):
-        with in_background(lambda: show(desk)) as answers:
-            # A service that dies while it starts has W&B's client lock itself up until it is killed.
-            hit += kill_one(victim, chance.uniform(0.3 if victim == "wandb-core" else 0.0, 0.6))
-        for path in files(desk).values():
-            assert read(path).kinds[-1] == "exit"
-        (published,) = answers
-        assert published.problems or len(files(desk)) == 11
-        if len(files(desk)) == 11:
-            break
-    assert hit >= 1
-    assert show(desk).problems == ()
-    whole(desk, 11)
-
-
 DRIVER = """
 import sys
 from pathlib import Path
@@ -348,64 +325,49 @@ publish(desk.journal, [WandbSurface(desk.checkout, desk.journal, SERIES)])
 """
 
 
-def test_a_killed_driver_takes_its_writer_along(desk: Desk) -> None:
-    """And the next pass, which need not wait for it, finishes the work."""
-    measure(desk, *({} for _ in range(30)), label="work")
+def test_a_killed_driver_leaves_whole_runs_and_the_next_pass_writes_the_rest(desk: Desk) -> None:
+    """Killed at a random moment of its writing: what is in place is whole, and in the end all are there once."""
+    measure(desk, *({} for _ in range(200)), label="work")
     command = [sys.executable, "-c", DRIVER, str(desk.root), str(desk.store)]
-    driver = subprocess.Popen(command, cwd=Path(__file__).parents[1])
-    deadline = time.monotonic() + 120
-    while not (writers := children("wandb.writer")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    (writer,) = writers
-    while len(files(desk)) < 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    driver.kill()
-    assert driver.wait() == -signal.SIGKILL
-    psutil.wait_procs([writer], timeout=60)
-    assert not writer.is_running()
-    assert 3 <= len(files(desk)) < 31
+    chance = random.Random(1)
+    for least in (1, 40, 80):
+        driver = subprocess.Popen(command, cwd=Path(__file__).parents[1])
+        deadline = time.monotonic() + 120
+        while len(files(desk)) < least and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.01))
+        driver.kill()
+        assert driver.wait() == -signal.SIGKILL
+        assert least <= len(files(desk)) < 201
+        for path in files(desk).values():
+            assert read(path).kinds[-1] == "exit"
     assert show(desk).problems == ()
-    whole(desk, 31)
+    whole(desk, 201)
 
 
-def test_a_writer_that_hangs_is_killed_and_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pass ends in bounded time, whatever W&B does."""
-    measure(desk, {}, label="work")
-    with monkeypatch.context() as hasty:
-        hasty.setattr(wandb_process, "FIRST_WAIT_S", 2.0)
-        hasty.setattr(wandb_process, "WRITERS", 1)
-        start = time.monotonic()
-        with in_background(lambda: show(desk)) as answers:
-            assert kill_one("wandb.writer", 0.0, signal.SIGSTOP)
-        assert time.monotonic() - start < 120
-    (published,) = answers
-    assert "said nothing for 2 s and was killed" in published.problems[0]
-    assert children("wandb.writer") == [] and files(desk) == {}
-    assert show(desk).problems == ()
-    whole(desk, 2)
-
-
-def test_a_writer_that_hangs_or_dies_leaves_no_service(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_runs_that_wandbs_own_client_wrote_are_neither_written_again_nor_sent_twice(
+    desk: Desk, wandb_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """W&B starts it in a session of its own, and it may hang as well: nothing is left that writes into the folder."""
-    measure(desk, *({} for _ in range(30)), label="work")
-    with monkeypatch.context() as hasty:
-        hasty.setattr(wandb_process, "WAIT_S", 10.0)
-        hasty.setattr(wandb_process, "WRITERS", 1)
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            before = len(files(desk))
-            with in_background(lambda: show(desk)) as answers:
-                deadline = time.monotonic() + 120
-                while len(files(desk)) == before and time.monotonic() < deadline:
-                    time.sleep(0.01)
-                # The writer waits for it now.
-                assert kill_one("wandb-core", 0.0, signal.SIGSTOP)
-                assert kill_one("wandb.writer", 0.0, number)
-            assert answers[0].problems
-            assert left_by_wandb(tmp_path) == []
-    assert show(desk).problems == ()
-    whole(desk, 31)
+    """So did the version before: what it left is sent as it is, once."""
+    entry = measure(desk, {}, {}, label="work")
+    theirs, sent, _ = (run.sha256[:16] for run in (entry.record.rows[0].trial, entry.record.rows[1].trial, entry))
+    place = folder_of(desk.checkout, "toy")
+    for number, id in enumerate((theirs, sent)):
+        code = f"import wandb; wandb.init(mode='offline', project='toy', id='{id}', dir={str(tmp_path)!r}).finish()"
+        subprocess.run([sys.executable, "-c", code], check=True)
+        (written,) = tmp_path.glob(f"wandb/offline-run-*-{id}/*.wandb")
+        there = place / f"offline-run-20260521_09300{number}-{id}" / written.name
+        there.parent.mkdir(parents=True)
+        written.rename(there)
+    files(desk)[sent].with_name(f"run-{sent}.wandb.synced").write_bytes(b"")
+    before = {id: files(desk)[id].read_bytes() for id in (theirs, sent)}
+    assert [done.what for done in show(desk).done] == [
+        "1 run for W&B in .agents/wandb/toy",
+        f"2 runs sent to W&B: {wandb_server.url}/ada/toy",
+    ]
+    assert before == {id: files(desk)[id].read_bytes() for id in before}
+    assert wandb_server.runs.keys() == {theirs, entry.sha256[:16]}
+    assert show(desk) == Published()
 
 
 def test_two_publishers_of_one_work_tree_take_turns(desk: Desk) -> None:
@@ -439,76 +401,32 @@ def fill(path: Path) -> None:
             file.write(b"x" * 4096)
 
 
-def one_run(desk: Desk) -> tuple[wandb_runs.Run, Path]:
-    """A trial's run as the writer is given it, and its file."""
-    measure(desk, {}, label="work")
-    surface = WandbSurface(desk.checkout, desk.journal, SERIES)
-    made, _ = surface._make(list(surface._wanted(desk.journal.entries())))
-    assert show(desk).problems == ()
-    run = msgspec.json.decode(msgspec.json.encode(made[0]), type=wandb_runs.Run)
-    return run, files(desk)[run.id]
-
-
 def test_a_full_disk_is_told_and_leaves_no_half_run(desk: Desk, small_disk: Path) -> None:
-    """W&B says nothing of the rows that it loses; the run's file is read back, so none is counted as done."""
+    """Wherever it fills up: what is in place is whole, the disk is named, and nothing is counted as done that is not."""
     measure(desk, *({} for _ in range(8)), label="work")
     filler = small_disk / "filler"
     fill(filler)
-    os.truncate(filler, filler.stat().st_size - 60_000)
-    published = show(desk)
-    assert published.problems and "could not be written for W&B" in published.problems[0]
-    for path in files(desk).values():
-        assert read(path).kinds[-1] == "exit"
-    assert len(files(desk)) < 9
-    assert len(list(small_disk.glob("toy/*"))) == len(files(desk))
+    assert "No space left" in show(desk).problems[0]
+    for free in (8192, 12288, 20480, 28672, 40960):
+        shutil.rmtree(small_disk / "toy", ignore_errors=True)
+        fill(filler)
+        os.truncate(filler, filler.stat().st_size - free)
+        published = show(desk)
+        written = len(files(desk))
+        assert written < 9
+        assert [int(done.what.split()[0]) for done in published.done] == [written] * (written > 0)
+        (problem,) = published.problems
+        assert problem.startswith(f"{9 - written} run") and "No space left" in problem
+        for path in files(desk).values():
+            assert read(path).kinds[-1] == "exit"
+        assert len(list(small_disk.glob("toy/*"))) == written
     filler.unlink()
     assert show(desk).problems == ()
     whole(desk, 9)
 
 
-def test_a_file_that_lost_anything_is_not_whole(desk: Desk) -> None:
-    """Each byte that is cut or changed is noticed, as is each row that is not there."""
-    run, path = one_run(desk)
-    assert lost(run, read(path)) == ""
-    data = path.read_bytes()
-    copy = path.with_name("copy")
-    for size in (0, 7, *random.Random(1).sample(range(8, len(data)), 60)):
-        assert not _whole(run, data[:size], copy), f"{size} of {len(data)} bytes pass for a whole run"
-    for at in random.Random(2).sample(range(7, len(data)), 60):
-        changed = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
-        assert not _whole(run, changed, copy), f"a changed byte at {at} passes for a whole run"
-    for field in ("name", "group", "notes"):
-        assert lost(msgspec.structs.replace(run, **{field: "other"}), read(path))
-    for field, value in (("history", [{"time_s": 9.0}] * 5), ("summary", {"new": 1}), ("config", {"config": {}})):
-        assert lost(msgspec.structs.replace(run, **{field: value}), read(path))
-    assert lost(msgspec.structs.replace(run, tags=["a"]), read(path))
-    assert lost(msgspec.structs.replace(run, exit_code=1), read(path)) == "its end"
-
-
-def test_a_run_that_becomes_whole_late_is_waited_for(desk: Desk) -> None:
-    """On a machine that is busy for some seconds it is not taken for lost."""
-    run, path = one_run(desk)
-    data = path.read_bytes()
-    path.write_bytes(data[:-1])
-    late = threading.Timer(4.0, path.write_bytes, [data])
-    late.start()
-    wait_until_whole(run, path)
-    late.join()
-
-
-def test_a_run_is_not_waited_for_on_a_full_disk(desk: Desk, small_disk: Path) -> None:
-    """Its file never becomes whole there, nor does the next run's; and the disk is named."""
-    run, path = one_run(desk)
-    path.write_bytes(path.read_bytes()[:-1])
-    fill(small_disk / "filler")
-    started = time.monotonic()
-    with pytest.raises(OSError, match="No space left"):
-        wait_until_whole(run, path)
-    assert time.monotonic() - started < wandb_writer.PATIENCE_S
-
-
-def test_a_record_that_begins_at_the_end_of_a_block_is_read() -> None:
-    """There LevelDB's format has room for a part without a byte in it."""
+def test_a_record_that_begins_at_the_end_of_a_block_is_written_in_two_parts() -> None:
+    """There LevelDB's format has room for a part without a byte in it; and where it has none, zeros."""
     import struct
     import zlib
 
@@ -517,18 +435,13 @@ def test_a_record_that_begins_at_the_end_of_a_block_is_read() -> None:
 
     first = b"x" * (32768 - 7 - 7 - 7)
     data = b":W&B\xe1\xbe\x00" + part(1, first) + part(2, b"") + part(4, b"the rest")
-    assert list(run_file.records(data)) == [first, b"the rest"]
+    assert log([first, b"the rest"]) == data
     for torn in (data[: -len(part(4, b"the rest"))], data[:-1], data + part(4, b"too much")):
         with pytest.raises(ValueError):
-            list(run_file.records(torn))
-
-
-def _whole(run: wandb_runs.Run, data: bytes, path: Path) -> bool:
-    path.write_bytes(data)
-    try:
-        return not lost(run, read(path))
-    except ValueError:
-        return False
+            list(records(torn))
+    for size in range(32768 - 40, 32768 + 10):
+        lines = [b"x" * size, b"", b"y" * 100_000, b"the rest"]
+        assert list(records(log(lines))) == lines
 
 
 # -- what stays here --------------------------------------------------------------------------------------------------
@@ -567,7 +480,7 @@ def test_nothing_of_this_machine_gets_into_a_run(desk: Desk, monkeypatch: pytest
     whole(desk, 2)
     wandb_files = (desk.root / ".agents" / "wandb").rglob("*")
     found = b"\n".join(path.read_bytes() for path in wandb_files if path.is_file())
-    words = [SECRET, KEY, "of-the-environment", "elsewhere", "a-remote", str(desk.root), "wandb.writer", "pytest"]
+    words = [SECRET, KEY, "of-the-environment", "elsewhere", "a-remote", str(desk.root), "pytest"]
     for word in [*words, sys.executable, *(name for name in [socket.gethostname()] if len(name) > 5)]:
         assert word.encode() not in found, word
     for contents in runs(desk).values():
@@ -577,9 +490,9 @@ def test_nothing_of_this_machine_gets_into_a_run(desk: Desk, monkeypatch: pytest
     assert "wandb" not in desk.git("status", "--short", "--untracked-files=all")
 
 
-def test_only_the_writer_imports_wandb() -> None:
+def test_nothing_imports_wandb() -> None:
     """Everything else works without it, and does not wait for it."""
-    package = Path(wandb_process.__file__).parents[2]
+    package = Path(sync.__file__).parents[2]
     users = set()
     for path in package.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -587,7 +500,7 @@ def test_only_the_writer_imports_wandb() -> None:
             names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
             if any(name.split(".")[0] == "wandb" for name in names):
                 users.add(path.relative_to(package).as_posix())
-    assert users == {"publish/wandb/writer.py"}
+    assert users == set()
 
 
 def test_wandb_can_be_switched_off(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -709,6 +622,15 @@ def test_runs_are_sent_by_wandbs_own_command_and_once(
     assert len(wandb_server.requests) == before
 
 
+def test_a_long_history_arrives_whole(desk: Desk, wandb_server: Server) -> None:
+    """It goes over many of the blocks that a run's file is made of, and W&B reads them."""
+    many = [i / 7 for i in range(3000)]
+    measure(desk, {"samples": Samples(paired=True, order="AB" * 3000, candidate={"t": many}, baseline={"t": many})})
+    assert show(desk).problems == ()
+    (history,) = (run.history for run in wandb_server.runs.values() if run.history)
+    assert [row["t"] for row in history] == many
+
+
 def test_a_server_that_is_away_keeps_everything_pending_until_it_is_back(desk: Desk, wandb_server: Server) -> None:
     """A refused key is told in bounded time; when it is taken everything is sent."""
     entry = measure(desk, {}, label="work")
@@ -742,7 +664,7 @@ def test_a_server_that_hangs_is_given_up(
     desk: Desk, wandb_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within the bound, and nothing of W&B is left running, not even what has a session of its own."""
-    monkeypatch.setattr(wandb_process, "FIRST_SENT_S", 4.0)
+    monkeypatch.setattr(sync, "PATIENCE_S", 10.0)
     wandb_server.mode = "hangs"
     measure(desk, {}, label="work")
     start = time.monotonic()
@@ -752,6 +674,25 @@ def test_a_server_that_hangs_is_given_up(
     assert "it took too long" in problem
     assert left == []
     assert len(files(desk)) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_command_that_hangs_or_dies_leaves_no_service(
+    desk: Desk, wandb_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """W&B starts it in a session of its own, and it may hang as well: nothing is left that writes into the folder."""
+    monkeypatch.setattr(sync, "PATIENCE_S", 10.0)
+    wandb_server.mode = "hangs"
+    measure(desk, {}, label="work")
+    with in_background(lambda: show(desk)) as answers:
+        assert kill_one("wandb-core", 0.3, signal.SIGSTOP)
+        # The command waits for it now.
+        assert kill_one("sync", 0.0, number)
+    assert answers[0].problems
+    assert left_by_wandb(tmp_path) == []
+    wandb_server.mode = "accepts"
+    assert show(desk).problems == ()
+    assert len(wandb_server.runs) == 2
 
 
 def test_what_was_written_is_told_when_sending_can_not_begin(
@@ -783,7 +724,7 @@ def test_without_a_key_runs_wait_and_one_in_netrc_is_found(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With nothing configured nothing is wrong; the key is found where `wandb login` leaves it."""
-    assert not wandb_process.may_have_key()
+    assert not sync.may_have_key()
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / ".netrc").write_text("machine github.com login ada password " + "x" * 40)
     measure(desk, {}, label="work")

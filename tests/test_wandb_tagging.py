@@ -12,10 +12,10 @@ from typing import Any
 
 import cloudpickle
 import pytest
-from research_steps.publish.wandb.writer import RunContents, read
 from research_steps.thread.tagging import Tagged, Tagging, tagged, tagged_config
 
 from tests.support.toy_thread import Repository
+from tests.support.wandb_files import RunContents, read
 
 TRAIN = """
     from dataclasses import dataclass, field

@@ -9,6 +9,7 @@ import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
@@ -16,12 +17,10 @@ import msgspec
 
 from research_steps.evidence.statistics import medians
 from research_steps.records.encoding import Stored
-from research_steps.records.model import EntryRecord, Error, Provenance, Row, Samples, TrialRecord
+from research_steps.records.model import EntryRecord, Error, Row, Samples, TrialRecord
 from research_steps.records.series import LONGEST_TAG
 from research_steps.records.times import parse_utc
 
-# The kinds of steps that measure, whose own run carries the raw table.
-MEASURED = frozenset(("baseline", "sweep", "replicate", "interact", "dev"))
 # W&B refuses longer names of runs.
 LONGEST_NAME = 64
 LARGEST_TABLE = 10_000_000
@@ -30,34 +29,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _NOT_IN_ARTIFACT_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
-class Table(msgspec.Struct, frozen=True):
-    """All samples of a step's trials: one row for each sample, in W&B's own layout of a table."""
-
-    name: str
-    columns: list[str]
-    types: list[str]
-    data: list[list[Any]]
-
-    def encode(self) -> bytes:
-        """As `wandb.Table` writes it, without what its checks cost for each row."""
-        kinds = {
-            column: {"params": {"allowed_types": [{"wb_type": "none"}, {"wb_type": kind}]}, "wb_type": "union"}
-            for column, kind in zip(self.columns, self.types, strict=True)
-        }
-        return msgspec.json.encode(
-            {
-                "_type": "table",
-                "column_types": {"params": {"type_map": kinds}, "wb_type": "typedDict"},
-                "columns": self.columns,
-                "data": self.data,
-                "ncols": len(self.columns),
-                "nrows": len(self.data),
-            }
-        )
-
-
-class Run(msgspec.Struct, frozen=True):
-    """One W&B run, whole. `history` has one row for each pair of samples; times are seconds since 1970."""
+@dataclass(frozen=True)
+class Run:
+    """One W&B run, whole. `history` has one row for each pair of samples; times are seconds since 1970; `table` is in
+    W&B's own layout of a table."""
 
     id: str
     project: str
@@ -68,14 +43,16 @@ class Run(msgspec.Struct, frozen=True):
     notes: str
     config: dict[str, Any]
     summary: dict[str, Any]
-    history: list[dict[str, float]]
     started: float
     finished: float
     exit_code: int
-    table: Table | None = None
+    history: Sequence[dict[str, float]] = ()
+    table_name: str = ""
+    table: bytes = b""
 
 
-class Place(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Place:
     """What all runs of a series have in common. `elsewhere` says where the samples are that W&B does not get."""
 
     project: str
@@ -90,14 +67,13 @@ def run_id(sha256: str) -> str:
 def of_trial(trial: Stored[TrialRecord], entry: EntryRecord, place: Place) -> Run:
     """The run of one trial, in the group of the step that measured it. A failed trial is a failed run."""
     record = trial.record
-    samples = record.samples
-    return Run(
-        id=run_id(trial.sha256),
-        project=place.project,
-        name=named(record.id, record.label),
-        group=group_of(entry),
+    samples = record.samples or _NONE
+    return _run(
+        trial,
+        entry,
+        place,
         job_type="trial",
-        tags=tags((*place.tags, *_tags_of(entry), record.status, *(["contended"] if record.contended else []))),
+        tags=["contended"] if record.contended else [],
         notes=_error(record.error) if record.error else entry.hypothesis,
         config={
             "config": _text_only(record.config),
@@ -105,66 +81,92 @@ def of_trial(trial: Stored[TrialRecord], entry: EntryRecord, place: Place) -> Ru
             "replicate": record.replicate,
             "device": {"class": record.device_class, "seen": [msgspec.to_builtins(device) for device in record.devices]},
             "measure": {"function": record.measure, "code": record.code},
-            "from": _origin(record.provenance, record.id, record.label),
             "contended": record.contended,
         },
         summary={
-            **(_summary(samples) if samples else {}),
+            **medians(samples.candidate),
+            **{f"baseline/{name}": value for name, value in medians(samples.baseline).items()},
             **{f"ratio/{name}": ratio.median for name, ratio in record.ratios.items()},
             **{f"ratio_low/{name}": ratio.low for name, ratio in record.ratios.items()},
             **{f"ratio_high/{name}": ratio.high for name, ratio in record.ratios.items()},
-            "samples": len(samples.order) if samples else 0,
-            **_identity(record.status, trial.sha256, record.provenance, record.started_at, record.finished_at),
+            "samples": len(samples.order),
         },
-        history=_history(samples) if samples else [],
-        started=parse_utc(record.started_at).timestamp(),
-        finished=parse_utc(record.finished_at).timestamp(),
-        exit_code=0 if record.status == "ok" else 1,
+        history=_history(samples),
     )
 
 
 def of_entry(entry: Stored[EntryRecord], trials: Sequence[Stored[TrialRecord]], place: Place) -> Run:
     """A measured step's own run: what it found in words, and the raw table of all its trials."""
     record = entry.record
-    table = _table(entry, trials)
-    # Each cell takes two bytes at least, so the largest tables need not be written to be known as too large.
-    size = 2 * len(table.data) * len(table.columns)
-    size = len(table.encode()) if size <= LARGEST_TABLE else size
-    fits = size <= LARGEST_TABLE
-    where = f"{table.name} in this run's artifacts"
-    told = where if fits else f"left out, because it has more than {LARGEST_TABLE // 10**6} MB; {place.elsewhere}"
-    return Run(
-        id=run_id(entry.sha256),
-        project=place.project,
-        name=named(record.id, record.label),
-        group=group_of(record),
+    table = _table(trials)
+    table_name = _NOT_IN_ARTIFACT_NAMES.sub("-", f"{record.id}-samples-{entry.sha256[:8]}")
+    where = f"{table_name} in this run's artifacts"
+    if not table:
+        where = f"left out, because it has more than {LARGEST_TABLE // 10**6} MB; {place.elsewhere}"
+    return _run(
+        entry,
+        record,
+        place,
         job_type=record.step,
-        tags=tags((*place.tags, *_tags_of(record), record.status)),
-        notes=_notes(record, told),
+        notes=_notes(record, where),
         config={
             "config": _text_only(record.config),
             "rests on": [ref.id for ref in record.inputs],
-            "from": _origin(record.provenance, record.id, record.label),
-            "raw table": told,
+            "raw table": where,
         },
         summary={
             "result": record.result,
             "trials": len(record.rows),
             "failed trials": sum(row.status == "failed" for row in record.rows),
             **_best(record.rows),
-            **_identity(record.status, entry.sha256, record.provenance, record.started_at, record.finished_at),
         },
-        history=[],
-        started=parse_utc(record.started_at).timestamp(),
-        finished=parse_utc(record.finished_at).timestamp(),
-        exit_code=0 if record.status == "ok" else 1,
-        table=table if fits else None,
+        table_name=table_name,
+        table=table,
     )
 
 
-def group_of(entry: EntryRecord) -> str:
-    """The group of all runs of a step."""
-    return named(entry.id, entry.label)
+def _run(
+    stored: Stored[TrialRecord] | Stored[EntryRecord],
+    entry: EntryRecord,
+    place: Place,
+    *,
+    config: dict[str, Any],
+    summary: dict[str, Any],
+    tags: Sequence[str] = (),
+    **more: Any,
+) -> Run:
+    """A run with what those of trials and of steps have in common: names, times, and where it comes from."""
+    record = stored.record
+    provenance = record.provenance
+    hypothesis = _HYPOTHESIS.match(entry.hypothesis)
+    started, finished = parse_utc(record.started_at), parse_utc(record.finished_at)
+    origin = {
+        "id": record.id,
+        "label": _text_only(record.label),
+        "command": _text_only(provenance.command),
+        "commit": provenance.commit,
+        "branch": provenance.branch,
+        "patch": provenance.patch,
+        "actor": provenance.actor.kind,
+        "python": provenance.python,
+        "packages": provenance.packages,
+    }
+    identity = {"status": record.status, "sha256": stored.sha256, "commit": provenance.commit}
+    return Run(
+        id=run_id(stored.sha256),
+        project=place.project,
+        name=named(record.id, record.label),
+        group=named(entry.id, entry.label),
+        tags=accepted_tags(
+            (*place.tags, entry.step, *([hypothesis[0]] if hypothesis else []), record.status, *tags),
+        ),
+        config={**config, "from": origin},
+        summary={**summary, **identity, "duration_s": (finished - started).total_seconds()},
+        started=started.timestamp(),
+        finished=finished.timestamp(),
+        exit_code=0 if record.status == "ok" else 1,
+        **more,
+    )
 
 
 def named(id: str, label: str) -> str:
@@ -172,7 +174,7 @@ def named(id: str, label: str) -> str:
     return shortened(id if label in ("", id) else f"{id} {label}", LONGEST_NAME)
 
 
-def tags(wanted: Sequence[str]) -> list[str]:
+def accepted_tags(wanted: Sequence[str]) -> list[str]:
     """Tags as W&B takes them: each once, on one line, 1 to 64 characters."""
     return list(dict.fromkeys(tag for text in wanted if (tag := shortened(text, LONGEST_TAG))))
 
@@ -180,11 +182,6 @@ def tags(wanted: Sequence[str]) -> list[str]:
 def shortened(text: str, longest: int) -> str:
     line = _CONTROL.sub(" ", text).strip()
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
-
-
-def _tags_of(entry: EntryRecord) -> list[str]:
-    hypothesis = _HYPOTHESIS.match(entry.hypothesis)
-    return [entry.step, *([hypothesis[0]] if hypothesis else [])]
 
 
 def _history(samples: Samples) -> list[dict[str, float]]:
@@ -202,66 +199,61 @@ def _history(samples: Samples) -> list[dict[str, float]]:
     return rows
 
 
-def _summary(samples: Samples) -> dict[str, float]:
-    return {
-        **medians(samples.candidate),
-        **{f"baseline/{name}": value for name, value in medians(samples.baseline).items()},
-    }
-
-
 def _best(rows: Sequence[Row]) -> dict[str, float]:
     """The lowest, median and highest ratio of each metric over the rows that were measured."""
-    found: dict[str, list[float]] = {}
+    ratios: dict[str, list[float]] = {}
     for row in rows:
         for name, ratio in row.ratios.items() if row.status == "ok" else ():
-            found.setdefault(name, []).append(ratio.median)
+            ratios.setdefault(name, []).append(ratio.median)
     return {
         f"{what}/{name}": pick(values)
-        for name, values in found.items()
+        for name, values in ratios.items()
         for what, pick in (("lowest ratio", min), ("median ratio", statistics.median), ("highest ratio", max))
     }
 
 
-def _table(entry: Stored[EntryRecord], trials: Sequence[Stored[TrialRecord]]) -> Table:
-    names = sorted({name for trial in trials for name in (trial.record.samples or _NONE).candidate})
-    data = []
+# What a table says of each sample, before its metrics, and of what type.
+_COLUMNS = {
+    **{"trial": "string", "label": "string", "replicate": "number", "status": "string", "record": "string"},
+    **{"side": "string", "sample": "number"},
+}
+
+
+def _table(trials: Sequence[Stored[TrialRecord]]) -> bytes:
+    """All samples of a step's trials, one row for each, as `wandb.Table` writes it; empty where that is too large."""
+    metrics = sorted({name for trial in trials for name in (trial.record.samples or _NONE).candidate})
+    rows: list[list[Any]] = []
     for trial in trials:
         record = trial.record
         start = [record.id, record.label, record.replicate, record.status, trial.sha256]
         samples = record.samples or _NONE
-        for side, columns in (("candidate", samples.candidate), ("baseline", samples.baseline)):
-            values = zip_longest(*(columns.get(name, []) for name in names))
-            data += [[*start, side, number, *sample] for number, sample in enumerate(values)]
+        for side, by_metric in (("candidate", samples.candidate), ("baseline", samples.baseline)):
+            values = zip_longest(*(by_metric.get(name, []) for name in metrics))
+            rows += [[*start, side, number, *sample] for number, sample in enumerate(values)]
         if record.samples is None:
-            data.append([*start, "candidate", None, *(None for _ in names)])
-    return Table(
-        name=_NOT_IN_ARTIFACT_NAMES.sub("-", f"{entry.record.id}-samples-{entry.sha256[:8]}"),
-        columns=["trial", "label", "replicate", "status", "record", "side", "sample", *names],
-        types=["string", "string", "number", "string", "string", "string", "number", *("number" for _ in names)],
-        data=data,
+            rows.append([*start, "candidate", None, *(None for _ in metrics)])
+    columns = [*_COLUMNS, *metrics]
+    # Each cell takes two bytes at least, so the largest tables need not be written to be known as too large.
+    if 2 * len(rows) * len(columns) > LARGEST_TABLE:
+        return b""
+    types = {
+        column: {"params": {"allowed_types": [{"wb_type": "none"}, {"wb_type": kind}]}, "wb_type": "union"}
+        for column, kind in {**_COLUMNS, **dict.fromkeys(metrics, "number")}.items()
+    }
+    data = msgspec.json.encode(
+        {
+            "_type": "table",
+            "column_types": {"params": {"type_map": types}, "wb_type": "typedDict"},
+            "columns": columns,
+            "data": rows,
+            "ncols": len(columns),
+            "nrows": len(rows),
+        }
     )
+    return data if len(data) <= LARGEST_TABLE else b""
 
 
 _NONE = Samples(paired=False, order="", candidate={}, baseline={})
-
-
-def _identity(status: str, sha256: str, provenance: Provenance, started: str, finished: str) -> dict[str, Any]:
-    seconds = (parse_utc(finished) - parse_utc(started)).total_seconds()
-    return {"status": status, "sha256": sha256, "commit": provenance.commit, "duration_s": seconds}
-
-
-def _origin(provenance: Provenance, id: str, label: str) -> dict[str, Any]:
-    return {
-        "id": id,
-        "label": _text_only(label),
-        "command": _text_only(provenance.command),
-        "commit": provenance.commit,
-        "branch": provenance.branch,
-        "patch": provenance.patch,
-        "actor": provenance.actor.kind,
-        "python": provenance.python,
-        "packages": provenance.packages,
-    }
 
 
 def _text_only(value: Any) -> Any:

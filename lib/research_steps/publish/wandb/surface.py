@@ -1,13 +1,13 @@
 """The W&B surface: runs made from records, written offline at the end of a run, and sent when there is a key.
 
 A run lies in `.agents/wandb/<topic>/` once it is whole; that is its receipt, and W&B's own `.synced` beside it is the
-receipt of sending. W&B itself runs only in child processes with bounded time: what it does there, hangs or crashes
-reaches neither the driver nor a measurement. Everything here can be deleted and is made again from the journal.
+receipt of sending. W&B itself runs only in the child process that sends, with bounded time: what it does there,
+hangs or crashes reaches neither the driver nor a measurement. Everything here can be deleted and is made again from the
+journal.
 """
 
 import importlib.util
 import os
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,26 +17,26 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from research_steps.errors import StoreError, SurfaceError, UsageError
-from research_steps.files import write_aside
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.publisher_lease import publisher_lease
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.surface import Change, Published, is_public
-from research_steps.publish.wandb import process as wandb_process
-from research_steps.publish.wandb.runs import MEASURED, Place, Run, of_entry, of_trial, run_id
+from research_steps.publish.wandb import run_file
+from research_steps.publish.wandb.run_file import address_of, is_sent, runs_in
+from research_steps.publish.wandb.runs import Place, of_entry, of_trial, run_id
+from research_steps.publish.wandb.sync import NO_KEY, may_have_key, send
 from research_steps.records.encoding import Stored
-from research_steps.records.model import SCHEMA, EntryRecord, Row, TrialRecord
+from research_steps.records.model import SCHEMA, EntryRecord, Row
 from research_steps.records.objects import IssueLink, Project
 from research_steps.records.redaction import redact
 from research_steps.records.series import Series
+from research_steps.records.step_kinds import STEP_KINDS
 from research_steps.records.times import utc
 
 LOCK_WAIT_S = 120.0
 LONGEST_PROJECT = 128
 _NOT_IN_PROJECTS = "/\\#?%:"
-# The address under which W&B keeps a run, beside the run.
-_ADDRESS = "address"
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,11 @@ class WandbSurface:
         if not wanted or not _installed():
             return Published()
         with self._locked():
-            held = runs_in(self._folder)
-            done, problems = self._write([run for id, run in wanted.items() if id not in held])
+            run_file.clear(self._folder)
+            in_place = runs_in(self._folder)
+            done, problems = self._write([run for id, run in wanted.items() if id not in in_place])
             waiting = [path for id, path in runs_in(self._folder).items() if id in wanted and not is_sent(path)]
-            if waiting and mode not in ("offline", "dryrun") and wandb_process.may_have_key():
+            if waiting and mode not in ("offline", "dryrun") and may_have_key():
                 sent, problem = self._send(waiting)
                 done += sent
                 problems += problem
@@ -75,27 +76,35 @@ class WandbSurface:
 
     def _wanted(self, entries: Snapshot) -> Iterator[_Wanted]:
         """A trial belongs to the first entry that names it."""
-        public = [stored for stored in entries.entries.values() if is_public(stored.record, self._series)]
-        public.sort(key=lambda stored: (stored.record.finished_at, stored.record.id))
         seen = set()
-        for entry in public:
+        for entry in entries.in_order:
+            if not is_public(entry.record, self._series):
+                continue
             for row in _measured(entry.record):
                 if row.trial.sha256 not in seen:
                     seen.add(row.trial.sha256)
                     yield _Wanted(run_id(row.trial.sha256), entry, row)
-            if entry.record.step in MEASURED:
+            if STEP_KINDS[entry.record.step].has_trials:
                 yield _Wanted(run_id(entry.sha256), entry, None)
 
     def _write(self, missing: Sequence[_Wanted]) -> tuple[list[Change], list[str]]:
-        """Have runs written; what was done for each entry, and why others are not in place, each reason once."""
-        by_id = {wanted.id: wanted for wanted in missing}
-        made, failed = self._make(missing)
+        """Write runs; what was done for each entry, and why others are not in place, each reason once."""
+        if not missing:
+            return [], []
+        place = self._place()
         written: Counter[str] = Counter()
-        for id, problem in wandb_process.write(self._folder, made) if made else ():
-            if problem:
-                failed.setdefault(problem, []).append(by_id[id])
+        failed: dict[str, list[_Wanted]] = {}
+        for wanted in missing:
+            entry = wanted.entry
+            try:
+                rows = [wanted.row] if wanted.row else _measured(entry.record)
+                trials = [self._journal.load("trial", row.trial) for row in rows]
+                run = of_trial(trials[0], entry.record, place) if wanted.row else of_entry(entry, trials, place)
+                run_file.write(self._folder, run)
+            except (StoreError, OSError, ValueError) as error:
+                failed.setdefault(getattr(error, "strerror", None) or str(error), []).append(wanted)
             else:
-                written[by_id[id].entry.record.id] += 1
+                written[entry.record.id] += 1
         where = self._folder.relative_to(self._checkout.root)
         done = [Change(entry, f"{_runs(number)} for W&B in {where}") for entry, number in written.items()]
         return done, [
@@ -103,29 +112,6 @@ class WandbSurface:
             f"in the journal; 'research sync {self._series.topic}' tries again."
             for reason, those in failed.items()
         ]
-
-    def _make(self, missing: Sequence[_Wanted]) -> tuple[list[Run], dict[str, list[_Wanted]]]:
-        """The missing runs, and by reason those whose records can't be read."""
-        made: list[Run] = []
-        failed: dict[str, list[_Wanted]] = {}
-        loaded: dict[str, Stored[TrialRecord]] = {}
-        place = self._place() if missing else None
-        for wanted in missing:
-            assert place is not None
-            rows = (wanted.row,) if wanted.row else _measured(wanted.entry.record)
-            try:
-                for row in rows:
-                    if row.trial.sha256 not in loaded:
-                        loaded[row.trial.sha256] = self._journal.load("trial", row.trial)
-            except StoreError as error:
-                failed.setdefault(str(error), []).append(wanted)
-                continue
-            trials = [loaded[row.trial.sha256] for row in rows]
-            run = (
-                of_trial(trials[0], wanted.entry.record, place) if wanted.row else of_entry(wanted.entry, trials, place)
-            )
-            made.append(run)
-        return made, failed
 
     def _place(self) -> Place:
         link = self._journal.decided("issue", IssueLink)
@@ -141,28 +127,20 @@ class WandbSurface:
     def _send(self, waiting: Sequence[Path]) -> tuple[list[Change], list[str]]:
         """Send runs that wait; what was done, and why some still wait."""
         topic = self._series.topic
-        by_id = {_id(path): path for path in waiting}
         with publisher_lease(self._journal, "wandb") as other:
             if other is not None:
                 return [], [f"Process {other.pid} on {other.host} is sending the runs of {topic} to W&B already."]
-
-            def take(id: str, address: str) -> None:
-                if id in by_id:
-                    write_aside(by_id[id].parent / _ADDRESS, f"{address}\n".encode())
-
             try:
-                why = wandb_process.send(waiting, is_sent, take)
+                why = send(waiting)
             except OSError as error:
                 # Of sending alone: what was written is told all the same.
                 why = str(error)
-        through = [path for path in waiting if is_sent(path)]
-        left = len(waiting) - len(through)
-        url = next((url for path in through if (url := _address(path))), "")
-        done = [Change(topic, f"{_runs(len(through))} sent to W&B: {url.rpartition('/runs/')[0]}")] if through else []
-        if why == wandb_process.NO_KEY or not (left or why):
+        sent = [path for path in waiting if is_sent(path)]
+        left = len(waiting) - len(sent)
+        project = next((url.rpartition("/runs/")[0] for path in sent if (url := address_of(path))), "")
+        done = [Change(topic, f"{_runs(len(sent))} sent to W&B: {project}")] if sent else []
+        if not left or why == NO_KEY:
             return done, []
-        if not left:
-            return done, [f"The runs of {topic} are at W&B, and where could not be written down: {why}."]
         return done, [
             f"{_runs(left)} of {topic} did not get to W&B: {why}. They wait in "
             f"{self._folder.relative_to(self._checkout.root)}, and 'research sync {topic}' sends them."
@@ -175,8 +153,8 @@ class WandbSurface:
             self._checkout.private.mkdir(parents=True, exist_ok=True)
             self._folder.mkdir(parents=True, exist_ok=True)
             _ignore(self._folder.parent)
-            held = FileLock(self._checkout.private / f"{self._series.topic}.wandb.lock", timeout=LOCK_WAIT_S)
-            with held.acquire(poll_interval=0.02):
+            lock = FileLock(self._checkout.private / f"{self._series.topic}.wandb.lock", timeout=LOCK_WAIT_S)
+            with lock.acquire(poll_interval=0.02):
                 yield
         except Timeout as error:
             raise SurfaceError(
@@ -193,33 +171,23 @@ def folder_of(checkout: Checkout, topic: str) -> Path:
     return checkout.root / ".agents" / "wandb" / topic
 
 
-def runs_in(folder: Path) -> dict[str, Path]:
-    """The files of the runs that are in place, by ID."""
-    return {_id(path): path for path in sorted(folder.glob("offline-run-*/run-*.wandb"))}
-
-
-def is_sent(path: Path) -> bool:
-    """Whether W&B has taken a run whole, by its own receipt."""
-    return path.with_name(f"{path.name}.synced").exists()
-
-
 def run_url(checkout: Checkout, topic: str, sha256: str) -> str | None:
     """Where W&B shows the run of a record, None while it was not sent from this checkout."""
     path = runs_in(folder_of(checkout, topic)).get(run_id(sha256))
-    return _address(path) or None if path is not None and is_sent(path) else None
+    return address_of(path) or None if path is not None and is_sent(path) else None
 
 
 def project_url(checkout: Checkout, topic: str) -> str | None:
     """Where W&B shows the series' project, None while nothing was sent from this checkout."""
     sent = (path for path in runs_in(folder_of(checkout, topic)).values() if is_sent(path))
-    return next((url.rpartition("/runs/")[0] for path in sent if (url := _address(path))), None)
+    return next((url.rpartition("/runs/")[0] for path in sent if (url := address_of(path))), None)
 
 
 def project_of(journal: Journal, series: Series) -> str:
     """The W&B project of a series, decided for good now if it wasn't. Raises UsageError as `check_project` does."""
-    held = journal.decided("project", Project)
-    if held is not None:
-        return held.name
+    decided = journal.decided("project", Project)
+    if decided is not None:
+        return decided.name
     wanted = Project(schema=SCHEMA, name=_checked(series, _named(journal, series) or series.topic), decided_at=utc())
     return journal.decide("project", wanted).name
 
@@ -230,11 +198,11 @@ def check_project(journal: Journal, series: Series) -> None:
     if named is None:
         return
     _checked(series, named)
-    held = journal.decided("project", Project)
-    if held is not None and held.name != named:
+    decided = journal.decided("project", Project)
+    if decided is not None and decided.name != named:
         raise UsageError(
-            f"Series {series.topic!r} names the W&B project {named!r}, but {held.name!r} was decided at "
-            f"{held.decided_at}, and runs can't be moved: name {held.name!r}, or start a series of another topic."
+            f"Series {series.topic!r} names the W&B project {named!r}, but {decided.name!r} was decided at "
+            f"{decided.decided_at}, and runs can't be moved: name {decided.name!r}, or start a series of another topic."
         )
 
 
@@ -247,9 +215,9 @@ def _named(journal: Journal, series: Series, below: frozenset[str] = frozenset()
     if declared is not None and declared.private:
         # Its name reaches no public surface, and nobody may look where its runs would be.
         return None
-    held = parent.decided("project", Project)
-    if held is not None:
-        return held.name
+    decided = parent.decided("project", Project)
+    if decided is not None:
+        return decided.name
     return (_named(parent, declared, below | {series.topic}) if declared else None) or series.parent
 
 
@@ -266,10 +234,8 @@ def _checked(series: Series, name: str) -> str:
 def _ignore(folder: Path) -> None:
     """Have git see nothing of a folder. Publishers of other series may be at it, too."""
     path = folder / ".gitignore"
-    if not path.exists():
-        aside = folder / f".gitignore.{os.getpid()}.{threading.get_ident()}"
-        aside.write_bytes(b"*\n")
-        os.replace(aside, path)
+    if not path.exists() or path.stat().st_size == 0:
+        path.write_bytes(b"*\n")
 
 
 def _measured(entry: EntryRecord) -> list[Row]:
@@ -281,20 +247,11 @@ def _name(wanted: _Wanted) -> str:
     return wanted.row.trial.id if wanted.row else wanted.entry.record.id
 
 
-def _id(path: Path) -> str:
-    return path.stem.removeprefix("run-")
-
-
-def _address(path: Path) -> str:
-    file = path.parent / _ADDRESS
-    return file.read_text().strip() if file.exists() else ""
-
-
 def _runs(number: int) -> str:
     return f"{number} run{'' if number == 1 else 's'}"
 
 
 def _installed() -> bool:
     # A folder of this name, which W&B makes wherever it is used, is a package without a file.
-    found = importlib.util.find_spec("wandb")
-    return found is not None and found.origin is not None
+    spec = importlib.util.find_spec("wandb")
+    return spec is not None and spec.origin is not None
