@@ -1,6 +1,5 @@
 """The W&B surface with W&B itself: offline files, its service, its command, and a server on loopback."""
 
-import ast
 import json
 import os
 import random
@@ -488,19 +487,6 @@ def test_nothing_of_this_machine_gets_into_a_run(desk: Desk, monkeypatch: pytest
         assert not contents.run.host and not contents.run.git.remote_url
         assert getpass.getuser() not in str(contents.run)
     assert "wandb" not in desk.git("status", "--short", "--untracked-files=all")
-
-
-def test_nothing_imports_wandb() -> None:
-    """Everything else works without it, and does not wait for it."""
-    package = Path(sync.__file__).parents[2]
-    users = set()
-    for path in package.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
-            if any(name.split(".")[0] == "wandb" for name in names):
-                users.add(path.relative_to(package).as_posix())
-    assert users == set()
 
 
 def test_wandb_can_be_switched_off(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
