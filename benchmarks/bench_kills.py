@@ -1,7 +1,7 @@
 """Kills (-9) at random moments of a run below the executor: its driver, the launcher's parent, a trial's process.
 
 Bar: 100 kills, nothing lost, nothing doubled, nothing left. One checkout, one store; a driver measures one short sweep
-after another (`run_entry` around `measure_trial`), each fourth step is a seal, a `Publisher` appends what they record.
+after another (`record_step` around `measure_trial`), each fourth step is a seal, a `Publisher` appends what they record.
 It is killed and started again until the kills are used up, and then runs to its end. `--kills` and `--seed` make it
 shorter or repeat it.
 """
@@ -32,7 +32,7 @@ from research_steps.journal.store import open_store
 from research_steps.publish.publisher import Publisher
 from research_steps.records.model import Ref, Row, TrialRecord
 from research_steps.records.series import Metric, Series, trial_id
-from research_steps.thread.entries import run_entry
+from research_steps.thread.step_body import record_step
 from research_steps.thread.surfaces import surfaces_of
 from research_steps.trial import contention, trials
 from research_steps.trial.code import trace_name
@@ -145,9 +145,9 @@ def drive(root: Path, steps: int) -> None:
 def run_step(session: Session, root: Path, step: int, done: list[Ref]) -> Ref:
     if step % SEAL_EVERY == SEAL_EVERY - 1:
         about = About("seal", f"step-{step}", f"seal {step}", "", {}, inputs=tuple(done[-1:]))
-        return run_entry(session, about, lambda id: Finding("sealed on request")).ref
+        return record_step(session, about, lambda id: Finding("sealed on request")).ref
     about = About("sweep", f"step-{step}", f"sweep {step}", "", {"measure": "experiments.kills.measure:measure"})
-    return run_entry(session, about, lambda id: Finding("measured", tuple(measured(session, root, step, id)))).ref
+    return record_step(session, about, lambda id: Finding("measured", tuple(measured(session, root, step, id)))).ref
 
 
 def measured(session: Session, root: Path, step: int, id: str) -> Iterator[Row]:

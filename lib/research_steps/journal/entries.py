@@ -1,7 +1,7 @@
 """Entries: what a step, a person or an agent adds to the series' log, from its experiment ID to its record.
 
-What steps do around this (sessions, retries) is theirs; here is what every entry has in common, and the way of those
-that nothing is measured for: kickoff, decision, finish.
+The journal is asked before anything else, so that whoever was killed on the way, or gives the same command again, adds
+nothing twice.
 """
 
 from collections.abc import Callable, Iterable
@@ -45,7 +45,7 @@ class Finding:
 
 
 def finish_entry(
-    journal: Journal, captured: Captured, about: About, id: str, attempt: int, started: str, found: Finding
+    journal: Journal, captured: Captured, about: About, id: str, attempt: int, started: str, finding: Finding
 ) -> Stored[EntryRecord]:
     """Record how an attempt of an entry ended; late, when somebody else had ended it."""
     record = EntryRecord(
@@ -60,19 +60,19 @@ def finish_entry(
         hypothesis=about.hypothesis,
         started_at=started,
         finished_at=utc(),
-        status="failed" if found.error else "ok",
+        status="failed" if finding.error else "ok",
         mode=about.mode,
         config=plain_details(about.details),
-        rows=found.rows,
+        rows=finding.rows,
         inputs=about.inputs,
-        result=found.result,
-        interpretation=found.interpretation,
-        next_action=found.next_action,
-        error=found.error,
+        result=finding.result,
+        interpretation=finding.interpretation,
+        next_action=finding.next_action,
+        error=finding.error,
         provenance=captured.provenance,
         private=True if about.private else msgspec.UNSET,
-        claims=msgspec.UNSET if found.claims is None else found.claims,
-        floor=msgspec.UNSET if found.floor is None else found.floor,
+        claims=msgspec.UNSET if finding.claims is None else finding.claims,
+        floor=msgspec.UNSET if finding.floor is None else finding.floor,
     )
     return journal.attempts.finish("entry", record)
 
@@ -83,26 +83,34 @@ def write_entry(
     captured: Captured,
     used: Iterable[int],
     about: About,
-    said: Callable[[str], Finding],
+    body: Callable[[str], Finding],
+    *,
+    accept: Callable[[EntryRecord], bool] = lambda record: True,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Stored[EntryRecord]:
-    """Add an entry that says something by itself, once for each `step_key`, whoever is killed in between.
+    """The newest entry of this `step_key` if `accept` takes it, else a new one, whoever is killed in between.
 
-    `said` is told the experiment ID.
+    `body` is given the experiment ID; what it raises leaves the attempt open. `say` is told of another process that is
+    at this entry, and waited for.
     """
     if captured.patch is not None and captured.provenance.patch is not None:
         journal.keep_patch(captured.provenance.patch, captured.patch)
     while True:
-        held = journal.ids.latest_entry(about.step_key)
-        if held is not None:
-            return held
+        newest = journal.ids.latest_entry(about.step_key)
+        if newest is not None and accept(newest.record):
+            return newest
         id = journal.ids.reserve(series.prefix, about.step_key, used)
-        attempt = journal.attempts.next("entry", id, lambda stored: True, lambda line: None)
+        attempt = journal.attempts.next("entry", id, lambda stored: True, say)
         if isinstance(attempt, Stored):
             if isinstance(attempt.record, EntryRecord):
-                continue
+                return attempt
             attempt = attempt.record.attempt + 1
         with journal.attempts.begin(
             "entry", id, attempt, id=id, label=about.label, config=plain_details(about.details), private=about.private
         ) as begun:
-            if begun:
-                finish_entry(journal, captured, about, id, attempt, utc(), said(id))
+            if not begun:
+                continue
+            stored = finish_entry(journal, captured, about, id, attempt, utc(), body(id))
+        standing = journal.ids.latest_entry(about.step_key) if stored.record.late else stored
+        if standing is not None:
+            return standing

@@ -1,4 +1,4 @@
-"""Trials of a step on a machine of a cluster: one job measures them all, as `measuring` does, and writes their records.
+"""Trials of a step on a machine of a cluster: one job measures them all, as a step does, and writes their records.
 
 The driver says what is wanted and under which IDs; the job needs the store and the shipped work tree, and no Marin.
 Whatever the engine starts again goes on where the journal says that it was.

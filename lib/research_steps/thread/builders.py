@@ -22,11 +22,9 @@ from research_steps.records.objects import IssueLink
 from research_steps.records.resources import Resources
 from research_steps.records.series import Series
 from research_steps.records.step_kinds import Ran
-from research_steps.thread.configs import StepConfig
-from research_steps.thread.entries import run_entry
+from research_steps.thread.configs import StepConfig, step_key
 from research_steps.thread.marin import executor_steps as marin
-from research_steps.thread.measuring import step_key
-from research_steps.thread.running import run_step
+from research_steps.thread.step_body import record_step, run_step
 from research_steps.thread.tagging import Tagging, tagged, tagged_config
 from research_steps.trial.code import Measure, trace, trace_name
 from research_steps.trial.context import Session, current
@@ -253,13 +251,13 @@ class Steps:
 
             about = About(
                 kind="step",
-                step_key=step_key(recorded.output_path, session),
+                step_key=step_key(recorded.output_path, session.journal),
                 label=label or recorded.step.name,
                 hypothesis=session.hypothesis(hypothesis),
                 details=Ran(function=recorded.__name__, config=_shown(config)),
                 private=private,
             )
-            run_entry(session, about, body)
+            record_step(session, about, body)
             # A step that was recorded before the executor noted its success has left its result behind.
             return returned[0] if returned else marin.read_artifact(recorded.output_path)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from research_steps.journal.journal import Journal
 from research_steps.trial.measured import Measured
 
 
@@ -51,3 +52,8 @@ class StepConfig:
 
     def changed(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         return self.what.changed(changes, self.label)
+
+
+def step_key(output_path: str, journal: Journal) -> str:
+    """The executor's identity of a step: its output path below the store's prefix."""
+    return output_path.removeprefix(journal.store.url.rstrip("/")).lstrip("/")

@@ -205,11 +205,10 @@ def _engine(checkout: Checkout) -> Iterator[None]:
 def _prepare(session: Any, plan: "ExecutorPlan") -> None:
     """Tell shards whose they are, and clear the steps that a retry measures again, that rest on what is retracted, or
     that have sealed what was measured again since."""
-    from research_steps.thread.configs import StepConfig
-    from research_steps.thread.measuring import step_key
+    from research_steps.thread.configs import StepConfig, step_key
 
     ours = [step for step in plan.executor.steps if isinstance(step.config, StepConfig)]
-    keys = {id(step): step_key(plan.output_path(step), session) for step in ours}
+    keys = {id(step): step_key(plan.output_path(step), session.journal) for step in ours}
     shards: dict[int, list[Any]] = {}
     for step in ours:
         if step.config.kind == "sweep":
@@ -236,7 +235,7 @@ def _prepare(session: Any, plan: "ExecutorPlan") -> None:
     again = plan.dependents(cleared)
     for step in again:
         plan.forget(step)
-    session.redo = frozenset(step_key(plan.output_path(step), session) for step in again)
+    session.redo = frozenset(step_key(plan.output_path(step), session.journal) for step in again)
 
 
 def _has_reached(session: Any) -> bool:

@@ -34,7 +34,7 @@ from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Ref, Row
 from research_steps.records.series import Series, trial_id
 from research_steps.thread.configs import StepConfig
-from research_steps.thread.measuring import measure, read_told
+from research_steps.thread.dispatch import measure, read_told
 from research_steps.trial.batch import Wanted
 from research_steps.trial.context import Session
 

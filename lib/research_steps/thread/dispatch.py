@@ -8,7 +8,7 @@ import msgspec
 from research_steps.evidence.table import Trial
 from research_steps.journal.progress import plan
 from research_steps.remote.worker import Told, measure_elsewhere, trials_of
-from research_steps.thread.configs import StepConfig
+from research_steps.thread.configs import StepConfig, step_key
 from research_steps.thread.marin import executor_steps as marin
 from research_steps.trial.batch import Wanted, measure_wanted
 from research_steps.trial.context import Session
@@ -22,14 +22,9 @@ def measure(session: Session, config: StepConfig, id: str, wanted: Sequence[Want
     if what.resources is None or not marin.has_engine():
         return measure_wanted(session, what.code(), what.config_type, id, wanted)
     dispatch = partial(marin.dispatch, config.label, what.resources)
-    return measure_elsewhere(session, what, step_key(config.output_path, session), id, wanted, dispatch)
+    return measure_elsewhere(session, what, step_key(config.output_path, session.journal), id, wanted, dispatch)
 
 
 def read_told(session: Session, path: str) -> list[Trial]:
     """The trials of a shard, from its output path."""
     return trials_of(session, msgspec.convert(marin.read_artifact(path), list[Told]))
-
-
-def step_key(output_path: str, session: Session) -> str:
-    """The executor's identity of a step: its output path below the store's prefix."""
-    return output_path.removeprefix(session.journal.store.url.rstrip("/")).lstrip("/")

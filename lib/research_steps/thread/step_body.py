@@ -1,0 +1,140 @@
+"""What the executor runs in place of a step's function: a research step, inside the driver.
+
+A step's configuration arrives with every placeholder resolved. A step writes records and returns the reference to its
+entry, which is how later steps find what it measured. The journal is asked first, so that a driver that was killed
+between the entry and the executor's own status adds nothing when it is started again.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from research_steps.errors import LauncherError, StepFailed, StoreError
+from research_steps.journal.entries import About, Finding, write_entry
+from research_steps.journal.progress import plan
+from research_steps.journal.snapshot import OpenAttempt
+from research_steps.records.configurations import plain
+from research_steps.records.encoding import Stored
+from research_steps.records.model import EntryRecord, Ref
+from research_steps.records.step_kinds import Baseline, Details, Interaction, Replication, Sweep
+from research_steps.remote.worker import told
+from research_steps.thread import rules
+from research_steps.thread.configs import StepConfig, step_key
+from research_steps.thread.dispatch import measure
+from research_steps.thread.marin.executor_steps import read_artifact
+from research_steps.thread.step_kinds import BODIES, points_wanted
+from research_steps.trial.context import Session, current
+from research_steps.trial.provenance import describe_error
+
+
+def run_step(config: StepConfig) -> dict[str, Any] | list[Any]:
+    """Run one research step inside the session of its run, and return the reference to its entry; of a shard, what it
+    measured."""
+    session = current()
+    if config.kind == "shard":
+        return _run_shard(session, config)
+    inputs = _inputs(session, config)
+    forced = rules.check(session, config)
+    about = About(
+        kind=config.kind,
+        step_key=step_key(config.output_path, session.journal),
+        label=config.label,
+        hypothesis=session.hypothesis(config.hypothesis),
+        details=_details(config, forced),
+        inputs=tuple(entry.ref for entry in inputs),
+        private=config.private or any(bool(entry.record.private) for entry in inputs),
+    )
+    entry = record_step(session, about, lambda id: BODIES[config.kind](session, config, inputs, id))
+    if entry.record.status == "failed":
+        raise StepFailed(f"{entry.record.id} ({entry.record.label}) failed: {entry.record.result}")
+    reference: dict[str, Any] = msgspec.to_builtins(entry.ref)
+    return reference
+
+
+def record_step(session: Session, about: About, body: Callable[[str], Finding]) -> Stored[EntryRecord]:
+    """The entry of a step: the one that it has, unless that failed or is made again, else what `body` makes of it.
+
+    An exception of the body is recorded as the step's failure, then raised again.
+    """
+    failure: Exception | None = None
+
+    def attempt(id: str) -> Finding:
+        nonlocal failure
+        failure = None
+        try:
+            return body(id)
+        except (LauncherError, KeyboardInterrupt) as error:
+            _interrupt(session, id, str(error) or "the run was stopped")
+            raise
+        except StoreError:
+            # What could not be written can't be said to have failed: the attempt stays open and ends as orphaned.
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is raised again once it is recorded
+            failure = error
+            what = f"failed: {type(error).__name__}: {error}"
+            return Finding(result=what, error=describe_error(error, "step", Path.cwd()))
+
+    entry = write_entry(
+        session.journal,
+        session.series,
+        session.captured,
+        session.used_numbers,
+        about,
+        attempt,
+        accept=lambda record: record.status == "ok" and about.step_key not in session.redo,
+        say=session.say,
+    )
+    session.changed()
+    if failure is not None:
+        raise failure
+    return entry
+
+
+def _run_shard(session: Session, config: StepConfig) -> list[Any]:
+    """Measure a part of a sweep, under the experiment ID of the sweep."""
+    sweep, label = session.shard_of[config.output_path]
+    entry = session.journal.ids.latest_entry(sweep) if sweep not in session.redo else None
+    id = entry.record.id if entry else session.journal.ids.reserve(session.series.prefix, sweep, session.used_numbers)
+    plan(session.journal, id, label, len(config.points))
+    measured: list[Any] = msgspec.to_builtins(
+        told(measure(session, config, id, points_wanted(config, id, config.points)))
+    )
+    return measured
+
+
+def _interrupt(session: Session, id: str, reason: str) -> None:
+    match session.journal.attempts.of("entry", id):
+        case [*_, OpenAttempt() as attempt]:
+            session.journal.attempts.interrupt(attempt, reason)
+
+
+def _inputs(session: Session, config: StepConfig) -> list[Stored[EntryRecord]]:
+    artifacts = [*config.rests_on, *(read_artifact(path) for path in config.inputs)]
+    # What shards measured is no entry: it is read where the sweep is put together.
+    return [session.journal.load("entry", msgspec.convert(ref, Ref)) for ref in artifacts if isinstance(ref, dict)]
+
+
+def _details(config: StepConfig, forced: Sequence[str]) -> Details:
+    """What the entry records of the step."""
+    if config.measured is None:
+        return Details()
+    parts: dict[str, Any] = {"measure": config.measured.name, "baseline_case": config.case}
+    match config.kind:
+        case "baseline":
+            return Baseline(**parts, replicates=len(config.replicates))
+        case "sweep":
+            points = tuple(plain(point, config.label) for point in config.points)
+            return Sweep(**parts, points=points, axis=next(iter(config.points[0])))
+        case "replicate":
+            across = {config.across[0]: config.across[1]} if config.across is not None else {}
+            return Replication(
+                **parts,
+                replicates=len(config.replicates),
+                candidate=config.candidate,
+                confirms=config.confirms,
+                across=across,
+            )
+        case _:
+            return Interaction(**parts, top=config.top, axes=dict(config.axes), forced=tuple(forced))
