@@ -64,7 +64,7 @@ from research_steps.journal.journal import Journal
 from research_steps.trial.launcher.client import Launcher
 from research_steps.trial.launcher.local import Here
 from research_steps.thread import away, marin
-from research_steps.thread.builders import Steps
+from research_steps.thread.builders import StepBuilder
 from research_steps.trial.batch import Wanted
 from research_steps.trial.context import Session
 from research_steps.journal.store import open_store
@@ -72,7 +72,7 @@ from research_steps.journal.store import open_store
 trials, rounds, sleep_s = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 checkout = Checkout.find()
 store = str(checkout.root / "local_store")
-config = Steps(series).baseline(measure, {"number": 0}, resources=Resources(ram="100m")).config
+config = StepBuilder(series).baseline(measure, {"number": 0}, resources=Resources(ram="100m")).config
 config = replace(config, output_path=f"{store}/naps/baseline")
 count = 0
 

@@ -32,6 +32,7 @@ from research_steps.journal.store import open_store
 from research_steps.publish.publisher import Publisher
 from research_steps.records.model import Ref, Row, TrialRecord
 from research_steps.records.series import Metric, Series, trial_id
+from research_steps.records.step_kinds import Details, Measurement
 from research_steps.thread.step_body import record_step
 from research_steps.thread.surfaces import surfaces_of
 from research_steps.trial import contention, trials
@@ -144,9 +145,9 @@ def drive(root: Path, steps: int) -> None:
 
 def run_step(session: Session, root: Path, step: int, done: list[Ref]) -> Ref:
     if step % SEAL_EVERY == SEAL_EVERY - 1:
-        about = About("seal", f"step-{step}", f"seal {step}", "", {}, inputs=tuple(done[-1:]))
+        about = About("seal", f"step-{step}", f"seal {step}", "", Details(), inputs=tuple(done[-1:]))
         return record_step(session, about, lambda id: Finding("sealed on request")).ref
-    about = About("sweep", f"step-{step}", f"sweep {step}", "", {"measure": "experiments.kills.measure:measure"})
+    about = About("sweep", f"step-{step}", f"sweep {step}", "", Measurement(measure="experiments.kills.measure:measure"))
     return record_step(session, about, lambda id: Finding("measured", tuple(measured(session, root, step, id)))).ref
 
 

@@ -41,7 +41,8 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from experiments.moe_hc.__main__ import series
 from experiments.moe_hc.measure import MoeConfig, measure
-from research_steps.thread.run import RunOptions, run
+from research_steps.thread.options import RunOptions
+from research_steps.thread.run import run
 import research_steps.thread.builders
 import os
 

@@ -20,9 +20,10 @@ from typing import Any
 from marin.execution.executor import Executor
 from marin.execution.types import ExecutorStep
 from research_steps import Metric, Series
-from research_steps.thread.builders import Steps
+from research_steps.thread.builders import StepBuilder
 from research_steps.thread.marin.executor_steps import Recorded
-from research_steps.thread.run import RunOptions, run
+from research_steps.thread.options import RunOptions
+from research_steps.thread.run import run
 
 STEPS = 100
 ROUNDS = 5
@@ -71,7 +72,7 @@ def bare(folder: Path) -> None:
 
 
 def recorded(folder: Path) -> None:
-    def thread(builder: Steps) -> None:
+    def thread(builder: StepBuilder) -> None:
         for step in steps(work):
             builder.recorded(step)
 

@@ -116,5 +116,6 @@ def test_importing_the_package_the_command_and_the_work_of_a_job_loads_nothing_h
 def test_the_public_names_are_these() -> None:
     """What threads import stays; adding to it is a decision."""
     assert sorted(research_steps.__all__) == [
-        "Hypothesis", "Metric", "ResearchError", "Resources", "Series", "StepFailed", "Stop", "UsageError", "main",
+        "Hypothesis", "Metric", "ResearchError", "Resources", "Series", "Step", "StepFailed", "Steps", "Stop",
+        "UsageError", "main",
     ]  # fmt: skip

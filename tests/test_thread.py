@@ -158,7 +158,7 @@ def test_marins_own_options_are_all_there() -> None:
     import dataclasses
 
     from marin.execution.executor import ExecutorMainConfig
-    from research_steps.thread.run import RunOptions
+    from research_steps.thread.options import RunOptions
 
     ours = {field.name: field.default for field in dataclasses.fields(RunOptions)}
     for field in dataclasses.fields(ExecutorMainConfig):

@@ -3,7 +3,7 @@
 Two questions, so two sweeps of implementations with a baseline each: on one device, and expert-parallel over four.
 """
 
-from research_steps import Hypothesis, Metric, Resources, Series, Stop, main
+from research_steps import Hypothesis, Metric, Resources, Series, Steps, Stop, main
 
 from experiments.moe_hc.measure import MoeConfig, measure
 
@@ -35,7 +35,7 @@ MACHINE = Resources(cpu=2, ram="6g")
 CANDIDATES = ["sonic", "dense", "ragged_gather", "blocked_batch", "blocked_scan"]
 
 
-def thread(steps):
+def thread(steps: Steps) -> None:
     scatter = MoeConfig(implementation="scatter")
     base = steps.baseline(measure, scatter, label="scatter, one device", resources=MACHINE)
     local = steps.sweep(base, ("implementation", CANDIDATES), label="local implementations", hypothesis="H1")

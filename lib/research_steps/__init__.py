@@ -7,6 +7,10 @@ from research_steps.cli.program import main
 from research_steps.errors import ResearchError, StepFailed, UsageError
 from research_steps.records.resources import Resources
 from research_steps.records.series import Hypothesis, Metric, Series, Stop
+from research_steps.thread.types import Step, Steps
 
-__all__ = ["Hypothesis", "Metric", "ResearchError", "Resources", "Series", "StepFailed", "Stop", "UsageError", "main"]
+__all__ = [
+    "Hypothesis", "Metric", "ResearchError", "Resources", "Series", "Step", "StepFailed", "Steps", "Stop", "UsageError",
+    "main",
+]  # fmt: skip
 __version__ = "0.1.0"

@@ -10,7 +10,7 @@ from research_steps.errors import UsageError
 
 if TYPE_CHECKING:
     from research_steps.records.model import TrialRecord
-    from research_steps.thread.builders import Steps
+    from research_steps.thread.builders import StepBuilder
 
 
 @command
@@ -25,17 +25,20 @@ def replicate(id: str, count: int, topic: str | None, prefix: str | None) -> Non
     """
     from research_steps.actions.revisions import claim_of, next_numbers
     from research_steps.thread.loading import load_series
-    from research_steps.thread.run import RunOptions, run
+    from research_steps.thread.options import RunOptions
+    from research_steps.thread.run import run
 
     writer = writer_with(id, topic, prefix)
     series, known = load_series(writer.checkout, writer.journal.topic), writer.scan()
     claim, entry, trial = claim_of(known, id, series.primary)
     numbers = next_numbers(known, count)
 
-    def thread(steps: "Steps") -> None:
+    def thread(builder: "StepBuilder") -> None:
         # Only now, because conditions are those that Marin leaves behind when it is imported.
+        from research_steps.thread.command_steps import replicate_again
+
         refuse_other_conditions(trial, "Replicate")
-        steps.replicate_again(claim, entry.ref, trial, writer.checkout.root, numbers)
+        replicate_again(builder, claim, entry.ref, trial, writer.checkout.root, numbers)
 
     run(series, thread, RunOptions(prefix=prefix))
 

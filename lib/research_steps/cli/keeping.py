@@ -11,7 +11,7 @@ from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 
 if TYPE_CHECKING:
-    from research_steps.thread.builders import Steps
+    from research_steps.thread.builders import StepBuilder
 
 
 @command
@@ -73,7 +73,8 @@ def confirm(id: str, count: int, topic: str | None, prefix: str | None) -> None:
     from research_steps.records.model import TrialRecord
     from research_steps.thread.dev.cases import DevCase, declared
     from research_steps.thread.loading import load_thread
-    from research_steps.thread.run import RunOptions, run
+    from research_steps.thread.options import RunOptions
+    from research_steps.thread.run import run
 
     checkout = Checkout.find()
     journal, _ = _held(checkout, id.partition(".")[0], topic, prefix)
@@ -89,11 +90,14 @@ def confirm(id: str, count: int, topic: str | None, prefix: str | None) -> None:
     case = declared(thread, wanted, f"with the case that {id} was compared with")
     numbers = next_numbers(known, count)
 
-    def steps_of(steps: "Steps") -> None:
-        refuse_other_conditions(trial, "Confirm")
-        steps.confirm(steps.baseline(case.measure, case.config, label=case.label), trial, numbers)
+    def confirming(builder: "StepBuilder") -> None:
+        from research_steps.thread import command_steps
 
-    run(series, steps_of, RunOptions(prefix=prefix))
+        refuse_other_conditions(trial, "Confirm")
+        base = builder.baseline(case.measure, case.config, label=case.label)
+        command_steps.confirm(builder, base, trial, numbers)
+
+    run(series, confirming, RunOptions(prefix=prefix))
 
 
 def _held(checkout: Checkout, id: str, topic: str | None, prefix: str | None) -> tuple[Journal, str]:

@@ -2,32 +2,81 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar, overload
 
-from research_steps.errors import ResearchError
+from research_steps.errors import ResearchError, UsageError
 from research_steps.records.series import Series
+from research_steps.thread.options import RunOptions, own_options
+from research_steps.thread.types import Steps
 
-if TYPE_CHECKING:
-    from research_steps.thread.builders import Steps
+Options = TypeVar("Options")
 
 
-def main(series: Series, thread: "Callable[[Steps], Any]", argv: Sequence[str] | None = None) -> None:
-    """Run a thread as a program: parses `argv` (default: the command line), exits with 1 when a step fails."""
+@overload
+def main(series: Series, thread: Callable[[Steps], object], argv: Sequence[str] | None = None) -> None: ...
+
+
+@overload
+def main(
+    series: Series,
+    thread: Callable[[Steps, Options], object],
+    argv: Sequence[str] | None = None,
+    *,
+    options: type[Options],
+) -> None: ...
+
+
+def main(
+    series: Series,
+    thread: Callable[..., object],
+    argv: Sequence[str] | None = None,
+    *,
+    options: type[Any] | None = None,
+) -> None:
+    """Run a thread as a program: parses `argv` (default: the command line), exits with 1 when a step fails.
+
+    `options` is a dataclass of the thread's own options, each with a default: they stand on the command line beside
+    those of every thread, and the thread's function gets them as its second argument.
+    """
     given = sys.argv[1:] if argv is None else argv
     for_dev = _for_dev(given)
     if for_dev is not None:
         from research_steps.cli.dev import dev
 
         dev.main([series.topic, *for_dev], prog_name="research dev")
-    import draccus
+    from research_steps.thread.run import run
 
-    from research_steps.thread.run import RunOptions, run
-
-    options = draccus.parse(RunOptions, args=[_underscored(argument) for argument in given])
     try:
-        run(series, thread, options)
+        run_options, own = _parse(given, thread, options)
+        run(series, thread if own is None else lambda steps: thread(steps, own), run_options)
     except ResearchError as error:
         sys.exit(f"error: {error}")
+
+
+def _parse(given: Sequence[str], thread: Callable[..., object], options: type[Any] | None) -> tuple[RunOptions, Any]:
+    """The options of every thread, and the thread's own. Raises UsageError."""
+    import draccus
+    from draccus.argparsing import ArgumentParser
+    from draccus.utils import DraccusException
+
+    declared = own_options(thread)
+    if declared is not options:
+        named, expected = (f"options={kind.__name__}" if kind else "no options" for kind in (options, declared))
+        raise UsageError(
+            f"main is given {named}, and its thread takes {expected}: expected the same dataclass in both, as in "
+            "'def thread(steps: Steps, options: MyOptions)' and 'main(series, thread, options=MyOptions)'."
+        )
+    rest, own = [_underscored(argument) for argument in given], None
+    try:
+        if options is not None:
+            parser = ArgumentParser(options, add_help=False)
+            if "--help" in rest or "-h" in rest:
+                parser.parser.print_help()
+            else:
+                own, rest = parser.parse_known_args(rest)
+        return draccus.parse(RunOptions, args=rest), own
+    except DraccusException as error:
+        raise UsageError(" ".join(str(error).split())) from error
 
 
 def _for_dev(given: Sequence[str]) -> list[str] | None:

@@ -6,6 +6,7 @@ store lie is not.
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -100,15 +101,15 @@ class Series:
     machine is waited for up to `contention_wait_s` (seconds). The baseline is measured against itself in
     `floor_processes` processes. `variants` are the fields over which a result has to hold to be stable. A thread is
     stuck after `stuck_after` trials without an improvement. `stop` says in words when it ends; where `stop_at` holds, a
-    run seals what it found without being asked.
+    run seals what it found without being asked. Sequences are kept as tuples.
     """
 
     topic: str
     prefix: str
     goal: str
-    metrics: tuple[Metric, ...]
-    hypotheses: tuple[Hypothesis, ...] = ()
-    tags: tuple[str, ...] = ()
+    metrics: Sequence[Metric]
+    hypotheses: Sequence[Hypothesis] = ()
+    tags: Sequence[str] = ()
     constraints: str = ""
     stop: str = ""
     stop_at: Stop | None = None
@@ -116,10 +117,10 @@ class Series:
     problem: str = ""
     success: str = ""
     baseline_case: str = ""
-    matrix: tuple[str, ...] = ()
-    code_paths: tuple[str, ...] = ()
-    references: tuple[str, ...] = ()
-    milestones: tuple[str, ...] = MILESTONES
+    matrix: Sequence[str] = ()
+    code_paths: Sequence[str] = ()
+    references: Sequence[str] = ()
+    milestones: Sequence[str] = MILESTONES
     heartbeat_s: float = 6 * 3600.0
     private: bool = False
     wandb_project: str = ""
@@ -129,7 +130,7 @@ class Series:
     time_limit_s: float = 600.0
     contention_wait_s: float = 60.0
     floor_processes: int = 5
-    variants: tuple[str, ...] = ()
+    variants: Sequence[str] = ()
     stuck_after: int = 20
 
     def __post_init__(self) -> None:
@@ -138,7 +139,8 @@ class Series:
         texts = ("tags", "matrix", "code_paths", "references", "milestones", "variants")
         for name, kind in (("metrics", Metric), ("hypotheses", Hypothesis), *((name, str) for name in texts)):
             given = getattr(self, name)
-            if not isinstance(given, tuple | list) or not all(isinstance(item, kind) for item in given):
+            listed = isinstance(given, Sequence) and not isinstance(given, str)
+            if not listed or not all(isinstance(item, kind) for item in given):
                 raise UsageError(f"Series {self.topic!r} has {name}={given!r}: expected a tuple of {kind.__name__}.")
             object.__setattr__(self, name, tuple(given))
         if not self.metrics:

@@ -4,11 +4,12 @@ import importlib
 import sys
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
 
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.records.series import Series
+from research_steps.thread.options import own_options
+from research_steps.thread.types import Steps
 
 
 def load_series(checkout: Checkout, topic: str) -> Series:
@@ -16,23 +17,26 @@ def load_series(checkout: Checkout, topic: str) -> Series:
     return _series(_module(checkout, topic), topic)
 
 
-def load_thread(checkout: Checkout, topic: str) -> tuple[Series, Callable[[Any], Any]]:
-    """The series that a thread declares, and its function that builds the steps. Raises UsageError."""
+def load_thread(checkout: Checkout, topic: str) -> tuple[Series, Callable[[Steps], object]]:
+    """The series that a thread declares, and its function that builds the steps, with the defaults of options that are
+    its own. Raises UsageError."""
     module = _module(checkout, topic)
     thread = getattr(module, "thread", None)
     if not callable(thread):
         raise UsageError(f"{module.__name__} has no function thread(steps), in which the steps are built: name it so.")
-    return _series(module, topic), thread
+    options = own_options(thread)
+    return _series(module, topic), thread if options is None else lambda steps: thread(steps, options())
 
 
 def _series(module: ModuleType, topic: str) -> Series:
-    series = (value for value in vars(module).values() if isinstance(value, Series) and value.topic == topic)
-    found = list({id(value): value for value in series}.values())
-    if len(found) != 1:
+    declared = {
+        id(value): value for value in vars(module).values() if isinstance(value, Series) and value.topic == topic
+    }
+    if len(declared) != 1:
         raise UsageError(
-            f"{module.__name__} declares {len(found)} series with the topic {topic!r}: expected one, as a global."
+            f"{module.__name__} declares {len(declared)} series with the topic {topic!r}: expected one, as a global."
         )
-    return found[0]
+    return next(iter(declared.values()))
 
 
 def _module(checkout: Checkout, topic: str) -> ModuleType:

@@ -1,0 +1,193 @@
+"""The driver of a run: Marin's executor runs the steps that a thread builds, and a publisher shows what they record."""
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from research_steps.errors import ResearchError, UsageError
+from research_steps.evidence.claims import current_claims, reached, told
+from research_steps.git import Checkout
+from research_steps.journal.journal import Journal
+from research_steps.publish.logbook.adoption import numbers_used
+from research_steps.publish.logbook.surface import path_of
+from research_steps.publish.publisher import Publisher
+from research_steps.publish.wandb.surface import check_project
+from research_steps.records.encoding import sha256
+from research_steps.records.model import Captured
+from research_steps.records.resources import Resources
+from research_steps.records.series import Series
+from research_steps.thread.builders import StepBuilder
+from research_steps.thread.configs import StepConfig
+from research_steps.thread.marin import executor_steps as marin
+from research_steps.thread.options import RunOptions
+from research_steps.thread.redo import prepare
+from research_steps.thread.surfaces import surfaces_of
+from research_steps.trial import provenance
+from research_steps.trial.context import CHOICES, Session, use
+from research_steps.trial.launcher.client import Launcher
+from research_steps.trial.launcher.local import Here
+
+# Marin's own: how many steps run at once.
+STEPS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class _Plans:
+    """What the executor makes of a thread: all of its steps, those that run now, and the seals, which may run then."""
+
+    everything: marin.ExecutorPlan
+    chosen: marin.ExecutorPlan
+    seals: marin.ExecutorPlan
+
+
+@dataclass(frozen=True)
+class ThreadRun:
+    """What is fixed in one run of a thread. `retry` are the outcomes that are measured again; `say` prints a line."""
+
+    series: Series
+    options: RunOptions
+    retry: frozenset[str]
+    checkout: Checkout
+    journal: Journal
+    say: Callable[[str], None]
+
+    def drive(self, thread: Callable[[StepBuilder], object]) -> None:
+        """Run the steps that the thread builds. Raises ResearchError."""
+        plans = self._plan(thread)
+        if self.options.dry_run:
+            logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+            plans.chosen.run(dry_run=True, **self._flags(plans))
+            return
+        check_project(self.journal, self.series)
+        captured = self._capture()
+        self.journal.declare(self.series)
+        with Launcher() as launcher:
+            surfaces = [] if self._is_shipped else surfaces_of(self.checkout, self.journal, self.series)
+            publisher = Publisher(self.journal, surfaces, self.say)
+            session = self._session(captured, launcher, publisher.changed)
+            prepare(session, plans.everything)
+            with publisher, use(session):
+                failure = self._run(plans, session, launcher)
+        self._tell(publisher)
+        if isinstance(failure, KeyboardInterrupt):
+            raise ResearchError("The run was stopped; start it again to go on where it was.")
+        if failure is not None:
+            raise ResearchError(_reasons(failure)) from failure
+
+    def _plan(self, thread: Callable[[StepBuilder], object]) -> _Plans:
+        builder = StepBuilder(self.series)
+        thread(builder)
+        seals = [step for step in builder.built if isinstance(step.config, StepConfig) and step.config.kind == "seal"]
+        chosen = [step for step in builder.built if self.options.seal or step not in seals]
+        if not chosen:
+            raise UsageError(
+                f"The thread of {self.series.topic} built no steps: expected it to call steps.baseline and others."
+            )
+        for resources in {resources for step in chosen if (resources := _resources(step)) is not None}:
+            marin.check(resources)
+        info_path = self.options.executor_info_base_path
+        everything, now, then = (
+            marin.plan(self.journal.store.url, info_path, self.series.goal, steps)
+            for steps in (builder.built, chosen, seals)
+        )
+        return _Plans(everything, now, then)
+
+    def _flags(self, plans: _Plans) -> dict[str, Any]:
+        """What the executor is told for each of the plans."""
+        waiting = sum(_resources(step) is not None for step in plans.chosen.steps)
+        return {
+            "run_only": self.options.run_only,
+            "force_run_failed": self.options.force_run_failed,
+            # What waits for a cluster needs a thread each, and nothing else.
+            "max_concurrent": self.options.max_concurrent or STEPS_AT_ONCE + waiting,
+        }
+
+    def _capture(self) -> Captured:
+        """Where the run's records come from; patch and packages are in the journal then."""
+        captured = provenance.capture(self.checkout, provenance.command_line())
+        if captured.patch is not None and captured.provenance.patch is not None:
+            self.journal.keep_patch(captured.provenance.patch, captured.patch)
+        packages = provenance.installed(self.checkout.root)
+        self.journal.keep_environment(sha256(packages), packages)
+        return Captured(captured.provenance, None).with_environment(sha256(packages))
+
+    def _session(self, captured: Captured, launcher: Launcher, changed: Callable[[], None]) -> Session:
+        return Session(
+            series=self.series,
+            journal=self.journal,
+            host=Here(launcher),
+            captured=captured,
+            repository=self.checkout.logbooks / self.series.topic,
+            used_numbers=frozenset(numbers_used(self.checkout, self.series.topic, self.series.prefix)),
+            retry=self.retry,
+            skip_known=self.options.skip_known,
+            force=self.options.force,
+            say=self.say,
+            changed=changed,
+            choices=json.loads(Path(os.environ[CHOICES]).read_bytes()) if CHOICES in os.environ else {},
+        )
+
+    def _run(self, plans: _Plans, session: Session, launcher: Launcher) -> BaseException | None:
+        """Run the chosen steps, then the seals where stop_at holds. A failure is returned, so that all is published."""
+        flags = self._flags(plans)
+        try:
+            plans.chosen.run(**flags)
+            if not self.options.seal and plans.seals.steps and self._has_reached(session):
+                plans.seals.run(**flags)
+        except KeyboardInterrupt as error:
+            launcher.close()
+            marin.end_jobs()
+            self.journal.store.give_up()
+            return error
+        except RuntimeError as error:
+            return error
+        return None
+
+    def _has_reached(self, session: Session) -> bool:
+        """Whether the series has what it was started for, which is told."""
+        entries = self.journal.published(session.repository).in_order
+        claim = reached(self.series, current_claims(self.series, entries))
+        if claim is not None:
+            self.say(f"{self.series.topic}: the stop criterion holds ({claim.metric} {told(claim)}); it is to be sealed")
+        return claim is not None
+
+    @cached_property
+    def _is_shipped(self) -> bool:
+        """Whether its work tree goes when the run is over: what is recorded there is published from a checkout."""
+        return provenance.shipped(self.checkout) is not None
+
+    def _tell(self, publisher: Publisher) -> None:
+        """Say where to read what was found."""
+        topic = self.series.topic
+        if self._is_shipped:
+            if self.checkout.git_dir is None:
+                self.say(
+                    f"{topic}: the records are in {self.journal.store.url}; 'research sync {topic} --prefix …' in a "
+                    "checkout publishes them"
+                )
+            return
+        path = path_of(self.checkout, topic)
+        shown = path.relative_to(self.checkout.root) if path.is_relative_to(self.checkout.root) else path
+        self.say(f"{topic}: the logbook is {shown}" if publisher.done else f"{topic}: nothing new for {shown}")
+        for problem in publisher.problems:
+            self.say(f"not published: {problem} Run 'research sync {topic}' once it is mended.")
+
+
+def _resources(step: Any) -> Resources | None:
+    """What a step asks of the machine that a cluster's engine finds, None where it doesn't."""
+    config = step.config
+    return config.measured.resources if isinstance(config, StepConfig) and config.measured is not None else None
+
+
+def _reasons(error: BaseException) -> str:
+    reasons = []
+    current: BaseException | None = error
+    while current is not None:
+        reasons.append(str(current))
+        current = current.__cause__
+    return ": ".join(reasons)

@@ -1,0 +1,59 @@
+"""An existing step of Marin with a record around each run of it: `steps.recorded`."""
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from research_steps.journal.entries import About, Finding
+from research_steps.records.objects import IssueLink
+from research_steps.records.step_kinds import Ran
+from research_steps.thread.configs import step_key
+from research_steps.thread.marin.executor_steps import Recorded, read_artifact
+from research_steps.thread.step_body import record_step
+from research_steps.thread.tagging import Tagging, tagged, tagged_config
+from research_steps.trial.context import Session, current
+
+
+def record(step: Recorded, config: Any, *, label: str, hypothesis: str, private: bool) -> Any:
+    """Run the step with this configuration, record that, and return what it returned."""
+    session = current()
+    returned: list[Any] = []
+    name = label or step.step.name
+
+    def body(id: str) -> Finding:
+        tagging = None if private or session.series.private else _tagging(session, id, name)
+        returned.append(step.run(tagged_config(config, tagging), partial(tagged, tagging=tagging)))
+        return Finding(result=f"{step.step.name} finished")
+
+    about = About(
+        kind="step",
+        step_key=step_key(step.output_path, session.journal),
+        label=name,
+        hypothesis=session.hypothesis(hypothesis),
+        details=Ran(function=step.__name__, config=_shown(config)),
+        private=private,
+    )
+    record_step(session, about, body)
+    # A step that was recorded before the executor noted its success has left its result behind.
+    return returned[0] if returned else read_artifact(step.output_path)
+
+
+def _tagging(session: Session, id: str, label: str) -> Tagging:
+    link = session.journal.decided("issue", IssueLink)
+    return Tagging.of(session.series.shared_tags(link.number if link else None), id, label)
+
+
+def _shown(config: Any) -> Any:
+    """A foreign step's configuration as far as it is plain: it is shown, nothing is computed from it."""
+    if isinstance(config, Mapping):
+        return {str(name): _shown(value) for name, value in config.items()}
+    if hasattr(config, "__dataclass_fields__") and not isinstance(config, type):
+        return {name: _shown(getattr(config, name)) for name in config.__dataclass_fields__}
+    if isinstance(config, list | tuple):
+        return [_shown(value) for value in config]
+    try:
+        json.dumps(config, allow_nan=False)
+    except (TypeError, ValueError):
+        return repr(config)
+    return config

@@ -1,0 +1,66 @@
+"""Before a thread runs: which of its steps are made again, although the executor has them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from research_steps.records.encoding import Stored
+from research_steps.records.model import EntryRecord
+from research_steps.thread.configs import StepConfig, step_key
+from research_steps.thread.marin.executor_steps import ExecutorPlan
+from research_steps.trial.context import Session
+
+# Marin's own: how long it waits for the lock of a driver that may be gone (seconds).
+LOCK_S = 90
+
+
+def prepare(session: Session, plan: ExecutorPlan) -> None:
+    """Tell shards whose they are, and clear the steps that a retry measures again, that rest on what is retracted, or
+    that have sealed what was measured again since."""
+    keys = {
+        step: step_key(plan.output_path(step), session.journal)
+        for step in plan.executor.steps
+        if isinstance(step.config, StepConfig)
+    }
+    for step, key in keys.items():
+        for shard in _shards(step):
+            session.shard_of[plan.output_path(shard)] = (key, step.config.label)
+    begun = {reserved.step_key for reserved in session.journal.ids.reserved()}
+    locked = [step.name for step, key in keys.items() if key in begun and plan.locked(step)]
+    if locked:
+        session.say(f"another driver has {', '.join(locked)}; if it is gone, Marin gives them up after {LOCK_S:g} s")
+    session.retracted = session.journal.published(session.repository).retracted
+    cleared = [step for step in keys if _is_made_again(session, step, keys)]
+    again = plan.dependents([each for step in cleared for each in (step, *_shards(step))])
+    for step in again:
+        plan.forget(step)
+    session.redo = frozenset(step_key(plan.output_path(step), session.journal) for step in again)
+
+
+def _shards(step: Any) -> list[Any]:
+    """The steps that measure the parts of a sweep."""
+    return [given for given in step.config.inputs if given.config.kind == "shard"] if step.config.kind == "sweep" else []
+
+
+def _is_made_again(session: Session, step: Any, keys: Mapping[Any, str]) -> bool:
+    kind = step.config.kind
+    if kind != "seal" and not session.retry and not session.retracted:
+        return False
+    entry = session.journal.ids.latest_entry(keys[step])
+    if entry is None:
+        # Of a sweep that was not put together yet only the shards know what came of its trials.
+        return kind == "sweep" and bool(session.retry)
+    if _has_outcome(entry, session.retry) or _rests_on(entry, session.retracted):
+        return True
+    sealed = [session.journal.ids.latest_entry(keys[given]) for given in step.config.inputs] if kind == "seal" else []
+    return any(given is not None and given.ref not in entry.record.inputs for given in sealed)
+
+
+def _has_outcome(entry: Stored[EntryRecord], outcomes: frozenset[str]) -> bool:
+    statuses = {"interrupted" if name == "orphaned" else name for name in outcomes}
+    rows = entry.record.rows
+    return any(row.status in statuses or (row.contended and "contended" in statuses) for row in rows)
+
+
+def _rests_on(entry: Stored[EntryRecord], retracted: frozenset[str]) -> bool:
+    refs = (*entry.record.inputs, *(row.trial for row in entry.record.rows))
+    return entry.sha256 in retracted or any(ref.sha256 in retracted for ref in refs)

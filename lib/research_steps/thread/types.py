@@ -1,0 +1,121 @@
+"""What a thread is written with, as types: `Steps`, the builders in `thread(steps)`, and `Step`, which they return.
+
+They say what an editor shows and a type checker holds; what builds Marin's steps is `builders`, which this does not
+import.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, SupportsFloat, TypeVar
+
+from research_steps.records.resources import Resources
+
+Config = TypeVar("Config")
+Metrics = Mapping[str, SupportsFloat]
+Axis = tuple[str, Sequence[object]]
+
+
+class Step(Protocol):
+    """A step of a thread, one of Marin's `ExecutorStep`s: given to other steps, or a path of it to a configuration."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def config(self) -> Any: ...
+
+    def cd(self, name: str) -> Any:
+        """The path `name` under the step's output path, for the configuration of another step."""
+        ...
+
+    def __truediv__(self, other: str, /) -> Any: ...
+
+
+class Steps(Protocol):
+    """The builders of a thread. Each method adds one Marin `ExecutorStep` to it and returns it, so that it can be given
+    to other steps, research steps and plain ones alike.
+
+    `label` is what a step is called in the logbook and in its output path; `hypothesis` is what it tests, as text or as
+    the ID of one in the queue, such as 'H1'. What is built with `private=True`, and all that rests on it, is published
+    nowhere: its records stay in the journal. Raises UsageError for what can't be measured.
+    """
+
+    def baseline(
+        self,
+        measure: Callable[[Config], Metrics | Iterator[Metrics]],
+        config: Config,
+        *,
+        label: str = "baseline",
+        hypothesis: str = "",
+        private: bool = False,
+        resources: Resources | None = None,
+    ) -> Step:
+        """Measure the baseline case against itself, in `floor_processes` processes: their spread is the noise floor. If
+        one fails, that is recorded and raised.
+
+        `measure` yields its metrics for as long as it is asked, or returns them once. `config` is a dataclass or dict,
+        and may hold Marin's `versioned(…)`, steps and paths of steps. With `resources` a cluster's engine finds the
+        machine, for this step and for all that is compared with it.
+        """
+        ...
+
+    def sweep(
+        self,
+        base: Step,
+        axis: Axis,
+        *,
+        label: str = "",
+        hypothesis: str = "",
+        shards: int = 1,
+        private: bool = False,
+    ) -> Step:
+        """Measure one axis, `(field, values)`, value by value against the baseline case of `base`.
+
+        A trial that fails is a row. With `shards` above 1 the points are split into so many steps that can run side by
+        side.
+        """
+        ...
+
+    def interact(
+        self,
+        *sweeps: Step | Axis,
+        top: int = 1,
+        label: str = "",
+        hypothesis: str = "",
+        private: bool = False,
+    ) -> Step:
+        """Measure axes together, in every combination: the best `top` values of each sweep, and all values of an axis
+        that is given as `(field, values)`, which must have been swept alone in an earlier run."""
+        ...
+
+    def replicate(
+        self,
+        candidates: Step,
+        *,
+        n: int = 2,
+        across: Axis | None = None,
+        label: str = "",
+        hypothesis: str = "",
+        private: bool = False,
+    ) -> Step:
+        """Measure the best candidate of a sweep or interaction `n` more times, each in a process of its own.
+
+        With `across`, `(field, values)`, that is done at each value of a variant axis, for candidate and baseline alike:
+        what holds there too is stable.
+        """
+        ...
+
+    def interpret(self, *measured: Step, label: str = "interpretation", private: bool = False) -> Step:
+        """Say by rule what the given steps found, and what to do next."""
+        ...
+
+    def seal(self, *steps: Step, label: str = "seal") -> Step:
+        """Tag a commit of the relevant files once the given steps are done. Runs with `--seal true`, or where `stop_at`
+        of the series holds."""
+        ...
+
+    def recorded(self, step: Step, *, label: str = "", hypothesis: str = "", private: bool = False) -> Step:
+        """An existing ExecutorStep with a record of its run; its output path stays as it is.
+
+        Use the returned step everywhere: the thread is refused when another step depends on the unwrapped one.
+        """
+        ...
