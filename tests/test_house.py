@@ -17,7 +17,7 @@ ROOMS = ["records", "journal", "evidence", "trial", "remote", "publish", "seal",
 GROUND, DOORS = {"errors.py", "files.py", "git.py"}, {"__init__.py", "__main__.py"}
 HEAVY = (
     *("marin", "levanter", "jax", "wandb", "github", "ray", "scipy", "numpy"),
-    *("requests", "tenacity", "detect_secrets", "draccus"),
+    *("requests", "tenacity", "detect_secrets", "draccus", "pandas"),
 )
 # Who may import a library that another one could take the place of.
 USERS = {
@@ -117,5 +117,5 @@ def test_the_public_names_are_these() -> None:
     """What threads import stays; adding to it is a decision."""
     assert sorted(research_steps.__all__) == [
         "Hypothesis", "Metric", "ResearchError", "Resources", "Series", "Step", "StepFailed", "Steps", "Stop",
-        "UsageError", "main",
+        "UsageError", "load", "main",
     ]  # fmt: skip

@@ -5,9 +5,10 @@ from dataclasses import asdict
 
 import click
 
-from research_steps.cli.common import as_json, in_store, journal_of, print_json, series_of
+from research_steps.cli.common import as_json, in_store, journal_of, print_json
 from research_steps.cli.main import command
 from research_steps.git import Checkout
+from research_steps.thread.loading import series_of
 
 
 @command

@@ -10,7 +10,7 @@ import click
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.journal.store import open_store, store_url
-from research_steps.records.series import Series, check_topic
+from research_steps.records.series import check_topic
 
 if TYPE_CHECKING:
     from research_steps.journal.journal import Journal
@@ -32,20 +32,11 @@ def journal_of(checkout: Checkout, topic: str, prefix: str | None) -> "Journal":
 def writer_of(topic: str, prefix: str | None) -> "EntryWriter":
     """Where somebody writes about a series."""
     from research_steps.publish.entry_writer import EntryWriter
+    from research_steps.thread.loading import series_of
 
     checkout = Checkout.find()
     journal = journal_of(checkout, topic, prefix)
     return EntryWriter(checkout, journal, series_of(checkout, journal))
-
-
-def series_of(checkout: Checkout, journal: "Journal") -> Series:
-    """The series as the store knows it; in a clone whose store is empty, as its thread declares it."""
-    found = journal.declared()
-    if found is not None or not (checkout.root / "experiments" / journal.topic).is_dir():
-        return found or journal.series()
-    from research_steps.thread.loading import load_series
-
-    return load_series(checkout, journal.topic)
 
 
 def writer_with(id: str, topic: str | None, prefix: str | None) -> "EntryWriter":

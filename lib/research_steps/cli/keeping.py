@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from research_steps.cli.common import as_json, in_store, journal_of, series_of, tell, topics
+from research_steps.cli.common import as_json, in_store, journal_of, tell, topics
 from research_steps.cli.main import command
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.thread.loading import load_thread, series_of
 
 if TYPE_CHECKING:
     from research_steps.thread.builders import StepBuilder
@@ -72,7 +73,6 @@ def confirm(id: str, count: int, topic: str | None, prefix: str | None) -> None:
     from research_steps.journal.snapshot import find
     from research_steps.records.model import TrialRecord
     from research_steps.thread.dev.cases import DevCase, declared
-    from research_steps.thread.loading import load_thread
     from research_steps.thread.options import RunOptions
     from research_steps.thread.run import run
 

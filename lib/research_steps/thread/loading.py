@@ -7,6 +7,7 @@ from types import ModuleType
 
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
+from research_steps.journal.journal import Journal
 from research_steps.records.series import Series
 from research_steps.thread.options import own_options
 from research_steps.thread.types import Steps
@@ -15,6 +16,14 @@ from research_steps.thread.types import Steps
 def load_series(checkout: Checkout, topic: str) -> Series:
     """The series that a thread declares. Raises UsageError."""
     return _series(_module(checkout, topic), topic)
+
+
+def series_of(checkout: Checkout, journal: Journal) -> Series:
+    """The series as the store knows it; in a clone whose store is empty, as its thread declares it."""
+    declared = journal.declared()
+    if declared is not None or not (checkout.root / "experiments" / journal.topic).is_dir():
+        return declared or journal.series()
+    return load_series(checkout, journal.topic)
 
 
 def load_thread(checkout: Checkout, topic: str) -> tuple[Series, Callable[[Steps], object]]:
