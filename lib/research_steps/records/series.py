@@ -160,14 +160,13 @@ class Series:
         if self.parent:
             check_topic(self.parent)
         for name in ("max_pairs", "sampling_s", "time_limit_s", "heartbeat_s", "floor_processes", "stuck_after"):
-            if not 0 < getattr(self, name) < math.inf:
-                found = getattr(self, name)
-                raise UsageError(f"Series {self.topic!r} has {name}={found}: expected a finite number above 0.")
-
+            number = getattr(self, name)
+            if not 0 < number < math.inf:
+                raise UsageError(f"Series {self.topic!r} has {name}={number}: expected a finite number above 0.")
         if not 0 <= self.contention_wait_s < math.inf:
-            found = self.contention_wait_s
+            number = self.contention_wait_s
             raise UsageError(
-                f"Series {self.topic!r} has contention_wait_s={found}: expected a finite number, 0 or more."
+                f"Series {self.topic!r} has contention_wait_s={number}: expected a finite number, 0 or more."
             )
 
     @property
@@ -185,7 +184,7 @@ class Series:
         """The series as it may be written down: its text comes from a file, and is no record that was cleaned before."""
         clean = redactor()
         texts = {name: redact_tree(getattr(self, name), clean) for name in _TEXTS}
-        hypotheses = tuple(replace(known, text=clean(known.text)) for known in self.hypotheses)
+        hypotheses = tuple(replace(hypothesis, text=clean(hypothesis.text)) for hypothesis in self.hypotheses)
         return replace(self, hypotheses=hypotheses, **texts)
 
     def _check_tags(self) -> None:

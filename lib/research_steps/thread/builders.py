@@ -215,8 +215,8 @@ def _conditions(measured: Measured) -> dict[str, str]:
 def _config(step: Any, kinds: Sequence[str], user: str) -> StepConfig:
     config = getattr(step, "config", None)
     if not isinstance(config, StepConfig) or config.kind not in kinds:
-        found = config.kind if isinstance(config, StepConfig) else getattr(step, "name", repr(step))
-        raise UsageError(f"{user} was given {found!r}: expected a step made by steps.{' or steps.'.join(kinds)}.")
+        given = config.kind if isinstance(config, StepConfig) else getattr(step, "name", repr(step))
+        raise UsageError(f"{user} was given {given!r}: expected a step made by steps.{' or steps.'.join(kinds)}.")
     return config
 
 

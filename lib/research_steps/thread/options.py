@@ -75,15 +75,12 @@ def own_options(thread: Callable[..., object]) -> type[Any] | None:
             f"The thread has a second parameter {required[1].name!r} without the annotation of a dataclass: expected "
             "one that holds its options, as in 'def thread(steps: Steps, options: MyOptions)'."
         )
-    # 'dev' and 'config_path' are taken from the command line before the options are.
-    taken = sorted(
-        {option.name for option in fields(kind)} & {"dev", "config_path", *(one.name for one in fields(RunOptions))}
-    )
-    if taken:
-        raise UsageError(
-            f"{kind.__name__} has the option {taken[0]!r}, which every thread has already: expected another name."
-        )
-    unset = [one.name for one in fields(kind) if one.init and one.default is MISSING and one.default_factory is MISSING]
-    if unset:
-        raise UsageError(f"{kind.__name__} has no default for {unset[0]!r}: expected one for each option.")
+    taken = {*_READ_FIRST, *(option.name for option in fields(RunOptions))}
+    for option in fields(kind):
+        if option.name in taken:
+            raise UsageError(
+                f"{kind.__name__} has the option {option.name!r}, which every thread has already: expected another name."
+            )
+        if option.init and option.default is MISSING and option.default_factory is MISSING:
+            raise UsageError(f"{kind.__name__} has no default for {option.name!r}: expected one for each option.")
     return kind

@@ -32,9 +32,9 @@ def check_case(
     fixed, since = fixed_cases(entries).get(label, (case, ""))
     apart = {name: pair for name, pair in differences(fixed, case).items() if name not in placed}
     if apart:
-        expected, found = (spelled({name: pair[side] for name, pair in apart.items()}) for side in (0, 1))
+        expected, given = (spelled({name: pair[side] for name, pair in apart.items()}) for side in (0, 1))
         raise UsageError(
-            f"The baseline {label!r} is fixed since {since} with {expected}; the thread gives {found}. Move it "
+            f"The baseline {label!r} is fixed since {since} with {expected}; the thread gives {given}. Move it "
             "with 'research rebase' and replicated evidence, or give the other case a label of its own."
         )
 
@@ -57,12 +57,12 @@ def _check_axes(session: Session, config: StepConfig) -> list[str]:
     missing = [axis for axis, _ in config.axes if axis not in swept]
     if not missing:
         return []
-    told = f"not swept alone before: {', '.join(missing)}"
+    broken = f"not swept alone before: {', '.join(missing)}"
     if session.force:
-        return [told]
+        return [broken]
     raise UsageError(
-        f"The interaction {config.label!r} takes axes that were {told}. Sweep each first with steps.sweep, so that its "
-        "own effect is known, or run with --force true, which is recorded."
+        f"The interaction {config.label!r} takes axes that were {broken}. Sweep each first with steps.sweep, so that "
+        "its own effect is known, or run with --force true, which is recorded."
     )
 
 

@@ -98,10 +98,9 @@ def _run_shard(session: Session, config: StepConfig) -> list[Any]:
     entry = session.journal.ids.latest_entry(sweep) if sweep not in session.redo else None
     id = entry.record.id if entry else session.journal.ids.reserve(session.series.prefix, sweep, session.used_numbers)
     plan(session.journal, id, label, len(config.points))
-    measured: list[Any] = msgspec.to_builtins(
-        told(measure(session, config, id, points_wanted(config, id, config.points)))
-    )
-    return measured
+    trials = measure(session, config, id, points_wanted(config, id, config.points))
+    references: list[Any] = msgspec.to_builtins(told(trials))
+    return references
 
 
 def _interrupt(session: Session, id: str, reason: str) -> None:

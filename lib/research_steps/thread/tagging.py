@@ -38,13 +38,12 @@ class Tagging:
     @staticmethod
     def of(shared: tuple[str, ...], id: str, label: str) -> "Tagging":
         group = " ".join(f"{id} {label}".split())
-        kept = tuple(tag for tag in shared if 0 < len(tag) <= LONGEST_TAG)
-        return Tagging(kept, group if len(group) <= LONGEST_GROUP else f"{group[: LONGEST_GROUP - 1]}…", id)
+        tags = tuple(tag for tag in shared if 0 < len(tag) <= LONGEST_TAG)
+        return Tagging(tags, group if len(group) <= LONGEST_GROUP else f"{group[: LONGEST_GROUP - 1]}…", id)
 
     def missing(self, tags: Any) -> tuple[str, ...]:
         """The tags that are not among the given ones."""
-        held = tuple(tags or ())
-        return tuple(tag for tag in self.tags if tag not in held)
+        return tuple(tag for tag in self.tags if tag not in (tags or ()))
 
 
 @dataclass(frozen=True)
@@ -75,25 +74,25 @@ def _rewritten(value: Any, kind: type, tagging: Tagging, done: dict[int, tuple[A
     if id(value) in done:
         return done[id(value)][1]
     done[id(value)] = value, value
-    found = _copied(value, kind, tagging, done)
-    done[id(value)] = value, found
-    return found
+    rewritten = _copied(value, kind, tagging, done)
+    done[id(value)] = value, rewritten
+    return rewritten
 
 
 def _copied(value: Any, kind: type, tagging: Tagging, done: dict[int, tuple[Any, Any]]) -> Any:
     if isinstance(value, kind):
         return _with(value, _tagged_fields(value, tagging))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        held = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
-        return _with(value, _changed(held, kind, tagging, done))
+        fields = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+        return _with(value, _changed(fields, kind, tagging, done))
     if isinstance(value, Mapping):
         changed = _changed(value, kind, tagging, done)
         if not changed:
             return value
         # A copy of its own kind, such as one with a default for missing keys.
-        found: Any = copy.copy(value)
-        found.update(changed)
-        return found
+        rewritten: Any = copy.copy(value)
+        rewritten.update(changed)
+        return rewritten
     if isinstance(value, list | tuple):
         items = [_rewritten(item, kind, tagging, done) for item in value]
         if all(new is old for new, old in zip(items, value, strict=True)):
@@ -103,9 +102,9 @@ def _copied(value: Any, kind: type, tagging: Tagging, done: dict[int, tuple[Any,
     return value
 
 
-def _changed(held: Mapping[Any, Any], kind: type, tagging: Tagging, done: dict[int, tuple[Any, Any]]) -> dict[Any, Any]:
-    new = {name: _rewritten(item, kind, tagging, done) for name, item in held.items()}
-    return {name: item for name, item in new.items() if item is not held[name]}
+def _changed(items: Mapping[Any, Any], kind: type, tagging: Tagging, done: dict[int, tuple[Any, Any]]) -> dict[Any, Any]:
+    new = {name: _rewritten(item, kind, tagging, done) for name, item in items.items()}
+    return {name: item for name, item in new.items() if item is not items[name]}
 
 
 def _tagged_fields(config: Any, tagging: Tagging) -> dict[str, Any]:
@@ -120,10 +119,10 @@ def _with(value: Any, fields: Mapping[str, Any]) -> Any:
     """A copy with other fields; not made anew, because what a dataclass does at its creation was done once."""
     if not fields:
         return value
-    found = copy.copy(value)
+    changed = copy.copy(value)
     for name, field in fields.items():
-        object.__setattr__(found, name, field)
-    return found
+        object.__setattr__(changed, name, field)
+    return changed
 
 
 class _Active:

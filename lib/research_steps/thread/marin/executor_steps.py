@@ -23,7 +23,7 @@ from fray import (
 )
 from marin.execution.artifact import Artifact
 from marin.execution.executor import Executor
-from marin.execution.executor_step_status import STATUS_RUNNING, STATUS_SUCCESS, StatusFile
+from marin.execution.executor_step_status import STATUS_RUNNING, StatusFile
 from marin.execution.remote import RemoteCallable
 from marin.execution.types import ExecutorStep, InputName, OutputName, VersionedValue, this_output_path, versioned
 from marin.training.run_environment import dependency_groups_for_resources
@@ -38,16 +38,13 @@ PLACEHOLDER = "<resolved by the executor>"
 
 @dataclass(frozen=True)
 class ExecutorPlan:
-    """A thread as the executor resolved it: each step's output path, and whether it has succeeded already."""
+    """A thread as the executor resolved it: each step's output path, and what depends on what."""
 
     executor: Executor
     steps: list[ExecutorStep]
 
     def output_path(self, step: ExecutorStep) -> str:
         return str(self.executor.output_paths[step])
-
-    def succeeded(self, step: ExecutorStep) -> bool:
-        return bool(StatusFile(self.output_path(step), worker_id="research").status == STATUS_SUCCESS)
 
     def locked(self, step: ExecutorStep) -> bool:
         """Whether another driver is at this step, or was not long ago."""
@@ -57,7 +54,7 @@ class ExecutorPlan:
     def dependents(self, steps: Sequence[ExecutorStep]) -> list[ExecutorStep]:
         """The given steps and every step that rests on them."""
         chosen = {self.output_path(step) for step in steps}
-        found = list(steps)
+        dependents = list(steps)
         grew = True
         while grew:
             grew = False
@@ -66,9 +63,9 @@ class ExecutorPlan:
                 rests_on = {self.output_path(dependency) for dependency in self.executor.dependencies[step]}
                 if path not in chosen and rests_on & chosen:
                     chosen.add(path)
-                    found.append(step)
+                    dependents.append(step)
                     grew = True
-        return found
+        return dependents
 
     def forget(self, step: ExecutorStep) -> None:
         """Clear the executor's status of a step, so that it runs again."""
