@@ -61,8 +61,8 @@ from research_steps import Resources, provenance
 from research_steps.remote.ray.joining import joined
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
-from research_steps.trial.launcher.client import Launcher
-from research_steps.trial.launcher.local import Here
+from research_steps.trial.launcher.launcher import Launcher
+from research_steps.trial.launcher.host import LocalHost
 from research_steps.thread import away, marin
 from research_steps.thread.builders import StepBuilder
 from research_steps.trial.batch import Wanted
@@ -97,7 +97,7 @@ def ours():
 
 with Launcher() as launcher, joined(os.environ["RAY_ADDRESS"], checkout) as client:
     session = Session(
-        series=series, journal=Journal(open_store(store), "naps"), host=Here(launcher),
+        series=series, journal=Journal(open_store(store), "naps"), host=LocalHost(launcher),
         captured=provenance.capture(checkout, ["bench"]), repository=checkout.logbooks, used_numbers=frozenset(),
         retry=frozenset(), say=lambda line: None, changed=lambda: None,
     )

@@ -22,7 +22,7 @@ from research_steps.thread.dev.command import environment, new_occasion
 from research_steps.thread.dev.messages import DevRequest
 from research_steps.thread.loading import load_thread
 from research_steps.trial.launcher.helpers import Speaker
-from research_steps.trial.launcher.local import Here
+from research_steps.trial.launcher.host import LocalHost
 from research_steps.trial.launcher.protocol import Ended, Request
 
 ROUNDS, BAR_MS = 60, 30.0
@@ -82,7 +82,7 @@ def main() -> None:
         from research_steps.trial.launcher.protocol import Result
 
         ended = Ended(**fields, result=Result(**known), timed_out=False, launcher_cpu_s=0.0, output_tail="")
-        attempt._host = lambda *_: (Here(Canned(ended)), Canned(ended))  # type: ignore[assignment]
+        attempt._host = lambda *_: (LocalHost(Canned(ended)), Canned(ended))  # type: ignore[assignment]
 
         def whole() -> None:
             asked = DevRequest(

@@ -38,8 +38,8 @@ from research_steps.thread.surfaces import surfaces_of
 from research_steps.trial import contention, trials
 from research_steps.trial.code import trace_name
 from research_steps.trial.context import Session
-from research_steps.trial.launcher.client import Launcher
-from research_steps.trial.launcher.local import Here
+from research_steps.trial.launcher.host import LocalHost
+from research_steps.trial.launcher.launcher import Launcher
 from research_steps.trial.provenance import capture
 
 SERIES = Series(
@@ -128,7 +128,7 @@ def drive(root: Path, steps: int) -> None:
         session = Session(
             series=SERIES,
             journal=journal,
-            host=Here(launcher),
+            host=LocalHost(launcher),
             captured=capture(checkout, ["bench_kills"]),
             repository=checkout.logbooks / SERIES.topic,
             used_numbers=frozenset(),

@@ -32,8 +32,8 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from research_steps.trial.code import trace_name
 from research_steps.trial.context import Session
-from research_steps.trial.launcher.client import Launcher
-from research_steps.trial.launcher.local import Here
+from research_steps.trial.launcher.host import LocalHost
+from research_steps.trial.launcher.launcher import Launcher
 from research_steps.trial.provenance import capture
 from research_steps.trial.trials import TrialSpec, measure_trial
 from scipy import stats
@@ -83,7 +83,7 @@ class Desk:
         (root / "kernel.py").write_text(KERNEL)
         self.code = trace_name("kernel:measure", root)
         self.session = Session(
-            series=SERIES, journal=Journal(open_store(str(root / "store")), SERIES.topic), host=Here(launcher),
+            series=SERIES, journal=Journal(open_store(str(root / "store")), SERIES.topic), host=LocalHost(launcher),
             captured=capture(Checkout(root, None), ["bench"]), repository=root / "published", used_numbers=frozenset(),
             retry=frozenset(), say=lambda line: None, changed=lambda: None,
         )  # fmt: skip

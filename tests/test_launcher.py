@@ -23,8 +23,8 @@ import pytest
 from research_steps.errors import LauncherError
 from research_steps.records.series import Metric
 from research_steps.trial.code import Code, trace_name
-from research_steps.trial.launcher.client import Launcher
-from research_steps.trial.launcher.protocol import Ended, Request
+from research_steps.trial.launcher.launcher import Launcher
+from research_steps.trial.launcher.protocol import Request, TrialOutcome
 
 from tests.support import failing_measures
 
@@ -65,11 +65,10 @@ def request(function: str, config: dict[str, Any] | None = None, root: Path = RE
 def next_trial_is_fine(launcher: Launcher, parent: int) -> None:
     """The next trial has its samples, and the same parent ran it."""
     ended = launcher.run(request("steady"))
-    assert ended.result is not None
-    assert ended.result.error is None
-    assert ended.result.samples is not None
-    assert ended.result.samples.candidate == {"time_s": [2.0] * 5}
-    assert ended.parent_pid == parent
+    assert ended.error is None
+    assert ended.samples is not None
+    assert ended.samples.candidate == {"time_s": [2.0] * 5}
+    assert ended.launch.parent_pid == parent
 
 
 def soon(condition: Any) -> bool:
@@ -111,7 +110,7 @@ def launcher() -> Iterator[Launcher]:
 @pytest.fixture
 def running(launcher: Launcher, tmp_path: Path) -> Iterator[tuple[Any, int, list[int]]]:
     """A trial that hangs with processes of its own: the future of its outcome, its parent and all processes below."""
-    parent = launcher.run(request("steady")).parent_pid
+    parent = launcher.run(request("steady")).launch.parent_pid
     pids = tmp_path / "pids"
     with ThreadPoolExecutor() as pool:
         future = pool.submit(launcher.run, request("leaves_processes", {"pids": str(pids), "hangs": True}))
@@ -127,19 +126,18 @@ def running(launcher: Launcher, tmp_path: Path) -> Iterator[tuple[Any, int, list
 def test_any_exception_is_the_trials_failure(shared: Launcher, name: str) -> None:
     """Whatever class it is and whatever its message holds, it comes back as data, with the side and the line."""
     ended = shared.run(request("raises", {"name": name}))
-    assert ended.result is not None
-    error = ended.result.error
+    error = ended.error
     assert error is not None
     assert error.type == type(failing_measures.RAISED[name]).__name__
     assert error.where == "candidate"
     assert len(error.message) < 20_000
     msgspec.json.decode(msgspec.json.encode(error))
-    next_trial_is_fine(shared, ended.parent_pid)
+    next_trial_is_fine(shared, ended.launch.parent_pid)
 
 
 def test_a_failure_names_its_line_and_says_what_was_said(shared: Launcher) -> None:
     """Type, message and frame are enough to find the fault without running it again."""
-    error = shared.run(request("raises", {"name": "ValueError"})).result.error
+    error = shared.run(request("raises", {"name": "ValueError"})).error
     assert error.message == "no such kernel"
     assert error.frames[-1].startswith("tests/support/failing_measures.py:")
     assert error.frames[-1].endswith(" in raises")
@@ -155,7 +153,7 @@ def test_a_failure_names_its_line_and_says_what_was_said(shared: Launcher) -> No
 )
 def test_a_message_that_can_not_be_shown_says_so(shared: Launcher, name: str, message: str) -> None:
     """An exception whose own text fails, is no text or is too long still has its type, line and what can be said."""
-    error = shared.run(request("raises", {"name": name})).result.error
+    error = shared.run(request("raises", {"name": name})).error
     assert error.message == message
     assert error.frames[-1].endswith(" in raises")
 
@@ -175,7 +173,7 @@ def test_a_failure_says_where_it_was(
     shared: Launcher, function: str, changes: dict[str, Any], where: str, message: str
 ) -> None:
     """A broken baseline is not blamed on the candidate, nor what went wrong before either began."""
-    error = shared.run(request(function, **changes)).result.error
+    error = shared.run(request(function, **changes)).error
     assert error.where == where
     assert message in error.message
 
@@ -195,93 +193,88 @@ def test_a_failure_says_where_it_was(
 def test_a_process_that_ends_by_itself_is_an_outcome(shared: Launcher, name: str, exit: str) -> None:
     """There is no result then, and the outcome says by what the process ended."""
     ended = shared.run(request("crashes", {"name": name}))
-    assert ended.result is None
-    assert ended.exit == exit
-    assert not ended.timed_out
-    next_trial_is_fine(shared, ended.parent_pid)
+    assert ended.samples is None
+    assert ended.error.type == ("Crash" if "signal" in exit else "Exit")
+    assert ended.launch.exit == exit
+    next_trial_is_fine(shared, ended.launch.parent_pid)
 
 
 @pytest.mark.parametrize("name", ["segfault", "abort"])
 def test_a_crash_in_c_says_where_it_was(shared: Launcher, name: str) -> None:
     """The output's end has Python's own frames at the moment of the crash."""
-    assert "in crashes" in shared.run(request("crashes", {"name": name})).output_tail
+    assert "in crashes" in shared.run(request("crashes", {"name": name})).error.output_tail
 
 
 @pytest.mark.parametrize("name", ["in Python", "in C", "stopped", "in its clean-up", "away from its group"])
 def test_a_trial_that_hangs_is_killed_at_its_time_limit(shared: Launcher, name: str) -> None:
     """However it hangs: SIGTERM ignored, the GIL held, stopped, after its last sample, or hidden from its group."""
     ended = shared.run(request("hangs", {"name": name}, time_limit_s=3.0))
-    assert ended.timed_out
-    assert ended.result is None
-    assert ended.exit == "signal SIGKILL"
-    assert "about to hang" in ended.output_tail
-    next_trial_is_fine(shared, ended.parent_pid)
+    assert ended.error.type == "TimeLimit"
+    assert ended.samples is None
+    assert ended.launch.exit == "signal SIGKILL"
+    assert "about to hang" in ended.error.output_tail
+    next_trial_is_fine(shared, ended.launch.parent_pid)
 
 
 def test_processes_that_a_trial_leaves_behind_end_with_it(shared: Launcher, tmp_path: Path) -> None:
     """Also those that hide in sessions of their own, so that they don't disturb the next trial's timing."""
     ended = shared.run(request("leaves_processes", {"pids": str(tmp_path / "pids")}))
-    assert ended.result is not None
-    assert ended.result.samples is not None
+    assert ended.samples is not None
     left = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert len(left) == 3
     assert all(gone(pid) for pid in left)
-    next_trial_is_fine(shared, ended.parent_pid)
+    next_trial_is_fine(shared, ended.launch.parent_pid)
 
 
 def test_a_measure_function_that_forks_gives_one_result(shared: Launcher) -> None:
     """The process that was started for the trial counts, and not its copy."""
     for _ in range(5):
         ended = shared.run(request("returns_twice"))
-        assert ended.result is not None
-        assert set(ended.result.samples.candidate["time_s"]) == {1.0}
-    next_trial_is_fine(shared, ended.parent_pid)
+        assert set(ended.samples.candidate["time_s"]) == {1.0}
+    next_trial_is_fine(shared, ended.launch.parent_pid)
 
 
 @pytest.mark.parametrize(("first", "last"), [(1, 3), (3, 4096), (0, 4096)])
 def test_a_trial_that_closes_files_has_its_result_all_the_same(shared: Launcher, first: int, last: int) -> None:
     """Standard output, everything above it, or all descriptors that it has."""
     ended = shared.run(request("closes_files", {"first": first, "last": last}))
-    assert ended.result is not None
-    assert ended.result.samples is not None
-    next_trial_is_fine(shared, ended.parent_pid)
+    assert ended.samples is not None
+    next_trial_is_fine(shared, ended.launch.parent_pid)
 
 
 def test_output_of_any_size_and_kind_is_kept_by_its_end(shared: Launcher) -> None:
     """100 MB of bytes that are no text fill no pipe and no memory; what was said last can be read."""
-    before = psutil.Process(shared.run(request("steady")).parent_pid).memory_info().rss
+    before = psutil.Process(shared.run(request("steady")).launch.parent_pid).memory_info().rss
     ended = shared.run(request("prints", {"bytes": 100_000_000}))
-    assert ended.result.error.message == "printed"
-    assert ended.output_tail.endswith("the last line\n")
-    assert len(ended.output_tail) <= 4096
-    assert psutil.Process(ended.parent_pid).memory_info().rss < before + 50_000_000
-    next_trial_is_fine(shared, ended.parent_pid)
+    assert ended.error.message == "printed"
+    assert ended.error.output_tail.endswith("the last line\n")
+    assert len(ended.error.output_tail) <= 4096
+    assert psutil.Process(ended.launch.parent_pid).memory_info().rss < before + 50_000_000
+    next_trial_is_fine(shared, ended.launch.parent_pid)
 
 
 def test_what_a_trial_does_to_its_process_stays_there(shared: Launcher) -> None:
     """Working directory, umask, import path, streams, environment, signals, limits and threads: it still has a result,
     and the next trial finds its own."""
     ended = shared.run(request("disturbs_its_process"))
-    assert ended.result is not None
-    assert ended.result.samples is not None
-    next_trial_is_fine(shared, ended.parent_pid)
+    assert ended.samples is not None
+    next_trial_is_fine(shared, ended.launch.parent_pid)
 
 
 def test_memory_that_a_limit_refuses_is_a_failure(shared: Launcher) -> None:
     """The trial fails by MemoryError, nothing else does."""
     ended = shared.run(request("takes_too_much"))
-    assert ended.result.error.type == "MemoryError"
-    next_trial_is_fine(shared, ended.parent_pid)
+    assert ended.error.type == "MemoryError"
+    next_trial_is_fine(shared, ended.launch.parent_pid)
 
 
 @pytest.mark.parametrize("name", ["fork", "spawn", "forkserver"])
 def test_a_trial_may_use_multiprocessing(shared: Launcher, name: str) -> None:
     """Each of its three ways to start processes works in a trial's process."""
     ended = shared.run(request("uses_multiprocessing", {"name": name}))
-    assert ended.result is not None
-    assert ended.result.error is None, ended.result.error
-    assert ended.result.samples.candidate == {"time_s": [14.0]}
-    next_trial_is_fine(shared, ended.parent_pid)
+    assert ended.error is None, ended.error
+    assert ended.samples.candidate == {"time_s": [14.0]}
+    next_trial_is_fine(shared, ended.launch.parent_pid)
 
 
 # -- what a trial finds ------------------------------------------------------------------------------------------------
@@ -289,8 +282,8 @@ def test_a_trial_may_use_multiprocessing(shared: Launcher, name: str) -> None:
 
 def seen(launcher: Launcher, *libraries: str) -> dict[str, float]:
     ended = launcher.run(request("sees", {"cwd": str(REPOSITORY)}, libraries=libraries))
-    assert ended.result.error is None
-    return {name: values[0] for name, values in ended.result.samples.candidate.items()}
+    assert ended.error is None
+    return {name: values[0] for name, values in ended.samples.candidate.items()}
 
 
 def test_libraries_are_there_and_the_process_is_clean(launcher: Launcher) -> None:
@@ -319,9 +312,9 @@ def test_a_library_that_exits_when_imported_is_the_trials_failure_only(
     root = tmp_path / "experiment"
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "library"), prepend=os.pathsep)
     ended = launcher.run(request("kernel:measure", root=root, libraries=("leaver",)))
-    assert ended.result.error.type == "SystemExit"
-    assert ended.result.error.message == "not on this machine"
-    next_trial_is_fine(launcher, ended.parent_pid)
+    assert ended.error.type == "SystemExit"
+    assert ended.error.message == "not on this machine"
+    next_trial_is_fine(launcher, ended.launch.parent_pid)
 
 
 def test_jax_runs_on_as_many_devices_as_each_trial_wants(launcher: Launcher) -> None:
@@ -330,10 +323,10 @@ def test_jax_runs_on_as_many_devices_as_each_trial_wants(launcher: Launcher) -> 
     parents = set()
     for devices in (4, 1, 4):
         ended = launcher.run(request("on_devices", {"devices": devices}, libraries=libraries, time_limit_s=200.0))
-        assert ended.result.error is None, (ended.result.error, ended.output_tail)
-        assert [(device.backend, device.count) for device in ended.result.devices] == [("cpu", devices)]
-        assert set(ended.result.samples.candidate["time_s"]) == {56.0}
-        parents.add(ended.parent_pid)
+        assert ended.error is None, ended.error
+        assert [(device.backend, device.count) for device in ended.devices] == [("cpu", devices)]
+        assert set(ended.samples.candidate["time_s"]) == {56.0}
+        parents.add(ended.launch.parent_pid)
     assert len(parents) == 1
     assert seen(launcher, *libraries)["backends"] == 0.0
 
@@ -358,7 +351,7 @@ def test_an_edited_kernel_is_what_the_next_trial_runs(launcher: Launcher, tmp_pa
             subprocess.run([sys.executable, "-c", "import kernel, helper"], cwd=tmp_path, env=writing, check=True)
             assert (tmp_path / "__pycache__").exists()
         ended = launcher.run(request("kernel:measure", root=tmp_path, metrics=("time_s", "version")))
-        found.append((ended.result.samples.candidate, ended.parent_pid))
+        found.append((ended.samples.candidate, ended.launch.parent_pid))
     assert [values for values, _ in found] == [{"time_s": [v], "version": [v]} for v in (1.0, 2.0, 3.0)]
     assert len({parent for _, parent in found}) == 1
 
@@ -370,8 +363,8 @@ def test_code_that_changed_after_the_run_began_is_refused(launcher: Launcher, tm
     begun = request("kernel:measure", root=tmp_path)
     (tmp_path / "helper.py").write_text("value = 2\n")
     ended = launcher.run(begun)
-    assert ended.result.error.type == "CodeChanged"
-    assert "run the thread again" in ended.result.error.message
+    assert ended.error.type == "CodeChanged"
+    assert "run the thread again" in ended.error.message
 
 
 def test_an_edited_library_is_imported_anew(launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,7 +380,7 @@ def test_an_edited_library_is_imported_anew(launcher: Launcher, tmp_path: Path, 
         if edited:
             (library / "edited.py").write_text(f"value = {value}  # {'.' * value}\n")
         ended = launcher.run(request("kernel:measure", root=root, libraries=("edited",)))
-        found.append((ended.result.samples.candidate["time_s"][0], ended.parent_pid))
+        found.append((ended.samples.candidate["time_s"][0], ended.launch.parent_pid))
     assert [value for value, _ in found] == [1.0, 1.0, 2.0]
     assert found[0][1] == found[1][1] != found[2][1]
     assert gone(found[0][1])
@@ -411,17 +404,17 @@ def test_a_library_that_is_saved_while_it_is_imported_is_imported_again(
         (library / "saved.py").write_text("value = 2\n")
         (library / "go").touch()
         ended = running.result(60)
-    assert ended.result.samples.candidate == {"time_s": [2]}
+    assert ended.samples.candidate == {"time_s": [2]}
 
 
 # -- lives and deaths --------------------------------------------------------------------------------------------------
 
 DRIVER = """
 import json, sys
-from research_steps.trial.launcher.client import Launcher
+from research_steps.trial.launcher.launcher import Launcher
 from tests.test_launcher import request
 with Launcher() as launcher:
-    print(launcher.run(request("steady")).parent_pid, flush=True)
+    print(launcher.run(request("steady")).launch.parent_pid, flush=True)
     launcher.run(request(sys.argv[1], json.loads(sys.argv[2]), time_limit_s=1000.0))
 """
 
@@ -490,8 +483,8 @@ def test_a_killed_parent_is_told_and_takes_its_trial_along(
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     ended = launcher.run(request("steady"))
-    assert ended.parent_pid != parent
-    next_trial_is_fine(launcher, ended.parent_pid)
+    assert ended.launch.parent_pid != parent
+    next_trial_is_fine(launcher, ended.launch.parent_pid)
 
 
 def test_closing_the_launcher_ends_the_trial_that_runs(launcher: Launcher, running: tuple[Any, int, list[int]]) -> None:
@@ -515,14 +508,14 @@ def test_trials_of_several_threads_take_turns(launcher: Launcher) -> None:
     began = time.monotonic()
     with ThreadPoolExecutor(4) as pool:
         outcomes = list(pool.map(launcher.run, requests))
-    assert [ended.result.samples.candidate["time_s"] for ended in outcomes] == [[s] for s in asked]
+    assert [ended.samples.candidate["time_s"] for ended in outcomes] == [[s] for s in asked]
     assert time.monotonic() - began >= sum(asked)
 
 
 def test_two_hundred_trials_leave_no_trace_in_the_parent(launcher: Launcher) -> None:
     """With crashes among them, it lives on with the same files, no zombie and the same memory."""
 
-    def rounds(count: int) -> Ended:
+    def rounds(count: int) -> TrialOutcome:
         for number in range(count):
             ended = launcher.run([steady, steady, segfault, steady, exits][number % 5])
         return ended
@@ -530,12 +523,12 @@ def test_two_hundred_trials_leave_no_trace_in_the_parent(launcher: Launcher) -> 
     steady = request("steady")
     segfault, exits = (request("crashes", {"name": name}) for name in ("segfault", "exit 1"))
 
-    parent = psutil.Process(launcher.run(request("steady")).parent_pid)
+    parent = psutil.Process(launcher.run(request("steady")).launch.parent_pid)
     # Standard input, output and error, the listener, and five of the loop; a connection is closed after its answer.
     assert soon(lambda: parent.num_fds() == 9)
     rounds(20)
     memory = parent.memory_info().rss
-    assert rounds(200).parent_pid == parent.pid
+    assert rounds(200).launch.parent_pid == parent.pid
     assert soon(lambda: parent.num_fds() == 9)
     assert parent.num_threads() == 1
     assert parent.children(recursive=True) == []
@@ -547,7 +540,7 @@ def test_two_hundred_trials_leave_no_trace_in_the_parent(launcher: Launcher) -> 
 
 def test_only_its_user_can_reach_the_socket(shared: Launcher) -> None:
     """Whoever could would run code as this user."""
-    folder = folder_of(shared.run(request("steady")).parent_pid)
+    folder = folder_of(shared.run(request("steady")).launch.parent_pid)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert folder.stat().st_uid == os.getuid()
 
@@ -558,13 +551,13 @@ def test_a_deep_temporary_folder_does_not_stop_the_launcher(tmp_path: Path, monk
     deep.mkdir()
     monkeypatch.setenv("TMPDIR", str(deep))
     with Launcher() as launcher:
-        next_trial_is_fine(launcher, launcher.run(request("steady")).parent_pid)
+        next_trial_is_fine(launcher, launcher.run(request("steady")).launch.parent_pid)
 
 
 @pytest.mark.parametrize("sent", [b"", b'{"measure": "tests', b"\x00\xffgarbage\n", b"{}\n", b"x" * 1_000_000])
 def test_a_client_that_asks_for_nothing_holds_nobody_up(shared: Launcher, sent: bytes) -> None:
     """Silence, half a line, garbage and a request without its fields: others are served meanwhile and after."""
-    parent = shared.run(request("steady")).parent_pid
+    parent = shared.run(request("steady")).launch.parent_pid
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(folder_of(parent) / "socket"))
         connection.sendall(sent)
@@ -574,21 +567,21 @@ def test_a_client_that_asks_for_nothing_holds_nobody_up(shared: Launcher, sent: 
 
 def test_a_client_that_does_not_take_its_answer_holds_nobody_up(shared: Launcher) -> None:
     """An answer larger than a socket's buffer waits for its reader; the next trial and its time limit do not."""
-    parent = shared.run(request("steady")).parent_pid
+    parent = shared.run(request("steady")).launch.parent_pid
     large = request("noisy", max_pairs=20_000, sampling_s=SOON_S)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(folder_of(parent) / "socket"))
         connection.sendall(msgspec.json.encode(large) + b"\n")
-        assert shared.run(request("hangs", {"name": "in Python"}, time_limit_s=3.0)).timed_out
+        assert shared.run(request("hangs", {"name": "in Python"}, time_limit_s=3.0)).error.type == "TimeLimit"
         next_trial_is_fine(shared, parent)
         with connection.makefile("rb") as lines:
-            answer = msgspec.json.decode(list(lines)[-1], type=Ended)
-    assert len(answer.result.samples.order) == 40_000
+            answer = msgspec.json.decode(list(lines)[-1], type=TrialOutcome)
+    assert len(answer.samples.order) == 40_000
 
 
 def test_a_client_that_leaves_gives_up_its_trial(shared: Launcher) -> None:
     """The trial of a client that is gone is killed, and those waiting behind it have their turn."""
-    parent = shared.run(request("steady")).parent_pid
+    parent = shared.run(request("steady")).launch.parent_pid
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(folder_of(parent) / "socket"))
         connection.sendall(msgspec.json.encode(request("sleeps", {"s": 1000}, time_limit_s=1000)) + b"\n")
@@ -616,20 +609,20 @@ def test_a_parent_that_can_not_start_is_told(monkeypatch: pytest.MonkeyPatch, tm
 def test_an_outcome_tells_what_the_trial_used(shared: Launcher) -> None:
     """Its processor time and memory are its own, and its launcher's account of both has no gap."""
     ended = shared.run(request("hangs", {"name": "in Python"}, time_limit_s=3.0))
-    assert 0.0 < ended.cpu_s <= ended.launcher_cpu_s
-    assert ended.peak_rss_bytes > 1_000_000
-    assert ended.child_pid not in (0, ended.parent_pid, os.getpid())
-    assert ended.parent_threads >= 1
-    assert ended.preloaded_modules > 50
+    assert 0.0 < ended.launch.cpu_s <= ended.launcher_cpu_s
+    assert ended.launch.peak_rss_bytes > 1_000_000
+    assert ended.launch.child_pid not in (0, ended.launch.parent_pid, os.getpid())
+    assert ended.launch.parent_threads >= 1
+    assert ended.launch.preloaded_modules > 50
 
 
 def test_the_first_trial_is_not_charged_for_starting_the_parent(launcher: Launcher) -> None:
     """What starting and importing used is in the launcher's account and not in the trial's, so that neither is taken
     for somebody else's disturbance."""
     ended = launcher.run(request("steady", libraries=("jax", "numpy")))
-    assert ended.launcher_cpu_s > 2 * ended.cpu_s
+    assert ended.launcher_cpu_s > 2 * ended.launch.cpu_s
     with contextlib.suppress(psutil.NoSuchProcess):
-        used = psutil.Process(ended.parent_pid).cpu_times()
-        assert ended.launcher_cpu_s == pytest.approx(used.user + used.system + ended.cpu_s, abs=0.2)
+        used = psutil.Process(ended.launch.parent_pid).cpu_times()
+        assert ended.launcher_cpu_s == pytest.approx(used.user + used.system + ended.launch.cpu_s, abs=0.2)
     again = launcher.run(request("steady", libraries=("jax", "numpy")))
     assert again.launcher_cpu_s < ended.launcher_cpu_s / 2

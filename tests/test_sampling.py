@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from research_steps.records.series import Metric
-from research_steps.trial.launcher.sampling import LEAST_PAIRS, BadMetrics, Sampled, SideFailed, sample
+from research_steps.trial.launcher.protocol import ChildResult
+from research_steps.trial.launcher.sampling import LEAST_PAIRS, BadMetrics, SideFailed, sample
 
 
-def take(measure: Callable[[Any], Any], **changes: Any) -> Sampled:
+def take(measure: Callable[[Any], Any], **changes: Any) -> ChildResult:
     values: dict[str, Any] = {"metrics": ("time_s",), "max_pairs": 8, "sampling_s": 60.0, "seed": 1}
     values["primary"] = Metric("time_s")
     return sample(measure, "candidate", "baseline", **{**values, **changes})

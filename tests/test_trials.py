@@ -30,8 +30,8 @@ from research_steps.records.series import Metric, Series
 from research_steps.trial import contention
 from research_steps.trial.code import trace_name
 from research_steps.trial.context import Session
-from research_steps.trial.launcher.client import Launcher
-from research_steps.trial.launcher.local import POLL_S, Here
+from research_steps.trial.launcher.host import POLL_S, LocalHost
+from research_steps.trial.launcher.launcher import Launcher
 from research_steps.trial.provenance import capture, conditions_here
 from research_steps.trial.trials import TrialSpec, measure_trial
 
@@ -91,7 +91,7 @@ class Bench:
         return Session(
             series=series,
             journal=self.journal,
-            host=Here(launcher),
+            host=LocalHost(launcher),
             captured=self.captured,
             repository=self.root / "published",
             used_numbers=frozenset(),

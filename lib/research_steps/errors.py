@@ -12,6 +12,7 @@ ResearchError
 ├── SurfaceError          a public surface (GitHub, W&B) did not take what it should show
 │   └── SurfaceAway       not now: no network, a fault of the server, a limit on requests
 ├── LauncherError         the parent process of the trials died or could not start
+│   └── MachineLost       another machine that was to run something is gone, silent or out of reach: host, node, cluster
 └── StepFailed            a step that others rest on failed; its record is in the journal
 
 Messages say what, where, what was expected, what was found, and what to do next.
@@ -68,6 +69,10 @@ class SurfaceAway(SurfaceError):
 
 class LauncherError(ResearchError):
     """The launcher died or did not start: no result of the measure function."""
+
+
+class MachineLost(LauncherError):
+    """A dev host, a cluster or one of its nodes is gone, silent or out of reach: no fault of what was to run there."""
 
 
 class StepFailed(ResearchError):

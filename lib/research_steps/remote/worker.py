@@ -23,8 +23,8 @@ from research_steps.records.series import Series
 from research_steps.trial.batch import Wanted, measure_wanted
 from research_steps.trial.code import trace_name
 from research_steps.trial.context import Session
-from research_steps.trial.launcher.client import Launcher
-from research_steps.trial.launcher.local import Here
+from research_steps.trial.launcher.host import LocalHost
+from research_steps.trial.launcher.launcher import Launcher
 from research_steps.trial.measured import Measured
 
 # What an engine's worker keeps for its next job: the launcher, with the libraries that it has imported, and the
@@ -85,7 +85,7 @@ def work(order: bytes) -> None:
     session = Session(
         series=wanted.series,
         journal=Journal(store, wanted.series.topic),
-        host=Here(_launcher()),
+        host=LocalHost(_launcher()),
         captured=Captured(wanted.provenance, None),
         repository=Path.cwd() / ".agents" / "logbooks" / wanted.series.topic,
         used_numbers=frozenset(),

@@ -29,8 +29,8 @@ from research_steps.thread.redo import prepare
 from research_steps.thread.surfaces import surfaces_of
 from research_steps.trial import provenance
 from research_steps.trial.context import CHOICES, Session, use
-from research_steps.trial.launcher.client import Launcher
-from research_steps.trial.launcher.local import Here
+from research_steps.trial.launcher.launcher import Launcher
+from research_steps.trial.launcher.host import LocalHost
 
 # Marin's own: how many steps run at once.
 STEPS_AT_ONCE = 8
@@ -120,7 +120,7 @@ class ThreadRun:
         return Session(
             series=self.series,
             journal=self.journal,
-            host=Here(launcher),
+            host=LocalHost(launcher),
             captured=captured,
             repository=self.checkout.logbooks / self.series.topic,
             used_numbers=frozenset(numbers_used(self.checkout, self.series.topic, self.series.prefix)),

@@ -18,7 +18,7 @@ from research_steps.journal.snapshot import entries_of
 from research_steps.records.model import Captured, Mode
 from research_steps.records.series import Series
 from research_steps.records.times import utc
-from research_steps.trial.launcher.local import Host
+from research_steps.trial.launcher.host import Host
 from research_steps.trial.prior_results import PriorResults
 
 

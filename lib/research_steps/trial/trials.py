@@ -20,13 +20,13 @@ from research_steps.evidence.table import Trial
 from research_steps.journal.leases import this_process
 from research_steps.journal.snapshot import OpenAttempt
 from research_steps.records.encoding import Stored, canonical, sha256
-from research_steps.records.model import SCHEMA, Error, InterruptedRecord, Launch, TrialRecord
+from research_steps.records.model import SCHEMA, InterruptedRecord, TrialRecord
 from research_steps.records.series import Series
 from research_steps.trial.code import Code
 from research_steps.trial.context import Session
-from research_steps.trial.launcher.client import Tell
-from research_steps.trial.launcher.local import TrialOutcome, Turn
-from research_steps.trial.launcher.protocol import Ended, Request
+from research_steps.trial.launcher.conversation import Hear
+from research_steps.trial.launcher.host import Turn
+from research_steps.trial.launcher.protocol import Request, TrialOutcome
 
 # A trial whose launcher died is begun again so often before its interruption is left as it is.
 LAUNCHER_TRIES = 2
@@ -70,7 +70,7 @@ def measure_trial(
     label: str,
     must_succeed: bool = False,
     wait: bool = True,
-    tell: Tell = lambda message: None,
+    hear: Hear = lambda message: None,
 ) -> Trial | None:
     """The trial's record, measured now unless the journal has it. A failure of the measure function is a record too.
 
@@ -78,11 +78,16 @@ def measure_trial(
     told by None. Raises LauncherError only when the run is ending.
     """
     key = spec.key(session.host.facts.conditions)
-    disturbed: frozenset[str] = frozenset()
+    timed = any(metric.timed for metric in session.series.metrics)
+    # For a quiet machine, and to measure again what was disturbed; waiting for the device lock does not count.
+    left_s = session.series.contention_wait_s
+    disturbed: list[Stored[Any]] = []
 
     def satisfied(stored: Stored[Any]) -> bool:
         record = stored.record
-        if isinstance(record, InterruptedRecord) or stored.sha256 in disturbed | session.retracted:
+        if isinstance(record, InterruptedRecord) or stored.sha256 in session.retracted:
+            return False
+        if stored.sha256 in {one.sha256 for one in disturbed}:
             return False
         if record.finished_at >= session.began:
             return True
@@ -90,72 +95,57 @@ def measure_trial(
             return not must_succeed and "failed" not in session.retry
         return not (record.contended and "contended" in session.retry)
 
-    tries = 0
-    patience = _Patience(session, id)
+    lost = 0
     while True:
         ask = session.journal.attempts.next if wait else session.journal.attempts.look
-        found = ask("trial", key, satisfied, session.say)
-        if isinstance(found, OpenAttempt):
+        attempt = ask("trial", key, satisfied, session.say)
+        if isinstance(attempt, OpenAttempt):
             return None
-        if isinstance(found, Stored):
-            return Trial(found, False)
-        cut_off = _cut_off(session, key) if found >= CUT_OFF_TRIES else []
+        if isinstance(attempt, Stored):
+            return Trial(attempt, False)
+        cut_off = _cut_off(session, key) if attempt >= CUT_OFF_TRIES else []
         if len(cut_off) >= CUT_OFF_TRIES:
             return Trial(cut_off[-1], True)
-        with (
-            _ended_by_ctrl_c(session, key, found),
-            session.host.turn(id, patience.timed, patience.left_s, session.say) as turn,
-            session.journal.attempts.begin(
-                "trial", key, found, id=id, label=label, config=spec.config, private=session.private
-            ) as begun,
-        ):
-            if not begun:
-                continue
+        with _ended_by_ctrl_c(session, key, attempt), session.host.turn(id, timed, left_s, session.say) as turn:
+            if disturbed and not turn.is_quiet:
+                return Trial(disturbed[-1], True)
+            if disturbed:
+                session.say(f"{id}: {disturbed[-1].record.contended}; it is measured again")
             began = time.monotonic()
-            try:
-                outcome = turn.run(_request(session.series, spec, key), tell)
-            except LauncherError as error:
-                tries += 1
-                stored = _interrupted(session, key, found, str(error))
-                if session.host.closed:
-                    raise
-                if tries < LAUNCHER_TRIES:
-                    session.say(f"{id}: {error} It is begun again.")
-                    continue
-                return Trial(stored, True)
-            record = _record(session, spec, outcome, key=key, attempt=found, id=id, label=label)
-            stored = session.journal.attempts.finish("trial", record)
-            once_more = patience.once_more(record, turn, time.monotonic() - began)
-        if stored.record.late:
+            stored = _attempt(session, spec, turn, key=key, attempt=attempt, id=id, label=label, hear=hear)
+        # What is measured again pays for that, too.
+        left_s = turn.left_s - (time.monotonic() - began if disturbed else 0.0)
+        if stored is None or stored.record.late:
             continue
-        if not once_more:
+        if isinstance(stored.record, InterruptedRecord):
+            lost += 1
+            if lost == LAUNCHER_TRIES:
+                return Trial(stored, True)
+            session.say(f"{id}: {stored.record.reason} It is begun again.")
+        elif stored.record.contended and stored.record.samples and left_s > 0 and len(disturbed) < QUIET_TRIES - 1:
+            disturbed.append(stored)
+        else:
             return Trial(stored, True)
-        disturbed |= {stored.sha256}
 
 
-class _Patience:
-    """What one trial puts up with from others on its machine: it waits for quiet, and is measured again when disturbed.
-
-    Both are paid for from the series' `contention_wait_s`, in which waiting for the device lock does not count.
-    """
-
-    def __init__(self, session: Session, id: str) -> None:
-        self._id, self._say = id, session.say
-        self.timed = any(metric.timed for metric in session.series.metrics)
-        self.left_s = session.series.contention_wait_s
-        self._measured = 0
-
-    def once_more(self, record: TrialRecord, turn: Turn, took_s: float) -> bool:
-        """Whether to measure again what was disturbed, now that it has become quiet."""
-        self._measured += 1
-        self.left_s = turn.left_s - (took_s if self._measured > 1 else 0.0)
-        if record.status != "ok" or not record.contended or self._measured == QUIET_TRIES:
-            return False
-        if self.left_s <= 0 or not turn.wait(self.left_s):
-            return False
-        self.left_s = turn.left_s
-        self._say(f"{self._id}: {record.contended}; it is measured again")
-        return True
+def _attempt(
+    session: Session, spec: TrialSpec, turn: Turn, *, key: str, attempt: int, id: str, label: str, hear: Hear
+) -> Stored[Any] | None:
+    """What became of an attempt; None when somebody else has begun it. Raises LauncherError when the run is ending."""
+    with session.journal.attempts.begin(
+        "trial", key, attempt, id=id, label=label, config=spec.config, private=session.private
+    ) as begun:
+        if not begun:
+            return None
+        try:
+            outcome = turn.run(_request(session.series, spec, key), hear)
+        except LauncherError as error:
+            stored = _interrupted(session, key, attempt, str(error))
+            if session.host.closed:
+                raise
+            return stored
+        record = _record(session, spec, outcome, key=key, attempt=attempt, id=id, label=label)
+        return session.journal.attempts.finish("trial", record)
 
 
 def _request(series: Series, spec: TrialSpec, key: str) -> Request:
@@ -182,9 +172,7 @@ def _request(series: Series, spec: TrialSpec, key: str) -> Request:
 def _record(
     session: Session, spec: TrialSpec, outcome: TrialOutcome, *, key: str, attempt: int, id: str, label: str
 ) -> TrialRecord:
-    series, ended, facts = session.series, outcome.ended, session.host.facts
-    result = ended.result
-    samples = result.samples if result else None
+    series, facts, samples = session.series, session.host.facts, outcome.samples
     return TrialRecord(
         schema=SCHEMA,
         series=series.topic,
@@ -203,24 +191,12 @@ def _record(
         baseline_config=spec.baseline_config,
         device_class=facts.device_class,
         replicate=spec.replicate,
-        devices=result.devices if result else (),
+        devices=outcome.devices,
         samples=samples,
         ratios=paired_ratios(samples) if samples else {},
-        error=None if samples else _error(ended, series.time_limit_s),
+        error=outcome.error,
         contended=outcome.contended,
-        launch=Launch(
-            how=ended.how,
-            parent_pid=ended.parent_pid,
-            parent_threads=ended.parent_threads,
-            preloaded_modules=ended.preloaded_modules,
-            child_pid=ended.child_pid,
-            exit=ended.exit,
-            import_s=result.import_s if result else 0.0,
-            setup_s=result.setup_s if result else 0.0,
-            sampling_s=result.sampling_s if result else 0.0,
-            cpu_s=ended.cpu_s,
-            peak_rss_bytes=ended.peak_rss_bytes,
-        ),
+        launch=outcome.launch,
         provenance=msgspec.structs.replace(
             session.captured.provenance,
             host=facts.host,
@@ -232,29 +208,16 @@ def _record(
     )
 
 
-def _error(ended: Ended, time_limit_s: float) -> Error:
-    if ended.result is not None and ended.result.error is not None:
-        return msgspec.structs.replace(ended.result.error, output_tail=ended.output_tail)
-    if ended.timed_out:
-        kind, message = "TimeLimit", f"it ran longer than its limit of {time_limit_s:g} s and was killed"
-    elif ended.exit.startswith("signal"):
-        why = "; out of memory, perhaps" if ended.exit == "signal SIGKILL" else ""
-        kind, message = "Crash", f"the process was ended by {ended.exit}{why}"
-    else:
-        kind, message = "Exit", f"the process ended with {ended.exit} before it gave a result"
-    return Error(type=kind, message=message, frames=(), where="child", output_tail=ended.output_tail)
-
-
 def _cut_off(session: Session, key: str) -> list[Stored[Any]]:
     """The attempts of this run that were interrupted, since the last that was not."""
-    found: list[Stored[Any]] = []
+    interrupted: list[Stored[Any]] = []
     for attempt in session.journal.attempts.of("trial", key):
         match attempt:
             case Stored(record=InterruptedRecord(finished_at=at)) if at >= session.began:
-                found.append(attempt)
+                interrupted.append(attempt)
             case _:
-                found = []
-    return found
+                interrupted = []
+    return interrupted
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Another machine as trials run on it, reached over ssh: a `Host` that holds a conversation with a helper over there.
+"""Another machine as trials run on it, reached over ssh: a `Host` that holds a conversation with a worker over there.
 
 Before a trial has begun there, a connection that is cut off costs nothing but the turn. After that the trial goes on
 by itself, and its outcome is taken when the host can be reached again, by the trial's own name: it never runs twice.
@@ -6,38 +6,39 @@ by itself, and its outcome is taken when the host can be reached again, by the t
 
 import os
 import secrets
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import TypeVar
 
 import msgspec
 
-from research_steps.errors import LauncherError, UsageError
+from research_steps.errors import LauncherError, MachineLost, UsageError
 from research_steps.git import Checkout
 from research_steps.records.conditions import Facts
-from research_steps.remote.ssh.link import DevHost, Link, Unreachable, dev_host
-from research_steps.remote.ssh.sync import OWN, carry
-from research_steps.remote.ssh.worker import NONE, Away
-from research_steps.trial.launcher.client import Tell
-from research_steps.trial.launcher.daemon import IDLE_S, STARTS, Given, Hear, answer_in, locked, stop_at
-from research_steps.trial.launcher.local import Say, TrialOutcome
+from research_steps.remote.ssh.session import DevHost, SshSession, dev_host
+from research_steps.remote.ssh.sync import OWN, sync
+from research_steps.remote.ssh.worker import NONE, SshOrder
+from research_steps.trial.launcher.conversation import Conversation, Hear, value_of
+from research_steps.trial.launcher.daemon import STARTS, locked, stop_at
+from research_steps.trial.launcher.host import Say, Turn
 from research_steps.trial.launcher.protocol import (
+    SOCKET,
+    Answer,
     Done,
-    Help,
     Measure,
     Message,
-    Quiet,
+    ParentConfig,
     Refused,
     Release,
     Request,
     Said,
     Stale,
+    StartWorker,
     TakeTurn,
+    TrialOutcome,
     Waiting,
-    line,
 )
 
 # For how long a host that was cut off is tried to be reached again, and how often (seconds).
@@ -49,116 +50,109 @@ class SshHost:
     """A dev host with the checkout's files as they are now. `sources` are those here that the last trial imported."""
 
     def __init__(
-        self, name: str, checkout: Checkout, folder: Path, env: Sequence[str], in_process: bool, tell: Tell
+        self, name: str, checkout: Checkout, folder: Path, env: Sequence[str], in_process: bool, hear: Hear
     ) -> None:
         self.closed = False
         self.sources: tuple[str, ...] = ()
-        self._checkout, self._in_process, self._tell = checkout, in_process, tell
-        self._link = Link(name, dev_host(checkout, name), folder)
-        self._talk: _Talk | None = None
-        tell(Waiting(f"connecting to {name}"))
-        with locked(self._link.lock):
-            is_new = self._link.connect()
-            self._root = carry(checkout, self._link, is_new, tell)
-        self._env = _chosen(self._link.host, env, self._root)
-        self._facts = self._open()
-
-    @property
-    def facts(self) -> Facts:
-        return self._facts
+        self._checkout, self._in_process, self._hear = checkout, in_process, hear
+        self._session = SshSession(name, dev_host(checkout, name), folder)
+        hear(Waiting(f"connecting to {name}"))
+        with locked(self._session.lock):
+            is_new = self._session.connect()
+            self._root = sync(checkout, self._session, is_new, hear)
+        self._env = _chosen(self._session.host, env, self._root)
+        self._conversation, self.facts = self._open()
 
     @contextmanager
-    def turn(self, id: str, timed: bool, wait_s: float, say: Say) -> Iterator["_RemoteTurn"]:
+    def turn(self, id: str, timed: bool, wait_s: float, say: Say) -> Iterator[Turn]:
         def hear(message: Message) -> None:
-            say(message.text) if isinstance(message, Said) else self._tell(message)
+            say(message.text) if isinstance(message, Said) else self._hear(message)
 
         wanted = TakeTurn(id=id, timed=timed, wait_s=wait_s)
-        left = self.ask(wanted, hear)
-        if left is None:
+        answer = self._ask(wanted, hear)
+        if answer is None:
             # It was cut off since the last trial, or while it waited.
-            self._facts = self._insist(self._open)
-            left = self.ask(wanted, hear)
-        if left is None:
-            raise LauncherError(f"{self._link.name} was cut off again before {id} could begin: try again.")
+            self._conversation, self.facts = self._insist(self._open)
+            answer = self._ask(wanted, hear)
+        if answer is None:
+            raise MachineLost(f"{self._session.name} was cut off again before {id} could begin: try again.")
         try:
-            yield _RemoteTurn(self, msgspec.json.decode(left, type=float), hear)
+            left_s, is_quiet = msgspec.json.decode(value_of(answer), type=tuple[float, bool])
+            yield Turn(left_s, is_quiet, self._measure)
         finally:
-            if self._talk is not None:
-                self._talk.say(Release())
+            self._conversation.say(Release())
 
-    def measure(self, request: Request, tell: Tell) -> TrialOutcome:
-        """Run a trial in the turn. Raises LauncherError when it has no result."""
+    def _measure(self, request: Request, hear: Hear) -> TrialOutcome:
         there = msgspec.structs.replace(request, root=self._there(request.root), cwd=self._there(request.cwd))
         nonce = secrets.token_hex(8)
         try:
-            found = self.ask(Measure(nonce=nonce, request=there), tell) or self._taken(nonce)
+            outcome = self._ask(Measure(nonce=nonce, request=there), hear)
+            if not isinstance(outcome, TrialOutcome):
+                outcome = self._taken(nonce)
         except KeyboardInterrupt:
             # It ends there when the turn is released.
             self.closed = True
             raise LauncherError("It was stopped by Ctrl-C.") from None
-        outcome = msgspec.json.decode(found, type=TrialOutcome)
-        if outcome.ended.result is not None:
-            imported = (PurePath(source) for source in outcome.ended.result.sources)
-            below = (source.relative_to(self._root) for source in imported if source.is_relative_to(self._root))
-            self.sources = tuple(str(self._checkout.root / name) for name in below)
+        imported = (PurePath(source) for source in outcome.sources)
+        below = (source.relative_to(self._root) for source in imported if source.is_relative_to(self._root))
+        self.sources = tuple(str(self._checkout.root / name) for name in below) or self.sources
         return outcome
 
-    def ask(self, asked: msgspec.Struct, hear: Hear) -> bytes | None:
+    def _ask(self, message: msgspec.Struct, hear: Hear) -> Answer | None:
         """The answer over there, None when the conversation was cut off. Raises LauncherError when it was refused."""
-        match self._talk and self._talk.ask(asked, hear):
-            case Done(value):
-                return bytes(value)
-            case Refused(message):
-                raise LauncherError(message)
-        self._talk = None
-        return None
+        answer = self._conversation.ask(message, hear)
+        if isinstance(answer, Refused):
+            raise LauncherError(answer.message)
+        return answer
 
-    def _open(self) -> Facts:
+    def _open(self) -> tuple[Conversation, Facts]:
         """Begin a conversation; the kept parent over there is started when there is none that serves."""
-        wanted = Help(
+        name = self._session.name
+        wanted = StartWorker(
             function="research_steps.remote.ssh.worker:serve",
             libraries=("research_steps.remote.ssh.worker",),
-            order=msgspec.Raw(msgspec.json.encode(Away(self._root, self._in_process))),
+            order=msgspec.Raw(msgspec.json.encode(SshOrder(self._root, self._in_process))),
             env=self._env,
         )
         for _ in range(STARTS):
-            self._talk = _Talk.begun(self._link.socket)
-            match self._talk and self._talk.ask(wanted, self._tell):
+            conversation = Conversation(self._session.socket)
+            match conversation.ask(wanted, self._hear):
                 case Done(value):
-                    return msgspec.json.decode(value, type=Facts)
+                    return conversation, msgspec.json.decode(value, type=Facts)
                 case Stale(what):
-                    self._tell(Waiting(f"{what} changed: starting anew on {self._link.name}"))
-                    stop_at(self._link.socket, when_done=True)
+                    self._hear(Waiting(f"{what} changed: starting anew on {name}"))
+                    stop_at(self._session.socket, when_done=True)
                 case _:
-                    self._tell(Waiting(f"starting the kept parent on {self._link.name}"))
+                    self._hear(Waiting(f"starting the kept parent on {name}"))
+            conversation.close()
             code = "from research_steps.trial.launcher.daemon import start; start()"
-            folder = self._link.python(code, Given(self._root, self._env, IDLE_S))
-            self._link.forward(f"{folder}/socket")
-        raise LauncherError(f"The kept parent on {self._link.name} was started {STARTS} times and does not answer.")
+            folder = self._session.python(code, msgspec.json.encode(ParentConfig(self._root, self._env)))
+            self._session.forward(f"{folder}/{SOCKET}")
+        raise LauncherError(f"The kept parent on {name} was started {STARTS} times and does not answer.")
 
-    def _taken(self, nonce: str) -> bytes:
+    def _taken(self, nonce: str) -> TrialOutcome:
         """The outcome of a trial during which the connection was cut off."""
-        name = self._link.name
-        self._tell(Waiting(f"{name} was cut off: the trial goes on there, and its outcome is taken when it has ended"))
-        code = f"from research_steps.remote.ssh.worker import take; take({nonce!r})"
-        found = self._insist(lambda: self._link.python(code, Given(self._root, self._env, IDLE_S))).encode()
-        if found == NONE:
-            raise LauncherError(f"The connection to {name} was cut off, and the trial has no result there.")
-        return found
+        name = self._session.name
+        self._hear(Waiting(f"{name} was cut off: the trial goes on there, and its outcome is taken when it has ended"))
+        code = f"from research_steps.remote.ssh.worker import take; take({self._root!r}, {nonce!r})"
+        outcome = self._insist(lambda: self._session.python(code)).encode()
+        if outcome == NONE:
+            raise MachineLost(f"The connection to {name} was cut off, and the trial has no result there.")
+        return msgspec.json.decode(outcome, type=TrialOutcome)
 
     def _insist(self, work: Callable[[], T]) -> T:
         """Do it as soon as the host can be reached."""
         since = time.monotonic()
         while True:
             try:
-                with locked(self._link.lock):
-                    self._link.connect()
+                with locked(self._session.lock):
+                    self._session.connect()
                 since = time.monotonic()
                 return work()
-            except Unreachable as error:
+            except MachineLost as error:
                 if time.monotonic() - since > AWAY_S:
                     raise
-                self._tell(Waiting(f"{error} It is tried again for {AWAY_S:g} s."))
+                self._hear(Waiting(f"{error} It is tried again for {AWAY_S:g} s."))
                 time.sleep(RETRY_S)
 
     def _there(self, path: str) -> str:
@@ -166,51 +160,9 @@ class SshHost:
             return str(PurePath(self._root) / PurePath(path).relative_to(self._checkout.root))
         except ValueError as error:
             raise LauncherError(
-                f"{path} is not below {self._checkout.root}, so it is not on {self._link.name}: move the measure "
+                f"{path} is not below {self._checkout.root}, so it is not on {self._session.name}: move the measure "
                 "function into the checkout."
             ) from error
-
-
-class _RemoteTurn:
-    def __init__(self, host: SshHost, left_s: float, hear: Hear) -> None:
-        self._host, self._hear = host, hear
-        self.left_s = left_s
-
-    def run(self, request: Request, tell: Tell) -> TrialOutcome:
-        return self._host.measure(request, tell)
-
-    def wait(self, left_s: float) -> bool:
-        answer = self._host.ask(Quiet(left_s), self._hear)
-        # When it is cut off now, the trial stays as it is.
-        is_quiet, self.left_s = msgspec.json.decode(answer, type=tuple[bool, float]) if answer else (False, 0.0)
-        return is_quiet
-
-
-class _Talk:
-    """A conversation on a connection."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection, self._lines = connection, connection.makefile("rb")
-
-    @staticmethod
-    def begun(path: Path) -> "_Talk | None":
-        """One behind a socket, None when nobody listens there."""
-        connection = socket.socket(socket.AF_UNIX)
-        try:
-            connection.connect(str(path))
-        except OSError:
-            connection.close()
-            return None
-        return _Talk(connection)
-
-    def say(self, message: msgspec.Struct) -> None:
-        # One that was cut off answers nothing.
-        with suppress(OSError):
-            self._connection.sendall(line(message))
-
-    def ask(self, asked: msgspec.Struct, hear: Hear) -> Message | None:
-        self.say(asked)
-        return answer_in(self._lines, hear)
 
 
 def _chosen(host: DevHost, names: Sequence[str], root: str) -> dict[str, str]:

@@ -12,49 +12,49 @@ import msgspec
 from research_steps.errors import UsageError
 from research_steps.files import write_aside
 from research_steps.git import LIVING, Checkout
-from research_steps.remote.ssh.link import Link
-from research_steps.trial.launcher.client import Tell
+from research_steps.remote.ssh.session import SshSession
+from research_steps.trial.launcher.conversation import Hear
 from research_steps.trial.launcher.protocol import Waiting
 
 # What the tool itself writes has no use there, and what is there in its place is that host's own.
 OWN = ".agents"
 
 
-class Brought(msgspec.Struct, frozen=True):
+class SyncedFiles(msgspec.Struct, frozen=True):
     """What a host has: in which folder, and each file with its time of change, size and mode."""
 
     root: str
     files: dict[str, tuple[int, int, int]]
 
 
-def carry(checkout: Checkout, link: Link, anew: bool, tell: Tell) -> str:
+def sync(checkout: Checkout, session: SshSession, anew: bool, hear: Hear) -> str:
     """Bring what changed, or look at everything `anew`; returns the folder over there. Raises ResearchError."""
     if checkout.git_dir is None:
         raise UsageError(
             f"{checkout.root} is not in a git repository, so there is no telling which of its files to bring to "
-            f"{link.name}: run 'git init' there."
+            f"{session.name}: run 'git init' there."
         )
-    note = checkout.private / "dev-hosts" / f"{link.key}.json"
+    note = checkout.private / "dev-hosts" / f"{session.key}.json"
     before = _noted(note)
     if before is None or anew:
-        root = link.folder()
-        before = before if before is not None and before.root == root else Brought(root, {})
+        root = session.folder()
+        before = before if before is not None and before.root == root else SyncedFiles(root, {})
     files = _files(checkout)
     changed = [name for name, seen in files.items() if anew or before.files.get(name) != seen]
     gone = before.files.keys() - files.keys()
     if gone:
-        link.remove(before.root, gone)
+        session.remove(before.root, gone)
     if changed:
-        tell(Waiting(f"bringing {len(changed)} file{'s' if len(changed) != 1 else ''} to {link.name}"))
-        link.bring(checkout.root, before.root, changed)
+        hear(Waiting(f"bringing {len(changed)} file{'s' if len(changed) != 1 else ''} to {session.name}"))
+        session.bring(checkout.root, before.root, changed)
     if gone or changed:
-        write_aside(note, msgspec.json.encode(Brought(before.root, files)))
+        write_aside(note, msgspec.json.encode(SyncedFiles(before.root, files)))
     return before.root
 
 
-def _noted(note: Path) -> Brought | None:
+def _noted(note: Path) -> SyncedFiles | None:
     try:
-        return msgspec.json.decode(note.read_bytes(), type=Brought)
+        return msgspec.json.decode(note.read_bytes(), type=SyncedFiles)
     except (OSError, msgspec.MsgspecError):
         return None
 

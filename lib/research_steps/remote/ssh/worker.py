@@ -1,4 +1,4 @@
-"""The side of a dev host that is on the dev host: a helper of the kept parent there, which holds one conversation.
+"""The side of a dev host that is on the dev host: a worker of the kept parent there, which holds one conversation.
 
 It says what this machine is, then takes turns on it and runs trials, as the conversation asks. When the conversation is
 cut off it ends, and with it the turn; only a trial that has begun goes on. Its outcome is kept in a file, locked while
@@ -7,7 +7,6 @@ the trial runs, from which it is taken by name. It knows no journal and claims n
 
 import fcntl
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,15 +14,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from socket import socket
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 
 from research_steps.errors import LauncherError
-from research_steps.trial.launcher.daemon import Daemon, Given, KeptTrials
-from research_steps.trial.launcher.helpers import Speaker
-from research_steps.trial.launcher.local import Here, Turn
-from research_steps.trial.launcher.protocol import AskedAway, Done, Measure, Quiet, Refused, Release, TakeTurn
+from research_steps.trial.launcher.conversation import Speaker
+from research_steps.trial.launcher.daemon import Daemon, DaemonTrials
+from research_steps.trial.launcher.host import LocalHost, Turn
+from research_steps.trial.launcher.protocol import (
+    AskedOfWorker,
+    Measure,
+    Refused,
+    Release,
+    TakeTurn,
+    TrialOutcome,
+    done,
+)
 
 # A turn in which nothing is asked for is over: a line that is cut need not tell (seconds).
 SILENT_S = 60.0
@@ -31,7 +38,7 @@ KEPT_S = 86400.0
 NONE = b"null"
 
 
-class Away(msgspec.Struct, frozen=True):
+class SshOrder(msgspec.Struct, frozen=True):
     """For which folder on this machine the trials are, and whether they run in a process that stays."""
 
     root: str
@@ -40,65 +47,58 @@ class Away(msgspec.Struct, frozen=True):
 
 def serve(connection: socket, order: bytes) -> None:
     """Hold the conversation on this connection."""
-    away = msgspec.json.decode(order, type=Away)
-    root, speaker, asking = Path(away.root), Speaker(connection), _Asking(connection)
+    wanted = msgspec.json.decode(order, type=SshOrder)
+    root, speaker, requests = Path(wanted.root), Speaker(connection), _Requests(connection)
     _forget_old(root)
-    host = Here(KeptTrials(Daemon(root).folder, away.in_process))
-    speaker.tell(_done(host.facts))
-    while asked := asking.next():
-        if isinstance(asked, TakeTurn):
-            try:
-                with host.turn(asked.id, asked.timed, asked.wait_s, speaker.say) as turn:
-                    speaker.tell(_done(turn.left_s))
-                    _have(turn, root, speaker, asking)
-            except LauncherError as error:
-                speaker.tell(Refused(str(error)))
-
-
-def _have(turn: Turn, root: Path, speaker: Speaker, asking: "_Asking") -> None:
-    """Do what is asked for in a turn, until it is released."""
-    while asked := asking.next(SILENT_S):
-        match asked:
-            case Measure(nonce=nonce, request=request):
-                with asking.trial(), _outcome(root, nonce) as file:
-                    if file.read():
-                        raise LauncherError("The trial was given up before it began.")
-                    outcome = msgspec.json.encode(turn.run(request, speaker.tell))
-                    file.write(outcome)
-                speaker.tell(Done(msgspec.Raw(outcome)))
-            case Quiet(left_s):
-                is_quiet = turn.wait(left_s)
-                speaker.tell(_done((is_quiet, turn.left_s)))
-            case _:
+    host = LocalHost(DaemonTrials(Daemon(root), wanted.in_process))
+    speaker.tell(done(host.facts))
+    while isinstance(asked := requests.next(), TakeTurn):
+        try:
+            with host.turn(asked.id, asked.timed, asked.wait_s, speaker.say) as turn:
+                speaker.tell(done((turn.left_s, turn.is_quiet)))
+                following = requests.next(SILENT_S)
+                if isinstance(following, Measure):
+                    with requests.trial():
+                        outcome = _measure(turn, root, following, speaker)
+                    speaker.tell(outcome)
+                    # It is recorded before somebody else has a turn.
+                    following = requests.next(SILENT_S)
+            if following is None:
                 return
+        except LauncherError as error:
+            speaker.tell(Refused(str(error)))
 
 
-def take(nonce: str) -> None:
+def _measure(turn: Turn, root: Path, asked: Measure, speaker: Speaker) -> TrialOutcome:
+    with _outcome(root, asked.nonce) as file:
+        if file.read():
+            raise LauncherError("The trial was given up before it began.")
+        outcome = turn.run(asked.request, speaker.tell)
+        file.write(msgspec.json.encode(outcome))
+    return outcome
+
+
+def take(root: str, nonce: str) -> None:
     """Print the outcome of a trial once it has ended, or null when it has none: then it will never begin."""
-    given = msgspec.json.decode(sys.stdin.buffer.read(), type=Given)
-    with _outcome(Path(given.root), nonce) as file:
-        found = file.read()
-        if not found:
+    with _outcome(Path(root), nonce) as file:
+        outcome = file.read()
+        if not outcome:
             file.write(NONE)
-    print((found or NONE).decode())
+    print((outcome or NONE).decode())
 
 
-class _Asking:
-    """What is asked for, as it comes. This process ends when nobody asks any more, or its trial is given up."""
+class _Requests:
+    """What is asked for, as it comes. This process ends when nobody is there any more, or its trial is given up."""
 
     def __init__(self, connection: socket) -> None:
-        self._asked: SimpleQueue[AskedAway | None] = SimpleQueue()
+        self._received: SimpleQueue[AskedOfWorker | None] = SimpleQueue()
         self._in_trial = False
         threading.Thread(target=self._read, args=(connection,), daemon=True).start()
 
-    def next(self, timeout_s: float | None = None) -> AskedAway | None:
-        """What is asked for next, None when nothing is any more, or was for so long."""
+    def next(self, timeout_s: float | None = None) -> AskedOfWorker | None:
+        """What is asked for next; None when nothing was for so long, and once when nobody is there any more."""
         with suppress(Empty):
-            asked = self._asked.get(timeout=timeout_s)
-            if asked is None:
-                # The end stays the end, however often it is asked for.
-                self._asked.put(None)
-            return asked
+            return self._received.get(timeout=timeout_s)
         return None
 
     @contextmanager
@@ -114,15 +114,15 @@ class _Asking:
             for received in lines:
                 if not received.endswith(b"\n"):
                     break
-                asked: AskedAway = msgspec.json.decode(received, type=AskedAway)
+                asked: AskedOfWorker = msgspec.json.decode(received, type=AskedOfWorker)
                 if isinstance(asked, Release) and self._in_trial:
                     # The trial ends with the connection on which this process has asked its parent for it.
                     os._exit(0)
                 self._in_trial = isinstance(asked, Measure)
-                self._asked.put(asked)
+                self._received.put(asked)
         if not self._in_trial:
             os._exit(0)
-        self._asked.put(None)
+        self._received.put(None)
 
 
 @contextmanager
@@ -145,7 +145,3 @@ def _forget_old(root: Path) -> None:
         with suppress(OSError):
             if path.stat().st_mtime < time.time() - KEPT_S:
                 path.unlink()
-
-
-def _done(value: Any) -> Done:
-    return Done(msgspec.Raw(msgspec.json.encode(value)))

@@ -1,4 +1,4 @@
-"""One attempt of dev mode, in a helper of the kept parent: the trials, what they say, and the entry if it has a name."""
+"""One attempt of dev mode, in a worker of the kept parent: the trials, what they say, and the entry if it has a name."""
 
 import os
 import socket
@@ -27,11 +27,10 @@ from research_steps.thread.dev.messages import Attempted, DevRequest
 from research_steps.thread.loading import load_thread
 from research_steps.thread.rules import check_case
 from research_steps.trial.context import Session
-from research_steps.trial.launcher.client import Tell
-from research_steps.trial.launcher.daemon import Asked, Daemon, KeptTrials
-from research_steps.trial.launcher.helpers import Speaker, help_with
-from research_steps.trial.launcher.local import Here, Host
-from research_steps.trial.launcher.protocol import SOCKET, Begun, Help, Waiting
+from research_steps.trial.launcher.conversation import Conversation, Speaker, answer_with, value_of
+from research_steps.trial.launcher.daemon import Daemon, DaemonTrials
+from research_steps.trial.launcher.host import Host, LocalHost
+from research_steps.trial.launcher.protocol import Begun, StartWorker, Waiting
 from research_steps.trial.launcher.staleness import edited
 from research_steps.trial.provenance import capture
 from research_steps.trial.trials import TrialSpec, measure_trial
@@ -43,26 +42,31 @@ AGAINST_ITSELF = "Nothing differs from the baseline case, so the baseline is mea
 
 def serve(connection: socket.socket, order: bytes) -> None:
     """Make the attempt that is asked for on this connection, and answer with what came of it."""
-    help_with(connection, lambda speaker: attempt(msgspec.json.decode(order, type=DevRequest), speaker))
+    answer_with(connection, lambda speaker: attempt(msgspec.json.decode(order, type=DevRequest), speaker))
 
 
 def serve_capture(connection: socket.socket, order: bytes) -> None:
     """Answer with where an attempt comes from. Git takes as long as reading the thread does, so it works beside that."""
     asked = msgspec.json.decode(order, type=DevRequest)
-    help_with(connection, lambda speaker: capture(Checkout.find(Path(asked.cwd)), asked.command))
+    answer_with(connection, lambda speaker: capture(Checkout.find(Path(asked.cwd)), asked.command))
 
 
-def _capturing(order: DevRequest) -> Help:
-    function = "research_steps.thread.dev.attempt:serve_capture"
-    return Help(function=function, libraries=(), order=msgspec.Raw(msgspec.json.encode(order)), env=dict(os.environ))
+def _capturing(order: DevRequest) -> StartWorker:
+    return StartWorker(
+        function="research_steps.thread.dev.attempt:serve_capture",
+        libraries=(),
+        order=msgspec.Raw(msgspec.json.encode(order)),
+        env=dict(os.environ),
+    )
 
 
 def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
     """Measure, compare and record. Raises ResearchError when there was nothing to measure."""
     os.chdir(order.cwd)
     checkout, began = Checkout.find(), time.time()
-    parent = Daemon(checkout.root).folder
-    with Asked(parent / SOCKET, _capturing(order)) as capturing:
+    daemon = Daemon(checkout.root)
+    with Conversation(daemon.socket) as capturing:
+        capturing.say(_capturing(order))
         speaker.tell(Waiting(f"importing experiments.{order.topic}"))
         series, thread = load_thread(checkout, order.topic)
         journal = Journal(open_store(order.store), order.topic)
@@ -71,7 +75,7 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
         published = journal.published(checkout.logbooks / order.topic)
         evidence = DevEvidence.of(series, journal, published)
         check_case(evidence.entries, case.label, case.case)
-        captured = msgspec.json.decode(capturing.answer(speaker.tell), type=Captured)
+        captured = msgspec.json.decode(value_of(capturing.answer(speaker.tell)), type=Captured)
     if any((case.code.root / name).stat().st_mtime >= began for name in case.code.files):
         # It was saved meanwhile, and the patch has to be that of the code that is measured.
         captured = capture(checkout, order.command)
@@ -79,7 +83,7 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
     if not order.done:
         for line in filter(None, [evidence.tried(changes, case.case), "" if changes else AGAINST_ITSELF]):
             speaker.say(line)
-    host, ran = _host(order, checkout, parent, speaker.tell)
+    host = _host(order, checkout, daemon, speaker)
     session = Session(
         series=replace(series, contention_wait_s=min(series.contention_wait_s, PATIENCE_S)),
         journal=journal,
@@ -106,7 +110,7 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
     answer = made.answer(trials)
     if not order.watched:
         return answer
-    sources = tuple(sorted({*ran.sources, *map(str, edited())}))
+    sources = tuple(sorted({*host.sources, *map(str, edited())}))
     return msgspec.structs.replace(answer, edited=_edits(checkout, captured), sources=sources)
 
 
@@ -170,7 +174,7 @@ class _Attempt:
 
     def _trial(self, config: dict[str, Any], number: int, id: str, occasion: str, label: str) -> Trial:
         spec = TrialSpec(self.case.code, self.case.config_type, config, self.case.case, number, occasion)
-        trial = measure_trial(self.session, spec, id=id, label=label, tell=self.speaker.tell)
+        trial = measure_trial(self.session, spec, id=id, label=label, hear=self.speaker.tell)
         assert trial is not None, "it was waited for"
         return trial
 
@@ -224,10 +228,8 @@ def _edits(checkout: Checkout, captured: Captured) -> str:
     return ", ".join([*shown, *([f"{len(files) - 2} more"] if len(files) > 2 else [])])
 
 
-def _host(order: DevRequest, checkout: Checkout, parent: Path, tell: Tell) -> tuple[Host, KeptTrials | SshHost]:
-    """The machine to measure on, and what knows the files that its last trial imported."""
+def _host(order: DevRequest, checkout: Checkout, daemon: Daemon, speaker: Speaker) -> Host:
+    """The machine to measure on."""
     if order.host:
-        host = SshHost(order.host, checkout, parent, order.env, order.in_process, tell)
-        return host, host
-    trials = KeptTrials(parent, order.in_process)
-    return Here(trials), trials
+        return SshHost(order.host, checkout, daemon.folder, order.env, order.in_process, speaker.tell)
+    return LocalHost(DaemonTrials(daemon, order.in_process))

@@ -5,16 +5,18 @@ It stays light: what takes long to import is in the kept parent already.
 
 import os
 import secrets
-import socket
 from pathlib import Path
 
 import msgspec
 
+from research_steps.errors import LauncherError
 from research_steps.git import Checkout
-from research_steps.trial.launcher.daemon import Daemon, Hear, asked_of, have_done
-from research_steps.trial.launcher.protocol import SOCKET, Help, Waiting
+from research_steps.thread.dev.messages import DevRequest
+from research_steps.trial.launcher.conversation import Conversation, Hear, value_of
+from research_steps.trial.launcher.daemon import STARTS, Daemon
+from research_steps.trial.launcher.protocol import Stale, StartWorker, Waiting
 
-# What a helper imports before it can begin.
+# What a worker imports before it can begin.
 LIBRARIES = ("research_steps.thread.dev.warm",)
 
 
@@ -23,25 +25,30 @@ def new_occasion() -> str:
     return f"dev/{secrets.token_hex(8)}"
 
 
-def order(checkout: Checkout, asked: msgspec.Struct, hear: Hear) -> bytes:
-    """Have the kept parent of the checkout make an attempt, and return its answer; `hear` what is said meanwhile. Raises
-    ResearchError."""
-    kept, env = Daemon(checkout.root), environment()
+def order(checkout: Checkout, asked: DevRequest, hear: Hear) -> bytes:
+    """Have the kept parent of the checkout make an attempt, and return its answer; `hear` what is said meanwhile.
 
-    def ask_for(wanted: Help) -> socket.socket:
-        if kept.state() is None:
-            hear(Waiting("starting the kept parent of this checkout"))
-        connection = asked_of(kept.ensure(env) / SOCKET, wanted)
-        hear(Waiting("waiting for the kept parent of this checkout"))
-        return connection
-
-    wanted = Help(
+    Raises ResearchError with what is refused, LauncherError when the parent can't be reached or ended.
+    """
+    daemon = Daemon(checkout.root)
+    wanted = StartWorker(
         function="research_steps.thread.dev.attempt:serve",
         libraries=LIBRARIES,
         order=msgspec.Raw(msgspec.json.encode(asked)),
-        env=env,
+        env=environment(),
     )
-    return have_done(ask_for, kept.retire, wanted, hear)
+    for _ in range(STARTS):
+        if daemon.state() is None:
+            hear(Waiting("starting the kept parent of this checkout"))
+        daemon.ensure(wanted.env)
+        hear(Waiting("waiting for the kept parent of this checkout"))
+        with Conversation(daemon.socket) as conversation:
+            answer = conversation.ask(wanted, hear)
+        if not isinstance(answer, Stale):
+            return value_of(answer)
+        hear(Waiting(f"{answer.what} changed: starting anew, once what runs for others has ended"))
+        daemon.retire()
+    raise LauncherError(f"The kept parent was started {STARTS} times, and each time something changed: try again.")
 
 
 def environment() -> dict[str, str]:

@@ -14,6 +14,7 @@ from importlib.machinery import (
     FileFinder,
     SourceFileLoader,
 )
+from operator import attrgetter
 from pathlib import Path
 from types import CodeType
 from typing import Any, Literal
@@ -23,8 +24,8 @@ import msgspec
 
 from research_steps.records.model import Device, Error
 from research_steps.trial.code import digest_now
-from research_steps.trial.launcher.persistent_worker import DONE
-from research_steps.trial.launcher.protocol import Request, Result
+from research_steps.trial.launcher.persistent_child import DONE
+from research_steps.trial.launcher.protocol import ChildResult, Request
 from research_steps.trial.launcher.sampling import SideFailed, sample
 from research_steps.trial.launcher.staleness import edited
 from research_steps.trial.provenance import describe_error
@@ -47,13 +48,13 @@ def serve(request: Request, result: Path, stage: int) -> None:
         result.write_bytes(encoded)
 
 
-def reside(orders: socket.socket, result: Path, stage: int) -> None:
+def serve_many(orders: socket.socket, result: Path, stage: int) -> None:
     """Run one trial after the other here, on the code as it then is on disk, and keep the backend."""
-    kept = set(sys.modules)
+    before = set(sys.modules)
     with orders, orders.makefile("rb") as lines:
         for line in lines:
             request = msgspec.json.decode(line, type=Request)
-            for name in sys.modules.keys() - kept:
+            for name in sys.modules.keys() - before:
                 if _is_below(request.root, getattr(sys.modules[name], "__file__", None) or ""):
                     del sys.modules[name]
             serve(request, result, stage)
@@ -62,11 +63,14 @@ def reside(orders: socket.socket, result: Path, stage: int) -> None:
             orders.sendall(DONE)
 
 
-def run(request: Request, stage: int) -> Result:
+def run(request: Request, stage: int) -> ChildResult:
     """Run one trial here. Whatever the measure function raises is in the result; nothing is raised."""
     started = time.perf_counter()
     import_s = 0.0
     root = Path(request.root)
+
+    def since_import() -> float:
+        return time.perf_counter() - started - import_s
 
     def say(what: str) -> None:
         # Nobody reads along, or the measure function has closed it.
@@ -82,15 +86,15 @@ def run(request: Request, stage: int) -> Result:
         say(f"importing {request.measure.partition(':')[0]}")
         measure = _load(request.measure)
         candidate, baseline = (_config(request, fields) for fields in (request.config, request.baseline_config))
-        found = digest_now(request.measure, root, request.files)
-        if found != request.code:
+        digest = digest_now(request.measure, root, request.files)
+        if digest != request.code:
             raise CodeChanged(
                 f"The code of {request.measure} changed on disk after the run had started "
-                f"(digest {request.code[:12]} then, {found[:12]} now): run the thread again."
+                f"(digest {request.code[:12]} then, {digest[:12]} now): run the thread again."
             )
         import_s = time.perf_counter() - started
         say("setting up: compiling, checking, warming up")
-        sampled = sample(
+        result = sample(
             measure,
             candidate,
             baseline,
@@ -101,27 +105,12 @@ def run(request: Request, stage: int) -> Result:
             seed=request.seed,
             sampling=lambda: say(f"sampling, up to {request.sampling_s:g} s"),
         )
-        return Result(
-            samples=sampled.samples,
-            error=None,
-            devices=_devices(),
-            import_s=import_s,
-            setup_s=sampled.setup_s,
-            sampling_s=sampled.sampling_s,
-            sources=tuple(sorted(str(path) for path in edited())),
-        )
     except SideFailed as failed:
-        error = _described(failed.error, failed.side, root)
+        result = ChildResult(error=_described(failed.error, failed.side, root), setup_s=since_import())
     except BaseException as raised:  # noqa: BLE001  # whatever it is, it is the trial's result
-        error = _described(raised, "child", root)
-    return Result(
-        samples=None,
-        error=error,
-        devices=_devices(),
-        import_s=import_s,
-        setup_s=time.perf_counter() - started - import_s,
-        sampling_s=0.0,
-        sources=tuple(sorted(str(path) for path in edited())),
+        result = ChildResult(error=_described(raised, "child", root), setup_s=since_import())
+    return msgspec.structs.replace(
+        result, devices=_devices(), import_s=import_s, sources=tuple(sorted(str(path) for path in edited()))
     )
 
 
@@ -156,10 +145,7 @@ def _is_below(root: str, path: str) -> bool:
 
 def _load(name: str) -> Any:
     module, _, attribute = name.partition(":")
-    found: Any = importlib.import_module(module)
-    for part in attribute.split("."):
-        found = getattr(found, part)
-    return found
+    return attrgetter(attribute)(importlib.import_module(module))
 
 
 def _config(request: Request, fields: dict[str, Any]) -> Any:

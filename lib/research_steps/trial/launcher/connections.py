@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from research_steps.trial.launcher.protocol import Asked, line
+from research_steps.trial.launcher.protocol import AskedOfParent, line
 
 LARGEST_REQUEST = 64 << 20
 
@@ -31,7 +31,7 @@ class Connections:
         self,
         selector: selectors.BaseSelector,
         listener: socket.socket,
-        asked: Callable[[Client, Asked], None],
+        asked: Callable[[Client, AskedOfParent], None],
         left: Callable[[Client], None],
     ) -> None:
         self.clients: list[Client] = []
@@ -78,7 +78,7 @@ class Connections:
         if data and not data.endswith(b"\n") and len(client.received) <= LARGEST_REQUEST:
             return
         try:
-            asked: Asked = msgspec.json.decode(client.received, type=Asked)
+            asked: AskedOfParent = msgspec.json.decode(client.received, type=AskedOfParent)
         except msgspec.MsgspecError:
             # Gone before it had asked, or none of ours.
             self._leave(client)

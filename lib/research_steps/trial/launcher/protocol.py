@@ -1,21 +1,30 @@
-"""What the launcher's client, parent and child say to each other: one JSON object a line.
+"""What a client, the parent of trials and the processes below it say to each other: one JSON object a line.
 
-A client says one thing on a connection (a trial, a helper to fork, or to stop), and hears messages until the last one,
-which is `Ended` for a trial, `Done` or `Refused` for a helper, or `Stale`. With a helper on another machine it goes on:
-each thing that is said to it is answered by `Done` or `Refused`, but for `Release`.
+A client says one thing on a connection (a trial, a worker to fork, or to stop), and hears messages until the answer,
+which is a `TrialOutcome` for a trial, `Done` or `Refused` for a worker, or `Stale`. With a worker on another machine it
+goes on: that answers each thing that is said to it, but for `Release`.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from research_steps.records.model import Device, Error, Samples
+from research_steps.records.model import Device, Error, Launch, Samples
 from research_steps.records.series import Metric
 
 # The socket's name in the parent's folder.
 SOCKET = "socket"
-# The path of a socket has at most 103 bytes on some systems.
-LONGEST_BASE = 60
+
+
+class ParentConfig(msgspec.Struct, frozen=True):
+    """What a parent is started with: for which checkout, and its environment on top of that of whoever starts it.
+
+    A kept one ends when it was idle for `idle_s` seconds, any other one with its standard input.
+    """
+
+    root: str
+    env: dict[str, str]
+    idle_s: float | None = None
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
@@ -47,8 +56,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
     in_process: bool = False
 
 
-class Help(msgspec.Struct, frozen=True, kw_only=True, tag="help"):
-    """Fork a helper, which speaks on this connection from then on: `function` ('module:name') is called with it and
+class StartWorker(msgspec.Struct, frozen=True, kw_only=True, tag="worker"):
+    """Fork a worker, which speaks on this connection from then on: `function` ('module:name') is called with it and
     the `order`, under the environment of the parent with `env` in it. One that was started under another is stale."""
 
     function: str
@@ -64,7 +73,8 @@ class Shutdown(msgspec.Struct, frozen=True, tag="stop"):
 
 
 class TakeTurn(msgspec.Struct, frozen=True, kw_only=True, tag="turn"):
-    """Have a turn for one trial, as `Host.turn` says. The answer is what is left of the time to wait (seconds)."""
+    """Have a turn for one trial, as `Host.turn` says. The answer is what is left of the time to wait (seconds), and
+    whether the machine is quiet."""
 
     id: str
     timed: bool
@@ -72,16 +82,10 @@ class TakeTurn(msgspec.Struct, frozen=True, kw_only=True, tag="turn"):
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True, tag="measure"):
-    """Run a trial in the turn. The answer is its outcome, which is also kept under the `nonce`."""
+    """Run a trial in the turn. Its outcome is also kept under the `nonce`."""
 
     nonce: str
     request: Request
-
-
-class Quiet(msgspec.Struct, frozen=True, tag="quiet"):
-    """Wait in the turn until the machine is quiet. The answer is whether it is, and what is left of the time."""
-
-    left_s: float
 
 
 class Release(msgspec.Struct, frozen=True, tag="release"):
@@ -100,12 +104,6 @@ class Output(msgspec.Struct, frozen=True, tag="output"):
     text: str
 
 
-class Stale(msgspec.Struct, frozen=True, tag="stale"):
-    """Nothing was begun, because the parent is older than `what` changed: start another one, and ask that."""
-
-    what: str
-
-
 class Begun(msgspec.Struct, frozen=True, tag="begun"):
     """The trials of an experiment up to this number may have records from now on."""
 
@@ -118,55 +116,65 @@ class Said(msgspec.Struct, frozen=True, tag="said"):
     text: str
 
 
+class Stale(msgspec.Struct, frozen=True, tag="stale"):
+    """Nothing was begun, because the parent is older than `what` changed: start another one, and ask that."""
+
+    what: str
+
+
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """A helper's answer."""
+    """A worker's answer."""
 
     value: msgspec.Raw
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """Why a helper could not do what it was asked for."""
+    """Why a worker could not do what it was asked for."""
 
     message: str
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What the child itself reports: either samples or an error. `sources` are the files that people edit among those
-    of the modules that it had imported."""
+class ChildResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What the child itself reports: samples, or an error. `sources` are the files that people edit among those of the
+    modules that it had imported. Times are in seconds."""
+
+    samples: Samples | None = None
+    error: Error | None = None
+    devices: tuple[Device, ...] = ()
+    sources: tuple[str, ...] = ()
+    import_s: float = 0.0
+    setup_s: float = 0.0
+    sampling_s: float = 0.0
+
+
+class TrialOutcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
+    """How a trial ended: with samples, or with an error, which is that of the measure function or says how its process
+    ended.
+
+    `launcher_cpu_s` is what the child used, and what its parent used since the request, or its own start. The machine
+    on which it ran adds between which times that was, and who disturbed it: empty when nobody was seen to.
+    """
 
     samples: Samples | None
     error: Error | None
     devices: tuple[Device, ...]
-    import_s: float
-    setup_s: float
-    sampling_s: float
-    sources: tuple[str, ...] = ()
-
-
-class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
-    """How the child ended, as its parent saw it. `result` is None when the child gave none.
-
-    `cpu_s` is what the child used, `launcher_cpu_s` that and what the parent used since the request, or its own start.
-    """
-
-    how: Literal["forked", "in-process"]
-    result: Result | None
-    exit: str
-    timed_out: bool
-    parent_pid: int
-    parent_threads: int
-    preloaded_modules: int
-    child_pid: int
-    cpu_s: float
+    sources: tuple[str, ...]
+    launch: Launch
     launcher_cpu_s: float
-    peak_rss_bytes: int
-    output_tail: str
+    started_at: str = ""
+    finished_at: str = ""
+    contended: str = ""
 
 
-Asked = Request | Help | Shutdown
-AskedAway = TakeTurn | Measure | Quiet | Release
-Message = Waiting | Output | Begun | Said | Stale | Ended | Done | Refused
+AskedOfParent = Request | StartWorker | Shutdown
+AskedOfWorker = TakeTurn | Measure | Release
+Answer = TrialOutcome | Done | Refused | Stale
+Message = Waiting | Output | Begun | Said | Answer
 
 
 def line(message: msgspec.Struct) -> bytes:
     return msgspec.json.encode(message) + b"\n"
+
+
+def done(value: object) -> Done:
+    return Done(msgspec.Raw(msgspec.json.encode(value)))

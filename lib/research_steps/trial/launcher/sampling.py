@@ -13,13 +13,13 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 from research_steps.evidence.statistics import estimand, process_effect
 from research_steps.records.model import Samples
 from research_steps.records.series import Metric
+from research_steps.trial.launcher.protocol import ChildResult
 
 Side = Literal["candidate", "baseline"]
 # So many pairs are taken whatever the budget, and so many more before their scatter is believed to be small.
@@ -42,15 +42,6 @@ class SideFailed(Exception):
         self.error = error
 
 
-@dataclass(frozen=True)
-class Sampled:
-    """The samples, with the seconds that set-up and sampling took."""
-
-    samples: Samples
-    setup_s: float
-    sampling_s: float
-
-
 def sample(
     measure: Callable[[Any], Any],
     candidate: Any,
@@ -62,7 +53,7 @@ def sample(
     sampling_s: float,
     seed: int,
     sampling: Callable[[], None] = lambda: None,
-) -> Sampled:
+) -> ChildResult:
     """Run the measure function; `sampling` is called when its set-up is done. Raises SideFailed from whatever it raised,
     BadMetrics included."""
     started = time.perf_counter()
@@ -71,7 +62,7 @@ def sample(
         if not isinstance(returned, Iterator):
             values = _checked(returned, metrics)
             samples = Samples(paired=False, order="A", candidate={n: [v] for n, v in values.items()}, baseline={})
-            return Sampled(samples, 0.0, time.perf_counter() - started)
+            return ChildResult(samples=samples, sampling_s=time.perf_counter() - started)
 
     # The baseline first: if it can't run here, that is told before the candidate is blamed.
     with _side("baseline"):
@@ -110,7 +101,7 @@ def sample(
         with _side(side):
             columns[side] = _columns(rows)
     samples = Samples(paired=True, order="".join(order), candidate=columns["candidate"], baseline=columns["baseline"])
-    return Sampled(samples, setup_s, took_s)
+    return ChildResult(samples=samples, setup_s=setup_s, sampling_s=took_s)
 
 
 def _known_well(primary: Metric, taken: dict[Side, list[dict[str, float]]]) -> bool:
@@ -160,12 +151,12 @@ def _name(name: Any) -> str:
 def _number(name: str, value: Any) -> float:
     # NumPy and JAX scalars know how to become a float; their booleans do too, and count nothing.
     kind = getattr(getattr(value, "dtype", None), "kind", "")
-    try:
-        if isinstance(value, bool | str | bytes) or kind in ("b", "c"):
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise BadMetrics(f"Metric {name!r} is {value!r} ({type(value).__name__}): expected a number.") from None
+    number = None
+    if not isinstance(value, bool | str | bytes) and kind not in ("b", "c"):
+        with suppress(TypeError, ValueError, OverflowError):
+            number = float(value)
+    if number is None:
+        raise BadMetrics(f"Metric {name!r} is {value!r} ({type(value).__name__}): expected a number.")
     if not math.isfinite(number):
         raise BadMetrics(f"Metric {name!r} is {number}: expected a finite number.")
     return number

@@ -1,4 +1,4 @@
-"""The way to a dev host: one ssh session that stays in the background, and everything goes through it.
+"""One ssh session with a dev host, which stays in the background, and through which everything goes.
 
 Whoever comes later finds the session by its control socket, in the private folder of the kept parent. The socket of
 the kept parent over there is forwarded to one beside it, so that a warm attempt starts no process there by ssh. How a
@@ -14,10 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from research_steps.errors import LauncherError, UsageError
+from research_steps.errors import LauncherError, MachineLost, UsageError
 from research_steps.git import Checkout
 from research_steps.records.encoding import canonical, sha256
-from research_steps.trial.launcher.daemon import Given
 
 DEV_HOSTS = "infra/dev_hosts.yaml"
 # ssh ends with this when it could not connect, or was cut off.
@@ -26,10 +25,6 @@ CUT_OFF = 255
 ALIVE_S, ALIVE_TIMES = 3, 3
 CONNECT_S = 10
 SESSION_IDLE_S = 1800
-
-
-class Unreachable(LauncherError):
-    """The host can't be reached by ssh now."""
 
 
 class DevHost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,7 +53,7 @@ def dev_host(checkout: Checkout, name: str) -> DevHost:
         ) from error
 
 
-class Link:
+class SshSession:
     """The session with a host. Its sockets lie in a `folder` that only its user can open."""
 
     def __init__(self, name: str, host: DevHost, folder: Path) -> None:
@@ -69,21 +64,17 @@ class Link:
         config = ["-F", str(Path(host.ssh_config).expanduser())] if host.ssh_config else []
         self._control = folder / f"{self.key}.ssh"
         self._ssh = ["ssh", *config, "-T", "-S", str(self._control)]
-        for option in (
-            *("BatchMode=yes", "LogLevel=ERROR", "ControlMaster=no", f"ConnectTimeout={CONNECT_S}"),
-            *(f"ServerAliveInterval={ALIVE_S}", f"ServerAliveCountMax={ALIVE_TIMES}"),
-        ):
-            self._ssh += ["-o", option]
+        self._ssh += _options("BatchMode=yes", "LogLevel=ERROR", "ControlMaster=no", f"ConnectTimeout={CONNECT_S}")
+        self._ssh += _options(f"ServerAliveInterval={ALIVE_S}", f"ServerAliveCountMax={ALIVE_TIMES}")
 
     def connect(self) -> bool:
-        """Have a session; returns whether it is a new one. Raises Unreachable with what ssh says."""
+        """Have a session; returns whether it is a new one. Raises MachineLost with what ssh says."""
         if self._call("-O", "check").returncode == 0:
             return False
         # What a session that was killed has left would keep the next one from listening.
         self._control.unlink(missing_ok=True)
         session = ["-f", "-N", "-M"]
-        for option in (f"ControlPersist={SESSION_IDLE_S}", "ClearAllForwardings=yes", "StreamLocalBindUnlink=yes"):
-            session += ["-o", option]
+        session += _options(f"ControlPersist={SESSION_IDLE_S}", "ClearAllForwardings=yes", "StreamLocalBindUnlink=yes")
         # A file, because some versions hold on to it for as long as the session lasts.
         with tempfile.TemporaryFile() as told:
             done = subprocess.run([*self._ssh, *session, "--", self.host.ssh], stdin=subprocess.DEVNULL, stderr=told)
@@ -103,9 +94,9 @@ class Link:
         if done.returncode != 0:
             raise self._unreachable(done.stderr)
 
-    def python(self, code: str, given: Given) -> str:
-        """The last line that a little program prints over there. What it is given is in no command line."""
-        done = self._run(f"{_quoted(self.host.python)} -P -c {shlex.quote(code)}", msgspec.json.encode(given))
+    def python(self, code: str, input: bytes = b"") -> str:
+        """The last line that a little program prints over there. Its input is in no command line."""
+        done = self._run(f"{_quoted(self.host.python)} -P -c {shlex.quote(code)}", input)
         said = _said(done.stderr)
         if "No module named 'research_steps" in said:
             raise LauncherError(
@@ -157,11 +148,15 @@ class Link:
         except FileNotFoundError as error:
             raise LauncherError("The command 'ssh' is not on PATH: install OpenSSH's client.") from error
 
-    def _unreachable(self, told: bytes) -> Unreachable:
-        return Unreachable(
+    def _unreachable(self, told: bytes) -> MachineLost:
+        return MachineLost(
             f"{self.name} can't be reached: {_said(told) or 'ssh was cut off'}. Check that 'ssh {self.host.ssh}' "
             "connects without asking for anything."
         )
+
+
+def _options(*settings: str) -> list[str]:
+    return [word for setting in settings for word in ("-o", setting)]
 
 
 def _said(told: bytes) -> str:

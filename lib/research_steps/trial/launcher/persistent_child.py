@@ -15,7 +15,7 @@ DONE = b"."
 
 
 @dataclass
-class Resident:
+class PersistentChild:
     """As its parent sees it. `used_s` is the CPU time of the trials that it has finished."""
 
     pid: int
@@ -50,5 +50,5 @@ class Resident:
 def _peak_rss(pid: int) -> int:
     with suppress(OSError, StopIteration, ValueError):
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return int(next(one for one in lines if one.startswith("VmHWM:")).split()[1]) * 1024
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
     return int(psutil.Process(pid).memory_info().rss)

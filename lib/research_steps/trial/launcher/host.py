@@ -1,0 +1,123 @@
+"""Machines that trials run on, this one among them: trials take turns, wait until others leave the machine quiet, and
+say who disturbed them."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import msgspec
+
+from research_steps.errors import LauncherError
+from research_steps.records.conditions import Facts
+from research_steps.records.times import utc
+from research_steps.trial import contention
+from research_steps.trial.launcher.conversation import Hear
+from research_steps.trial.launcher.protocol import Request, TrialOutcome
+from research_steps.trial.provenance import facts_here
+
+POLL_S = 0.5
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one trial has of a machine while it is its turn: what is left of the time to wait for quiet (seconds),
+    whether it `is_quiet`, and how to `run` the trial, which raises LauncherError when that has no outcome, for no fault
+    of its own."""
+
+    left_s: float
+    is_quiet: bool
+    run: Callable[[Request, Hear], TrialOutcome]
+
+
+class Host(Protocol):
+    """A machine that trials run on. `sources` are the files that people edit that its last trial has imported."""
+
+    sources: tuple[str, ...]
+
+    @property
+    def closed(self) -> bool:
+        """Whether the run is ending, so that no further trial can begin."""
+        ...
+
+    @property
+    def facts(self) -> Facts:
+        """What it is to trials."""
+        ...
+
+    def turn(self, id: str, timed: bool, wait_s: float, say: Say) -> AbstractContextManager[Turn]:
+        """Have a turn for one trial inside the block, once the machine is free and quiet, or was waited for `wait_s`.
+
+        What is not `timed` waits for nobody. Raises LauncherError when the run ends meanwhile.
+        """
+        ...
+
+
+class Trials(Protocol):
+    """Whoever runs trials. `family` is the process below which they and what else is ours are."""
+
+    closed: bool
+    family: int
+
+    def run(self, request: Request, hear: Hear) -> TrialOutcome:
+        """Run one trial and wait for it. Raises LauncherError when it has no outcome, for no fault of its own."""
+        ...
+
+
+class LocalHost:
+    """This machine; its trials run in the processes of a parent."""
+
+    def __init__(self, trials: Trials) -> None:
+        self.trials = trials
+        self.sources: tuple[str, ...] = ()
+
+    @property
+    def closed(self) -> bool:
+        return self.trials.closed
+
+    @property
+    def facts(self) -> Facts:
+        return facts_here()
+
+    @contextmanager
+    def turn(self, id: str, timed: bool, wait_s: float, say: Say) -> Iterator[Turn]:
+        if not timed:
+            yield Turn(wait_s, True, self._run)
+            return
+        with contention.device_lock(contention.HERE, id, lambda: self.closed, say):
+            left_s, others = self._wait(id, wait_s, say)
+            yield Turn(left_s, left_s > 0 and not others, partial(self._run_timed, others))
+
+    def _run_timed(self, others: list[str], request: Request, hear: Hear) -> TrialOutcome:
+        watch = contention.CpuWatch()
+        outcome = self._run(request, hear)
+        load = watch.contended(outcome.launcher_cpu_s, contention.HERE.load_cores)
+        return msgspec.structs.replace(outcome, contended="; ".join([*others, *filter(None, [load])]))
+
+    def _run(self, request: Request, hear: Hear) -> TrialOutcome:
+        started = utc()
+        outcome = self.trials.run(request, hear)
+        self.sources = outcome.sources or self.sources
+        return msgspec.structs.replace(outcome, started_at=started, finished_at=utc())
+
+    def _wait(self, id: str, left_s: float, say: Say) -> tuple[float, list[str]]:
+        """Wait for so long at most until the machine is quiet: what is left of the time, and who disturbs it still."""
+        told = False
+        while True:
+            began = time.monotonic()
+            disturbances = contention.HERE.disturbances(self.trials.family)
+            # Load that can't be waited for any more is seen during the trial, for as long as it lasts.
+            passing = [one for one in disturbances if one.passes] or (contention.HERE.load() if left_s > 0 else [])
+            if left_s <= 0 or not passing:
+                return left_s, [one.what for one in disturbances]
+            if self.closed:
+                raise LauncherError(f"The run is ending while {id} waits for a quiet machine.")
+            if not told:
+                who = "; ".join(one.what for one in passing)
+                say(f"{id}: waiting up to {left_s:.0f} s for a quiet machine: {who}")
+                told = True
+            time.sleep(max(0.0, min(POLL_S, left_s)))
+            left_s -= time.monotonic() - began

@@ -1,0 +1,93 @@
+"""A trial that runs in a child, as the parent of that child sees it: its time limit, its output, and how it ended."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO
+
+import msgspec
+import psutil
+
+from research_steps.records.model import Error, Launch
+from research_steps.trial.launcher.connections import Client
+from research_steps.trial.launcher.protocol import ChildResult, Request, TrialOutcome
+
+OUTPUT_TAIL = 4096
+
+
+@dataclass
+class RunningTrial:
+    """`pid` is its child's, `others` are the processes of the parent that are none of the trial's."""
+
+    client: Client
+    request: Request
+    pid: int
+    output: IO[bytes]
+    deadline: float
+    others: set[int]
+    shown: int = 0
+    timed_out: bool = False
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def new_output(self) -> Iterator[str]:
+        """What it has printed since this was last asked for."""
+        while new := os.pread(self.output.fileno(), 1 << 20, self.shown):
+            self.shown += len(new)
+            yield new.decode("utf-8", "replace")
+
+    def outcome(self, written: bytes, code: int, cpu_s: float, launcher_cpu_s: float, rss: int) -> TrialOutcome:
+        """How it ended, by the exit code of its child, what that has `written` as its result, and what it used."""
+        exit = f"signal {_signal_name(-code)}" if code < 0 else f"exit code {code}"
+        result = ChildResult(error=self._lost(exit))
+        with suppress(msgspec.MsgspecError):
+            # Nothing, when it ended itself.
+            result = msgspec.json.decode(written, type=ChildResult) if code == 0 else result
+        return TrialOutcome(
+            samples=result.samples,
+            error=result.error and msgspec.structs.replace(result.error, output_tail=self._output_tail()),
+            devices=result.devices,
+            sources=result.sources,
+            launch=Launch(
+                how="in-process" if self.request.in_process else "forked",
+                parent_pid=os.getpid(),
+                parent_threads=psutil.Process().num_threads(),
+                preloaded_modules=len(sys.modules),
+                child_pid=self.pid,
+                exit=exit,
+                import_s=result.import_s,
+                setup_s=result.setup_s,
+                sampling_s=result.sampling_s,
+                cpu_s=cpu_s,
+                peak_rss_bytes=rss,
+            ),
+            launcher_cpu_s=launcher_cpu_s,
+        )
+
+    def _lost(self, exit: str) -> Error:
+        """The error of a trial whose child gave no result."""
+        if self.timed_out:
+            limit = f"{self.request.time_limit_s:g} s"
+            kind, message = "TimeLimit", f"it ran longer than its limit of {limit} and was killed"
+        elif exit.startswith("signal"):
+            why = "; out of memory, perhaps" if exit == "signal SIGKILL" else ""
+            kind, message = "Crash", f"the process was ended by {exit}{why}"
+        else:
+            kind, message = "Exit", f"the process ended with {exit} before it gave a result"
+        return Error(type=kind, message=message, frames=(), where="child", output_tail="")
+
+    def _output_tail(self) -> str:
+        output = self.output.fileno()
+        tail = os.pread(output, OUTPUT_TAIL, max(0, os.fstat(output).st_size - OUTPUT_TAIL))
+        return tail.decode("utf-8", "replace")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
