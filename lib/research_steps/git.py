@@ -147,6 +147,13 @@ class Checkout:
         lines = self.git("for-each-ref", wanted, f"refs/tags/{folder}/").decode().splitlines()
         return {parts[0]: parts[-1] for parts in map(str.split, lines)}
 
+    def files(self, *paths: str) -> list[str]:
+        """The files below these paths that git tracks, or would: what is new and not ignored. Raises RepositoryError."""
+        if self.git_dir is None:
+            raise RepositoryError(f"{self.root} is not in a git repository, which tells what to copy: run 'git init'.")
+        listed = self.git("ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", *paths)
+        return sorted({os.fsdecode(name) for name in listed.split(b"\0") if name})
+
     def is_ancestor(self, commit: str, of: str) -> bool:
         """Whether a commit is in the history of another one, or the same."""
         return _run(["merge-base", "--is-ancestor", commit, of], self.root, None).returncode == 0

@@ -8,6 +8,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from research_steps.journal.store import AWAY_S, open_store
 from research_steps.records.model import Captured, Mode, Provenance, Ref
 from research_steps.records.series import Series
 from research_steps.trial.batch import Wanted, measure_wanted
-from research_steps.trial.code import trace_name
 from research_steps.trial.context import Session
 from research_steps.trial.launcher.host import LocalHost
 from research_steps.trial.launcher.launcher import Launcher
@@ -32,7 +32,7 @@ from research_steps.trial.measured import Measured
 _warm: tuple[Launcher, dict[str, str]] | None = None
 
 
-class Told(msgspec.Struct, frozen=True):
+class TrialRef(msgspec.Struct, frozen=True):
     """A trial as one process tells it to another."""
 
     ref: Ref
@@ -41,8 +41,8 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class TrialBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job needs to know. `root` is the import root of the code, relative to the work tree; `answer` is
-    the object in the store that holds what was measured."""
+    """What a job needs to know. `measured` names its import root relative to the work tree, and not the case; `answer`
+    is the object in the store that holds what was measured."""
 
     series: Series
     store: str
@@ -54,58 +54,51 @@ class TrialBatch(msgspec.Struct, frozen=True, kw_only=True):
     retracted: frozenset[str]
     skip_known: bool
     id: str
-    measure: str
-    digest: str
-    config_type: str
-    root: str
+    measured: Measured
     wanted: tuple[Wanted, ...]
     answer: str
 
 
-def told(trials: Sequence[Trial]) -> list[Told]:
-    return [Told(trial.stored.ref, trial.measured_here, trial.note) for trial in trials]
+def refs_of(trials: Sequence[Trial]) -> list[TrialRef]:
+    return [TrialRef(trial.stored.ref, trial.measured_here, trial.note) for trial in trials]
 
 
-def trials_of(session: Session, found: Sequence[Told]) -> list[Trial]:
+def trials_of(session: Session, refs: Sequence[TrialRef]) -> list[Trial]:
     """The trials that another process told of. One that is taken in place of measuring may be in the repository only."""
     trials = []
-    for one in found:
+    for named in refs:
         try:
-            stored = session.journal.load("trial", one.ref)
+            stored = session.journal.load("trial", named.ref)
         except JournalProblem:
-            stored = session.known.trial(one.ref)
-        trials.append(Trial(stored, one.measured_here, one.note))
+            stored = session.known.trial(named.ref)
+        trials.append(Trial(stored, named.measured_here, named.note))
     return trials
 
 
 def work(order: bytes) -> None:
     """What the job does."""
-    wanted = msgspec.json.decode(order, type=TrialBatch)
-    store = open_store(wanted.store, AWAY_S)
+    batch = msgspec.json.decode(order, type=TrialBatch)
+    measured = replace(batch.measured, root=str(Path.cwd() / batch.measured.root))
+    code = measured.code()
+    store = open_store(batch.store, AWAY_S)
     session = Session(
-        series=wanted.series,
-        journal=Journal(store, wanted.series.topic),
+        series=batch.series,
+        journal=Journal(store, batch.series.topic),
         host=LocalHost(_launcher()),
-        captured=Captured(wanted.provenance, None),
-        repository=Path.cwd() / ".agents" / "logbooks" / wanted.series.topic,
+        captured=Captured(batch.provenance, None),
+        repository=Path.cwd() / ".agents" / "logbooks" / batch.series.topic,
         used_numbers=frozenset(),
-        retry=wanted.retry,
+        retry=batch.retry,
         say=_say,
         changed=lambda: None,
-        mode=wanted.mode,
-        began=wanted.began,
-        private=wanted.private,
-        skip_known=wanted.skip_known,
-        retracted=wanted.retracted,
+        mode=batch.mode,
+        began=batch.began,
+        private=batch.private,
+        skip_known=batch.skip_known,
+        retracted=batch.retracted,
     )
-    code = trace_name(wanted.measure, Path.cwd() / wanted.root)
-    if code.digest != wanted.digest:
-        raise UsageError(
-            f"The code of {wanted.measure} under {Path.cwd()} is not what the driver has (digest {code.digest[:12]} "
-            f"here, {wanted.digest[:12]} there): expected the same work tree on every machine; submit the thread again."
-        )
-    trials = measure_wanted(session, code, wanted.config_type, wanted.id, wanted.wanted)
-    store.put(wanted.answer, msgspec.json.encode(told(trials)))
+    trials = measure_wanted(session, code, measured.config_type, batch.id, batch.wanted)
+    store.put(batch.answer, msgspec.json.encode(refs_of(trials)))
 
 
 def measure_elsewhere(
@@ -133,22 +126,19 @@ def measure_elsewhere(
         retracted=session.retracted,
         skip_known=session.skip_known,
         id=id,
-        measure=what.name,
-        digest=what.digest,
-        config_type=what.config_type,
-        root=_in_the_work_tree(what),
+        measured=replace(what, root=_in_the_work_tree(what), case=None, resources=None),
         wanted=tuple(wanted),
         # Its own, because a job that was given up may still end.
         answer=f"{folder}/trials-{secrets.token_hex(8)}.json",
     )
     dispatch(partial(work, msgspec.json.encode(order)))
-    found = store.read(order.answer)
-    if found is None:
+    answer = store.read(order.answer)
+    if answer is None:
         raise UsageError(
             f"The job of {id} ended and left nothing in {store.url}/{order.answer}: expected the workers to reach the "
             "same store as the driver; set MARIN_PREFIX to one that all machines share."
         )
-    return trials_of(session, msgspec.json.decode(found, type=list[Told]))
+    return trials_of(session, msgspec.json.decode(answer, type=list[TrialRef]))
 
 
 def _in_the_work_tree(what: Measured) -> str:

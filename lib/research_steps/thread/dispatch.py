@@ -7,7 +7,7 @@ import msgspec
 
 from research_steps.evidence.table import Trial
 from research_steps.journal.progress import plan
-from research_steps.remote.worker import Told, measure_elsewhere, trials_of
+from research_steps.remote.worker import TrialRef, measure_elsewhere, trials_of
 from research_steps.thread.configs import StepConfig, step_key
 from research_steps.thread.marin import executor_steps as marin
 from research_steps.trial.batch import Wanted, measure_wanted
@@ -27,4 +27,4 @@ def measure(session: Session, config: StepConfig, id: str, wanted: Sequence[Want
 
 def read_told(session: Session, path: str) -> list[Trial]:
     """The trials of a shard, from its output path."""
-    return trials_of(session, msgspec.convert(marin.read_artifact(path), list[Told]))
+    return trials_of(session, msgspec.convert(marin.read_artifact(path), list[TrialRef]))

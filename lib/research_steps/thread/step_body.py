@@ -19,7 +19,7 @@ from research_steps.records.configurations import plain
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord, Ref
 from research_steps.records.step_kinds import Baseline, Details, Interaction, Replication, Sweep
-from research_steps.remote.worker import told
+from research_steps.remote.worker import refs_of
 from research_steps.thread import rules
 from research_steps.thread.configs import StepConfig, step_key
 from research_steps.thread.dispatch import measure
@@ -99,7 +99,7 @@ def _run_shard(session: Session, config: StepConfig) -> list[Any]:
     id = entry.record.id if entry else session.journal.ids.reserve(session.series.prefix, sweep, session.used_numbers)
     plan(session.journal, id, label, len(config.points))
     trials = measure(session, config, id, points_wanted(config, id, config.points))
-    references: list[Any] = msgspec.to_builtins(told(trials))
+    references: list[Any] = msgspec.to_builtins(refs_of(trials))
     return references
 
 

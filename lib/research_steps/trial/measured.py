@@ -28,8 +28,9 @@ class Measured:
         code = trace_name(self.name, Path(self.root))
         if code.digest != self.digest:
             raise UsageError(
-                f"The code of {self.name} changed on disk after the run had started: run the thread again, so that the "
-                "steps that depend on it are new."
+                f"The code of {self.name} under {self.root} is not what the run started with (digest {self.digest[:12]} "
+                f"then, {code.digest[:12]} now): it changed on disk, or this machine has another work tree. Run the "
+                "thread again, so that the steps that depend on it are new."
             )
         return code
 

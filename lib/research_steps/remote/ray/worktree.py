@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 from zipfile import ZIP_DEFLATED, ZipFile
 
-from research_steps.errors import RepositoryError, UsageError
+from research_steps.errors import UsageError
 from research_steps.git import LIVING, Checkout
 from research_steps.remote.ray.node import file_digest
 
@@ -71,12 +71,8 @@ def zip_into(path: Path, checkout: Checkout, tree: Mapping[str, str]) -> list[st
 
 
 def _listed(checkout: Checkout, *paths: str) -> dict[str, str]:
-    if checkout.git_dir is None:
-        raise RepositoryError(f"{checkout.root} is not in a git repository: expected one, whose work tree is copied.")
-    listed = checkout.git("ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", *paths)
-    names = {os.fsdecode(name) for name in listed.split(b"\0") if name}
-    found = {name: file_digest(checkout.root / name) for name in sorted(names)}
-    return {name: digest for name, digest in found.items() if digest}
+    digests = {name: file_digest(checkout.root / name) for name in checkout.files(*paths)}
+    return {name: digest for name, digest in digests.items() if digest}
 
 
 def _mib(size: int) -> str:

@@ -5,11 +5,11 @@ What was brought is noted in the checkout, by time and size. Over there nothing 
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from research_steps.errors import UsageError
 from research_steps.files import write_aside
 from research_steps.git import LIVING, Checkout
 from research_steps.remote.ssh.session import SshSession
@@ -29,18 +29,13 @@ class SyncedFiles(msgspec.Struct, frozen=True):
 
 def sync(checkout: Checkout, session: SshSession, anew: bool, hear: Hear) -> str:
     """Bring what changed, or look at everything `anew`; returns the folder over there. Raises ResearchError."""
-    if checkout.git_dir is None:
-        raise UsageError(
-            f"{checkout.root} is not in a git repository, so there is no telling which of its files to bring to "
-            f"{session.name}: run 'git init' there."
-        )
     note = checkout.private / "dev-hosts" / f"{session.key}.json"
     before = _noted(note)
     if before is None or anew:
         root = session.folder()
         before = before if before is not None and before.root == root else SyncedFiles(root, {})
     files = _files(checkout)
-    changed = [name for name, seen in files.items() if anew or before.files.get(name) != seen]
+    changed = [name for name, state in files.items() if anew or before.files.get(name) != state]
     gone = before.files.keys() - files.keys()
     if gone:
         session.remove(before.root, gone)
@@ -61,14 +56,11 @@ def _noted(note: Path) -> SyncedFiles | None:
 
 def _files(checkout: Checkout) -> dict[str, tuple[int, int, int]]:
     left_out = (f":(exclude,literal){name}" for name in (OWN, *LIVING))
-    listed = checkout.git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ".", *left_out)
-    found = {}
-    for name in map(os.fsdecode, filter(None, listed.split(b"\0"))):
-        try:
-            seen = os.lstat(checkout.root / name)
-        except OSError:
-            continue
-        # Not a repository inside this one.
-        if not stat.S_ISDIR(seen.st_mode):
-            found[name] = (seen.st_mtime_ns, seen.st_size, seen.st_mode)
-    return found
+    files = {}
+    for name in checkout.files(".", *left_out):
+        with suppress(OSError):
+            status = os.lstat(checkout.root / name)
+            # Not a repository inside this one.
+            if not stat.S_ISDIR(status.st_mode):
+                files[name] = (status.st_mtime_ns, status.st_size, status.st_mode)
+    return files

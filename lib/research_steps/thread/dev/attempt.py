@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,10 @@ from research_steps.thread.dev.messages import Attempted, DevRequest
 from research_steps.thread.loading import load_thread
 from research_steps.thread.rules import check_case
 from research_steps.trial.context import Session
-from research_steps.trial.launcher.conversation import Conversation, Speaker, answer_with, value_of
+from research_steps.trial.launcher.conversation import Speaker, answer_with
 from research_steps.trial.launcher.daemon import Daemon, DaemonTrials
 from research_steps.trial.launcher.host import Host, LocalHost
-from research_steps.trial.launcher.protocol import Begun, StartWorker, Waiting
+from research_steps.trial.launcher.protocol import Begun, Waiting
 from research_steps.trial.launcher.staleness import edited
 from research_steps.trial.provenance import capture
 from research_steps.trial.trials import TrialSpec, measure_trial
@@ -45,28 +46,13 @@ def serve(connection: socket.socket, order: bytes) -> None:
     answer_with(connection, lambda speaker: attempt(msgspec.json.decode(order, type=DevRequest), speaker))
 
 
-def serve_capture(connection: socket.socket, order: bytes) -> None:
-    """Answer with where an attempt comes from. Git takes as long as reading the thread does, so it works beside that."""
-    asked = msgspec.json.decode(order, type=DevRequest)
-    answer_with(connection, lambda speaker: capture(Checkout.find(Path(asked.cwd)), asked.command))
-
-
-def _capturing(order: DevRequest) -> StartWorker:
-    return StartWorker(
-        function="research_steps.thread.dev.attempt:serve_capture",
-        libraries=(),
-        order=msgspec.Raw(msgspec.json.encode(order)),
-        env=dict(os.environ),
-    )
-
-
 def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
     """Measure, compare and record. Raises ResearchError when there was nothing to measure."""
     os.chdir(order.cwd)
     checkout, began = Checkout.find(), time.time()
-    daemon = Daemon(checkout.root)
-    with Conversation(daemon.socket) as capturing:
-        capturing.say(_capturing(order))
+    # Git takes as long as reading the thread does, so it works beside that.
+    with ThreadPoolExecutor(1) as pool:
+        capturing = pool.submit(capture, checkout, order.command)
         speaker.tell(Waiting(f"importing experiments.{order.topic}"))
         series, thread = load_thread(checkout, order.topic)
         journal = Journal(open_store(order.store), order.topic)
@@ -75,7 +61,7 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
         published = journal.published(checkout.logbooks / order.topic)
         evidence = DevEvidence.of(series, journal, published)
         check_case(evidence.entries, case.label, case.case)
-        captured = msgspec.json.decode(value_of(capturing.answer(speaker.tell)), type=Captured)
+        captured = capturing.result()
     if any((case.code.root / name).stat().st_mtime >= began for name in case.code.files):
         # It was saved meanwhile, and the patch has to be that of the code that is measured.
         captured = capture(checkout, order.command)
@@ -83,7 +69,7 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
     if not order.done:
         for line in filter(None, [evidence.tried(changes, case.case), "" if changes else AGAINST_ITSELF]):
             speaker.say(line)
-    host = _host(order, checkout, daemon, speaker)
+    host = _host(order, checkout, speaker)
     session = Session(
         series=replace(series, contention_wait_s=min(series.contention_wait_s, PATIENCE_S)),
         journal=journal,
@@ -228,8 +214,9 @@ def _edits(checkout: Checkout, captured: Captured) -> str:
     return ", ".join([*shown, *([f"{len(files) - 2} more"] if len(files) > 2 else [])])
 
 
-def _host(order: DevRequest, checkout: Checkout, daemon: Daemon, speaker: Speaker) -> Host:
+def _host(order: DevRequest, checkout: Checkout, speaker: Speaker) -> Host:
     """The machine to measure on."""
+    daemon = Daemon(checkout.root)
     if order.host:
         return SshHost(order.host, checkout, daemon.folder, order.env, order.in_process, speaker.tell)
     return LocalHost(DaemonTrials(daemon, order.in_process))

@@ -13,7 +13,7 @@ from research_steps.errors import LauncherError
 from research_steps.git import Checkout
 from research_steps.thread.dev.messages import DevRequest
 from research_steps.trial.launcher.conversation import Conversation, Hear, value_of
-from research_steps.trial.launcher.daemon import STARTS, Daemon
+from research_steps.trial.launcher.daemon import STARTS, Daemon, stop_at
 from research_steps.trial.launcher.protocol import Stale, StartWorker, Waiting
 
 # What a worker imports before it can begin.
@@ -47,7 +47,7 @@ def order(checkout: Checkout, asked: DevRequest, hear: Hear) -> bytes:
         if not isinstance(answer, Stale):
             return value_of(answer)
         hear(Waiting(f"{answer.what} changed: starting anew, once what runs for others has ended"))
-        daemon.retire()
+        stop_at(daemon.socket, when_done=True)
     raise LauncherError(f"The kept parent was started {STARTS} times, and each time something changed: try again.")
 
 

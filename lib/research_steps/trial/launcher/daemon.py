@@ -97,13 +97,9 @@ class Daemon:
             for name in (SOCKET, STATE, "result"):
                 (self.folder / name).unlink(missing_ok=True)
 
-    def stop(self) -> bool:
-        """End it and everything below it; False when there was none."""
-        return stop_at(self.socket)
-
-    def retire(self) -> None:
-        """Have it end once what it runs for others has ended, and wait for that."""
-        stop_at(self.socket, when_done=True)
+    def stop(self) -> None:
+        """End it and everything below it."""
+        stop_at(self.socket)
 
     def _listens(self) -> bool:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -146,15 +142,15 @@ class DaemonTrials:
         raise no_value(answer)
 
 
-def stop_at(path: Path, when_done: bool = False) -> bool:
-    """End the kept parent that listens at a socket, or behind one, or wait until it is `when_done` with what it runs;
-    False when there is none. Raises LauncherError when it does not end."""
+def stop_at(path: Path, when_done: bool = False) -> None:
+    """End the kept parent that listens at a socket, or behind one, if there is one: now, or `when_done` with what it
+    runs for others. Raises LauncherError when it does not end."""
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(str(path))
             connection.sendall(line(Shutdown(when_done)))
         except OSError:
-            return False
+            return
         # It closes this when it ends.
         connection.settimeout(None if when_done else END_S)
         try:
@@ -166,7 +162,6 @@ def stop_at(path: Path, when_done: bool = False) -> bool:
         except OSError:
             # It ended before it had read everything.
             pass
-    return True
 
 
 def short_base(preferred: str = "") -> str:
