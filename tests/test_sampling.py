@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from research_steps.errors import BadMetrics, SideFailed
 from research_steps.records.series import Metric
 from research_steps.trial.launcher.protocol import ChildResult
-from research_steps.trial.launcher.sampling import LEAST_PAIRS, BadMetrics, SideFailed, sample
+from research_steps.trial.launcher.sampling import LEAST_PAIRS, sample
 
 
 def take(measure: Callable[[Any], Any], **changes: Any) -> ChildResult:

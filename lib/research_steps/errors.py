@@ -11,12 +11,19 @@ ResearchError
 │   └── ConflictedLogbook it holds git's conflict markers
 ├── SurfaceError          a public surface (GitHub, W&B) did not take what it should show
 │   └── SurfaceAway       not now: no network, a fault of the server, a limit on requests
-├── LauncherError         the parent process of the trials died or could not start
+├── BadMetrics            the measure function gave no set of finite numbers
+├── SideFailed            the measure function raised, as the candidate or as the baseline of the pair
+├── CodeChanged           its code is no longer the code that the trial was begun for
+├── LauncherError         what was to run trials, or a run, died or could not start: no result
 │   └── MachineLost       another machine that was to run something is gone, silent or out of reach: host, node, cluster
 └── StepFailed            a step that others rest on failed; its record is in the journal
 
 Messages say what, where, what was expected, what was found, and what to do next.
 """
+
+from typing import Literal
+
+Side = Literal["candidate", "baseline"]
 
 
 class ResearchError(Exception):
@@ -67,8 +74,25 @@ class SurfaceAway(SurfaceError):
         self.after_s = after_s
 
 
+class BadMetrics(ResearchError):
+    """What the measure function gave is not a set of finite numbers with the series' metrics in it."""
+
+
+class SideFailed(ResearchError):
+    """The measure function raised `error`; `side` tells which of the pair it was."""
+
+    def __init__(self, side: Side, error: BaseException) -> None:
+        super().__init__(side)
+        self.side: Side = side
+        self.error = error
+
+
+class CodeChanged(ResearchError):
+    """The files on disk are not the ones that the attempt was begun for."""
+
+
 class LauncherError(ResearchError):
-    """The launcher died or did not start: no result of the measure function."""
+    """What was to run trials, or a whole run, died, was ended or did not start: no result of the measure function."""
 
 
 class MachineLost(LauncherError):

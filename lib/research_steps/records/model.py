@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from research_steps.errors import JournalProblem
 from research_steps.records.step_kinds import Details, read_details
 from research_steps.records.times import Time
 
@@ -287,10 +288,10 @@ class EntryRecord(Versioned, frozen=True, tag_field="kind", tag="entry"):
         return read_details(self.step, self.config)
 
     def details_as(self, kind: type[D]) -> D:
-        """The details of a step whose kind is known. Raises TypeError for one of another kind."""
+        """The details of a step whose kind is known. Raises JournalProblem for one of another kind."""
         details = self.details
         if not isinstance(details, kind):
-            raise TypeError(f"{self.id} is a {self.step}, which has no {kind.__name__}")
+            raise JournalProblem(f"{self.id} is a {self.step}, which has no {kind.__name__}")
         return details
 
 

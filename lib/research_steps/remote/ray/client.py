@@ -13,7 +13,7 @@ from typing import Any
 
 from fray import JobFailed, JobRequest, JobStatus, ResourceConfig
 
-from research_steps.errors import LauncherError, UsageError
+from research_steps.errors import LauncherError, MachineLost, UsageError
 from research_steps.records.redaction import is_secret_name, redact
 from research_steps.records.times import duration
 from research_steps.remote.ray import task
@@ -55,8 +55,8 @@ class RayJob:
         return JobStatus.SUCCEEDED
 
     def wait(self, timeout: float | None = None, *, raise_on_failure: bool = True) -> JobStatus:
-        """Wait until it has ended. Raises what its function raised; LauncherError when it was lost or ended by us;
-        UsageError when no machine of the cluster could run it for too long; TimeoutError."""
+        """Wait until it has ended. Raises what its function raised; MachineLost when it was lost, LauncherError when we
+        ended it, UsageError when no machine of the cluster could run it for too long; TimeoutError."""
         import ray
 
         self._wait_until_done(timeout)
@@ -68,12 +68,12 @@ class RayJob:
             ray.get(self._ref)
         except ray.exceptions.RayTaskError as error:
             # Ray's own message is the worker's whole traceback, which the log has.
-            raise (
-                error.cause if isinstance(error.cause, Exception) else JobFailed(self._name, JobStatus.FAILED)
-            ) from None
+            if isinstance(error.cause, Exception):
+                raise error.cause from None
+            raise JobFailed(self._name, JobStatus.FAILED) from None
         except ray.exceptions.RayError as error:
             why = " ".join(str(error).split())
-            raise LauncherError(
+            raise MachineLost(
                 f"{self._name} was lost on the cluster, more often than it is started again: {why}"
             ) from error
         return JobStatus.SUCCEEDED

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from research_steps.errors import UsageError
+from research_steps.errors import MachineLost, UsageError
 
 # Ray's own: of the head, and of Ray Client and the job server there.
 PORT, CLIENT_PORT, JOBS_PORT = 6379, 10001, 8265
@@ -79,7 +79,7 @@ def read_yaml(path: Path, what: str) -> Any:
 
 
 def connect(name: str, address: str, schemes: tuple[str, ...], **options: Any) -> None:
-    """Connect this process to a cluster. Raises UsageError when there is none, or not one that Ray here can talk to."""
+    """Connect this process to a cluster. Raises MachineLost when there is none, or not one that Ray here can talk to."""
     check_listening(name, address, schemes, "RAY_ADDRESS")
     # Under `uv run`, Ray would otherwise copy the whole work tree to the cluster and run uv there.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -87,7 +87,7 @@ def connect(name: str, address: str, schemes: tuple[str, ...], **options: Any) -
     try:
         ray.init(address, **options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise UsageError(f"No connection to {name} at {address}: {' '.join(str(error).split())}") from error
+        raise MachineLost(f"No connection to {name} at {address}: {' '.join(str(error).split())}") from error
 
 
 def imported() -> Any:
@@ -102,7 +102,7 @@ def imported() -> Any:
 
 
 def check_listening(name: str, address: str, schemes: tuple[str, ...], variable: str) -> None:
-    """Raise UsageError when nobody listens at an address. Ray itself tries for minutes, and says so in many lines."""
+    """Raise MachineLost when nobody listens at an address. Ray itself tries for minutes, and says so in many lines."""
     try:
         parts = urlsplit(address if "://" in address else f"//{address}")
         host, port = parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
@@ -114,7 +114,7 @@ def check_listening(name: str, address: str, schemes: tuple[str, ...], variable:
     try:
         socket.create_connection((host, port), CONNECT_S).close()
     except OSError as error:
-        raise UsageError(
+        raise MachineLost(
             f"There is no Ray cluster at {address} ({error}): start {name}, or set {variable} to where it is."
         ) from error
 

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from research_steps.errors import UsageError
+from research_steps.errors import MachineLost, UsageError
 from research_steps.git import Checkout
 from research_steps.records.times import utc
 from research_steps.remote.ray import worktree
@@ -51,7 +51,8 @@ def environment(names: tuple[str, ...]) -> dict[str, str]:
 def execute(
     held: Held, checkout: Checkout, argv: list[str], env: dict[str, str], stop: list[int], say: Say
 ) -> CommandOutcome:
-    """Run a command on a held TPU in a copy of the work tree, and print what it prints. Raises UsageError."""
+    """Run a command on a held TPU in a copy of the work tree, and print what it prints. Raises UsageError when another
+    one runs there, MachineLost when it could not begin."""
     tree = worktree.files(checkout)
     token, other = answer(held.name, held.actor.begin.remote(f"{me()}, with {argv[0]!r}"))
     if not token:
@@ -61,10 +62,10 @@ def execute(
         started_at, began, lost = utc(), time.monotonic(), ""
         try:
             code, tail = _run(held, token, argv, env, stop)
-        except UsageError as error:
+        except MachineLost as error:
             code, tail, lost = LOST, "", str(error)
     except BaseException:
-        with suppress(UsageError):
+        with suppress(MachineLost):
             answer(held.name, held.actor.end.remote(token))
         raise
     return CommandOutcome(started_at, code, time.monotonic() - began, tail, worktree.files(checkout) != tree, lost)

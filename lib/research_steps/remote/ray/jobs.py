@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from research_steps.errors import UsageError
+from research_steps.errors import LauncherError, MachineLost, UsageError
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import LocalStore, open_store, store_url
@@ -62,7 +62,7 @@ class Driver:
 
 
 class Server:
-    """The job server of a cluster. Raises UsageError when there is none."""
+    """The job server of a cluster. Raises MachineLost when there is none, UsageError when it is another server."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.address = cluster.job_server
@@ -114,10 +114,13 @@ class Server:
         return id
 
     def follow(self, id: str) -> int:
-        """Print a job's log from its beginning until it ends; its driver's exit code. Raises UsageError."""
+        """Print a job's log from its beginning until it ends; its driver's exit code.
+
+        Raises LauncherError when nobody knows that, MachineLost when the server tells nothing more.
+        """
         job = asyncio.run(self._follow(id))
         if job.driver_exit_code is None:
-            raise UsageError(f"{id} {job.status.lower()} without an exit code: {_line(job.message)}")
+            raise LauncherError(f"{id} {job.status.lower()} without an exit code: {_line(job.message)}")
         code = int(job.driver_exit_code)
         # As a shell tells the death by a signal.
         return code if code >= 0 else 128 - code
@@ -140,7 +143,7 @@ class Server:
             if time.monotonic() - failing > SILENT_S:
                 silent = f"for {SILENT_S:g} s ({problem})"
                 if job is None:
-                    raise UsageError(
+                    raise MachineLost(
                         f"{self.address} has told nothing of {id} {silent}: it may run on, and submitting it again "
                         "attaches to it."
                     )
@@ -173,7 +176,7 @@ class Server:
         try:
             jobs = self.client.list_jobs()
         except (RuntimeError, OSError, ValueError) as error:
-            raise UsageError(f"{self.address} does not list its jobs: {_line(error)}") from error
+            raise MachineLost(f"{self.address} does not list its jobs: {_line(error)}") from error
         numbered = ((re.fullmatch(rf"{re.escape(prefix)}(\d+)", job.submission_id or ""), job) for job in jobs)
         return {int(match[1]): job for match, job in numbered if match}
 

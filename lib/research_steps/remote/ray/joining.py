@@ -18,7 +18,7 @@ from research_steps.trial.provenance import ORIGIN
 def joined(address: str, checkout: Checkout) -> Iterator[RayClient]:
     """Connect this process to the cluster whose head has this address, and end there what it leaves running.
 
-    A driver that was submitted has its work tree there already; another one sends it. Raises UsageError when there is
+    A driver that was submitted has its work tree there already; another one sends it. Raises MachineLost when there is
     no such cluster.
     """
     if checkout.git_dir is None and ORIGIN not in os.environ:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from research_steps.errors import UsageError
+from research_steps.errors import MachineLost, UsageError
 from research_steps.records.times import duration
 from research_steps.remote.ray import node
 from research_steps.remote.ray.config import Cluster, connect
@@ -117,7 +117,7 @@ def allocate(name: str, tpu_type: str, wait_s: float, stop: list[int], say: Say)
 
 
 def hold(held: Held, for_s: float, stop: list[int], say: Say) -> str:
-    """Keep a TPU until something ends that; returns what, after it is free. Raises UsageError when it was lost."""
+    """Keep a TPU until something ends that; returns what, after it is free. Raises MachineLost."""
     import ray
 
     until = time.monotonic() + for_s
@@ -163,12 +163,12 @@ def release(held: Held) -> None:
     until = time.monotonic() + ANSWER_S
     while _look_up(held.name) is not None:
         if time.monotonic() > until:
-            raise UsageError(f"{held.name} was told to end and is still there after {duration(ANSWER_S)}.")
+            raise MachineLost(f"{held.name} was told to end and is still there after {duration(ANSWER_S)}.")
         time.sleep(0.2)
 
 
 def answer(name: str, call: Any) -> Any:
-    """What the node answers. Raises UsageError when it is gone or silent."""
+    """What the node answers. Raises MachineLost when it is gone or silent."""
     import ray
 
     try:
@@ -176,12 +176,12 @@ def answer(name: str, call: Any) -> Any:
     except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, ConnectionError) as error:
         # Of Ray's explanations the last line says why, in its first sentence.
         why = (str(error).strip() or type(error).__name__).splitlines()[-1].partition(". ")[0]
-        raise UsageError(
+        raise MachineLost(
             f"{name} is lost: it was released, its holder ended, its node went away, or nothing was heard from here for "
             f"{node.HEARD_S:g} s ({why})."
         ) from error
     except (OSError, LookupError) as error:
-        raise UsageError(f"{name} stopped on the node: {getattr(error, 'cause', error)}.") from error
+        raise MachineLost(f"{name} stopped on the node: {getattr(error, 'cause', error)}.") from error
 
 
 def me() -> str:

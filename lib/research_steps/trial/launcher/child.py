@@ -22,19 +22,16 @@ from typing import Any, Literal
 import draccus
 import msgspec
 
+from research_steps.errors import CodeChanged, SideFailed
 from research_steps.records.model import Device, Error
 from research_steps.trial.code import digest_now
 from research_steps.trial.launcher.persistent_child import DONE
 from research_steps.trial.launcher.protocol import ChildResult, Request
-from research_steps.trial.launcher.sampling import SideFailed, sample
+from research_steps.trial.launcher.sampling import sample
 from research_steps.trial.launcher.staleness import edited
 from research_steps.trial.provenance import describe_error
 
 LONGEST_MESSAGE = 10_000
-
-
-class CodeChanged(Exception):
-    """The files on disk are not the ones that the attempt was begun for."""
 
 
 def serve(request: Request, result: Path, stage: int) -> None:

@@ -14,32 +14,19 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, Literal
+from typing import Any
 
+from research_steps.errors import BadMetrics, Side, SideFailed
 from research_steps.evidence.statistics import estimand, process_effect
 from research_steps.records.model import Samples
 from research_steps.records.series import Metric
 from research_steps.trial.launcher.protocol import ChildResult
 
-Side = Literal["candidate", "baseline"]
 # So many pairs are taken whatever the budget, and so many more before their scatter is believed to be small.
 LEAST_PAIRS = 5
 LEAST_TO_BE_TIGHT = 10
 # Sampling stops when two standard errors are this share of the smallest effect that counts.
 TIGHT = 0.25
-
-
-class BadMetrics(ValueError):
-    """What the measure function gave is not a set of finite numbers with the series' metrics in it."""
-
-
-class SideFailed(Exception):
-    """The measure function raised `error`; `side` tells which of the pair it was."""
-
-    def __init__(self, side: Side, error: BaseException) -> None:
-        super().__init__(side)
-        self.side: Side = side
-        self.error = error
 
 
 def sample(
