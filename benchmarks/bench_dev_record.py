@@ -16,28 +16,28 @@ from pathlib import Path
 import msgspec
 from dev_checkout import small_moe
 from research_steps.git import Checkout
-from research_steps.thread.dev import attempt, warm
+from research_steps.thread.dev import attempt, preload
 from research_steps.thread.dev.cases import declared, with_settings
 from research_steps.thread.dev.command import environment, new_occasion
 from research_steps.thread.dev.messages import DevRequest
 from research_steps.thread.loading import load_thread
-from research_steps.trial.launcher.helpers import Speaker
+from research_steps.trial.launcher.conversation import Speaker
 from research_steps.trial.launcher.host import LocalHost
-from research_steps.trial.launcher.protocol import Ended, Request
+from research_steps.trial.launcher.protocol import Request, TrialOutcome
 
 ROUNDS, BAR_MS = 60, 30.0
 SETTINGS = ("implementation=blocked_scan",)
-assert warm.__all__
+assert preload.__all__
 
 
 class Canned:
     """Trials whose result is there at once: that of a real one."""
 
-    def __init__(self, ended: Ended) -> None:
-        self.closed, self.family, self.sources, self._ended = False, os.getpid(), (), ended
+    def __init__(self, outcome: TrialOutcome) -> None:
+        self.closed, self.family, self._outcome = False, os.getpid(), outcome
 
-    def run(self, request: Request, tell: object) -> Ended:
-        return self._ended
+    def run(self, request: Request, hear: object) -> TrialOutcome:
+        return self._outcome
 
 
 class Silent(Speaker):
@@ -72,17 +72,11 @@ def main() -> None:
         bench.order(*SETTINGS)
         trial = bench.last()
         assert trial.launch is not None
-        launch = msgspec.to_builtins(trial.launch)
-        result = {**launch, "samples": trial.samples, "error": None, "devices": trial.devices, "sources": ()}
-        known = {
-            name: result[name]
-            for name in ("samples", "error", "devices", "import_s", "setup_s", "sampling_s", "sources")
-        }
-        fields = {name: launch[name] for name in launch if name in Ended.__struct_fields__}
-        from research_steps.trial.launcher.protocol import Result
-
-        ended = Ended(**fields, result=Result(**known), timed_out=False, launcher_cpu_s=0.0, output_tail="")
-        attempt._host = lambda *_: (LocalHost(Canned(ended)), Canned(ended))  # type: ignore[assignment]
+        outcome = TrialOutcome(
+            samples=trial.samples, error=None, devices=trial.devices, sources=(), launch=trial.launch,
+            launcher_cpu_s=0.0, started_at=trial.started_at, finished_at=trial.finished_at,
+        )  # fmt: skip
+        attempt._host = lambda *_: LocalHost(Canned(outcome))  # type: ignore[assignment]
 
         def whole() -> None:
             asked = DevRequest(

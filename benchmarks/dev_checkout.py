@@ -14,7 +14,7 @@ from research_steps.journal.store import open_store
 from research_steps.records.model import TrialRecord
 from research_steps.thread.dev.command import new_occasion, order
 from research_steps.thread.dev.messages import Attempted, DevRequest
-from research_steps.thread.dev.progress import ProgressLine
+from research_steps.thread.dev.progress_line import ProgressLine
 from research_steps.trial.launcher.daemon import Daemon
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -19,7 +19,7 @@ from typing import Any
 
 import markdown_it  # noqa: F401  # imported late, as tenacity is
 import research_steps.thread.builders  # imports Marin once, for all the runs forked from here
-import research_steps.thread.dev.warm
+import research_steps.thread.dev.preload
 import tenacity  # noqa: F401
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store

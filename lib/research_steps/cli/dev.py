@@ -13,7 +13,7 @@ from research_steps.journal.store import store_url
 from research_steps.records.series import check_topic
 from research_steps.thread.dev.command import new_occasion, order
 from research_steps.thread.dev.messages import Attempted, DevRequest
-from research_steps.thread.dev.progress import ProgressLine
+from research_steps.thread.dev.progress_line import ProgressLine
 from research_steps.trial.launcher.daemon import Daemon
 from research_steps.trial.provenance import command_line
 

@@ -19,8 +19,7 @@ from research_steps.evidence.table import Trial
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import AWAY_S, open_store
-from research_steps.records.model import Captured, Mode, Provenance, Ref
-from research_steps.records.series import Series
+from research_steps.records.model import Captured, Ref
 from research_steps.trial.batch import Wanted, measure_wanted
 from research_steps.trial.context import Session
 from research_steps.trial.launcher.host import LocalHost
@@ -40,25 +39,6 @@ class TrialRef(msgspec.Struct, frozen=True):
     note: str
 
 
-class TrialBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job needs to know. `measured` names its import root relative to the work tree, and not the case; `answer`
-    is the object in the store that holds what was measured."""
-
-    series: Series
-    store: str
-    provenance: Provenance
-    mode: Mode
-    began: str
-    private: bool
-    retry: frozenset[str]
-    retracted: frozenset[str]
-    skip_known: bool
-    id: str
-    measured: Measured
-    wanted: tuple[Wanted, ...]
-    answer: str
-
-
 def refs_of(trials: Sequence[Trial]) -> list[TrialRef]:
     return [TrialRef(trial.stored.ref, trial.measured_here, trial.note) for trial in trials]
 
@@ -75,30 +55,22 @@ def trials_of(session: Session, refs: Sequence[TrialRef]) -> list[Trial]:
     return trials
 
 
-def work(order: bytes) -> None:
-    """What the job does."""
-    batch = msgspec.json.decode(order, type=TrialBatch)
-    measured = replace(batch.measured, root=str(Path.cwd() / batch.measured.root))
+def work(
+    begin: "partial[Session]", store_url: str, measured: Measured, id: str, wanted: Sequence[Wanted], answer: str
+) -> None:
+    """What the job does: `begin` the driver's session with what is this machine's own, measure, and leave in the object
+    `answer` of the store what was measured. The import root of `measured` is relative to the work tree."""
+    measured = replace(measured, root=str(Path.cwd() / measured.root))
     code = measured.code()
-    store = open_store(batch.store, AWAY_S)
-    session = Session(
-        series=batch.series,
-        journal=Journal(store, batch.series.topic),
+    store, topic = open_store(store_url, AWAY_S), begin.keywords["series"].topic
+    session = begin(
+        journal=Journal(store, topic),
         host=LocalHost(_launcher()),
-        captured=Captured(batch.provenance, None),
-        repository=Path.cwd() / ".agents" / "logbooks" / batch.series.topic,
-        used_numbers=frozenset(),
-        retry=batch.retry,
+        repository=Path.cwd() / ".agents" / "logbooks" / topic,
         say=_say,
-        changed=lambda: None,
-        mode=batch.mode,
-        began=batch.began,
-        private=batch.private,
-        skip_known=batch.skip_known,
-        retracted=batch.retracted,
     )
-    trials = measure_wanted(session, code, measured.config_type, batch.id, batch.wanted)
-    store.put(batch.answer, msgspec.json.encode(refs_of(trials)))
+    trials = measure_wanted(session, code, measured.config_type, id, wanted)
+    store.put(answer, msgspec.json.encode(refs_of(trials)))
 
 
 def measure_elsewhere(
@@ -115,30 +87,29 @@ def measure_elsewhere(
     """
     store = session.journal.store
     what.code()
-    order = TrialBatch(
+    begin = partial(
+        Session,
         series=session.series.without_secrets(),
-        store=store.url,
-        provenance=session.captured.provenance,
+        captured=Captured(session.captured.provenance, None),
         mode=session.mode,
         began=session.began,
         private=session.private,
         retry=session.retry,
         retracted=session.retracted,
         skip_known=session.skip_known,
-        id=id,
-        measured=replace(what, root=_in_the_work_tree(what), case=None, resources=None),
-        wanted=tuple(wanted),
-        # Its own, because a job that was given up may still end.
-        answer=f"{folder}/trials-{secrets.token_hex(8)}.json",
     )
-    dispatch(partial(work, msgspec.json.encode(order)))
-    answer = store.read(order.answer)
-    if answer is None:
+    # The case may be of any class, which the job need not know.
+    measured = replace(what, root=_in_the_work_tree(what), case=None, resources=None)
+    # Its own, because a job that was given up may still end.
+    answer = f"{folder}/trials-{secrets.token_hex(8)}.json"
+    dispatch(partial(work, begin, store.url, measured, id, wanted, answer))
+    refs = store.read(answer)
+    if refs is None:
         raise UsageError(
-            f"The job of {id} ended and left nothing in {store.url}/{order.answer}: expected the workers to reach the "
-            "same store as the driver; set MARIN_PREFIX to one that all machines share."
+            f"The job of {id} ended and left nothing in {store.url}/{answer}: expected the workers to reach the same "
+            "store as the driver; set MARIN_PREFIX to one that all machines share."
         )
-    return trials_of(session, msgspec.json.decode(answer, type=list[TrialRef]))
+    return trials_of(session, msgspec.json.decode(refs, type=list[TrialRef]))
 
 
 def _in_the_work_tree(what: Measured) -> str:

@@ -44,53 +44,51 @@ def measure_wanted(session: Session, code: Code, config_type: str, id: str, want
     What somebody else is measuring right now is left for the end, and then waited for.
     """
     done: dict[str, Trial] = {}
-    held: list[str] = []
+    # What the journal had under another ID, which whoever watches is told now and then.
+    had: list[str] = []
     noted = time.monotonic()
     pending, waiting = deque(wanted), 0
     with progress(session, id, len(wanted)) as advance:
         while pending:
-            one = pending.popleft()
-            spec = TrialSpec(code, config_type, one.config, one.case, one.replicate)
+            want = pending.popleft()
+            spec = TrialSpec(code, config_type, want.config, want.case, want.replicate)
+            trial = _tried_before(session, spec, want) if want.new else None
             # Whoever has nothing else left to do waits.
-            trial = _measure(session, spec, one, wait=waiting >= len(pending))
+            wait = waiting >= len(pending)
+            trial = trial or measure_trial(
+                session, spec, id=want.id, label=want.label, must_succeed=want.must_succeed, wait=wait
+            )
             if trial is None:
-                pending.append(one)
+                pending.append(want)
                 waiting += 1
                 continue
             waiting = 0
-            if trial.stored.record.id == one.id:
+            if trial.stored.record.id == want.id:
                 # Measured for this step, though by a process that was killed, perhaps.
                 trial = replace(trial, measured_here=True)
             else:
-                held.append(one.id)
-            done[one.id] = trial
-            advance(trial, one.label)
-            if held and (not pending or time.monotonic() - noted > NOTED_S):
-                passed(session.journal, id, wanted[0].id, held)
+                had.append(want.id)
+            done[want.id] = trial
+            advance(trial, want.label)
+            if had and (not pending or time.monotonic() - noted > NOTED_S):
+                passed(session.journal, id, wanted[0].id, had)
                 noted = time.monotonic()
-            if one.must_succeed and (isinstance(trial.stored.record, InterruptedRecord) or trial.stored.record.error):
+            if want.must_succeed and (isinstance(trial.stored.record, InterruptedRecord) or trial.stored.record.error):
                 break
-    return [done[one.id] for one in wanted if one.id in done]
+    return [done[want.id] for want in wanted if want.id in done]
 
 
-def _measure(session: Session, spec: TrialSpec, one: Wanted, wait: bool) -> Trial | None:
-    if one.new:
-        return _measure_unless_known(session, spec, one.id, one.label, wait)
-    return measure_trial(session, spec, id=one.id, label=one.label, must_succeed=one.must_succeed, wait=wait)
-
-
-def _measure_unless_known(session: Session, spec: TrialSpec, id: str, label: str, wait: bool) -> Trial | None:
-    """The trial, after telling what is known of its configuration; with --skip_known that is taken in its place."""
-    tried = None
-    if not session.journal.attempts.of("trial", spec.key(session.host.facts.conditions)):
-        tried = session.known.about(spec.config, spec.baseline_config)
-    if tried is not None:
-        record = tried.stored.record
-        told = f"tried before as {record.id}, {tried.outcome} ({_conditions(session, record, spec)})"
-        session.say(f"{id} ({label}): {told}")
-        if session.skip_known:
-            return Trial(tried.stored, False, f"skipped: {told}")
-    return measure_trial(session, spec, id=id, label=label, wait=wait)
+def _tried_before(session: Session, spec: TrialSpec, want: Wanted) -> Trial | None:
+    """Tell what is known of a configuration that the journal does not hold; with --skip_known that is taken for it."""
+    if session.journal.attempts.of("trial", spec.key(session.host.facts.conditions)):
+        return None
+    tried = session.known.about(spec.config, spec.baseline_config)
+    if tried is None:
+        return None
+    record = tried.stored.record
+    note = f"tried before as {record.id}, {tried.outcome} ({_conditions(session, record, spec)})"
+    session.say(f"{want.id} ({want.label}): {note}")
+    return Trial(tried.stored, False, f"skipped: {note}") if session.skip_known else None
 
 
 def _conditions(session: Session, record: TrialRecord, spec: TrialSpec) -> str:

@@ -34,10 +34,10 @@ class Session:
     host: Host
     captured: Captured
     repository: Path
-    used_numbers: frozenset[int]
-    retry: frozenset[str]
     say: Callable[[str], None]
-    changed: Callable[[], None]
+    changed: Callable[[], None] = lambda: None
+    used_numbers: frozenset[int] = frozenset()
+    retry: frozenset[str] = frozenset()
     mode: Mode = "executor"
     private: bool = False
     skip_known: bool = False

@@ -29,25 +29,25 @@ class PriorResults:
 
     def __init__(self, series: Series, snapshot: Snapshot) -> None:
         self._trials = snapshot.trials
-        gone = snapshot.retracted
-        self._found: dict[bytes, Tried] = {}
+        self._tried: dict[bytes, Tried] = {}
+        retracted = snapshot.retracted
         for stored in sorted(snapshot.trials.values(), key=lambda one: one.record.finished_at):
             record = stored.record
-            if stored.sha256 in gone or is_routine(record) or record.late:
+            if stored.sha256 in retracted or is_routine(record) or record.late:
                 continue
             key = _key(record.config, record.baseline_config)
             # What has worked since is no known failure.
-            self._found.pop(key, None)
+            self._tried.pop(key, None)
             if record.error is not None:
                 reason = (record.error.message.splitlines() or [""])[0]
-                self._found[key] = Tried(stored, f"failed: {record.error.type}: {reason}")
+                self._tried[key] = Tried(stored, f"failed: {record.error.type}: {reason}")
         for claim in standing(entries_of(snapshot)):
             if claim.metric == series.primary.name and claim.verdict in ("regressed", "no difference"):
                 for ref in claim.trials:
-                    if ref.sha256 in snapshot.trials and ref.sha256 not in gone:
+                    if ref.sha256 in snapshot.trials and ref.sha256 not in retracted:
                         tried = snapshot.trials[ref.sha256]
                         outcome = f"{claim.verdict}, {claim.metric} {measured(claim)}"
-                        self._found[_key(tried.record.config, claim.case)] = Tried(tried, outcome)
+                        self._tried[_key(tried.record.config, claim.case)] = Tried(tried, outcome)
 
     def trial(self, ref: Ref) -> Stored[TrialRecord]:
         """A trial of the store or the repository. Raises JournalProblem when it is in neither."""
@@ -58,7 +58,7 @@ class PriorResults:
         return self._trials[ref.sha256]
 
     def about(self, config: Mapping[str, Any], case: Mapping[str, Any]) -> Tried | None:
-        return self._found.get(_key(config, case))
+        return self._tried.get(_key(config, case))
 
 
 def _key(config: Mapping[str, Any], case: Mapping[str, Any]) -> bytes:

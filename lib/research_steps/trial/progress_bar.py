@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 
 from research_steps.evidence.statistics import medians
 from research_steps.evidence.table import Trial
@@ -13,24 +14,16 @@ from research_steps.trial.context import Session
 @contextmanager
 def progress(session: Session, title: str, total: int) -> Iterator[Callable[[Trial, str], None]]:
     """Yields a function to call with each finished trial and its label."""
-    metric = session.series.primary.name
-    if not sys.stderr.isatty():
-        done = 0
-
-        def tell(trial: Trial, label: str) -> None:
-            nonlocal done
-            done += 1
-            session.say(f"{title}: {done}/{total} {_outcome(trial, label, metric)}")
-
-        yield tell
-        return
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=title, unit="trial", leave=True) as bar:
+    metric, done = session.series.primary.name, count(1)
+    with tqdm(total=total, desc=title, unit="trial", disable=not sys.stderr.isatty()) as bar:
 
         def advance(trial: Trial, label: str) -> None:
             bar.set_postfix_str(_outcome(trial, label, metric))
             bar.update()
+            if bar.disable:
+                session.say(f"{title}: {next(done)}/{total} {_outcome(trial, label, metric)}")
 
         yield advance
 
@@ -42,5 +35,5 @@ def _outcome(trial: Trial, label: str, metric: str) -> str:
     if record.error is not None:
         return f"{label}: failed, {record.error.type}: {(record.error.message.splitlines() or [''])[0]}"
     value = medians(record.samples.candidate).get(metric)
-    found = f"{record.ratios[metric].median:.3f} × baseline" if metric in record.ratios else f"{metric} {value:.6g}"
-    return f"{label}: {found}{'' if trial.measured_here else ', from the journal'}"
+    told = f"{record.ratios[metric].median:.3f} × baseline" if metric in record.ratios else f"{metric} {value:.6g}"
+    return f"{label}: {told}{'' if trial.measured_here else ', from the journal'}"

@@ -158,14 +158,10 @@ class RayClient:
         """Raise UsageError when no single machine of a Ray cluster can be what is wanted."""
         amounts(name, wanted)
 
-    def host_actor(self, *_: Any, **__: Any) -> Any:
-        raise _no_actors()
-
     def create_actor(self, *_: Any, **__: Any) -> Any:
-        raise _no_actors()
+        raise UsageError("This client of Ray runs jobs, no actors: run steps that need them (Zephyr's, say) on Iris.")
 
-    def create_actor_group(self, *_: Any, **__: Any) -> Any:
-        raise _no_actors()
+    host_actor = create_actor_group = create_actor
 
     def shutdown(self, wait: bool = True) -> None:
         """End the jobs that run; whoever waits for one is told so."""
@@ -221,7 +217,3 @@ def _counted(asked: dict[str, float]) -> str:
 
     sizes = {"memory": lambda amount: humanfriendly.format_size(amount, binary=True)}
     return ", ".join(f"{name} {sizes.get(name, '{:g}'.format)(amount)}" for name, amount in asked.items())
-
-
-def _no_actors() -> UsageError:
-    return UsageError("This client of Ray runs jobs, no actors: run steps that need actors (Zephyr's, say) on Iris.")

@@ -30,6 +30,7 @@ from research_steps.trial.launcher.protocol import (
     TakeTurn,
     TrialOutcome,
     done,
+    received,
 )
 
 # A turn in which nothing is asked for is over: a line that is cut need not tell (seconds).
@@ -91,14 +92,14 @@ class _Requests:
     """What is asked for, as it comes. This process ends when nobody is there any more, or its trial is given up."""
 
     def __init__(self, connection: socket) -> None:
-        self._received: SimpleQueue[AskedOfWorker | None] = SimpleQueue()
+        self._queue: SimpleQueue[AskedOfWorker | None] = SimpleQueue()
         self._in_trial = False
         threading.Thread(target=self._read, args=(connection,), daemon=True).start()
 
     def next(self, timeout_s: float | None = None) -> AskedOfWorker | None:
         """What is asked for next; None when nothing was for so long, and once when nobody is there any more."""
         with suppress(Empty):
-            return self._received.get(timeout=timeout_s)
+            return self._queue.get(timeout=timeout_s)
         return None
 
     @contextmanager
@@ -110,19 +111,15 @@ class _Requests:
             self._in_trial = False
 
     def _read(self, connection: socket) -> None:
-        with suppress(OSError), connection.makefile("rb") as lines:
-            for received in lines:
-                if not received.endswith(b"\n"):
-                    break
-                asked: AskedOfWorker = msgspec.json.decode(received, type=AskedOfWorker)
-                if isinstance(asked, Release) and self._in_trial:
-                    # The trial ends with the connection on which this process has asked its parent for it.
-                    os._exit(0)
-                self._in_trial = isinstance(asked, Measure)
-                self._received.put(asked)
+        for asked in received(connection.makefile("rb"), AskedOfWorker):
+            if isinstance(asked, Release) and self._in_trial:
+                # The trial ends with the connection on which this process has asked its parent for it.
+                os._exit(0)
+            self._in_trial = isinstance(asked, Measure)
+            self._queue.put(asked)
         if not self._in_trial:
             os._exit(0)
-        self._received.put(None)
+        self._queue.put(None)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ It stays light: what takes long to import is in the kept parent already.
 
 import os
 import secrets
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -17,7 +18,7 @@ from research_steps.trial.launcher.daemon import STARTS, Daemon, stop_at
 from research_steps.trial.launcher.protocol import Stale, StartWorker, Waiting
 
 # What a worker imports before it can begin.
-LIBRARIES = ("research_steps.thread.dev.warm",)
+LIBRARIES = ("research_steps.thread.dev.preload",)
 
 
 def new_occasion() -> str:
@@ -42,7 +43,7 @@ def order(checkout: Checkout, asked: DevRequest, hear: Hear) -> bytes:
             hear(Waiting("starting the kept parent of this checkout"))
         daemon.ensure(wanted.env)
         hear(Waiting("waiting for the kept parent of this checkout"))
-        with Conversation(daemon.socket) as conversation:
+        with closing(Conversation(daemon.socket)) as conversation:
             answer = conversation.ask(wanted, hear)
         if not isinstance(answer, Stale):
             return value_of(answer)

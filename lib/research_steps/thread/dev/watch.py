@@ -22,7 +22,7 @@ from research_steps.git import Checkout
 from research_steps.records.encoding import sha256
 from research_steps.thread.dev.command import order
 from research_steps.thread.dev.messages import Attempted, DevRequest
-from research_steps.thread.dev.progress import ProgressLine
+from research_steps.thread.dev.progress_line import ProgressLine
 from research_steps.trial.launcher.protocol import Begun, Message, Said, Waiting
 
 if TYPE_CHECKING:

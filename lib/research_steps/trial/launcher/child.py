@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from importlib.machinery import (
     EXTENSION_SUFFIXES,
@@ -26,7 +27,7 @@ from research_steps.errors import CodeChanged, SideFailed
 from research_steps.records.model import Device, Error
 from research_steps.trial.code import digest_now
 from research_steps.trial.launcher.persistent_child import DONE
-from research_steps.trial.launcher.protocol import ChildResult, Request
+from research_steps.trial.launcher.protocol import ChildResult, Request, received
 from research_steps.trial.launcher.sampling import sample
 from research_steps.trial.launcher.staleness import edited
 from research_steps.trial.provenance import describe_error
@@ -49,8 +50,7 @@ def serve_many(orders: socket.socket, result: Path, stage: int) -> None:
     """Run one trial after the other here, on the code as it then is on disk, and keep the backend."""
     before = set(sys.modules)
     with orders, orders.makefile("rb") as lines:
-        for line in lines:
-            request = msgspec.json.decode(line, type=Request)
+        for request in received(lines, Request):
             for name in sys.modules.keys() - before:
                 if _is_below(request.root, getattr(sys.modules[name], "__file__", None) or ""):
                     del sys.modules[name]
@@ -156,9 +156,7 @@ def _devices() -> tuple[Device, ...]:
         return ()
     import jax
 
-    counts: dict[tuple[str, str], int] = {}
-    for device in jax.devices():
-        counts[device.platform, device.device_kind] = counts.get((device.platform, device.device_kind), 0) + 1
+    counts = Counter((device.platform, device.device_kind) for device in jax.devices())
     return tuple(Device(backend=backend, kind=kind, count=count) for (backend, kind), count in counts.items())
 
 

@@ -8,12 +8,11 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 import msgspec
 
 from research_steps.errors import LauncherError, ResearchError
-from research_steps.trial.launcher.protocol import Answer, Done, Message, Refused, Said, Stale, done, line
+from research_steps.trial.launcher.protocol import Answer, Done, Message, Refused, Said, Stale, done, line, received
 
 Hear = Callable[[Message], None]
 
@@ -26,12 +25,6 @@ class Conversation:
         self._lines = self._socket.makefile("rb")
         with suppress(OSError):
             self._socket.connect(str(path))
-
-    def __enter__(self) -> "Conversation":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
 
     def close(self) -> None:
         self._lines.close()
@@ -48,13 +41,10 @@ class Conversation:
 
     def answer(self, hear: Hear) -> Answer | None:
         """The next answer; None when the connection ended before it. `hear` what is said meanwhile."""
-        with suppress(OSError):
-            for received in self._lines:
-                if received.endswith(b"\n"):
-                    message: Message = msgspec.json.decode(received, type=Message)
-                    if isinstance(message, Answer):
-                        return message
-                    hear(message)
+        for message in received(self._lines, Message):
+            if isinstance(message, Answer):
+                return message
+            hear(message)
         return None
 
 

@@ -13,7 +13,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,7 +131,7 @@ class DaemonTrials:
     def run(self, request: Request, hear: Hear) -> TrialOutcome:
         asked = msgspec.structs.replace(request, env=dict(os.environ), live=True, in_process=self._in_process)
         try:
-            with Conversation(self._daemon.socket) as conversation:
+            with closing(Conversation(self._daemon.socket)) as conversation:
                 answer = conversation.ask(asked, hear)
         except KeyboardInterrupt:
             self.closed = True

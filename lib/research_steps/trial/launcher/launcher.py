@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -98,7 +98,7 @@ class Launcher:
         while True:
             try:
                 parent = self._started()
-                with Conversation(parent.folder / SOCKET) as conversation:
+                with closing(Conversation(parent.folder / SOCKET)) as conversation:
                     answer = conversation.ask(request, hear)
             except OSError as error:
                 raise LauncherError(f"The launcher failed: {error}. The trial has no result.") from error

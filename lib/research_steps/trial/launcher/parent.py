@@ -30,8 +30,8 @@ import msgspec
 import psutil
 
 from research_steps.trial.launcher import child
-from research_steps.trial.launcher.connections import Client, Connections
 from research_steps.trial.launcher.daemon import Daemon, short_base
+from research_steps.trial.launcher.parent_connections import Client, Connections
 from research_steps.trial.launcher.persistent_child import PersistentChild
 from research_steps.trial.launcher.processes import adopt_orphans, die_with_parent, kill_descendants
 from research_steps.trial.launcher.protocol import (

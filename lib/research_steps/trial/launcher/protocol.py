@@ -5,7 +5,9 @@ which is a `TrialOutcome` for a trial, `Done` or `Refused` for a worker, or `Sta
 goes on: that answers each thing that is said to it, but for `Release`.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import IO, Any
 
 import msgspec
 
@@ -174,6 +176,14 @@ Message = Waiting | Output | Begun | Said | Answer
 
 def line(message: msgspec.Struct) -> bytes:
     return msgspec.json.encode(message) + b"\n"
+
+
+def received(lines: IO[bytes], kind: Any) -> Iterator[Any]:
+    """What comes on a connection, as it comes, until that ends. Half a line is nothing."""
+    with suppress(OSError):
+        for data in lines:
+            if data.endswith(b"\n"):
+                yield msgspec.json.decode(data, type=kind)
 
 
 def done(value: object) -> Done:

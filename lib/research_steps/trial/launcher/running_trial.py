@@ -12,7 +12,7 @@ import msgspec
 import psutil
 
 from research_steps.records.model import Error, Launch
-from research_steps.trial.launcher.connections import Client
+from research_steps.trial.launcher.parent_connections import Client
 from research_steps.trial.launcher.protocol import ChildResult, Request, TrialOutcome
 
 OUTPUT_TAIL = 4096
