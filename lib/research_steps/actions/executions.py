@@ -10,11 +10,11 @@ from research_steps.records.redaction import redact_arguments
 from research_steps.records.step_kinds import Ran, plain_details
 from research_steps.records.times import duration
 from research_steps.remote.ray.execution import CommandOutcome
-from research_steps.remote.ray.tpu import Held
+from research_steps.remote.ray.tpu import HeldTpu
 
 
 def record(
-    writer: EntryWriter, label: str, held: Held, argv: list[str], env: dict[str, str], outcome: CommandOutcome
+    writer: EntryWriter, label: str, held: HeldTpu, argv: list[str], env: dict[str, str], outcome: CommandOutcome
 ) -> Stored[EntryRecord]:
     """Leave an entry that says how a command ended."""
     command = shlex.join(redact_arguments(argv))

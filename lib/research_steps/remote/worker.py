@@ -50,7 +50,7 @@ def trials_of(session: Session, refs: Sequence[TrialRef]) -> list[Trial]:
         try:
             stored = session.journal.load("trial", named.ref)
         except JournalProblem:
-            stored = session.known.trial(named.ref)
+            stored = session.prior_results.trial(named.ref)
         trials.append(Trial(stored, named.measured_here, named.note))
     return trials
 

@@ -82,7 +82,7 @@ def _tried_before(session: Session, spec: TrialSpec, want: Wanted) -> Trial | No
     """Tell what is known of a configuration that the journal does not hold; with --skip_known that is taken for it."""
     if session.journal.attempts.of("trial", spec.key(session.host.facts.conditions)):
         return None
-    tried = session.known.about(spec.config, spec.baseline_config)
+    tried = session.prior_results.about(spec.config, spec.baseline_config)
     if tried is None:
         return None
     record = tried.stored.record

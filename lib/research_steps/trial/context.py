@@ -54,7 +54,7 @@ class Session:
     """When this run began: a retry measures again what is older, once."""
 
     @cached_property
-    def known(self) -> PriorResults:
+    def prior_results(self) -> PriorResults:
         """What the series knew of its configurations when this run first asked."""
         return PriorResults(self.series, self.journal.scan(self.repository))
 

@@ -31,7 +31,7 @@ class PriorResults:
         self._trials = snapshot.trials
         self._tried: dict[bytes, Tried] = {}
         retracted = snapshot.retracted
-        for stored in sorted(snapshot.trials.values(), key=lambda one: one.record.finished_at):
+        for stored in sorted(snapshot.trials.values(), key=lambda trial: trial.record.finished_at):
             record = stored.record
             if stored.sha256 in retracted or is_routine(record) or record.late:
                 continue

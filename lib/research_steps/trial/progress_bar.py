@@ -35,5 +35,5 @@ def _outcome(trial: Trial, label: str, metric: str) -> str:
     if record.error is not None:
         return f"{label}: failed, {record.error.type}: {(record.error.message.splitlines() or [''])[0]}"
     value = medians(record.samples.candidate).get(metric)
-    told = f"{record.ratios[metric].median:.3f} × baseline" if metric in record.ratios else f"{metric} {value:.6g}"
-    return f"{label}: {told}{'' if trial.measured_here else ', from the journal'}"
+    value_told = f"{record.ratios[metric].median:.3f} × baseline" if metric in record.ratios else f"{metric} {value:.6g}"
+    return f"{label}: {value_told}{'' if trial.measured_here else ', from the journal'}"

@@ -87,7 +87,7 @@ def measure_trial(
         record = stored.record
         if isinstance(record, InterruptedRecord) or stored.sha256 in session.retracted:
             return False
-        if stored.sha256 in {one.sha256 for one in disturbed}:
+        if stored.sha256 in {earlier.sha256 for earlier in disturbed}:
             return False
         if record.finished_at >= session.began:
             return True

@@ -88,7 +88,7 @@ class RayJob:
         import ray
 
         began = feasible = time.monotonic()
-        told = False
+        has_said = False
         patience = LOOK_S if timeout is None else min(LOOK_S, timeout)
         while not self._stopped.is_set() and not ray.wait([self._ref], timeout=patience)[0]:
             now = time.monotonic()
@@ -99,9 +99,9 @@ class RayJob:
             elif now - feasible > self._infeasible_s:
                 self.terminate()
                 raise UsageError(f"{self._name} was given up after {duration(now - feasible)}: {self._nobody_has()}")
-            elif not told:
+            elif not has_said:
                 print(f"{self._name} waits: {self._nobody_has()}", flush=True)
-                told = True
+                has_said = True
 
     def _nobody_has(self) -> str:
         import ray
@@ -129,8 +129,8 @@ class RayClient:
         shown, hidden = _environment(request)
         entry = request.entrypoint
         if entry.callable_entrypoint is not None:
-            one = entry.callable_entrypoint
-            function = partial(one.callable, *one.args, **one.kwargs)
+            call = entry.callable_entrypoint
+            function = partial(call.callable, *call.args, **call.kwargs)
         elif entry.binary_entrypoint is not None:
             function = partial(task.execute, entry.binary_entrypoint.command, list(entry.binary_entrypoint.args))
         else:
@@ -208,8 +208,8 @@ def _environment(request: JobRequest) -> tuple[dict[str, str], dict[str, str]]:
 def _some_node_has(asked: dict[str, float]) -> bool:
     import ray
 
-    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return any(all(node.get(name, 0) >= amount for name, amount in asked.items()) for node in found)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return any(all(node.get(name, 0) >= amount for name, amount in asked.items()) for node in nodes)
 
 
 def _counted(asked: dict[str, float]) -> str:

@@ -64,9 +64,9 @@ class Cluster:
 
 def read_cluster(path: Path) -> Cluster:
     """The cluster that a file means. Raises UsageError that names what is wrong with it."""
-    found = read_yaml(path, "a cluster's configuration")
-    provider = _field(path, _field(path, {"": found}, "", dict), "provider", dict)
-    name, kind = _field(path, found, "cluster_name", str), _field(path, provider, "type", str)
+    config = read_yaml(path, "a cluster's configuration")
+    provider = _field(path, _field(path, {"": config}, "", dict), "provider", dict)
+    name, kind = _field(path, config, "cluster_name", str), _field(path, provider, "type", str)
     return Cluster(path, name, kind, _field(path, provider, "head_ip", str) if kind == "local" else None)
 
 

@@ -12,7 +12,7 @@ from research_steps.errors import MachineLost, UsageError
 from research_steps.git import Checkout
 from research_steps.records.times import utc
 from research_steps.remote.ray import worktree
-from research_steps.remote.ray.tpu import Held, Say, answer, me
+from research_steps.remote.ray.tpu import HeldTpu, Say, answer, me
 
 PART = 4 << 20
 TAIL = 4000
@@ -49,46 +49,46 @@ def environment(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def execute(
-    held: Held, checkout: Checkout, argv: list[str], env: dict[str, str], stop: list[int], say: Say
+    tpu: HeldTpu, checkout: Checkout, argv: list[str], env: dict[str, str], stop: list[int], say: Say
 ) -> CommandOutcome:
     """Run a command on a held TPU in a copy of the work tree, and print what it prints. Raises UsageError when another
     one runs there, MachineLost when it could not begin."""
     tree = worktree.files(checkout)
-    token, other = answer(held.name, held.actor.begin.remote(f"{me()}, with {argv[0]!r}"))
+    token, other = answer(tpu.name, tpu.actor.begin.remote(f"{me()}, with {argv[0]!r}"))
     if not token:
-        raise UsageError(f"{held.name} is in use by {other}: one command runs at a time, so wait until it has ended.")
+        raise UsageError(f"{tpu.name} is in use by {other}: one command runs at a time, so wait until it has ended.")
     try:
-        _send(held, token, checkout, tree, say)
+        _send(tpu, token, checkout, tree, say)
         started_at, began, lost = utc(), time.monotonic(), ""
         try:
-            code, tail = _run(held, token, argv, env, stop)
+            code, tail = _run(tpu, token, argv, env, stop)
         except MachineLost as error:
             code, tail, lost = LOST, "", str(error)
     except BaseException:
         with suppress(MachineLost):
-            answer(held.name, held.actor.end.remote(token))
+            answer(tpu.name, tpu.actor.end.remote(token))
         raise
     return CommandOutcome(started_at, code, time.monotonic() - began, tail, worktree.files(checkout) != tree, lost)
 
 
-def _send(held: Held, token: str, checkout: Checkout, tree: dict[str, str], say: Say) -> None:
-    missing = answer(held.name, held.actor.missing.remote(token, tree))
+def _send(tpu: HeldTpu, token: str, checkout: Checkout, tree: dict[str, str], say: Say) -> None:
+    missing = answer(tpu.name, tpu.actor.missing.remote(token, tree))
     if not missing:
         return
     with worktree.packed(checkout, missing) as archive:
         size = os.fstat(archive.fileno()).st_size
-        say(f"sending {len(missing)} of {len(tree)} files to {held.about['node']}, {size} bytes")
+        say(f"sending {len(missing)} of {len(tree)} files to {tpu.about['node']}, {size} bytes")
         while part := archive.read(PART):
-            answer(held.name, held.actor.send.remote(token, part))
+            answer(tpu.name, tpu.actor.send.remote(token, part))
 
 
-def _run(held: Held, token: str, argv: list[str], env: dict[str, str], stop: list[int]) -> tuple[int, str]:
+def _run(tpu: HeldTpu, token: str, argv: list[str], env: dict[str, str], stop: list[int]) -> tuple[int, str]:
     """Run the command to its end; its exit code and the end of its output. A signal goes on to it; a second one, or
     STOP_S, kills it."""
-    answer(held.name, held.actor.start.remote(token, argv, env))
+    answer(tpu.name, tpu.actor.start.remote(token, argv, env))
     tail, passed_on, kill_at = b"", 0, float("inf")
     while True:
-        out, err, status = answer(held.name, held.actor.output.remote(token))
+        out, err, status = answer(tpu.name, tpu.actor.output.remote(token))
         if status is not None:
             # As a shell tells the death by a signal.
             return status if status >= 0 else 128 - status, tail.decode("utf-8", "replace")
@@ -99,4 +99,4 @@ def _run(held: Held, token: str, argv: list[str], env: dict[str, str], stop: lis
         if len(stop) > passed_on or time.monotonic() > kill_at:
             number = signal.SIGKILL if passed_on else stop[0]
             passed_on, kill_at = len(stop), time.monotonic() + STOP_S
-            answer(held.name, held.actor.signal.remote(token, number))
+            answer(tpu.name, tpu.actor.signal.remote(token, number))

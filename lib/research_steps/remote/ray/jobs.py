@@ -148,8 +148,8 @@ class Server:
                         "attaches to it."
                     )
                 read = self.command("logs", id)
-                told = f"{id} has ended, and {self.address} has not told the end of its log {silent}: {read!r} may."
-                print(told, file=sys.stderr)
+                ended = f"{id} has ended, and {self.address} has not told the end of its log {silent}: {read!r} may."
+                print(ended, file=sys.stderr)
                 return job
             await asyncio.sleep(AGAIN_S)
 
@@ -213,11 +213,11 @@ def driver_of(
         )
     chosen = runtime_environment(checkout, name)
     env_vars = {**chosen.get("env_vars", {}), **variables(given)}
-    for one, value in env_vars.items():
-        if is_secret_name(one) or redact(str(value)) != str(value):
+    for given_name, value in env_vars.items():
+        if is_secret_name(given_name) or redact(str(value)) != str(value):
             raise UsageError(
-                f"The variable {one} looks like a secret, and Ray shows the environment of a job to everybody who sees "
-                "its dashboard: set it on the cluster's nodes instead."
+                f"The variable {given_name} looks like a secret, and Ray shows the environment of a job to everybody who "
+                "sees its dashboard: set it on the cluster's nodes instead."
             )
     env_vars[STORE] = store.url
     return Driver(shlex.join(argv), Journal(store, topic), {**chosen, "env_vars": env_vars})
@@ -239,24 +239,24 @@ def topic_of(argv: Sequence[str]) -> str:
 
 def variables(given: Sequence[str]) -> dict[str, str]:
     """The variables to send, each as NAME, whose value is taken from here, or as NAME=VALUE. Raises UsageError."""
-    found = {}
-    for one in given:
-        name, separator, value = one.partition("=")
+    values = {}
+    for setting in given:
+        name, separator, value = setting.partition("=")
         if name in (STORE, ORIGIN):
             raise UsageError(f"--env {name} is set by 'research submit' itself: the store is named with --prefix.")
-        found[name] = value if separator else environment((name,))[name]
-    return found
+        values[name] = value if separator else environment((name,))[name]
+    return values
 
 
 def runtime_environment(checkout: Checkout, name: str) -> dict[str, Any]:
     """One of Ray's runtime environments by its name in infra/environments.yaml. Raises UsageError."""
     path = checkout.root / "infra" / "environments.yaml"
-    known = read_yaml(path, "Ray's runtime environments by name") if path.exists() else {"default": {}}
-    found = known.get(name) if isinstance(known, dict) else None
-    if not isinstance(found, dict):
-        names = ", ".join(map(str, known)) if isinstance(known, dict) else "NAME: {pip: […]}"
+    environments = read_yaml(path, "Ray's runtime environments by name") if path.exists() else {"default": {}}
+    chosen = environments.get(name) if isinstance(environments, dict) else None
+    if not isinstance(chosen, dict):
+        names = ", ".join(map(str, environments)) if isinstance(environments, dict) else "NAME: {pip: […]}"
         raise UsageError(f"--environment {name!r} is no runtime environment in {path}: expected one of {names}.")
-    return found
+    return chosen
 
 
 def keep_origin(checkout: Checkout, journal: Journal) -> str:
@@ -267,5 +267,5 @@ def keep_origin(checkout: Checkout, journal: Journal) -> str:
     return msgspec.json.encode(origin).decode()
 
 
-def _line(told: object) -> str:
-    return " ".join(str(told).split())
+def _line(message: object) -> str:
+    return " ".join(str(message).split())

@@ -188,9 +188,9 @@ class Allocation:
     def _fetch(self, turn: NodeTurn, stream: str) -> bytes:
         with (self._folder / stream).open("rb") as file:
             file.seek(turn.fetched[stream])
-            found = file.read(_CHUNK)
-        turn.fetched[stream] += len(found)
-        return found
+            data = file.read(_CHUNK)
+        turn.fetched[stream] += len(data)
+        return data
 
     def _end(self, turn: NodeTurn) -> None:
         # What the command left behind would disturb the next one.

@@ -20,7 +20,7 @@ def run(function: bytes, client: bytes, hidden: dict[str, str]) -> None:
     from ray import cloudpickle
 
     began_with = Path("/proc/self/environ").read_bytes().split(b"\0")
-    if not any(one.startswith(_OF_RAY.encode() + b"=") for one in began_with):
+    if not any(setting.startswith(_OF_RAY.encode() + b"=") for setting in began_with):
         os.environ.pop(_OF_RAY, None)
     before = dict(os.environ)
     os.environ.update(hidden)

@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldTpu:
     """A TPU that is held: the actor, and what it says about itself (by, node, ip, type)."""
 
     name: str
@@ -65,11 +65,11 @@ def resources_of(tpu_type: str) -> dict[str, int]:
 @contextmanager
 def signals() -> Iterator[list[int]]:
     """Collects the signals that ask to stop, so that none of them cuts a call to the cluster in two."""
-    found: list[int] = []
+    received: list[int] = []
     asked = [s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
-    before = {number: signal.signal(number, lambda number, _: found.append(number)) for number in asked}
+    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in asked}
     try:
-        yield found
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -81,7 +81,7 @@ def open_cluster(cluster: Cluster, say: Say) -> None:
     connect(f"the cluster {cluster.name}", cluster.address, ("", "ray"), **options)
 
 
-def allocate(name: str, tpu_type: str, wait_s: float, stop: list[int], say: Say) -> Held | None:
+def allocate(name: str, tpu_type: str, wait_s: float, stop: list[int], say: Say) -> HeldTpu | None:
     """Wait until the cluster gives a TPU host; None when it was stopped before. Raises UsageError."""
     import ray
 
@@ -98,14 +98,14 @@ def allocate(name: str, tpu_type: str, wait_s: float, stop: list[int], say: Say)
     about = actor.about.remote()
     began = time.monotonic()
     # The first time soon.
-    told = began - TELL_WAITING_S + 3
+    said_at = began - TELL_WAITING_S + 3
     while not ray.wait([about], timeout=1)[0]:
         now = time.monotonic()
         if stop:
             ray.kill(actor)
             return None
-        if now - told > TELL_WAITING_S:
-            told = now
+        if now - said_at > TELL_WAITING_S:
+            said_at = now
             say(f"waiting for {_counted(resources)}, since {duration(now - began)}; {_offered(resources)}")
         if now - began > wait_s:
             ray.kill(actor)
@@ -113,22 +113,22 @@ def allocate(name: str, tpu_type: str, wait_s: float, stop: list[int], say: Say)
                 f"No {tpu_type} within {duration(wait_s)}: asked for {_counted(resources)}; {_offered(resources)}. "
                 "Check --tpu-type, or wait longer with --wait."
             )
-    return Held(name, actor, answer(name, about))
+    return HeldTpu(name, actor, answer(name, about))
 
 
-def hold(held: Held, for_s: float, stop: list[int], say: Say) -> str:
+def hold(tpu: HeldTpu, for_s: float, stop: list[int], say: Say) -> str:
     """Keep a TPU until something ends that; returns what, after it is free. Raises MachineLost."""
     import ray
 
     until = time.monotonic() + for_s
     tell_below = for_s / 2
     ended = ""
-    beat = held.actor.beat.remote()
+    beat = tpu.actor.beat.remote()
     while not ended:
         if ray.wait([beat], timeout=1)[0]:
-            by = answer(held.name, beat)
+            by = answer(tpu.name, beat)
             ended = f"it was released by {by}" if by else ""
-            beat = held.actor.beat.remote()
+            beat = tpu.actor.beat.remote()
         left = until - time.monotonic()
         if stop:
             ended = ended or f"{signal.Signals(stop[0]).name} was received"
@@ -136,12 +136,12 @@ def hold(held: Held, for_s: float, stop: list[int], say: Say) -> str:
             ended = ended or f"its time of {duration(for_s)} is over"
         elif left < tell_below:
             tell_below = left / 2 if left > 120 else 0
-            say(f"{held.name}: {duration(left)} left")
-    ray.kill(held.actor)
+            say(f"{tpu.name}: {duration(left)} left")
+    ray.kill(tpu.actor)
     return ended
 
 
-def find(name: str) -> Held:
+def find(name: str) -> HeldTpu:
     """The TPU that is held under a name. Raises UsageError when there is none."""
     import ray
 
@@ -154,16 +154,16 @@ def find(name: str) -> Held:
             f"{name!r} was asked for by somebody, and has not answered within {duration(GIVEN_S)}: most likely the "
             "cluster has not given it yet."
         )
-    return Held(name, actor, answer(name, about))
+    return HeldTpu(name, actor, answer(name, about))
 
 
-def release(held: Held) -> None:
+def release(tpu: HeldTpu) -> None:
     """Free a TPU, whoever holds it; its holder is told."""
-    answer(held.name, held.actor.release.remote(me()))
+    answer(tpu.name, tpu.actor.release.remote(me()))
     until = time.monotonic() + ANSWER_S
-    while _look_up(held.name) is not None:
+    while _look_up(tpu.name) is not None:
         if time.monotonic() > until:
-            raise MachineLost(f"{held.name} was told to end and is still there after {duration(ANSWER_S)}.")
+            raise MachineLost(f"{tpu.name} was told to end and is still there after {duration(ANSWER_S)}.")
         time.sleep(0.2)
 
 
@@ -200,9 +200,9 @@ def _look_up(name: str) -> Any:
 
 def _refuse_taken(name: str) -> None:
     if _look_up(name) is not None:
-        held = find(name)
+        tpu = find(name)
         raise UsageError(
-            f"{name!r} is held by {held.about['by']}, on {held.about['node']}: take another name, or free it with "
+            f"{name!r} is held by {tpu.about['by']}, on {tpu.about['node']}: take another name, or free it with "
             f"'research dev-tpu release --tpu-name {name}'."
         )
 

@@ -59,10 +59,10 @@ def zip_into(path: Path, checkout: Checkout, tree: Mapping[str, str]) -> list[st
                 left_out.append(name)
             else:
                 archive.write(source, name)
-        largest = sorted(archive.infolist(), key=lambda one: one.compress_size, reverse=True)[:3]
+        largest = sorted(archive.infolist(), key=lambda file: file.compress_size, reverse=True)[:3]
     size, limit = path.stat().st_size, int(os.environ.get(LIMIT_NAME, LIMIT))
     if size > limit:
-        named = ", ".join(f"{one.filename} ({_mib(one.compress_size)})" for one in largest)
+        named = ", ".join(f"{file.filename} ({_mib(file.compress_size)})" for file in largest)
         raise UsageError(
             f"The work tree in {checkout.root} is {_mib(size)} when packed, and Ray takes {_mib(limit)}: keep large "
             f"files in the store, or have git ignore them. The largest are {named}."

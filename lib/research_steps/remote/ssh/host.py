@@ -19,7 +19,7 @@ from research_steps.git import Checkout
 from research_steps.records.conditions import Facts
 from research_steps.remote.ssh.session import DevHost, SshSession, dev_host
 from research_steps.remote.ssh.sync import OWN, sync
-from research_steps.remote.ssh.worker import NONE, SshOrder
+from research_steps.remote.ssh.worker import Measure, Release, SshOrder, TakeOutcome, TakeTurn
 from research_steps.trial.launcher.conversation import Conversation, Hear, value_of
 from research_steps.trial.launcher.daemon import STARTS, locked, stop_at
 from research_steps.trial.launcher.host import Say, Turn
@@ -27,16 +27,13 @@ from research_steps.trial.launcher.protocol import (
     SOCKET,
     Answer,
     Done,
-    Measure,
     Message,
     ParentConfig,
     Refused,
-    Release,
     Request,
     Said,
     Stale,
     StartWorker,
-    TakeTurn,
     TrialOutcome,
     Waiting,
 )
@@ -134,11 +131,15 @@ class SshHost:
         """The outcome of a trial during which the connection was cut off."""
         name = self._session.name
         self._hear(Waiting(f"{name} was cut off: the trial goes on there, and its outcome is taken when it has ended"))
-        code = f"from research_steps.remote.ssh.worker import take; take({self._root!r}, {nonce!r})"
-        outcome = self._insist(lambda: self._session.python(code)).encode()
-        if outcome == NONE:
-            raise MachineLost(f"The connection to {name} was cut off, and the trial has no result there.")
-        return msgspec.json.decode(outcome, type=TrialOutcome)
+
+        def take() -> TrialOutcome:
+            self._conversation, self.facts = self._open()
+            outcome = self._ask(TakeOutcome(nonce), self._hear)
+            if not isinstance(outcome, TrialOutcome):
+                raise MachineLost(f"{name} was cut off again.")
+            return outcome
+
+        return self._insist(take)
 
     def _insist(self, work: Callable[[], T]) -> T:
         """Do it as soon as the host can be reached."""

@@ -76,11 +76,11 @@ class SshSession:
         session = ["-f", "-N", "-M"]
         session += _options(f"ControlPersist={SESSION_IDLE_S}", "ClearAllForwardings=yes", "StreamLocalBindUnlink=yes")
         # A file, because some versions hold on to it for as long as the session lasts.
-        with tempfile.TemporaryFile() as told:
-            done = subprocess.run([*self._ssh, *session, "--", self.host.ssh], stdin=subprocess.DEVNULL, stderr=told)
-            told.seek(0)
+        with tempfile.TemporaryFile() as errors:
+            done = subprocess.run([*self._ssh, *session, "--", self.host.ssh], stdin=subprocess.DEVNULL, stderr=errors)
+            errors.seek(0)
             if done.returncode != 0:
-                raise self._unreachable(told.read())
+                raise self._unreachable(errors.read())
         return True
 
     def folder(self) -> str:
@@ -94,18 +94,19 @@ class SshSession:
         if done.returncode != 0:
             raise self._unreachable(done.stderr)
 
-    def python(self, code: str, input: bytes = b"") -> str:
+    def python(self, code: str, input: bytes) -> str:
         """The last line that a little program prints over there. Its input is in no command line."""
         done = self._run(f"{_quoted(self.host.python)} -P -c {shlex.quote(code)}", input)
-        said = _said(done.stderr)
-        if "No module named 'research_steps" in said:
+        message = _message(done.stderr)
+        if "No module named 'research_steps" in message:
             raise LauncherError(
                 f"research_steps does not import in {self.host.python} on {self.name}: install it there, with what is "
                 f"measured, or name another Python in {DEV_HOSTS} ('python: …')."
             )
         if done.returncode in (126, 127):
             raise LauncherError(
-                f"There is no Python {self.host.python} on {self.name} ({said}): name one in {DEV_HOSTS} ('python: …')."
+                f"There is no Python {self.host.python} on {self.name} ({message}): name one in {DEV_HOSTS}, as "
+                "'python: …'."
             )
         return self._printed(done)
 
@@ -124,7 +125,7 @@ class SshSession:
             raise LauncherError("The command 'rsync' is not on PATH: install it, because --host needs it.") from error
         if done.returncode != 0:
             raise LauncherError(
-                f"The files could not be brought to {root} on {self.name}: {_said(done.stderr)}. rsync must be "
+                f"The files could not be brought to {root} on {self.name}: {_message(done.stderr)}. rsync must be "
                 "installed there as well, and the folder must be yours."
             )
 
@@ -136,7 +137,7 @@ class SshSession:
 
     def _printed(self, done: "subprocess.CompletedProcess[bytes]") -> str:
         if done.returncode != 0:
-            raise LauncherError(f"On {self.name}: {_said(done.stderr) or f'exit code {done.returncode}'}.")
+            raise LauncherError(f"On {self.name}: {_message(done.stderr) or f'exit code {done.returncode}'}.")
         # The last line, because what a shell runs when it starts may print as well.
         return done.stdout.decode().strip().rpartition("\n")[2]
 
@@ -148,9 +149,9 @@ class SshSession:
         except FileNotFoundError as error:
             raise LauncherError("The command 'ssh' is not on PATH: install OpenSSH's client.") from error
 
-    def _unreachable(self, told: bytes) -> MachineLost:
+    def _unreachable(self, stderr: bytes) -> MachineLost:
         return MachineLost(
-            f"{self.name} can't be reached: {_said(told) or 'ssh was cut off'}. Check that 'ssh {self.host.ssh}' "
+            f"{self.name} can't be reached: {_message(stderr) or 'ssh was cut off'}. Check that 'ssh {self.host.ssh}' "
             "connects without asking for anything."
         )
 
@@ -159,8 +160,8 @@ def _options(*settings: str) -> list[str]:
     return [word for setting in settings for word in ("-o", setting)]
 
 
-def _said(told: bytes) -> str:
-    return " ".join(told.decode("utf-8", "replace").split()).rstrip(".")
+def _message(stderr: bytes) -> str:
+    return " ".join(stderr.decode("utf-8", "replace").split()).rstrip(".")
 
 
 def _list(names: Iterable[str]) -> bytes:

@@ -56,7 +56,7 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
         speaker.tell(Waiting(f"importing experiments.{order.topic}"))
         series, thread = load_thread(checkout, order.topic)
         journal = Journal(open_store(order.store), order.topic)
-        case = declared(thread, lambda found: order.baseline in ("", found.label), repr(order.baseline))
+        case = declared(thread, lambda case: order.baseline in ("", case.label), repr(order.baseline))
         config = with_settings(case, order.settings)
         published = journal.published(checkout.logbooks / order.topic)
         evidence = DevEvidence.of(series, journal, published)
@@ -89,9 +89,9 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
     kept = KeptAttempt(
         checkout, evidence, journal.ids.reserve(series.prefix, order.occasion, session.used_numbers), order.occasion
     )
-    made = _Attempt(order, session, kept, case, config, speaker)
-    trials = made.measure()
-    answer = made.answer(trials)
+    measuring = _Attempt(order, session, kept, case, config, speaker)
+    trials = measuring.measure()
+    answer = measuring.answer(trials)
     if not order.watched:
         return answer
     sources = tuple(sorted({*host.sources, *map(str, edited())}))
@@ -125,24 +125,24 @@ class _Attempt:
     def answer(self, trials: list[Trial]) -> Attempted:
         """Say what the trials say, and make an entry of them if that has a name."""
         series, last = self.session.series, trials[-1].stored.record
-        good = [one.stored.record for one in trials if one.stored.record.status == "ok"]
+        good = [trial.stored.record for trial in trials if trial.stored.record.status == "ok"]
         baseline = self._floor(good[0]) if good else None
         claim = None
         if baseline is not None:
-            claims = make_claims(series, baseline, [Candidate(self.changes, [one.stored for one in trials])])
-            claim = next(one for one in claims if one.metric == series.primary.name)
-        said = f"{series.primary.name} {told(claim)}" if claim else row_of(trials[-1], self.changes).note
+            claims = make_claims(series, baseline, [Candidate(self.changes, [trial.stored for trial in trials])])
+            claim = next(claim for claim in claims if claim.metric == series.primary.name)
+        result = f"{series.primary.name} {told(claim)}" if claim else row_of(trials[-1], self.changes).note
         if claim and claim.why:
-            said += f" ({claim.why})"
+            result += f" ({claim.why})"
         first = trials[0].stored.record
         ids = first.id if first is last else f"{first.id} to {last.id.rpartition('.')[2]}"
-        self.speaker.say(f"{ids} {spelled(self.changes)}: {said or last.status}")
+        self.speaker.say(f"{ids} {spelled(self.changes)}: {result or last.status}")
         for line in self._beside(claim, baseline):
             self.speaker.say(f"  {line}")
         if self.order.label or self.order.hypothesis:
             hypothesis = self.session.hypothesis(self.order.hypothesis)
             named = replace(self.kept, label=self.order.label, hypothesis=hypothesis)
-            write_kept(named, [one.stored for one in trials])
+            write_kept(named, [trial.stored for trial in trials])
             publish_kept(named, self.speaker.say)
         elif not self.order.done:
             self.speaker.say(f"  scratch; to make it an entry: research keep {self.kept.id} --hypothesis …")
@@ -151,7 +151,7 @@ class _Attempt:
             ids=ids,
             what=spelled(self.changes),
             status=last.status,
-            told=f"{series.primary.name} {measured(claim)}" if claim else said,
+            told=f"{series.primary.name} {measured(claim)}" if claim else result,
             verdict=claim.verdict if claim else last.status,
             gain=gain(series.primary, claim) if claim and claim.verdict == "improved" else 0.0,
         )
@@ -165,9 +165,9 @@ class _Attempt:
     def _floor(self, record: TrialRecord) -> Baseline | None:
         """The noise floor of a trial, measured now when there is none."""
         evidence = self.kept.evidence
-        found = evidence.floor(record)
-        if found is not None or record.samples is None:
-            return found
+        floor = evidence.floor(record)
+        if floor is not None or record.samples is None:
+            return floor
         series, journal = self.session.series, self.session.journal
         count = series.floor_processes if record.samples.paired else max(2, series.floor_processes)
         occasion = f"{record.id} noise floor"
@@ -191,10 +191,10 @@ class _Attempt:
         if claim is None or baseline is None or claim.estimate is None:
             return []
         lines = []
-        found = self.kept.evidence.best(self.case.case)
-        if found is not None and found.estimate:
-            where = f"{found.trials[0].id} {spelled(found.changes)}, {measured(found)}"
-            beside = f"{claim.estimate / found.estimate:.3f} ×" if claim.estimand == "ratio" else "beside"
+        best = self.kept.evidence.best(self.case.case)
+        if best is not None and best.estimate:
+            where = f"{best.trials[0].id} {spelled(best.changes)}, {measured(best)}"
+            beside = f"{claim.estimate / best.estimate:.3f} ×" if claim.estimand == "ratio" else "beside"
             lines.append(f"{beside} the best so far ({where})")
         first = baseline.trials[0].record
         if isinstance(first, TrialRecord) and first.code != self.case.code.digest:

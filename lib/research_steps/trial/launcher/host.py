@@ -105,19 +105,19 @@ class LocalHost:
 
     def _wait(self, id: str, left_s: float, say: Say) -> tuple[float, list[str]]:
         """Wait for so long at most until the machine is quiet: what is left of the time, and who disturbs it still."""
-        told = False
+        has_said = False
         while True:
             began = time.monotonic()
             disturbances = contention.HERE.disturbances(self.trials.family)
             # Load that can't be waited for any more is seen during the trial, for as long as it lasts.
-            passing = [one for one in disturbances if one.passes] or (contention.HERE.load() if left_s > 0 else [])
+            passing = [other for other in disturbances if other.passes] or (contention.HERE.load() if left_s > 0 else [])
             if left_s <= 0 or not passing:
-                return left_s, [one.what for one in disturbances]
+                return left_s, [other.what for other in disturbances]
             if self.closed:
                 raise LauncherError(f"The run is ending while {id} waits for a quiet machine.")
-            if not told:
-                who = "; ".join(one.what for one in passing)
+            if not has_said:
+                who = "; ".join(other.what for other in passing)
                 say(f"{id}: waiting up to {left_s:.0f} s for a quiet machine: {who}")
-                told = True
+                has_said = True
             time.sleep(max(0.0, min(POLL_S, left_s)))
             left_s -= time.monotonic() - began

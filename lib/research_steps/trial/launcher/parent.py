@@ -320,15 +320,15 @@ def _cpu_s() -> float:
 
 def _listen(config: ParentConfig) -> None:
     """Serve in a folder, and say on standard output where that is."""
-    kept = Daemon(Path(config.root)) if config.idle_s is not None else None
+    daemon = Daemon(Path(config.root)) if config.idle_s is not None else None
     # Created for its user alone, which is what guards the socket inside.
-    folder = kept.folder if kept else Path(tempfile.mkdtemp(prefix="research-launcher-", dir=short_base()))
+    folder = daemon.folder if daemon else Path(tempfile.mkdtemp(prefix="research-launcher-", dir=short_base()))
     with socket.socket(socket.AF_UNIX) as listener:
         (folder / SOCKET).unlink(missing_ok=True)
         listener.bind(str(folder / SOCKET))
         listener.listen()
-        if kept:
-            kept.note_start()
+        if daemon:
+            daemon.note_start()
             os.chdir("/")
         parent = Parent(listener, folder, config)
         # If the owner is gone by now, standard input has ended too.
@@ -337,17 +337,17 @@ def _listen(config: ParentConfig) -> None:
         # Nobody reads standard output from here on; a library that prints while it is imported must not block on it.
         os.dup2(2, 1)
         parent.serve()
-        if kept:
-            kept.note_end()
-    if not kept:
+        if daemon:
+            daemon.note_end()
+    if not daemon:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> None:
     """Be a parent, as a line on standard input says."""
-    told = sys.stdin.buffer.readline()
+    first = sys.stdin.buffer.readline()
     # Else whoever started it is gone already.
-    if told.endswith(b"\n"):
-        _listen(msgspec.json.decode(told, type=ParentConfig))
+    if first.endswith(b"\n"):
+        _listen(msgspec.json.decode(first, type=ParentConfig))
     # The exit handlers of the libraries have nothing here to end.
     os._exit(0)

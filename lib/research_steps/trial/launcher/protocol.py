@@ -1,8 +1,8 @@
 """What a client, the parent of trials and the processes below it say to each other: one JSON object a line.
 
 A client says one thing on a connection (a trial, a worker to fork, or to stop), and hears messages until the answer,
-which is a `TrialOutcome` for a trial, `Done` or `Refused` for a worker, or `Stale`. With a worker on another machine it
-goes on: that answers each thing that is said to it, but for `Release`.
+which is a `TrialOutcome` for a trial, `Done` or `Refused` for a worker, or `Stale`. What else it says to a worker is
+between these two.
 """
 
 from collections.abc import Iterator
@@ -72,26 +72,6 @@ class Shutdown(msgspec.Struct, frozen=True, tag="stop"):
     """End the parent and everything below it; `when_done` with what runs, and begin nothing more."""
 
     when_done: bool = False
-
-
-class TakeTurn(msgspec.Struct, frozen=True, kw_only=True, tag="turn"):
-    """Have a turn for one trial, as `Host.turn` says. The answer is what is left of the time to wait (seconds), and
-    whether the machine is quiet."""
-
-    id: str
-    timed: bool
-    wait_s: float
-
-
-class Measure(msgspec.Struct, frozen=True, kw_only=True, tag="measure"):
-    """Run a trial in the turn. Its outcome is also kept under the `nonce`."""
-
-    nonce: str
-    request: Request
-
-
-class Release(msgspec.Struct, frozen=True, tag="release"):
-    """End the turn, and the trial that runs in it."""
 
 
 class Waiting(msgspec.Struct, frozen=True, tag="waiting"):
@@ -169,7 +149,6 @@ class TrialOutcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
 
 
 AskedOfParent = Request | StartWorker | Shutdown
-AskedOfWorker = TakeTurn | Measure | Release
 Answer = TrialOutcome | Done | Refused | Stale
 Message = Waiting | Output | Begun | Said | Answer
 

@@ -41,9 +41,9 @@ class Sources:
         """
         first, last = int((began - GRAIN_S) * 1e9), time.time_ns()
         for path in edited():
-            found = _changed_at(path)
-            if found is not None:
-                self._times.setdefault(path, _UNKNOWN if first <= found <= last else found)
+            changed_at = _changed_at(path)
+            if changed_at is not None:
+                self._times.setdefault(path, _UNKNOWN if first <= changed_at <= last else changed_at)
 
     def changed(self) -> str:
         """The first file that changed since, empty when none did."""
