@@ -35,7 +35,7 @@ class PriorResults:
             record = stored.record
             if stored.sha256 in retracted or is_routine(record) or record.late:
                 continue
-            key = _key(record.config, record.baseline_config)
+            key = canonical([record.config, record.baseline_config])
             # What has worked since is no known failure.
             self._tried.pop(key, None)
             if record.error is not None:
@@ -47,7 +47,7 @@ class PriorResults:
                     if ref.sha256 in snapshot.trials and ref.sha256 not in retracted:
                         tried = snapshot.trials[ref.sha256]
                         outcome = f"{claim.verdict}, {claim.metric} {measured(claim)}"
-                        self._tried[_key(tried.record.config, claim.case)] = Tried(tried, outcome)
+                        self._tried[canonical([tried.record.config, claim.case])] = Tried(tried, outcome)
 
     def trial(self, ref: Ref) -> Stored[TrialRecord]:
         """A trial of the store or the repository. Raises JournalProblem when it is in neither."""
@@ -58,8 +58,4 @@ class PriorResults:
         return self._trials[ref.sha256]
 
     def about(self, config: Mapping[str, Any], case: Mapping[str, Any]) -> Tried | None:
-        return self._tried.get(_key(config, case))
-
-
-def _key(config: Mapping[str, Any], case: Mapping[str, Any]) -> bytes:
-    return canonical([config, case])
+        return self._tried.get(canonical([config, case]))

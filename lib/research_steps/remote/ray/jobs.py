@@ -94,7 +94,7 @@ class Server:
         id = f"{prefix}{max(jobs, default=0) + 1}"
         with tempfile.TemporaryDirectory(prefix="research-submit-") as folder:
             package = Path(folder) / "tree.zip"
-            left_out = worktree.zip_into(package, checkout, {**tree, **worktree.logbooks(checkout)})
+            left_out = worktree.zip_into(package, checkout, tree)
             origin = keep_origin(checkout, driver.journal)
             if worktree.files(checkout) != tree:
                 raise UsageError(f"The work tree in {checkout.root} was edited while it was packed: submit it again.")
@@ -213,10 +213,10 @@ def driver_of(
         )
     chosen = runtime_environment(checkout, name)
     env_vars = {**chosen.get("env_vars", {}), **variables(given)}
-    for given_name, value in env_vars.items():
-        if is_secret_name(given_name) or redact(str(value)) != str(value):
+    for named, value in env_vars.items():
+        if is_secret_name(named) or redact(str(value)) != str(value):
             raise UsageError(
-                f"The variable {given_name} looks like a secret, and Ray shows the environment of a job to everybody who "
+                f"The variable {named} looks like a secret, and Ray shows the environment of a job to everybody who "
                 "sees its dashboard: set it on the cluster's nodes instead."
             )
     env_vars[STORE] = store.url

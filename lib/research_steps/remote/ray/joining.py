@@ -29,7 +29,10 @@ def joined(address: str, checkout: Checkout) -> Iterator[RayClient]:
     # Ray would otherwise leave out lines that are alike.
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     with tempfile.TemporaryDirectory(prefix="research-tree-") as folder:
-        sent = {} if checkout.git_dir is None else {"working_dir": _packed(Path(folder), checkout)}
+        package = Path(folder) / "tree.zip"
+        if checkout.git_dir is not None:
+            worktree.zip_into(package, checkout, worktree.files(checkout))
+        sent = {"working_dir": str(package)} if package.exists() else {}
         # Until this process ends: who waits for a job then is not cut off.
         connect("the cluster", address, ("",), runtime_env=sent, logging_level="WARNING", ignore_reinit_error=True)
     client = RayClient()
@@ -37,9 +40,3 @@ def joined(address: str, checkout: Checkout) -> Iterator[RayClient]:
         yield client
     finally:
         client.shutdown()
-
-
-def _packed(folder: Path, checkout: Checkout) -> str:
-    package = folder / "tree.zip"
-    worktree.zip_into(package, checkout, {**worktree.files(checkout), **worktree.logbooks(checkout)})
-    return str(package)

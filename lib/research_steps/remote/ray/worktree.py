@@ -29,11 +29,6 @@ def files(checkout: Checkout) -> dict[str, str]:
     return _listed(checkout, ".", *(f":(exclude,literal){name}" for name in LIVING))
 
 
-def logbooks(checkout: Checkout) -> dict[str, str]:
-    """The logbooks and the records that were published, with their digests."""
-    return _listed(checkout, f":(literal){checkout.logbooks.relative_to(checkout.root)}")
-
-
 @contextmanager
 def packed(checkout: Checkout, names: Iterable[str]) -> Iterator[IO[bytes]]:
     """An archive of these files, to be read from its beginning."""
@@ -47,11 +42,13 @@ def packed(checkout: Checkout, names: Iterable[str]) -> Iterator[IO[bytes]]:
 
 
 def zip_into(path: Path, checkout: Checkout, tree: Mapping[str, str]) -> list[str]:
-    """Pack these files as Ray takes them with a job; returns what Ray can't take. Raises UsageError above its limit.
+    """Pack these files, the logbooks and the records that were published as Ray takes them with a job; returns what Ray
+    can't take. Raises UsageError above its limit.
 
     Ray unpacks no links: a link to a file of the tree becomes a copy of it, any other is left out.
     """
     left_out = []
+    tree = {**tree, **_listed(checkout, f":(literal){checkout.logbooks.relative_to(checkout.root)}")}
     with ZipFile(path, "w", ZIP_DEFLATED, compresslevel=1, strict_timestamps=False) as archive:
         for name in tree:
             source = (checkout.root / name).resolve()

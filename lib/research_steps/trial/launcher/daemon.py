@@ -83,7 +83,7 @@ class Daemon:
             if not self._listens():
                 self._clean_up()
                 with (folder / LOG).open("wb") as log:
-                    ParentProcess.start(ParentConfig(str(self.root), dict(env), self.idle_s), log).leave()
+                    ParentProcess.start(ParentConfig(str(self.root), dict(env), self.idle_s), log)
         return folder
 
     def note_start(self) -> None:
@@ -119,8 +119,8 @@ class Daemon:
 
 
 class DaemonTrials:
-    """The trials of the kept parent in a folder, for one of its workers, shown live. Ctrl-C ends the one that runs, and
-    the run."""
+    """The trials of a kept parent, for one of its workers and shown live; used as a `Launcher` is. Ctrl-C ends the one
+    that runs, and the run."""
 
     def __init__(self, daemon: Daemon, in_process: bool) -> None:
         self.closed = False

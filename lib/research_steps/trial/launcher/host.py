@@ -15,6 +15,8 @@ from research_steps.records.conditions import Facts
 from research_steps.records.times import utc
 from research_steps.trial import contention
 from research_steps.trial.launcher.conversation import Hear
+from research_steps.trial.launcher.daemon import DaemonTrials
+from research_steps.trial.launcher.launcher import Launcher
 from research_steps.trial.launcher.protocol import Request, TrialOutcome
 from research_steps.trial.provenance import facts_here
 
@@ -56,21 +58,10 @@ class Host(Protocol):
         ...
 
 
-class Trials(Protocol):
-    """Whoever runs trials. `family` is the process below which they and what else is ours are."""
-
-    closed: bool
-    family: int
-
-    def run(self, request: Request, hear: Hear) -> TrialOutcome:
-        """Run one trial and wait for it. Raises LauncherError when it has no outcome, for no fault of its own."""
-        ...
-
-
 class LocalHost:
-    """This machine; its trials run in the processes of a parent."""
+    """This machine; its trials run in the processes of a parent, of its own or kept."""
 
-    def __init__(self, trials: Trials) -> None:
+    def __init__(self, trials: Launcher | DaemonTrials) -> None:
         self.trials = trials
         self.sources: tuple[str, ...] = ()
 

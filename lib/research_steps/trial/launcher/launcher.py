@@ -8,7 +8,6 @@ import threading
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 from research_steps.errors import LauncherError
@@ -44,13 +43,13 @@ class ParentProcess:
             start_new_session=True,
         )
         assert process.stdin is not None and process.stdout is not None, "both are pipes"
-        folder = ""
         with process.stdout, suppress(BrokenPipeError):
             process.stdin.write(line(config))
             process.stdin.flush()
-            folder = os.fsdecode(process.stdout.readline().rstrip(b"\n"))
-        if folder:
-            return ParentProcess(process, Path(folder))
+            if folder := process.stdout.readline().rstrip(b"\n"):
+                if config.idle_s is not None:
+                    process.stdin.close()
+                return ParentProcess(process, Path(os.fsdecode(folder)))
         with suppress(OSError):
             process.stdin.close()
         raise LauncherError(
@@ -58,15 +57,11 @@ class ParentProcess:
             f"{f'in {log.name}' if log else 'above'}; check that research_steps imports in this Python."
         )
 
-    def leave(self) -> None:
-        """Let it go on without this process."""
-        assert self.process.stdin is not None, "stdin is a pipe"
-        self.process.stdin.close()
-
     def end(self) -> int:
         """End it by the end of its input, and what it could not end itself because it was killed; its exit code."""
+        assert self.process.stdin is not None, "stdin is a pipe"
         with suppress(OSError):
-            self.leave()
+            self.process.stdin.close()
         try:
             code = self.process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -90,7 +85,7 @@ class Launcher:
     def __enter__(self) -> "Launcher":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def run(self, request: Request, hear: Hear = lambda message: None) -> TrialOutcome:

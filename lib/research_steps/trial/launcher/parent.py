@@ -127,8 +127,6 @@ class Parent:
         elif self._idle_s is not None and now - self._idle_since >= self._idle_s:
             self._ending = True
 
-    # -- what is asked for -------------------------------------------------------------------------------------
-
     def _asked(self, client: Client, asked: AskedOfParent) -> None:
         match asked:
             case Request():
@@ -157,8 +155,6 @@ class Parent:
             work = partial(_work, wanted, env, client.connection)
             self._workers.add(self._fork(work, sys.stderr.fileno(), keep=client.connection))
             self._connections.drop(client)
-
-    # -- one trial ---------------------------------------------------------------------------------------------
 
     def _start(self, client: Client, request: Request) -> None:
         if not self._preload(client, request.libraries):
@@ -268,8 +264,6 @@ class Parent:
             self._selector.unregister(persistent.orders)
         persistent.orders.close()
 
-    # -- what somebody reads along -----------------------------------------------------------------------------
-
     def _tell_stage(self) -> None:
         for stage in os.read(self._stages, 4096).decode("utf-8", "replace").splitlines():
             if self._trial is not None:
@@ -278,8 +272,6 @@ class Parent:
     def _show_output(self, trial: RunningTrial) -> None:
         for text in trial.new_output() if trial.request.live else ():
             self._connections.tell(trial.client, Output(text))
-
-    # -- what is imported --------------------------------------------------------------------------------------
 
     def _preload(self, client: Client, libraries: tuple[str, ...]) -> bool:
         """Import what is new of these. False when that is for nothing: the client left, or was told what changed."""
