@@ -1,6 +1,7 @@
 """The house rules that a machine can hold: which way imports point, what stays light, what is public."""
 
 import ast
+import builtins
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import research_steps
+from research_steps import errors
 
 PACKAGE = Path(research_steps.__file__).parent
 # A room imports only from itself and the rooms before it.
@@ -33,6 +35,15 @@ USERS = {
     "detect_secrets": {"records/redaction.py"},
     # A driver that loads it would disturb what it times; its own command sends.
     "wandb": set(),
+}
+# Errors outside of the one tree, each because whoever calls expects it.
+RAISED_FOR_OTHERS = {
+    # Fray's own contract for a job.
+    *(("remote/ray/client.py", "JobFailed"), ("remote/ray/client.py", "TimeoutError")),
+    # On a node that has none of this package.
+    ("remote/ray/node.py", "LookupError"),
+    # How a hook of Python's import system says that a path is not its own.
+    ("trial/launcher/child.py", "ImportError"),
 }
 
 
@@ -87,6 +98,33 @@ def test_no_two_files_need_each_other() -> None:
         list(TopologicalSorter(_graph()).static_order())
     except CycleError as error:
         pytest.fail(f"a circle: {' -> '.join(error.args[1])}")
+
+
+def _is_raised(node: ast.Raise, file: ast.Module) -> str:
+    """The class that is raised, or, where a function makes the error, the class that this returns."""
+    made = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+    name = ast.unparse(made).removeprefix("self.") if made is not None else ""
+    functions = (one for one in ast.walk(file) if isinstance(one, ast.FunctionDef) and one.name == name)
+    return next((ast.unparse(one.returns) for one in functions if one.returns is not None), name)
+
+
+def test_every_error_stands_in_the_one_tree() -> None:
+    """Whoever catches `ResearchError` catches whatever the package raises on purpose; what else is raised is somebody
+    else's to catch, or goes no further than its file."""
+    kinds = {**vars(builtins), **vars(errors)}.items()
+    known = {name for name, value in kinds if isinstance(value, type) and issubclass(value, BaseException)}
+    tree = known & set(vars(errors))
+    raised, made = set(), []
+    for name in _files():
+        file = ast.parse((PACKAGE / name).read_text())
+        for node in ast.walk(file):
+            if isinstance(node, ast.ClassDef) and name != "errors.py":
+                made += [node.name for base in node.bases if ast.unparse(base) in known]
+            # What is named by a variable was caught before.
+            elif isinstance(node, ast.Raise) and (what := _is_raised(node, file)).lstrip("_")[:1].isupper():
+                raised |= {(name, what)} if what not in tree and not what.startswith("_") else set()
+    assert raised == RAISED_FOR_OTHERS
+    assert [name for name in made if not name.startswith("_")] == []
 
 
 def test_each_library_has_its_place() -> None:
