@@ -16,6 +16,7 @@ from research_steps.errors import RepositoryError
 
 # These change while a thread runs and belong to its record, so they don't make the tree dirty.
 LIVING = (".agents/logbooks", ".agents/issues", "local_store")
+_BESIDE_LIVING = (".", *(f":(exclude,literal){name}" for name in LIVING))
 LARGEST_UNTRACKED = 1 << 20
 NAMES_SHOWN = 10
 # A git hook sets these for the repository that it belongs to; each would make git read or write something else here.
@@ -53,10 +54,10 @@ class Checkout:
         # The word between the paths tells them apart whatever they hold.
         word = "--is-inside-work-tree"
         arguments = ["rev-parse", "--show-toplevel", word, "--absolute-git-dir", word, "--git-path", "objects"]
-        found = _run(arguments, start, None)
-        if found.returncode != 0 and b"not a git repository" in found.stderr:
+        done = _run(arguments, start)
+        if done.returncode != 0 and b"not a git repository" in done.stderr:
             return Checkout(start, None)
-        paths = _printed(found, arguments, start).removesuffix(b"\n").split(b"\ntrue\n")
+        paths = _printed(done, arguments, start).removesuffix(b"\n").split(b"\ntrue\n")
         root, git_dir, objects = (Path(os.fsdecode(path)) for path in paths)
         return Checkout(root, git_dir, start / objects)
 
@@ -84,67 +85,52 @@ class Checkout:
         quiet = [word for setting in _QUIET for word in ("-c", setting)]
         return self.git(*quiet, *arguments, env=env, input=input)
 
+    def _answer(self, *arguments: str) -> str | None:
+        """What git prints in answer to a question, None where it fails."""
+        done = _run(arguments, self.root)
+        return done.stdout.decode("utf-8", "replace").removesuffix("\n") if done.returncode == 0 else None
+
+    def commit_of(self, name: str) -> str | None:
+        """The commit that a revision names here, None when there is none."""
+        return self._answer("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+
     def head(self) -> str | None:
         """The commit that is checked out, None when there is none yet."""
-        if self.git_dir is None:
-            return None
-        found = _run(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], self.root, None)
-        return found.stdout.decode().strip() or None
+        return self.commit_of("HEAD")
 
     def branch(self) -> str | None:
-        if self.git_dir is None:
-            return None
+        """The branch that is checked out, None when there is none."""
         # Not --short, which says more where a tag has the same name.
-        found = _run(["symbolic-ref", "--quiet", "HEAD"], self.root, None)
-        return found.stdout.decode("utf-8", "replace").strip().removeprefix("refs/heads/") or None
-
-    def at(self) -> tuple[str | None, str | None]:
-        """The commit and the branch that are checked out, by one call of git where there are both."""
-        if self.git_dir is None:
-            return None, None
-        found = _run(["rev-parse", "HEAD^{commit}", "--symbolic-full-name", "HEAD"], self.root, None)
-        commit, _, name = found.stdout.decode("utf-8", "replace").strip().partition("\n")
-        if found.returncode == 0 and name.startswith("refs/heads/"):
-            return commit, name.removeprefix("refs/heads/")
-        return self.head(), self.branch()
+        name = self._answer("symbolic-ref", "--quiet", "HEAD")
+        return name.removeprefix("refs/heads/") if name else None
 
     def user(self) -> str | None:
         return (self.setting("user.name") or "").strip() or None
 
     def is_dirty(self) -> bool:
         """Whether anything differs from the commit, but for what changes while a thread runs."""
-        living = (f":(exclude,literal){name}" for name in LIVING)
-        return bool(self.git("status", "--porcelain", "--", ".", *living).strip())
+        return bool(self.git("status", "--porcelain", "--", *_BESIDE_LIVING).strip())
 
     def switch(self, branch: str) -> None:
         """Check a branch out, made here if it is new; uncommitted changes go along, or git refuses."""
         self.git("check-ref-format", "--branch", branch)
         # One that the remote has is taken from there, and follows it.
         names = (f"refs/heads/{branch}", f"refs/remotes/origin/{branch}")
-        known = any(_run(["rev-parse", "--verify", "--quiet", name], self.root, None).returncode == 0 for name in names)
-        self.git("switch", *([] if known else ["--create"]), branch)
+        self.git("switch", *([] if any(map(self.commit_of, names)) else ["--create"]), branch)
 
     def pushed(self) -> str | None:
         """The commit of the checked-out branch that its remote was last seen to have."""
         branch = self.branch()
-        for name in ("@{upstream}", f"refs/remotes/origin/{branch}") if branch else ():
-            found = _run(["rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"], self.root, None)
-            if found.returncode == 0:
-                return found.stdout.decode().strip()
-        return None
-
-    def commit_of(self, name: str) -> str | None:
-        """The commit that a revision names here, None when there is none."""
-        found = _run(["rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"], self.root, None)
-        return found.stdout.decode().strip() or None
+        names = ("@{upstream}", f"refs/remotes/origin/{branch}") if branch else ()
+        return next(filter(None, map(self.commit_of, names)), None)
 
     def tags(self, folder: str) -> dict[str, str]:
         """The tags whose names begin with a folder, such as a topic, with the commits that they name."""
         if self.git_dir is None:
             return {}
         # Of an annotated tag the second is the commit; of a light one the first is.
-        wanted = "--format=%(refname:strip=2) %(objectname) %(*objectname)"
-        lines = self.git("for-each-ref", wanted, f"refs/tags/{folder}/").decode().splitlines()
+        fields = "--format=%(refname:strip=2) %(objectname) %(*objectname)"
+        lines = self.git("for-each-ref", fields, f"refs/tags/{folder}/").decode().splitlines()
         return {parts[0]: parts[-1] for parts in map(str.split, lines)}
 
     def files(self, *paths: str) -> list[str]:
@@ -156,17 +142,15 @@ class Checkout:
 
     def is_ancestor(self, commit: str, of: str) -> bool:
         """Whether a commit is in the history of another one, or the same."""
-        return _run(["merge-base", "--is-ancestor", commit, of], self.root, None).returncode == 0
+        return self._answer("merge-base", "--is-ancestor", commit, of) is not None
 
     def setting(self, name: str) -> str | None:
         """A setting of git's configuration, None when it is not set."""
-        found = _run(["config", "--get", name], self.root, None)
-        return found.stdout.decode("utf-8", "replace").removesuffix("\n") if found.returncode == 0 else None
+        return self._answer("config", "--get", name)
 
     def is_set(self, name: str) -> bool:
         """Whether a setting of git's configuration is true."""
-        found = _run(["config", "--type=bool", "--get", name], self.root, None)
-        return found.stdout.strip() == b"true"
+        return self._answer("config", "--type=bool", "--get", name) == "true"
 
     def unfinished(self) -> str | None:
         """What waits to be finished or aborted here, such as 'a merge'; None when nothing does."""
@@ -179,13 +163,10 @@ class Checkout:
         if self.git_dir is None or not (self.root / ".gitmodules").exists():
             return {}
         # Another repository that was added without being a submodule is told in no list of them.
-        wanted = ("config", "-z", "--file", ".gitmodules", "--get-regexp", r"^submodule\..*\.path$")
-        named = {entry.partition(b"\n")[2] for entry in _run(wanted, self.root, None).stdout.split(b"\0")}
-        links = {
-            entry.partition(b"\t")[2]
-            for entry in self.git("ls-files", "--stage", "-z").split(b"\0")
-            if entry[:3] == b"160"
-        }
+        listing = ("config", "-z", "--file", ".gitmodules", "--get-regexp", r"^submodule\..*\.path$")
+        named = {setting.partition(b"\n")[2] for setting in _run(listing, self.root).stdout.split(b"\0")}
+        staged = self.git("ls-files", "--stage", "-z").split(b"\0")
+        links = {line.partition(b"\t")[2] for line in staged if line.startswith(b"160")}
         paths = [f":(literal){os.fsdecode(path)}" for path in sorted(named & links)]
         lines = self.git("submodule", "status", "--", *paths).decode("utf-8", "replace").splitlines() if paths else []
         # The first column tells one that is not there ('-') or not at the commit of the tree ('+').
@@ -194,25 +175,24 @@ class Checkout:
 
     def is_pushed(self, commit: str) -> bool:
         """Whether a remote was seen to have this commit."""
-        return bool(_run(["branch", "--remotes", "--contains", commit], self.root, None).stdout.strip())
+        return bool(self._answer("branch", "--remotes", "--contains", commit))
 
     def file_at(self, commit: str, name: str) -> bytes:
         """A file's content in a commit; empty when it isn't there."""
-        found = _run(["cat-file", "blob", f"{commit}:{name}"], self.root, None)
-        return found.stdout if found.returncode == 0 else b""
+        done = _run(["cat-file", "blob", f"{commit}:{name}"], self.root)
+        return done.stdout if done.returncode == 0 else b""
 
     def origin(self) -> str | None:
         """The address of the remote 'origin', None when there is none."""
-        found = _run(["remote", "get-url", "origin"], self.root, None)
-        return found.stdout.decode("utf-8", "replace").strip() or None
+        return self._answer("remote", "get-url", "origin") or None
 
     def exclude(self, *patterns: str) -> None:
         """Have git ignore these in this repository, by its own list of exclusions; the user's .gitignore stays."""
         if self.git_dir is None:
             return
         path = self.root / os.fsdecode(self.git("rev-parse", "--git-path", "info/exclude").removesuffix(b"\n"))
-        held = path.read_text().splitlines() if path.exists() else []
-        missing = [pattern for pattern in patterns if pattern not in held]
+        excluded = path.read_text().splitlines() if path.exists() else []
+        missing = [pattern for pattern in patterns if pattern not in excluded]
         if missing:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a") as file:
@@ -224,9 +204,8 @@ class Checkout:
         Works on a copy of the index with an object folder of its own, so nothing of the repository changes.
         """
         large, closed, repositories, submodules = [], [], [], []
-        living = [".", *(f":(exclude,literal){name}" for name in LIVING)]
         shown = ("--porcelain=v2", "-z", "--untracked-files=all", "--ignore-submodules=none", "--no-renames")
-        for line in self.git("status", *shown, "--", *living).split(b"\0"):
+        for line in self.git("status", *shown, "--", *_BESIDE_LIVING).split(b"\0"):
             name = os.fsdecode(line[2:])
             path = self.root / name
             if line.startswith(b"1 ") and line[5:6] == b"S" and line[7:9] != b"..":
@@ -247,14 +226,14 @@ class Checkout:
             tree = self.quietly("write-tree", env=env).decode().strip()
             # Between two trees, whatever is edited meanwhile; plumbing knows none of the user's settings for diffs.
             options = ("-r", "--patch", "--binary", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none")
-            patch = self.git("diff-tree", *options, commit, tree, "--", *living, env=env)
-        notes = [
-            _note(f"left out, over {LARGEST_UNTRACKED} bytes", large),
-            _note("left out, not readable", closed),
-            _note("left out, repositories of their own", repositories),
-            _note("not in the patch, changes inside submodules", submodules),
-        ]
-        return patch, "; ".join(note for note in notes if note)
+            patch = self.git("diff-tree", *options, commit, tree, "--", *_BESIDE_LIVING, env=env)
+        missing = {
+            f"left out, over {LARGEST_UNTRACKED} bytes": large,
+            "left out, not readable": closed,
+            "left out, repositories of their own": repositories,
+            "not in the patch, changes inside submodules": submodules,
+        }
+        return patch, "; ".join(_note(what, names) for what, names in missing.items() if names)
 
     def _scratch_index(self, folder: Path) -> dict[str, str]:
         """Environment for git to use a copy of the index, and to put new objects into `folder`."""
@@ -273,8 +252,6 @@ class Checkout:
 
 
 def _note(what: str, names: Sequence[str]) -> str:
-    if not names:
-        return ""
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return f"{what}: {', '.join(names[:NAMES_SHOWN])}{more}"
 
@@ -294,7 +271,7 @@ def _named(arguments: Sequence[str]) -> str:
 def _run(
     arguments: Sequence[str],
     where: Path,
-    env: Mapping[str, str] | None,
+    env: Mapping[str, str] | None = None,
     input: bytes | None = None,
     timeout_s: float | None = None,
 ) -> "subprocess.CompletedProcess[bytes]":
@@ -302,13 +279,7 @@ def _run(
     environment = {**inherited, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C", **(env or {})}
     try:
         return subprocess.run(
-            ["git", *arguments],
-            cwd=where,
-            env=environment,
-            input=input,
-            capture_output=True,
-            check=False,
-            timeout=timeout_s,
+            ["git", *arguments], cwd=where, env=environment, input=input, capture_output=True, timeout=timeout_s
         )
     except subprocess.TimeoutExpired as error:
         raise RepositoryError(f"git {_named(arguments)} in {where} gave no answer in {timeout_s:g} s.") from error

@@ -80,7 +80,7 @@ def origin_of(checkout: Checkout) -> tuple[Origin, bytes | None]:
     found = shipped(checkout)
     if found is not None:
         return found, None
-    commit, branch = checkout.at()
+    commit, branch = checkout.head(), checkout.branch()
     patch, note = None, ""
     if checkout.git_dir is None:
         note = f"{checkout.root} is not in a git repository"
