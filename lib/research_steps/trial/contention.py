@@ -6,17 +6,18 @@ accelerators. The rest is looked at before a trial, and load also during it. Loo
 
 import fcntl
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 import psutil
 
 from research_steps.errors import LauncherError
+from research_steps.trial.provenance import nvidia_smi
 
 # Kernels are timed with most cores at work, and a few per cent of a machine's cores are always busy with something:
 # others count as load above an eighth of its cores, and above a quarter of one where that is more.
@@ -69,19 +70,20 @@ class Machine:
     def disturbances(self, family: int | None = None) -> list[Disturbance]:
         """What is in a trial's way now, other than load. Processes below the process `family` (default: this one) are
         in nobody's way."""
-        found = [
+        disturbances = [
             Disturbance(f"{who} holds {what}", "wait until it has ended, or end it")
             for who, what in self._holders(family or os.getpid()).items()
         ]
         count = len(self.devices())
         if count != self.expected:
             what = f"accelerator devices that are there: {count}; expected: {self.expected}, as when the run began"
-            found.append(Disturbance(what, "bring them back, or run the thread anew on what is there", passes=False))
+            mend = "bring them back, or run the thread anew on what is there"
+            disturbances.append(Disturbance(what, mend, passes=False))
         owner = self._lock_left_behind()
         if owner:
             what = f"{self.tpu_lock} is held by nobody and belongs to {owner}: a stale lock file"
-            found.append(Disturbance(what, f"remove it, as {owner} or root", passes=False))
-        return found
+            disturbances.append(Disturbance(what, f"remove it, as {owner} or root", passes=False))
+        return disturbances
 
     def load(self) -> list[Disturbance]:
         """Others that keep cores busy now. A few milliseconds on a quiet machine, a third of a second on a busy one."""
@@ -108,14 +110,11 @@ class Machine:
             pid = _lock_owner(path.lstat().st_ino)
             if pid:
                 return _named(pid)
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW)) as file:
+                # In another container, perhaps, whose locks the kernel does not list here.
+                return "" if _locked(file) else _UNSEEN
         except OSError:
             return ""
-        try:
-            # In another container, perhaps, whose locks the kernel does not list here.
-            return "" if _locked(descriptor) else _UNSEEN
-        finally:
-            os.close(descriptor)
 
     def _nodes(self, *patterns: str) -> list[Path]:
         """Accelerators that a trial may use: none when JAX is told to leave them alone."""
@@ -126,21 +125,21 @@ class Machine:
     def _holders(self, family: int) -> dict[str, str]:
         """Processes that use an accelerator, and by which file they are known; not those that started this one, nor the
         `family`."""
-        found: dict[str, str] = {}
-        tpus, gpus = self._nodes(*_TPU), self._nodes(_GPU)
-        if tpus and (holder := self.lock_holder(self.tpu_lock)):
-            found[holder] = str(self.tpu_lock)
+        holders: dict[str, str] = {}
+        nodes, gpus = self._nodes(*_TPU), self._nodes(_GPU)
+        if nodes and (holder := self.lock_holder(self.tpu_lock)):
+            holders[holder] = str(self.tpu_lock)
         if gpus:
-            found |= _compute_apps()
+            holders |= _compute_apps()
             # Monitors and display servers hold the GPUs' own nodes all the time; who computes holds this one as well,
             # though not of which GPU.
-            tpus += [] if "CUDA_VISIBLE_DEVICES" in os.environ else [self.dev / "nvidia-uvm"]
-        if tpus:
-            found |= _open_in(tpus)
+            nodes += [] if "CUDA_VISIBLE_DEVICES" in os.environ else [self.dev / "nvidia-uvm"]
+        if nodes:
+            holders |= _open_in(nodes)
         mine = psutil.Process()
-        for process in [mine, *mine.parents(), *psutil.Process(family).children(recursive=True)] if found else []:
-            found.pop(_named(process.pid), None)
-        return found
+        for process in [mine, *mine.parents(), *psutil.Process(family).children(recursive=True)] if holders else []:
+            holders.pop(_named(process.pid), None)
+        return holders
 
     def _lock_left_behind(self) -> str:
         """Whose libtpu lock file keeps this user from the TPU though nobody holds it.
@@ -186,19 +185,13 @@ def device_lock(machine: Machine, id: str, ended: Callable[[], bool], say: Calla
     Who waits for it holds another lock, that of the next one, so that nobody has two turns while somebody waits. Raises
     LauncherError when it can't be had, or the run has `ended` before it was.
     """
-    device = _open_lock(machine.device_lock)
-    try:
-        following = _open_lock(machine.next_lock)
-        try:
+    with _open_lock(machine.device_lock) as device:
+        with _open_lock(machine.next_lock) as following:
             _wait_for((following, device), id, ended, say)
-        finally:
-            os.close(following)
         yield
-    finally:
-        os.close(device)
 
 
-def _wait_for(locks: Iterable[int], id: str, ended: Callable[[], bool], say: Callable[[str], None]) -> None:
+def _wait_for(locks: Iterable[IO[str]], id: str, ended: Callable[[], bool], say: Callable[[str], None]) -> None:
     began, told = time.monotonic(), False
     for lock in locks:
         while not _locked(lock):
@@ -210,15 +203,15 @@ def _wait_for(locks: Iterable[int], id: str, ended: Callable[[], bool], say: Cal
             time.sleep(0.02)
 
 
-def _locked(descriptor: int) -> bool:
+def _locked(file: IO[str]) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
-def _open_lock(path: Path) -> int:
+def _open_lock(path: Path) -> IO[str]:
     # For reading, which is enough to lock it: whoever made it, in a folder where only its maker may write to it.
     flags = os.O_RDONLY | os.O_NOFOLLOW
     try:
@@ -227,12 +220,12 @@ def _open_lock(path: Path) -> int:
             os.fchmod(descriptor, 0o644)
         except FileExistsError:
             descriptor = os.open(path, flags)
+        return open(descriptor)
     except OSError as error:
         raise LauncherError(
             f"The device lock {path} can't be opened: {error.strerror}. Trials on this machine take turns by it: "
             "remove it while none is running, or have its owner do so."
         ) from error
-    return descriptor
 
 
 def _lock_owner(inode: int) -> int:
@@ -254,27 +247,23 @@ def _named(pid: int) -> str:
 
 def _open_in(nodes: list[Path]) -> dict[str, str]:
     """Processes that have one of these files open, as far as this user may see."""
-    wanted = {str(node) for node in nodes}
-    found = {}
+    names = {str(node) for node in nodes}
+    holders = {}
     for pid in psutil.pids():
         with suppress(OSError):
+            # psutil's own list of open files leaves out what is no regular file, as every device is.
             for link in os.scandir(f"/proc/{pid}/fd"):
                 with suppress(OSError):
-                    if (target := os.readlink(link.path)) in wanted:
-                        found[_named(pid)] = target
-    return found
+                    if (target := os.readlink(link.path)) in names:
+                        holders[_named(pid)] = target
+    return holders
 
 
 def _compute_apps() -> dict[str, str]:
     """Processes that compute on the visible NVIDIA GPUs, other users' among them."""
-    command = ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"]
-    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        command.append(f"--id={visible}")
-    try:
-        listed = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return {}
-    return {_named(int(line)): "the NVIDIA GPU" for line in listed.split() if line.isdigit()}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    lines = nvidia_smi("--query-compute-apps=pid", *([f"--id={visible}"] if visible else []))
+    return {_named(int(line)): "the NVIDIA GPU" for line in lines if line.isdigit()}
 
 
 def _running() -> float | None:

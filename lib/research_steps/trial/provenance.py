@@ -187,6 +187,16 @@ def device_class(environment: Mapping[str, str] = os.environ) -> str:
     return _device_class(*map(environment.get, ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES")))
 
 
+def nvidia_smi(*arguments: str) -> list[str]:
+    """The lines that nvidia-smi prints; none where it is missing or hangs."""
+    command = ["nvidia-smi", *arguments, "--format=csv,noheader"]
+    try:
+        listing = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return []
+    return [line.strip() for line in listing.splitlines() if line.strip()]
+
+
 def check_here(resources: Resources) -> None:
     """Raise UsageError when this machine lacks the kind of accelerator that is asked for."""
     kind = "tpu" if resources.tpu else "gpu" if resources.gpu else ""
@@ -267,13 +277,7 @@ def _nvidia_gpus(visible: str | None) -> list[str]:
     for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
         models += [line.split(":", 1)[1].strip() for line in path.read_text().splitlines() if line.startswith("Model:")]
     if not models and Path("/dev/nvidiactl").exists():
-        try:
-            listed = subprocess.run(
-                ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, timeout=20
-            )
-        except (FileNotFoundError, subprocess.TimeoutExpired):
-            return []
-        models = [line.strip() for line in listed.stdout.splitlines() if line.strip()]
+        models = nvidia_smi("--query-gpu=name")
     return models[: len(visible.split(","))] if visible else models
 
 
