@@ -32,7 +32,7 @@ from research_steps.trial.code import trace_name
 from research_steps.trial.context import Session
 from research_steps.trial.launcher.host import POLL_S, LocalHost
 from research_steps.trial.launcher.launcher import Launcher
-from research_steps.trial.provenance import capture, conditions_here
+from research_steps.trial.provenance import capture, facts_here
 from research_steps.trial.trials import TrialSpec, measure_trial
 
 from tests.support.other_processes import holding
@@ -113,7 +113,7 @@ class Bench:
         return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
 
     def attempts(self, work: object) -> list[Any]:
-        return self.journal.attempts.of("trial", self.spec(work).key(conditions_here()))
+        return self.journal.attempts.of("trial", self.spec(work).key(facts_here().conditions))
 
     def outcomes(self, work: object) -> list[str]:
         """How each attempt of a trial stands."""
@@ -193,7 +193,7 @@ def test_what_a_trial_is_is_what_it_measures(bench: Bench) -> None:
         replace(spec, replicate=1),
         replace(spec, occasion="TOY-002.01"),
     ]
-    assert len({one.key(conditions_here()) for one in (spec, *others)}) == 6
+    assert len({one.key(facts_here().conditions) for one in (spec, *others)}) == 6
 
 
 @pytest.mark.parametrize("work", ["raise", "exit"])
@@ -425,7 +425,7 @@ def test_a_lost_launcher_ends_its_own_attempt_and_nobody_elses(bench: Bench, lau
     """When another driver took the attempt for lost and has begun the next one, that one is left alone."""
     with ThreadPoolExecutor() as pool:
         future = hanging(bench, launcher, pool, "hang once")
-        key = bench.spec("hang once").key(conditions_here())
+        key = bench.spec("hang once").key(facts_here().conditions)
         (attempt,) = bench.attempts("hang once")
         bench.journal.attempts.interrupt(attempt, "its lease ran out")
         with bench.journal.attempts.begin("trial", key, 1, id="TOY-001.01", label="other", config={}) as begun:

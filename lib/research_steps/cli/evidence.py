@@ -47,9 +47,9 @@ def refuse_other_conditions(trial: "TrialRecord", do: str) -> None:
     """Raises UsageError when a trial was measured under other conditions than those here."""
     from research_steps.records.conditions import conditions
     from research_steps.records.configurations import differences
-    from research_steps.trial.provenance import conditions_here
+    from research_steps.trial.provenance import facts_here
 
-    apart = differences(conditions(trial), conditions_here())
+    apart = differences(conditions(trial), facts_here().conditions)
     if apart:
         told = "; ".join(f"{name} was {was} and is {now}" for name, (was, now) in apart.items())
         raise UsageError(f"{trial.id} was measured under other conditions: {told}. {do} it under the same ones.")

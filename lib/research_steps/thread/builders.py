@@ -20,7 +20,7 @@ from research_steps.thread.step_body import run_step
 from research_steps.thread.types import Axis, Config, Metrics, Step, Steps
 from research_steps.trial.code import trace
 from research_steps.trial.measured import Measured
-from research_steps.trial.provenance import conditions_here
+from research_steps.trial.provenance import facts_here
 
 
 class StepBuilder(Steps):
@@ -206,7 +206,7 @@ class StepBuilder(Steps):
 
 def _conditions(measured: Measured) -> dict[str, str]:
     """Under what a step measures. Where a cluster finds the machine, what it asks for counts, not the driver's own."""
-    here = conditions_here()
+    here = facts_here().conditions
     if measured.resources is None or not marin.has_engine():
         return here
     return {**here, "device class": "", **measured.resources.kind}

@@ -29,8 +29,8 @@ from research_steps.thread.redo import prepare
 from research_steps.thread.surfaces import surfaces_of
 from research_steps.trial import provenance
 from research_steps.trial.context import CHOICES, Session, use
-from research_steps.trial.launcher.launcher import Launcher
 from research_steps.trial.launcher.host import LocalHost
+from research_steps.trial.launcher.launcher import Launcher
 
 # Marin's own: how many steps run at once.
 STEPS_AT_ONCE = 8

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -60,7 +61,7 @@ def shipped(checkout: Checkout) -> Origin | None:
     if not given:
         return None
     try:
-        found = msgspec.json.decode(given, type=Origin)
+        origin = msgspec.json.decode(given, type=Origin)
     except msgspec.DecodeError as error:
         if checkout.git_dir is not None:
             # Git tells more.
@@ -68,7 +69,7 @@ def shipped(checkout: Checkout) -> Origin | None:
         raise UsageError(
             f"{ORIGIN} is {given!r} ({error}): expected the line that 'research origin TOPIC' prints in the checkout."
         ) from error
-    return found if checkout.git_dir is None or found.copy else None
+    return origin if checkout.git_dir is None or origin.copy else None
 
 
 def origin_of(checkout: Checkout) -> tuple[Origin, bytes | None]:
@@ -77,9 +78,9 @@ def origin_of(checkout: Checkout) -> tuple[Origin, bytes | None]:
     Of a tree that was shipped, whoever shipped it has kept the patch. Raises UsageError when RESEARCH_ORIGIN can't be
     read.
     """
-    found = shipped(checkout)
-    if found is not None:
-        return found, None
+    origin = shipped(checkout)
+    if origin is not None:
+        return origin, None
     commit, branch = checkout.head(), checkout.branch()
     patch, note = None, ""
     if checkout.git_dir is None:
@@ -88,7 +89,8 @@ def origin_of(checkout: Checkout) -> tuple[Origin, bytes | None]:
         note = "the repository has no commit yet"
     else:
         patch, note = checkout.patch(commit)
-        if patch and _holds_secret(patch):
+        text = patch.decode("utf-8", "replace")
+        if redact(text) != text:
             patch, note = None, "withheld: the patch holds what looks like a secret"
     return Origin(commit, branch, sha256(patch) if patch else None, note, current_actor(checkout)), patch or None
 
@@ -136,24 +138,21 @@ def installed(root: Path) -> bytes:
     import importlib.metadata
 
     clean, lines = redactor(), dict[str, str]()
-    for found in importlib.metadata.distributions():
-        name, version = _name_and_version(found)
+    for package in importlib.metadata.distributions():
+        # Read by themselves, because to parse all that a package says of itself takes many times as long.
+        about = next(filter(None, map(package.read_text, ("METADATA", "PKG-INFO", ""))), "")
+        fields = dict(_NAMED.findall(about.partition("\n\n")[0]))
+        name = fields.get("Name")
         # The first one is what an import finds. A folder that an installation left half has no name.
         if name and name not in ("pip", "setuptools", "wheel", "uv"):
-            lines.setdefault(name.lower().replace("_", "-"), _pinned(found, name, version, root))
+            pinned = _pinned(package, name, fields.get("Version", ""), root)
+            lines.setdefault(name.lower().replace("_", "-"), pinned)
     return "".join(f"{clean(lines[name])}\n" for name in sorted(lines)).encode()
 
 
-def _name_and_version(found: "Distribution") -> tuple[str, str]:
-    """Read by themselves, because to parse all that a package says of itself takes many times as long."""
-    about = next(filter(None, map(found.read_text, ("METADATA", "PKG-INFO", ""))), "")
-    fields = dict(_NAMED.findall(about.partition("\n\n")[0]))
-    return fields.get("Name", ""), fields.get("Version", "")
-
-
-def _pinned(found: "Distribution", name: str, version: str, root: Path) -> str:
+def _pinned(package: "Distribution", name: str, version: str, root: Path) -> str:
     # PEP 610: where it came from, unless that was an index.
-    direct = msgspec.json.decode(found.read_text("direct_url.json") or "{}")
+    direct = msgspec.json.decode(package.read_text("direct_url.json") or "{}")
     url = str(direct.get("url", ""))
     if not url:
         return f"{name}=={version}"
@@ -209,12 +208,12 @@ def check_here(resources: Resources) -> None:
 
 @cache
 def _device_class(platforms: str | None, visible: str | None) -> str:
-    wanted = (platforms or "").split(",")[0]
-    if wanted in ("", "tpu"):
+    platform_asked_for = (platforms or "").split(",")[0]
+    if platform_asked_for in ("", "tpu"):
         chips = [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")]
         if chips:
             return f"tpu/{os.environ.get('TPU_ACCELERATOR_TYPE', 'unknown')}/{len(chips)}"
-    if wanted in ("", "cuda", "gpu"):
+    if platform_asked_for in ("", "cuda", "gpu"):
         gpus = _nvidia_gpus(visible)
         if gpus:
             return f"gpu/{gpus[0]}/{len(gpus)}"
@@ -235,57 +234,40 @@ def describe_error(error: BaseException, where: Literal["candidate", "baseline",
     )
 
 
-def conditions_here() -> dict[str, str]:
-    """The conditions of trials that this process starts."""
-    return facts_here().conditions
-
-
 @cache
 def _packages() -> dict[str, str]:
     import importlib.metadata
 
-    found = {}
+    versions = {}
     for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def _environment() -> dict[str, str]:
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith(ENVIRONMENT)}
 
 
-def _holds_secret(patch: bytes) -> bool:
-    text = patch.decode("utf-8", "replace")
-    return redact(text) != text
-
-
 def _login() -> str:
-    try:
+    with suppress(KeyError, OSError):
         return getpass.getuser()
-    except (KeyError, OSError):
-        # A container may run under a number that no user has.
-        return f"uid {os.getuid()}"
+    # A container may run under a number that no user has.
+    return f"uid {os.getuid()}"
 
 
 def _nvidia_gpus(visible: str | None) -> list[str]:
     if visible in ("", "-1"):
         return []
-    models = []
-    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        models += [line.split(":", 1)[1].strip() for line in path.read_text().splitlines() if line.startswith("Model:")]
+    listings = [path.read_text() for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))]
+    models = [model.strip() for text in listings for model in re.findall(r"(?m)^Model:(.*)", text)]
     if not models and Path("/dev/nvidiactl").exists():
         models = nvidia_smi("--query-gpu=name")
     return models[: len(visible.split(","))] if visible else models
 
 
 def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
+    with suppress(OSError):
+        if model := re.search(r"(?m)^model name\s*:(.*)", Path("/proc/cpuinfo").read_text()):
+            return model[1].strip()
     return platform.processor() or platform.machine()

@@ -14,7 +14,7 @@ from research_steps.evidence.state import ThreadState, numbers
 from research_steps.evidence.statistics import ranked
 from research_steps.publish import rendering
 from research_steps.publish.markdown import code, unlinked
-from research_steps.records.conditions import Facts
+from research_steps.records.conditions import conditions_at
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, Row, TrialRecord
 from research_steps.records.objects import Seal
@@ -273,8 +273,8 @@ def _measured(rests_on: Sequence[EntryRecord], trials: Mapping[str, Stored[Trial
         made = (trial or entry).provenance
         hardware[_machine(trial) if trial else "known to records that are not here"] += 1
         # Under which a trial counts as measured alike; the kind of machine is told above.
-        known = Facts(made.host, "", made.python, made.packages, made.env).conditions.items()
-        settings[", ".join(code(f"{name}={value}") for name, value in known if value)] += 1
+        conditions = conditions_at("", made).items()
+        settings[", ".join(code(f"{name}={value}") for name, value in conditions if value)] += 1
     return [
         *_some("Command", [f"{', '.join(ids)} by {command}" for command, ids in commands.items()]),
         *_some("Hardware", [_counted(what, count) for what, count in hardware.most_common()]),
