@@ -53,16 +53,15 @@ def type_name(config: Any) -> str:
 
 def changed(config: Any, changes: Mapping[str, Any], what: str) -> Any:
     """A copy of the configuration with some fields replaced. Raises UsageError for a field it does not have."""
-    fields = field_names(config)
+    is_mapping = isinstance(config, Mapping)
+    fields = list(map(str, config)) if is_mapping else [field.name for field in dataclasses.fields(config)]
     for name in changes:
         if name not in fields:
             raise UsageError(
                 f"{what} varies {name!r}, which {type(config).__name__} does not have: expected one of "
                 f"{', '.join(fields)}."
             )
-    if isinstance(config, Mapping):
-        return {**config, **changes}
-    return dataclasses.replace(config, **changes)
+    return {**config, **changes} if is_mapping else dataclasses.replace(config, **changes)
 
 
 def importable_name(module: str) -> str:
@@ -72,12 +71,6 @@ def importable_name(module: str) -> str:
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     return str(spec.name) if spec is not None else Path(getattr(main, "__file__", None) or "__main__").stem
-
-
-def field_names(config: Any) -> list[str]:
-    if isinstance(config, Mapping):
-        return [str(name) for name in config]
-    return [field.name for field in dataclasses.fields(config)]
 
 
 def differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -78,10 +78,10 @@ def redactor() -> Callable[[str], str]:
 
     Half of a surrogate pair, which JSON can't carry, is spelled out as well.
     """
-    held = {value for name, value in os.environ.items() if len(value) >= SHORTEST and is_secret_name(name)}
-    held |= {quote(value, safe="") for value in held}
+    secrets = {value for name, value in os.environ.items() if len(value) >= SHORTEST and is_secret_name(name)}
+    secrets |= {quote(value, safe="") for value in secrets}
     # The longest first: one secret may begin with another.
-    values = re.compile("|".join(map(re.escape, sorted(held, key=lambda value: (-len(value), value)))) or r"(?!)")
+    values = re.compile("|".join(map(re.escape, sorted(secrets, key=lambda value: (-len(value), value)))) or r"(?!)")
 
     # A record says the same words many times.
     @cache
@@ -111,7 +111,8 @@ def redact_tree(value: Any, clean: Callable[[str], str]) -> Any:
             # Two names that held secrets are still two.
             while shown in cleaned:
                 shown += " (another)"
-            cleaned[shown] = _under(name, item, clean)
+            secret = item and isinstance(item, str | dict) and is_secret_name(name)
+            cleaned[shown] = REDACTED if secret else redact_tree(item, clean)
         return cleaned
     if isinstance(value, list | tuple):
         return [redact_tree(item, clean) for item in value]
@@ -135,17 +136,12 @@ def redact_arguments(arguments: Sequence[str]) -> list[str]:
     return shown
 
 
-def _under(name: str, value: Any, clean: Callable[[str], str]) -> Any:
-    if value and isinstance(value, str | dict) and is_secret_name(name):
-        return REDACTED
-    return redact_tree(value, clean)
-
-
 def _without_value(match: re.Match[str]) -> str:
     # Prose and code name secrets without holding any: a value has letters and digits.
     name, value = match["name"], match["value"]
-    telling = len(value) >= (LONG_ENOUGH if name.lower() == "token" else SHORTEST) and re.search(r"\d", value)
-    if not is_secret_name(name) or not telling or not re.search(r"[A-Za-z]", value) or _NO_VALUE.fullmatch(value):
+    long_enough = len(value) >= (LONG_ENOUGH if name.lower() == "token" else SHORTEST)
+    mixed = re.search(r"\d", value) and re.search(r"[A-Za-z]", value)
+    if not (is_secret_name(name) and long_enough and mixed) or _NO_VALUE.fullmatch(value):
         return match[0]
     return match[0][: -len(value)] + REDACTED
 
@@ -157,10 +153,10 @@ def _pattern() -> re.Pattern[str]:
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
     shapes = list(_SHAPES)
-    detectors: dict[str, Any] = {plugin.__name__: plugin for plugin in get_mapping_from_secret_type_to_class().values()}
-    for name in sorted(_DETECTORS):
-        rest = r"[\w.=-]*" if name == "JwtTokenDetector" else ""
-        for known in detectors[name]().denylist:
-            shapes.append(f"(?i:{known.pattern}){rest}" if known.flags & re.IGNORECASE else known.pattern + rest)
+    detectors: list[Any] = [*get_mapping_from_secret_type_to_class().values()]
+    for detector in sorted(detectors, key=lambda detector: detector.__name__):
+        rest = r"[\w.=-]*" if detector.__name__ == "JwtTokenDetector" else ""
+        for shape in detector().denylist if detector.__name__ in _DETECTORS else ():
+            shapes.append(f"(?i:{shape.pattern}){rest}" if shape.flags & re.IGNORECASE else shape.pattern + rest)
     together = "|".join(f"(?:{shape})" for shape in shapes)
     return re.compile("|".join([rf"{_BEGIN}(?:{together})[\w-]*", *_PLACES]))

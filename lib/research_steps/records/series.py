@@ -49,17 +49,16 @@ class Metric:
                 f"Metric name {self.name!r} is not usable: expected a letter, then letters, digits or _ . / -, "
                 "at most 64 characters, such as time_s."
             )
+        has = f"Metric {self.name!r} has"
         if self.direction not in ("min", "max", "target"):
-            raise UsageError(
-                f"Metric {self.name!r} has direction {self.direction!r}: expected 'min', 'max' or 'target'."
-            )
+            raise UsageError(f"{has} direction {self.direction!r}: expected 'min', 'max' or 'target'.")
         if (self.direction == "target") != (self.target is not None) or not math.isfinite(self.target or 0.0):
             raise UsageError(
-                f"Metric {self.name!r} has direction {self.direction!r} and target={self.target}: expected a finite "
-                "target with the direction 'target', and none otherwise."
+                f"{has} direction {self.direction!r} and target={self.target}: expected a finite target with the "
+                "direction 'target', and none otherwise."
             )
         if not 0 < self.min_effect < 1:
-            raise UsageError(f"Metric {self.name!r} has min_effect={self.min_effect}: expected a share, such as 0.02.")
+            raise UsageError(f"{has} min_effect={self.min_effect}: expected a share, such as 0.02.")
 
 
 @dataclass(frozen=True)
@@ -136,22 +135,30 @@ class Series:
     def __post_init__(self) -> None:
         check_topic(self.topic)
         check_prefix(self.topic, self.prefix)
+        has = f"Series {self.topic!r} has"
         texts = ("tags", "matrix", "code_paths", "references", "milestones", "variants")
         for name, kind in (("metrics", Metric), ("hypotheses", Hypothesis), *((name, str) for name in texts)):
-            given = getattr(self, name)
-            listed = isinstance(given, Sequence) and not isinstance(given, str)
-            if not listed or not all(isinstance(item, kind) for item in given):
-                raise UsageError(f"Series {self.topic!r} has {name}={given!r}: expected a tuple of {kind.__name__}.")
-            object.__setattr__(self, name, tuple(given))
+            values = getattr(self, name)
+            listed = isinstance(values, Sequence) and not isinstance(values, str)
+            if not listed or not all(isinstance(value, kind) for value in values):
+                raise UsageError(f"{has} {name}={values!r}: expected a tuple of {kind.__name__}.")
+            object.__setattr__(self, name, tuple(values))
         if not self.metrics:
-            raise UsageError(f"Series {self.topic!r} has no metric: give at least one, such as Metric('time_s', 'min').")
+            raise UsageError(f"{has} no metric: give at least one, such as Metric('time_s', 'min').")
         _refuse_repeats(self.topic, "metric", [metric.name for metric in self.metrics])
         _refuse_repeats(self.topic, "hypothesis", [hypothesis.id for hypothesis in self.hypotheses])
-        self._check_tags()
+        for tag in self.tags:
+            if not 0 < len(tag) <= LONGEST_TAG:
+                raise UsageError(f"{has} a tag of {len(tag)} characters: expected 1 to {LONGEST_TAG}.")
+        shared = self.shared_tags(None)
+        if len(shared) > 3:
+            raise UsageError(
+                f"{has} the shared tags {', '.join(shared)}: expected at most 3 with the prefix, because the issue's "
+                "number is the fourth."
+            )
         unknown = sorted(set(self.milestones) - set(STEP_KINDS))
         if unknown:
-            kinds = ", ".join(STEP_KINDS)
-            raise UsageError(f"Series {self.topic!r} has the milestone {unknown[0]!r}: expected some of {kinds}.")
+            raise UsageError(f"{has} the milestone {unknown[0]!r}: expected some of {', '.join(STEP_KINDS)}.")
         if self.parent and self.wandb_project:
             raise UsageError(
                 f"Series {self.topic!r} names the parent {self.parent!r} and the W&B project {self.wandb_project!r}: "
@@ -160,14 +167,10 @@ class Series:
         if self.parent:
             check_topic(self.parent)
         for name in ("max_pairs", "sampling_s", "time_limit_s", "heartbeat_s", "floor_processes", "stuck_after"):
-            number = getattr(self, name)
-            if not 0 < number < math.inf:
-                raise UsageError(f"Series {self.topic!r} has {name}={number}: expected a finite number above 0.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"{has} {name}={getattr(self, name)}: expected a finite number above 0.")
         if not 0 <= self.contention_wait_s < math.inf:
-            number = self.contention_wait_s
-            raise UsageError(
-                f"Series {self.topic!r} has contention_wait_s={number}: expected a finite number, 0 or more."
-            )
+            raise UsageError(f"{has} contention_wait_s={self.contention_wait_s}: expected a finite number, 0 or more.")
 
     @property
     def primary(self) -> Metric:
@@ -186,19 +189,6 @@ class Series:
         texts = {name: redact_tree(getattr(self, name), clean) for name in _TEXTS}
         hypotheses = tuple(replace(hypothesis, text=clean(hypothesis.text)) for hypothesis in self.hypotheses)
         return replace(self, hypotheses=hypotheses, **texts)
-
-    def _check_tags(self) -> None:
-        for tag in self.tags:
-            if not 0 < len(tag) <= LONGEST_TAG:
-                raise UsageError(
-                    f"Series {self.topic!r} has a tag of {len(tag)} characters: expected 1 to {LONGEST_TAG}."
-                )
-        shared = self.shared_tags(None)
-        if len(shared) > 3:
-            raise UsageError(
-                f"Series {self.topic!r} has the shared tags {', '.join(shared)}: expected at most 3 with the prefix, "
-                "because the issue's number is the fourth."
-            )
 
 
 def check_topic(topic: str) -> str:
