@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from research_steps.trial import contention
 
 from tests.support import github_api, object_store, ray_cluster
@@ -18,6 +19,9 @@ LONG = [
     *("test_dev_watch", "test_wandb_tagging", "test_extract_recipe", "test_wheel", "test_finish", "test_kickoff"),
     *("test_secrets", "test_kills", "test_code"),
 ]
+# The first example imports what the others find there, and the machine may be busy.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,7 +5,15 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from research_steps.evidence.statistics import LEVEL, Estimand, Interval, estimand, least_effect, levels, process_effect
+from research_steps.evidence.statistics import (
+    Estimand,
+    Interval,
+    estimand,
+    least_effect,
+    levels,
+    process_effect,
+    student_t,
+)
 from research_steps.records.model import Samples
 from research_steps.records.series import Metric
 
@@ -53,11 +61,11 @@ def expected(metric: Metric, repeat: Repeat, alike: Sequence[Repeat], candidates
     """
     kind = _kind(metric, alike)
     center = repeat_effect(metric, kind, repeat.before, repeat.floor_before)
-    level = _shared_level(max(_tests(alike), candidates))
+    tests = max(_tests(alike), candidates)
     if repeat.is_paired:
-        half = _paired_half(metric, kind, [one for one in alike if one.is_paired], repeat.share, level)
+        half = _paired_half(metric, kind, [other for other in alike if other.is_paired], repeat.share, tests)
     else:
-        half = _unpaired_half(metric, kind, repeat, level)
+        half = _unpaired_half(metric, kind, repeat, tests)
     half = max(half, least_effect(metric, kind))
     counts = len(repeat.before), len(repeat.floor_before)
     return Interval(kind, center, center - half, center + half, *counts, METHOD)
@@ -69,19 +77,17 @@ def common_shift(metric: Metric, alike: Sequence[Repeat]) -> tuple[float, Interv
     A change of what they share, such as one kernel at several shapes, shows there before it shows in one of them.
     """
     kind = _kind(metric, alike)
-    shifts = [
-        repeat_effect(metric, kind, one.now, one.floor_now) - repeat_effect(metric, kind, one.before, one.floor_before)
-        for one in alike
-    ]
-    share = sum(one.share for one in alike) / len(alike) ** 2
-    half = max(_paired_half(metric, kind, alike, share, _shared_level(_tests(alike))), least_effect(metric, kind))
-    counts = sum(len(one.before) for one in alike), sum(len(one.floor_before) for one in alike)
+    now = [repeat_effect(metric, kind, repeat.now, repeat.floor_now) for repeat in alike]
+    before = [repeat_effect(metric, kind, repeat.before, repeat.floor_before) for repeat in alike]
+    shifts = [since - then for since, then in zip(now, before, strict=True)]
+    share = sum(repeat.share for repeat in alike) / len(alike) ** 2
+    half = max(_paired_half(metric, kind, alike, share, _tests(alike)), least_effect(metric, kind))
+    counts = sum(len(repeat.before) for repeat in alike), sum(len(repeat.floor_before) for repeat in alike)
     return statistics.fmean(shifts), Interval(kind, 0.0, -half, half, *counts, METHOD)
 
 
 def _kind(metric: Metric, alike: Sequence[Repeat]) -> Estimand:
-    sides = (samples for one in alike for samples in (*one.before, *one.now, *one.floor_before, *one.floor_now))
-    return estimand(metric, list(sides))
+    return estimand(metric, [samples for r in alike for samples in (*r.before, *r.now, *r.floor_before, *r.floor_now)])
 
 
 def _tests(alike: Sequence[Repeat]) -> int:
@@ -89,35 +95,27 @@ def _tests(alike: Sequence[Repeat]) -> int:
     return len(alike) + (len(alike) > 1)
 
 
-def _shared_level(tests: int) -> float:
-    return 1 - (1 - LEVEL) / tests / 2
-
-
-def _paired_half(metric: Metric, kind: Estimand, alike: Sequence[Repeat], share: float, level: float) -> float:
+def _paired_half(metric: Metric, kind: Estimand, alike: Sequence[Repeat], share: float, tests: int) -> float:
     """Half of an interval for what has this share of the variance of one process."""
-    from scipy.special import stdtrit
-
     # Comparisons with one baseline share its processes.
-    floors = {id(samples): samples for one in alike for samples in (*one.floor_before, *one.floor_now) if samples.paired}
+    floors = {id(samples): samples for r in alike for samples in (*r.floor_before, *r.floor_now) if samples.paired}
     null = [process_effect(metric, kind, samples) for samples in floors.values()]
-    groups = [
-        [process_effect(metric, kind, samples) for samples in side] for one in alike for side in (one.before, one.now)
-    ]
+    sides = [side for repeat in alike for side in (repeat.before, repeat.now)]
+    groups = [[process_effect(metric, kind, samples) for samples in side] for side in sides]
+    means = [statistics.fmean(effect.mean for effect in group) for group in groups]
     freedom = sum(len(group) - 1 for group in groups)
-    squares = math.fsum((one.mean - statistics.fmean(e.mean for e in group)) ** 2 for group in groups for one in group)
+    squares = math.fsum((effect.mean - mean) ** 2 for group, mean in zip(groups, means, strict=True) for effect in group)
     scatters = [(squares / freedom, freedom)] if freedom >= OWN_ENOUGH else []
     if null or freedom:
-        together = (squares + math.fsum(one.mean**2 for one in null)) / (freedom + len(null))
+        together = (squares + math.fsum(effect.mean**2 for effect in null)) / (freedom + len(null))
         if null:
-            mine = statistics.fmean(one.error**2 for group in groups for one in group)
-            together += max(0.0, mine - statistics.fmean(one.error**2 for one in null))
+            mine = statistics.fmean(effect.error**2 for group in groups for effect in group)
+            together += max(0.0, mine - statistics.fmean(effect.error**2 for effect in null))
         scatters.append((together, freedom + len(null)))
-    return max((float(stdtrit(df, level)) * math.sqrt(var * share) for var, df in scatters), default=math.inf)
+    return max((student_t(df, tests) * math.sqrt(var * share) for var, df in scatters), default=math.inf)
 
 
-def _unpaired_half(metric: Metric, kind: Estimand, repeat: Repeat, level: float) -> float:
-    from scipy.special import stdtrit
-
+def _unpaired_half(metric: Metric, kind: Estimand, repeat: Repeat, tests: int) -> float:
     before = levels(metric, kind, repeat.before, repeat.floor_before)
     now = levels(metric, kind, repeat.now, repeat.floor_now)
     parts = []
@@ -130,4 +128,4 @@ def _unpaired_half(metric: Metric, kind: Estimand, repeat: Repeat, level: float)
     variance = sum(part for part, _ in parts)
     # Welch's and Satterthwaite's degrees of freedom.
     weights = sum(part**2 / freedom for part, freedom in parts)
-    return float(stdtrit(variance**2 / weights, level)) * math.sqrt(variance) if weights else 0.0
+    return student_t(variance**2 / weights, tests) * math.sqrt(variance) if weights else 0.0

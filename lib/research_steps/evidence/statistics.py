@@ -77,7 +77,8 @@ def paired_ratios(samples: Samples) -> dict[str, Ratio]:
         quotients = [mine / other for mine, other in zip(candidate, baseline, strict=True)]
         if not all(map(math.isfinite, quotients)):
             continue
-        low, median, high = _quartiles(quotients)
+        quartiles = statistics.quantiles(quotients, n=4, method="inclusive") if len(quotients) > 1 else 3 * quotients
+        low, median, high = quartiles
         ratios[name] = Ratio(median=median, low=low, high=high, pairs=len(quotients))
     return ratios
 
@@ -149,15 +150,20 @@ def paired_interval(
     method = _method(PAIRED, candidates)
     if freedom < 1:
         return Interval(kind, center, -math.inf, math.inf, len(means), len(null), method)
-    from scipy.special import stdtrit
-
     squares = sum(effect.mean**2 for effect in null) + sum((effect.mean - center) ** 2 for effect in means)
     variance = squares / freedom
     if null:
         mine, theirs = (statistics.fmean(effect.error**2 for effect in group) for group in (means, null))
         variance += max(0.0, mine - theirs)
-    half = float(stdtrit(freedom, 1 - (1 - LEVEL) / candidates / 2)) * math.sqrt(variance / len(means))
+    half = student_t(freedom, candidates) * math.sqrt(variance / len(means))
     return Interval(kind, center, center - half, center + half, len(means), len(null), method)
+
+
+def student_t(freedom: float, tests: int = 1) -> float:
+    """Half of the interval of an effect, in standard errors: Student's t for 95 % over so many tests together."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 1 - (1 - LEVEL) / tests / 2))
 
 
 def unpaired_interval(
@@ -199,12 +205,10 @@ def noise_floor(metric: Metric, floor: Sequence[Samples]) -> Floor | None:
     """How far the metric moves between processes that measure the baseline against itself; None with fewer than two."""
     if len(floor) < 2:
         return None
-    from scipy.special import stdtrit
-
     kind = estimand(metric, floor)
     means = [process_effect(metric, kind, samples).mean for samples in floor]
     spread = math.sqrt(statistics.fmean(mean**2 for mean in means))
-    half = float(stdtrit(len(means), (1 + LEVEL) / 2)) * spread
+    half = student_t(len(means)) * spread
     return Floor(spread=spread, smallest=math.expm1(half) if kind == "ratio" else half, processes=len(means))
 
 
@@ -224,16 +228,10 @@ def place(metric: Metric, claim: Claim) -> tuple[bool, float]:
 
 def ranked(metric: Metric, rows: Sequence[Row], claims: Sequence[Claim]) -> list[Row]:
     """Rows from best to worst by what is claimed of their trials; those without an estimate at the end."""
-    places = {ref.sha256: place(metric, one) for one in claims if one.metric == metric.name for ref in one.trials}
+    named = [claim for claim in claims if claim.metric == metric.name]
+    places = {ref.sha256: place(metric, claim) for claim in named for ref in claim.trials}
     return sorted(rows, key=lambda row: places.get(row.trial.sha256, (True, math.inf)))
 
 
 def _method(name: str, candidates: int) -> str:
     return f"{name}; Bonferroni over {candidates} candidates" if candidates > 1 else name
-
-
-def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    if len(values) < 2:
-        return values[0], values[0], values[0]
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, median, high
