@@ -45,27 +45,26 @@ class Support:
 
 def ledger(entries: Sequence[EntryRecord]) -> Ledger:
     """What was recorded, in the order in which it was finished."""
-    found = Ledger()
-    for entry in entries:
+    recorded = Ledger()
+    for entry in (entry for entry in entries if entry.step == "source"):
         match entry.details:
             case Source():
-                found.sources.append(entry)
+                recorded.sources.append(entry)
             case ContradictionCheck(claim=claim):
-                found.checks.setdefault(claim, []).append(entry)
+                recorded.checks.setdefault(claim, []).append(entry)
             case Brief():
-                found.briefs.append(entry)
-    return found
+                recorded.briefs.append(entry)
+    return recorded
 
 
-def evidence_map(items: Sequence[Item], found: Ledger) -> list[Support]:
+def evidence_map(items: Sequence[Item], recorded: Ledger) -> list[Support]:
     """Each hypothesis, then each claim. A source supports its own claim; a check may have found what contradicts it."""
     rows: dict[str, Support] = {}
     for item in items:
         row = Support(f"{item.id} ({item.state}): {item.text}")
-        row.support += [change for change in item.changes if change.details_as(HypothesisChange).state == "promoted"]
-        row.contradictions += [
-            change for change in item.changes if change.details_as(HypothesisChange).state == "falsified"
-        ]
+        sides = {"promoted": row.support, "falsified": row.contradictions}
+        for change in item.changes:
+            sides.get(change.details_as(HypothesisChange).state, []).append(change)
         rows[item.text] = row
         # An ID that two branches used names neither.
         if sum(other.id == item.id for other in items) == 1:
@@ -74,13 +73,13 @@ def evidence_map(items: Sequence[Item], found: Ledger) -> list[Support]:
     def about(name: str) -> Support:
         return rows.setdefault(name, Support(f"Claim: {name}"))
 
-    for source in found.sources:
+    for source in recorded.sources:
         details = source.details_as(Source)
         for name in dict.fromkeys([details.claim, *details.supports]):
             about(name).support.append(source)
         for name in details.contradicts:
             about(name).contradictions.append(source)
-    for claim, checks in found.checks.items():
+    for claim, checks in recorded.checks.items():
         about(claim).contradictions += [check for check in checks if check.details_as(ContradictionCheck).found]
     return list({id(row): row for row in rows.values()}.values())
 

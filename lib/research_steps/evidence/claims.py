@@ -24,7 +24,7 @@ from research_steps.evidence.statistics import (
 )
 from research_steps.journal.snapshot import Snapshot, finished_order, retracted
 from research_steps.records.conditions import conditions
-from research_steps.records.configurations import differences
+from research_steps.records.configurations import changes_in, differences
 from research_steps.records.encoding import Stored, canonical
 from research_steps.records.model import (
     Claim,
@@ -233,7 +233,7 @@ def spelled(changes: Mapping[str, Any]) -> str:
 
 def variant_of(claim: Claim, case: Mapping[str, Any]) -> str:
     """At which variant of the baseline case a claim was made, empty when at none."""
-    variant = {name: mine for name, (mine, _) in differences(claim.case, case).items()}
+    variant = changes_in(claim.case, case)
     return f" at {spelled(variant)}" if variant else ""
 
 

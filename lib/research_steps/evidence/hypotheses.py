@@ -54,40 +54,39 @@ class Item:
 
 def queue(series: Series, entries: Sequence[EntryRecord]) -> list[Item]:
     """Every hypothesis, by number. `entries` in the order in which they were finished."""
-    found: dict[tuple[str, str], list[EntryRecord]] = {(known.id, known.text): [] for known in series.hypotheses}
-    declared = {known.id: (known.id, known.text) for known in series.hypotheses}
+    declared = {hypothesis.id: (hypothesis.id, hypothesis.text) for hypothesis in series.hypotheses}
+    changes: dict[tuple[str, str], list[EntryRecord]] = {name: [] for name in declared.values()}
     for entry in entries:
-        if entry.step != "hypothesis":
-            continue
-        change = entry.details_as(HypothesisChange)
-        place = (change.hypothesis, change.text)
-        # A thread's file may put what it declares in other words later; what a command added never changes.
-        if place not in found and change.state != "active":
-            place = declared.get(place[0], place)
-        found.setdefault(place, []).append(entry)
-    items = [Item(id, text, tuple(changes)) for (id, text), changes in found.items()]
+        if entry.step == "hypothesis":
+            change = entry.details_as(HypothesisChange)
+            name = (change.hypothesis, change.text)
+            # A thread's file may put what it declares in other words later; what a command added never changes.
+            if name not in changes and change.state != "active":
+                name = declared.get(name[0], name)
+            changes.setdefault(name, []).append(entry)
+    items = [Item(id, text, tuple(entries)) for (id, text), entries in changes.items()]
     return sorted(items, key=_number)
 
 
 def find(items: Sequence[Item], name: str) -> Item:
     """The hypothesis that goes by this ID, or by this text. Raises UsageError that names those there are."""
-    found = [item for item in items if name in (item.id, item.text)]
-    if not found:
-        known = ", ".join(dict.fromkeys(item.id for item in items)) or "none yet"
-        raise UsageError(f"There is no hypothesis {name!r} in the queue: expected one of those there are ({known}).")
-    if len(found) > 1:
-        texts = " and ".join(repr(item.text) for item in found)
+    named = [item for item in items if name in (item.id, item.text)]
+    if not named:
+        ids = ", ".join(dict.fromkeys(item.id for item in items)) or "none yet"
+        raise UsageError(f"There is no hypothesis {name!r} in the queue: expected one of those there are ({ids}).")
+    if len(named) > 1:
+        texts = " and ".join(repr(item.text) for item in named)
         raise UsageError(
-            f"{name!r} stands for {len(found)} hypotheses, {texts}, because they were added apart: give the text of the "
+            f"{name!r} stands for {len(named)} hypotheses, {texts}, because they were added apart: give the text of the "
             "one that you mean instead."
         )
-    return found[0]
+    return named[0]
 
 
 def spelled_out(items: Sequence[Item], text: str) -> str:
     """A hypothesis in full: 'H3' becomes 'H3: …' when the queue holds one, other text stays."""
-    found = [item for item in items if item.id == text]
-    return f"{found[0].id}: {found[0].text}" if len(found) == 1 else text
+    named = [item for item in items if item.id == text]
+    return f"{named[0].id}: {named[0].text}" if len(named) == 1 else text
 
 
 def next_number(items: Sequence[Item]) -> int:

@@ -1,4 +1,4 @@
-"""What can be said of measured entries by rule, in sentences, and what to do next.
+"""What can be said of measured entries by rule, in sentences, and what to do next; each function returns both.
 
 It reads claims and rows and adds no judgement of its own: the winner with its size, interval, verdict and confidence,
 what failed, what is still unknown, and the next action that these imply (replicate, extend, interact, stop).
@@ -18,21 +18,19 @@ from research_steps.records.step_kinds import Baseline, Sweep
 SENSITIVE = 2.0
 QUIET = "Run again with --retry contended once 'research doctor' finds the machine quiet."
 
-Said = tuple[str, str]
 
-
-def interpret_baseline(series: Series, rows: Sequence[Row], floor: Mapping[str, Floor]) -> Said:
+def interpret_baseline(series: Series, rows: Sequence[Row], floor: Mapping[str, Floor]) -> tuple[str, str]:
     """What the baseline against itself says about the noise."""
     sentences = []
     for metric in series.metrics:
-        found = floor.get(metric.name)
-        if found is None:
+        noise = floor.get(metric.name)
+        if noise is None:
             continue
         sentences.append(
-            f"Noise floor of {metric.name}: {found.spread:.2%} between {found.processes} processes, so one process of a "
-            f"candidate shows effects above {found.smallest:.2%}."
+            f"Noise floor of {metric.name}: {noise.spread:.2%} between {noise.processes} processes, so one process of a "
+            f"candidate shows effects above {noise.smallest:.2%}."
         )
-        if found.smallest > metric.min_effect:
+        if noise.smallest > metric.min_effect:
             sentences.append(
                 f"That is more than min_effect, {metric.min_effect:.2%}: effects in between take replicates, or longer "
                 "sampling."
@@ -41,18 +39,19 @@ def interpret_baseline(series: Series, rows: Sequence[Row], floor: Mapping[str, 
         sentences.append(
             f"There is no noise floor of {series.primary.name}: it takes two undisturbed, paired processes."
         )
-    sentences += _disturbed(rows)
-    return " ".join(sentences), "Sweep one axis against this case."
+    return " ".join(sentences + _disturbed(rows)), "Sweep one axis against this case."
 
 
-def interpret_rows(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -> Said:
+def interpret_rows(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -> tuple[str, str]:
     """One sweep or interaction, whose rows come best first."""
     primary = _primary(series, claims)
     sentences = [_winner(series, primary), _count(primary), *_sensitivity(series, primary), *_weaknesses(rows)]
     return " ".join(filter(None, sentences)), _after_table(series, rows, primary)
 
 
-def interpret_replicates(series: Series, rows: Sequence[Row], claims: Sequence[Claim], case: Mapping[str, Any]) -> Said:
+def interpret_replicates(
+    series: Series, rows: Sequence[Row], claims: Sequence[Claim], case: Mapping[str, Any]
+) -> tuple[str, str]:
     """One candidate measured again, perhaps at several variants of the baseline `case`."""
     primary = _primary(series, claims)
     sentences = []
@@ -65,7 +64,7 @@ def interpret_replicates(series: Series, rows: Sequence[Row], claims: Sequence[C
     return " ".join(sentences), _after(series, best(series, primary) or (primary[0] if primary else None))
 
 
-def interpret_entries(series: Series, entries: Sequence[EntryRecord], claims: Sequence[Claim]) -> Said:
+def interpret_entries(series: Series, entries: Sequence[EntryRecord], claims: Sequence[Claim]) -> tuple[str, str]:
     """Several entries together; `claims` are those that count after all of them."""
     primary = _primary(series, claims)
     if not primary:
@@ -83,8 +82,8 @@ def interpret_entries(series: Series, entries: Sequence[EntryRecord], claims: Se
         sentences += _unknown(series, against)
         actions[name] = _interaction(series, entries, id) or _after(series, best(series, main))
     sentences += _weaknesses([row for entry in entries for row in entry.rows])
-    said = [f"Against {name}: {action}" for name, action in actions.items()] if len(actions) > 1 else actions.values()
-    return " ".join(sentences), " ".join(said)
+    several = len(actions) > 1
+    return " ".join(sentences), " ".join(f"Against {name}: {do}" if several else do for name, do in actions.items())
 
 
 def _primary(series: Series, claims: Sequence[Claim]) -> list[Claim]:
@@ -109,26 +108,26 @@ def _count(claims: Sequence[Claim]) -> str:
 
 def _sensitivity(series: Series, claims: Sequence[Claim]) -> list[str]:
     """That a result hangs on the value of one axis is a result."""
-    found = sorted(
+    ratios = sorted(
         (claim.estimate, spelled(claim.changes))
         for claim in claims
         if claim.estimand == "ratio" and claim.estimate is not None and claim.low is not None
     )
-    if len(found) < 2 or found[-1][0] < SENSITIVE * found[0][0]:
+    if len(ratios) < 2 or ratios[-1][0] < SENSITIVE * ratios[0][0]:
         return []
-    (least, at), (most, then) = found[0], found[-1]
+    (least, at), (most, then) = ratios[0], ratios[-1]
     return [f"{series.primary.name} is sensitive to this choice: {least:.3f} × at {at}, {most:.3f} × at {then}."]
 
 
 def _weaknesses(rows: Sequence[Row]) -> list[str]:
-    failed = {row.trial.id: row for row in rows if row.status == "failed"}
-    sentences = []
-    for id, row in failed.items():
-        slip = row.note.startswith(ROUTINE_NOTE)
-        how = "failed by a slip in its code, which says nothing of it" if slip else "failed"
-        note = row.note.removeprefix(ROUTINE_NOTE).rstrip(".")
-        sentences.append(f"{id} ({spelled(row.changes)}) {how}: {note}.")
-    return sentences + _disturbed(rows)
+    sentences = {}
+    for row in rows:
+        if row.status == "failed":
+            slip = row.note.startswith(ROUTINE_NOTE)
+            how = "failed by a slip in its code, which says nothing of it" if slip else "failed"
+            note = row.note.removeprefix(ROUTINE_NOTE).rstrip(".")
+            sentences[row.trial.id] = f"{row.trial.id} ({spelled(row.changes)}) {how}: {note}."
+    return [*sentences.values(), *_disturbed(rows)]
 
 
 def _disturbed(rows: Sequence[Row]) -> list[str]:
@@ -139,9 +138,9 @@ def _disturbed(rows: Sequence[Row]) -> list[str]:
 def _unknown(series: Series, claims: Sequence[Claim]) -> list[str]:
     """What the thread does not know yet."""
     sentences = []
-    left = [claim for claim in claims if claim.verdict in ("inconclusive", "not comparable")]
-    if left:
-        sentences.append(f"Unknown: {'; '.join(f'{spelled(claim.changes)} ({claim.why})' for claim in left)}.")
+    unsettled = [claim for claim in claims if claim.verdict in ("inconclusive", "not comparable")]
+    if unsettled:
+        sentences.append(f"Unknown: {'; '.join(f'{spelled(claim.changes)} ({claim.why})' for claim in unsettled)}.")
     winner = best(series, claims)
     if winner is not None and series.variants and winner.confidence != "stable":
         sentences.append(f"Unknown: whether {spelled(winner.changes)} holds at other {', '.join(series.variants)}.")
@@ -170,11 +169,9 @@ def _edge(series: Series, claims: Sequence[Claim]) -> str:
         return ""
     ((axis, value),) = winner.changes.items()
     numbers = [winner.case[axis], *(claim.changes[axis] for claim in claims)]
-    if len(claims) < 3 or not all(type(number) in (int, float) for number in numbers):
-        return ""
-    if value not in (min(numbers), max(numbers)):
-        return ""
-    return f"Extend {axis} beyond {value}, where it is best, then replicate the winner."
+    enough = len(claims) >= 3 and all(type(number) in (int, float) for number in numbers)
+    outermost = enough and value in (min(numbers), max(numbers))
+    return f"Extend {axis} beyond {value}, where it is best, then replicate the winner." if outermost else ""
 
 
 def _after(series: Series, claim: Claim | None) -> str:

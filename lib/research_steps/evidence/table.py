@@ -8,7 +8,6 @@ import msgspec
 
 from research_steps.evidence.claims import CONTENDED, ROUTINE_NOTE, is_routine
 from research_steps.evidence.statistics import medians, unpaired_ratios
-from research_steps.records.configurations import differences
 from research_steps.records.encoding import Stored
 from research_steps.records.model import InterruptedRecord, Row
 
@@ -20,11 +19,6 @@ class Trial:
     stored: Stored[Any]
     measured_here: bool
     note: str = ""
-
-
-def changes_in(config: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, Any]:
-    """What a candidate changes in its baseline case."""
-    return {name: mine for name, (mine, _) in differences(config, case).items()}
 
 
 def row_of(trial: Trial, changes: dict[str, Any], baseline: Mapping[str, float] | None = None) -> Row:

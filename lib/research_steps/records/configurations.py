@@ -79,6 +79,11 @@ def differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str
     return {name: (config.get(name), other.get(name)) for name in names if config.get(name) != other.get(name)}
 
 
+def changes_in(config: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, Any]:
+    """What a candidate changes in its baseline case."""
+    return {name: mine for name, (mine, _) in differences(config, case).items()}
+
+
 def _plain(value: Any, what: str, path: str, substitute: Substitute) -> Any:
     value = substitute(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -28,8 +28,9 @@ from research_steps.evidence.interpretation import (
     interpret_rows,
 )
 from research_steps.evidence.statistics import place, ranked
-from research_steps.evidence.table import Trial, changes_in, noted, row_of
+from research_steps.evidence.table import Trial, noted, row_of
 from research_steps.journal.entries import Finding
+from research_steps.records.configurations import changes_in
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Ref, Row
 from research_steps.records.series import Series, trial_id

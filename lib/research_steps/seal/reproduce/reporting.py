@@ -11,10 +11,11 @@ import msgspec
 
 from research_steps.evidence.claims import Baseline, Candidate, make_claims, spelled, together, variant_of
 from research_steps.evidence.claims import judged as said_of
-from research_steps.evidence.table import Trial, changes_in, noted, row_of
+from research_steps.evidence.table import Trial, noted, row_of
 from research_steps.journal.entries import Finding
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.entry_writer import EntryWriter, digest
+from research_steps.records.configurations import changes_in
 from research_steps.records.encoding import Stored, canonical, sha256
 from research_steps.records.model import Claim, EntryRecord, Row, TrialRecord
 from research_steps.records.series import Series, trial_id

@@ -8,9 +8,10 @@ from research_steps.errors import UsageError
 from research_steps.evidence.claims import DECIDED, Baseline, Candidate, make_claims, spelled, told
 from research_steps.evidence.interpretation import interpret_rows
 from research_steps.evidence.statistics import gain, ranked
-from research_steps.evidence.table import Trial, changes_in, noted, row_of
+from research_steps.evidence.table import Trial, noted, row_of
 from research_steps.git import Checkout
 from research_steps.journal.entries import About, Finding, write_entry
+from research_steps.records.configurations import changes_in
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Captured, Claim, EntryRecord, InterruptedRecord, Row, TrialRecord
 from research_steps.records.step_kinds import Measurement
