@@ -4,8 +4,6 @@ Pure functions. It lies beside the records that it links to. No line begins with
 open a heading or a list.
 """
 
-from collections.abc import Iterable
-
 from research_steps.evidence.background import Support, evidence_map
 from research_steps.evidence.state import ThreadState
 from research_steps.publish import rendering
@@ -62,11 +60,7 @@ def _measured(entry: EntryRecord) -> bool:
 
 
 def _row(row: Support, link: rendering.Link) -> list[str]:
-    def linked(entries: Iterable[EntryRecord]) -> str:
-        return ", ".join(link(entry.id) for entry in entries) or "none"
-
-    return [
-        f"- {prose(row.about)}",
-        f"  - Support: {linked(row.support)}",
-        f"  - Contradictions: {linked(row.contradictions)}",
-    ]
+    support, contradictions = (
+        ", ".join(link(entry.id) for entry in side) or "none" for side in (row.support, row.contradictions)
+    )
+    return [f"- {prose(row.about)}", f"  - Support: {support}", f"  - Contradictions: {contradictions}"]

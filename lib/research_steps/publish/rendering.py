@@ -38,11 +38,8 @@ def entry(record: EntryRecord, series: Series, seal: Seal | None) -> str:
     if record.rows:
         lines += ["", rows(record.rows, claims_in(record), series.primary, INDENT), ""]
     if record.error is not None:
-        lines += [
-            "",
-            block("\n".join([f"{record.error.type}: {record.error.message}", *record.error.frames]), INDENT),
-            "",
-        ]
+        told = "\n".join([f"{record.error.type}: {record.error.message}", *record.error.frames])
+        lines += ["", block(told, INDENT), ""]
     lines += [
         f"- Interpretation: {prose(record.interpretation) or '–'}",
         f"- Next action: {prose(record.next_action) or '–'}",
@@ -84,15 +81,15 @@ def baselines(state: ThreadState, say: Say) -> list[str]:
     lines = []
     for baseline in state.baselines:
         entry, values = baseline.entry, baseline.numbers
-        names = _primary_first(values, state.series.primary.name)
-        floor = ", ".join(f"{name} {one.spread:.2%}" for name, one in (entry.floor or {}).items())
+        numbers = [f"{name} {values[name]:.6g}" for name in _primary_first(values, state.series.primary.name)]
+        floor = ", ".join(f"{name} {floor.spread:.2%}" for name, floor in (entry.floor or {}).items())
         measure = code(entry.details_as(Measurement).measure)
         lines += [
             f"- {entry.id} {say(entry.label)}",
             f"  - Date: {entry.started_at[:10]}",
             f"  - Code refs: {measure} at {commit(entry.provenance)}",
             f"  - Case: {code(_spelled(baseline.case))}",
-            f"  - Baseline numbers: {say(', '.join(f'{name} {values[name]:.6g}' for name in names))}",
+            f"  - Baseline numbers: {say(', '.join(numbers))}",
             f"  - Noise floor: {say(floor) or 'none'}",
         ]
     return lines or ["- none yet"]
@@ -176,14 +173,14 @@ def _spelled(value: Any) -> str:
     return str(value)
 
 
-def rows(found: Sequence[Row], claims: Sequence[Claim], primary: Metric, indent: str) -> str:
+def rows(trials: Sequence[Row], claims: Sequence[Claim], primary: Metric, indent: str) -> str:
     """The table of a sweep: what is claimed of each row, and what was measured."""
-    metrics = _primary_first({name for row in found for name in row.values}, primary.name)
-    said = {ref.sha256: claim for claim in claims if claim.metric == primary.name for ref in claim.trials}
+    metrics = _primary_first({name for row in trials for name in row.values}, primary.name)
+    claimed = {ref.sha256: claim for claim in claims if claim.metric == primary.name for ref in claim.trials}
     header = ["trial", "changed", f"{prose(primary.name)} ÷ baseline (95 %)", "verdict", *map(prose, metrics), "note"]
     lines = []
-    for row in found:
-        claim = said.get(row.trial.sha256)
+    for row in trials:
+        claim = claimed.get(row.trial.sha256)
         cells = [row.trial.id, code(changes(row)), *_claimed(row, claim, primary.name)]
         cells += [f"{row.values[name]:.6g}" if name in row.values else "–" for name in metrics]
         note = _note(row, claim)
@@ -206,8 +203,7 @@ def _claimed(row: Row, claim: Claim | None, primary: str) -> list[str]:
     alone = f"{ratio.median:.3f} ×" if ratio is not None and ratio.pairs else "–"
     if claim is None:
         return [alone, "–"]
-    together = len(claim.trials) > 1
-    return [alone if together else measured(claim), judged(claim)]
+    return [alone if len(claim.trials) > 1 else measured(claim), judged(claim)]
 
 
 def _primary_first(names: Iterable[str], primary: str) -> list[str]:
@@ -217,7 +213,7 @@ def _primary_first(names: Iterable[str], primary: str) -> list[str]:
 
 def changes(row: Row) -> str:
     """A candidate as what it changes in the baseline case."""
-    changed = " ".join(f"{name}={_spelled(value)}" for name, value in row.changes.items()) or "baseline case"
+    changed = _spelled(row.changes) or "baseline case"
     return f"{changed} #{row.replicate}" if row.replicate else changed
 
 

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from research_steps.evidence.claims import best, claims_in, judged, standing, together
 from research_steps.evidence.state import ThreadState, numbers
@@ -43,6 +44,11 @@ SECTIONS = {
     "links": "Links",
 }
 _NEWEST = ("decisions", "negative")
+# Not over the beginning of another one: where people took out an end, what follows is theirs.
+_MANAGED_SECTION = (
+    r"(?ms)^<!-- research-steps section ({key})\b[^\n]*-->\r?$(?:(?!^<!-- research-steps section ).)*?"
+    r"^<!-- research-steps end \1 -->"
+)
 
 
 @dataclass(frozen=True)
@@ -88,12 +94,12 @@ def comment(
         claims = claims_in(record) or standing(rests_on)
         lines += ["", *_table(shown, claims, series), ""]
     lines.append(f"- Confidence: {confidence(series, record, rests_on)}")
-    made = seal if record.step == "seal" else None
-    lines += ["- Measured:", *_measured(rests_on, trials, links)] if made else []
+    sealed_here = seal if record.step == "seal" else None
+    lines += ["- Measured:", *_measured(rests_on, trials, links)] if sealed_here else []
     lines += ["- Links:", f"  - Tag: {links.tag(seal) if seal else 'not sealed'}"]
-    if made:
-        held = links.snapshot(made, _code_folders(series, rests_on))
-        lines += [f"  - {name}: {where}" for name, where in held.items()]
+    if sealed_here:
+        contents = links.snapshot(sealed_here, _code_folders(series, rests_on))
+        lines += [f"  - {name}: {where}" for name, where in contents.items()]
     details = record.details
     pull = details.production_pr if isinstance(details, Decision | Finish) and not record.private else ""
     lines += [f"  - Production PR: {address(pull)}"] if pull else []
@@ -114,8 +120,8 @@ def confidence(series: Series, record: EntryRecord, rests_on: Sequence[EntryReco
         return "no claim of its own"
     counts = Counter(map(judged, primary))
     all_of_them = "; ".join(f"{count} × {what}" for what, count in counts.most_common())
-    found = best(series, primary)
-    return f"{found.confidence if found else 'exploratory'} ({all_of_them}; {primary[0].method})"
+    winner = best(series, primary)
+    return f"{winner.confidence if winner else 'exploratory'} ({all_of_them}; {primary[0].method})"
 
 
 def heartbeat(series: Series, running: Sequence[str], blockers: Sequence[str], eta: str) -> str:
@@ -167,26 +173,19 @@ def merged(body: str, managed: Mapping[str, str]) -> str:
     """
     for key, text in managed.items():
         block = f"<!-- research-steps section {key}: {MANAGED} -->\n{text}\n<!-- research-steps end {key} -->"
-        found = re.search(
-            # Not over the beginning of another one: where people took out an end, what follows is theirs.
-            rf"(?ms)^<!-- research-steps section {key}\b[^\n]*-->\r?$(?:(?!^<!-- research-steps section ).)*?"
-            rf"^<!-- research-steps end {key} -->",
-            body,
-        )
-        if found is None:
+        section = re.search(_MANAGED_SECTION.format(key=key), body)
+        if section is None:
             gap = "" if not body else "\n" if body.endswith("\n") else "\n\n"
             body = f"{body}{gap}{block}\n"
         # A browser that saves the body writes other line ends; that alone is no reason to write it again.
-        elif found[0].replace("\r\n", "\n") != block:
-            body = body[: found.start()] + block + body[found.end() :]
+        elif section[0].replace("\r\n", "\n") != block:
+            body = body[: section.start()] + block + body[section.end() :]
     return body
 
 
 def unmanaged(body: str) -> str:
     """What people wrote in a body."""
-    return re.sub(
-        r"(?ms)^<!-- research-steps section (\w+)\b[^\n]*-->\r?$.*?^<!-- research-steps end \1 -->\s*", "", body
-    )
+    return re.sub(_MANAGED_SECTION.format(key=r"\w+") + r"\s*", "", body)
 
 
 def from_template(template: str, topic: str) -> tuple[str, str, list[str]]:
@@ -200,14 +199,12 @@ def from_template(template: str, topic: str) -> tuple[str, str, list[str]]:
     fields = dict(re.findall(r"(?m)^(\w+): *\"?(.*?)\"? *$", head))
     parts = re.split(r"(?m)^(?=## )", body.lstrip("\n"))
     keys = {f"## {title}": key for key, title in SECTIONS.items()}
-    kept = []
-    for part in parts:
-        key = keys.get(part.partition("\n")[0].strip())
-        place = f"<!-- research-steps section {key} -->\n<!-- research-steps end {key} -->\n\n"
-        kept.append(place if key else part)
+    for index, part in enumerate(parts):
+        if key := keys.get(part.partition("\n")[0].strip()):
+            parts[index] = f"<!-- research-steps section {key} -->\n<!-- research-steps end {key} -->\n\n"
     title = f"{fields.get('title', 'Experiment: ').rstrip()} {topic}"
     labels = [name.strip() for name in fields.get("labels", "").split(",") if name.strip()]
-    return title, "".join(kept), labels
+    return title, "".join(parts), labels
 
 
 def cut(text: str, where: str) -> str:
@@ -215,8 +212,7 @@ def cut(text: str, where: str) -> str:
     if len(text) <= LONGEST - _HEAD:
         return text
     end = f"\n\n… cut here, it is longer than GitHub takes; the whole: {where}\n"
-    kept = text[: LONGEST - _HEAD - len(end)]
-    return kept[: kept.rfind("\n")] + end
+    return text[: text.rfind("\n", 0, LONGEST - _HEAD - len(end))] + end
 
 
 def address(text: str) -> str:
@@ -226,27 +222,20 @@ def address(text: str) -> str:
 
 def _fitting(lines: Sequence[str], where: str, room: int, newest: bool) -> str:
     """As many of the lines as there is room for: the first ones, or the newest where they are a history."""
-    kept: list[str] = []
-    for line in reversed(lines) if newest else lines:
-        room -= len(line) + 1
-        if room < 0:
-            break
-        kept.append(line)
-    if newest:
-        kept.reverse()
-    more = [f"- … and {len(lines) - len(kept)} {'older' if newest else 'more'} lines: {where}"]
-    left = more if len(kept) < len(lines) else []
-    return "\n".join([*left, *kept] if newest else [*kept, *left])
+    lengths = accumulate(len(line) + 1 for line in (reversed(lines) if newest else lines))
+    left_out = sum(length > room for length in lengths)
+    more = [f"- … and {left_out} {'older' if newest else 'more'} lines: {where}"] if left_out else []
+    return "\n".join([*more, *lines[left_out:]] if newest else [*lines[: len(lines) - left_out], *more])
 
 
 def _against(series: Series, entries: Sequence[EntryRecord]) -> str:
     name = series.primary.name
-    found = [
+    baselines = [
         f"{entry.id} ({unlinked(entry.label)}, {name} {values[name]:.6g})"
         for entry in entries
         if name in (values := numbers(entry))
     ]
-    return f"Baseline: {', '.join(found)}." if found else ""
+    return f"Baseline: {', '.join(baselines)}." if baselines else ""
 
 
 def _change(record: EntryRecord) -> str:
@@ -275,15 +264,21 @@ def _measured(rests_on: Sequence[EntryRecord], trials: Mapping[str, Stored[Trial
         # Under which a trial counts as measured alike; the kind of machine is told above.
         conditions = conditions_at("", made).items()
         settings[", ".join(code(f"{name}={value}") for name, value in conditions if value)] += 1
-    return [
-        *_some("Command", [f"{', '.join(ids)} by {command}" for command, ids in commands.items()]),
-        *_some("Hardware", [_counted(what, count) for what, count in hardware.most_common()]),
-        *_some("Environment", [_counted(what, count) for what, count in settings.most_common()]),
-    ]
+    facts = {
+        "Command": [f"{', '.join(ids)} by {command}" for command, ids in commands.items()],
+        "Hardware": [_counted(machine, trials) for machine, trials in hardware.most_common()],
+        "Environment": [_counted(setting, trials) for setting, trials in settings.most_common()],
+    }
+    lines = []
+    for name, values in facts.items():
+        lines += [f"  - {name}: {value}" for value in values[:FACTS_SHOWN]]
+        more = len(values) - FACTS_SHOWN
+        lines += [f"  - {name}: … and {more} more in the bundle"] if more > 0 else []
+    return lines
 
 
 def _machine(trial: TrialRecord) -> str:
-    devices = ", ".join(f"{one.count} × {code(f'{one.backend} {one.kind}')}" for one in trial.devices)
+    devices = ", ".join(f"{device.count} × {code(f'{device.backend} {device.kind}')}" for device in trial.devices)
     return f"{code(trial.device_class)}, devices: {devices or 'none seen by JAX'}"
 
 
@@ -291,15 +286,10 @@ def _counted(what: str, trials: int) -> str:
     return f"{what} ({trials} {'trial' if trials == 1 else 'trials'})"
 
 
-def _some(name: str, found: Sequence[str]) -> list[str]:
-    more = [f"  - {name}: … and {len(found) - FACTS_SHOWN} more in the bundle"] if len(found) > FACTS_SHOWN else []
-    return [*(f"  - {name}: {one}" for one in found[:FACTS_SHOWN]), *more]
-
-
 def _code_folders(series: Series, rests_on: Sequence[EntryRecord]) -> list[str]:
     """Where the experiment's code lies: its own folder, and those of its measure functions."""
-    measurements = [entry.details for entry in rests_on]
-    modules = [one.measure.partition(":")[0] for one in measurements if isinstance(one, Measurement)]
+    steps = [entry.details for entry in rests_on]
+    modules = [details.measure.partition(":")[0] for details in steps if isinstance(details, Measurement)]
     folders = [module.rpartition(".")[0].replace(".", "/") for module in modules]
     return list(dict.fromkeys((f"experiments/{series.topic}", *filter(None, folders))))
 
@@ -322,7 +312,7 @@ def _scope(state: ThreadState, links: Links) -> list[str]:
         f"- Success metrics: {unlinked(metrics)}{f'; {unlinked(series.success)}' if series.success else ''}",
         f"- Constraints: {unlinked(series.constraints) or '–'}",
         f"- Stop criteria: {unlinked(series.stop) or '–'}",
-        f"- Hypotheses: {'; '.join(f'{known.id}: {unlinked(known.text)}' for known in series.hypotheses) or '–'}",
+        f"- Hypotheses: {'; '.join(f'{item.id}: {unlinked(item.text)}' for item in series.hypotheses) or '–'}",
         f"- First experiment matrix: {'; '.join(map(unlinked, series.matrix)) or '–'}",
     ]
     if kickoff is not None:
