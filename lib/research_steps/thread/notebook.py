@@ -50,7 +50,7 @@ class LoadedThread:
     def _row(self, trial: "Stored[TrialRecord]") -> dict[str, Any]:
         from research_steps.evidence.claims import spelled
         from research_steps.evidence.statistics import medians
-        from research_steps.evidence.table import changes_in
+        from research_steps.records.configurations import changes_in
 
         record = trial.record
         row: dict[str, Any] = {
