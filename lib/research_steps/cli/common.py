@@ -41,13 +41,23 @@ def writer_of(topic: str, prefix: str | None) -> "EntryWriter":
 
 def writer_with(id: str, topic: str | None, prefix: str | None) -> "EntryWriter":
     """Where somebody writes about the series that holds a record. Raises UsageError when none does."""
+    from research_steps.publish.entry_writer import EntryWriter
+
     checkout = Checkout.find()
-    for name in topics(checkout, topic, prefix):
-        if journal_of(checkout, name, prefix).scan(checkout.logbooks / name).find(id):
-            return writer_of(name, prefix)
+    for journal in journals_with(checkout, id, topic, prefix):
+        if journal.scan(checkout.logbooks / journal.topic).find(id):
+            return EntryWriter(checkout, journal, series_of(checkout, journal))
     raise UsageError(
         f"No record has the ID {id!r}: expected one such as MOE-HC-007; 'research status' tells what is here."
     )
+
+
+def journals_with(checkout: Checkout, id: str, topic: str | None, prefix: str | None) -> "list[Journal]":
+    """The journals of the series that reserved an experiment ID or published it; of every series where none did."""
+    journals = [journal_of(checkout, name, prefix) for name in topics(checkout, topic, prefix)]
+    owner = id.partition(".")[0]
+    published = {path.parent.name for path in checkout.logbooks.glob("*/*.jsonl") if path.stem == owner}
+    return [one for one in journals if one.topic in published or one.ids.may_hold(owner)] or journals
 
 
 def tell(writer: "EntryWriter", entry: "Stored[EntryRecord]", json_output: bool, **more: Any) -> None:

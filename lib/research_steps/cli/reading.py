@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from research_steps.cli.common import as_json, in_store, journal_of, print_json, topics
+from research_steps.cli.common import as_json, in_store, journal_of, journals_with, print_json
 from research_steps.cli.main import command
 from research_steps.errors import StoreError, UsageError
 from research_steps.git import Checkout
@@ -121,8 +121,8 @@ def _find(id: str, topic: str | None, prefix: str | None) -> tuple[list[Any], li
     found: list[Any] = []
     about: list[Any] = []
     doubts: list[str] = []
-    for name in topics(checkout, topic, prefix):
-        known = journal_of(checkout, name, prefix).scan(checkout.logbooks / name)
+    for journal in journals_with(checkout, id, topic, prefix):
+        known = journal.with_id(id, checkout.logbooks / journal.topic)
         records = known.find(id)
         found += records
         about += {entry.sha256: entry for stored in records for entry in known.about(stored.sha256)}.values()
@@ -138,9 +138,8 @@ def _show_patch(id: str, topic: str | None, prefix: str | None) -> None:
     """The patch that the trials with an ID, or below it, were measured with; nothing when there was none."""
     checkout = Checkout.find()
     found: list[tuple[Journal, TrialRecord]] = []
-    for name in topics(checkout, topic, prefix):
-        journal = journal_of(checkout, name, prefix)
-        trials = [stored.record for stored in journal.scan(checkout.logbooks / name).trials.values()]
+    for journal in journals_with(checkout, id, topic, prefix):
+        trials = [stored.record for stored in journal.scan(checkout.logbooks / journal.topic).trials.values()]
         found += [(journal, one) for one in trials if id in (one.id, one.id.rpartition(".")[0])]
     if not found:
         raise UsageError(f"No trial has the ID {id!r}: expected one such as MOE-HC-007.03.")

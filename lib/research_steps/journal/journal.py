@@ -180,11 +180,13 @@ class Journal:
             self._seen |= self._add(self._entries, paths)
             return self._entries.copy()
 
-    def published(self, repository: Path) -> Snapshot:
-        """The entries in the store and in the repository: what is known of the series, whoever measured it."""
-        return self._with_published(self.entries(), repository, lambda line: _ENTRY in line)
+    def published(self, repository: Path, entries: Snapshot | None = None) -> Snapshot:
+        """The entries in the store and in the repository: what is known of the series, whoever measured it. `entries`
+        are those in the store, where they were read before."""
+        entries = self.entries() if entries is None else entries.copy()
+        return self._with_published(entries, repository, lambda line: _ENTRY in line)
 
-    def about(self, id: str, repository: Path) -> Snapshot:
+    def with_id(self, id: str, repository: Path) -> Snapshot:
         """What is published, and of everything else what carries this ID: no record of another trial is decoded."""
         snapshot = self.entries()
         mark = canonical({"id": id})[1:-1]

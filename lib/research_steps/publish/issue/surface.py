@@ -119,7 +119,7 @@ class IssueSurface:
             if self._close(tracker, public):
                 done.append(Change(self._series.topic, f"closed {tracker.name}"))
             if self._body_changed(public, final):
-                self._write_body(tracker, public)
+                self._write_body(tracker, entries, public)
         except (SurfaceError, StoreError) as error:
             self._untidy = True
             self._failures += 1
@@ -228,9 +228,9 @@ class IssueSurface:
             self._untidy = True
             return None
 
-    def _write_body(self, tracker: Tracker, public: Sequence[Stored[EntryRecord]]) -> None:
+    def _write_body(self, tracker: Tracker, entries: Snapshot, public: Sequence[Stored[EntryRecord]]) -> None:
         # What other checkouts published, with stores of their own, is in git.
-        known = self._journal.published(self._records).only(lambda entry: is_public(entry.record, self._series))
+        known = self._journal.published(self._records, entries).only(lambda entry: is_public(entry.record, self._series))
         ids = [entry.record.id for entry in known.in_order if entry.record.step == "seal"]
         seals = [seal for id in ids if (seal := self._journal.decided(f"seals/{id}", Seal)) is not None]
         state, links = thread_state(self._series, known, seals=seals), self._links(self._runs(None), seals)

@@ -62,17 +62,18 @@ class LogbookFile:
         self.records: set[str] = set()
         self.unfinished = ""
 
-    def refresh(self) -> None:
-        """Take notice of what others did to the file. Raises ConflictedLogbook, LogbookError."""
+    def refresh(self) -> bool:
+        """Take notice of what others did to the file; True when it was read whole, because others replaced it or this
+        process had not read it. Raises ConflictedLogbook, LogbookError."""
         with self._open("rb") as file:
             found = os.fstat(file.fileno())
             if (found.st_dev, found.st_ino) == self._identity and self._end > 0:
                 if found.st_size == self._end + len(self._after):
-                    return
+                    return False
                 file.seek(self._end - len(self._before))
                 if file.read(len(self._before)) == self._before:
                     self._read_on(file.read())
-                    return
+                    return False
                 file.seek(0)
             data = file.read()
         if not logbook_format.is_ours(data):
@@ -87,6 +88,7 @@ class LogbookFile:
         self._end = logbook_format.adopted_end(data)
         self._before = data[max(0, self._end - _COMPARED) : self._end]
         self._read_on(data[self._end :])
+        return True
 
     def append(self, id: str, record: str, text: str) -> None:
         """Append one entry, durably. Raises LogbookError and leaves the file as it was when the disk refuses."""

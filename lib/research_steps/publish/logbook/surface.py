@@ -7,7 +7,7 @@ lock in its git directory; what is already there is told by the logbook's own ma
 
 import json
 import time
-from itertools import filterfalse
+from itertools import takewhile
 from pathlib import Path
 
 from research_steps.errors import LogbookError, RepositoryError, StoreError, UnreadableObject
@@ -16,7 +16,7 @@ from research_steps.files import write_aside
 from research_steps.git import Checkout
 from research_steps.journal.attachments import is_name
 from research_steps.journal.journal import Journal
-from research_steps.journal.snapshot import Snapshot
+from research_steps.journal.snapshot import Snapshot, finished_order
 from research_steps.publish import rendering
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.adoption import adopt, numbers_used
@@ -48,6 +48,9 @@ class LogbookSurface:
         self._file = LogbookFile(self.path)
         self._lived = float("-inf")
         self._stale = True
+        # What the last pass found missing, how many entries it looked at, and the last of them.
+        self._waiting: dict[str, Stored[EntryRecord]] = {}
+        self._seen, self._newest = 0, ""
 
     def publish(self, entries: Snapshot, final: bool) -> Published:
         """Append what the logbook does not hold yet, in the order in which it was finished."""
@@ -58,30 +61,35 @@ class LogbookSurface:
                 )
             if not self.path.exists():
                 write_aside(self.path, _scaffold(self.series))
-            self._file.refresh()
+            if self._file.refresh():
+                self._waiting, self._seen = {}, 0
             done: list[Change] = []
             problems: list[str] = []
             try:
-                for stored in self._waiting(entries):
+                for stored in self._missing(entries):
                     try:
                         if self._append(stored):
                             done.append(Change(stored.record.id, "appended to the logbook"))
                     except StoreError as error:
                         problems.append(f"{stored.record.id} is not published: {error}")
                 if self._stale and (final or time.monotonic() - self._lived >= LIVING_EVERY_S):
-                    self._rewrite_living()
+                    self._rewrite_living(entries)
             except (LogbookError, RepositoryError) as error:
                 problems.append(str(error))
         return Published(tuple(done), tuple(problems))
 
-    def _waiting(self, entries: Snapshot) -> list[Stored[EntryRecord]]:
-        # Most are shown, and this is asked for each of them with every entry that is published.
-        missing = filterfalse(self._file.records.__contains__, entries.entries)
-        waiting = [stored for sha in missing if self._belongs((stored := entries.entries[sha]).record)]
+    def _missing(self, entries: Snapshot) -> list[Stored[EntryRecord]]:
+        """What the logbook does not hold yet, in the order in which it is to be appended."""
+        # A journal's new entries stand at the end, so a pass looks only at those and at what waited before.
+        new = list(takewhile(lambda sha: sha != self._newest, reversed(entries.entries)))
+        if len(new) + self._seen != len(entries.entries):
+            new = list(entries.entries)
+        self._waiting |= {sha: entries.entries[sha] for sha in new if self._belongs(entries.entries[sha].record)}
+        self._waiting = {sha: one for sha, one in self._waiting.items() if sha not in self._file.records}
+        self._newest, self._seen = next(reversed(entries.entries), ""), len(entries.entries)
         # What a killed publisher began comes first: it can be finished only while nothing follows it.
-        begun = self._file.unfinished
-        waiting.sort(key=lambda stored: (stored.record.id != begun, *_order(stored.record)))
-        return waiting
+        missing = finished_order(self._waiting.values())
+        return sorted(missing, key=lambda entry: entry.record.id != self._file.unfinished)
 
     def _belongs(self, record: EntryRecord) -> bool:
         # Git may be pushed, so what is private has no place here; the logbook of a private series is kept out of git.
@@ -132,17 +140,13 @@ class LogbookSurface:
             raise StoreError(f"the file {name!r} that it attaches is not in the store. Attach it again.")
         write_aside(path, data)
 
-    def _rewrite_living(self) -> None:
+    def _rewrite_living(self, entries: Snapshot) -> None:
         # What was published from other stores is in git, and holds as well.
-        known = self.journal.published(self.records)
+        known = self.journal.published(self.records, entries)
         shown = known.only(lambda entry: entry.sha256 in self._file.records)
         issue = self.journal.decided("issue", IssueLink)
         self._file.replace_living(rendering.summary(thread_state(self.series, shown), issue))
         self._lived, self._stale = time.monotonic(), False
-
-
-def _order(record: EntryRecord) -> tuple[str, str]:
-    return record.finished_at, record.id
 
 
 def _lines(path: Path) -> list[bytes]:
