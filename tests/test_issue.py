@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from research_steps.journal.journal import Journal
+from research_steps.journal.progress import plan
 from research_steps.journal.publisher_lease import publisher_lease
 from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.issue.text import SECTIONS
@@ -22,7 +23,7 @@ from research_steps.records.times import utc
 from tests.support import github_api
 from tests.support.github_api import Fault, Proxy, Repository, some
 from tests.support.issue_thread import Thread, environment
-from tests.support.scratch_logbook import PROVENANCE, Desk
+from tests.support.scratch_logbook import PROVENANCE, Desk, trial
 
 SERIES = Series(
     topic="toy", prefix="TOY", goal="see it published", metrics=(Metric("time_s", "min"),), stop="after three"
@@ -564,9 +565,8 @@ def test_a_heartbeat_comes_once_while_work_goes_on(thread: Thread) -> None:
     thread.milestone()
     thread.publish()
     id = thread.desk.journal.ids.reserve("TOY", "toy/long", ())
-    with thread.desk.journal.attempts.begin(
-        "entry", id, 0, id=id, label="a long sweep", config={"points": [{}, {}, {}]}
-    ) as begun:
+    plan(thread.desk.journal, id, "a long sweep", 3)
+    with thread.desk.journal.attempts.begin("entry", id, 0, id=id, label="a long sweep", config={}) as begun:
         assert begun
         for _ in range(3):
             thread.surface = thread.publisher()
@@ -577,7 +577,13 @@ def test_a_heartbeat_comes_once_while_work_goes_on(thread: Thread) -> None:
             for _ in range(3):
                 thread.surface = thread.publisher()
                 assert thread.publish().problems == ()
-    assert len(thread.comments) == 3
+        for number in (1, 2):
+            thread.desk.journal.attempts.finish("trial", trial(f"{id}.{number:02d}", f"key{number}"))
+        thread.clock.time += 6 * 3600
+        assert thread.publish().problems == ()
+    assert len(thread.comments) == 4
+    assert "2 of 3 trials done" in thread.comments[3].body
+    assert re.search(r"- Next ETA: \d{4}-\d\d-\d\dT", thread.comments[3].body)
     text = thread.comments[1].body
     assert "Heartbeat: TOY" in text and f"{id} a long sweep runs since" in text
     assert "0 of 3 trials done" in text and "- Blockers: none known" in text and "- Next ETA: unknown" in text

@@ -1,4 +1,4 @@
-"""A record is read and decoded once: what a run, a look at one record, a note and a publisher's pass take from the store.
+"""A record is read and decoded once: what a run, a look at a record, a note and a publisher's pass take from the store.
 
 Each process counts for itself; those of the commands and of the run are forks of this one, and count with it.
 """

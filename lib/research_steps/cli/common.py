@@ -42,6 +42,7 @@ def writer_of(topic: str, prefix: str | None) -> "EntryWriter":
 def writer_with(id: str, topic: str | None, prefix: str | None) -> "EntryWriter":
     """Where somebody writes about the series that holds a record. Raises UsageError when none does."""
     from research_steps.publish.entry_writer import EntryWriter
+    from research_steps.thread.loading import series_of
 
     checkout = Checkout.find()
     for journal in journals_with(checkout, id, topic, prefix):

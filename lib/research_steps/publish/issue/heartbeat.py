@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from research_steps.journal.journal import Journal
-from research_steps.journal.snapshot import OpenAttempt, Snapshot
+from research_steps.journal.progress import StepProgress, under_way
 from research_steps.publish.issue import text as issue_text
 from research_steps.publish.markdown import code, unlinked
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord, TrialRecord
+from research_steps.records.objects import Intent
 from research_steps.records.series import Series
 from research_steps.records.times import parse_utc, utc
 
@@ -38,12 +39,13 @@ def due(
     began = parse_utc(milestones[-1]) if milestones else None
     if began is not None and now - began < interval:
         return None
-    found = journal.scan()
+    known = journal.scan()
     # Nothing private is counted, or named.
-    trials = [stored for stored in found.trials.values() if not found.is_private(stored.record.id)]
-    running = [attempt for attempt in found.open if not (attempt.orphaned() or found.is_private(attempt.intent.id))]
-    spans = [(parse_utc(stored.record.started_at), parse_utc(stored.record.finished_at)) for stored in trials]
-    spans += [(parse_utc(attempt.intent.started_at), now) for attempt in running]
+    trials = [stored.record for stored in known.trials.values() if not known.is_private(stored.record.id)]
+    attempts = [attempt for attempt in known.open if not known.is_private(attempt.intent.id)]
+    running = [attempt.intent for attempt in attempts if not attempt.orphaned()]
+    spans = [(parse_utc(trial.started_at), parse_utc(trial.finished_at)) for trial in trials]
+    spans += [(parse_utc(intent.started_at), now) for intent in running]
     stretch = _stretch(spans)
     if stretch is None:
         return None
@@ -53,10 +55,12 @@ def due(
     # Work that ended before this interval is no work in it.
     if count < 1 or marker in shown or stretch[1] < began + (count - 1) * interval:
         return None
-    recent = [stored for stored in trials if parse_utc(stored.record.finished_at) >= began]
-    steps = [attempt for attempt in running if attempt.intent.subject == "entry"]
-    status = [_status(attempt, found) for attempt in steps]
-    text = issue_text.heartbeat(series, status, _blockers(found, recent), _eta(steps, found, now))
+    progress = {step.id: step for step in under_way(journal, known)}
+    steps = [(intent, progress.get(intent.id)) for intent in running if intent.subject == "entry"]
+    status = [_status(intent, step) for intent, step in steps]
+    failed = [trial for trial in trials if trial.status == "failed" and parse_utc(trial.finished_at) >= began]
+    blockers = _blockers(failed, len(attempts) - len(running))
+    text = issue_text.heartbeat(series, status, blockers, _eta([step for _, step in steps], now))
     return Heartbeat(marker, text)
 
 
@@ -73,38 +77,23 @@ def _stretch(spans: Sequence[tuple[datetime, datetime]]) -> tuple[datetime, date
     return None if begin is None or end is None else (begin, end)
 
 
-def _status(attempt: OpenAttempt, found: Snapshot) -> str:
-    done, planned = _progress(attempt, found)
-    count = f", {done} of {planned} trials done" if planned else f", {done} trials done" if done else ""
-    return f"{attempt.intent.id} {unlinked(attempt.intent.label)} runs since {attempt.intent.started_at}{count}"
+def _status(intent: Intent, progress: StepProgress | None) -> str:
+    count = f", {progress.done} of {progress.total} trials done" if progress else ""
+    return f"{intent.id} {unlinked(intent.label)} runs since {intent.started_at}{count}"
 
 
-def _progress(attempt: OpenAttempt, found: Snapshot) -> tuple[int, int]:
-    done = sum(stored.record.id.startswith(f"{attempt.intent.id}.") for stored in found.trials.values())
-    config = attempt.intent.config
-    return done, len(config.get("points", ())) or int(config.get("replicates", 0))
-
-
-def _blockers(found: Snapshot, recent: Sequence[Stored[TrialRecord]]) -> list[str]:
-    failed = [stored.record for stored in recent if stored.record.status == "failed"]
+def _blockers(failed: Sequence[TrialRecord], orphaned: int) -> list[str]:
     blockers = []
     if failed:
         error = failed[-1].error
         blockers.append(f"{len(failed)} trials failed, the last with {code(error.type if error else 'no reason')}")
-    orphaned = sum(attempt.orphaned() and not found.is_private(attempt.intent.id) for attempt in found.open)
     if orphaned:
         blockers.append(f"{orphaned} attempts are orphaned: run the thread again")
     return blockers
 
 
-def _eta(steps: Sequence[OpenAttempt], found: Snapshot, now: datetime) -> str:
-    """When what runs should be done, by the mean time of its trials so far."""
-    left = 0.0
-    for attempt in steps:
-        mine = [s.record for s in found.trials.values() if s.record.id.startswith(f"{attempt.intent.id}.")]
-        done, planned = _progress(attempt, found)
-        if not mine or not planned:
-            return "unknown"
-        took = [(parse_utc(one.finished_at) - parse_utc(one.started_at)).total_seconds() for one in mine]
-        left += max(planned - done, 0) * sum(took) / len(took)
-    return f"{utc(now + timedelta(seconds=left))}" if steps else "unknown"
+def _eta(steps: Sequence[StepProgress | None], now: datetime) -> str:
+    """When the last of what runs should be done; unknown unless each step tells how long it takes."""
+    left = [0.0 if step.done >= step.total else step.left_s for step in steps if step is not None]
+    told = [seconds for seconds in left if seconds is not None]
+    return utc(now + timedelta(seconds=max(told))) if told and len(told) == len(steps) else "unknown"
