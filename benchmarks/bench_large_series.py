@@ -23,7 +23,8 @@ from typing import Any
 import msgspec
 import synthetic
 from research_steps import Hypothesis, Metric
-from research_steps.evidence.claims import Baseline, Candidate, floor_of, make_claims, spelled
+from research_steps.evidence.claim_text import changes_text
+from research_steps.evidence.claims import Baseline, Candidate, floor_of, make_claims
 from research_steps.evidence.statistics import medians, paired_ratios
 from research_steps.journal.entries import About, Finding, finish_entry
 from research_steps.journal.journal import Journal
@@ -153,10 +154,12 @@ class Thread:
         self.trials += 1
         record = msgspec.structs.replace(
             synthetic.trial(id, sha256(id.encode()), self.run),
-            label=spelled(changes), config={**CASE, **changes}, baseline_config=CASE, replicate=replicate,
+            label=changes_text(changes), config={**CASE, **changes}, baseline_config=CASE, replicate=replicate,
         )  # fmt: skip
         if changes and self.random.random() < 0.05:
-            error = Error("ValueError", f"no tiling for {spelled(changes)}", ("measure.py:12 run",) * 8, "candidate", "")
+            error = Error(
+                "ValueError", f"no tiling for {changes_text(changes)}", ("measure.py:12 run",) * 8, "candidate", ""
+            )
             record = msgspec.structs.replace(record, status="failed", samples=None, ratios={}, error=error)
         else:
             samples = self._samples(self.random.choice((0.9, 0.97, 1.0, 1.05, 1.1)) if changes else 1.0)

@@ -10,19 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from research_steps import Metric, Series, Stop
-from research_steps.evidence.claims import (
-    Baseline,
-    Candidate,
-    best,
-    incomparable,
-    is_routine,
-    judged,
-    make_claims,
-    reached,
-    remade,
-    standing,
-    together,
-)
+from research_steps.evidence.claim_text import verdict_text
+from research_steps.evidence.claims import Baseline, Candidate, incomparable, is_routine, make_claims, remade
+from research_steps.evidence.standing import best, reached, standing, together
 from research_steps.journal.snapshot import Snapshot
 from research_steps.records.encoding import Stored, store_record
 from research_steps.records.model import Claim, Device, Error, InterruptedRecord, Provenance, Ref, Samples, TrialRecord
@@ -83,7 +73,7 @@ def test_confidence_takes_two_processes_that_agree_and_none_that_contradicts(
 ) -> None:
     """The process that chose the candidate may agree or contradict; it can't move the interval. A process that failed
     is no agreement."""
-    assert judged(claimed(effects, also)) == says
+    assert verdict_text(claimed(effects, also)) == says
 
 
 @pytest.mark.parametrize(
@@ -127,7 +117,7 @@ def test_a_contended_process_leaves_the_others_to_speak() -> None:
     """Of three replicates with one beside load, two count."""
     trials = [trial(-0.3, 1), trial(-0.31, 2), trial(0.5, 3, contended="load")]
     found = make_claims(SERIES, baseline(), [Candidate(DENSE, trials)])[0]
-    assert (found.processes, judged(found)) == (2, "improved, replicated")
+    assert (found.processes, verdict_text(found)) == (2, "improved, replicated")
 
 
 def moved(**changes: Any) -> Provenance:
@@ -257,9 +247,9 @@ def test_a_retracted_trial_leaves_a_claim_with_what_is_left() -> None:
     for stored in (*trials, *base.trials, baseline_entry):
         known.add(stored)
     made = make_claims(SERIES, Baseline(CASE, baseline_entry.ref, base.trials), [Candidate(DENSE, trials)])
-    assert judged(made[0]) == "improved, replicated"
+    assert verdict_text(made[0]) == "improved, replicated"
     (one_less,) = remade(SERIES, known, made, frozenset({trials[0].sha256}))
-    assert (one_less.processes, judged(one_less)) == (1, "improved, exploratory")
+    assert (one_less.processes, verdict_text(one_less)) == (1, "improved, exploratory")
     (nothing,) = remade(SERIES, known, made, frozenset(one.sha256 for one in trials))
     assert nothing.verdict == "failed"
     (without,) = remade(SERIES, known, made[:1], frozenset({baseline_entry.sha256, trials[0].sha256}))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from research_steps import Metric, Series
-from research_steps.evidence.claims import standing, together
+from research_steps.evidence.standing import standing, together
 from research_steps.evidence.statistics import Interval
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot

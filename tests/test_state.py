@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from research_steps.evidence.claims import fixed_cases, reached
+from research_steps.evidence.standing import fixed_cases, reached
 from research_steps.evidence.state import ThreadState
 from research_steps.publish.issue import text as issue_text
 from research_steps.publish.rendering import summary

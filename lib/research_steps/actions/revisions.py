@@ -9,17 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from research_steps.errors import UsageError
-from research_steps.evidence.claims import (
-    best,
-    claims_in,
-    evidence,
-    fixed_cases,
-    judged,
-    remade,
-    spelled,
-    standing,
-    told,
-)
+from research_steps.evidence.claim_text import changes_text, claim_text, verdict_text
+from research_steps.evidence.claims import remade
+from research_steps.evidence.standing import best, claims_in, evidence, fixed_cases, standing
 from research_steps.evidence.statistics import gain
 from research_steps.journal.entries import Finding
 from research_steps.journal.snapshot import Snapshot, entries_of, find
@@ -90,7 +82,9 @@ def rebase(writer: EntryWriter, id: str) -> Stored[EntryRecord]:
     carrying = [claim for claim in found if claim.confidence != "exploratory" and claim.case in in_force]
     winner = best(writer.series, carrying)
     if winner is None:
-        what = "; ".join(f"{told(claim)} against {claim.baseline.id}" for claim in found) or f"nothing on {primary}"
+        what = (
+            "; ".join(f"{claim_text(claim)} against {claim.baseline.id}" for claim in found) or f"nothing on {primary}"
+        )
         raise UsageError(
             f"{id} does not carry a baseline: it says {what}; expected an improvement that is replicated, on a baseline "
             f"case that is in force. Get there with 'research replicate {id}'."
@@ -99,10 +93,10 @@ def rebase(writer: EntryWriter, id: str) -> Stored[EntryRecord]:
     if base is None:
         raise UsageError(f"The entry {winner.baseline.id} of the baseline is not here: fetch its branch, or its store.")
     to = {**winner.case, **winner.changes}
-    details = Rebase(baseline=base.record.label, before=winner.case, to=to, claim=told(winner))
-    changes = spelled(winner.changes)
+    details = Rebase(baseline=base.record.label, before=winner.case, to=to, claim=claim_text(winner))
+    changes = changes_text(winner.changes)
     said = Finding(
-        result=f"The baseline {base.record.label!r} moves to {changes}: {winner.metric} {told(winner)}.",
+        result=f"The baseline {base.record.label!r} moves to {changes}: {winner.metric} {claim_text(winner)}.",
         next_action=f"Give steps.baseline(…, label={base.record.label!r}) this case and run the thread.",
     )
     inputs = dict.fromkeys((about.ref, winner.baseline, *winner.trials, *winner.also))
@@ -119,7 +113,9 @@ def _again(
     after = remade(writer.series, known, before, gone)
     metrics = {metric.name for metric in writer.series.metrics}
     pairs = zip([claim for claim in before if claim.metric in metrics], after, strict=True)
-    changes = [f"{spelled(was.changes)}, {was.metric}: {judged(was)} → {judged(now)}" for was, now in pairs]
+    changes = [
+        f"{changes_text(was.changes)}, {was.metric}: {verdict_text(was)} → {verdict_text(now)}" for was, now in pairs
+    ]
     return after, [f"Verdicts made again: {'; '.join(changes)}."] if changes else []
 
 

@@ -174,15 +174,16 @@ def _described(record: EntryRecord | TrialRecord | InterruptedRecord) -> list[st
         return [*lines, f"  {record.reason}"]
     lines.append(f"  {record.provenance.command}  at {record.provenance.commit} on {record.provenance.host}")
     if isinstance(record, EntryRecord):
-        from research_steps.evidence.claims import claims_in, spelled, told, variant_of
+        from research_steps.evidence.claim_text import changes_text, claim_text, variant_text
+        from research_steps.evidence.standing import claims_in
 
         lines += [f"  {text}" for text in (record.result, record.interpretation, record.next_action) if text]
         lines += [f"  {row.trial.id} {row.changes}: {row.status} {row.values} {row.note}" for row in record.rows]
         details = record.details
         case = details.baseline_case if isinstance(details, Measurement) else None
         for claim in claims_in(record):
-            at = variant_of(claim, claim.case if case is None else case)
-            lines.append(f"  {spelled(claim.changes)}{at}: {claim.metric} {told(claim)} {claim.why}")
+            at = variant_text(claim, claim.case if case is None else case)
+            lines.append(f"  {changes_text(claim.changes)}{at}: {claim.metric} {claim_text(claim)} {claim.why}")
     else:
         lines.append(f"  {record.config}")
         lines += [

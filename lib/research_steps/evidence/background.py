@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from research_steps.evidence.claims import claims_in
 from research_steps.evidence.hypotheses import Item
+from research_steps.evidence.standing import claims_in
 from research_steps.records.model import EntryRecord
 from research_steps.records.series import Series
 from research_steps.records.step_kinds import STEP_KINDS, Brief, ContradictionCheck, HypothesisChange, Source

@@ -1,7 +1,7 @@
 """Claims: what records say of a candidate against the baseline, by rule and from records alone.
 
 A step that measures makes its claims when it is recorded; reading them computes nothing. Later evidence makes new claims
-about the same thing, and `standing` tells which count now.
+about the same thing; which of them count is told by `standing`.
 """
 
 import math
@@ -9,12 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import msgspec
-
+from research_steps.evidence.standing import DECIDED, together
 from research_steps.evidence.statistics import (
     Interval,
     estimand,
-    gain,
     medians,
     noise_floor,
     paired_interval,
@@ -22,14 +20,13 @@ from research_steps.evidence.statistics import (
     unpaired_interval,
     verdict,
 )
-from research_steps.journal.snapshot import Snapshot, finished_order, retracted
+from research_steps.journal.snapshot import Snapshot
 from research_steps.records.conditions import conditions
-from research_steps.records.configurations import changes_in, differences
-from research_steps.records.encoding import Stored, canonical
+from research_steps.records.configurations import differences
+from research_steps.records.encoding import Stored
 from research_steps.records.model import (
     Claim,
     Confidence,
-    EntryRecord,
     Floor,
     InterruptedRecord,
     Ref,
@@ -38,8 +35,6 @@ from research_steps.records.model import (
     Verdict,
 )
 from research_steps.records.series import Metric, Series
-from research_steps.records.step_kinds import Baseline as BaselineDetails
-from research_steps.records.step_kinds import Rebase
 
 # A slip in the code of the experiment, and no property of what was measured.
 ROUTINE = frozenset(
@@ -52,7 +47,6 @@ CONTENDED = "contended"
 ROUTINE_NOTE = "routine: "
 # A baseline that differs by more than this share from what it was, after an edit, is not what it was.
 BASELINE_MOVED = 0.2
-DECIDED = ("improved", "regressed", "no difference")
 
 Ended = Stored[TrialRecord] | Stored[InterruptedRecord]
 
@@ -107,99 +101,6 @@ def incomparable(one: TrialRecord, other: TrialRecord) -> dict[str, tuple[Any, A
     return {name: values for name, values in pairs.items() if values[0] != values[1]}
 
 
-def standing(entries: Iterable[EntryRecord]) -> list[Claim]:
-    """The claims that count now, of entries in the order in which they were finished.
-
-    Of two about the same thing the later one counts, unless it rests on no more than a part of what the earlier one
-    did, or says only that it can't be compared. What dev mode found replaces nothing that the executor did, and what a
-    correction or retraction says replaces all before.
-    """
-    found: dict[bytes, Claim] = {}
-    final: set[bytes] = set()
-    for entry in entries:
-        for claim in claims_in(entry):
-            key = msgspec.json.encode([claim.metric, claim.changes, claim.case], order="deterministic")
-            held = found.get(key)
-            if entry.mode == "dev" and key in final:
-                continue
-            if entry.mode != "dev":
-                final.add(key)
-            renewed = entry.step in ("correction", "retraction")
-            if held is None or renewed or not (_says_nothing(claim, held) or evidence(claim) < evidence(held)):
-                found[key] = claim
-    return list(found.values())
-
-
-def _says_nothing(claim: Claim, held: Claim) -> bool:
-    return claim.verdict == "not comparable" and held.verdict != "not comparable"
-
-
-def claims_in(entry: EntryRecord) -> tuple[Claim, ...]:
-    return entry.claims or ()
-
-
-def evidence(claim: Claim) -> set[str]:
-    """The hashes of the trials that a claim rests on."""
-    return {ref.sha256 for ref in (*claim.trials, *claim.also)}
-
-
-def fixed_cases(entries: Iterable[Stored[EntryRecord]]) -> dict[str, tuple[dict[str, Any], str]]:
-    """The case of each baseline, by its label, and since which entry it is that: as it was measured or moved last."""
-    counting = [entry for entry in entries if entry.record.status == "ok" and not entry.record.late]
-    taken_back = retracted(counting)
-    cases: dict[str, tuple[dict[str, Any], str]] = {}
-    for entry in finished_order(entry for entry in counting if entry.sha256 not in taken_back):
-        match entry.record.details:
-            case BaselineDetails(baseline_case=case):
-                cases[entry.record.label] = case, entry.record.id
-            case Rebase(baseline=label, to=case):
-                cases[label] = case, entry.record.id
-    return cases
-
-
-def current_claims(series: Series, entries: Sequence[Stored[EntryRecord]]) -> list[Claim]:
-    """The claims that count now, against a baseline case that is in force now. `entries` in the order of their end."""
-    in_force = [case for case, _ in fixed_cases(entries).values()]
-    claims = together(series, standing(entry.record for entry in entries))
-    return [claim for claim in claims if claim.case in in_force]
-
-
-def together(series: Series, claims: Sequence[Claim]) -> tuple[Claim, ...]:
-    """The claims with what they say of each other: one that holds, replicated, at two values of a variant axis and at
-    none otherwise, is stable, for as long as that is so."""
-    alone = [
-        msgspec.structs.replace(one, confidence="replicated") if one.confidence == "stable" else one for one in claims
-    ]
-    if not series.variants:
-        return tuple(alone)
-    keys = [msgspec.json.encode([one.metric, one.changes], order="deterministic") for one in alone]
-    alike: dict[bytes, list[Claim]] = {}
-    for key, claim in zip(keys, alone, strict=True):
-        alike.setdefault(key, []).append(claim)
-    return tuple(
-        msgspec.structs.replace(claim, confidence="stable") if _is_stable(series, claim, alike[key]) else claim
-        for key, claim in zip(keys, alone, strict=True)
-    )
-
-
-def best(series: Series, claims: Sequence[Claim]) -> Claim | None:
-    """The candidate that improves the primary metric most. Never the baseline case, which a sweep may measure too; and
-    what changes a variant axis is another workload, which only wins where there is nothing else."""
-    improved = [one for one in claims if one.metric == series.primary.name and one.changes and one.verdict == "improved"]
-    same_work = [one for one in improved if not set(one.changes) & set(series.variants)]
-    return max(same_work or improved, key=lambda claim: gain(series.primary, claim), default=None)
-
-
-def reached(series: Series, claims: Sequence[Claim]) -> Claim | None:
-    """The claim by which the series has what it was started for, as its `stop_at` says."""
-    found = best(series, claims)
-    if found is None or series.stop_at is None:
-        return None
-    share = abs(1 - (found.estimate or 0)) if found.estimand == "ratio" else gain(series.primary, found)
-    sure = found.confidence in (series.stop_at.confidence, "stable")
-    return found if sure and share >= series.stop_at.improvement else None
-
-
 def remade(series: Series, known: Snapshot, claims: Sequence[Claim], gone: frozenset[str]) -> tuple[Claim, ...]:
     """These claims again, without the records that are `gone` (by hash)."""
     metrics = {metric.name: metric for metric in series.metrics}
@@ -214,38 +115,6 @@ def remade(series: Series, known: Snapshot, claims: Sequence[Claim], gone: froze
         candidate = Candidate(claim.changes, trials, also) if trials else Candidate(claim.changes, also)
         again.append(_claim(metrics[claim.metric], baseline, candidate, claim.candidates))
     return together(series, again)
-
-
-def told(claim: Claim) -> str:
-    """A claim in a few words: '0.454 × (0.441 to 0.467), improved, replicated'."""
-    return f"{measured(claim)}, {judged(claim)}"
-
-
-def judged(claim: Claim) -> str:
-    """The verdict, with its confidence where it says something."""
-    return f"{claim.verdict}, {claim.confidence}" if claim.verdict in DECIDED else claim.verdict
-
-
-def spelled(changes: Mapping[str, Any]) -> str:
-    """A candidate as what it changes in the baseline case."""
-    return " ".join(f"{name}={value}" for name, value in changes.items()) or "baseline case"
-
-
-def variant_of(claim: Claim, case: Mapping[str, Any]) -> str:
-    """At which variant of the baseline case a claim was made, empty when at none."""
-    variant = changes_in(claim.case, case)
-    return f" at {spelled(variant)}" if variant else ""
-
-
-def measured(claim: Claim) -> str:
-    """The estimate with its interval, as a ratio to the baseline or as a difference from it."""
-    if claim.estimate is None:
-        return "no estimate"
-    if claim.estimand == "ratio":
-        interval = f" ({claim.low:.3f} to {claim.high:.3f})" if claim.low is not None else ""
-        return f"{claim.estimate:.3f} ×{interval}"
-    interval = f" ({claim.low:+.2%} to {claim.high:+.2%})" if claim.low is not None else ""
-    return f"{claim.estimate:+.2%}{interval}"
 
 
 def _claim(metric: Metric, baseline: Baseline, candidate: Candidate, candidates: int) -> Claim:
@@ -343,24 +212,6 @@ def _confidence(
         if not agrees:
             return "exploratory"
     return "replicated"
-
-
-def _is_stable(series: Series, claim: Claim, alike: Sequence[Claim]) -> bool:
-    if claim.confidence == "exploratory":
-        return False
-    for axis in series.variants:
-        if axis in claim.changes or axis not in claim.case:
-            continue
-        others = [other for other in alike if set(differences(other.case, claim.case)) <= {axis}]
-        agreeing = {canonical(other.case[axis]) for other in others if _agrees(other, claim)}
-        contradicted = any(other.verdict in DECIDED and other.verdict != claim.verdict for other in others)
-        if len(agreeing) >= 2 and not contradicted:
-            return True
-    return False
-
-
-def _agrees(other: Claim, claim: Claim) -> bool:
-    return other.verdict == claim.verdict and other.confidence != "exploratory"
 
 
 def _against(record: TrialRecord, floor: Sequence[TrialRecord]) -> Mapping[str, tuple[Any, Any]]:

@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from research_steps.evidence.claims import CONTENDED, ROUTINE_NOTE, best, claims_in, judged, spelled, told, variant_of
+from research_steps.evidence.claim_text import changes_text, claim_text, variant_text, verdict_text
+from research_steps.evidence.claims import CONTENDED, ROUTINE_NOTE
+from research_steps.evidence.standing import best, claims_in
 from research_steps.evidence.statistics import gain
 from research_steps.records.model import Claim, EntryRecord, Floor, Row
 from research_steps.records.series import Series
@@ -56,7 +58,7 @@ def interpret_replicates(
     primary = _primary(series, claims)
     sentences = []
     for claim in primary:
-        what = f"{spelled(claim.changes)}{variant_of(claim, case)} is {judged(claim)}"
+        what = f"{changes_text(claim.changes)}{variant_text(claim, case)} is {verdict_text(claim)}"
         if claim.confidence == "exploratory":
             what += f": {claim.why or 'its processes do not agree'}"
         sentences.append(f"{what}.")
@@ -78,7 +80,9 @@ def interpret_entries(series: Series, entries: Sequence[EntryRecord], claims: Se
         main = [claim for claim in against if claim.case == case] or against
         name = f"{id} ({bases[id].label})" if id in bases else id
         sentences += [f"Against {name}: {_winner(series, main)} {_count(main)}"]
-        sentences += [f"{spelled(c.changes)}{variant_of(c, case)}: {told(c)}." for c in against if c not in main]
+        sentences += [
+            f"{changes_text(c.changes)}{variant_text(c, case)}: {claim_text(c)}." for c in against if c not in main
+        ]
         sentences += _unknown(series, against)
         actions[name] = _interaction(series, entries, id) or _after(series, best(series, main))
     sentences += _weaknesses([row for entry in entries for row in entry.rows])
@@ -96,7 +100,7 @@ def _winner(series: Series, claims: Sequence[Claim]) -> str:
     if winner is None:
         return f"No candidate improves {series.primary.name} over the baseline."
     processes = f"{winner.processes} process{'es' if winner.processes > 1 else ''}"
-    return f"{spelled(winner.changes)} is best: {winner.metric} {told(winner)}, from {processes}."
+    return f"{changes_text(winner.changes)} is best: {winner.metric} {claim_text(winner)}, from {processes}."
 
 
 def _count(claims: Sequence[Claim]) -> str:
@@ -109,7 +113,7 @@ def _count(claims: Sequence[Claim]) -> str:
 def _sensitivity(series: Series, claims: Sequence[Claim]) -> list[str]:
     """That a result hangs on the value of one axis is a result."""
     ratios = sorted(
-        (claim.estimate, spelled(claim.changes))
+        (claim.estimate, changes_text(claim.changes))
         for claim in claims
         if claim.estimand == "ratio" and claim.estimate is not None and claim.low is not None
     )
@@ -126,7 +130,7 @@ def _weaknesses(rows: Sequence[Row]) -> list[str]:
             slip = row.note.startswith(ROUTINE_NOTE)
             how = "failed by a slip in its code, which says nothing of it" if slip else "failed"
             note = row.note.removeprefix(ROUTINE_NOTE).rstrip(".")
-            sentences[row.trial.id] = f"{row.trial.id} ({spelled(row.changes)}) {how}: {note}."
+            sentences[row.trial.id] = f"{row.trial.id} ({changes_text(row.changes)}) {how}: {note}."
     return [*sentences.values(), *_disturbed(rows)]
 
 
@@ -140,10 +144,10 @@ def _unknown(series: Series, claims: Sequence[Claim]) -> list[str]:
     sentences = []
     unsettled = [claim for claim in claims if claim.verdict in ("inconclusive", "not comparable")]
     if unsettled:
-        sentences.append(f"Unknown: {'; '.join(f'{spelled(claim.changes)} ({claim.why})' for claim in unsettled)}.")
+        sentences.append(f"Unknown: {'; '.join(f'{changes_text(claim.changes)} ({claim.why})' for claim in unsettled)}.")
     winner = best(series, claims)
     if winner is not None and series.variants and winner.confidence != "stable":
-        sentences.append(f"Unknown: whether {spelled(winner.changes)} holds at other {', '.join(series.variants)}.")
+        sentences.append(f"Unknown: whether {changes_text(winner.changes)} holds at other {', '.join(series.variants)}.")
     return sentences
 
 
@@ -178,7 +182,7 @@ def _after(series: Series, claim: Claim | None) -> str:
     """What to do with the best candidate."""
     if claim is None:
         return "Nothing beat the baseline: try other candidates, or stop."
-    name, id = spelled(claim.changes), claim.trials[0].id
+    name, id = changes_text(claim.changes), claim.trials[0].id
     if claim.why.startswith(CONTENDED):
         return QUIET
     if claim.verdict != "improved":

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from research_steps.evidence.background import Ledger, ledger, stuck
-from research_steps.evidence.claims import ROUTINE_NOTE, best, current_claims, reached
+from research_steps.evidence.claims import ROUTINE_NOTE
 from research_steps.evidence.hypotheses import Item, queue
+from research_steps.evidence.standing import best, current_claims, reached
 from research_steps.journal.progress import StepProgress
 from research_steps.journal.snapshot import Snapshot
 from research_steps.records.encoding import Stored, canonical

@@ -7,8 +7,9 @@ Command, Config, Result, Interpretation, Next action, then Commit Hash and Links
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from research_steps.evidence.claims import claims_in, judged, measured, told
+from research_steps.evidence.claim_text import claim_text, estimate_text, verdict_text
 from research_steps.evidence.hypotheses import SAYS, Item
+from research_steps.evidence.standing import claims_in
 from research_steps.evidence.state import ThreadState
 from research_steps.publish.markdown import block, code, prose, table
 from research_steps.records.model import Claim, EntryRecord, Provenance, Row
@@ -38,8 +39,8 @@ def entry(record: EntryRecord, series: Series, seal: Seal | None) -> str:
     if record.rows:
         lines += ["", rows(record.rows, claims_in(record), series.primary, INDENT), ""]
     if record.error is not None:
-        told = "\n".join([f"{record.error.type}: {record.error.message}", *record.error.frames])
-        lines += ["", block(told, INDENT), ""]
+        traceback = "\n".join([f"{record.error.type}: {record.error.message}", *record.error.frames])
+        lines += ["", block(traceback, INDENT), ""]
     lines += [
         f"- Interpretation: {prose(record.interpretation) or '–'}",
         f"- Next action: {prose(record.next_action) or '–'}",
@@ -136,7 +137,7 @@ def negative_results(state: ThreadState, say: Say) -> list[str]:
             case EntryRecord():
                 lines.append(f"- {id} {say(end.label)}: {say(end.result)}")
             case Claim():
-                lines.append(f"- {id} {code(_spelled(end.changes))}: {say(end.metric)} {told(end)}")
+                lines.append(f"- {id} {code(_spelled(end.changes))}: {say(end.metric)} {claim_text(end)}")
     return lines or ["- none"]
 
 
@@ -151,7 +152,7 @@ def _best(claim: Claim | None) -> str:
         return "Nothing measured yet is better than the baseline."
     on = ", ".join(ref.id for ref in claim.trials)
     what = code(_spelled(claim.changes))
-    return f"Best so far: {what} with {prose(claim.metric)} {told(claim)} against {claim.baseline.id} ({on})."
+    return f"Best so far: {what} with {prose(claim.metric)} {claim_text(claim)} against {claim.baseline.id} ({on})."
 
 
 def _config(record: EntryRecord) -> str:
@@ -203,7 +204,7 @@ def _claimed(row: Row, claim: Claim | None, primary: str) -> list[str]:
     alone = f"{ratio.median:.3f} ×" if ratio is not None and ratio.pairs else "–"
     if claim is None:
         return [alone, "–"]
-    return [alone if len(claim.trials) > 1 else measured(claim), judged(claim)]
+    return [alone if len(claim.trials) > 1 else estimate_text(claim), verdict_text(claim)]
 
 
 def _primary_first(names: Iterable[str], primary: str) -> list[str]:

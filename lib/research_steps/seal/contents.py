@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from research_steps.errors import RepositoryError, UsageError
-from research_steps.evidence.claims import standing, together
+from research_steps.evidence.standing import standing, together
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot

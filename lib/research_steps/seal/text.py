@@ -8,7 +8,8 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from research_steps.evidence.claims import best, spelled, told, variant_of
+from research_steps.evidence.claim_text import changes_text, claim_text, variant_text
+from research_steps.evidence.standing import best
 from research_steps.publish.markdown import code, one_line, prose
 from research_steps.publish.rendering import entry as render_entry
 from research_steps.records.encoding import Stored
@@ -49,8 +50,8 @@ def table(bundle: Bundle) -> str:
     for claim in bundle.claims:
         writer.writerow(
             {
-                "candidate": spelled(claim.changes),
-                "case": spelled(claim.case),
+                "candidate": changes_text(claim.changes),
+                "case": changes_text(claim.case),
                 **{name: getattr(claim, name) for name in wanted},
                 "baseline": claim.baseline.id,
                 "trials": " ".join(ref.id for ref in claim.trials),
@@ -61,7 +62,7 @@ def table(bundle: Bundle) -> str:
 
 def page(bundle: Bundle, series: Series, entries: Sequence[Stored[EntryRecord]]) -> str:
     """The bundle as Markdown, for somebody who has never seen the thread."""
-    cases = dict.fromkeys(spelled(claim.case) for claim in _primary(bundle, series))
+    cases = dict.fromkeys(changes_text(claim.case) for claim in _primary(bundle, series))
     trials = len(bundle.records) - len(_entries(bundle))
     lines = [
         f"# {bundle.tag}",
@@ -149,7 +150,7 @@ def _claimed(claim: Claim, bundle: Bundle) -> str:
     # The first claim against a baseline is that of a sweep, at the baseline's own case.
     case = next(one.case for one in bundle.claims if one.baseline.id == claim.baseline.id)
     why = f" ({claim.why})" if claim.why else ""
-    return f"{spelled(claim.changes)}{variant_of(claim, case)}: {claim.metric} {told(claim)}{why}"
+    return f"{changes_text(claim.changes)}{variant_text(claim, case)}: {claim.metric} {claim_text(claim)}{why}"
 
 
 def _spelled(values: Mapping[str, Any]) -> str:

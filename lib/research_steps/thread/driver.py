@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from research_steps.errors import ResearchError, UsageError
-from research_steps.evidence.claims import current_claims, reached, told
+from research_steps.evidence.claim_text import claim_text
+from research_steps.evidence.standing import current_claims, reached
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.publish.logbook.adoption import numbers_used
@@ -153,7 +154,9 @@ class ThreadRun:
         entries = self.journal.published(session.repository).in_order
         claim = reached(self.series, current_claims(self.series, entries))
         if claim is not None:
-            self.say(f"{self.series.topic}: the stop criterion holds ({claim.metric} {told(claim)}); it is to be sealed")
+            self.say(
+                f"{self.series.topic}: the stop criterion holds ({claim.metric} {claim_text(claim)}); it is to be sealed"
+            )
         return claim is not None
 
     @cached_property

@@ -48,7 +48,7 @@ class LoadedThread:
         return frame
 
     def _row(self, trial: "Stored[TrialRecord]") -> dict[str, Any]:
-        from research_steps.evidence.claims import spelled
+        from research_steps.evidence.claim_text import changes_text
         from research_steps.evidence.statistics import medians
         from research_steps.records.configurations import changes_in
 
@@ -57,7 +57,7 @@ class LoadedThread:
             "id": record.id,
             "entry": record.id.partition(".")[0],
             "label": record.label,
-            "changes": spelled(changes_in(record.config, record.baseline_config)),
+            "changes": changes_text(changes_in(record.config, record.baseline_config)),
             "replicate": record.replicate,
             "status": record.status,
             "error": f"{record.error.type}: {record.error.message}" if record.error is not None else "",

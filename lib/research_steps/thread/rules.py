@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from research_steps.errors import UsageError
-from research_steps.evidence.claims import fixed_cases, spelled
+from research_steps.evidence.claim_text import changes_text
+from research_steps.evidence.standing import fixed_cases
 from research_steps.records.configurations import differences
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
@@ -32,7 +33,7 @@ def check_case(
     fixed, since = fixed_cases(entries).get(label, (case, ""))
     apart = {name: pair for name, pair in differences(fixed, case).items() if name not in placed}
     if apart:
-        expected, given = (spelled({name: pair[side] for name, pair in apart.items()}) for side in (0, 1))
+        expected, given = (changes_text({name: pair[side] for name, pair in apart.items()}) for side in (0, 1))
         raise UsageError(
             f"The baseline {label!r} is fixed since {since} with {expected}; the thread gives {given}. Move it "
             "with 'research rebase' and replicated evidence, or give the other case a label of its own."

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from research_steps.errors import JournalProblem
-from research_steps.evidence.claims import is_routine, measured, standing
+from research_steps.evidence.claim_text import estimate_text
+from research_steps.evidence.claims import is_routine
+from research_steps.evidence.standing import standing
 from research_steps.journal.snapshot import Snapshot, entries_of
 from research_steps.records.encoding import Stored, canonical
 from research_steps.records.model import Ref, TrialRecord
@@ -46,7 +48,7 @@ class PriorResults:
                 for ref in claim.trials:
                     if ref.sha256 in snapshot.trials and ref.sha256 not in retracted:
                         tried = snapshot.trials[ref.sha256]
-                        outcome = f"{claim.verdict}, {claim.metric} {measured(claim)}"
+                        outcome = f"{claim.verdict}, {claim.metric} {estimate_text(claim)}"
                         self._tried[canonical([tried.record.config, claim.case])] = Tried(tried, outcome)
 
     def trial(self, ref: Ref) -> Stored[TrialRecord]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from research_steps.actions.check.reading import AGAIN, CheckLine, Facts, is_posted, line, seal_of
-from research_steps.evidence.claims import claims_in
+from research_steps.evidence.standing import claims_in
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord, Ref
 

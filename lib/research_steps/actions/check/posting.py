@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from research_steps.actions.check.reading import AGAIN, CheckLine, Facts, line
-from research_steps.evidence.claims import DECIDED, incomparable
+from research_steps.evidence.claims import incomparable
+from research_steps.evidence.standing import DECIDED
 from research_steps.evidence.statistics import medians
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.surface import path_of, verify

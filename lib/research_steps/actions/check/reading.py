@@ -9,7 +9,7 @@ from functools import cached_property
 
 import msgspec
 
-from research_steps.evidence.claims import standing
+from research_steps.evidence.standing import standing
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot, retracted

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from research_steps.evidence.claims import best, claims_in, judged, standing, together
+from research_steps.evidence.claim_text import verdict_text
+from research_steps.evidence.standing import best, claims_in, standing, together
 from research_steps.evidence.state import ThreadState, numbers
 from research_steps.evidence.statistics import ranked
 from research_steps.publish import rendering
@@ -118,7 +119,7 @@ def confidence(series: Series, record: EntryRecord, rests_on: Sequence[EntryReco
     primary = [claim for claim in claims if claim.metric == series.primary.name and claim.changes]
     if not primary:
         return "no claim of its own"
-    counts = Counter(map(judged, primary))
+    counts = Counter(map(verdict_text, primary))
     all_of_them = "; ".join(f"{count} × {what}" for what, count in counts.most_common())
     winner = best(series, primary)
     return f"{winner.confidence if winner else 'exploratory'} ({all_of_them}; {primary[0].method})"

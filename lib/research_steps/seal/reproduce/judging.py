@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from research_steps.evidence.claims import DECIDED, best, incomparable, spelled, standing, together, variant_of
+from research_steps.evidence.claim_text import changes_text, variant_text
+from research_steps.evidence.claims import incomparable
 from research_steps.evidence.prediction import Repeat, common_shift, expected, repeat_effect
+from research_steps.evidence.standing import DECIDED, best, standing, together
 from research_steps.evidence.statistics import Interval
 from research_steps.journal.snapshot import Snapshot, entries_of
 from research_steps.records.encoding import canonical
@@ -84,7 +86,7 @@ def outcome(judged: Sequence[Judged]) -> Outcome:
 def told(judged: Judged, case: dict[str, object]) -> str:
     """One claim in a sentence: what was sealed, what it is now, and where that was expected."""
     claim, interval = judged.sealed, judged.expected
-    what = f"{spelled(claim.changes)}{variant_of(claim, case)}: {claim.metric}"
+    what = f"{changes_text(claim.changes)}{variant_text(claim, case)}: {claim.metric}"
     what += f" {_shown(claim.estimand, claim.estimate)} sealed"
     if judged.now is not None and interval is not None and interval.ends is not None:
         low, high = (_shown(interval.estimand, end).removesuffix(" ×") for end in interval.ends)
@@ -172,7 +174,7 @@ def _in_order(series: Series, judged: Judged, claims: Sequence[Claim], again: di
         if other.metric == judged.sealed.metric and other.case == judged.sealed.case and now is not None:
             was, is_now = _above(judged.sealed, other), _above(judged.fresh, now)
             if was is not None and is_now is not None and was != is_now:
-                why = f"its order with {spelled(other.changes)} has turned round"
+                why = f"its order with {changes_text(other.changes)} has turned round"
                 return _contradicted(judged, why)
     return judged
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import msgspec
 
-from research_steps.evidence.claims import Baseline, Candidate, make_claims, spelled, together, variant_of
-from research_steps.evidence.claims import judged as said_of
+from research_steps.evidence.claim_text import changes_text, variant_text
+from research_steps.evidence.claim_text import verdict_text as said_of
+from research_steps.evidence.claims import Baseline, Candidate, make_claims
+from research_steps.evidence.standing import together
 from research_steps.evidence.table import Trial, noted, row_of
 from research_steps.journal.entries import Finding
 from research_steps.journal.snapshot import Snapshot
@@ -85,7 +87,7 @@ def _row(stored: Stored[TrialRecord], case: dict[str, Any]) -> Row:
     record = stored.record
     row = row_of(Trial(stored, True), changes_in(record.config, record.baseline_config))
     variant = changes_in(record.baseline_config, case)
-    return noted(row, f"both at {spelled(variant)}") if variant else row
+    return noted(row, f"both at {changes_text(variant)}") if variant else row
 
 
 def _claims(judged: Judged, again: Rerun, kept: dict[str, Stored[TrialRecord]]) -> tuple[Claim, ...]:
@@ -122,6 +124,6 @@ def _confidences(series: Series, judged: Sequence[Judged], claims: Sequence[Clai
     for sealed in (one.sealed for one in judged):
         claim = now.get(canonical([sealed.changes, sealed.case]))
         if claim is not None:
-            which = f"{spelled(sealed.changes)}{variant_of(sealed, judged[0].sealed.case)}"
+            which = f"{changes_text(sealed.changes)}{variant_text(sealed, judged[0].sealed.case)}"
             sentences.append(f"{which} was sealed as {said_of(sealed)}, and is {said_of(claim)} now.")
     return sentences

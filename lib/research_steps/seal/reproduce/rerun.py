@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from research_steps.errors import ResearchError, UsageError
-from research_steps.evidence.claims import claims_in
+from research_steps.evidence.standing import claims_in
 from research_steps.evidence.statistics import place
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal

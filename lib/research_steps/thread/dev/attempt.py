@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from research_steps.evidence.claims import Baseline, Candidate, make_claims, measured, spelled, told
+from research_steps.evidence.claim_text import changes_text, claim_text, estimate_text
+from research_steps.evidence.claims import Baseline, Candidate, make_claims
 from research_steps.evidence.statistics import gain
 from research_steps.evidence.table import Trial, row_of
 from research_steps.git import Checkout
@@ -120,7 +121,7 @@ class _Attempt:
         for number in range(self.order.processes):
             id = trial_id(self.kept.id, self.order.done + number + 1)
             self.speaker.tell(Begun(self.order.done + number + 1))
-            made.append(self._trial(self.config, number, id, id, self.order.label or spelled(self.changes)))
+            made.append(self._trial(self.config, number, id, id, self.order.label or changes_text(self.changes)))
         return made
 
     def answer(self, trials: list[Trial]) -> Attempted:
@@ -132,12 +133,12 @@ class _Attempt:
         if baseline is not None:
             claims = make_claims(series, baseline, [Candidate(self.changes, [trial.stored for trial in trials])])
             claim = next(claim for claim in claims if claim.metric == series.primary.name)
-        result = f"{series.primary.name} {told(claim)}" if claim else row_of(trials[-1], self.changes).note
+        result = f"{series.primary.name} {claim_text(claim)}" if claim else row_of(trials[-1], self.changes).note
         if claim and claim.why:
             result += f" ({claim.why})"
         first = trials[0].stored.record
         ids = first.id if first is last else f"{first.id} to {last.id.rpartition('.')[2]}"
-        self.speaker.say(f"{ids} {spelled(self.changes)}: {result or last.status}")
+        self.speaker.say(f"{ids} {changes_text(self.changes)}: {result or last.status}")
         for line in self._beside(claim, baseline):
             self.speaker.say(f"  {line}")
         if self.order.label or self.order.hypothesis:
@@ -150,9 +151,9 @@ class _Attempt:
         return Attempted(
             id=self.kept.id,
             ids=ids,
-            what=spelled(self.changes),
+            what=changes_text(self.changes),
             status=last.status,
-            told=f"{series.primary.name} {measured(claim)}" if claim else result,
+            told=f"{series.primary.name} {estimate_text(claim)}" if claim else result,
             verdict=claim.verdict if claim else last.status,
             gain=gain(series.primary, claim) if claim and claim.verdict == "improved" else 0.0,
         )
@@ -194,7 +195,7 @@ class _Attempt:
         lines = []
         best = self.kept.evidence.best(self.case.case)
         if best is not None and best.estimate:
-            where = f"{best.trials[0].id} {spelled(best.changes)}, {measured(best)}"
+            where = f"{best.trials[0].id} {changes_text(best.changes)}, {estimate_text(best)}"
             beside = f"{claim.estimate / best.estimate:.3f} ×" if claim.estimand == "ratio" else "beside"
             lines.append(f"{beside} the best so far ({where})")
         first = baseline.trials[0].record

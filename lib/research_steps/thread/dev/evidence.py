@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from research_steps.errors import StoreError
-from research_steps.evidence.claims import Baseline, best, measured, spelled, standing
+from research_steps.evidence.claim_text import changes_text, estimate_text
+from research_steps.evidence.claims import Baseline
+from research_steps.evidence.standing import best, standing
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
 from research_steps.records.conditions import conditions
@@ -64,8 +66,8 @@ class DevEvidence:
         for claim in standing(entry.record for entry in self.entries):
             same = (claim.metric, claim.changes, claim.case) == (primary, changes, case)
             if same and claim.verdict in ("regressed", "no difference"):
-                said = f"{claim.trials[0].id} {claim.verdict}, {primary} {measured(claim)}"
-        return f"tried before: {spelled(changes)}: {said}" if said else ""
+                said = f"{claim.trials[0].id} {claim.verdict}, {primary} {estimate_text(claim)}"
+        return f"tried before: {changes_text(changes)}: {said}" if said else ""
 
     def _trials(self, refs: Iterable[Ref]) -> list[Stored[TrialRecord]]:
         found = []

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from research_steps.errors import UsageError
-from research_steps.evidence.claims import DECIDED, Baseline, Candidate, make_claims, spelled, told
+from research_steps.evidence.claim_text import changes_text, claim_text
+from research_steps.evidence.claims import Baseline, Candidate, make_claims
 from research_steps.evidence.interpretation import interpret_rows
+from research_steps.evidence.standing import DECIDED
 from research_steps.evidence.statistics import gain, ranked
 from research_steps.evidence.table import Trial, noted, row_of
 from research_steps.git import Checkout
@@ -88,7 +90,7 @@ def write_kept(kept: KeptAttempt, trials: Sequence[Stored[Any]]) -> Stored[Entry
         result += ", compared with nothing: there is no noise floor" if good else ", none succeeded"
     else:
         which = "chosen" if kept.chosen else "best"
-        result += f", {which} {spelled(chosen.changes)}: {series.primary.name} {told(chosen)}"
+        result += f", {which} {changes_text(chosen.changes)}: {series.primary.name} {claim_text(chosen)}"
     about = About(
         kind="dev",
         step_key=kept.occasion,

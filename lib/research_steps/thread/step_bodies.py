@@ -8,25 +8,15 @@ from itertools import product
 from typing import Any
 
 from research_steps.errors import StepFailed
-from research_steps.evidence.claims import (
-    Baseline,
-    Candidate,
-    best,
-    claims_in,
-    floor_of,
-    make_claims,
-    spelled,
-    standing,
-    together,
-    told,
-    variant_of,
-)
+from research_steps.evidence.claim_text import changes_text, claim_text, variant_text
+from research_steps.evidence.claims import Baseline, Candidate, floor_of, make_claims
 from research_steps.evidence.interpretation import (
     interpret_baseline,
     interpret_entries,
     interpret_replicates,
     interpret_rows,
 )
+from research_steps.evidence.standing import best, claims_in, standing, together
 from research_steps.evidence.statistics import place, ranked
 from research_steps.evidence.table import Trial, noted, row_of
 from research_steps.journal.entries import Finding
@@ -80,7 +70,7 @@ def _interact(session: Session, config: StepConfig, inputs: list[Stored[EntryRec
     choices = [[claim.changes for claim in top] for top in tops]
     choices += [[{axis: value} for value in values] for axis, values in config.axes]
     points = [{name: value for changes in cell for name, value in changes.items()} for cell in product(*choices)]
-    alone = {spelled(one.changes): one for top in tops for one in top}
+    alone = {changes_text(one.changes): one for top in tops for one in top}
     trials = measure(session, config, id, points_wanted(config, id, points))
     return _compared(session, config, inputs[0], trials, points, alone)
 
@@ -116,7 +106,7 @@ def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRe
     for variant in variants:
         case, changes = config.changed(variant), {**variant, **chosen.changes}
         for number in config.replicates:
-            trial, label = trial_id(id, len(wanted) + 1), f"{spelled(changes)} replicate {number}"
+            trial, label = trial_id(id, len(wanted) + 1), f"{changes_text(changes)} replicate {number}"
             wanted.append(Wanted(id=trial, label=label, config=config.changed(changes), case=case, replicate=number))
     measured = iter(measure(session, config, id, wanted))
     rows: list[Row] = []
@@ -126,7 +116,7 @@ def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRe
         trials = [next(measured) for _ in config.replicates]
         varied = changes_in(config.changed({**variant, **chosen.changes}), case)
         found = [row_of(trial, varied, inputs[0].record.rows[0].values) for trial in trials]
-        rows += [noted(row, f"both at {spelled(variant)}") if variant else row for row in found]
+        rows += [noted(row, f"both at {changes_text(variant)}") if variant else row for row in found]
         before = [*chosen.trials] if case == chosen.case else []
         also = [session.journal.load("trial", ref) for ref in before if ref.sha256 not in session.retracted]
         candidate = Candidate(chosen.changes, [trial.stored for trial in trials], also)
@@ -134,7 +124,8 @@ def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRe
     joined = together(series, claims)
     text, next_action = interpret_replicates(series, rows, joined, config.case)
     primary = [claim for claim in joined if claim.metric == series.primary.name]
-    result = f"{spelled(chosen.changes)}: {'; '.join(told(one) + variant_of(one, config.case) for one in primary)}"
+    results = [claim_text(claim) + variant_text(claim, config.case) for claim in primary]
+    result = f"{changes_text(chosen.changes)}: {'; '.join(results)}"
     return Finding(result, tuple(rows), text, next_action, claims=joined)
 
 
@@ -171,7 +162,11 @@ def points_wanted(config: StepConfig, id: str, points: Sequence[dict[str, Any]])
     mine = range(config.shard, len(points), config.shards) if config.kind == "shard" else range(len(points))
     return [
         Wanted(
-            id=trial_id(id, one + 1), label=spelled(points[one]), config=config.changed(points[one]), case=case, new=True
+            id=trial_id(id, one + 1),
+            label=changes_text(points[one]),
+            config=config.changed(points[one]),
+            case=case,
+            new=True,
         )
         for one in mine
     ]
@@ -179,7 +174,7 @@ def points_wanted(config: StepConfig, id: str, points: Sequence[dict[str, Any]])
 
 def _beside_independence(row: Row, alone: Mapping[str, Claim]) -> Row:
     """The row with what its axes would give together if they did not interact, where each was measured alone."""
-    parts = [alone.get(spelled({axis: value})) for axis, value in row.changes.items()]
+    parts = [alone.get(changes_text({axis: value})) for axis, value in row.changes.items()]
     ratios = [part.estimate for part in parts if part and part.estimand == "ratio" and part.estimate is not None]
     if not parts or len(ratios) < len(parts):
         return row
@@ -193,7 +188,9 @@ def _summary(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -> st
     parts += [f"{failed} failed"] if failed else []
     parts += [f"{interrupted} interrupted"] if interrupted else []
     found = best(series, claims)
-    parts.append(f"best {spelled(found.changes)}: {series.primary.name} {told(found)}" if found else "none improved")
+    parts.append(
+        f"best {changes_text(found.changes)}: {series.primary.name} {claim_text(found)}" if found else "none improved"
+    )
     return ", ".join(parts)
 
 

@@ -1,0 +1,40 @@
+"""Claims in words, the same on every surface."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from research_steps.evidence.standing import DECIDED
+from research_steps.records.configurations import changes_in
+from research_steps.records.model import Claim
+
+
+def claim_text(claim: Claim) -> str:
+    """A claim in a few words: '0.454 × (0.441 to 0.467), improved, replicated'."""
+    return f"{estimate_text(claim)}, {verdict_text(claim)}"
+
+
+def verdict_text(claim: Claim) -> str:
+    """The verdict, with its confidence where it says something."""
+    return f"{claim.verdict}, {claim.confidence}" if claim.verdict in DECIDED else claim.verdict
+
+
+def changes_text(changes: Mapping[str, Any]) -> str:
+    """A candidate as what it changes in the baseline case."""
+    return " ".join(f"{name}={value}" for name, value in changes.items()) or "baseline case"
+
+
+def variant_text(claim: Claim, case: Mapping[str, Any]) -> str:
+    """At which variant of the baseline case a claim was made, empty when at none."""
+    variant = changes_in(claim.case, case)
+    return f" at {changes_text(variant)}" if variant else ""
+
+
+def estimate_text(claim: Claim) -> str:
+    """The estimate with its interval, as a ratio to the baseline or as a difference from it."""
+    if claim.estimate is None:
+        return "no estimate"
+    if claim.estimand == "ratio":
+        interval = f" ({claim.low:.3f} to {claim.high:.3f})" if claim.low is not None else ""
+        return f"{claim.estimate:.3f} ×{interval}"
+    interval = f" ({claim.low:+.2%} to {claim.high:+.2%})" if claim.low is not None else ""
+    return f"{claim.estimate:+.2%}{interval}"

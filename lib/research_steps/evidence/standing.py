@@ -1,0 +1,127 @@
+"""Which claims count: those that stand after all entries, what they say of each other, and the best of them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from research_steps.evidence.statistics import gain
+from research_steps.journal.snapshot import finished_order, retracted
+from research_steps.records.configurations import differences
+from research_steps.records.encoding import Stored, canonical
+from research_steps.records.model import Claim, EntryRecord, Verdict
+from research_steps.records.series import Series
+from research_steps.records.step_kinds import Baseline, Rebase
+
+DECIDED: tuple[Verdict, ...] = ("improved", "regressed", "no difference")
+
+
+def standing(entries: Iterable[EntryRecord]) -> list[Claim]:
+    """The claims that count now, of entries in the order in which they were finished.
+
+    Of two about the same thing the later one counts, unless it rests on no more than a part of what the earlier one
+    did, or says only that it can't be compared. What dev mode found replaces nothing that the executor did, and what a
+    correction or retraction says replaces all before.
+    """
+    found: dict[bytes, Claim] = {}
+    final: set[bytes] = set()
+    for entry in entries:
+        for claim in claims_in(entry):
+            key = msgspec.json.encode([claim.metric, claim.changes, claim.case], order="deterministic")
+            held = found.get(key)
+            if entry.mode == "dev" and key in final:
+                continue
+            if entry.mode != "dev":
+                final.add(key)
+            renewed = entry.step in ("correction", "retraction")
+            if held is None or renewed or not (_says_nothing(claim, held) or evidence(claim) < evidence(held)):
+                found[key] = claim
+    return list(found.values())
+
+
+def _says_nothing(claim: Claim, held: Claim) -> bool:
+    return claim.verdict == "not comparable" and held.verdict != "not comparable"
+
+
+def claims_in(entry: EntryRecord) -> tuple[Claim, ...]:
+    return entry.claims or ()
+
+
+def evidence(claim: Claim) -> set[str]:
+    """The hashes of the trials that a claim rests on."""
+    return {ref.sha256 for ref in (*claim.trials, *claim.also)}
+
+
+def fixed_cases(entries: Iterable[Stored[EntryRecord]]) -> dict[str, tuple[dict[str, Any], str]]:
+    """The case of each baseline, by its label, and since which entry it is that: as it was measured or moved last."""
+    counting = [entry for entry in entries if entry.record.status == "ok" and not entry.record.late]
+    taken_back = retracted(counting)
+    cases: dict[str, tuple[dict[str, Any], str]] = {}
+    for entry in finished_order(entry for entry in counting if entry.sha256 not in taken_back):
+        match entry.record.details:
+            case Baseline(baseline_case=case):
+                cases[entry.record.label] = case, entry.record.id
+            case Rebase(baseline=label, to=case):
+                cases[label] = case, entry.record.id
+    return cases
+
+
+def current_claims(series: Series, entries: Sequence[Stored[EntryRecord]]) -> list[Claim]:
+    """The claims that count now, against a baseline case that is in force now. `entries` in the order of their end."""
+    in_force = [case for case, _ in fixed_cases(entries).values()]
+    claims = together(series, standing(entry.record for entry in entries))
+    return [claim for claim in claims if claim.case in in_force]
+
+
+def together(series: Series, claims: Sequence[Claim]) -> tuple[Claim, ...]:
+    """The claims with what they say of each other: one that holds, replicated, at two values of a variant axis and at
+    none otherwise, is stable, for as long as that is so."""
+    alone = [
+        msgspec.structs.replace(one, confidence="replicated") if one.confidence == "stable" else one for one in claims
+    ]
+    if not series.variants:
+        return tuple(alone)
+    keys = [msgspec.json.encode([one.metric, one.changes], order="deterministic") for one in alone]
+    alike: dict[bytes, list[Claim]] = {}
+    for key, claim in zip(keys, alone, strict=True):
+        alike.setdefault(key, []).append(claim)
+    return tuple(
+        msgspec.structs.replace(claim, confidence="stable") if _is_stable(series, claim, alike[key]) else claim
+        for key, claim in zip(keys, alone, strict=True)
+    )
+
+
+def _is_stable(series: Series, claim: Claim, alike: Sequence[Claim]) -> bool:
+    if claim.confidence == "exploratory":
+        return False
+    for axis in series.variants:
+        if axis in claim.changes or axis not in claim.case:
+            continue
+        others = [other for other in alike if set(differences(other.case, claim.case)) <= {axis}]
+        agreeing = {canonical(other.case[axis]) for other in others if _agrees(other, claim)}
+        contradicted = any(other.verdict in DECIDED and other.verdict != claim.verdict for other in others)
+        if len(agreeing) >= 2 and not contradicted:
+            return True
+    return False
+
+
+def _agrees(other: Claim, claim: Claim) -> bool:
+    return other.verdict == claim.verdict and other.confidence != "exploratory"
+
+
+def best(series: Series, claims: Sequence[Claim]) -> Claim | None:
+    """The candidate that improves the primary metric most. Never the baseline case, which a sweep may measure too; and
+    what changes a variant axis is another workload, which only wins where there is nothing else."""
+    improved = [one for one in claims if one.metric == series.primary.name and one.changes and one.verdict == "improved"]
+    same_work = [one for one in improved if not set(one.changes) & set(series.variants)]
+    return max(same_work or improved, key=lambda claim: gain(series.primary, claim), default=None)
+
+
+def reached(series: Series, claims: Sequence[Claim]) -> Claim | None:
+    """The claim by which the series has what it was started for, as its `stop_at` says."""
+    found = best(series, claims)
+    if found is None or series.stop_at is None:
+        return None
+    share = abs(1 - (found.estimate or 0)) if found.estimand == "ratio" else gain(series.primary, found)
+    sure = found.confidence in (series.stop_at.confidence, "stable")
+    return found if sure and share >= series.stop_at.improvement else None
