@@ -10,6 +10,7 @@ import ast
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,44 +59,41 @@ def trace(measure: Measure) -> Code:
 def trace_name(name: str, root: Path) -> Code:
     """The code of 'module:function' under an import root, as it is on disk. Raises UsageError when it isn't there."""
     files: dict[str, str] = {}
-    elsewhere: set[str] = set()
+    paths: dict[str, Path | None] = {}
     pending = [name.partition(":")[0]]
-    seen = set(pending)
     while pending:
         module = pending.pop()
-        path = _resolve(module, root)
-        if path is None:
-            elsewhere.add(module)
+        if module in paths:
             continue
-        content = path.read_bytes().replace(b"\r\n", b"\n")
-        files[path.relative_to(root).as_posix()] = sha256(content)
-        for found in _imports(content, module, path):
-            if found not in seen:
-                seen.add(found)
-                pending.append(found)
+        path = paths[module] = _resolve(module, root)
+        if path is not None:
+            content = _content(path)
+            files[path.relative_to(root).as_posix()] = sha256(content)
+            pending += _imports(content, module, path)
     if not files:
         raise UsageError(f"There is no source file of {name} below {root}: the module was moved or deleted.")
     # A name below one of the experiment's own packages that is no module is a function, a class or a plain folder.
     own = {file.partition("/")[0].removesuffix(".py") for file in files}
-    libraries = sorted(module for module in elsewhere if module.partition(".")[0] not in own)
-    return Code(name, root, dict(sorted(files.items())), tuple(libraries))
+    elsewhere = sorted(module for module, path in paths.items() if path is None)
+    libraries = tuple(module for module in elsewhere if module.partition(".")[0] not in own)
+    return Code(name, root, dict(sorted(files.items())), libraries)
 
 
 def digest_now(name: str, root: Path, files: Iterable[str]) -> str:
     """The digest of code that lay in these files, from what they hold now."""
-    contents = {file: _content(root / file) for file in files}
-    return _digest(name, {file: sha256(content) for file, content in contents.items() if content is not None})
+    hashes = {}
+    for file in files:
+        with suppress(OSError):
+            hashes[file] = sha256(_content(root / file))
+    return _digest(name, hashes)
 
 
 def _digest(name: str, files: dict[str, str]) -> str:
     return sha256(canonical({"name": name, "files": files}))
 
 
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes().replace(b"\r\n", b"\n")
-    except OSError:
-        return None
+def _content(path: Path) -> bytes:
+    return path.read_bytes().replace(b"\r\n", b"\n")
 
 
 def _resolve(module: str, root: Path) -> Path | None:
@@ -113,13 +111,14 @@ def _imports(content: bytes, module: str, path: Path) -> Iterator[str]:
         where = f"{path}:{error.lineno}" if isinstance(error, SyntaxError) else str(path)
         raise UsageError(f"{where} does not parse ({getattr(error, 'msg', error)}): mend it, then run again.") from error
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    parts = package.split(".")
     yield from _with_parents(package)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield from _with_parents(alias.name)
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            above = parts[: len(parts) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             yield from _with_parents(base)
             # 'from package import name' may name a module; of a library only its own modules are worth knowing.
