@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from research_steps.evidence.claim_text import claim_text, estimate_text, verdict_text
-from research_steps.evidence.hypotheses import SAYS, Item
 from research_steps.evidence.standing import claims_in
+from research_steps.evidence.hypotheses import SAYS, Item
 from research_steps.evidence.state import ThreadState
 from research_steps.publish.markdown import block, code, prose, table
 from research_steps.records.model import Claim, EntryRecord, Provenance, Row
@@ -39,8 +39,8 @@ def entry(record: EntryRecord, series: Series, seal: Seal | None) -> str:
     if record.rows:
         lines += ["", rows(record.rows, claims_in(record), series.primary, INDENT), ""]
     if record.error is not None:
-        traceback = "\n".join([f"{record.error.type}: {record.error.message}", *record.error.frames])
-        lines += ["", block(traceback, INDENT), ""]
+        report = "\n".join([f"{record.error.type}: {record.error.message}", *record.error.frames])
+        lines += ["", block(report, INDENT), ""]
     lines += [
         f"- Interpretation: {prose(record.interpretation) or '–'}",
         f"- Next action: {prose(record.next_action) or '–'}",

@@ -5,6 +5,7 @@ accelerators. The rest is looked at before a trial, and load also during it. Loo
 """
 
 import fcntl
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -87,16 +88,12 @@ class Machine:
 
     def load(self) -> list[Disturbance]:
         """Others that keep cores busy now. A few milliseconds on a quiet machine, a third of a second on a busy one."""
-        running = _running()
-        if running is not None and running <= self.load_cores:
-            return []
-        return self.load_of(self.others_cores())
+        return [] if _running() <= self.load_cores else self.load_of(self.others_cores())
 
     def load_of(self, others: float) -> list[Disturbance]:
         """So many cores that others keep busy, where that is load."""
-        if others <= self.load_cores:
-            return []
-        return [Disturbance(f"other processes keep {_cores(others)} busy", "end them, or wait: 'top' names them")]
+        load = Disturbance(f"other processes keep {_cores(others)} busy", "end them, or wait: 'top' names them")
+        return [load] if others > self.load_cores else []
 
     def others_cores(self) -> float:
         """How many cores others keep busy, by a look of `LOOK_S`."""
@@ -192,14 +189,14 @@ def device_lock(machine: Machine, id: str, ended: Callable[[], bool], say: Calla
 
 
 def _wait_for(locks: Iterable[IO[str]], id: str, ended: Callable[[], bool], say: Callable[[str], None]) -> None:
-    began, told = time.monotonic(), False
+    began, is_told = time.monotonic(), False
     for lock in locks:
         while not _locked(lock):
             if ended():
                 raise LauncherError(f"The run is ending: {id} was not begun.")
-            if not told and time.monotonic() - began > WAIT_TOLD_S:
+            if not is_told and time.monotonic() - began > WAIT_TOLD_S:
                 say(f"{id}: waiting for another trial on this machine")
-                told = True
+                is_told = True
             time.sleep(0.02)
 
 
@@ -266,16 +263,15 @@ def _compute_apps() -> dict[str, str]:
     return {_named(int(line)): "the NVIDIA GPU" for line in lines if line.isdigit()}
 
 
-def _running() -> float | None:
-    """How many other threads run or want to, on average over a few glances; None where the kernel does not tell."""
+def _running() -> float:
+    """How many other threads run or want to, on average over a few glances; infinite where the kernel does not tell."""
     running = 0
-    try:
+    with suppress(OSError, IndexError, ValueError):
         for _ in range(GLANCES):
             running += int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]) - 1
             time.sleep(GLANCE_S)
-    except (OSError, IndexError, ValueError):
-        return None
-    return running / GLANCES
+        return running / GLANCES
+    return math.inf
 
 
 def _busy_s() -> float:

@@ -253,17 +253,17 @@ def _measured(rests_on: Sequence[EntryRecord], trials: Mapping[str, Stored[Trial
     hardware: Counter[str] = Counter()
     settings: Counter[str] = Counter()
     for entry in rests_on:
-        made = entry.provenance
-        at = links.commit(made.commit) if made.commit else "no commit"
-        patch = f" with patch {code(made.patch[:12])}" if made.patch else ""
-        commands.setdefault(f"{code(made.command)} at {at}{patch}", []).append(entry.id)
+        source = entry.provenance
+        at = links.commit(source.commit) if source.commit else "no commit"
+        patch = f" with patch {code(source.patch[:12])}" if source.patch else ""
+        commands.setdefault(f"{code(source.command)} at {at}{patch}", []).append(entry.id)
     seen = {row.trial.sha256: entry for entry in rests_on for row in entry.rows}
     for sha, entry in seen.items():
         trial = trials[sha].record if sha in trials else None
-        made = (trial or entry).provenance
+        source = (trial or entry).provenance
         hardware[_machine(trial) if trial else "known to records that are not here"] += 1
         # Under which a trial counts as measured alike; the kind of machine is told above.
-        conditions = conditions_at("", made).items()
+        conditions = conditions_at("", source).items()
         settings[", ".join(code(f"{name}={value}") for name, value in conditions if value)] += 1
     facts = {
         "Command": [f"{', '.join(ids)} by {command}" for command, ids in commands.items()],
