@@ -166,7 +166,7 @@ def test_the_brief_of_a_private_series_is_out_of_git(tmp_path: Path) -> None:
     assert repository.git("status", "--porcelain") == ""
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(claim=recorded, other=recorded, where=recorded, internal=st.booleans())
 def test_a_brief_of_hostile_text_keeps_its_sections(claim: str, other: str, where: str, internal: bool) -> None:
     """Whatever the sources say, it has its eight headings, our links and no others, and no HTML."""

@@ -195,7 +195,7 @@ def changed(number: int, id: str, text: str, state: str, because: str) -> EntryR
     return entry(f"TOY-{number:03d}", step="hypothesis", config=config)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(changes=CHANGES, declared=st.lists(st.sampled_from(["H1", "H2"]), unique=True))
 def test_nothing_is_lost_in_the_queue(changes: list[tuple[str, str, str, str]], declared: list[str]) -> None:
     """Whatever was recorded, in whatever order: each change belongs to one hypothesis, whose state is that of its last;
@@ -222,7 +222,7 @@ def test_a_declared_hypothesis_may_be_put_in_other_words() -> None:
     assert find([item], "H1") is item
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=recorded, because=recorded, state=st.sampled_from(list(SAYS)))
 def test_a_hypothesis_of_hostile_text_is_one_line(text: str, because: str, state: str) -> None:
     """It reads as one item of a list, with the links that we made and no others."""

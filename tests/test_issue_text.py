@@ -66,7 +66,7 @@ def assert_dead(body: str) -> None:
         assert not REFERENCE.search(text), text
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(text=hostile)
 @example(text="@someone fixes #1")
 @example(text="@@a")
@@ -80,7 +80,7 @@ def test_no_text_mentions_links_or_closes(text: str) -> None:
     assert read.replace("\u200b", "") == f"Result: {shown(text)}".strip().replace("\u200b", "")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(record=records(), text=hostile, other=hostile)
 def test_a_comment_of_hostile_text_is_one_update(record: EntryRecord, text: str, other: str) -> None:
     """Made of such texts, a comment has its marker, its list and its table, no HTML, and nothing live."""
@@ -105,7 +105,7 @@ def measured(id: str, **changes: Any) -> Stored[TrialRecord]:
     return store_record(msgspec.structs.replace(trial(id, sha256(id.encode())), **changes))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=hostile, other=recorded, name=recorded)
 def test_a_seal_of_hostile_text_is_one_update(text: str, other: str, name: str) -> None:
     """Commands, settings and devices of any name are read as they are; nothing in them or a module's name acts."""
@@ -149,7 +149,7 @@ def test_a_seal_tells_commands_hardware_and_environment() -> None:
     assert "  - Code: `experiments/toy`" in lines
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(record=records(), text=hostile, own=texts)
 def test_the_body_of_hostile_text_keeps_its_sections(record: EntryRecord, text: str, own: str) -> None:
     """Each section is found again and replaced by itself; what people wrote stays, though it looks like a marker."""

@@ -111,7 +111,7 @@ def test_every_byte_stays_and_entries_that_follow_are_read(desk: Desk, kind: str
     assert desk.data.index(b"## TL;DR", len(old)) > len(old)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     pieces=st.lists(
         st.sampled_from(

@@ -83,7 +83,7 @@ def shown(text: str) -> str:
     )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(record=records())
 @example(record=entry("TOY-001", label="x\n<!-- research-steps entry TOY-001 -->\n### y", result="a\n\n# b\n```"))
 def test_an_entry_is_one_heading_and_parses_back_whole(record: EntryRecord) -> None:
@@ -118,7 +118,7 @@ def test_an_entry_is_one_heading_and_parses_back_whole(record: EntryRecord) -> N
     assert len(items) == 2 * 8
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(text=texts)
 @example(text="ends like a heading ##")
 @example(text="a\\")
@@ -136,7 +136,7 @@ def test_what_is_read_is_what_was_written(text: str) -> None:
     assert (inline.children or ())[1].content == shown(text) or not shown(text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(cells=st.lists(st.lists(texts, min_size=2, max_size=2), min_size=1, max_size=3))
 def test_a_table_keeps_its_cells_apart(cells: list[list[str]]) -> None:
     """No text opens a further column or row, and each cell reads as it was written."""
@@ -148,7 +148,7 @@ def test_a_table_keeps_its_cells_apart(cells: list[list[str]]) -> None:
     assert list(zip(read[::2], read[1::2], strict=True)) == wanted
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=texts)
 @example(text="\x1f")
 def test_a_block_of_text_ends_where_it_should(text: str) -> None:
@@ -160,7 +160,7 @@ def test_a_block_of_text_ends_where_it_should(text: str) -> None:
     assert "".join(fence.content.split()) == "".join(shown(text).split())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(record=records(), step=st.sampled_from(["baseline", "sweep", "interpret", "step"]), goal=recorded)
 def test_the_living_part_holds_no_other_heading_and_no_html(record: EntryRecord, step: Any, goal: str) -> None:
     """What stands at the head of the logbook is made of the same texts: it has its six headings, and no more."""
@@ -173,7 +173,7 @@ def test_the_living_part_holds_no_other_heading_and_no_html(record: EntryRecord,
     assert not {"html_block", "html_inline", "image", "link_open", "em_open"} & {token.type for token in tokens}
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=recorded, other=texts)
 def test_hostile_text_goes_through_journal_and_logbook(tmp_path_factory: Any, text: str, other: str) -> None:
     """Recorded, published, published again from nothing, and verified: one entry for one record."""

@@ -169,7 +169,6 @@ EVERYTHING = set(unusual_repositories.STATES)
 # An example takes seconds, so that one that fails is not made smaller.
 @settings(
     max_examples=12,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
 )

@@ -90,7 +90,7 @@ def test_nothing_of_real_configurations_is_taken_for_a_secret() -> None:
     assert wrong == []
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.binary(max_size=200), text=st.text(max_size=80))
 def test_hashes_seeds_and_words_stay(data: bytes, text: str) -> None:
     """Hex and base64 of anything, and any text, read as they were; cleaning twice is cleaning once."""

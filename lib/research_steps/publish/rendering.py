@@ -83,7 +83,7 @@ def baselines(state: ThreadState, say: Say) -> list[str]:
     for baseline in state.baselines:
         entry, values = baseline.entry, baseline.numbers
         numbers = [f"{name} {values[name]:.6g}" for name in _primary_first(values, state.series.primary.name)]
-        floor = ", ".join(f"{name} {floor.spread:.2%}" for name, floor in (entry.floor or {}).items())
+        noise = ", ".join(f"{name} {floor.spread:.2%}" for name, floor in (entry.floor or {}).items())
         measure = code(entry.details_as(Measurement).measure)
         lines += [
             f"- {entry.id} {say(entry.label)}",
@@ -91,7 +91,7 @@ def baselines(state: ThreadState, say: Say) -> list[str]:
             f"  - Code refs: {measure} at {commit(entry.provenance)}",
             f"  - Case: {code(_spelled(baseline.case))}",
             f"  - Baseline numbers: {say(', '.join(numbers))}",
-            f"  - Noise floor: {say(floor) or 'none'}",
+            f"  - Noise floor: {say(noise) or 'none'}",
         ]
     return lines or ["- none yet"]
 
