@@ -68,7 +68,7 @@ def test_a_levanter_run_in_a_recorded_step_has_the_series_tags_its_group_and_its
     assert trained.run.project == "training"
     assert trained.history[0]["loss"] == 1.0
     (artifact,) = (repository.root / "local_store" / "toy").glob("train-*/.artifact.json")
-    repository.thread(TRAIN + "    steps.all.append(step)\n")
+    repository.thread(TRAIN + "    steps.built.append(step)\n")
     plain = repository.run("--dry_run", "true")
     assert plain.code == 0 and str(artifact.parent) in plain.output
 
