@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from research_steps.evidence.claim_text import claim_text, estimate_text, verdict_text
-from research_steps.evidence.standing import claims_in
 from research_steps.evidence.hypotheses import SAYS, Item
+from research_steps.evidence.standing import claims_in
 from research_steps.evidence.state import ThreadState
 from research_steps.publish.markdown import block, code, prose, table
 from research_steps.records.model import Claim, EntryRecord, Provenance, Row
