@@ -8,7 +8,7 @@ from research_steps.evidence.statistics import medians, paired_ratios
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.records.encoding import Stored, sha256
-from research_steps.records.model import SCHEMA, Captured, EntryRecord, Ref, Row, Samples, TrialRecord
+from research_steps.records.model import Captured, EntryRecord, Ref, Row, Samples, TrialRecord
 from research_steps.records.times import utc
 from research_steps.trial.provenance import capture
 
@@ -36,7 +36,7 @@ def captured(where: Checkout) -> Captured:
 def trial(id: str, key: str, run: Captured) -> TrialRecord:
     """A finished trial with 30 pairs."""
     return TrialRecord(
-        schema=SCHEMA, series=SERIES.topic, key=key, attempt=0, id=id, label="work=1", started_at=utc(),
+        series=SERIES.topic, key=key, attempt=0, id=id, label="work=1", started_at=utc(),
         finished_at=utc(), status="ok", mode="executor", measure="experiments.bench.measure:measure",
         code=sha256(b"code"), config_type="dict", config={"work": 1}, baseline_config={"work": 2},
         device_class="cpu/any/2", replicate=0, devices=(), samples=SAMPLES, ratios=paired_ratios(SAMPLES), error=None,
@@ -53,7 +53,7 @@ def entry(id: str, step_key: str, measured: Stored[TrialRecord], run: Captured) 
         measured_here=True,
     )  # fmt: skip
     return EntryRecord(
-        schema=SCHEMA, series=SERIES.topic, key=id, attempt=0, id=id, step="sweep", step_key=step_key, label="work",
+        series=SERIES.topic, key=id, attempt=0, id=id, step="sweep", step_key=step_key, label="work",
         hypothesis="", started_at=utc(), finished_at=utc(), status="ok", mode="executor", config={"work": 1},
         rows=(row,), inputs=(), result="1 trial", interpretation="", next_action="", error=None,
         provenance=run.provenance,

@@ -29,7 +29,7 @@ from research_steps.publish.wandb.run_file import runs_in
 from research_steps.publish.wandb.runs import run_id
 from research_steps.publish.wandb.surface import folder_of
 from research_steps.records.encoding import Stored
-from research_steps.records.model import SCHEMA, Claim, EntryRecord, Error, InterruptedRecord, Samples, TrialRecord
+from research_steps.records.model import Claim, EntryRecord, Error, InterruptedRecord, Samples, TrialRecord
 from research_steps.records.series import Metric
 from research_steps.seal.bundle import Bundle, Command, name_of, read
 from research_steps.seal.commits import Paths, make_commit, make_tree
@@ -432,7 +432,7 @@ def test_a_candidate_that_was_only_interrupted_is_not_comparable(again: Again, s
     def interrupted(one: TrialRecord) -> InterruptedRecord:
         names = ("series", "key", "attempt", "id", "label", "started_at", "finished_at")
         kept = {name: getattr(one, name) for name in names}
-        return InterruptedRecord(schema=SCHEMA, subject="trial", reason="its launcher died", **kept)
+        return InterruptedRecord(subject="trial", reason="its launcher died", **kept)
 
     told = judged(sealed, changed(again.run, of_candidate(interrupted)))
     assert told.config["outcome"] == "not comparable", told.result

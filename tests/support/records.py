@@ -9,7 +9,6 @@ from research_steps.evidence.state import ThreadState, thread_state
 from research_steps.journal.snapshot import Snapshot
 from research_steps.records.encoding import sha256, store_record
 from research_steps.records.model import (
-    SCHEMA,
     Actor,
     Claim,
     Device,
@@ -44,7 +43,6 @@ PROVENANCE = Provenance(
 
 def trial(**changes: Any) -> TrialRecord:
     record = TrialRecord(
-        schema=SCHEMA,
         series="moe_hc",
         key=sha256(b"a trial"),
         attempt=0,
@@ -131,7 +129,6 @@ def entry(**changes: Any) -> EntryRecord:
         measured_here=True,
     )
     record = EntryRecord(
-        schema=SCHEMA,
         series="moe_hc",
         key="MOE-HC-002",
         attempt=0,

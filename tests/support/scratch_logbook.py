@@ -14,7 +14,7 @@ from research_steps.publish.logbook.surface import LogbookSurface, numbers_used,
 from research_steps.publish.publisher import publish
 from research_steps.publish.surface import Published
 from research_steps.records.encoding import Stored, sha256
-from research_steps.records.model import SCHEMA, Actor, EntryRecord, Error, Provenance, Ratio, Row, TrialRecord
+from research_steps.records.model import Actor, EntryRecord, Error, Provenance, Ratio, Row, TrialRecord
 from research_steps.records.series import Metric, Series
 from research_steps.records.times import utc
 
@@ -129,7 +129,7 @@ def git(where: Path, *arguments: str) -> str:
 def entry(id: str, **changes: Any) -> EntryRecord:
     now = utc()
     values: dict[str, Any] = {
-        "schema": SCHEMA, "series": SERIES.topic, "key": id, "attempt": 0, "id": id, "step": "sweep",
+        "series": SERIES.topic, "key": id, "attempt": 0, "id": id, "step": "sweep",
         "step_key": f"toy/{id}", "label": "a step", "hypothesis": "", "started_at": now, "finished_at": now,
         "status": "ok", "mode": "executor", "config": {"measure": "experiments.toy.measure:measure"}, "rows": (),
         "inputs": (), "result": "measured", "interpretation": "", "next_action": "", "error": None,
@@ -141,7 +141,7 @@ def entry(id: str, **changes: Any) -> EntryRecord:
 def trial(id: str, key: str) -> TrialRecord:
     now = utc()
     return TrialRecord(
-        schema=SCHEMA, series=SERIES.topic, key=key, attempt=0, id=id, label=id, started_at=now, finished_at=now,
+        series=SERIES.topic, key=key, attempt=0, id=id, label=id, started_at=now, finished_at=now,
         status="ok", mode="executor", measure="experiments.toy.measure:measure", code="0" * 64, config_type="Config",
         config={"work": 1}, baseline_config={"work": 2}, device_class="cpu", replicate=0, devices=(), samples=None,
         ratios={}, error=None, contended="", launch=None, provenance=PROVENANCE,

@@ -16,7 +16,6 @@ from research_steps.journal.publisher_lease import publisher_lease
 from research_steps.publish.issue.github import Access, GitHub, SystemClock, check_repository
 from research_steps.publish.issue.surface import linked_issue
 from research_steps.publish.issue.text import from_template
-from research_steps.records.model import SCHEMA
 from research_steps.records.objects import IssueLink, Posting
 from research_steps.records.series import Series
 from research_steps.records.times import parse_utc, utc
@@ -100,9 +99,7 @@ def link_issue(checkout: Checkout, journal: Journal, series: Series, request: Is
     if found.get("pull_request"):
         raise UsageError(f"{repository}#{number} is a pull request: expected the number of an issue.")
     url = f"{access.web}/{repository}/issues/{number}"
-    link = journal.decide(
-        "issue", IssueLink(schema=SCHEMA, repository=repository, number=number, url=url, linked_at=utc())
-    )
+    link = journal.decide("issue", IssueLink(repository=repository, number=number, url=url, linked_at=utc()))
     _label(checkout, github, link.number)
     return link
 
@@ -117,9 +114,7 @@ def _label(checkout: Checkout, github: GitHub, number: int) -> None:
 
 def _create(checkout: Checkout, journal: Journal, series: Series, github: GitHub) -> int:
     """Make the issue, unless an earlier try did."""
-    wanted = Posting(
-        schema=SCHEMA, marker=f"series {series.topic} {secrets.token_hex(8)}", tried_at=utc(), by=this_process()
-    )
+    wanted = Posting(marker=f"series {series.topic} {secrets.token_hex(8)}", tried_at=utc(), by=this_process())
     tried = journal.decide("issue-request", wanted)
     marker = f"<!-- research-steps {tried.marker} -->"
     if tried != wanted:

@@ -21,7 +21,7 @@ from research_steps.publish.issue.text import confidence
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.surface import path_of
 from research_steps.records.encoding import Stored, sha256
-from research_steps.records.model import SCHEMA, EntryRecord, Ref
+from research_steps.records.model import EntryRecord, Ref
 from research_steps.records.objects import IDReservation, Seal
 from research_steps.records.step_kinds import (
     Attachment,
@@ -119,7 +119,7 @@ def add_hypothesis(writer: EntryWriter, text: str, next_test: str, evidence: Seq
     inputs = find_all(known, evidence)
     # Others may add one to the same store right now.
     for number in count(hypotheses.next_number(items)):
-        mine = IDReservation(schema=SCHEMA, id=f"H{number}", step_key=key, claimed_at=utc(), by=this_process())
+        mine = IDReservation(id=f"H{number}", step_key=key, claimed_at=utc(), by=this_process())
         if writer.journal.decide(f"hypotheses/H{number}", mine).step_key == key:
             break
     return _change(writer, known, key, hypotheses.Item(f"H{number}", text), "active", next_test, inputs)

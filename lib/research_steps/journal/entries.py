@@ -11,7 +11,7 @@ import msgspec
 
 from research_steps.journal.journal import Journal
 from research_steps.records.encoding import Stored
-from research_steps.records.model import SCHEMA, Captured, Claim, EntryRecord, Error, Floor, Mode, Ref, Row
+from research_steps.records.model import Captured, Claim, EntryRecord, Error, Floor, Mode, Ref, Row
 from research_steps.records.series import Series
 from research_steps.records.step_kinds import Details, plain_details
 from research_steps.records.times import utc
@@ -49,7 +49,6 @@ def finish_entry(
 ) -> Stored[EntryRecord]:
     """Record how an attempt of an entry ended; late, when somebody else had ended it."""
     record = EntryRecord(
-        schema=SCHEMA,
         series=journal.topic,
         key=id,
         attempt=attempt,

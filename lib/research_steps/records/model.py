@@ -14,7 +14,6 @@ from research_steps.errors import JournalProblem
 from research_steps.records.step_kinds import Details, read_details
 from research_steps.records.times import Time
 
-SCHEMA = 1
 D = TypeVar("D", bound=Details)
 
 Status = Literal["ok", "failed", "interrupted"]

@@ -19,7 +19,7 @@ from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.logbook.disk import lock
 from research_steps.publish.surface import Change, Published
 from research_steps.records.encoding import Stored
-from research_steps.records.model import SCHEMA, EntryRecord, Ref
+from research_steps.records.model import EntryRecord, Ref
 from research_steps.records.objects import Pushed, Seal
 from research_steps.records.series import Series
 from research_steps.records.times import utc
@@ -74,7 +74,7 @@ class Sealer:
                 yield Change(stored.record.id, f"committed to {BRANCH}{self._series.topic}")
         if may_push(self._checkout) and self._journal.decided(f"pushed/{seal.id}", Pushed) is None:
             remote = push(self._checkout, seal.tag)
-            made = Pushed(schema=SCHEMA, remote=remote, pushed_at=utc())
+            made = Pushed(remote=remote, pushed_at=utc())
             self._journal.decide(f"pushed/{seal.id}", made)
             yield Change(stored.record.id, f"pushed {seal.tag} to {remote}")
 
@@ -88,7 +88,6 @@ class Sealer:
         if branch is not None:
             write_aside(self._waiting(stored.record.id), commit.encode())
         made = Seal(
-            schema=SCHEMA,
             id=stored.record.id,
             tag=_tag_of(stored),
             commit=commit,

@@ -20,7 +20,7 @@ from research_steps.evidence.table import Trial
 from research_steps.journal.leases import this_process
 from research_steps.journal.snapshot import OpenAttempt
 from research_steps.records.encoding import Stored, canonical, sha256
-from research_steps.records.model import SCHEMA, InterruptedRecord, TrialRecord
+from research_steps.records.model import InterruptedRecord, TrialRecord
 from research_steps.records.series import Series
 from research_steps.trial.code import Code
 from research_steps.trial.context import Session
@@ -174,7 +174,6 @@ def _record(
 ) -> TrialRecord:
     series, facts, samples = session.series, session.host.facts, outcome.samples
     return TrialRecord(
-        schema=SCHEMA,
         series=series.topic,
         key=key,
         attempt=attempt,

@@ -28,7 +28,7 @@ from research_steps.publish.issue.tracker import Comment, Tracker, chained, mark
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.surface import Change, Published, is_public
 from research_steps.records.encoding import Stored
-from research_steps.records.model import SCHEMA, EntryRecord
+from research_steps.records.model import EntryRecord
 from research_steps.records.objects import Closed, IssueLink, Posting, Seal
 from research_steps.records.series import Series
 from research_steps.records.times import parse_utc, utc
@@ -206,7 +206,7 @@ class IssueSurface:
             # What was there and is gone was deleted by people, who had a reason.
             there = next((comment for comment in tracker.comments() if comment.marker == marker), None)
             tried_at = utc(datetime.fromtimestamp(self._clock.now(), UTC))
-            tried = Posting(schema=SCHEMA, marker=marker, tried_at=tried_at, by=this_process())
+            tried = Posting(marker=marker, tried_at=tried_at, by=this_process())
             known = before is not None and before.comment is not msgspec.UNSET
             if there is not None and not known:
                 self._journal.note(name, msgspec.structs.replace(tried, comment=there.id))
@@ -284,7 +284,7 @@ class IssueSurface:
         if finish is None:
             return False
         self._retrying(tracker.close)
-        self._journal.decide(f"closed/{finish.sha256}", Closed(schema=SCHEMA, closed_at=utc()))
+        self._journal.decide(f"closed/{finish.sha256}", Closed(closed_at=utc()))
         return True
 
     def _retrying(self, action: Callable[[], None]) -> None:

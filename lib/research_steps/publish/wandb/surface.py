@@ -27,7 +27,7 @@ from research_steps.publish.wandb.run_file import address_of, is_sent, runs_in
 from research_steps.publish.wandb.runs import Place, of_entry, of_trial, run_id
 from research_steps.publish.wandb.sync import NO_KEY, may_have_key, send
 from research_steps.records.encoding import Stored
-from research_steps.records.model import SCHEMA, EntryRecord, Row
+from research_steps.records.model import EntryRecord, Row
 from research_steps.records.objects import IssueLink, Project
 from research_steps.records.redaction import redact
 from research_steps.records.series import Series
@@ -188,7 +188,7 @@ def project_of(journal: Journal, series: Series) -> str:
     decided = journal.decided("project", Project)
     if decided is not None:
         return decided.name
-    wanted = Project(schema=SCHEMA, name=_checked(series, _named(journal, series) or series.topic), decided_at=utc())
+    wanted = Project(name=_checked(series, _named(journal, series) or series.topic), decided_at=utc())
     return journal.decide("project", wanted).name
 
 

@@ -12,7 +12,7 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
 from research_steps.records.conditions import conditions
 from research_steps.records.encoding import Stored, canonical, sha256
-from research_steps.records.model import SCHEMA, Claim, EntryRecord, InterruptedRecord, Ref, TrialRecord
+from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Ref, TrialRecord
 from research_steps.records.objects import FloorTrials
 from research_steps.records.series import Series
 from research_steps.records.step_kinds import Measurement
@@ -48,7 +48,7 @@ class DevEvidence:
     def keep_floor(self, trials: Sequence[Stored[TrialRecord]]) -> None:
         """Have these be the noise floor that dev mode measured for what they were measured for."""
         refs = tuple(trial.ref for trial in trials)
-        self.journal.note(floor_name(trials[0].record), FloorTrials(schema=SCHEMA, trials=refs))
+        self.journal.note(floor_name(trials[0].record), FloorTrials(trials=refs))
 
     def best(self, case: Mapping[str, Any]) -> Claim | None:
         """The best that the series knows of this case."""
