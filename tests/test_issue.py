@@ -11,7 +11,6 @@ import msgspec
 import pytest
 from research_steps.journal.journal import Journal
 from research_steps.journal.progress import plan
-from research_steps.journal.publisher_lease import publisher_lease
 from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.issue.text import SECTIONS
 from research_steps.publish.logbook import format as logbook_format
@@ -180,7 +179,7 @@ def test_two_publishers_write_once(thread: Thread, github_proxy: Proxy) -> None:
 def test_a_publisher_leaves_the_issue_to_the_one_that_has_it(thread: Thread) -> None:
     """Of two drivers one posts; the other one says who does, at its end."""
     record = thread.milestone()
-    with publisher_lease(Journal(thread.desk.journal.store, "toy"), "issue") as other:
+    with Journal(thread.desk.journal.store, "toy").leases.of_publisher("issue") as other:
         assert other is None
         assert thread.publish() == Published()
         assert "is being written to by process" in thread.publish(final=True).problems[0]

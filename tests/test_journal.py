@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ import pytest
 from research_steps import Hypothesis, Metric, Series
 from research_steps.errors import JournalProblem, StoreError, UnreadableObject
 from research_steps.journal.journal import Journal
-from research_steps.journal.publisher_lease import publisher_lease
 from research_steps.journal.snapshot import OpenAttempt
 from research_steps.journal.store import LocalStore, open_store
 from research_steps.records.encoding import Stored, canonical, sha256
@@ -280,18 +279,25 @@ def test_a_lease_that_ran_out_while_the_store_was_away_is_given_anew(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store may tell of an attempt, or of a publisher's turn, minutes after it was asked to."""
-    # As if the store had taken that long.
-    for module in ("attempts", "publisher_lease"):
-        past = datetime.now(UTC) - timedelta(seconds=1)
-        monkeypatch.setattr(f"research_steps.journal.{module}.lease_end", lambda past=past: past)
+    create = journal.store.create
+
+    def late(name: str, data: bytes) -> bool:
+        monkeypatch.undo()
+        return create(name, data)
+
+    def be_late() -> None:
+        """Have the next lease run out before the store answers."""
+        monkeypatch.setattr("research_steps.journal.leases.LEASE_S", -1.0)
+        monkeypatch.setattr(journal.store, "create", late)
+
+    be_late()
     with journal.attempts.begin("trial", "k", 0, id="MOE-HC-001.01", label="", config={}):
         [attempt] = journal.attempts.of("trial", "k")
         assert isinstance(attempt, OpenAttempt)
-        assert not attempt.orphaned()
-    with publisher_lease(journal, "surface") as first:
-        monkeypatch.undo()
-        with publisher_lease(journal, "surface") as second:
-            assert first is None and second is not None
+        assert utc(attempt.lease_until) > attempt.intent.lease_until and not attempt.orphaned()
+    be_late()
+    with journal.leases.of_publisher("surface") as first, journal.leases.of_publisher("surface") as second:
+        assert first is None and second is not None
 
 
 def test_a_lease_that_is_renewed_is_respected(journal: Journal) -> None:

@@ -12,7 +12,6 @@ from research_steps.errors import SurfaceAway, UsageError
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.leases import this_process
-from research_steps.journal.publisher_lease import publisher_lease
 from research_steps.publish.issue.github import Access, GitHub, SystemClock, check_repository
 from research_steps.publish.issue.surface import linked_issue
 from research_steps.publish.issue.text import from_template
@@ -90,7 +89,7 @@ def link_issue(checkout: Checkout, journal: Journal, series: Series, request: Is
             "'origin' that is on GitHub."
         )
     github = GitHub(access, repository, SystemClock())
-    with publisher_lease(journal, "issue") as other:
+    with journal.leases.of_publisher("issue") as other:
         if other is not None:
             raise SurfaceAway(f"Process {other.pid} on {other.host} is at the issue of {series.topic}: try again.")
         number = request.number or _create(checkout, journal, series, github)

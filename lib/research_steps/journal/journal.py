@@ -60,7 +60,7 @@ class Journal:
         self.topic = topic
         self.store = store
         self.objects = Objects(store, topic)
-        self.leases = Leases(store)
+        self.leases = Leases(self.objects)
         self.attempts = Attempts(self.objects, self.leases, topic)
         self.ids = ExperimentIDs(self.objects, self.attempts)
         self._reading = threading.Lock()

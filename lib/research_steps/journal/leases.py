@@ -5,6 +5,7 @@ was a process of this machine that is gone.
 """
 
 import os
+import secrets
 import socket
 import sys
 import threading
@@ -12,24 +13,24 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from research_steps.errors import StoreError, UnreadableObject
-from research_steps.journal.store import Store
+from research_steps.journal.objects import Objects
 from research_steps.records.encoding import decode, encode
 from research_steps.records.model import Owner
-from research_steps.records.objects import Lease
+from research_steps.records.objects import Lease, PublisherLease
 from research_steps.records.times import parse_utc, utc
 
 LEASE_S = 60.0
 
 
 class Leases:
-    """Renews the leases that this process holds in one store; one thread does it for all of them."""
+    """Renews the leases that this process holds in one series; one thread does it for all of them."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
         self._lock = threading.Lock()
         self._held: set[str] = set()
         self._keeper: threading.Thread | None = None
@@ -51,25 +52,49 @@ class Leases:
             with self._lock:
                 self._held.discard(name)
 
+    @contextmanager
+    def of_publisher(self, surface: str) -> Iterator[Owner | None]:
+        """Hold the publisher's lease of a surface inside the block; yields the process that has it, if not this one.
+
+        A publisher that is stopped for longer than its lease may still write: surfaces mend what comes of that.
+        """
+        while True:
+            turns = self._objects.numbered(f"turns/{surface}")
+            last = max(turns, key=lambda path: turns[path], default="")
+            turn = self._objects.final([last] if last else [], partial(decode, PublisherLease)).get(last)
+            # What a power cut broke was held by nobody who is still there.
+            if isinstance(turn, PublisherLease):
+                until = self.until(_renewal(last), parse_utc(turn.lease_until))
+                # Nobody is given a lease for so long: a clock was wrong.
+                if not abandoned(turn.by, until) and until < lease_end() + timedelta(hours=1):
+                    yield turn.by
+                    return
+            path = self._objects.path(f"turns/{surface}/{turns.get(last, 0) + 1:06d}.json")
+            until = lease_end()
+            mine = PublisherLease(by=this_process(), lease_until=utc(until), nonce=secrets.token_hex(8))
+            if self._objects.create(path, mine):
+                break
+        try:
+            with self.held(_renewal(path), until):
+                yield None
+        finally:
+            # A store that is away keeps it until it runs out by itself.
+            with suppress(StoreError):
+                self._put(_renewal(path), datetime.now(UTC))
+
     def until(self, name: str, first: datetime) -> datetime:
         """When a lease ends that was first given until `first`."""
-        extended = self._store.read(name)
+        extended = self._objects.store.read(name)
         if extended is None:
             return first
         try:
-            return parse_utc(decode(Lease, extended, f"{self._store.url}/{name}").lease_until)
+            return parse_utc(decode(Lease, extended, name).lease_until)
         except UnreadableObject:
             # A lease is not written durably; one that a power cut broke was held by nobody who is still there.
             return first
 
-    def end(self, name: str) -> None:
-        """Give a lease back before its time."""
-        # A store that is away keeps it until it runs out by itself.
-        with suppress(StoreError):
-            self._put(name, datetime.now(UTC))
-
     def _put(self, name: str, until: datetime) -> None:
-        self._store.put(name, encode(Lease(lease_until=utc(until))) + b"\n")
+        self._objects.store.put(name, encode(Lease(lease_until=utc(until))) + b"\n")
 
     def _keep(self) -> None:
         while True:
@@ -85,6 +110,12 @@ class Leases:
                 with self._lock, suppress(StoreError):
                     if name in self._held:
                         self._put(name, lease_end())
+
+
+def _renewal(turn: str) -> str:
+    """The path of the lease by which a publisher's turn is renewed."""
+    folder, _, name = turn.rpartition("/")
+    return f"{folder}/leases/{name}"
 
 
 def lease_end() -> datetime:

@@ -10,8 +10,8 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
@@ -95,32 +95,19 @@ class LocalStore:
 
     def create(self, name: str, data: bytes) -> bool:
         final = self.root / name
-        try:
-            with _aside(final) as file:
-                file.write(data)
-                file.flush()
-                try:
-                    os.link(file.name, final)
-                except FileExistsError:
-                    return self.read(name) == data
-                # The link changed the inode, so this one fsync makes both bytes and name last.
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise _refused("write", final, error) from error
+        with _aside(final, data) as file:
+            try:
+                os.link(file.name, final)
+            except FileExistsError:
+                return self.read(name) == data
+            # The link changed the inode, so this one fsync makes both bytes and name last.
+            os.fsync(file.fileno())
         return True
-
-    def give_up(self) -> None:
-        pass
 
     def put(self, name: str, data: bytes) -> None:
         final = self.root / name
-        try:
-            with _aside(final) as file:
-                file.write(data)
-                file.flush()
-                os.replace(file.name, final)
-        except OSError as error:
-            raise _refused("write", final, error) from error
+        with _aside(final, data) as file:
+            os.replace(file.name, final)
 
     def read(self, name: str) -> bytes | None:
         try:
@@ -147,6 +134,9 @@ class LocalStore:
         except OSError as error:
             raise _refused("list", self.root / folder, error) from error
 
+    def give_up(self) -> None:
+        pass
+
 
 class ObjectStore:
     """Objects in a bucket, through fsspec."""
@@ -166,24 +156,41 @@ class ObjectStore:
         self._refuses = False
 
     def create(self, name: str, data: bytes) -> bool:
-        return self._insist(lambda: self._create(name, data))
+        return self._ask("write", name, lambda path: self._create(path, data)) is True
 
     def put(self, name: str, data: bytes) -> None:
-        self._insist(lambda: self._put(name, data))
+        self._ask("write", name, lambda path: self._fs.pipe_file(path, data))
 
     def read(self, name: str) -> bytes | None:
-        return self._insist(lambda: self._read(name))
+        data: bytes | None = self._ask("read", name, self._fs.cat_file)
+        return data
 
     def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
-        paths = {f"{self._base}/{name}": name for name in names}
-        return self._insist(lambda: self._read_many(paths)) if paths else {}
+        wanted = list(names)
+        return (self._ask("read", wanted[0], lambda path: self._read_many(wanted)) if wanted else None) or {}
 
     def names(self, folder: str) -> list[str]:
-        return self._insist(lambda: self._names(folder))
+        listed = self._ask("list", folder, lambda path: self._fs.ls(path, detail=False)) or ()
+        return sorted(f"{folder}/{path.rsplit('/', 1)[-1]}" for path in listed if not path.endswith("/"))
 
-    def _insist(self, ask: Callable[[], T]) -> T:
+    def give_up(self) -> None:
+        self._given_up.set()
+
+    def _ask(self, verb: str, name: str, ask: Callable[[str], T]) -> T | None:
+        """What the object store answers for a path, None where nothing is. While it is away it is asked again."""
+
+        def once() -> T | None:
+            try:
+                return ask(f"{self._base}/{name}")
+            except StoreError:
+                raise
+            except Exception as error:
+                if isinstance(error, FileNotFoundError) and verb != "write":
+                    return None
+                raise _refused(verb, f"{self.url}/{name}", error) from error
+
         if not self._away_s:
-            return ask()
+            return once()
         import tenacity
 
         return tenacity.Retrying(
@@ -193,73 +200,37 @@ class ObjectStore:
             sleep=tenacity.sleep_using_event(self._given_up),
             before_sleep=self._tell_first,
             reraise=True,
-        )(ask)
-
-    def give_up(self) -> None:
-        self._given_up.set()
+        )(once)
 
     def _tell_first(self, state: "RetryCallState") -> None:
         if state.attempt_number == 1 and state.outcome is not None:
             log.warning("%s It is asked again for %g s at most.", state.outcome.exception(), self._away_s)
 
-    def _create(self, name: str, data: bytes) -> bool:
+    def _create(self, path: str, data: bytes) -> bool:
         self._check_conditional_create()
-        path = f"{self._base}/{name}"
         waits = list(UNDECIDED_WAITS_S)
         while True:
             try:
                 self._fs.pipe_file(path, data, mode="create")
+                return True
             except Exception as error:
                 # Taken, or accepted while the answer was lost: what is there now tells. Stores spell the refusal
                 # differently, so its type is not asked.
-                held = self._held(name)
-                if held is not None:
-                    return held == data
+                with suppress(Exception):
+                    return bool(self._fs.cat_file(path) == data)
                 if "ConditionalRequestConflict" not in repr(error.__cause__) or not waits:
-                    raise _refused("write", f"{self.url}/{name}", error) from error
+                    raise
                 time.sleep(waits.pop(0))
-            else:
-                return True
 
-    def _put(self, name: str, data: bytes) -> None:
-        try:
-            self._fs.pipe_file(f"{self._base}/{name}", data)
-        except Exception as error:
-            raise _refused("write", f"{self.url}/{name}", error) from error
-
-    def _read(self, name: str) -> bytes | None:
-        try:
-            data: bytes = self._fs.cat_file(f"{self._base}/{name}")
-            return data
-        except FileNotFoundError:
-            return None
-        except Exception as error:
-            raise _refused("read", f"{self.url}/{name}", error) from error
-
-    def _read_many(self, paths: dict[str, str]) -> dict[str, bytes]:
-        found = self._fs.cat(list(paths), on_error="return")
-        result = {}
-        for path, data in found.items():
+    def _read_many(self, names: Sequence[str]) -> dict[str, bytes]:
+        paths = {f"{self._base}/{name}": name for name in names}
+        contents: dict[str, bytes] = {}
+        for path, data in self._fs.cat(list(paths), on_error="return").items():
             if isinstance(data, bytes):
-                result[paths[path]] = data
+                contents[paths[path]] = data
             elif not isinstance(data, FileNotFoundError):
                 raise _refused("read", f"{self.url}/{paths[path]}", data) from data
-        return result
-
-    def _names(self, folder: str) -> list[str]:
-        try:
-            listed = self._fs.ls(f"{self._base}/{folder}", detail=False)
-        except FileNotFoundError:
-            return []
-        except Exception as error:
-            raise _refused("list", f"{self.url}/{folder}", error) from error
-        return sorted(f"{folder}/{path.rsplit('/', 1)[-1]}" for path in listed if not path.endswith("/"))
-
-    def _held(self, name: str) -> bytes | None:
-        try:
-            return self._read(name)
-        except StoreError:
-            return None
+        return contents
 
     def _check_conditional_create(self) -> None:
         """Refuse a store that replaces an object where it should not: there every writer would be the first."""
@@ -279,19 +250,24 @@ class ObjectStore:
 
 
 @contextmanager
-def _aside(final: Path) -> Iterator[BinaryIO]:
-    """A temporary file beside the final one, gone at the end unless it was renamed."""
+def _aside(final: Path, data: bytes) -> Iterator[BinaryIO]:
+    """A temporary file with these bytes beside the final one, gone in the end unless it was renamed."""
     temporary = final.parent / f".{os.getpid()}-{secrets.token_hex(6)}.tmp"
     try:
-        file = temporary.open("xb")
-    except FileNotFoundError:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        file = temporary.open("xb")
-    try:
-        with file:
-            yield file
-    finally:
-        temporary.unlink(missing_ok=True)
+        try:
+            file = temporary.open("xb")
+        except FileNotFoundError:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            file = temporary.open("xb")
+        try:
+            with file:
+                file.write(data)
+                file.flush()
+                yield file
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise _refused("write", final, error) from error
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 from research_steps.errors import SurfaceAway, SurfaceError, UsageError
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
-from research_steps.journal.publisher_lease import publisher_lease
 from research_steps.publish.issue.tracker import Comment
 from research_steps.records.model import Owner
 from research_steps.records.objects import IssueLink
@@ -234,7 +233,7 @@ class GitHubIssue:
 
     def turn(self) -> AbstractContextManager[Owner | None]:
         self._github.check()
-        return publisher_lease(self._journal, "issue")
+        return self._journal.leases.of_publisher("issue")
 
     def comments(self) -> Sequence[Comment]:
         # Pages are counted from the start, so one that begins with a known comment shows whether all before it are

@@ -19,7 +19,6 @@ from filelock import FileLock, Timeout
 from research_steps.errors import StoreError, SurfaceError, UsageError
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
-from research_steps.journal.publisher_lease import publisher_lease
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.surface import Change, Published, is_public
 from research_steps.publish.wandb import run_file
@@ -127,7 +126,7 @@ class WandbSurface:
     def _send(self, waiting: Sequence[Path]) -> tuple[list[Change], list[str]]:
         """Send runs that wait; what was done, and why some still wait."""
         topic = self._series.topic
-        with publisher_lease(self._journal, "wandb") as other:
+        with self._journal.leases.of_publisher("wandb") as other:
             if other is not None:
                 return [], [f"Process {other.pid} on {other.host} is sending the runs of {topic} to W&B already."]
             try:
