@@ -24,6 +24,7 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.store import LocalStore, open_store
 from research_steps.records.encoding import sha256
 from research_steps.records.model import TrialRecord
+from research_steps.records.objects import TrialPlan
 from research_steps.records.times import utc
 
 from tests.support.object_store import Proxy
@@ -35,7 +36,7 @@ STEP = "MOE-HC-031"
 ACTOR = """
 import sys
 from contextlib import ExitStack
-from research_steps import plans
+from research_steps.journal import progress
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from tests.support.records import entry
@@ -265,7 +266,7 @@ def planned(journal: Journal, ends: list[tuple[float, float]], total: int) -> pr
     """A step whose trials began and ended so many seconds ago, all since it was planned."""
     now = datetime.now(UTC)
     progress.plan(journal, STEP, "block sizes", total)
-    note = journal.decided(f"plans/{STEP}", progress.Plan)
+    note = journal.decided(f"plans/{STEP}", TrialPlan)
     assert note is not None
     journal.note(f"plans/{STEP}", msgspec.structs.replace(note, planned_at=utc(now - timedelta(days=1))))
     for number, ago in enumerate(ends, 1):

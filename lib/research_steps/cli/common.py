@@ -1,98 +1,174 @@
-"""What the commands share: options, the series they are about, and the pass over the surfaces that ends most of them."""
+"""What the commands share: how they end, the options that repeat, and the series that one is about."""
 
 import json
 import sys
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from research_steps.errors import UsageError
+from research_steps.errors import ResearchError, UsageError
 from research_steps.git import Checkout
+from research_steps.journal.journal import Journal
+from research_steps.journal.snapshot import Snapshot
 from research_steps.journal.store import open_store, store_url
+from research_steps.records.encoding import Stored
+from research_steps.records.model import EntryRecord
 from research_steps.records.series import Series, check_topic
 
 if TYPE_CHECKING:
-    from research_steps.journal.journal import Journal
-    from research_steps.publish.entry_writer import EntryWriter
-    from research_steps.records.encoding import Stored
-    from research_steps.records.model import EntryRecord
-
-as_json = click.option("--json", "json_output", is_flag=True, help="Print one JSON document instead of text.")
-in_store = click.option("--prefix", help="The store. Default: MARIN_PREFIX, else local_store/ in the checkout.")
-
-
-def journal_of(checkout: Checkout, topic: str, prefix: str | None) -> "Journal":
-    """The journal of a series in the store that was named."""
-    from research_steps.journal.journal import Journal
-
-    return Journal(open_store(store_url(checkout.root, prefix)), check_topic(topic))
-
-
-def writer_of(topic: str, prefix: str | None) -> "EntryWriter":
-    """Where somebody writes about a series."""
     from research_steps.publish.entry_writer import EntryWriter
 
+_PREFIX = click.Option(["--prefix"], help="The store. Default: MARIN_PREFIX, else local_store/ in the checkout.")
+_JSON = click.Option(["--json", "json_output"], is_flag=True, help="Print one JSON document instead of text.")
+_TOPIC = click.Option(["--topic"], help="The series. Default: every series of this checkout is searched.")
+
+
+@dataclass(frozen=True)
+class OpenSeries:
+    """A series in the checkout around a command and in the store that it names, each part opened when it is first asked
+    for."""
+
+    checkout: Checkout
+    topic: str
+    prefix: str | None
+    json_output: bool = False
+
+    @cached_property
+    def journal(self) -> Journal:
+        return Journal(open_store(store_url(self.checkout.root, self.prefix)), self.topic)
+
+    @cached_property
+    def series(self) -> Series:
+        """The series as the store knows it; in a clone whose store is empty, as its thread declares it."""
+        declared = self.journal.declared()
+        if declared is not None or not (self.checkout.root / "experiments" / self.topic).is_dir():
+            return declared or self.journal.series()
+        from research_steps.thread.loading import load_series
+
+        return load_series(self.checkout, self.topic)
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        return self.journal.scan(self.checkout.logbooks / self.topic)
+
+    @cached_property
+    def writer(self) -> "EntryWriter":
+        from research_steps.publish.entry_writer import EntryWriter
+
+        return EntryWriter(self.checkout, self.journal, self.series)
+
+    def tell(self, entry: Stored[EntryRecord], **more: Any) -> None:
+        """Say what was written, and publish it."""
+        if not self.json_output:
+            click.echo(f"{entry.record.id}: {entry.record.label}")
+        self.publish(entry=entry.record.id, **more)
+
+    def publish(self, **about: Any) -> None:
+        """One pass over all surfaces, told; exits with 1 when something is left to publish."""
+        from research_steps.publish.publisher import publish
+        from research_steps.thread.surfaces import surfaces_of
+
+        published = publish(self.journal, surfaces_of(self.checkout, self.journal, self.journal.series()))
+        changes = [asdict(change) for change in published.done]
+        lines = [f"{change.id}: {change.what}" for change in published.done] or [f"{self.topic}: nothing new"]
+        data = {"topic": self.topic, **about, "done": changes, "problems": published.problems}
+        print_result(self.json_output, data, lines)
+        if not self.json_output:
+            for problem in published.problems:
+                say(f"not published: {problem}")
+        if published.problems:
+            sys.exit(1)
+
+
+def series_here(topic: str | None = None, prefix: str | None = None, json_output: bool = False) -> list[OpenSeries]:
+    """The series with this topic; without one, each that has a logbook here or a journal in the store."""
     checkout = Checkout.find()
-    journal = journal_of(checkout, topic, prefix)
-    return EntryWriter(checkout, journal, series_of(checkout, journal))
-
-
-def series_of(checkout: Checkout, journal: "Journal") -> Series:
-    """The series as the store knows it; in a clone whose store is empty, as its thread declares it."""
-    found = journal.declared()
-    if found is not None or not (checkout.root / "experiments" / journal.topic).is_dir():
-        return found or journal.series()
-    from research_steps.thread.loading import load_series
-
-    return load_series(checkout, journal.topic)
-
-
-def writer_with(id: str, topic: str | None, prefix: str | None) -> "EntryWriter":
-    """Where somebody writes about the series that holds a record. Raises UsageError when none does."""
-    checkout = Checkout.find()
-    for name in topics(checkout, topic, prefix):
-        if journal_of(checkout, name, prefix).scan(checkout.logbooks / name).find(id):
-            return writer_of(name, prefix)
-    raise UsageError(
-        f"No record has the ID {id!r}: expected one such as MOE-HC-007; 'research status' tells what is here."
-    )
-
-
-def tell(writer: "EntryWriter", entry: "Stored[EntryRecord]", json_output: bool, **more: Any) -> None:
-    """Say what was written, and publish it."""
-    record = entry.record
-    if not json_output:
-        click.echo(f"{record.id}: {record.label}")
-    publish_all(writer.checkout, writer.journal, {"topic": writer.series.topic, "entry": record.id, **more}, json_output)
-
-
-def publish_all(checkout: Checkout, journal: "Journal", found: dict[str, Any], json_output: bool) -> None:
-    """One pass over all surfaces, told; exits with 1 when something is left to publish."""
-    from research_steps.publish.publisher import publish
-    from research_steps.thread.surfaces import surfaces_of
-
-    published = publish(journal, surfaces_of(checkout, journal, journal.series()))
-    if json_output:
-        print_json({**found, "done": [asdict(done) for done in published.done], "problems": published.problems})
+    if topic is not None:
+        topics = [check_topic(topic)]
     else:
-        for done in published.done:
-            click.echo(f"{done.id}: {done.what}")
-        if not published.done:
-            click.echo(f"{journal.topic}: nothing new")
-        for problem in published.problems:
-            click.echo(f"not published: {problem}", err=True)
-    if published.problems:
+        store = open_store(store_url(checkout.root, prefix))
+        logbooks = {path.stem for path in checkout.logbooks.glob("*.md")}
+        topics = sorted(logbooks | {name.rsplit("/", 1)[-1] for name in store.names("journal")})
+    return [OpenSeries(checkout, name, prefix, json_output) for name in topics]
+
+
+def holding(id: str, everywhere: Iterable[OpenSeries]) -> list[OpenSeries]:
+    """The series that hold a record with this ID. Raises UsageError when none does."""
+    found = [series for series in everywhere if series.snapshot.find(id)]
+    if not found:
+        raise UsageError(
+            f"No record has the ID {id!r}: expected one such as MOE-HC-007; 'research status' tells what is here."
+        )
+    return found
+
+
+class Command(click.Command):
+    """A command that tells an error in one line and exits with 1."""
+
+    def __init__(
+        self, *, params: list[click.Parameter], prefix: bool = False, json: bool = False, **attributes: Any
+    ) -> None:
+        shared = [*([_PREFIX] if prefix else []), *([_JSON] if json else [])]
+        super().__init__(params=[*params, *shared], **attributes)
+
+    def given(self, options: dict[str, Any]) -> dict[str, Any]:
+        """What its function is called with."""
+        return options
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            ctx.params = self.given(ctx.params)
+            return super().invoke(ctx)
+        except ResearchError as error:
+            say(f"error: {error}")
+            sys.exit(1)
+
+
+class SeriesCommand(Command):
+    """A command whose function is called with the series TOPIC."""
+
+    def __init__(self, *, params: list[click.Parameter], json: bool = True, **attributes: Any) -> None:
+        super().__init__(params=[click.Argument(["topic"]), *params], prefix=True, json=json, **attributes)
+
+    def given(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {"series": series_here(**_where(options))[0], **options}
+
+
+class SearchCommand(Command):
+    """A command whose function is called with the series that there are `everywhere` here, or the one of --topic."""
+
+    def __init__(self, *, params: list[click.Parameter], json: bool = True, **attributes: Any) -> None:
+        super().__init__(params=[*params, _TOPIC], prefix=True, json=json, **attributes)
+
+    def given(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {"everywhere": series_here(**_where(options)), **options}
+
+
+class RecordCommand(SearchCommand):
+    """A command whose function is called with the ID of a record, and with the series that holds it."""
+
+    def __init__(self, *, params: list[click.Parameter], **attributes: Any) -> None:
+        super().__init__(params=[click.Argument(["id"]), *params], **attributes)
+
+    def given(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {"series": holding(options["id"], series_here(**_where(options)))[0], **options}
+
+
+def _where(options: dict[str, Any]) -> dict[str, Any]:
+    """Takes from the options those that tell which series is meant."""
+    return {name: options.pop(name) for name in ("topic", "prefix", "json_output") if name in options}
+
+
+def print_result(json_output: bool, data: Any, lines: Iterable[str] = (), failed: bool = False) -> None:
+    """Print what a command has to say, as data or for people; exits with 1 when it is about something that failed."""
+    click.echo(json.dumps(data, indent=2) if json_output else "\n".join(lines))
+    if failed:
         sys.exit(1)
 
 
-def topics(checkout: Checkout, topic: str | None, prefix: str | None) -> list[str]:
-    if topic is not None:
-        return [check_topic(topic)]
-    store = open_store(store_url(checkout.root, prefix))
-    logbooks = {path.stem for path in checkout.logbooks.glob("*.md")}
-    return sorted(logbooks | {name.rsplit("/", 1)[-1] for name in store.names("journal")})
-
-
-def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2))
+def say(text: str) -> None:
+    """Tell a person something beside what the command prints."""
+    click.echo(text, err=True)

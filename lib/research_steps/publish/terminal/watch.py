@@ -1,4 +1,4 @@
-"""How far the steps of a series are, for people: a line for each, and a view that follows them until nothing runs.
+"""How far the steps of a series are: a line for each, and a view that follows them until nothing runs.
 
 On a terminal the view is a table that is drawn again; elsewhere it is a line whenever something has changed.
 """
@@ -24,6 +24,7 @@ from research_steps.records.times import duration, parse_utc
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
 LOOK_S = 1.5
 # Between two steps nothing runs for a second or two.
@@ -37,32 +38,32 @@ class View:
     """What is to be seen of some series at one moment: the steps that measure, all attempts that are open, and the
     entries of steps that were to be seen before."""
 
-    plans: tuple[StepProgress, ...]
-    open: tuple[OpenAttempt, ...]
-    ended: tuple[EntryRecord, ...]
+    steps: tuple[StepProgress, ...] = ()
+    open: tuple[OpenAttempt, ...] = ()
+    ended: tuple[EntryRecord, ...] = ()
 
     @property
     def quiet(self) -> bool:
         """Whether nothing runs, and nobody is about to begin."""
-        return all(one.orphaned() for one in self.open) and all(one.driver_gone for one in self.plans)
+        return all(attempt.orphaned() for attempt in self.open) and all(step.driver_gone for step in self.steps)
 
 
-def told(one: StepProgress) -> str:
-    """A step in one line."""
-    among = [f"{one.failed} failed"] if one.failed else []
-    among += [f"{one.held} from the journal"] if one.held else []
-    parts = [f"{one.done} of {one.total} done" + (f" ({', '.join(among)})" if among else "")]
-    parts += [f"{len(one.running)} running on {_hosts(one.running)}"] if one.running else []
-    if one.queued:
-        parts.append(f"{one.queued} queued" + (f" ({len(one.orphaned)} orphaned)" if one.orphaned else ""))
-    parts += [f"about {duration(one.left_s)} left"] if one.left_s is not None else []
-    return one_line(f"{one.id} {one.label}: {', '.join(parts)}" + (f"; {GONE}" if one.driver_gone else ""))
+def step_line(step: StepProgress) -> str:
+    """How far a step is, in one line."""
+    among = [f"{step.failed} failed"] if step.failed else []
+    among += [f"{step.held} from the journal"] if step.held else []
+    parts = [f"{step.done} of {step.total} done" + (f" ({', '.join(among)})" if among else "")]
+    parts += [f"{len(step.running)} running on {_hosts(step.running)}"] if step.running else []
+    if step.queued:
+        parts.append(f"{step.queued} queued" + (f" ({len(step.orphaned)} orphaned)" if step.orphaned else ""))
+    parts += [f"about {duration(step.left_s)} left"] if step.left_s is not None else []
+    return one_line(f"{step.id} {step.label}: {', '.join(parts)}" + (f"; {GONE}" if step.driver_gone else ""))
 
 
-def attempt_told(one: OpenAttempt) -> str:
+def attempt_line(attempt: OpenAttempt) -> str:
     """An open attempt in one line."""
-    intent = one.intent
-    state = "orphaned" if one.orphaned() else "running"
+    intent = attempt.intent
+    state = "orphaned" if attempt.orphaned() else "running"
     where = f"process {intent.owner.pid} on {intent.owner.host}"
     return one_line(f"{state}: {intent.id} {intent.label}, {where}, since {intent.started_at}")
 
@@ -70,29 +71,29 @@ def attempt_told(one: OpenAttempt) -> str:
 def watch(journals: Sequence[Journal]) -> None:
     """Follow some series until nothing runs any more, Ctrl-C or SIGTERM."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    last, quiet = View((), (), ()), 0
+    view, quiet = View(), 0
     with ExitStack() as stack, suppress(KeyboardInterrupt):
         show = stack.enter_context(_Table()) if sys.stdout.isatty() else _Lines()
         while quiet < QUIET_LOOKS:
             began = time.monotonic()
-            last = _look(journals, last)
-            show(last)
-            quiet = quiet + 1 if last.quiet else 0
+            view = _look(journals, view)
+            show(view)
+            quiet = quiet + 1 if view.quiet else 0
             # A long series in an object store takes seconds to list, and is left alone for as long.
             time.sleep(max(LOOK_S, time.monotonic() - began))
 
 
-def _look(journals: Sequence[Journal], last: View) -> View:
-    plans: list[StepProgress] = []
+def _look(journals: Sequence[Journal], before: View) -> View:
+    steps: list[StepProgress] = []
     attempts: list[OpenAttempt] = []
-    ended: list[EntryRecord] = []
-    seen = {one.id for one in last.plans}
+    entries: list[EntryRecord] = []
     for journal in journals:
-        found = journal.recent()
-        plans += under_way(journal, found)
-        attempts += found.open
-        ended += [one.record for one in found.entries.values() if one.record.id in seen and not one.record.late]
-    return View(tuple(plans), tuple(attempts), tuple(ended))
+        snapshot = journal.recent()
+        steps += under_way(journal, snapshot)
+        attempts += snapshot.open
+        entries += [stored.record for stored in snapshot.entries.values() if not stored.record.late]
+    seen = {step.id for step in before.steps}
+    return View(tuple(steps), tuple(attempts), tuple(entry for entry in entries if entry.id in seen))
 
 
 class _Lines:
@@ -102,18 +103,19 @@ class _Lines:
         self._shown: dict[str, Any] = {}
 
     def __call__(self, view: View) -> None:
-        measured = {one.id for one in view.plans}
+        measuring = {step.id for step in view.steps}
         # How long it still takes changes always.
-        now: dict[str, tuple[Any, str]] = {one.id: (replace(one, left_s=None), told(one)) for one in view.plans}
-        now |= {one.id: (one, _ended(one)) for one in view.ended}
+        lines: dict[str, tuple[Any, str]] = {
+            step.id: (replace(step, left_s=None), step_line(step)) for step in view.steps
+        }
+        lines |= {entry.id: (entry, _entry_line(entry)) for entry in view.ended}
         for attempt in view.open:
-            id = attempt.intent.id
-            if id not in measured and id.rpartition(".")[0] not in measured:
-                now[attempt.intent.nonce] = (attempt.orphaned(), attempt_told(attempt))
-        for key, (state, text) in now.items():
+            if not {attempt.intent.id, attempt.intent.id.rpartition(".")[0]} & measuring:
+                lines[attempt.intent.nonce] = (attempt.orphaned(), attempt_line(attempt))
+        for key, (state, text) in lines.items():
             if self._shown.get(key) != state:
                 click.echo(text)
-        self._shown = {key: state for key, (state, _) in now.items()}
+        self._shown = {key: state for key, (state, _) in lines.items()}
 
 
 class _Table:
@@ -132,10 +134,8 @@ class _Table:
         self._live.stop()
 
     def __call__(self, view: View) -> None:
-        from rich.text import Text
-
-        for one in view.ended:
-            self._live.console.print(Text(_ended(one)))
+        for entry in view.ended:
+            self._live.console.print(*_texts(_entry_line(entry)))
         self._live.update(_drawn(view), refresh=True)
 
 
@@ -144,34 +144,34 @@ def _drawn(view: View) -> "RenderableType":
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
-    from rich.text import Text
 
     steps = Table("step", "", "done", "failed", "running on", "left", box=box.SIMPLE)
-    for one in view.plans:
-        left = GONE if one.driver_gone else "" if one.left_s is None else f"about {duration(one.left_s)}"
-        bar = ProgressBar(total=one.total, completed=one.done, width=20)
-        cells = _texts(f"{one.done}/{one.total}", one.failed or "", _hosts(one.running), left)
-        steps.add_row(*_texts(f"{one.id} {one.label}"), bar, *cells)
+    for step in view.steps:
+        left = GONE if step.driver_gone else "" if step.left_s is None else f"about {duration(step.left_s)}"
+        bar = ProgressBar(total=step.total, completed=step.done, width=20)
+        cells = _texts(f"{step.done}/{step.total}", step.failed or "", _hosts(step.running), left)
+        steps.add_row(*_texts(f"{step.id} {step.label}"), bar, *cells)
     attempts = Table("running", "", "process", "for", box=box.SIMPLE)
-    measured = {one.id for one in view.plans}
+    measuring = {step.id for step in view.steps}
     for attempt in view.open:
         intent = attempt.intent
-        if intent.id not in measured:
+        if intent.id not in measuring:
             age = (datetime.now(UTC) - parse_utc(intent.started_at)).total_seconds()
             spent = "orphaned" if attempt.orphaned() else duration(max(0.0, age))
             attempts.add_row(*_texts(intent.id, intent.label, f"{intent.owner.pid} on {intent.owner.host}", spent))
     tables = [table for table in (steps, attempts) if table.row_count]
-    return Group(*tables) if tables else Text("Nothing runs.")
+    return Group(*tables) if tables else "Nothing runs."
 
 
-def _texts(*cells: object) -> Iterable[Any]:
+def _texts(*cells: object) -> "list[Text]":
+    """What may come from anybody as text, and not as rich's markup."""
     from rich.text import Text
 
     return [Text(one_line(str(cell))) for cell in cells]
 
 
-def _ended(record: EntryRecord) -> str:
-    return one_line(f"{record.id} {record.label}: {record.status}, {record.result}")
+def _entry_line(entry: EntryRecord) -> str:
+    return one_line(f"{entry.id} {entry.label}: {entry.status}, {entry.result}")
 
 
 def _hosts(running: Iterable[Intent]) -> str:
