@@ -6,7 +6,7 @@ On a terminal the view is a table that is drawn again; elsewhere it is a line wh
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -73,7 +73,7 @@ def watch(journals: Sequence[Journal]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     view, quiet = View(), 0
     with ExitStack() as stack, suppress(KeyboardInterrupt):
-        show = stack.enter_context(_Table()) if sys.stdout.isatty() else _Lines()
+        show = _table(stack) if sys.stdout.isatty() else _Lines()
         while quiet < QUIET_LOOKS:
             began = time.monotonic()
             view = _look(journals, view)
@@ -118,25 +118,18 @@ class _Lines:
         self._shown = {key: state for key, (state, _) in lines.items()}
 
 
-class _Table:
-    """Draws the view in one place of the terminal, inside the block."""
+def _table(stack: ExitStack) -> Callable[[View], None]:
+    """Draws each view in one place of the terminal, until the stack is closed."""
+    from rich.live import Live
 
-    def __init__(self) -> None:
-        from rich.live import Live
+    live = stack.enter_context(Live(auto_refresh=False))
 
-        self._live = Live(auto_refresh=False)
-
-    def __enter__(self) -> "_Table":
-        self._live.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._live.stop()
-
-    def __call__(self, view: View) -> None:
+    def show(view: View) -> None:
         for entry in view.ended:
-            self._live.console.print(*_texts(_entry_line(entry)))
-        self._live.update(_drawn(view), refresh=True)
+            live.console.print(*_texts(_entry_line(entry)))
+        live.update(_drawn(view), refresh=True)
+
+    return show
 
 
 def _drawn(view: View) -> "RenderableType":
