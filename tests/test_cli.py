@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from research_steps.cli.main import main
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 
@@ -27,6 +29,27 @@ def test_every_command_explains_itself(tmp_path: Path) -> None:
     for command in ("status", "sync", "verify", "adopt", "show", "compare"):
         assert command in overview
         assert "Usage:" in research(tmp_path, command, "--help").stdout
+
+
+def test_commands_are_listed_under_what_a_person_wants(tmp_path: Path) -> None:
+    """--help has five groups, and every command stands in one of them, once."""
+    overview = research(tmp_path, "--help").stdout
+    headings = [line.removesuffix(":") for line in overview.splitlines() if line.endswith(":") and line[0] != " "]
+    groups = ["Where does it stand", "Try something", "Say something", "Hand it over", "Set up and publish"]
+    assert headings == ["Options", *groups]
+    listed = [line.split()[0] for line in overview.partition(groups[0])[2].splitlines() if line.startswith("  ")]
+    assert len(set(listed)) == len(listed) and set(listed) == set(main.list_commands(click.Context(main)))
+
+
+def test_a_look_at_the_status_imports_no_command_of_another_group(tmp_path: Path) -> None:
+    """Who asks where a series stands doesn't wait for what measures, writes or publishes."""
+    code = (
+        "import sys; from research_steps.cli.main import main; main(['status'], standalone_mode=False)\n"
+        "print([name for name in ('measure', 'annotate', 'set_up') if f'research_steps.cli.{name}' in sys.modules])\n"
+        "print([name for name in ('thread', 'remote', 'seal') if f'research_steps.{name}' in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-2:] == ["[]", "[]"]
 
 
 @pytest.mark.parametrize("topic", ["../up", "two words", "x" * 200, "Capital", ""])

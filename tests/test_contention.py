@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 from click.testing import CliRunner
-from research_steps.cli.machine import doctor
+from research_steps.cli.inspect import doctor
 from research_steps.trial import contention
 from research_steps.trial.contention import CpuWatch, Machine
 

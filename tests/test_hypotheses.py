@@ -237,7 +237,7 @@ def test_a_hypothesis_of_hostile_text_is_one_line(text: str, because: str, state
 def test_the_queue_loads_nothing_heavy() -> None:
     """Reading the queue waits for no cloud or array library."""
     code = (
-        "import sys, research_steps.cli.queue, research_steps.cli.sources\n"
+        "import sys, research_steps.cli.annotate\n"
         "print([name for name in ('numpy', 'scipy', 'jax', 'github', 'wandb') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,102 +1,196 @@
-"""What the commands share: options, the series they are about, and the pass over the surfaces that ends most of them."""
+"""What the commands share: how they end, the options that repeat, and the series that one is about."""
 
 import json
 import sys
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from research_steps.errors import UsageError
+from research_steps.errors import ResearchError, UsageError
 from research_steps.git import Checkout
+from research_steps.journal.journal import Journal
+from research_steps.journal.snapshot import Snapshot
 from research_steps.journal.store import open_store, store_url
-from research_steps.records.series import check_topic
+from research_steps.records.encoding import Stored
+from research_steps.records.model import EntryRecord
+from research_steps.records.series import Series, check_topic
 
 if TYPE_CHECKING:
-    from research_steps.journal.journal import Journal
     from research_steps.publish.entry_writer import EntryWriter
-    from research_steps.records.encoding import Stored
-    from research_steps.records.model import EntryRecord
 
-as_json = click.option("--json", "json_output", is_flag=True, help="Print one JSON document instead of text.")
-in_store = click.option("--prefix", help="The store. Default: MARIN_PREFIX, else local_store/ in the checkout.")
+T = TypeVar("T")
 
-
-def journal_of(checkout: Checkout, topic: str, prefix: str | None) -> "Journal":
-    """The journal of a series in the store that was named."""
-    from research_steps.journal.journal import Journal
-
-    return Journal(open_store(store_url(checkout.root, prefix)), check_topic(topic))
+_PREFIX = click.Option(["--prefix"], help="The store. Default: MARIN_PREFIX, else local_store/ in the checkout.")
+_JSON = click.Option(["--json", "json_output"], is_flag=True, help="Print one JSON document instead of text.")
+_TOPIC = click.Option(["--topic"], help="The series. Default: every series of this checkout is searched.")
 
 
-def writer_of(topic: str, prefix: str | None) -> "EntryWriter":
-    """Where somebody writes about a series."""
-    from research_steps.publish.entry_writer import EntryWriter
-    from research_steps.thread.loading import series_of
+@dataclass(frozen=True)
+class OpenSeries:
+    """A series in the checkout around a command and in the store that it names, each part opened when it is first asked
+    for."""
 
+    checkout: Checkout
+    topic: str
+    prefix: str | None
+    json_output: bool = False
+
+    @cached_property
+    def journal(self) -> Journal:
+        return Journal(open_store(store_url(self.checkout.root, self.prefix)), self.topic)
+
+    @cached_property
+    def series(self) -> Series:
+        from research_steps.thread.loading import series_of
+
+        return series_of(self.checkout, self.journal)
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        return self.journal.scan(self.checkout.logbooks / self.topic)
+
+    def may_hold(self, id: str) -> bool:
+        """Whether the series reserved this experiment ID or published it."""
+        published = self.checkout.logbooks / self.topic / f"{id}.jsonl"
+        return published.exists() or self.journal.ids.may_hold(id)
+
+    @cached_property
+    def writer(self) -> "EntryWriter":
+        from research_steps.publish.entry_writer import EntryWriter
+
+        return EntryWriter(self.checkout, self.journal, self.series)
+
+    def tell(self, entry: Stored[EntryRecord], **more: Any) -> None:
+        """Say what was written, and publish it."""
+        if not self.json_output:
+            click.echo(f"{entry.record.id}: {entry.record.label}")
+        self.publish(entry=entry.record.id, **more)
+
+    def publish(self, **about: Any) -> None:
+        """One pass over all surfaces, told; exits with 1 when something is left to publish."""
+        from research_steps.publish.publisher import publish
+        from research_steps.thread.surfaces import surfaces_of
+
+        published = publish(self.journal, surfaces_of(self.checkout, self.journal, self.journal.series()))
+        changes = [asdict(change) for change in published.done]
+        lines = [f"{change.id}: {change.what}" for change in published.done] or [f"{self.topic}: nothing new"]
+        data = {"topic": self.topic, **about, "done": changes, "problems": published.problems}
+        print_result(self.json_output, data, lines)
+        if not self.json_output:
+            for problem in published.problems:
+                say(f"not published: {problem}")
+            for text in published.left_out:
+                say(f"left out: {text}")
+        if published.problems:
+            sys.exit(1)
+
+
+def series_here(topic: str | None = None, prefix: str | None = None, json_output: bool = False) -> list[OpenSeries]:
+    """The series with this topic; without one, each that has a logbook here or a journal in the store."""
     checkout = Checkout.find()
-    journal = journal_of(checkout, topic, prefix)
-    return EntryWriter(checkout, journal, series_of(checkout, journal))
-
-
-def writer_with(id: str, topic: str | None, prefix: str | None) -> "EntryWriter":
-    """Where somebody writes about the series that holds a record. Raises UsageError when none does."""
-    from research_steps.publish.entry_writer import EntryWriter
-    from research_steps.thread.loading import series_of
-
-    checkout = Checkout.find()
-    for journal in journals_with(checkout, id, topic, prefix):
-        if journal.scan(checkout.logbooks / journal.topic).find(id):
-            return EntryWriter(checkout, journal, series_of(checkout, journal))
-    raise UsageError(
-        f"No record has the ID {id!r}: expected one such as MOE-HC-007; 'research status' tells what is here."
-    )
-
-
-def journals_with(checkout: Checkout, id: str, topic: str | None, prefix: str | None) -> "list[Journal]":
-    """The journals of the series that reserved an experiment ID or published it; of every series where none did."""
-    journals = [journal_of(checkout, name, prefix) for name in topics(checkout, topic, prefix)]
-    owner = id.partition(".")[0]
-    published = {path.parent.name for path in checkout.logbooks.glob("*/*.jsonl") if path.stem == owner}
-    return [one for one in journals if one.topic in published or one.ids.may_hold(owner)] or journals
-
-
-def tell(writer: "EntryWriter", entry: "Stored[EntryRecord]", json_output: bool, **more: Any) -> None:
-    """Say what was written, and publish it."""
-    record = entry.record
-    if not json_output:
-        click.echo(f"{record.id}: {record.label}")
-    publish_all(writer.checkout, writer.journal, {"topic": writer.series.topic, "entry": record.id, **more}, json_output)
-
-
-def publish_all(checkout: Checkout, journal: "Journal", found: dict[str, Any], json_output: bool) -> None:
-    """One pass over all surfaces, told; exits with 1 when something is left to publish."""
-    from research_steps.publish.publisher import publish
-    from research_steps.thread.surfaces import surfaces_of
-
-    published = publish(journal, surfaces_of(checkout, journal, journal.series()))
-    if json_output:
-        print_json({**found, "done": [asdict(done) for done in published.done], "problems": published.problems})
+    if topic is not None:
+        topics = [check_topic(topic)]
     else:
-        for done in published.done:
-            click.echo(f"{done.id}: {done.what}")
-        if not published.done:
-            click.echo(f"{journal.topic}: nothing new")
-        for problem in published.problems:
-            click.echo(f"not published: {problem}", err=True)
-        for text in published.left_out:
-            click.echo(f"left out: {text}", err=True)
-    if published.problems:
+        store = open_store(store_url(checkout.root, prefix))
+        logbooks = {path.stem for path in checkout.logbooks.glob("*.md")}
+        topics = sorted(logbooks | {name.rsplit("/", 1)[-1] for name in store.names("journal")})
+    return [OpenSeries(checkout, name, prefix, json_output) for name in topics]
+
+
+def with_record(id: str, everywhere: Sequence[OpenSeries]) -> list[tuple[OpenSeries, Snapshot]]:
+    """The series that hold a record with this ID, each with what is published of it and all that carries the ID. Raises
+    UsageError when none does."""
+    snapshots = [
+        (series, series.journal.with_id(id, series.checkout.logbooks / series.topic))
+        for series in reserving(id, everywhere)
+    ]
+    return _some(id, [(series, snapshot) for series, snapshot in snapshots if snapshot.find(id)])
+
+
+def reserving(id: str, everywhere: Sequence[OpenSeries]) -> list[OpenSeries]:
+    """The series that reserved an experiment ID or published it; all of them where none did."""
+    owner = id.partition(".")[0]
+    return [series for series in everywhere if series.may_hold(owner)] or list(everywhere)
+
+
+def _some(id: str, found: list[T]) -> list[T]:
+    if not found:
+        raise UsageError(
+            f"No record has the ID {id!r}: expected one such as MOE-HC-007; 'research status' tells what is here."
+        )
+    return found
+
+
+class Command(click.Command):
+    """A command that tells an error in one line and exits with 1."""
+
+    def __init__(
+        self, *, params: list[click.Parameter], prefix: bool = False, json: bool = False, **attributes: Any
+    ) -> None:
+        shared = [*([_PREFIX] if prefix else []), *([_JSON] if json else [])]
+        super().__init__(params=[*params, *shared], **attributes)
+
+    def given(self, options: dict[str, Any]) -> dict[str, Any]:
+        """What its function is called with."""
+        return options
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            ctx.params = self.given(ctx.params)
+            return super().invoke(ctx)
+        except ResearchError as error:
+            say(f"error: {error}")
+            sys.exit(1)
+
+
+class SeriesCommand(Command):
+    """A command whose function is called with the series TOPIC."""
+
+    def __init__(self, *, params: list[click.Parameter], json: bool = True, **attributes: Any) -> None:
+        super().__init__(params=[click.Argument(["topic"]), *params], prefix=True, json=json, **attributes)
+
+    def given(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {"series": series_here(**_where(options))[0], **options}
+
+
+class SearchCommand(Command):
+    """A command whose function is called with the series that there are `everywhere` here, or the one of --topic."""
+
+    def __init__(self, *, params: list[click.Parameter], json: bool = True, **attributes: Any) -> None:
+        super().__init__(params=[*params, _TOPIC], prefix=True, json=json, **attributes)
+
+    def given(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {"everywhere": series_here(**_where(options)), **options}
+
+
+class RecordCommand(SearchCommand):
+    """A command whose function is called with the ID of a record, and with the series that holds it."""
+
+    def __init__(self, *, params: list[click.Parameter], **attributes: Any) -> None:
+        super().__init__(params=[click.Argument(["id"]), *params], **attributes)
+
+    def given(self, options: dict[str, Any]) -> dict[str, Any]:
+        id = options["id"]
+        # Whoever writes about a record reads all of its series.
+        holding = [series for series in reserving(id, series_here(**_where(options))) if series.snapshot.find(id)]
+        return {"series": _some(id, holding)[0], **options}
+
+
+def _where(options: dict[str, Any]) -> dict[str, Any]:
+    """Takes from the options those that tell which series is meant."""
+    return {name: options.pop(name) for name in ("topic", "prefix", "json_output") if name in options}
+
+
+def print_result(json_output: bool, data: Any, lines: Iterable[str] = (), failed: bool = False) -> None:
+    """Print what a command has to say, as data or for people; exits with 1 when it is about something that failed."""
+    click.echo(json.dumps(data, indent=2) if json_output else "\n".join(lines))
+    if failed:
         sys.exit(1)
 
 
-def topics(checkout: Checkout, topic: str | None, prefix: str | None) -> list[str]:
-    if topic is not None:
-        return [check_topic(topic)]
-    store = open_store(store_url(checkout.root, prefix))
-    logbooks = {path.stem for path in checkout.logbooks.glob("*.md")}
-    return sorted(logbooks | {name.rsplit("/", 1)[-1] for name in store.names("journal")})
-
-
-def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2))
+def say(text: str) -> None:
+    """Tell a person something beside what the command prints."""
+    click.echo(text, err=True)

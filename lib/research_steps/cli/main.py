@@ -1,67 +1,52 @@
 """The command `research`: parse, call, print. What it reads loads no Marin, JAX or cloud library.
 
-Each command is a function in one of the modules here, which is imported when the command is called for.
+Each command is a function in the module of its group, which is imported when one of them is called for.
 """
 
 import importlib
-import sys
-from collections.abc import Callable
-from functools import wraps
-from typing import Any
 
 import click
 
-from research_steps.errors import ResearchError
-
-# In which module each command is.
-_COMMANDS = {
-    "status": "status",
-    **dict.fromkeys(("verify", "show", "compare"), "reading"),
-    **dict.fromkeys(("kickoff", "decide", "note", "attach", "finish"), "writing"),
-    **dict.fromkeys(("replicate", "retract", "correct", "rebase"), "evidence"),
-    **dict.fromkeys(("sync", "adopt"), "logbook"),
-    "dev": "dev",
-    **dict.fromkeys(("keep", "confirm"), "keeping"),
-    "dev-tpu": "tpu",
-    **dict.fromkeys(("submit", "origin"), "submit"),
-    **dict.fromkeys(("seal", "reproduce"), "sealing"),
-    "doctor": "machine",
-    "hypothesis": "queue",
-    "source": "sources",
-    "check": "checking",
+# The groups of `research --help`: their headings, modules and commands.
+_GROUPS = {
+    "Where does it stand": ("inspect", ("status", "show", "compare", "check", "verify", "doctor")),
+    "Try something": ("measure", ("dev", "keep", "confirm", "replicate", "submit", "dev-tpu")),
+    "Say something": (
+        "annotate",
+        ("hypothesis", "source", "note", "attach", "decide", "correct", "retract", "rebase"),
+    ),
+    "Hand it over": ("hand_over", ("seal", "reproduce", "finish")),
+    "Set up and publish": ("set_up", ("kickoff", "adopt", "sync", "origin")),
 }
+_MODULES = {name: module for module, names in _GROUPS.values() for name in names}
 
 
-class _Commands(click.Group):
+class _Groups(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(_MODULES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        module = importlib.import_module(f"research_steps.cli.{_COMMANDS[cmd_name]}")
-        found: click.Command = getattr(module, cmd_name.replace("-", "_"))
-        return found
+        return _command(cmd_name) if cmd_name in _MODULES else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, _MODULES))
+        # Two spaces before and behind the names, as elsewhere in the help, and room at the end.
+        left = formatter.width - width - 6
+        for heading, (_, names) in _GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), _command(name).get_short_help_str(left)) for name in names])
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def _command(name: str) -> click.Command:
+    module = importlib.import_module(f"research_steps.cli.{_MODULES[name]}")
+    command: click.Command = getattr(module, name.replace("-", "_"))
+    return command
+
+
+@click.group(cls=_Groups, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="research-steps")
 def main() -> None:
     """The record of Marin research threads: what is known, what is open, and whether it is whole.
 
     Run inside the checkout that holds .agents/logbooks/.
     """
-
-
-def command(function: Callable[..., Any]) -> click.Command:
-    """The function as a command, which tells an error in one line and exits with 1."""
-
-    @wraps(function)
-    def wrapped(*arguments: Any, **options: Any) -> None:
-        try:
-            function(*arguments, **options)
-        except ResearchError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(1)
-
-    return click.command()(wrapped)

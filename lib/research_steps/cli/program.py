@@ -41,7 +41,7 @@ def main(
     given = sys.argv[1:] if argv is None else argv
     for_dev = _for_dev(given)
     if for_dev is not None:
-        from research_steps.cli.dev import dev
+        from research_steps.cli.measure import dev
 
         dev.main([series.topic, *for_dev], prog_name="research dev")
     from research_steps.thread.run import run

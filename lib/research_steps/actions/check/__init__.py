@@ -6,7 +6,7 @@ changed and no network asked.
 
 from research_steps.actions.check import closing as ending
 from research_steps.actions.check import drift, posting
-from research_steps.actions.check.reading import CheckLine, read
+from research_steps.actions.check.reading import CheckedThread, CheckLine
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.records.series import Series
@@ -14,5 +14,5 @@ from research_steps.records.series import Series
 
 def check(checkout: Checkout, journal: Journal, series: Series, closing: bool) -> list[CheckLine]:
     """Every line of the checklist before a result is posted and, with `closing`, before the thread is closed."""
-    known = read(checkout, journal, series)
-    return [ask(known) for ask in (*posting.LINES, *drift.LINES, *(ending.LINES if closing else ()))]
+    thread = CheckedThread(checkout, journal, series)
+    return [ask(thread) for ask in (*posting.LINES, *drift.LINES, *(ending.LINES if closing else ()))]

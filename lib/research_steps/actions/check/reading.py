@@ -1,24 +1,23 @@
-"""What the checklists are held against, read once: the store, the checkout and git. And a line of a checklist.
+"""What the checklists are held against, and a line of one.
 
 What was retracted is left out, because no entry can be changed: a bad one is measured again and retracted.
 """
 
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
-from functools import cached_property
 
 import msgspec
 
 from research_steps.evidence.standing import standing
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
-from research_steps.journal.snapshot import Snapshot, retracted
+from research_steps.journal.snapshot import retracted
 from research_steps.publish.issue.local_file import IssueFile
-from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.surface import path_of
+from research_steps.publish.logbook.disk import path_of
+from research_steps.publish.logbook.verify import Files, read
 from research_steps.publish.surface import is_public
 from research_steps.records.encoding import Stored
-from research_steps.records.model import Claim, EntryRecord
+from research_steps.records.model import EntryRecord
 from research_steps.records.objects import IssueLink, Posting, Seal
 from research_steps.records.series import Series
 
@@ -39,94 +38,56 @@ class CheckLine:
     mend: str
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What was read.
+class CheckedThread:
+    """A thread as store, checkout and git hold it, read once. Raises ResearchError where it can't be read.
 
-    `entries` stand and are not retracted, oldest first. `shown` are the records that the logbook shows, `sealed` those
-    below one of the `seals`, `tags` git's own with their commits. `issue_file` is the body of the embedded issue,
-    `markers` are those of its comments.
+    `shown` are the records that the logbook shows, `entries` those that stand and are not retracted, oldest first. Of
+    them `seals` have their tag, and `sealed` are below one of these, by hash; `public` is what others see by now.
     """
 
-    checkout: Checkout
-    journal: Journal
-    series: Series
-    found: Snapshot
-    logbook: bytes
-    shown: set[str]
-    entries: Sequence[Entry]
-    seals: Sequence[Entry]
-    sealed: set[str]
-    tags: dict[str, str]
-    issue: IssueLink | None
-    issue_file: str
-    markers: frozenset[str]
-
-    @property
-    def topic(self) -> str:
-        return self.series.topic
-
-    @property
-    def measured(self) -> list[Entry]:
-        return [stored for stored in self.entries if stored.record.rows]
-
-    @cached_property
-    def public(self) -> list[Entry]:
-        """What others are to see by now: a seal waits for its tag."""
-        waiting = {stored.sha256 for stored in self.of_step("seal")} - {stored.sha256 for stored in self.seals}
-        return [s for s in self.entries if is_public(s.record, self.series) and s.sha256 not in waiting]
-
-    @cached_property
-    def claims(self) -> list[Claim]:
-        """What counts now."""
-        return standing([stored.record for stored in self.entries])
-
-    @property
-    def milestones(self) -> list[Entry]:
-        return [stored for stored in self.public if stored.record.step in self.series.milestones]
-
-    @property
-    def finish(self) -> Entry | None:
-        return next(reversed(self.of_step("finish")), None)
+    def __init__(self, checkout: Checkout, journal: Journal, series: Series) -> None:
+        self.checkout, self.journal, self.series, self.topic = checkout, journal, series, series.topic
+        path = path_of(checkout, self.topic)
+        self.files = read(checkout, self.topic) if path.is_file() else Files(b"", {})
+        self.shown = self.files.contents.records
+        self.snapshot = journal.scan(path.with_suffix(""))
+        # What another store holds is posted from there.
+        self.in_store = journal.entries().entries.keys()
+        self.entries = self._standing()
+        self.measured = [stored for stored in self.entries if stored.record.rows]
+        self.claims = standing(stored.record for stored in self.entries)
+        # The entry of a seal is shown once it has its tag; so one in the logbook was sealed, perhaps with another store.
+        asked = self.of_step("seal")
+        self.seals = [stored for stored in asked if stored.sha256 in self.shown or self.seal_of(stored) is not None]
+        self.sealed = {below.sha256 for seal in self.seals for below in self.snapshot.below(seal)}
+        waiting = {stored.sha256 for stored in asked} - {stored.sha256 for stored in self.seals}
+        public = (stored for stored in self.entries if is_public(stored.record, series))
+        self.public = [stored for stored in public if stored.sha256 not in waiting]
+        self.finish = next(reversed(self.of_step("finish")), None)
+        self.tags = checkout.tags(self.topic)
+        self.issue = journal.decided("issue", IssueLink)
+        self.issue_file = IssueFile(checkout, self.topic)
 
     def of_step(self, kind: str) -> list[Entry]:
         return [stored for stored in self.entries if stored.record.step == kind]
 
+    def seal_of(self, stored: Entry) -> Seal | None:
+        return self.journal.decided(f"seals/{stored.record.id}", Seal)
 
-def read(checkout: Checkout, journal: Journal, series: Series) -> Facts:
-    """Everything that the checklists are held against. Raises ResearchError where it can't be read."""
-    path = path_of(checkout, series.topic)
-    logbook = path.read_bytes() if path.is_file() else b""
-    shown = logbook_format.parse(logbook).records
-    found = journal.scan(path.with_suffix(""))
-    # A record that somebody changed in its file is told as such, and is no entry of its own.
-    held = journal.entries().entries.keys() | shown
-    entries = [stored for sha, stored in found.entries.items() if sha in held and not stored.record.late]
-    entries.sort(key=lambda stored: (stored.record.finished_at, stored.record.id))
-    gone = retracted(entries)
-    entries = [stored for stored in entries if stored.sha256 not in gone]
-    # The entry of a seal is shown once it has its tag; so one in the logbook was sealed, perhaps with another store.
-    seals = [
-        stored
-        for stored in entries
-        if stored.record.step == "seal" and (stored.sha256 in shown or seal_of(journal, stored) is not None)
-    ]
-    issue = IssueFile(checkout, series.topic)
-    return Facts(
-        checkout=checkout,
-        journal=journal,
-        series=series,
-        found=found,
-        logbook=logbook,
-        shown=shown,
-        entries=entries,
-        seals=seals,
-        sealed={below.sha256 for seal in seals for below in found.below(seal)},
-        tags=checkout.tags(series.topic),
-        issue=journal.decided("issue", IssueLink),
-        issue_file=issue.body(),
-        markers=frozenset(comment.marker for comment in issue.comments()),
-    )
+    def is_posted(self, stored: Entry) -> bool:
+        """Whether the issue was given the comment of an entry; if people deleted it since, it stays away."""
+        place = self.issue.number if self.issue else "file"
+        posting = self.journal.noted(f"postings/{place}-record-{stored.sha256}", Posting)
+        if posting is not None and posting.comment is not msgspec.UNSET:
+            return True
+        comments = () if self.issue else self.issue_file.comments()
+        return any(comment.marker == f"record {stored.sha256}" for comment in comments)
+
+    def _standing(self) -> list[Entry]:
+        # A record that somebody changed in its file is told as such, and is no entry of its own.
+        entries = [stored for stored in self.snapshot.in_order if stored.sha256 in self.in_store | self.shown]
+        taken_back = retracted(entries)
+        return [stored for stored in entries if stored.sha256 not in taken_back]
 
 
 def line(group: str, name: str, asked: Sized, wrong: Sequence[str], mend: str) -> CheckLine:
@@ -134,15 +95,3 @@ def line(group: str, name: str, asked: Sized, wrong: Sequence[str], mend: str) -
     more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
     good = f"{len(asked)} checked" if len(asked) else "nothing to check yet"
     return CheckLine(group, name, not wrong, f"{len(wrong)}: {'; '.join(wrong[:NAMED])}{more}" if wrong else good, mend)
-
-
-def is_posted(known: Facts, stored: Entry) -> bool:
-    """Whether the issue was given the comment of an entry; if people deleted it since, it stays away."""
-    place = known.issue.number if known.issue else "file"
-    posting = known.journal.noted(f"postings/{place}-record-{stored.sha256}", Posting)
-    posted = posting is not None and posting.comment is not msgspec.UNSET
-    return posted or (known.issue is None and f"record {stored.sha256}" in known.markers)
-
-
-def seal_of(journal: Journal, stored: Entry) -> Seal | None:
-    return journal.decided(f"seals/{stored.record.id}", Seal)

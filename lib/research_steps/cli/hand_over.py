@@ -1,0 +1,70 @@
+"""Commands that hand a result over: seal it, measure a seal again, and finish the thread."""
+
+from typing import Any
+
+import click
+import msgspec
+
+from research_steps.actions import notes
+from research_steps.cli.common import Command, OpenSeries, SeriesCommand, say, series_here
+from research_steps.git import Checkout
+from research_steps.publish.entry_writer import EntryWriter
+from research_steps.records.series import Series
+from research_steps.records.step_kinds import Reproduction
+
+
+@click.command(cls=SeriesCommand)
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+def seal(series: OpenSeries, ids: tuple[str, ...]) -> None:
+    """Tag a commit of the relevant files and a repro bundle: all that the records with these IDs rest on.
+
+    Without an ID, of what the newest interpretation rests on. The tag is pushed where 'git config research.push true'
+    allows it.
+    """
+    series.tell(notes.seal(series.writer, ids))
+
+
+@click.command(cls=Command, prefix=True, json=True)
+@click.argument("tag")
+@click.option("--here", is_flag=True, help="In the environment that this runs in, not in one built from the tag.")
+def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> None:
+    """Measure again what TAG sealed, such as moe_hc/MOE-HC-009, and record whether it holds.
+
+    Its commands run in a work tree, an environment and a store of their own. The outcome (reproduced, not reproduced,
+    not comparable) is an entry of the series here.
+    """
+    from research_steps.seal import bundle
+    from research_steps.seal.reproduce.reporting import report
+    from research_steps.seal.reproduce.rerun import rerun
+
+    checkout = Checkout.find()
+    sealed = bundle.read(checkout, tag)
+    (series,) = series_here(sealed.topic, prefix, json_output)
+    # In a clone whose store is empty, what was sealed says what it is about.
+    declared = series.journal.declared() or msgspec.convert(sealed.series, Series)
+    again = rerun(checkout, sealed, here, lambda line: say(f"{tag}: {line}"))
+    entry = report(EntryWriter(checkout, series.journal, declared), sealed, again, here)
+    if not json_output:
+        click.echo(entry.record.result)
+    series.tell(entry, outcome=entry.record.details_as(Reproduction).outcome)
+
+
+@click.command(cls=SeriesCommand)
+@click.option("--worked", default="", help="What worked.")
+@click.option("--did-not", default="", help="What did not.")
+@click.option("--limitations", default="", help="What the conclusion does not cover.")
+@click.option("--next", "next_steps", multiple=True, help="A next step; once for each, in order.")
+@click.option("--conclusion", default="", help="What is now known.")
+@click.option(
+    "--production-pr",
+    default="",
+    metavar="URL",
+    help="The pull request that came of it. Default: the one that the newest decision names.",
+)
+@click.option("--docs", default="", help="Which documentation was updated, or why none needs it.")
+def finish(series: OpenSeries, **parts: Any) -> None:
+    """Write the final summary, as the last entry and on the issue, and close the issue.
+
+    Refused while a part is missing: the text parts, a sealed snapshot, a measured baseline, the end of what runs.
+    """
+    series.tell(notes.finish(series.writer, **parts))

@@ -1,0 +1,205 @@
+"""Commands that tell where a series stands. They change nothing."""
+
+import gc
+import json
+import os
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any
+
+import click
+
+from research_steps.cli.common import (
+    Command,
+    OpenSeries,
+    SearchCommand,
+    SeriesCommand,
+    print_result,
+    reserving,
+    say,
+    series_here,
+    with_record,
+)
+from research_steps.errors import StoreError, UsageError
+from research_steps.records.encoding import Stored
+from research_steps.records.model import EntryRecord, TrialRecord
+
+
+@click.command(cls=Command, prefix=True, json=True)
+@click.argument("topic", required=False)
+@click.option("--watch", "follow", is_flag=True, help="Follow what runs, until nothing does or Ctrl-C.")
+def status(topic: str | None, follow: bool, prefix: str | None, json_output: bool) -> None:
+    """What each series holds, what is running, and what was left open.
+
+    An attempt is orphaned when its process is gone or its lease ran out; running the thread again ends it as
+    interrupted and goes on.
+    """
+    from research_steps.publish.terminal.status import status_of
+    from research_steps.publish.terminal.watch import watch
+
+    everywhere = series_here(topic, prefix)
+    if follow:
+        if json_output:
+            raise UsageError("--watch is for people to follow: for data ask again and again, with --json alone.")
+        watch([series.journal for series in everywhere])
+        return
+    # What is read is held until the end, so looking for garbage finds none, over and over.
+    gc.disable()
+    states = [status_of(series.checkout, series.journal) for series in everywhere]
+    lines = [line for _, lines in states for line in lines]
+    nothing = "No series here: no logbook in .agents/logbooks/ and no journal in the store."
+    print_result(json_output, [data for data, _ in states], lines or [nothing])
+
+
+@click.command(cls=SearchCommand)
+@click.argument("id")
+@click.option("--patch", is_flag=True, help="Print what a trial's code differed in from its commit, for 'git apply'.")
+def show(everywhere: list[OpenSeries], id: str, patch: bool) -> None:
+    """Every record with an experiment ID, such as MOE-HC-007 or MOE-HC-007.03, with its hash."""
+    from research_steps.publish.terminal.records import about_line, record_lines
+
+    if patch:
+        _show_patch(everywhere, id)
+        return
+    records: list[Stored[Any]] = []
+    about: list[Stored[EntryRecord]] = []
+    doubts: list[str] = []
+    for _, snapshot in with_record(id, everywhere):
+        named = snapshot.find(id)
+        records += named
+        about += {entry.sha256: entry for stored in named for entry in snapshot.about(stored.sha256)}.values()
+        doubts += [doubt for stored in named for doubt in snapshot.doubts(stored.sha256)]
+    lines = [line for stored in records for line in (*record_lines(stored.record), f"  sha256 {stored.sha256}")]
+    lines += [f"  rests on {doubt}" for doubt in doubts]
+    lines += [f"  {about_line(stored.record)}" for stored in about]
+    data = [{"sha256": stored.sha256, **json.loads(stored.line)} for stored in (*records, *about)]
+    print_result(everywhere[0].json_output, data, lines)
+
+
+@click.command(cls=SearchCommand)
+@click.argument("first")
+@click.argument("second")
+def compare(everywhere: list[OpenSeries], first: str, second: str) -> None:
+    """Two trials side by side: whether they can be compared, in what they differ, and their metrics.
+
+    They can when only what was varied differs. The quotient is of two medians from different processes; ratios taken in
+    pairs, and the claims made of them, stand in the entries.
+    """
+    from research_steps.publish.terminal.records import compared
+
+    data, lines = compared(_trial(everywhere, first), _trial(everywhere, second))
+    print_result(everywhere[0].json_output, data, lines)
+
+
+@click.command(cls=SeriesCommand)
+@click.option("--closing", is_flag=True, help="Also what holds before the issue is closed.")
+def check(series: OpenSeries, closing: bool) -> None:
+    """Whether a result may be posted, and a thread closed: the checklists, and where record and surfaces drifted apart.
+
+    Exits with 1 when a line fails; each that does says how to mend it.
+    """
+    from research_steps.actions.check import check as ask
+
+    checked = ask(series.checkout, series.journal, series.series, closing)
+    failed = sum(not line.ok for line in checked)
+    lines = []
+    for group, asked in groupby(checked, key=lambda line: line.group):
+        lines.append(group)
+        for line in asked:
+            lines.append(f"  {'ok  ' if line.ok else 'FAIL'} {line.name}: {line.found}")
+            lines += [] if line.ok else [f"       mend: {line.mend}"]
+    lines.append(f"{series.topic}: {len(checked)} lines, {failed or 'none'} failed")
+    data = {"topic": series.topic, "failed": failed, "lines": [asdict(line) for line in checked]}
+    print_result(series.json_output, data, lines, failed=failed > 0)
+
+
+@click.command(cls=SeriesCommand)
+@click.option("--tag", help="Of the sealed tags hold only this one against it, such as moe_hc/MOE-HC-009.")
+def verify(series: OpenSeries, tag: str | None) -> None:
+    """Check that the logbook's entries, their records and the journal agree, with each other and with what was anchored
+    in sealed tags and milestones; exits with 1 and names what does not.
+
+    Works offline. A tag of a branch that is not merged here is a note. What stands behind the newest anchor could be cut
+    off, or written anew together with its hashes: that can't be seen.
+    """
+    from research_steps.seal.verify import UNSEEN
+    from research_steps.seal.verify import verify as ask
+
+    checked = ask(series.checkout, series.topic, series.journal, tag)
+    anchors = {"tags": checked.tags, "milestones": checked.milestones}
+    counted = f"{checked.entries} entries, {len(checked.tags)} tags, {checked.milestones} milestones checked"
+    lines = [*checked.problems, *(f"note: {note}" for note in checked.notes)]
+    lines += [f"{series.topic}: {counted}, {len(checked.problems) or 'no'} problems", UNSEEN]
+    data = {"entries": checked.entries, "anchors": anchors, "problems": checked.problems, "notes": checked.notes}
+    print_result(series.json_output, data, lines, failed=bool(checked.problems))
+
+
+@click.command(cls=Command, json=True)
+def doctor(json_output: bool) -> None:
+    """What would disturb a trial on this machine now, and how to mend it; exits with 1 when something would.
+
+    Only root sees the files that other users' processes hold open.
+    """
+    from research_steps.trial.contention import HERE as machine
+    from research_steps.trial.provenance import device_class
+
+    others = machine.others_cores()
+    problems = [*machine.disturbances(), *machine.load_of(others)]
+    left = "left behind" if machine.tpu_lock.exists() else ""
+    data = {
+        "device_class": device_class(),
+        "devices": [str(path) for path in machine.devices()],
+        "cores": os.cpu_count(),
+        "cores_busy_with_others": round(others, 2),
+        "cores_that_count_as_load": machine.load_cores,
+        "device_lock": machine.lock_holder(machine.device_lock),
+        "libtpu_lock": machine.lock_holder(machine.tpu_lock) or left,
+        "problems": [asdict(problem) for problem in problems],
+    }
+    lines = [
+        f"device class: {data['device_class']}",
+        f"accelerator devices: {', '.join(map(str, machine.devices())) or 'none'}",
+        f"busy with others: {others:.2f} of {os.cpu_count()} cores; above {machine.load_cores:g} is load",
+        f"device lock {machine.device_lock}: {data['device_lock'] or 'free'}",
+        f"libtpu lock {machine.tpu_lock}: {data['libtpu_lock'] or 'none'}",
+        *(f"problem: {problem.what}; to mend it, {problem.mend}" for problem in problems),
+    ]
+    lines += [] if problems else ["Nothing would disturb a trial now."]
+    print_result(json_output, data, lines, failed=bool(problems))
+
+
+def _show_patch(everywhere: list[OpenSeries], id: str) -> None:
+    """The patch that the trials with an ID, or below it, were measured with; nothing when there was none."""
+    measured = [
+        (series, stored.record)
+        for series in reserving(id, everywhere)
+        for stored in series.snapshot.trials.values()
+        if id in (stored.record.id, stored.record.id.rpartition(".")[0])
+    ]
+    if not measured:
+        raise UsageError(f"No trial has the ID {id!r}: expected one such as MOE-HC-007.03.")
+    patches = {trial.provenance.patch for _, trial in measured}
+    if len(patches) > 1:
+        names = ", ".join(sorted({trial.id for _, trial in measured}))
+        raise UsageError(f"The trials of {id} have {len(patches)} different patches: name one of {names}.")
+    series, trial = measured[0]
+    code = trial.provenance
+    published = series.checkout.logbooks / series.topic / f"{code.patch}.patch"
+    patch = series.journal.patch(code.patch) if code.patch else b""
+    if patch is None and published.exists():
+        patch = published.read_bytes()
+    if patch is None:
+        raise StoreError(
+            f"{series.journal.store.url} does not hold the patch of {trial.id}: name its store with --prefix."
+        )
+    if code.patch_note or not patch:
+        say(f"{trial.id}: {code.patch_note or f'nothing differed from commit {code.commit}'}")
+    click.echo(patch, nl=False)
+
+
+def _trial(everywhere: list[OpenSeries], id: str) -> TrialRecord:
+    records = [stored.record for _, snapshot in with_record(id, everywhere) for stored in snapshot.find(id)]
+    trials = [record for record in records if isinstance(record, TrialRecord)]
+    if not trials:
+        raise UsageError(f"{id} is no trial: expected the ID of a row, such as {id}.01.")
+    return trials[-1]

@@ -1,0 +1,108 @@
+"""Commands that set a series up, and bring what is published up to date."""
+
+import sys
+
+import click
+
+from research_steps.cli.common import Command, OpenSeries, SeriesCommand, print_result
+from research_steps.git import Checkout
+from research_steps.records.objects import IssueLink
+from research_steps.records.series import check_topic
+
+_repository = click.option(
+    "--repository", default="", help="owner/name. Default: GITHUB_REPOSITORY, else the remote 'origin'."
+)
+
+
+@click.command(cls=SeriesCommand)
+@click.option("--branch", default="", help="The research branch. Default: research/TOPIC; '.' is the one checked out.")
+@click.option("--carry-changes", is_flag=True, help="Take uncommitted changes along to the branch.")
+@click.option("--issue", type=click.IntRange(min=1), help="Take this issue of the repository.")
+@click.option("--create-issue", is_flag=True, help="Make a public issue from the template, without asking.")
+@_repository
+def kickoff(
+    series: OpenSeries, branch: str, carry_changes: bool, issue: int | None, create_issue: bool, repository: str
+) -> None:
+    """Start the series that experiments/TOPIC declares: branch, logbook, issue, W&B project, and its first entry.
+
+    Without an issue, .agents/issues/TOPIC.md stands for it until 'research sync TOPIC --issue N'. May be repeated.
+    """
+    from research_steps.actions import notes
+    from research_steps.actions.kickoff import IssueRequest, link_issue, take_branch
+    from research_steps.publish.entry_writer import EntryWriter
+    from research_steps.publish.wandb.surface import check_project, project_of
+    from research_steps.thread.loading import load_series
+
+    checkout, topic, journal = series.checkout, series.topic, series.journal
+    declared = load_series(checkout, topic)
+    asks = sys.stdin.isatty() and not series.json_output
+    name = take_branch(
+        checkout, topic, branch, lambda to: carry_changes or (asks and click.confirm(f"Take the changes along to {to}?"))
+    )
+    check_project(journal, declared)
+    journal.declare(declared)
+    open_question = issue is None and not create_issue and not declared.private
+    if open_question and asks and journal.decided("issue", IssueLink) is None:
+        create_issue = click.confirm("Make a public issue for it?")
+    link = link_issue(checkout, journal, declared, IssueRequest(issue, create_issue, repository))
+    entry = notes.kickoff(EntryWriter(checkout, journal, declared), name, project_of(journal, declared)).record
+    if not series.json_output:
+        local = "none, the series is private" if declared.private else f".agents/issues/{topic}.md"
+        click.echo(f"{topic}: on branch {name}, kickoff is {entry.id}")
+        click.echo(f"{topic}: the issue is {link.url if link else local}")
+    series.publish(branch=name, issue=link.url if link else None, entry=entry.id)
+
+
+@click.command(cls=Command, json=True)
+@click.argument("topic")
+@click.option("--id-prefix", required=True, help="The series' experiment ID prefix, such as MOE-HC.")
+def adopt(topic: str, id_prefix: str, json_output: bool) -> None:
+    """Have entries follow at the end of .agents/logbooks/TOPIC.md, which people wrote; no byte of it changes."""
+    from research_steps.publish.logbook.adoption import adopt as take
+    from research_steps.publish.logbook.adoption import numbers_used
+
+    checkout = Checkout.find()
+    size = take(checkout, check_topic(topic), id_prefix)
+    used = sorted(numbers_used(checkout, topic, id_prefix))
+    lines = [f"{topic}: adopted, {size} bytes stay as they were"]
+    if used:
+        lines.append(f"{id_prefix} numbers up to {used[-1]} are used in its headings; new entries continue after them")
+    print_result(json_output, {"topic": topic, "bytes_kept": size, "numbers_used": used}, lines)
+
+
+@click.command(cls=SeriesCommand)
+@click.option("--issue", type=click.IntRange(min=1), help="Link this issue, and post everything on it, in order.")
+@_repository
+def sync(series: OpenSeries, issue: int | None, repository: str) -> None:
+    """Bring logbook, issue and W&B up to date with the journal, from any checkout.
+
+    After a merge with conflicts the logbook is rebuilt first, from the whole entries of both sides.
+    """
+    from research_steps.actions.kickoff import IssueRequest, link_issue
+    from research_steps.publish.logbook.disk import path_of
+    from research_steps.publish.logbook.merge import rebuild
+
+    checkout, topic, journal = series.checkout, series.topic, series.journal
+    rebuilt = path_of(checkout, topic).exists() and rebuild(checkout, topic)
+    if rebuilt and not series.json_output:
+        click.echo(f"{topic}: rebuilt from the whole entries of both sides of the merge")
+    # A merge can be mended without the store that the entries came from.
+    if not rebuilt or journal.declared() is not None:
+        if issue is not None:
+            link_issue(checkout, journal, journal.series(), IssueRequest(issue, repository=repository))
+        series.publish(rebuilt=rebuilt)
+    elif series.json_output:
+        print_result(True, {"topic": topic, "rebuilt": rebuilt})
+
+
+@click.command(cls=SeriesCommand, json=False)
+def origin(series: OpenSeries) -> None:
+    """Print where this work tree comes from, as RESEARCH_ORIGIN takes it, for engines that ship it without git.
+
+    The patch of what differs from the commit is kept in the store.
+    """
+    from research_steps.remote.ray.jobs import keep_origin
+    from research_steps.thread.loading import load_series
+
+    load_series(series.checkout, series.topic)
+    click.echo(keep_origin(series.checkout, series.journal))

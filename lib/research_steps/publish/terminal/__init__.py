@@ -1,0 +1,1 @@
+"""The terminal as a surface: what commands print of records, as text for people."""

@@ -1,0 +1,77 @@
+"""Records as text: one by itself, and two trials side by side."""
+
+from typing import Any
+
+from research_steps.evidence.claim_text import changes_text, claim_text, variant_text
+from research_steps.evidence.claims import incomparable
+from research_steps.evidence.standing import claims_in
+from research_steps.evidence.statistics import medians
+from research_steps.records.configurations import differences
+from research_steps.records.model import EntryRecord, InterruptedRecord, TrialRecord
+from research_steps.records.step_kinds import Measurement
+
+# Of what a trial that failed has printed, so many of the last lines.
+OUTPUT_LINES = 20
+
+
+def record_lines(record: EntryRecord | TrialRecord | InterruptedRecord) -> list[str]:
+    """Everything that a record says, for a reader who knows its ID."""
+    lines = [
+        f"{record.id} {record.label}: {type(record).__name__.removesuffix('Record').lower()}, {record.status}",
+        f"  {record.started_at} to {record.finished_at}{', late' if record.late else ''}",
+    ]
+    if isinstance(record, InterruptedRecord):
+        return [*lines, f"  {record.reason}"]
+    lines.append(f"  {record.provenance.command}  at {record.provenance.commit} on {record.provenance.host}")
+    if isinstance(record, EntryRecord):
+        lines += [f"  {text}" for text in (record.result, record.interpretation, record.next_action) if text]
+        lines += [f"  {row.trial.id} {row.changes}: {row.status} {row.values} {row.note}" for row in record.rows]
+        details = record.details
+        case = details.baseline_case if isinstance(details, Measurement) else None
+        for claim in claims_in(record):
+            at = variant_text(claim, claim.case if case is None else case)
+            lines.append(f"  {changes_text(claim.changes)}{at}: {claim.metric} {claim_text(claim)} {claim.why}")
+    else:
+        lines.append(f"  {record.config}")
+        ratios = record.ratios.items()
+        lines += [f"  {name}: {ratio.median:.4f} × baseline, {ratio.pairs} pairs" for name, ratio in ratios]
+        lines += [f"  contended: {record.contended}"] if record.contended else []
+    if record.error is not None:
+        lines += [f"  {record.error.type}: {record.error.message}", *(f"    {frame}" for frame in record.error.frames)]
+        lines += [f"    | {line}" for line in record.error.output_tail.splitlines()[-OUTPUT_LINES:]]
+    return lines
+
+
+def about_line(record: EntryRecord) -> str:
+    """What an entry says of another record, in one line."""
+    texts = filter(None, (record.result, record.interpretation, record.next_action))
+    return f"{record.id} ({record.step} by {record.provenance.actor.name}): {' '.join(texts)}"
+
+
+def compared(first: TrialRecord, second: TrialRecord) -> tuple[dict[str, Any], list[str]]:
+    """Two trials side by side, as data and in lines: whether they can be compared, what differs, and their metrics."""
+    varied = differences(first.config, second.config)
+    cases = differences(first.baseline_config, second.baseline_config)
+    apart = incomparable(first, second) | {f"baseline case: {name}": pair for name, pair in cases.items()}
+    was, now = (medians(trial.samples.candidate) if trial.samples else {} for trial in (first, second))
+    metrics = {name: (was.get(name), now.get(name)) for name in {**was, **now}}
+    data = {
+        "comparable": not apart,
+        "varied": varied,
+        "differences": apart,
+        "metrics": metrics,
+        "status": [first.status, second.status],
+        "contended": [first.contended, second.contended],
+    }
+    several = f", but several axes vary at once: {', '.join(varied)}" if len(varied) > 1 else ""
+    lines = [
+        f"{first.id} {first.label} ({first.status})  |  {second.id} {second.label} ({second.status})",
+        f"not comparable: they differ in {', '.join(apart)}" if apart else f"comparable{several}",
+    ]
+    for what, pairs in (("varied", varied), ("differs", apart)):
+        lines += [f"  {what}: {name}: {left}  |  {right}" for name, (left, right) in pairs.items()]
+    lines += [f"  contended: {trial.id}: {trial.contended}" for trial in (first, second) if trial.contended]
+    for name, (left, right) in metrics.items():
+        quotient = f"  quotient {left / right:.3f}" if left is not None and right else ""
+        lines.append(f"  {name}: {left}  |  {right}{quotient}")
+    return data, lines
