@@ -25,22 +25,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+from research_steps.git import Checkout
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
+from research_steps.publish.logbook.format import parse
+from research_steps.publish.logbook.surface import path_of
+from research_steps.publish.logbook.verify import verify
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from tests.support import object_store
+from tests.support.ray_cluster import Cluster, Node, cluster, network
 
-from research_steps.git import Checkout  # noqa: E402
-from research_steps.journal.journal import Journal  # noqa: E402
-from research_steps.journal.store import open_store  # noqa: E402
-from research_steps.publish.logbook.format import parse  # noqa: E402
-from research_steps.publish.logbook.surface import path_of  # noqa: E402
-from research_steps.publish.logbook.verify import verify  # noqa: E402
-
-from tests.support import object_store  # noqa: E402
-from tests.support.ray_cluster import Cluster, Node, cluster, network  # noqa: E402
-
-SHARDS, EVERY = 6, 20
+TRIALS, SHARDS, EVERY = 300, 6, 20
+DRIVERS = 2
 CUT_S = 20.0
+SUBMISSIONS = 5
 MEASURE = """
 import time
 
@@ -63,7 +61,7 @@ series = Series(
 
 def thread(steps):
     base = steps.baseline(measure, {"work": 10000}, resources=Resources(ram="200m"))
-    steps.sweep(base, ("work", [10001 + one for one in range(TRIALS)]), label="cells", shards=SHARDS)
+    steps.sweep(base, ("work", [10001 + number for number in range(TRIALS)]), label="cells", shards=SHARDS)
 
 
 if __name__ == "__main__":
@@ -72,11 +70,12 @@ if __name__ == "__main__":
 
 
 class Havoc:
-    """What is taken away, and when: by how many trials have finished."""
+    """What is taken away, and when: by how many trials have finished. Workers after every so many; and the network and
+    the drivers where the nodes of the cluster have a namespace each."""
 
-    def __init__(self, found: Cluster, journal: Journal, trials: int, seed: int) -> None:
-        self.found, self.journal, self.random = found, journal, random.Random(seed)
-        self.trials = trials
+    def __init__(self, cluster: Cluster, journal: Journal, trials: int, every: int, seed: int) -> None:
+        self.cluster, self.journal, self.random = cluster, journal, random.Random(seed)
+        self.trials, self.every = trials, every
         self.workers = self.drivers = 0
         self.events: list[str] = []
         self.began = time.monotonic()
@@ -86,32 +85,33 @@ class Havoc:
         return len(self.journal.store.names(f"journal/{self.journal.topic}/trials/records"))
 
     def work(self) -> None:
-        threads = [threading.Thread(target=one) for one in (self._workers, self._network_and_drivers)]
+        work = [self._workers] + ([self._network_and_drivers] if self.cluster.nodes[-1].namespace else [])
+        threads = [threading.Thread(target=one) for one in work]
         for thread in threads:
             thread.start()
         self.over.wait()
         for thread in threads:
             thread.join()
 
-    def _say(self, what: str) -> None:
+    def say(self, what: str) -> None:
         self.events.append(f"{time.monotonic() - self.began:6.1f} s, {self.finished():3} records: {what}")
         print(self.events[-1], flush=True)
 
     def _workers(self) -> None:
-        for count in range(EVERY, self.trials, EVERY):
+        for count in range(self.every, self.trials, self.every):
             if not self._reached(count):
                 return
             while not self.over.wait(0.1):
-                found = [one for node in self.found.nodes for one in node.workers("cells-shard")]
-                if found:
-                    one = self.random.choice(found)
-                    one.kill()
+                workers = [worker for node in self.cluster.nodes for worker in node.workers("cells-shard")]
+                if workers:
+                    worker = self.random.choice(workers)
+                    worker.kill()
                     self.workers += 1
-                    self._say(f"worker {one.pid} killed")
+                    self.say(f"worker {worker.pid} killed")
                     break
 
     def _network_and_drivers(self) -> None:
-        first, second = self.random.sample(self.found.nodes[1:], 2)
+        first, second = self.random.sample(self.cluster.nodes[1:], 2)
         if self._reached(int(0.3 * self.trials)):
             with self._cut_off(first):
                 time.sleep(CUT_S)
@@ -126,18 +126,18 @@ class Havoc:
     def _cut_off(self, node: Node) -> Iterator[None]:
         began = time.monotonic()
         node.cut(True)
-        counts = [len(one.workers("cells-shard")) for one in self.found.nodes]
-        self._say(f"node {node.ip} cut off; workers of each node: {counts}")
+        counts = [len(one.workers("cells-shard")) for one in self.cluster.nodes]
+        self.say(f"node {node.ip} cut off; workers of each node: {counts}")
         yield
         node.cut(False)
-        self._say(f"node {node.ip} back after {time.monotonic() - began:.0f} s")
+        self.say(f"node {node.ip} back after {time.monotonic() - began:.0f} s")
 
     @contextmanager
     def _frozen(self, node: Node) -> Iterator[None]:
         """Stop everything on a node, in the middle of trials, until each of them was ended by somebody else."""
-        found: list[str] = []
+        names: list[str] = []
         processes: list[psutil.Process] = []
-        while not found and not self.over.is_set():
+        while not names and not self.over.is_set():
             for process in processes:
                 process.resume()
             time.sleep(0.05)
@@ -145,11 +145,11 @@ class Havoc:
             for process in processes:
                 process.suspend()
             pids = {process.pid for process in processes}
-            found = [f"{one.intent.key}-0.json" for one in self.journal.scan().open if one.intent.owner.pid in pids]
-        self._say(f"node {node.ip} frozen, in the middle of {len(found)} trials")
+            names = [f"{one.intent.key}-0.json" for one in self.journal.scan().open if one.intent.owner.pid in pids]
+        self.say(f"node {node.ip} frozen, in the middle of {len(names)} trials")
         yield
         ended = f"journal/{self.journal.topic}/trials/records/"
-        while not {ended + name for name in found} <= set(self.journal.store.names(ended.rstrip("/"))):
+        while not {ended + name for name in names} <= set(self.journal.store.names(ended.rstrip("/"))):
             if self.over.wait(0.5):
                 break
         # Its raylet learns last that the cluster has given the node up; it would kill what still measures.
@@ -159,10 +159,10 @@ class Havoc:
                 with suppress(psutil.Error):
                     process.resume()
             time.sleep(2)
-        self._say(f"node {node.ip} runs again, its trials were taken over")
+        self.say(f"node {node.ip} runs again, its trials were taken over")
 
     def _kill_driver(self) -> None:
-        for process in self.found.nodes[0].process.children(recursive=True):
+        for process in self.cluster.nodes[0].process.children(recursive=True):
             try:
                 argv = process.cmdline()
             except psutil.Error:
@@ -170,7 +170,7 @@ class Havoc:
             if argv[1:3] == ["-m", "experiments.swept"]:
                 process.kill()
                 self.drivers += 1
-                self._say("driver killed")
+                self.say("driver killed")
 
     def _reached(self, count: int) -> bool:
         while self.finished() < count:
@@ -179,9 +179,88 @@ class Havoc:
         return True
 
 
+def checkout(root: Path, trials: int, shards: int) -> Path:
+    folder = root / "experiments" / "swept"
+    folder.mkdir(parents=True)
+    for package in (root / "experiments", folder):
+        (package / "__init__.py").touch()
+    (folder / "measure.py").write_text(MEASURE)
+    (folder / "__main__.py").write_text(THREAD.replace("TRIALS", str(trials)).replace("SHARDS", str(shards)))
+    (root / ".gitignore").write_text("__pycache__/\nlocal_store/\n")
+    (root / "cluster.yaml").write_text("cluster_name: apart\nprovider: {type: local, head_ip: 127.0.0.1}\n")
+    for command in ("init -q", "config user.name P", "config user.email p@example.org", "add -A", "commit -q -m all"):
+        subprocess.run(["git", *shlex.split(command)], cwd=root, check=True)
+    return root
+
+
+def run(cluster: Cluster, root: Path, store: str, havoc: Havoc) -> list[str]:
+    """Submit the thread until it comes to its end, and publish it from here: what is wrong then."""
+    threading.Thread(target=havoc.work).start()
+    environment = {**os.environ, "RAY_API_SERVER_ADDRESS": cluster.jobs, "WANDB_MODE": "disabled"}
+    research, submitted = [str(Path(sys.executable).with_name("research"))], 0
+    argv = [
+        *research,
+        "submit",
+        "--cluster",
+        "cluster.yaml",
+        "--prefix",
+        store,
+        "--",
+        "python",
+        "-m",
+        "experiments.swept",
+    ]
+    try:
+        for submitted in range(1, SUBMISSIONS + 1):
+            with (root.parent / "driver.log").open("ab") as log:
+                code = subprocess.run(argv, cwd=root, env=environment, stdout=log, stderr=log).returncode
+            havoc.say(f"submission {submitted} ended with {code}")
+            if code == 0:
+                break
+        else:
+            print((root.parent / "driver.log").read_text()[-4000:])
+            return ["the thread does not come to its end"]
+    finally:
+        havoc.over.set()
+    took = time.monotonic() - havoc.began
+    done = f"{submitted} submissions, {havoc.drivers} drivers and {havoc.workers} workers killed"
+    print(f"{took:.0f} s, {done}")
+    subprocess.run([*research, "sync", "swept", "--prefix", store], cwd=root, env=environment, check=True)
+    return check(havoc.journal, root, havoc.trials)
+
+
+def check(journal: Journal, root: Path, trials: int) -> list[str]:
+    """What is wrong with the records and the logbook; what there is, is printed."""
+    snapshot, here = journal.scan(), Checkout.find(root)
+    entries = [one.record for one in snapshot.entries.values() if one.record.step == "sweep" and not one.record.late]
+    rows = [row for entry in entries for row in entry.rows]
+    good = [row for row in rows if row.status == "ok"]
+    standing = Counter(one.record.id for one in snapshot.trials.values() if not one.record.late and "." in one.record.id)
+    late = [one.record.id for one in snapshot.trials.values() if one.record.late]
+    doubled = sum(count > 1 for count in standing.values())
+    blocks = [block.id for block in parse(path_of(here, "swept").read_bytes()).entries]
+    problems = [*verify(here, "swept", journal)[1], *snapshot.problems]
+    print(f"sweep entries {len(entries)}, rows {len(rows)}, of them ok {len(good)}")
+    print(f"trials of the sweep with a standing record {len(standing) - 1}, with more than one {doubled}")
+    print(f"interrupted attempts {len(snapshot.interrupted)}, late records {len(late)}: {', '.join(late)}")
+    print(f"open attempts {len(snapshot.open)}, entries of the logbook {blocks}")
+    ids = {row.trial.id for row in rows}
+    if not (len(entries) == 1 and len(rows) == len(ids) == len(good) == trials and not doubled):
+        problems.append(f"{len(entries)} tables of {len(rows)} rows, {len(ids)} trials, {len(good)} good, not {trials}")
+    return problems + [f"{len(snapshot.open)} attempts are open"] * bool(snapshot.open)
+
+
+def quick(folder: Path, ray: Cluster) -> list[str]:
+    """Six trials in two shards, whose workers are killed after two and after four; neither nodes nor drivers."""
+    root, store = checkout(folder / "checkout", 6, 2), str(folder / "store")
+    havoc = Havoc(ray, Journal(open_store(store), "swept"), 6, 2, 1)
+    return run(ray, root, store, havoc) + ([] if havoc.workers else ["no worker was killed"])
+
+
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=300)
+    parser.add_argument("--trials", type=int, default=TRIALS)
     parser.add_argument("--seed", type=int, default=random.randrange(1000))
     options = parser.parse_args()
     print(f"seed {options.seed}")
@@ -193,78 +272,14 @@ def main() -> None:
             import s3fs
 
             s3fs.S3FileSystem().mkdir("shared")
-            root = checkout(Path(folder) / "checkout", options.trials)
-            with cluster(3, head_cpus=0, jobs=True, network=net, env=env) as found:
-                run(found, root, options.trials, options.seed)
-
-
-def checkout(root: Path, trials: int) -> Path:
-    folder = root / "experiments" / "swept"
-    folder.mkdir(parents=True)
-    for package in (root / "experiments", folder):
-        (package / "__init__.py").touch()
-    (folder / "measure.py").write_text(MEASURE)
-    (folder / "__main__.py").write_text(THREAD.replace("TRIALS", str(trials)).replace("SHARDS", str(SHARDS)))
-    (root / ".gitignore").write_text("__pycache__/\nlocal_store/\n")
-    (root / "cluster.yaml").write_text("cluster_name: apart\nprovider: {type: local, head_ip: 127.0.0.1}\n")
-    for command in ("init -q", "config user.name P", "config user.email p@example.org", "add -A", "commit -q -m all"):
-        subprocess.run(["git", *shlex.split(command)], cwd=root, check=True)
-    return root
-
-
-def run(found: Cluster, root: Path, trials: int, seed: int) -> None:
-    store = "s3://shared/bench"
-    journal = Journal(open_store(store), "swept")
-    havoc = Havoc(found, journal, trials, seed)
-    threading.Thread(target=havoc.work).start()
-    environment = {**os.environ, "RAY_API_SERVER_ADDRESS": found.jobs, "WANDB_MODE": "disabled"}
-    research = [str(Path(sys.executable).with_name("research"))]
-    submitted = 0
-    while True:
-        submitted += 1
-        argv = [*research, "submit", "--cluster", "cluster.yaml", "--prefix", store]
-        argv += ["--", "python", "-m", "experiments.swept"]
-        with (root.parent / "driver.log").open("ab") as log:
-            code = subprocess.run(argv, cwd=root, env=environment, stdout=log, stderr=log).returncode
-        havoc._say(f"submission {submitted} ended with {code}")
-        if code == 0:
-            break
-        if submitted > 4:
-            print((root.parent / "driver.log").read_text()[-4000:])
-            havoc.over.set()
-            sys.exit("the thread does not come to its end")
-    took = time.monotonic() - havoc.began
-    havoc.over.set()
-    subprocess.run([*research, "sync", "swept", "--prefix", store], cwd=root, env=environment, check=True)
-    report(journal, root, trials, havoc, submitted, took)
-
-
-def report(journal: Journal, root: Path, trials: int, havoc: Havoc, submitted: int, took: float) -> None:
-    scanned = journal.scan()
-    here = Checkout.find(root)
-    tables = [one.record for one in scanned.entries.values() if one.record.step == "sweep" and not one.record.late]
-    rows = [row for table in tables for row in table.rows]
-    standing = Counter(one.record.id for one in scanned.trials.values() if not one.record.late and "." in one.record.id)
-    late = [one.record.id for one in scanned.trials.values() if one.record.late]
-    problems = verify(here, "swept", journal)[1]
-    entries = [block.id for block in parse(path_of(here, "swept").read_bytes()).entries]
-    print(
-        f"{took:.0f} s, {submitted} submissions, {havoc.drivers} drivers and {havoc.workers} workers killed, "
-        "a node cut off, another frozen"
-    )
-    print(f"sweep entries {len(tables)}, rows {len(rows)}, of them ok {sum(row.status == 'ok' for row in rows)}")
-    print(
-        f"trials of the sweep with a standing record {len(standing) - 1}, with more than one "
-        f"{sum(count > 1 for count in standing.values())}"
-    )
-    print(f"interrupted attempts {len(scanned.interrupted)}, late records {len(late)}: {', '.join(late)}")
-    print(f"open attempts {len(scanned.open)}, entries of the logbook {entries}, problems {problems + scanned.problems}")
-    ids = {row.trial.id for row in rows}
-    good = len(tables) == 1 and len(rows) == len(ids) == trials and all(row.status == "ok" for row in rows)
-    good = good and not scanned.open and not problems and havoc.drivers == 2
-    sys.exit(0 if good else 1)
+            root, store = checkout(Path(folder) / "checkout", options.trials, SHARDS), "s3://shared/bench"
+            with cluster(3, head_cpus=0, jobs=True, network=net, env=env) as nodes:
+                havoc = Havoc(nodes, Journal(open_store(store), "swept"), options.trials, EVERY, options.seed)
+                problems = run(nodes, root, store, havoc)
+    if havoc.drivers != DRIVERS:
+        problems.append(f"{havoc.drivers} drivers were killed, not {DRIVERS}")
+    sys.exit(f"bar NOT MET: {problems}" if problems else 0)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     main()

@@ -1,6 +1,6 @@
-"""500 attempts of dev mode in a row with one kept parent, 50 of which crash, hang or exit.
+"""500 attempts of dev mode in a row with one daemon, 50 of which crash, hang or exit.
 
-Bars: the parent lives and serves the last one, its memory grows at most 5 % after the first 20, and there are 500
+Bars: the daemon lives and serves the last one, its memory grows at most 5 % after the first 20, and there are 500
 records, each with the outcome that it should have.
 """
 
@@ -11,8 +11,9 @@ from collections import Counter
 from pathlib import Path
 
 import psutil
-from dev_checkout import Bench, commit
 from research_steps.trial.launcher.daemon import Daemon
+
+from benchmarks.dev_checkout import Bench, toy
 
 ATTEMPTS, WARM, BAR_GROWTH = 500, 20, 0.05
 # Every tenth attempt is one of these, and what its record then says.
@@ -50,45 +51,47 @@ if __name__ == "__main__":
 """
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "checkout"
-        experiment = root / "experiments" / "toy"
-        experiment.mkdir(parents=True)
-        (root / ".gitignore").write_text("local_store/\n")
-        (experiment.parent / "__init__.py").touch()
-        (experiment / "__init__.py").touch()
-        (experiment / "measure.py").write_text(MEASURE)
-        (experiment / "__main__.py").write_text(THREAD)
-        commit(root)
-        bench = Bench(root, "toy")
-        try:
-            sys.exit(0 if run(bench) else 1)
-        finally:
-            Daemon(root).stop()
-
-
-def run(bench: Bench) -> bool:
+def run(folder: Path, attempts: int, warm: int, every: int) -> tuple[list[str], float]:
+    """So many attempts, of which each so-many-th is a bad one: what is wrong with the records or the daemon, and the
+    share by which its memory grew after the first `warm`."""
     bad = list(BAD)
     wanted: Counter[str] = Counter()
-    began, warm_rss, parent = time.monotonic(), 0, psutil.Process()
-    for number in range(ATTEMPTS):
-        mode = bad[number // 10 % len(bad)] if number % 10 == 9 else "ok"
-        wanted[BAD.get(mode, "ok")] += 1
-        bench.order(f"mode={mode}", "work=1000")
-        if number + 1 == WARM:
-            state = Daemon(bench.root).state()
-            assert state is not None
-            parent = psutil.Process(state.pid)
-            warm_rss = parent.memory_info().rss
-    lived = parent.is_running()
-    grown = parent.memory_info().rss / warm_rss - 1
-    trials = [one.record for one in bench.journal.scan().trials.values() if one.record.label != "noise floor"]
-    found = Counter(one.error.type if one.error else "ok" for one in trials)
-    print(f"{ATTEMPTS} attempts in {time.monotonic() - began:.0f} s; the parent {'lived' if lived else 'DIED'}")
-    print(f"its memory grew by {grown:.2%} from {warm_rss / 2**20:.0f} MiB after {WARM} attempts (bar {BAR_GROWTH:.0%})")
-    print(f"records: {len(trials)} of {ATTEMPTS}; {dict(found)}, expected {dict(wanted)}")
-    return lived and grown <= BAR_GROWTH and found == wanted
+    with toy(folder, MEASURE, THREAD) as bench:
+        for number in range(attempts):
+            mode = bad[number // every % len(bad)] if number % every == every - 1 else "ok"
+            wanted[BAD.get(mode, "ok")] += 1
+            bench.order(f"mode={mode}", "work=1000")
+            if number + 1 == warm:
+                daemon = serving(bench)
+                warm_rss = daemon.memory_info().rss
+        lives = daemon.is_running() and serving(bench) == daemon
+        grown = daemon.memory_info().rss / warm_rss - 1 if lives else 0.0
+        outcomes = Counter(record.error.type if record.error else "ok" for record in bench.trials())
+    problems = [] if lives else ["the daemon died"]
+    if outcomes != wanted:
+        problems.append(f"the records say {dict(outcomes)}, expected {dict(wanted)}")
+    return problems, grown
+
+
+def serving(bench: Bench) -> psutil.Process:
+    """The daemon of the checkout, which runs."""
+    state = Daemon(bench.root).state()
+    assert state is not None, "no daemon runs"
+    return psutil.Process(state.pid)
+
+
+def quick(folder: Path) -> list[str]:
+    """Six attempts, one of each kind among them."""
+    return run(folder, 6, 1, 2)[0]
+
+
+def main() -> None:
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        problems, grown = run(Path(folder), ATTEMPTS, WARM, 10)
+    print(f"{ATTEMPTS} attempts in {time.monotonic() - began:.0f} s: {problems or 'each record as it should be'}")
+    print(f"the daemon's memory grew by {grown:.2%} after {WARM} attempts (bar {BAR_GROWTH:.0%})")
+    sys.exit(1 if problems or grown > BAR_GROWTH else 0)
 
 
 if __name__ == "__main__":

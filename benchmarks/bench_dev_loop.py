@@ -13,7 +13,6 @@ imported; what both then do alike, set-up (compiling, checking) and sampling, is
 The harness of sshd is that of the tests; without an sshd here that way is left out, and said so.
 """
 
-import json
 import statistics
 import subprocess
 import sys
@@ -23,43 +22,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dev_checkout import Bench, small_moe
 from research_steps.trial.code import trace_name
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.dev_checkout import Bench, small_moe, toy
 from tests.support.ssh_server import MISSING, sshd
 
 ROUNDS = 10
 BAR_RATIO, BAR_S, BAR_SSH_S = 10.0, 0.5, 0.3
-SETTING = "implementation=blocked_scan"
-COLD = """
-import importlib, json, sys
-from contextlib import suppress
-from dataclasses import asdict
-sys.path.insert(0, sys.argv[1])
-for name in json.loads(sys.argv[2]):
-    with suppress(Exception):
-        importlib.import_module(name)
-from research_steps.trial.launcher.sampling import sample
-from experiments.moe_hc.__main__ import series
-from experiments.moe_hc.measure import MoeConfig, measure
-sampled = sample(
-    measure, MoeConfig(implementation="blocked_scan"), MoeConfig(implementation="scatter"),
-    metrics=("time_s", "max_rel_error"), primary=series.primary, max_pairs=series.max_pairs,
-    sampling_s=series.sampling_s, seed=1,
-)
-print(json.dumps(sampled.setup_s + sampled.sampling_s))
-"""
-
-
-def cold(bench: Bench, libraries: tuple[str, ...]) -> float:
-
-    began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", COLD, str(bench.root), json.dumps(libraries)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return time.perf_counter() - began - float(done.stdout.splitlines()[-1])
 
 
 def without_trial(bench: Bench, took_s: float) -> float:
@@ -68,15 +37,21 @@ def without_trial(bench: Bench, took_s: float) -> float:
     return took_s - launch.setup_s - launch.sampling_s
 
 
+def cold(bench: Bench, libraries: tuple[str, ...]) -> float:
+    began = time.perf_counter()
+    _, own_s = bench.cold(libraries=libraries)
+    return time.perf_counter() - began - own_s
+
+
 def command(bench: Bench, *more: str) -> float:
     began = time.perf_counter()
-    bench.command("dev", "moe_hc", SETTING, *more)
+    bench.command("dev", bench.subject.topic, bench.subject.setting, *more)
     return without_trial(bench, time.perf_counter() - began)
 
 
 def ordered(bench: Bench) -> float:
     began = time.perf_counter()
-    bench.order(SETTING)
+    bench.order()
     return without_trial(bench, time.perf_counter() - began)
 
 
@@ -85,8 +60,9 @@ class Watch:
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
+        topic, setting = bench.subject.topic, bench.subject.setting
         self._process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "research_steps", "dev", "moe_hc", SETTING, "--watch"],
+            [sys.executable, "-u", "-m", "research_steps", "dev", topic, setting, "--watch"],
             cwd=bench.root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         self.answer()
@@ -94,8 +70,10 @@ class Watch:
     def answer(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            if " × " in line and "best so far" not in line:
+            # What the answer is seen beside is indented.
+            if " ×" in line and not line.startswith(" "):
                 return
+        raise RuntimeError(f"research dev --watch ended with {self._process.wait()}")
 
     def edited(self, number: int) -> float:
         began = time.perf_counter()
@@ -105,7 +83,7 @@ class Watch:
 
     def end(self) -> None:
         self._process.terminate()
-        self._process.wait()
+        self._process.communicate()
 
 
 @contextmanager
@@ -119,22 +97,19 @@ def reachable(folder: Path, bench: Bench) -> Iterator[bool]:
         hosts = bench.root / "infra" / "dev_hosts.yaml"
         hosts.parent.mkdir()
         hosts.write_text(f"away: {{python: {sys.executable}, ssh_config: {there.config}}}")
-        bench.command("dev", "moe_hc", SETTING, "--host", "away")
+        command(bench, "--host", "away")
         yield True
 
 
-def main() -> None:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        small_moe(Path(folder)) as bench,
-        reachable(Path(folder), bench) as by_ssh,
-    ):
-        libraries = trace_name("experiments.moe_hc.measure:measure", bench.root).libraries
-        bench.command("dev", "moe_hc", SETTING)
+def run(folder: Path, bench: Bench, rounds: int) -> dict[str, list[float]]:
+    """The seconds that each way took in each round."""
+    libraries = trace_name(f"experiments.{bench.subject.topic}.measure:measure", bench.root).libraries
+    with reachable(folder, bench) as by_ssh:
+        command(bench)
         cold(bench, libraries)
         names = ("cold", "forked", "in process", "ordered", *(["ssh"] if by_ssh else []), "watch")
         took: dict[str, list[float]] = {name: [] for name in names}
-        for number in range(ROUNDS):
+        for number in range(rounds):
             for name in took:
                 if name == "watch":
                     continue
@@ -152,6 +127,26 @@ def main() -> None:
             watch = Watch(bench)
             took["watch"].append(watch.edited(number))
             watch.end()
+    return took
+
+
+def quick(folder: Path) -> list[str]:
+    """One round with an experiment of no weight: each way took some time, and all but the cold one left a record."""
+    with toy(folder) as bench:
+        took = run(folder, bench, 1)
+        failed = [record.id for record in bench.trials() if record.status != "ok"]
+        # Once before the rounds for the command and for ssh, then each way, in process and watched twice.
+        expected = 1 + 6 + (2 if "ssh" in took else 0)
+    problems = [f"{name} took {values} s" for name, values in took.items() if not all(value > 0 for value in values)]
+    records = len(bench.trials())
+    if failed or records != expected:
+        problems.append(f"{records} trials, {failed} failed; expected {expected}")
+    return problems
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, small_moe(Path(folder), "blocked_scan") as bench:
+        took = run(Path(folder), bench, ROUNDS)
     medians = {name: statistics.median(values) for name, values in took.items()}
     for name, values in took.items():
         print(f"{name}: median {medians[name]:.3f} s ({min(values):.3f} to {max(values):.3f}), {len(values)} rounds")

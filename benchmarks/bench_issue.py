@@ -16,14 +16,14 @@ import threading
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+from research_steps.records.series import Metric, Series
 
-from research_steps.records.series import Metric, Series  # noqa: E402
+from tests.support import github_api
+from tests.support.issue_thread import Thread, environment
+from tests.support.scratch_logbook import Desk
 
-from tests.support import github_api  # noqa: E402
-from tests.support.issue_thread import Thread, environment  # noqa: E402
-from tests.support.scratch_logbook import Desk  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
+BAR = 2
 
 SERIES = Series(topic="toy", prefix="TOY", goal="see it published", metrics=(Metric("time_s", "min"),))
 FAULTS_BEFORE = (
@@ -106,6 +106,14 @@ def run(folder: Path, milestones: int, kills: int, rate: float, chance: random.R
         return problems, proxy.count("", "/comments"), 1
 
 
+def quick(folder: Path) -> list[str]:
+    """30 milestones, a third of whose requests fail, with three kills; and 12 without faults, which hold the bar."""
+    problems, _, _ = run(folder / "faults", 30, 3, 0.3, random.Random(5))
+    others, requests, listing = run(folder / "plain", 12, 0, 0.0, random.Random(5))
+    each = (requests - listing) / 12
+    return problems + others + ([] if each <= BAR else [f"{each:.2f} requests for a milestone, at most {BAR}"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--milestones", type=int, default=500)
@@ -119,7 +127,9 @@ def main() -> None:
         problems, requests, listing = run(Path(scratch) / "plain", options.milestones, 0, 0.0, chance)
         each = (requests - listing) / options.milestones
         took = time.perf_counter() - start
-        print(f"no faults: {options.milestones} milestones, {each:.3f} requests each (bar 2), {took:.0f} s {problems}")
+        print(
+            f"no faults: {options.milestones} milestones, {each:.3f} requests each (bar {BAR}), {took:.0f} s {problems}"
+        )
         start = time.perf_counter()
         wrong, requests, _ = run(Path(scratch) / "faults", options.milestones, options.kills, 0.3, chance)
         took = time.perf_counter() - start
@@ -127,7 +137,7 @@ def main() -> None:
             f"30 % faults, {options.kills} kills: {options.milestones} milestones, {requests} requests, {took:.0f} s, "
             f"{wrong or 'each record in exactly one comment, in order'}"
         )
-    if problems or wrong or each > 2:
+    if problems or wrong or each > BAR:
         sys.exit(1)
 
 

@@ -69,6 +69,8 @@ SEAL_EVERY = 4
 # How many steps a driver is given more than are finished, so that it is never out of work when it is killed.
 AHEAD = 4
 LONGEST_LIFE_S = 1.6
+# How long there may be nothing below a driver to kill.
+PATIENCE_S = 20.0
 LIMIT_S = 120.0
 
 
@@ -157,6 +159,7 @@ def measured(session: Session, root: Path, step: int, id: str) -> Iterator[Row]:
         work = step * TRIALS + number
         spec = trials.TrialSpec(code, "dict", {"work": work}, {"work": 0})
         trial = trials.measure_trial(session, spec, id=trial_id(id, number + 1), label=f"work={work}")
+        assert trial is not None, "it was waited for"
         record = trial.stored.record
         yield Row(
             trial=trial.stored.ref,
@@ -202,7 +205,8 @@ def kill_below(driver: int, depth: int) -> bool:
     with suppress(psutil.Error):
         process = psutil.Process(driver)
         for _ in range(depth):
-            children = [child for child in process.children() if "git" not in child.name()]
+            # Not git, nor what writes for W&B.
+            children = [child for child in process.children() if "research_steps.trial" in " ".join(child.cmdline())]
             if not children:
                 return False
             process = children[0]
@@ -217,8 +221,8 @@ def hit(root: Path, steps: int, moments: random.Random, kills: Counter[str], wan
     time.sleep(moments.uniform(0.0, LONGEST_LIFE_S))
     if moments.random() < 0.5:
         depth = moments.choice([1, 2])
-        until = time.monotonic() + LONGEST_LIFE_S
-        while not (done := kill_below(driver, depth)) and time.monotonic() < until:
+        until = time.monotonic() + PATIENCE_S
+        while not (done := kill_below(driver, depth)) and time.monotonic() < until and runs(driver):
             time.sleep(0.002)
         kills["parent" if depth == 1 else "trial"] += done
         time.sleep(moments.uniform(0.0, LONGEST_LIFE_S / 2))
@@ -226,6 +230,10 @@ def hit(root: Path, steps: int, moments: random.Random, kills: Counter[str], wan
         os.kill(driver, signal.SIGKILL)
         kills["driver"] += 1
     driver_ended(driver)
+
+
+def runs(driver: int) -> bool:
+    return psutil.Process(driver).status() != psutil.STATUS_ZOMBIE
 
 
 def driver_ended(driver: int) -> int:
@@ -237,46 +245,46 @@ def driver_ended(driver: int) -> int:
 
 def left_processes(root: Path) -> list[int]:
     """Processes that a driver started, by the temporary folder in their environment."""
-    found = []
+    left = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.environ().get("TMPDIR") == str(root / "tmp") and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
-    return found
+                left.append(process.pid)
+    return left
 
 
 def check(root: Path, steps: int, seen: Seen) -> list[str]:
     """Everything that is not as it should be after the last run."""
     journal = Journal(open_store(str(root / "store")), SERIES.topic)
-    held = journal.scan()
-    found = [*seen.problems, *held.problems]
+    snapshot = journal.scan()
+    problems = [*seen.problems, *snapshot.problems]
     for folder in ("trials", "entries"):
         intents = {name.rsplit("/", 1)[-1] for name, _ in files(root / "store", f"{folder}/intents/*.json")}
         records = {name.rsplit("/", 1)[-1] for name, _ in files(root / "store", f"{folder}/records/*.json")}
-        found += [f"{folder}: intent {name} has no record" for name in intents - records]
-        found += [f"{folder}: record {name} has no intent" for name in records - intents]
+        problems += [f"{folder}: intent {name} has no record" for name in intents - records]
+        problems += [f"{folder}: record {name} has no intent" for name in records - intents]
     sweeps = sum(step % SEAL_EVERY != SEAL_EVERY - 1 for step in range(steps))
-    measured = Counter(stored.record.key for stored in held.trials.values() if not stored.record.late)
-    recorded = Counter(stored.record.step_key for stored in held.entries.values() if not stored.record.late)
-    found += [f"trial {key} has {count} results" for key, count in measured.items() if count != 1]
-    found += [f"step {key} has {count} entries" for key, count in recorded.items() if count != 1]
+    measured = Counter(stored.record.key for stored in snapshot.trials.values() if not stored.record.late)
+    recorded = Counter(stored.record.step_key for stored in snapshot.entries.values() if not stored.record.late)
+    problems += [f"trial {key} has {count} results" for key, count in measured.items() if count != 1]
+    problems += [f"step {key} has {count} entries" for key, count in recorded.items() if count != 1]
     if len(measured) != sweeps * TRIALS or len(recorded) != steps:
-        found.append(f"{len(measured)} trials and {len(recorded)} entries; expected {sweeps * TRIALS} and {steps}")
+        problems.append(f"{len(measured)} trials and {len(recorded)} entries; expected {sweeps * TRIALS} and {steps}")
     shown = Counter(name.split()[1] for name, _ in entries_of(root))
-    wanted = {stored.record.id for stored in held.entries.values() if not stored.record.late}
-    found += [f"entry {id} is in the logbook {count} times" for id, count in shown.items() if count != 1]
-    found += [f"entry {id} is in one of journal and logbook only" for id in wanted ^ set(shown)]
-    rows = Counter(row.trial.sha256 for stored in held.entries.values() for row in stored.record.rows)
-    found += [f"the rows name {sha[:12]} {count} times" for sha, count in rows.items() if count != 1]
-    found += [f"no row names {sha[:12]}" for sha in held.trials if sha not in rows]
-    found += verify(root, held)
-    return found
+    wanted = {stored.record.id for stored in snapshot.entries.values() if not stored.record.late}
+    problems += [f"entry {id} is in the logbook {count} times" for id, count in shown.items() if count != 1]
+    problems += [f"entry {id} is in one of journal and logbook only" for id in wanted ^ set(shown)]
+    rows = Counter(row.trial.sha256 for stored in snapshot.entries.values() for row in stored.record.rows)
+    problems += [f"the rows name {sha[:12]} {count} times" for sha, count in rows.items() if count != 1]
+    problems += [f"no row names {sha[:12]}" for sha in snapshot.trials if sha not in rows]
+    problems += verify(root, snapshot)
+    return problems
 
 
-def verify(root: Path, held: Snapshot) -> list[str]:
+def verify(root: Path, snapshot: Snapshot) -> list[str]:
     command = [sys.executable, "-m", "research_steps", "verify", SERIES.topic, "--prefix", str(root / "store")]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    if done.returncode != 0 or f" {len(held.entries)} entries, " not in done.stdout:
+    if done.returncode != 0 or f" {len(snapshot.entries)} entries, " not in done.stdout:
         return [f"research verify: {done.stdout}{done.stderr}"]
     return []
 
@@ -297,19 +305,26 @@ def run(root: Path, wanted: int, moments: random.Random) -> list[str]:
     code = driver_ended(last)
     seen.look(root)
     problems = check(root, steps, seen)
+    problems += [f"no {kind} was killed" for kind in ("driver", "parent", "trial") if not kills[kind]]
     if code != 0:
         problems.append(f"the last run ended with {code}:\n{(root / 'tmp' / 'log').read_text()[-4000:]}")
     deadline = time.monotonic() + LIMIT_S
     while (left := left_processes(root)) and time.monotonic() < deadline:
         time.sleep(0.1)
     problems += [f"process {pid} is left" for pid in left]
-    held = Journal(open_store(str(root / "store")), SERIES.topic).scan()
-    late = sum(stored.record.late for stored in [*held.trials.values(), *held.entries.values()])
+    snapshot = Journal(open_store(str(root / "store")), SERIES.topic).scan()
+    late = [one.record.late for one in snapshot.trials.values()] + [one.record.late for one in snapshot.entries.values()]
     litter = [path for path in [*root.rglob(".*.tmp"), *(root / "tmp").iterdir()] if path.name[:3] != "log"]
     print(f"kills: {dict(kills)} in {lives} lives and {time.monotonic() - began:.0f} s")
-    print(f"{len(held.trials)} trials, {len(held.entries)} entries, {len(held.interrupted)} interrupted, {late} late")
+    recorded = f"{len(snapshot.trials)} trials, {len(snapshot.entries)} entries"
+    print(f"{recorded}, {len(snapshot.interrupted)} interrupted, {sum(late)} late")
     print(f"{len(litter)} temporary files left: {sorted({re.sub('[0-9a-f-]{4,}', '…', p.name) for p in litter})}")
     return problems
+
+
+def quick(folder: Path) -> list[str]:
+    """Eight kills of driver, parent and trials, then a run to the end."""
+    return run(folder, 8, random.Random(1))
 
 
 def main() -> None:

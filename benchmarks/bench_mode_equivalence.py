@@ -11,46 +11,35 @@ import os
 import subprocess
 import sys
 import tempfile
+from itertools import combinations
 from pathlib import Path
 
-from dev_checkout import Bench, small_moe
 from research_steps.evidence.statistics import process_effect
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
 from research_steps.records.model import Samples, TrialRecord
 from research_steps.records.series import Metric
 from scipy import stats
 
+from benchmarks.dev_checkout import Bench, small_moe, toy
+
 TRIES = 34
-SETTING = "implementation=dense"
+BAR_P = 0.05
 METRIC = Metric("time_s")
-COLD = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-import msgspec
-from research_steps.trial.launcher.sampling import sample
-from experiments.moe_hc.__main__ import series
-from experiments.moe_hc.measure import MoeConfig, measure
-sampled = sample(
-    measure, MoeConfig(implementation="dense"), MoeConfig(implementation="scatter"),
-    metrics=("time_s", "max_rel_error"), primary=series.primary, max_pairs=series.max_pairs,
-    sampling_s=series.sampling_s, seed=int(sys.argv[2]),
-)
-print(msgspec.json.encode(sampled.samples).decode())
-"""
+# Runs the candidate in a sweep beside its baseline, as the thread declares that.
 EXECUTOR = """
-import sys
+import os, sys
 sys.path.insert(0, sys.argv[1])
-from experiments.moe_hc.__main__ import series
-from experiments.moe_hc.measure import MoeConfig, measure
-from research_steps.thread.options import RunOptions
-from research_steps.thread.run import run
+from experiments.{topic} import measure as subject
+from experiments.{topic}.__main__ import series
+from research_steps.thread.run import RunOptions, run
 import research_steps.thread.builders
-import os
 
 for store in sys.stdin:
     if os.fork() == 0:
         def thread(steps):
-            base = steps.baseline(measure, MoeConfig(implementation="scatter"))
-            steps.sweep(base, ("implementation", ["dense"]))
+            base = steps.baseline(subject.measure, {baseline})
+            steps.sweep(base, ({axis!r}, [{value}]))
 
         run(series, thread, RunOptions(prefix=store.strip()))
         os._exit(0)
@@ -64,46 +53,53 @@ class Executor:
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
+        axis, _, value = bench.subject.setting.partition("=")
+        script = EXECUTOR.format(
+            topic=bench.subject.topic, baseline=bench.subject.baseline, axis=axis,
+            value=value if value.isdigit() else repr(value),
+        )  # fmt: skip
         self._process = subprocess.Popen(
-            [sys.executable, "-c", EXECUTOR, str(bench.root)],
+            [sys.executable, "-c", script, str(bench.root)],
             cwd=bench.root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env={**os.environ, "WANDB_MODE": "disabled"},
         )  # fmt: skip
 
     def measure(self, number: int) -> Samples:
-        from research_steps.journal.journal import Journal
-        from research_steps.journal.store import open_store
-
         store = f"{self._bench.root}/local_store/try-{number}"
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(f"{store}\n")
         self._process.stdin.flush()
         self._process.stdout.readline()
-        trials = [one.record for one in Journal(open_store(store), "moe_hc").scan().trials.values()]
-        (found,) = [one for one in trials if one.config["implementation"] == "dense"]
-        return samples_of(found)
+        trials = [
+            stored.record for stored in Journal(open_store(store), self._bench.subject.topic).scan().trials.values()
+        ]
+        (candidate,) = [record for record in trials if record.config != record.baseline_config]
+        return samples_of(candidate)
 
     def end(self) -> None:
         self._process.communicate()
 
 
-def cold(bench: Bench, number: int) -> Samples:
-    import msgspec
-
-    done = subprocess.run(
-        [sys.executable, "-c", COLD, str(bench.root), str(number)], capture_output=True, text=True, check=True
-    )
-    return msgspec.json.decode(done.stdout.splitlines()[-1], type=Samples)
-
-
-def forked(bench: Bench) -> Samples:
-    bench.order(SETTING)
-    return samples_of(bench.last())
-
-
 def samples_of(record: TrialRecord) -> Samples:
     assert record.samples is not None, record.error
     return record.samples
+
+
+def run(bench: Bench, tries: int) -> dict[str, list[float]]:
+    """The effect of each try in each way of measuring: the logarithm of the candidate's ratio to the baseline."""
+    effects: dict[str, list[float]] = {"forked": [], "cold": [], "executor": []}
+    executor = Executor(bench)
+    bench.order()
+    for number in range(tries):
+        bench.order()
+        for way, samples in (
+            ("forked", samples_of(bench.last())),
+            ("cold", bench.cold(number)[0]),
+            ("executor", executor.measure(number)),
+        ):
+            effects[way].append(process_effect(METRIC, "ratio", samples).mean)
+    executor.end()
+    return effects
 
 
 def equivalent(one: list[float], other: list[float]) -> tuple[float, float]:
@@ -114,30 +110,32 @@ def equivalent(one: list[float], other: list[float]) -> tuple[float, float]:
     return sum(one) / len(one) - sum(other) / len(other), max(float(low), float(high))
 
 
+def report(effects: dict[str, list[float]]) -> list[str]:
+    """The pairs of ways that were not shown to be equivalent; all of them are printed."""
+    for way, values in effects.items():
+        print(f"{way}: {math.exp(sum(values) / len(values)):.4f} × the baseline, {len(values)} tries")
+    missed = []
+    for one, other in combinations(effects, 2):
+        difference, p = equivalent(effects[one], effects[other])
+        line = f"{one} against {other}: {math.expm1(difference):+.2%}, equivalent within 2 % with p = {p:.2g}"
+        print(f"{line} (bar {BAR_P:g})")
+        missed += [line] if p >= BAR_P else []
+    return missed
+
+
+def quick(folder: Path) -> list[str]:
+    """Two tries of an experiment whose times are drawn, so that the ways can be told to be equivalent."""
+    with toy(folder) as bench:
+        return report(run(bench, 2))
+
+
 def main() -> None:
     tries = int(sys.argv[1]) if len(sys.argv) > 1 else TRIES
-    effects: dict[str, list[float]] = {"forked": [], "cold": [], "executor": []}
-    with tempfile.TemporaryDirectory() as folder, small_moe(Path(folder), sampling_s=3.0) as bench:
-        executor = Executor(bench)
-        bench.order(SETTING)
-        for number in range(tries):
-            for name, samples in (
-                ("forked", forked(bench)),
-                ("cold", cold(bench, number)),
-                ("executor", executor.measure(number)),
-            ):
-                effects[name].append(process_effect(METRIC, "ratio", samples).mean)
-        executor.end()
-    for name, values in effects.items():
-        mean = sum(values) / len(values)
-        print(f"{name}: {math.exp(mean):.4f} × the baseline, {len(values)} tries")
-    met = True
-    for one, other in (("forked", "cold"), ("forked", "executor"), ("cold", "executor")):
-        difference, p = equivalent(effects[one], effects[other])
-        met &= p < 0.05
-        print(f"{one} against {other}: {math.expm1(difference):+.2%}, equivalent within 2 % with p = {p:.2g} (bar 0.05)")
-    print(json.dumps({name: [round(value, 5) for value in values] for name, values in effects.items()}))
-    sys.exit(0 if met else 1)
+    with tempfile.TemporaryDirectory() as folder, small_moe(Path(folder), "dense", sampling_s=3.0) as bench:
+        effects = run(bench, tries)
+    missed = report(effects)
+    print(json.dumps({way: [round(value, 5) for value in values] for way, values in effects.items()}))
+    sys.exit(1 if missed else 0)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Whether `research reproduce` tells a claim that holds from one that does not.
 
-    python benchmarks/bench_reproduce.py [TRIES [FOLDER]]
+    python -m benchmarks.bench_reproduce [TRIES [FOLDER]]
 
 The thread `moe_hc` is run and sealed in a clean clone, by `make run`. Then the tag is reproduced, in turns as it
 is and with the kernel that it found best slowed by 10 %: in each timed call of that kernel the process goes on computing
@@ -17,27 +17,34 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
-HERE = Path(__file__).resolve().parents[1]
-KERNEL = "blocked_scan"
+from benchmarks.dev_checkout import REPOSITORY
+
+ARMS = ("as it is", "slowed")
+TRIES, BAR = 30, 0.9
 # Found by every Python that is started with it on PYTHONPATH, before anything is imported.
-SLOW = f"""
-import functools, sys, time
+SLOW = """
+import functools, sys
 from importlib.machinery import PathFinder
 
-MODULE, KERNEL, SHARE = "experiments.moe_hc.measure", {KERNEL!r}, 0.1
+MODULE, FIELD, SLOWED, SHARE = ...
 
 
 class Clock:
     slow = False
     started = None
 
+    def __init__(self, real):
+        self.real = real
+
     def __getattr__(self, name):
-        return getattr(time, name)
+        return getattr(self.real, name)
 
     def perf_counter(self):
-        now = time.perf_counter()
+        now = self.real.perf_counter()
         if not self.slow:
             return now
         if self.started is None:
@@ -45,13 +52,13 @@ class Clock:
             return now
         until = now + SHARE * (now - self.started)
         self.started = None
-        while (now := time.perf_counter()) < until:
+        while (now := self.real.perf_counter()) < until:
             pass
         return now
 
 
 def slowed(module):
-    clock = module.time = Clock()
+    clock = module.time = Clock(module.time)
     measure = module.measure
 
     @functools.wraps(measure)
@@ -59,7 +66,7 @@ def slowed(module):
         samples = measure(config)
         while True:
             # The baseline takes turns with it in the same process, with the same clock.
-            clock.slow = config.implementation == KERNEL
+            clock.slow = getattr(config, FIELD) == SLOWED
             try:
                 sample = next(samples)
             finally:
@@ -90,49 +97,145 @@ sys.meta_path.insert(0, Finder)
 """
 
 
-def main(tries: int, folder: Path) -> None:
-    clone, slow, results = folder / "clone", folder / "slow", folder / "results.jsonl"
+# A clock that passes by what is drawn, so that what a reproduction says does not hang on what else runs here.
+DRAWN = """
+import random
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Config:
+    work: int = 2000
+
+
+class Drawn:
+    now = 0.0
+
+    def perf_counter(self):
+        self.now += 1e-6
+        return self.now
+
+    def spend(self, work):
+        self.now += work * random.gauss(1e-6, 2e-9)
+
+
+time = Drawn()
+
+
+def measure(config):
+    while True:
+        start = time.perf_counter()
+        time.spend(config.work)
+        yield {"time_s": time.perf_counter() - start}
+"""
+BODY = """
+    base = steps.baseline(measure, Config())
+    works = steps.sweep(base, ("work", [1000, 4000]))
+    steps.seal(steps.interpret(base, works, steps.replicate(works, n=2)))
+"""
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A checkout with a sealed tag, the Python of its environment, and where the slow one's `sitecustomize` lies."""
+
+    root: Path
+    tag: str
+    python: str
+    slow: Path
+
+    def research(self, *arguments: str, path: str = "") -> str:
+        """What `research … --json` prints, with this PYTHONPATH."""
+        argv, env = [self.python, "-m", "research_steps", *arguments, "--json"], {**os.environ, "PYTHONPATH": path}
+        done = subprocess.run(argv, cwd=self.root, env=env, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(argv)} ended with {done.returncode}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def outcome(self, arm: str) -> dict[str, str]:
+        """Reproduce the tag once, as it is or slowed."""
+        printed = self.research("reproduce", self.tag, "--here", path=str(self.slow) if arm == "slowed" else "")
+        entry = json.loads(printed)["entry"]
+        shown = json.loads(self.research("show", entry))[0]
+        return {"arm": arm, "outcome": shown["config"]["outcome"], "result": shown["result"]}
+
+
+def slow(folder: Path, module: str, field: str, value: object, share: float) -> Path:
+    """The folder as one for PYTHONPATH that slows a module's measure function down by this share, where the field of
+    its configuration has this value."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(SLOW.replace("SHARE = ...", f"SHARE = {(module, field, value, share)!r}"))
+    return folder
+
+
+def last_tag(root: Path) -> str:
+    listed = subprocess.run(["git", "tag", "--sort=creatordate"], cwd=root, capture_output=True, text=True, check=True)
+    return listed.stdout.split()[-1]
+
+
+def moe_hc(folder: Path) -> Sealed:
+    """The thread as `make run` seals it in a clean clone, which is made where there is none."""
+    clone, python = folder / "clone", folder / "clone" / ".venv" / "bin" / "python"
     if not clone.exists():
-        subprocess.run(["git", "clone", "--quiet", str(HERE), str(clone)], check=True)
-        slow.mkdir()
-        (slow / "sitecustomize.py").write_text(SLOW)
+        subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(clone)], check=True)
+        slow(folder / "slow", "experiments.moe_hc.measure", "implementation", "blocked_scan", 0.1)
         began = time.monotonic()
         subprocess.run(["make", "run"], cwd=clone, check=True)
         print(f"sealed in {time.monotonic() - began:.0f} s", flush=True)
-    listed = subprocess.run(["git", "tag", "--sort=creatordate"], cwd=clone, capture_output=True, text=True, check=True)
-    tag = listed.stdout.split()[-1]
+    return Sealed(clone, last_tag(clone), str(python), folder / "slow")
+
+
+def run(sealed: Sealed, results: Path, tries: int) -> list[dict[str, str]]:
+    """The outcomes of so many tries of each arm, among them those that the file of results holds already."""
     results.touch()
-    told = [json.loads(line) for line in results.read_text().splitlines()]
-    for number in range(len(told), 2 * tries):
-        arm = ("as it is", "slowed")[number % 2]
+    outcomes = [json.loads(line) for line in results.read_text().splitlines()]
+    for number in range(len(outcomes), 2 * tries):
         began = time.monotonic()
-        found = run(
-            clone, [str(slow)] if arm == "slowed" else [], "-m", "research_steps", "reproduce", tag, "--here", "--json"
-        )
-        entry = json.loads(found)["entry"]
-        shown = json.loads(run(clone, [], "-m", "research_steps", "show", entry, "--json"))[0]
-        told.append({"arm": arm, "outcome": shown["config"]["outcome"], "result": shown["result"]})
+        outcomes.append(sealed.outcome(ARMS[number % 2]))
         with results.open("a") as file:
-            file.write(json.dumps(told[-1]) + "\n")
-        print(f"{number + 1}: {arm}: {shown['result']} ({time.monotonic() - began:.0f} s)", flush=True)
-    for arm in ("as it is", "slowed"):
-        print(arm, dict(Counter(one["outcome"] for one in told if one["arm"] == arm)))
+            file.write(json.dumps(outcomes[-1]) + "\n")
+        spent_s = time.monotonic() - began
+        print(f"{number + 1}: {outcomes[-1]['arm']}: {outcomes[-1]['result']} ({spent_s:.0f} s)", flush=True)
+    return outcomes
 
 
-def run(clone: Path, first: list[str], *arguments: str) -> str:
-    python, env = clone / ".venv" / "bin" / "python", {**os.environ, "PYTHONPATH": os.pathsep.join(first)}
-    done = subprocess.run([python, *arguments], cwd=clone, env=env, capture_output=True, text=True)
-    if done.returncode != 0:
-        print(done.stdout, done.stderr, sep="\n")
-        raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}")
-    return done.stdout
+def report(outcomes: list[dict[str, str]]) -> list[str]:
+    """The arms that miss the bar; what came of all is printed."""
+    missed = []
+    for arm, right in zip(ARMS, ("reproduced", "not reproduced"), strict=True):
+        counts = Counter(one["outcome"] for one in outcomes if one["arm"] == arm)
+        print(arm, dict(counts))
+        missed += [f"{arm}: {dict(counts)}"] if counts[right] < BAR * counts.total() else []
+    return missed
+
+
+def quick(folder: Path) -> list[str]:
+    """One try of each with a small thread, whose best candidate is slowed by half."""
+    from tests.support.toy_thread import Repository
+
+    with patch.dict(os.environ, {"WANDB_MODE": "disabled"}):
+        repository = Repository(folder / "checkout")
+        repository.measure(DRAWN)
+        repository.thread(BODY)
+        thread = repository.experiment / "__main__.py"
+        thread.write_text(thread.read_text().replace('"min")', '"min", timed=False)'))
+        repository.commit()
+        done = repository.run("--seal", "true")
+        if done.code != 0:
+            return [done.output]
+        slowed = slow(folder / "slow", "experiments.toy.measure", "work", 1000, 0.5)
+        sealed = Sealed(repository.root, last_tag(repository.root), sys.executable, slowed)
+        return report(run(sealed, folder / "results.jsonl", 1))
+
+
+def main() -> None:
+    tries = int(sys.argv[1]) if len(sys.argv) > 1 else TRIES
+    with tempfile.TemporaryDirectory(prefix="research-reproduce-bench-") as scratch:
+        folder = Path(sys.argv[2] if len(sys.argv) > 2 else scratch).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        missed = report(run(moe_hc(folder), folder / "results.jsonl", tries))
+    sys.exit(f"bar NOT MET: {missed}" if missed else 0)
 
 
 if __name__ == "__main__":
-    tries = int(sys.argv[1]) if len(sys.argv) > 1 else 30
-    if len(sys.argv) > 2:
-        Path(sys.argv[2]).mkdir(parents=True, exist_ok=True)
-        main(tries, Path(sys.argv[2]).resolve())
-    else:
-        with tempfile.TemporaryDirectory(prefix="research-reproduce-bench-") as scratch:
-            main(tries, Path(scratch))
+    main()

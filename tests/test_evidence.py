@@ -21,7 +21,7 @@ from research_steps.records.model import Claim, EntryRecord
 from tests.support.ray_cluster import eventually
 from tests.support.records import claim, entry
 from tests.support.toy_thread import MEASURE as TIMED
-from tests.support.toy_thread import Repository, fork
+from tests.support.toy_thread import Repository, age_locks, fork
 from tests.test_thread import cli
 
 MEASURE = """
@@ -108,14 +108,6 @@ class Evidence(Repository):
 
     def command(self, *arguments: str) -> "Command":
         return Command(self, arguments)
-
-    def age_locks(self) -> None:
-        """Marin's locks as they are 90 s after their driver was killed, when it gives them up."""
-        for path in (self.root / "local_store").rglob(".executor_status.lock"):
-            lease = json.loads(path.read_text())
-            aside = self.root.parent / "lock"
-            aside.write_text(json.dumps({**lease, "timestamp": lease["timestamp"] - 90}))
-            aside.replace(path)
 
     def known(self) -> Snapshot:
         return Journal(open_store(str(self.root / "local_store")), "toy").scan()
@@ -236,7 +228,7 @@ def test_replicate_by_command_measures_fresh_processes_and_a_killed_one_goes_on(
     (repository.root / "hold").unlink()
     again = repository.command("replicate", "TOY-002.02", "-n", "2")
     again.wait_for("another driver has toy/replicate-")
-    repository.age_locks()
+    age_locks(repository.root / "local_store")
     again.ok()
 
     assert repository.ids == ["TOY-001", "TOY-002", "TOY-003", "TOY-004", "TOY-005"]

@@ -128,8 +128,10 @@ def local() -> Iterator[Cluster]:
             return [sys.executable, "-m", "research_steps.remote.ray", str(file)]
 
         environment = {**_without_rays(), "RAY_TMPDIR": str(folder)}
-        with _started(make_cluster, folder / "log", environment, 3, ctrl_c=True) as (_, ports):
-            yield _found("127.0.0.1", *ports)
+        with _started(make_cluster, folder / "log", environment, 3, ctrl_c=True) as (process, ports):
+            found = _found("127.0.0.1", *ports)
+            found.nodes.append(Node(process, "127.0.0.1"))
+            yield found
 
 
 def _found(head: str, port: int, client: int, dashboard: int = 0) -> Cluster:
