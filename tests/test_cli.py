@@ -46,7 +46,8 @@ def test_a_look_at_the_status_imports_no_command_of_another_group(tmp_path: Path
     code = (
         "import sys; from research_steps.cli.main import main; main(['status'], standalone_mode=False)\n"
         "print([name for name in ('measure', 'annotate', 'set_up') if f'research_steps.cli.{name}' in sys.modules])\n"
-        "print([name for name in ('thread.builders', 'thread.run', 'remote', 'seal') if f'research_steps.{name}' in sys.modules])"
+        "names = ('thread.builders', 'thread.run', 'remote', 'seal')\n"
+        "print([name for name in names if f'research_steps.{name}' in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-2:] == ["[]", "[]"]
