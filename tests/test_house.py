@@ -2,8 +2,11 @@
 
 import ast
 import builtins
+import re
+import statistics
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -125,6 +128,40 @@ def test_every_error_stands_in_the_one_tree() -> None:
                 raised |= {(name, what)} if what not in tree and not what.startswith("_") else set()
     assert raised == RAISED_FOR_OTHERS
     assert [name for name in made if not name.startswith("_")] == []
+
+
+def test_a_file_holds_one_concept() -> None:
+    """None is longer than 400 lines, and half of them have at most 130."""
+    lengths = {file: len((PACKAGE / file).read_text().splitlines()) for file in _files() if "__init__" not in file}
+    assert {file: length for file, length in lengths.items() if length > 400} == {}
+    assert statistics.median(lengths.values()) <= 130
+
+
+def test_one_word_has_one_meaning() -> None:
+    """A class name is defined once in the whole package."""
+    trees = (ast.parse((PACKAGE / file).read_text()) for file in _files())
+    names = Counter(node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_what_entries_record_is_read_by_its_type() -> None:
+    """No string key of a record's configuration stands in the code: what a step records is a field of its details."""
+    keyed = []
+    for file in _files():
+        for node in ast.walk(ast.parse((PACKAGE / file).read_text())):
+            match node:
+                case ast.Subscript(value=ast.Attribute(attr="config"), slice=ast.Constant(value=str())):
+                    keyed.append(f"{file}:{node.lineno}")
+                case ast.Call(func=ast.Attribute(attr="get", value=ast.Attribute(attr="config"))):
+                    keyed.append(f"{file}:{node.lineno}")
+    assert keyed == []
+
+
+def test_no_test_file_needs_another() -> None:
+    """What tests share stands in tests/support."""
+    tests = Path(__file__).parent
+    named = {file.stem: file.read_text() for file in tests.rglob("*.py")}
+    assert [name for name, text in named.items() if re.search(r"(?m)^\s*(from|import) tests\.test_", text)] == []
 
 
 def test_each_library_has_its_place() -> None:

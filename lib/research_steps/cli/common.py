@@ -124,7 +124,7 @@ def _some(id: str, found: list[T]) -> list[T]:
     return found
 
 
-class Command(click.Command):
+class ResearchCommand(click.Command):
     """A command that tells an error in one line and exits with 1."""
 
     def __init__(
@@ -146,7 +146,7 @@ class Command(click.Command):
             sys.exit(1)
 
 
-class SeriesCommand(Command):
+class SeriesCommand(ResearchCommand):
     """A command whose function is called with the series TOPIC."""
 
     def __init__(self, *, params: list[click.Parameter], json: bool = True, **attributes: Any) -> None:
@@ -156,7 +156,7 @@ class SeriesCommand(Command):
         return {"series": series_here(**_where(options))[0], **options}
 
 
-class SearchCommand(Command):
+class SearchCommand(ResearchCommand):
     """A command whose function is called with the series that there are `everywhere` here, or the one of --topic."""
 
     def __init__(self, *, params: list[click.Parameter], json: bool = True, **attributes: Any) -> None:

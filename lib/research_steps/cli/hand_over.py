@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from research_steps.actions import notes
-from research_steps.cli.common import Command, OpenSeries, SeriesCommand, say, series_here
+from research_steps.cli.common import OpenSeries, ResearchCommand, SeriesCommand, say, series_here
 from research_steps.git import Checkout
 from research_steps.publish.entry_writer import EntryWriter
 from research_steps.records.series import Series
@@ -24,7 +24,7 @@ def seal(series: OpenSeries, ids: tuple[str, ...]) -> None:
     series.tell(notes.seal(series.writer, ids))
 
 
-@click.command(cls=Command, prefix=True, json=True)
+@click.command(cls=ResearchCommand, prefix=True, json=True)
 @click.argument("tag")
 @click.option("--here", is_flag=True, help="In the environment that this runs in, not in one built from the tag.")
 def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from research_steps.cli.common import (
-    Command,
     OpenSeries,
+    ResearchCommand,
     SearchCommand,
     SeriesCommand,
     print_result,
@@ -25,7 +25,7 @@ from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord, TrialRecord
 
 
-@click.command(cls=Command, prefix=True, json=True)
+@click.command(cls=ResearchCommand, prefix=True, json=True)
 @click.argument("topic", required=False)
 @click.option("--watch", "follow", is_flag=True, help="Follow what runs, until nothing does or Ctrl-C.")
 def status(topic: str | None, follow: bool, prefix: str | None, json_output: bool) -> None:
@@ -134,7 +134,7 @@ def verify(series: OpenSeries, tag: str | None) -> None:
     print_result(series.json_output, data, lines, failed=bool(checked.problems))
 
 
-@click.command(cls=Command, json=True)
+@click.command(cls=ResearchCommand, json=True)
 def doctor(json_output: bool) -> None:
     """What would disturb a trial on this machine now, and how to mend it; exits with 1 when something would.
 

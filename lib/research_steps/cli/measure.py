@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from research_steps.cli.common import Command, OpenSeries, RecordCommand, SearchCommand, say, series_here
+from research_steps.cli.common import OpenSeries, RecordCommand, ResearchCommand, SearchCommand, say, series_here
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.journal.store import store_url
@@ -28,7 +28,7 @@ _processes = click.option(
 )
 
 
-@click.command(cls=Command, prefix=True)
+@click.command(cls=ResearchCommand, prefix=True)
 @click.argument("topic", required=False)
 @click.argument("more", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
@@ -227,7 +227,7 @@ def _refuse_other_conditions(trial: TrialRecord, do: str) -> None:
         raise UsageError(f"{trial.id} was measured under other conditions: {changes}. {do} it under the same ones.")
 
 
-@click.command(cls=Command, prefix=True)
+@click.command(cls=ResearchCommand, prefix=True)
 @click.option(
     "--cluster", "file", type=click.Path(path_type=Path), required=True, help="The cluster, such as infra/local.yaml."
 )
@@ -298,7 +298,7 @@ _tpu_config = click.option(
 )
 
 
-@dev_tpu.command(cls=Command)
+@dev_tpu.command(cls=ResearchCommand)
 @_tpu_name
 @_tpu_config
 @click.option("--tpu-type", required=True, help="The type of a single host, such as v4-8.")
@@ -321,7 +321,7 @@ def allocate(name: str, config: Path, tpu_type: str, for_s: float, wait_s: float
         click.echo(f"{name} is free again: {tpu.hold(held, for_s, stop, say)}")
 
 
-@dev_tpu.command(cls=Command, prefix=True)
+@dev_tpu.command(cls=ResearchCommand, prefix=True)
 @_tpu_name
 @_tpu_config
 @click.option("--env", "names", multiple=True, metavar="NAME", help="Send this variable along; may be repeated.")
@@ -361,7 +361,7 @@ def execute(
     sys.exit(outcome.code)
 
 
-@dev_tpu.command(cls=Command)
+@dev_tpu.command(cls=ResearchCommand)
 @_tpu_name
 @_tpu_config
 def release(name: str, config: Path) -> None:

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from research_steps.cli.common import Command, OpenSeries, SeriesCommand, print_result
+from research_steps.cli.common import OpenSeries, ResearchCommand, SeriesCommand, print_result
 from research_steps.git import Checkout
 from research_steps.records.objects import IssueLink
 from research_steps.records.series import check_topic
@@ -53,7 +53,7 @@ def kickoff(
     series.publish(branch=name, issue=link.url if link else None, entry=entry.id)
 
 
-@click.command(cls=Command, json=True)
+@click.command(cls=ResearchCommand, json=True)
 @click.argument("topic")
 @click.option("--id-prefix", required=True, help="The series' experiment ID prefix, such as MOE-HC.")
 def adopt(topic: str, id_prefix: str, json_output: bool) -> None:

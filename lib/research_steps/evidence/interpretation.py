@@ -14,7 +14,7 @@ from research_steps.evidence.standing import best, claims_in
 from research_steps.evidence.statistics import gain
 from research_steps.records.model import Claim, EntryRecord, Floor, Row
 from research_steps.records.series import Series
-from research_steps.records.step_kinds import Baseline, Sweep
+from research_steps.records.step_kinds import BaselineMeasurement, Sweep
 
 # Between the best and the worst value of one axis: what changes a result so much has to be named with it.
 SENSITIVE = 2.0
@@ -75,7 +75,7 @@ def interpret_entries(series: Series, entries: Sequence[EntryRecord], claims: Se
     sentences: list[str] = []
     actions: dict[str, str] = {}
     for id in dict.fromkeys(claim.baseline.id for claim in primary):
-        case = bases[id].details_as(Baseline).baseline_case if id in bases else {}
+        case = bases[id].details_as(BaselineMeasurement).baseline_case if id in bases else {}
         against = [claim for claim in primary if claim.baseline.id == id]
         main = [claim for claim in against if claim.case == case] or against
         name = f"{id} ({bases[id].label})" if id in bases else id

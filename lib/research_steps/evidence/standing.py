@@ -11,7 +11,7 @@ from research_steps.records.configurations import differences
 from research_steps.records.encoding import Stored, canonical
 from research_steps.records.model import Claim, EntryRecord, Verdict
 from research_steps.records.series import Series
-from research_steps.records.step_kinds import Baseline, Rebase
+from research_steps.records.step_kinds import BaselineMeasurement, Rebase
 
 DECIDED: tuple[Verdict, ...] = ("improved", "regressed", "no difference")
 
@@ -59,7 +59,7 @@ def fixed_cases(entries: Iterable[Stored[EntryRecord]]) -> dict[str, tuple[dict[
     cases: dict[str, tuple[dict[str, Any], str]] = {}
     for entry in finished_order(entry for entry in counting if entry.sha256 not in taken_back):
         match entry.record.details:
-            case Baseline(baseline_case=case):
+            case BaselineMeasurement(baseline_case=case):
                 cases[entry.record.label] = case, entry.record.id
             case Rebase(baseline=label, to=case):
                 cases[label] = case, entry.record.id

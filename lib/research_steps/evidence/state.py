@@ -19,7 +19,7 @@ from research_steps.records.encoding import Stored, canonical
 from research_steps.records.model import Claim, EntryRecord, Row
 from research_steps.records.objects import Seal
 from research_steps.records.series import Series
-from research_steps.records.step_kinds import Baseline, Decision, Finish, Reproduction
+from research_steps.records.step_kinds import BaselineMeasurement, Decision, Finish, Reproduction
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _baselines(counting: Iterable[Stored[EntryRecord]]) -> Iterable[MeasuredBase
     newest: dict[bytes, MeasuredBaseline] = {}
     for entry in counting:
         details = entry.record.details
-        if isinstance(details, Baseline) and entry.record.status == "ok":
+        if isinstance(details, BaselineMeasurement) and entry.record.status == "ok":
             measured = MeasuredBaseline(entry.record, details.baseline_case, numbers(entry.record))
             newest[canonical(details.baseline_case)] = measured
     return newest.values()

@@ -26,7 +26,7 @@ class Measurement(Details, frozen=True, kw_only=True):
     baseline_case: dict[str, Any] = {}
 
 
-class Baseline(Measurement, frozen=True, kw_only=True):
+class BaselineMeasurement(Measurement, frozen=True, kw_only=True):
     """In how many processes the baseline case was measured against itself."""
 
     replicates: int = 0
@@ -217,7 +217,8 @@ class KindOfStep:
 # fmt: off
 STEP_KINDS: Mapping[str, KindOfStep] = MappingProxyType({
     "kickoff": KindOfStep(Kickoff, "Started the series."),
-    "baseline": KindOfStep(Baseline, "Measured the baseline case against itself.", milestone=True, has_trials=True),
+    "baseline": KindOfStep(
+        BaselineMeasurement, "Measured the baseline case against itself.", milestone=True, has_trials=True),
     "sweep": KindOfStep(
         Sweep, "Varied one axis against the baseline.", has_trials=True, compares=True, tabulates=True),
     "replicate": KindOfStep(

@@ -18,7 +18,7 @@ from research_steps.journal.snapshot import OpenAttempt
 from research_steps.records.configurations import plain
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord, Ref
-from research_steps.records.step_kinds import Baseline, Details, Interaction, Replication, Sweep
+from research_steps.records.step_kinds import BaselineMeasurement, Details, Interaction, Replication, Sweep
 from research_steps.remote.worker import refs_of
 from research_steps.thread import rules
 from research_steps.thread.configs import StepConfig, step_key
@@ -122,7 +122,7 @@ def _details(config: StepConfig, forced: Sequence[str]) -> Details:
     parts: dict[str, Any] = {"measure": config.measured.name, "baseline_case": config.case}
     match config.kind:
         case "baseline":
-            return Baseline(**parts, replicates=len(config.replicates))
+            return BaselineMeasurement(**parts, replicates=len(config.replicates))
         case "sweep":
             points = tuple(plain(point, config.label) for point in config.points)
             return Sweep(**parts, points=points, axis=next(iter(config.points[0])))
