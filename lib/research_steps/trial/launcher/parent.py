@@ -1,19 +1,19 @@
 """The parent of trials, a process of its own: `Launcher` has one for itself, `Daemon` is one that is kept.
 
-One thread, one loop over file descriptors, none of which it blocks on. Whoever connects asks for one trial; trials
-take turns, in the order of their requests. For each the parent forks a child, keeps its time limit, collects its
-result, kills whatever it left behind, and answers with how it ended. A connection that closes early gives up its
-trial. It forks workers too, which do on the connection what was asked for.
+One thread, one event loop, which nothing blocks but imports. Whoever connects asks for one trial; trials take turns, in
+the order of their requests. For each the parent forks a child, keeps its time limit, collects its result, kills whatever
+it left behind, and answers with how it ended. A connection that closes early gives up its trial. It forks workers too,
+which do on the connection what was asked for.
 
 It ends when its standard input does (its owner is gone), or, when it is kept, after it was idle for long or is told to.
 Everything below it ends with it. It imports libraries on request, never the experiment, and starts no backend.
 """
 
+import asyncio
 import gc
 import importlib
 import os
 import resource
-import selectors
 import shutil
 import signal
 import socket
@@ -31,7 +31,6 @@ import psutil
 
 from research_steps.trial.launcher import child
 from research_steps.trial.launcher.daemon import Daemon, short_base
-from research_steps.trial.launcher.parent_connections import Client, Connections
 from research_steps.trial.launcher.persistent_child import PersistentChild
 from research_steps.trial.launcher.processes import adopt_orphans, die_with_parent, kill_descendants
 from research_steps.trial.launcher.protocol import (
@@ -44,124 +43,132 @@ from research_steps.trial.launcher.protocol import (
     Stale,
     StartWorker,
     Waiting,
+    line,
 )
 from research_steps.trial.launcher.running_trial import RunningTrial
 from research_steps.trial.launcher.staleness import Sources, stamp
 
 # How often a trial's output is looked at for somebody who reads along. Not oftener, because it wakes up a core.
 LOOK_S = 0.25
+LARGEST_REQUEST = 64 << 20
 
 
 class Parent:
-    """The loop of one that listens in `folder`, which is open to its user alone."""
+    """One that listens in `folder`, which is open to its user alone."""
 
     def __init__(self, listener: socket.socket, folder: Path, config: ParentConfig) -> None:
+        self._listener = listener
         self._result = folder / "result"
         self._root, self._idle_s = Path(config.root), config.idle_s
         self._env = {name: value for name, value in os.environ.items() if name not in config.env}
         self._stamp = stamp(self._root, os.environ)
         self._pid = os.getpid()
-        self._waiting: list[tuple[Client, Request]] = []
+        self._clients: set[asyncio.StreamWriter] = set()
+        # How many trials run or wait for that.
+        self._requests = 0
         self._workers: set[int] = set()
         self._trial: RunningTrial | None = None
         self._persistent: PersistentChild | None = None
         self._sources = Sources()
         self._tried: set[str] = set()
-        self._used_before_s = 0.0
-        self._ending = False
+        self._turn, self._over = asyncio.Lock(), asyncio.Event()
         self._retiring = False
-        self._woken, self._wake = socket.socketpair()
+        self._idle: asyncio.TimerHandle | None = None
         # A child says here at what it is. What does not fit is not said.
         self._stages, self._stage = os.pipe()
-        for descriptor in (self._woken.fileno(), self._wake.fileno(), self._stages, self._stage):
-            os.set_blocking(descriptor, False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(self._wake.fileno())
-        adopt_orphans()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._woken, selectors.EVENT_READ, lambda: self._woken.recv(4096))
-        self._selector.register(self._stages, selectors.EVENT_READ, self._tell_stage)
-        if self._idle_s is None:
-            self._selector.register(0, selectors.EVENT_READ, self._end)
-        self._connections = Connections(self._selector, listener, self._asked, self._left)
-        self._idle_since = time.monotonic()
+        os.set_blocking(self._stages, False)
+        os.set_blocking(self._stage, False)
 
-    def serve(self) -> None:
+    async def serve(self) -> None:
         """Serve until it is over, then leave no process behind."""
-        while not self._ending:
-            for key, _ in self._selector.select(self._patience()):
-                key.data()
-            self._reap()
-            self._look()
-            while self._trial is None and self._waiting and not self._ending:
-                self._start(*self._waiting.pop(0))
+        adopt_orphans()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        self._loop.add_reader(self._stages, self._tell_stage)
+        if self._idle_s is None:
+            self._loop.add_reader(0, self._over.set)
+        await asyncio.start_unix_server(self._serve, sock=self._listener, limit=LARGEST_REQUEST)
+        self._look()
+        await self._over.wait()
         kill_descendants()
 
-    def _end(self) -> None:
-        self._ending = True
-
-    def _patience(self) -> float | None:
-        now = time.monotonic()
-        if self._trial is not None and not self._trial.timed_out:
-            left = max(0.0, self._trial.deadline - now)
-            return min(left, LOOK_S) if self._trial.request.live else left
-        if self._idle_s is not None and not self._busy():
-            return max(0.0, self._idle_since + self._idle_s - now)
-        return None
-
-    def _busy(self) -> bool:
-        return bool(self._trial or self._waiting or self._workers or self._connections.clients)
-
     def _look(self) -> None:
-        """What comes with time: output to show, a trial that ran too long, the end of a parent that nobody needs."""
-        now = time.monotonic()
-        if self._trial is not None:
-            self._show_output(self._trial)
-            if not self._trial.timed_out and now >= self._trial.deadline:
-                self._trial.timed_out = True
-                self._trial.kill()
-        if self._retiring and not (self._trial or self._waiting or self._workers):
-            self._ending = True
-        if self._busy():
-            self._idle_since = now
-        elif self._idle_s is not None and now - self._idle_since >= self._idle_s:
-            self._ending = True
+        """Have it end when it is told to and nothing runs, or when nobody has needed it for long."""
+        if self._idle is not None:
+            self._idle.cancel()
+        if self._retiring and not self._requests and not self._workers:
+            self._over.set()
+        if self._idle_s is not None and not self._clients and not self._workers:
+            self._idle = self._loop.call_later(self._idle_s, self._over.set)
 
-    def _asked(self, client: Client, asked: AskedOfParent) -> None:
-        match asked:
-            case Request():
-                # What was used before is none of this trial's, but for the start of a parent that it was started for.
-                self._used_before_s = _cpu_s() if self._tried else 0.0
-                self._waiting.append((client, asked))
-            case StartWorker():
-                self._start_worker(client, asked)
-            case Shutdown(when_done):
-                self._retiring = True
-                self._ending = not when_done or self._ending
+    async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        """Do what a client asks for."""
+        self._clients.add(client)
+        self._look()
+        asked: AskedOfParent | None = None
+        # Else it is gone before it has asked, or none of ours.
+        with suppress(OSError, ValueError, msgspec.MsgspecError):
+            asked = msgspec.json.decode(await reader.readline(), type=AskedOfParent)
+        try:
+            match asked:
+                case Request():
+                    await self._measure(asked, reader, client)
+                case StartWorker():
+                    self._start_worker(asked, client)
+                case Shutdown(when_done):
+                    self._retiring = True
+                    self._look() if when_done else self._over.set()
+                    await _leaving(reader)
+        finally:
+            client.close()
+            with suppress(OSError):
+                await client.wait_closed()
+            self._clients.discard(client)
+            self._look()
 
-    def _left(self, client: Client) -> None:
-        self._waiting = [waiting for waiting in self._waiting if waiting[0] is not client]
-        if self._trial is not None and self._trial.client is client:
-            self._trial.kill()
-
-    def _start_worker(self, client: Client, wanted: StartWorker) -> None:
+    def _start_worker(self, wanted: StartWorker, client: asyncio.StreamWriter) -> None:
         env = {**self._env, **wanted.env}
         changed = self._sources.changed()
         if not changed and (self._retiring or stamp(self._root, env) != self._stamp):
             changed = "the environment, or what is installed,"
         if changed:
-            self._connections.answer(client, Stale(changed))
-        elif self._preload(client, wanted.libraries):
-            work = partial(_work, wanted, env, client.connection)
-            self._workers.add(self._fork(work, sys.stderr.fileno(), keep=client.connection))
-            self._connections.drop(client)
+            client.write(line(Stale(changed)))
+        elif self._preload(wanted.libraries, client):
+            connection = _descriptor(client)
+            self._workers.add(self._fork(partial(_work, wanted, env, connection), sys.stderr.fileno(), keep=connection))
 
-    def _start(self, client: Client, request: Request) -> None:
-        if not self._preload(client, request.libraries):
-            return
+    async def _measure(self, request: Request, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        """Run a trial for a client when it has its turn; it is given up when the client goes."""
+        # What was used before is none of this trial's, but for the start of a parent that it was started for.
+        used_before_s = _cpu_s() if self._tried else 0.0
+        self._requests += 1
+        trial = asyncio.ensure_future(self._take_turn(request, client, used_before_s))
+        leaving = asyncio.ensure_future(_leaving(reader))
+        await asyncio.wait([trial, leaving], return_when=asyncio.FIRST_COMPLETED)
+        (leaving if trial.done() else trial).cancel()
+        await asyncio.wait([trial, leaving])
+        self._requests -= 1
+
+    async def _take_turn(self, request: Request, client: asyncio.StreamWriter, used_before_s: float) -> None:
+        async with self._turn:
+            if not self._preload(request.libraries, client):
+                return
+            trial = self._trial = self._start(request, client)
+            limit = self._loop.call_later(request.time_limit_s, trial.time_out)
+            try:
+                while not trial.ended.done():
+                    await asyncio.wait([trial.ended], timeout=LOOK_S if request.live else None)
+                    self._show_output(trial)
+            except asyncio.CancelledError:
+                # Nobody waits for it any more.
+                trial.kill()
+                await asyncio.wait([trial.ended])
+            limit.cancel()
+            self._finish(trial, used_before_s)
+
+    def _start(self, request: Request, client: asyncio.StreamWriter) -> RunningTrial:
         # A file, because pipes are held open by others and fill up; by name, because a child may close everything.
         self._result.write_bytes(b"")
-        deadline = time.monotonic() + request.time_limit_s
         # What a worker has left running, such as a session of ssh, is none of the trial's.
         others = {process.pid for process in psutil.Process().children()}
         if request.in_process:
@@ -174,17 +181,32 @@ class Parent:
                 self._end_persistent(self._persistent)
             output = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the trial has ended
             pid = self._fork(partial(child.serve, request, self._result, self._stage), output.fileno())
-        self._trial = RunningTrial(client, request, pid, output, deadline, others)
+        return RunningTrial(request, client, pid, output, others, self._loop.create_future())
+
+    def _finish(self, trial: RunningTrial, used_before_s: float) -> None:
+        self._trial = None
+        code, cpu_s, rss = trial.ended.result()
+        spare = trial.others | self._workers
+        if self._persistent is not None:
+            spare.add(self._persistent.pid)
+        # What the child started may live on; it must not disturb the next trial.
+        kill_descendants(spare)
+        self._show_output(trial)
+        launcher_cpu_s = _cpu_s() - used_before_s + (cpu_s if self._persistent else 0.0)
+        outcome = trial.outcome(self._result.read_bytes(), code, cpu_s, launcher_cpu_s, rss)
+        trial.client.write(line(outcome))
+        if self._persistent is None:
+            trial.output.close()
 
     def _start_persistent(self) -> PersistentChild:
         output = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the child has ended
         mine, orders = socket.socketpair()
-        self._selector.register(mine, selectors.EVENT_READ, self._persistent_said)
         with orders:
             pid = self._fork(partial(child.serve_many, orders, self._result, self._stage), output.fileno())
+        self._loop.add_reader(mine, self._persistent_said)
         return PersistentChild(pid, mine, output)
 
-    def _fork(self, work: Callable[[], None], output: int, keep: socket.socket | None = None) -> int:
+    def _fork(self, work: Callable[[], None], output: int, keep: int = -1) -> int:
         """The process ID of a child that does this work and then ends. What it prints goes to `output`."""
         pid = os.fork()
         if pid:
@@ -201,11 +223,8 @@ class Parent:
             os.dup2(output, 1)
             os.dup2(output, 2)
             # Whoever is connected sees the end of the parent only when nobody else holds the connection.
-            for key in list(self._selector.get_map().values()):
-                if isinstance(key.fileobj, socket.socket) and key.fileobj is not keep:
-                    key.fileobj.close()
-            self._wake.close()
-            self._selector.close()
+            for connection in {self._listener.fileno(), *map(_descriptor, self._clients)} - {keep, -1}:
+                os.close(connection)
             work()
             status = 0
         except BaseException:  # noqa: BLE001  # into the output's tail; nothing else would tell why there is no result
@@ -216,23 +235,21 @@ class Parent:
 
     def _reap(self) -> None:
         """Take note of every child that has ended, also of those that it got from others."""
-        while True:
-            try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if not pid:
-                return
-            self._workers.discard(pid)
-            trial, persistent = self._trial, self._persistent
-            if persistent is not None and pid == persistent.pid:
-                self._forget_persistent(persistent)
-            if trial is not None and pid == trial.pid:
-                before_s = persistent.used_s if trial.request.in_process and persistent else 0.0
-                cpu_s = usage.ru_utime + usage.ru_stime - before_s
-                rss = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-                self._finish(trial, os.waitstatus_to_exitcode(status), cpu_s, rss)
-                trial.output.close()
+        with suppress(ChildProcessError):
+            while (reaped := os.wait4(-1, os.WNOHANG))[0]:
+                self._ended(*reaped)
+        self._look()
+
+    def _ended(self, pid: int, status: int, usage: resource.struct_rusage) -> None:
+        self._workers.discard(pid)
+        used_before_s = 0.0
+        if self._persistent is not None and pid == self._persistent.pid:
+            used_before_s = self._persistent.used_s
+            self._forget_persistent(self._persistent)
+        if self._trial is not None and pid == self._trial.pid:
+            cpu_s = usage.ru_utime + usage.ru_stime - used_before_s
+            rss = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+            self._trial.end(os.waitstatus_to_exitcode(status), cpu_s, rss)
 
     def _persistent_said(self) -> None:
         """The persistent child is done with a trial; or it ended, which its exit tells."""
@@ -240,18 +257,9 @@ class Parent:
         if persistent is None:
             return
         if not persistent.is_done():
-            self._selector.unregister(persistent.orders)
+            self._loop.remove_reader(persistent.orders)
         elif trial is not None and trial.pid == persistent.pid:
-            self._finish(trial, 0, *persistent.usage())
-
-    def _finish(self, trial: RunningTrial, code: int, cpu_s: float, rss: int) -> None:
-        self._trial = None
-        # What the child started may live on; it must not disturb the next trial.
-        kill_descendants(spare=trial.others | self._workers | ({self._persistent.pid} if self._persistent else set()))
-        self._show_output(trial)
-        launcher_cpu_s = _cpu_s() - self._used_before_s + (cpu_s if self._persistent else 0.0)
-        outcome = trial.outcome(self._result.read_bytes(), code, cpu_s, launcher_cpu_s, rss)
-        self._connections.answer(trial.client, outcome)
+            trial.end(0, *persistent.usage())
 
     def _end_persistent(self, persistent: PersistentChild) -> None:
         os.kill(persistent.pid, signal.SIGKILL)
@@ -260,27 +268,26 @@ class Parent:
 
     def _forget_persistent(self, persistent: PersistentChild) -> None:
         self._persistent = None
-        with suppress(KeyError):
-            self._selector.unregister(persistent.orders)
+        self._loop.remove_reader(persistent.orders)
         persistent.orders.close()
 
     def _tell_stage(self) -> None:
         for stage in os.read(self._stages, 4096).decode("utf-8", "replace").splitlines():
             if self._trial is not None:
-                self._connections.tell(self._trial.client, Waiting(stage))
+                self._trial.client.write(line(Waiting(stage)))
 
     def _show_output(self, trial: RunningTrial) -> None:
         for text in trial.new_output() if trial.request.live else ():
-            self._connections.tell(trial.client, Output(text))
+            trial.client.write(line(Output(text)))
 
-    def _preload(self, client: Client, libraries: tuple[str, ...]) -> bool:
-        """Import what is new of these. False when that is for nothing: the client left, or was told what changed."""
+    def _preload(self, libraries: tuple[str, ...], client: asyncio.StreamWriter) -> bool:
+        """Import what is new of these. False when that is for nothing: the client was told what changed."""
         began = time.time()
         new = [name for name in libraries if name not in self._tried]
         self._tried.update(new)
         for name in new:
             if name not in sys.modules:
-                self._connections.tell(client, Waiting(f"importing {name}"))
+                client.write(line(Waiting(f"importing {name}")))
             # Names of a library that are no module, and libraries that don't import: the child gives the true error.
             with suppress(Exception, SystemExit):
                 importlib.import_module(name)
@@ -290,18 +297,29 @@ class Parent:
             self._sources.take(began)
         changed = self._sources.changed()
         if changed:
-            self._connections.answer(client, Stale(changed))
-        return not changed and client in self._connections.clients
+            client.write(line(Stale(changed)))
+        return not changed
 
 
-def _work(wanted: StartWorker, env: Mapping[str, str], connection: socket.socket) -> None:
+async def _leaving(reader: asyncio.StreamReader) -> None:
+    """Wait until a client that has asked goes. It has nothing more to say, so anything to read is its end."""
+    with suppress(OSError):
+        await reader.read(1)
+
+
+def _descriptor(client: asyncio.StreamWriter) -> int:
+    """That of a client's connection, -1 once that is closed."""
+    return int(client.get_extra_info("socket").fileno())
+
+
+def _work(wanted: StartWorker, env: Mapping[str, str], connection: int) -> None:
     """What a worker does."""
     module, _, function = wanted.function.partition(":")
     os.environ.clear()
     os.environ.update(env)
-    with connection:
-        connection.setblocking(True)
-        getattr(importlib.import_module(module), function)(connection, bytes(wanted.order))
+    with socket.socket(fileno=connection) as speaking:
+        speaking.setblocking(True)
+        getattr(importlib.import_module(module), function)(speaking, bytes(wanted.order))
 
 
 def _cpu_s() -> float:
@@ -328,7 +346,7 @@ def _listen(config: ParentConfig) -> None:
             os.write(1, os.fsencode(folder) + b"\n")
         # Nobody reads standard output from here on; a library that prints while it is imported must not block on it.
         os.dup2(2, 1)
-        parent.serve()
+        asyncio.new_event_loop().run_until_complete(parent.serve())
         if daemon:
             daemon.note_end()
     if not daemon:

@@ -1,5 +1,6 @@
 """A trial that runs in a child, as the parent of that child sees it: its time limit, its output, and how it ended."""
 
+import asyncio
 import os
 import signal
 import sys
@@ -12,7 +13,6 @@ import msgspec
 import psutil
 
 from research_steps.records.model import Error, Launch
-from research_steps.trial.launcher.parent_connections import Client
 from research_steps.trial.launcher.protocol import ChildResult, Request, TrialOutcome
 
 OUTPUT_TAIL = 4096
@@ -20,19 +20,29 @@ OUTPUT_TAIL = 4096
 
 @dataclass
 class RunningTrial:
-    """`pid` is its child's, `others` are the processes of the parent that are none of the trial's."""
+    """`client` has asked for it, `pid` is its child's, `others` are the processes of the parent that are none of the
+    trial's. Once it has `ended`, that holds the exit code, the CPU time (seconds) and the most memory (bytes)."""
 
-    client: Client
     request: Request
+    client: asyncio.StreamWriter
     pid: int
     output: IO[bytes]
-    deadline: float
     others: set[int]
+    ended: "asyncio.Future[tuple[int, float, int]]"
     shown: int = 0
     timed_out: bool = False
 
     def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
+        if not self.ended.done():
+            os.kill(self.pid, signal.SIGKILL)
+
+    def end(self, code: int, cpu_s: float, rss: int) -> None:
+        if not self.ended.done():
+            self.ended.set_result((code, cpu_s, rss))
+
+    def time_out(self) -> None:
+        self.timed_out = True
+        self.kill()
 
     def new_output(self) -> Iterator[str]:
         """What it has printed since this was last asked for."""
