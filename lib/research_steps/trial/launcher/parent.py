@@ -142,46 +142,40 @@ class Parent:
         # What was used before is none of this trial's, but for the start of a parent that it was started for.
         used_before_s = _cpu_s() if self._tried else 0.0
         self._requests += 1
-        trial = asyncio.ensure_future(self._take_turn(request, client, used_before_s))
         leaving = asyncio.ensure_future(_leaving(reader))
-        await asyncio.wait([trial, leaving], return_when=asyncio.FIRST_COMPLETED)
-        (leaving if trial.done() else trial).cancel()
-        await asyncio.wait([trial, leaving])
-        self._requests -= 1
-
-    async def _take_turn(self, request: Request, client: asyncio.StreamWriter, used_before_s: float) -> None:
         async with self._turn:
-            if not self._preload(request.libraries, client):
-                return
-            trial = self._trial = self._start(request, client)
-            limit = self._loop.call_later(request.time_limit_s, trial.time_out)
-            try:
+            if not leaving.done() and self._preload(request.libraries, client):
+                trial = self._trial = await self._start(request, client)
+                leaving.add_done_callback(lambda _: trial.kill())
+                limit = self._loop.call_later(request.time_limit_s, trial.time_out)
                 while not trial.ended.done():
                     await asyncio.wait([trial.ended], timeout=LOOK_S if request.live else None)
                     self._show_output(trial)
-            except asyncio.CancelledError:
-                # Nobody waits for it any more.
-                trial.kill()
-                await asyncio.wait([trial.ended])
-            limit.cancel()
-            self._finish(trial, used_before_s)
+                limit.cancel()
+                self._finish(trial, used_before_s)
+        leaving.cancel()
+        self._requests -= 1
 
-    def _start(self, request: Request, client: asyncio.StreamWriter) -> RunningTrial:
+    async def _start(self, request: Request, client: asyncio.StreamWriter) -> RunningTrial:
         # A file, because pipes are held open by others and fill up; by name, because a child may close everything.
         self._result.write_bytes(b"")
         # What a worker has left running, such as a session of ssh, is none of the trial's.
         others = {process.pid for process in psutil.Process().children()}
         if request.in_process:
-            self._persistent = self._persistent or self._start_persistent()
-            self._persistent.order(request)
-            pid, output = self._persistent.pid, self._persistent.output
-        else:
-            if self._persistent is not None:
-                # It holds the accelerator that this trial's process needs for itself.
-                self._end_persistent(self._persistent)
-            output = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the trial has ended
-            pid = self._fork(partial(child.serve, request, self._result, self._stage), output.fileno())
-        return RunningTrial(request, client, pid, output, others, self._loop.create_future())
+            if self._persistent is None:
+                self._persistent = await self._start_persistent()
+            persistent = self._persistent
+            trial = RunningTrial(request, client, persistent.pid, persistent.output, others)
+            self._order = asyncio.ensure_future(persistent.run(trial))
+            return trial
+        if self._persistent is not None:
+            # It holds the accelerator that this trial's process needs for itself.
+            os.kill(self._persistent.pid, signal.SIGKILL)
+            os.waitpid(self._persistent.pid, 0)
+            self._forget_persistent(self._persistent)
+        output = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the trial has ended
+        pid = self._fork(partial(child.serve, request, self._result, self._stage), output.fileno())
+        return RunningTrial(request, client, pid, output, others)
 
     def _finish(self, trial: RunningTrial, used_before_s: float) -> None:
         self._trial = None
@@ -198,13 +192,12 @@ class Parent:
         if self._persistent is None:
             trial.output.close()
 
-    def _start_persistent(self) -> PersistentChild:
+    async def _start_persistent(self) -> PersistentChild:
         output = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the child has ended
         mine, orders = socket.socketpair()
         with orders:
             pid = self._fork(partial(child.serve_many, orders, self._result, self._stage), output.fileno())
-        self._loop.add_reader(mine, self._persistent_said)
-        return PersistentChild(pid, mine, output)
+        return PersistentChild(pid, *await asyncio.open_unix_connection(sock=mine), output)
 
     def _fork(self, work: Callable[[], None], output: int, keep: int = -1) -> int:
         """The process ID of a child that does this work and then ends. What it prints goes to `output`."""
@@ -251,24 +244,8 @@ class Parent:
             rss = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
             self._trial.end(os.waitstatus_to_exitcode(status), cpu_s, rss)
 
-    def _persistent_said(self) -> None:
-        """The persistent child is done with a trial; or it ended, which its exit tells."""
-        persistent, trial = self._persistent, self._trial
-        if persistent is None:
-            return
-        if not persistent.is_done():
-            self._loop.remove_reader(persistent.orders)
-        elif trial is not None and trial.pid == persistent.pid:
-            trial.end(0, *persistent.usage())
-
-    def _end_persistent(self, persistent: PersistentChild) -> None:
-        os.kill(persistent.pid, signal.SIGKILL)
-        os.waitpid(persistent.pid, 0)
-        self._forget_persistent(persistent)
-
     def _forget_persistent(self, persistent: PersistentChild) -> None:
         self._persistent = None
-        self._loop.remove_reader(persistent.orders)
         persistent.orders.close()
 
     def _tell_stage(self) -> None:

@@ -1,7 +1,7 @@
 """A child that stays, with the backend that it has started, for trials that are run in process."""
 
+import asyncio
 import os
-import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,8 @@ from typing import IO
 
 import psutil
 
-from research_steps.trial.launcher.protocol import Request, line
+from research_steps.trial.launcher.protocol import line
+from research_steps.trial.launcher.running_trial import RunningTrial
 
 DONE = b"."
 
@@ -19,25 +20,21 @@ class PersistentChild:
     """As its parent sees it. `used_s` is the CPU time of the trials that it has finished."""
 
     pid: int
-    orders: socket.socket
+    replies: asyncio.StreamReader
+    orders: asyncio.StreamWriter
     output: IO[bytes]
     used_s: float = 0.0
 
-    def order(self, request: Request) -> None:
-        """Have it run a trial; what the last one printed is forgotten."""
+    async def run(self, trial: RunningTrial) -> None:
+        """Have it run a trial, and tell when it has; what the last one printed is forgotten."""
         os.ftruncate(self.output.fileno(), 0)
         # The child's standard output shares this offset.
         os.lseek(self.output.fileno(), 0, os.SEEK_SET)
-        # One that is gone says so by its end.
-        with suppress(OSError):
-            self.orders.sendall(line(request))
-
-    def is_done(self) -> bool:
-        """Whether it has finished what it was asked for; if not, it has ended."""
-        try:
-            return self.orders.recv(len(DONE)) == DONE
-        except OSError:
-            return False
+        self.orders.write(line(trial.request))
+        # Where it dies, that is told by its exit.
+        with suppress(OSError, asyncio.IncompleteReadError, psutil.Error):
+            await self.replies.readexactly(len(DONE))
+            trial.end(0, *self.usage())
 
     def usage(self) -> tuple[float, int]:
         """The CPU time of its last trial in seconds, and the most memory that it ever used in bytes."""

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO
 
 import msgspec
@@ -28,7 +28,7 @@ class RunningTrial:
     pid: int
     output: IO[bytes]
     others: set[int]
-    ended: "asyncio.Future[tuple[int, float, int]]"
+    ended: "asyncio.Future[tuple[int, float, int]]" = field(default_factory=asyncio.Future)
     shown: int = 0
     timed_out: bool = False
 
