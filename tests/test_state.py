@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from research_steps.evidence.standing import fixed_cases, reached
 from research_steps.evidence.state import ThreadState
+from research_steps.journal import snapshot
 from research_steps.publish.issue import text as issue_text
 from research_steps.publish.rendering import summary
 from research_steps.records.encoding import store_record
@@ -101,3 +102,18 @@ def test_the_order_in_which_records_are_read_changes_nothing(merged: ThreadState
     for stored in reversed(merged.entries):
         backwards.add(store_record(stored.record))
     assert thread_state(SERIES, backwards) == merged
+
+
+def test_the_entries_are_put_in_order_a_few_times_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head of a logbook with ten thousand entries is made in a moment."""
+    sorted_so_often = 0
+    order = snapshot.finished_order
+
+    def counted(entries: Any) -> Any:
+        nonlocal sorted_so_often
+        sorted_so_often += 1
+        return order(entries)
+
+    monkeypatch.setattr(snapshot, "finished_order", counted)
+    state_of(SERIES, [made(f"MOE-HC-{number:03d}", "note", config={}, rows=()) for number in range(200)])
+    assert sorted_so_often <= 3

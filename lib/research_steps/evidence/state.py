@@ -115,22 +115,23 @@ def thread_state(
     """
     entries = known.in_order
     records = [entry.record for entry in entries]
-    counting = [entry for entry in entries if entry.sha256 not in known.retracted]
+    taken_back = known.retracted
+    counting = [entry for entry in entries if entry.sha256 not in taken_back]
     claims = current_claims(series, entries)
     finishes = [record for record in records if record.step == "finish"]
     return ThreadState(
         series=series,
         entries=tuple(entries),
-        retracted=known.retracted,
+        retracted=taken_back,
         claims=tuple(claims),
         best=best(series, claims),
         reached=reached(series, claims),
         winners=tuple(_winners(series, known, claims)),
         baselines=tuple(_baselines(counting)),
-        reading=_reading(counting, known.retracted),
+        reading=_reading(counting, taken_back),
         hypotheses=tuple(queue(series, records)),
         background=ledger(records),
-        dead_ends=_dead_ends(series, entries, claims, known.retracted),
+        dead_ends=_dead_ends(series, entries, claims, taken_back),
         decisions=tuple(record for record in records if record.step == "decision"),
         revisions=tuple(record for record in records if record.step in ("correction", "retraction", "rebase")),
         kickoff=next((record for record in records if record.step == "kickoff"), None),
