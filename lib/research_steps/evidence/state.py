@@ -19,7 +19,7 @@ from research_steps.records.encoding import Stored, canonical
 from research_steps.records.model import Claim, EntryRecord, Row
 from research_steps.records.objects import Seal
 from research_steps.records.series import Series
-from research_steps.records.step_kinds import BaselineMeasurement, Decision, Finish, Reproduction
+from research_steps.records.step_kinds import STEP_KINDS, BaselineMeasurement, Decision, Finish, Reproduction
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,14 @@ class ThreadState:
         commands += [f"research replicate {claim.trials[0].id}" for claim in replicable]
         if self.unpublished:
             commands.append(f"research sync {topic}")
-        if self.reached is not None and not self.sealed:
+        if self.reached is not None and self._measured_since_seal():
             commands.append(f"research seal {topic}")
         return tuple(commands)
+
+    def _measured_since_seal(self) -> bool:
+        records = [entry.record for entry in self.entries]
+        sealed_at = max((record.finished_at for record in records if record.step == "seal"), default="")
+        return any(STEP_KINDS[record.step].has_trials and record.finished_at > sealed_at for record in records)
 
 
 def thread_state(
@@ -172,7 +177,9 @@ def _winners(series: Series, known: Snapshot, claims: Sequence[Claim]) -> Iterab
         if winner is not None:
             same = [claim for claim in claims if (claim.changes, claim.case) == (winner.changes, winner.case)]
             also = tuple(claim for claim in same if claim.metric != winner.metric)
-            close = tuple(claim for claim in alike if claim is not winner and _overlap(claim, winner))
+            # What changes a variant axis is another workload.
+            same_work = [claim for claim in alike if not set(claim.changes) - set(winner.changes) & set(series.variants)]
+            close = tuple(claim for claim in same_work if claim is not winner and _overlap(claim, winner))
             yield Winner(winner, device_class, also, close)
 
 
