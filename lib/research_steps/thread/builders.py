@@ -13,8 +13,8 @@ from research_steps.errors import UsageError
 from research_steps.records.configurations import changed, plain, type_name
 from research_steps.records.resources import Resources
 from research_steps.records.series import Series
+from research_steps.thread import marin
 from research_steps.thread.configs import StepConfig
-from research_steps.thread.marin import executor_steps as marin
 from research_steps.thread.recorded import record
 from research_steps.thread.step_body import run_step
 from research_steps.thread.types import Axis, Config, Metrics, Step, Steps

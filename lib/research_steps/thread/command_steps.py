@@ -8,8 +8,8 @@ import msgspec
 from research_steps.errors import UsageError
 from research_steps.records.configurations import differences, plain
 from research_steps.records.model import Claim, Ref, TrialRecord
+from research_steps.thread import marin
 from research_steps.thread.builders import StepBuilder, measured_by
-from research_steps.thread.marin import executor_steps as marin
 from research_steps.thread.types import Step
 from research_steps.trial.code import trace_name
 from research_steps.trial.measured import Measured

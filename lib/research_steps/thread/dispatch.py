@@ -8,8 +8,8 @@ import msgspec
 from research_steps.evidence.table import Trial
 from research_steps.journal.progress import plan
 from research_steps.remote.worker import TrialRef, measure_elsewhere, trials_of
+from research_steps.thread import marin
 from research_steps.thread.configs import StepConfig, step_key
-from research_steps.thread.marin import executor_steps as marin
 from research_steps.trial.batch import Wanted, measure_wanted
 from research_steps.trial.context import Session
 

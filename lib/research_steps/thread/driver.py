@@ -22,9 +22,9 @@ from research_steps.records.encoding import sha256
 from research_steps.records.model import Captured
 from research_steps.records.resources import Resources
 from research_steps.records.series import Series
+from research_steps.thread import marin
 from research_steps.thread.builders import StepBuilder
 from research_steps.thread.configs import StepConfig
-from research_steps.thread.marin import executor_steps as marin
 from research_steps.thread.options import RunOptions
 from research_steps.thread.redo import prepare
 from research_steps.thread.surfaces import surfaces_of

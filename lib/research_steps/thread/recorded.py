@@ -9,7 +9,7 @@ from research_steps.journal.entries import About, Finding
 from research_steps.records.objects import IssueLink
 from research_steps.records.step_kinds import Ran
 from research_steps.thread.configs import step_key
-from research_steps.thread.marin.executor_steps import Recorded, read_artifact
+from research_steps.thread.marin import Recorded, read_artifact
 from research_steps.thread.step_body import record_step
 from research_steps.thread.tagging import Tagging, tagged, tagged_config
 from research_steps.trial.context import Session, current

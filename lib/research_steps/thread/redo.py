@@ -6,7 +6,7 @@ from typing import Any
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
 from research_steps.thread.configs import StepConfig, step_key
-from research_steps.thread.marin.executor_steps import ExecutorPlan
+from research_steps.thread.marin import ExecutorPlan
 from research_steps.trial.context import Session
 
 # Marin's own: how long it waits for the lock of a driver that may be gone (seconds).

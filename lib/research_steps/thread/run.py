@@ -42,7 +42,7 @@ def _engine(checkout: Checkout) -> Iterator[None]:
         yield
         return
     from research_steps.remote.ray.joining import joined
-    from research_steps.thread.marin import executor_steps as marin
+    from research_steps.thread import marin
 
     with joined(address, checkout) as client, marin.using(client):
         yield

@@ -1,6 +1,6 @@
 """The binding to Marin: how research steps become `ExecutorStep`s and are run by its executor.
 
-The only module that imports Marin. Everything that another generation of Marin does otherwise is here.
+The only module that imports Marin: everything that another generation of Marin does otherwise is here.
 """
 
 import json
