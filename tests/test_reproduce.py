@@ -32,12 +32,10 @@ from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, Error, InterruptedRecord, Samples, TrialRecord
 from research_steps.records.series import Metric
 from research_steps.seal.bundle import Bundle, Command, name_of, read
-from research_steps.seal.commits import Paths, make_commit, make_tree
-from research_steps.seal.reproduce import environment
-from research_steps.seal.reproduce.commands import runnable
 from research_steps.seal.reproduce.reporting import report
-from research_steps.seal.reproduce.rerun import Rerun, rerun
-from research_steps.seal.reproduce.work_tree import add_sealed, make_measured
+from research_steps.seal.reproduce.rerun import Rerun, rerun, runnable
+from research_steps.seal.reproduce.sandbox import add_measured, build_environment, variables
+from research_steps.seal.tags import Paths, make_commit, make_tree
 
 from tests.support import records, toy_thread
 from tests.support.toy_thread import Repository, research
@@ -143,7 +141,7 @@ class Sealed:
         upon = self.repository.git("rev-parse", f"{base}^{{commit}}").strip()
         added = {name: text.encode() for name, text in files.items()}
         tree = make_tree(self.checkout, upon, Paths((), (), ()), added)
-        return make_commit(self.checkout, tree, upon, "light", "1700000000 +0000", {})
+        return make_commit(self.checkout, tree, upon, "light", "1700000000 +0000")
 
 
 @pytest.fixture(scope="module")
@@ -774,12 +772,11 @@ def test_a_patch_that_the_tag_lacks_is_told(sealed: Sealed) -> None:
 def test_measured_code_that_no_commit_and_no_patch_holds_comes_from_the_tag(sealed: Sealed, tmp_path: Path) -> None:
     """As a file that git is told to ignore. What is there stays as measured, and the logbook is as it was sealed."""
     bundle = msgspec.structs.replace(sealed.bundle, patch=None)
-    there = add_sealed(sealed.checkout, bundle, tmp_path / "tree")
-    logbook = (there.logbooks / "toy.md").read_bytes()
-    make_measured(there, bundle)
+    there = add_measured(sealed.checkout, bundle, b"", tmp_path / "tree")
     assert (there.root / "tools" / "even.py").read_text() == "EVEN = 'new'\n"
     assert (there.root / "tools" / "odd.py").read_text() == "ODD = 'committed'\n"
-    assert (there.logbooks / "toy.md").read_bytes() == logbook
+    logbook = sealed.checkout.file_at(sealed.tag, ".agents/logbooks/toy.md")
+    assert logbook and (there.logbooks / "toy.md").read_bytes() == logbook
 
 
 def test_submodules_are_at_their_commits_and_the_configuration_stays(
@@ -811,8 +808,7 @@ def test_submodules_are_at_their_commits_and_the_configuration_stays(
         sealed.bundle, commit=git("rev-parse", "HEAD").strip(), patch=None, submodules=submodules
     )
     before = sealed.state()
-    there = add_sealed(sealed.checkout, bundle, tmp_path / "tree")
-    make_measured(there, bundle)
+    there = add_measured(sealed.checkout, bundle, b"", tmp_path / "tree")
     assert {name: there.git("-C", name, "rev-parse", "HEAD").decode().strip() for name in held} == held
     assert list((there.root / "absent").iterdir()) == []
     git("worktree", "remove", "--force", str(tmp_path / "tree"))
@@ -847,10 +843,10 @@ def test_the_sealed_packages_make_an_environment_of_their_own(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "here"))
     said: list[str] = []
     pins = b"click==8.1.8\n-e ./\n# other==1.0 was installed from a file or folder of elsewhere\n"
-    built = environment.build(sealed.bundle, pins, tree, tmp_path, said.append)
+    env = variables(sealed.bundle, tmp_path / "store", here=False)
+    built = build_environment(sealed.bundle, pins, tree, tmp_path, env, said.append)
     assert said[0] == "not installed: other==1.0 was installed from a file or folder of elsewhere"
     assert said[1].endswith(", 2 packages")
-    env = environment.variables(sealed.bundle, tmp_path / "store", here=False)
     ask = "import importlib.metadata as m, importlib.util as u, own, click; print(m.version('click'), own.WHERE, "
     ask += "u.find_spec('only_here'), u.find_spec('research_steps'))"
     found = subprocess.run([str(built), "-c", ask], env=env, capture_output=True, text=True, check=True).stdout
@@ -891,4 +887,4 @@ def test_an_environment_that_can_not_be_built_is_told(
     """In one sentence: what is missing, and what to do."""
     bundle = msgspec.structs.replace(sealed.bundle, python=python or sealed.bundle.python)
     with pytest.raises(UsageError, match=says):
-        environment.build(bundle, requirements, tmp_path, tmp_path, lambda line: None)
+        build_environment(bundle, requirements, tmp_path, tmp_path, os.environ, lambda line: None)

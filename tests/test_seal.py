@@ -33,7 +33,7 @@ from research_steps.publish.publisher import publish
 from research_steps.publish.surface import Published
 from research_steps.records.encoding import sha256
 from research_steps.records.objects import Seal
-from research_steps.seal import bundle, commits, contents, pushing
+from research_steps.seal import bundle, contents, tags
 from research_steps.seal.sealing import Sealer
 from research_steps.seal.verify import verify
 
@@ -360,9 +360,9 @@ def test_ignored_code_and_records_are_in_the_tag_all_the_same(copy: Copy) -> Non
 def test_measured_code_of_a_submodule_is_held_by_its_commit(copy: Copy) -> None:
     """What a measure function imports from there does not make files of the submodule."""
     kernel = f"{CODE}/module/kernel.py"
-    paths = commits.paths_below(copy.desk.checkout, "HEAD", [CODE, kernel], [kernel])
+    paths = tags.paths_below(copy.desk.checkout, "HEAD", [CODE, kernel], [kernel])
     assert f"{CODE}/module" in paths.names and kernel not in paths.names
-    tree = commits.make_tree(copy.desk.checkout, "HEAD", paths, {})
+    tree = tags.make_tree(copy.desk.checkout, "HEAD", paths, {})
     assert copy.names(tree)[f"{CODE}/module"].startswith("160000 commit")
 
 
@@ -399,12 +399,11 @@ def test_other_experiments_are_not_sealed(copy: Copy) -> None:
         (copy.root / name).parent.mkdir(exist_ok=True)
         (copy.root / name).touch()
     desk = copy.desk
-    found = contents.evidence(desk.checkout, desk.series, desk.scan(), desk.scan().find("TOY-004")[0].record.inputs)
     measured = (
         bundle.MeasuredWith("experiments.kernels:measure", "", {"experiments/kernels.py": ""}),
         bundle.MeasuredWith("experiments.shared.kernels:measure", "", {}),
     )
-    paths = contents.code_paths(desk.checkout, desk.series, dataclasses.replace(found, measured=measured))
+    paths = contents.code_paths(desk.checkout, desk.series, measured)
     assert paths == ["experiments/kernels.py", "experiments/shared", "experiments/toy"]
 
 
@@ -450,8 +449,8 @@ def test_a_submodule_that_was_moved_when_it_was_measured_is_told_by_its_patch(co
     copy.git("-C", f"{CODE}/module", "checkout", "--quiet", "HEAD^")
     now = copy.git("-C", f"{CODE}/module", "rev-parse", "HEAD").strip()
     patch, _ = copy.desk.checkout.patch()
-    assert commits.gitlinks(copy.desk.checkout, "HEAD", b"")[f"{CODE}/module"] == before != now
-    assert commits.gitlinks(copy.desk.checkout, "HEAD", patch)[f"{CODE}/module"] == now
+    assert tags.gitlinks(copy.desk.checkout, "HEAD", b"")[f"{CODE}/module"] == before != now
+    assert tags.gitlinks(copy.desk.checkout, "HEAD", patch)[f"{CODE}/module"] == now
 
 
 def test_without_the_store_of_the_run_there_is_no_list_of_packages_and_the_bundle_says_so(copy: Copy) -> None:
@@ -595,7 +594,7 @@ def test_a_tag_that_names_another_commit_is_told_and_stays(copy: Copy) -> None:
 
 def test_a_remote_that_gives_no_answer_is_waited_for_only_so_long(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes the connection and says nothing."""
-    monkeypatch.setattr(pushing, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(tags, "PATIENCE_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         copy.git("remote", "add", "origin", f"http://user:pa55word1@127.0.0.1:{server.getsockname()[1]}/x")
         copy.git("config", "research.push", "true")
@@ -735,11 +734,10 @@ def test_a_file_that_is_gone_leaves_a_branch_with_long_names(tmp_path: Path) -> 
     checkout.git("commit", "--quiet", "--message", "both", env=identity)
     (tmp_path / "gone").unlink()
     head = checkout.head() or ""
-    paths = commits.paths_below(checkout, head, ["gone", "kept"], ())
-    commit = commits.make_commit(
-        checkout, commits.make_tree(checkout, head, paths, {}), head, "one", "1767225600 +0000", identity
-    )
-    commits.put_on_branch(checkout, commit, BRANCH, commits.changed(checkout, commit))
+    paths = tags.paths_below(checkout, head, ["gone", "kept"], ())
+    tree = tags.make_tree(checkout, head, paths, {})
+    commit = tags.make_commit(checkout, tree, head, "one", "1767225600 +0000")
+    tags.put_on_branch(checkout, commit, BRANCH)
     assert checkout.head() == commit and git(tmp_path, "status", "--porcelain") == b""
 
 

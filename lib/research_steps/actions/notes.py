@@ -34,7 +34,7 @@ from research_steps.records.step_kinds import (
     plain_details,
 )
 from research_steps.records.times import utc
-from research_steps.seal.sealing import evidence_of
+from research_steps.seal.contents import evidence_of
 from research_steps.trial.provenance import current_actor
 
 

@@ -29,12 +29,20 @@ def variant_text(claim: Claim, case: Mapping[str, Any]) -> str:
     return f" at {changes_text(variant)}" if variant else ""
 
 
+def candidate_text(claim: Claim, case: Mapping[str, Any]) -> str:
+    """What was compared with the baseline `case`, and at which variant of that."""
+    return changes_text(claim.changes) + variant_text(claim, case)
+
+
 def estimate_text(claim: Claim) -> str:
-    """The estimate with its interval, as a ratio to the baseline or as a difference from it."""
-    if claim.estimate is None:
+    """The estimate with its interval."""
+    low, high = (effect_text(claim.estimand, end).removesuffix(" ×") for end in (claim.low, claim.high))
+    interval = f" ({low} to {high})" if claim.low is not None else ""
+    return effect_text(claim.estimand, claim.estimate) + interval
+
+
+def effect_text(estimand: str, effect: float | None) -> str:
+    """An estimate or an end of its interval, as a ratio to the baseline or as a difference from it."""
+    if effect is None:
         return "no estimate"
-    if claim.estimand == "ratio":
-        interval = f" ({claim.low:.3f} to {claim.high:.3f})" if claim.low is not None else ""
-        return f"{claim.estimate:.3f} ×{interval}"
-    interval = f" ({claim.low:+.2%} to {claim.high:+.2%})" if claim.low is not None else ""
-    return f"{claim.estimate:+.2%}{interval}"
+    return f"{effect:.3f} ×" if estimand == "ratio" else f"{effect:+.2%}"

@@ -82,7 +82,7 @@ def floor_of(series: Series, trials: Sequence[Ended]) -> dict[str, Floor]:
     """The noise floor of each metric, from undisturbed trials of the baseline against itself."""
     found = {}
     for metric in series.metrics:
-        samples = [one for one in _samples(_undisturbed(metric, _reporting(metric, trials))) if one.paired]
+        samples = [one for one in _samples(usable(metric, trials)) if one.paired]
         floor = noise_floor(metric, samples)
         if floor is not None:
             found[metric.name] = floor
@@ -160,13 +160,13 @@ def _judge(metric: Metric, baseline: Baseline, candidate: Candidate, candidates:
         return _Said(
             "not comparable", "; ".join(f"{name}: {mine} | {theirs}" for name, (mine, theirs) in differ.items())
         )
-    usable, quiet = _undisturbed(metric, good), _undisturbed(metric, floor)
-    if not usable:
+    undisturbed, quiet = _undisturbed(metric, good), _undisturbed(metric, floor)
+    if not undisturbed:
         # What was measured beside other load is shown, and supports nothing.
         loaded = _interval(metric, good, floor, candidates)
         loaded = loaded and replace(loaded, low=-math.inf, high=math.inf)
         return _Said("inconclusive", f"{CONTENDED}: {good[0].contended}", loaded)
-    interval = _interval(metric, usable, quiet, candidates)
+    interval = _interval(metric, undisturbed, quiet, candidates)
     if interval is None:
         return _Said("inconclusive", "no undisturbed process of the baseline to compare with")
     found = verdict(metric, interval)
@@ -175,8 +175,8 @@ def _judge(metric: Metric, baseline: Baseline, candidate: Candidate, candidates:
     if len(good) < len(candidate.trials):
         lost = len(candidate.trials) - len(good)
         return _Said(found, f"{lost} of its processes gave nothing: {_failure(candidate.trials)}", interval)
-    before = [one for one in _undisturbed(metric, _reporting(metric, candidate.also)) if not _against(one, floor)]
-    return _Said(found, "", interval, _confidence(metric, interval, found, [*usable, *before], quiet))
+    before = [one for one in usable(metric, candidate.also) if not _against(one, floor)]
+    return _Said(found, "", interval, _confidence(metric, interval, found, [*undisturbed, *before], quiet))
 
 
 def _interval(
@@ -233,6 +233,11 @@ def _baseline_moved(samples: Samples, floor: Samples | None) -> dict[str, tuple[
         for name, (value, was) in pairs.items()
         if abs(value - was) > BASELINE_MOVED * abs(was)
     }
+
+
+def usable(metric: Metric, trials: Iterable[Ended]) -> list[TrialRecord]:
+    """The trials that succeeded, measured the metric, and were not disturbed in it."""
+    return _undisturbed(metric, _reporting(metric, trials))
 
 
 def _undisturbed(metric: Metric, records: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from research_steps.evidence.claim_text import changes_text, claim_text, variant_text, verdict_text
+from research_steps.evidence.claim_text import candidate_text, changes_text, claim_text, verdict_text
 from research_steps.evidence.claims import CONTENDED, ROUTINE_NOTE
 from research_steps.evidence.standing import best, claims_in
 from research_steps.evidence.statistics import gain
@@ -58,7 +58,7 @@ def interpret_replicates(
     primary = _primary(series, claims)
     sentences = []
     for claim in primary:
-        what = f"{changes_text(claim.changes)}{variant_text(claim, case)} is {verdict_text(claim)}"
+        what = f"{candidate_text(claim, case)} is {verdict_text(claim)}"
         if claim.confidence == "exploratory":
             what += f": {claim.why or 'its processes do not agree'}"
         sentences.append(f"{what}.")
@@ -80,9 +80,7 @@ def interpret_entries(series: Series, entries: Sequence[EntryRecord], claims: Se
         main = [claim for claim in against if claim.case == case] or against
         name = f"{id} ({bases[id].label})" if id in bases else id
         sentences += [f"Against {name}: {_winner(series, main)} {_count(main)}"]
-        sentences += [
-            f"{changes_text(c.changes)}{variant_text(c, case)}: {claim_text(c)}." for c in against if c not in main
-        ]
+        sentences += [f"{candidate_text(c, case)}: {claim_text(c)}." for c in against if c not in main]
         sentences += _unknown(series, against)
         actions[name] = _interaction(series, entries, id) or _after(series, best(series, main))
     sentences += _weaknesses([row for entry in entries for row in entry.rows])

@@ -12,23 +12,19 @@ import msgspec
 from research_steps.errors import RepositoryError
 from research_steps.git import Checkout
 from research_steps.records.encoding import canonical
-from research_steps.records.model import Claim, Device, Ref
+from research_steps.records.model import Claim, Device, Ref, Strict
 
 SCHEMA = 2
 
 
-class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    pass
-
-
-class Command(_Strict, frozen=True):
+class Command(Strict, frozen=True):
     """A command as it was given, and the entries that it made."""
 
     command: str
     entries: tuple[str, ...]
 
 
-class Hardware(_Strict, frozen=True):
+class Hardware(Strict, frozen=True):
     """One kind of machine that trials ran on: its hosts, and the devices that JAX saw there."""
 
     device_class: str
@@ -36,7 +32,7 @@ class Hardware(_Strict, frozen=True):
     devices: tuple[Device, ...]
 
 
-class MeasuredWith(_Strict, frozen=True):
+class MeasuredWith(Strict, frozen=True):
     """A measure function ('module:function'), the digest of its code, and the hashes of the files that this covers."""
 
     measure: str
@@ -44,7 +40,7 @@ class MeasuredWith(_Strict, frozen=True):
     files: dict[str, str]
 
 
-class Elsewhere(_Strict, frozen=True):
+class Elsewhere(Strict, frozen=True):
     """What belongs to the snapshot and is not in it: where it is, with size (bytes) and hash where they are known."""
 
     where: str
@@ -56,7 +52,7 @@ class Elsewhere(_Strict, frozen=True):
 UNLISTED = Elsewhere("a list of all installed packages", "with the store of the run, if there is one", None, None)
 
 
-class Bundle(_Strict, frozen=True):
+class Bundle(Strict, frozen=True):
     """What a seal rests on.
 
     `series` is the series as its thread declared it. `commit` and `patch` are what the newest of the records was
@@ -99,25 +95,31 @@ def name_of(topic: str, id: str, kind: str) -> str:
     return f".agents/logbooks/{topic}/{id}.{kind}"
 
 
-def read(checkout: Checkout, tag: str) -> Bundle:
-    """The bundle that a tag of this repository holds. Raises RepositoryError where there is none that can be read."""
-    return read_at(checkout, f"refs/tags/{tag}", tag)
+def decode(tag: str, data: bytes) -> Bundle | None:
+    """The bundle of a tag from its bytes, None where an older version made it. Raises RepositoryError for one that can't
+    be read."""
+    try:
+        schema = msgspec.json.decode(data, type=dict[str, object]).get("schema")
+        bundle = msgspec.json.decode(data, type=Bundle) if schema == SCHEMA else None
+    except msgspec.MsgspecError as error:
+        raise RepositoryError(f"tag {tag}: its bundle can't be read ({error}): it, or the tag, was changed") from error
+    if isinstance(schema, int) and schema > SCHEMA:
+        reads = f"this version reads up to {SCHEMA}: install the newer research-steps"
+        raise RepositoryError(f"tag {tag}: its bundle has schema {schema}, {reads}")
+    return bundle
 
 
-def read_at(checkout: Checkout, commit: str, tag: str) -> Bundle:
-    """The bundle that a commit holds for a tag. Raises RepositoryError where there is none that can be read."""
+def read(checkout: Checkout, tag: str, commit: str = "") -> Bundle:
+    """The bundle of a tag, as it lies in a commit or, without one, in what the tag names here. Raises RepositoryError
+    where there is none that can be read."""
     topic, _, id = tag.rpartition("/")
     name = name_of(topic, id, "bundle.json")
-    data = checkout.file_at(commit, name)
-    if not data:
+    data = checkout.file_at(commit or f"refs/tags/{tag}", name)
+    bundle = decode(tag, data) if data else None
+    if bundle is None:
         raise RepositoryError(
-            f"The tag {tag} of {checkout.root} holds no {name}: expected a tag that a seal made, such as "
-            "moe_hc/MOE-HC-009; 'git fetch --tags' brings those of the remote."
+            f"The tag {tag} of {checkout.root} holds no {name} of schema {SCHEMA}: expected a tag that a seal made, "
+            "such as moe_hc/MOE-HC-009; 'git fetch --tags' brings those of the remote. One that was made by another "
+            "version of research-steps is read by that."
         )
-    try:
-        return msgspec.json.decode(data, type=Bundle)
-    except msgspec.MsgspecError as error:
-        raise RepositoryError(
-            f"{name} in the tag {tag} is no bundle of schema {SCHEMA} ({error}): it was made by another version of "
-            "research-steps, or changed; that version reads it."
-        ) from error
+    return bundle

@@ -15,25 +15,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from research_steps.errors import UnreadableObject, UsageError
+from research_steps.errors import RepositoryError, UnreadableObject, UsageError
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.format import Entry
-from research_steps.publish.logbook.verify import Files, Findings, check, lf, read
+from research_steps.publish.logbook.verify import Files, check, check_files, lf, read
 from research_steps.records.objects import Seal
-from research_steps.seal import tags as tagged
+from research_steps.seal import bundle, tags
 
 UNSEEN = (
     "Not to be seen: entries behind the newest anchor (tag or milestone) that were cut off, or written anew together "
     "with their hashes."
 )
-_SEALED = re.compile(rb"(?m)^- Links: [^\n]*?; tag `(?P<tag>[^`\n]+)` at `(?P<commit>[0-9a-f]{40,64})`;")
-_COMMENT = re.compile(
-    r"\A<!-- research-steps record (?P<record>[0-9a-f]{64}) -->\r?(?:\n|\Z)"
-    r"(?:<!-- research-steps chain (?P<link>[0-9a-f]{64}) -->\r?(?:\n|\Z))?"
-)
+_SEALED = re.compile(r"(?m)^- Links: [^\n]*?; tag `([^`\n]+)` at `([0-9a-f]{40,64})`;")
+# The second line of a comment, behind its marker.
+_CHAIN = re.compile(r"\A.*\n<!-- research-steps chain ([0-9a-f]{64}) -->\r?(?:\n|\Z)")
 # Versions of a logbook that are held in memory at once.
 _READ_AT_ONCE = 20
 
@@ -49,222 +47,220 @@ class Checked:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Tag:
+    """A sealed tag: the commit that was sealed as far as it is here, else the one that it names, and what lies there.
+
+    `bundle` is None where an older version made it.
+    """
+
+    name: str
+    commit: str
+    files: Files
+    bundle: bundle.Bundle | None
+
+
 def verify(checkout: Checkout, topic: str, journal: Journal | None, tag: str | None = None) -> Checked:
     """Hold logbook, records and journal against each other and against the anchors; of the tags, only against `tag`
     where one is named. Raises UsageError when there is no logbook, or no such tag."""
-    files = read(checkout, topic)
-    found = check(files, journal)
-    here = _Here(checkout, topic, files, journal)
-    found.problems += here.unreadable
-    tags: list[str] = []
-    for one in here.tags(found, tag):
-        found.problems += tagged.damage(one, topic)
-        if _hold(here, one, found, asked=tag is not None):
-            tags.append(one.name)
-    milestones = 0 if tag else _hold_milestones(here, found)
-    problems, notes = (tuple(dict.fromkeys(told)) for told in (found.problems, found.notes))
-    return Checked(len(files.contents.entries), tuple(tags), milestones, problems, notes)
+    logbook = _Logbook(checkout, topic, journal)
+    anchors = [sealed.name for sealed in logbook.tags(tag) if logbook.hold_tag(sealed, asked=tag is not None)]
+    milestones = 0 if tag else logbook.hold_milestones()
+    problems, notes = (tuple(dict.fromkeys(lines)) for lines in (logbook.problems, logbook.notes))
+    return Checked(len(logbook.files.contents.entries), tuple(anchors), milestones, problems, notes)
 
 
-class _Here:
-    """The logbook of this work tree, and what is known of it besides."""
+class _Logbook:
+    """The logbook of this work tree, what is known of it besides, and what is found by holding it against anchors."""
 
-    def __init__(self, checkout: Checkout, topic: str, files: Files, journal: Journal | None) -> None:
-        self.checkout, self.topic, self.files = checkout, topic, files
-        self.chain = {entry.link: entry for entry in files.contents.chain}
-        self.showing = {entry.record: entry for entry in files.contents.entries}
-        self._journal = journal
-        self._path = f".agents/logbooks/{topic}.md"
-
-    @cached_property
-    def seals(self) -> dict[str, set[str]]:
-        """The commits that each tag should name, by the journal and the entries of seals in the logbook."""
-        named: dict[str, set[str]] = {}
-        for seal in self._noted:
-            if isinstance(seal, Seal):
-                named.setdefault(seal.tag, set()).add(seal.commit)
+    def __init__(self, checkout: Checkout, topic: str, journal: Journal | None) -> None:
+        self._checkout, self._topic, self._journal = checkout, topic, journal
+        self._head = checkout.head()
+        self.files = read(checkout, topic)
+        self._chain = {entry.link: entry for entry in self.files.contents.chain}
+        self._shown = {entry.record: entry for entry in self.files.contents.entries}
+        findings = check(self.files, journal)
+        self.problems, self.notes = findings.problems, findings.notes
+        seals = list(journal.notes("seals", Seal).values()) if journal else []
+        self.problems += [str(seal) for seal in seals if isinstance(seal, UnreadableObject)]
+        named = [(seal.tag, seal.commit) for seal in seals if isinstance(seal, Seal)]
         for entry in self.files.contents.entries:
             record = self.files.records.entries.get(entry.record)
-            text = self.files.logbook[entry.start : entry.end].replace(b"\r\n", b"\n")
-            if record is not None and record.record.step == "seal" and (match := _SEALED.search(text)):
-                named.setdefault(match["tag"].decode("utf-8", "replace"), set()).add(match["commit"].decode())
-        return named
+            if record is not None and record.record.step == "seal":
+                text = lf(self.files.logbook[entry.start : entry.end]).decode("utf-8", "replace")
+                named += _SEALED.findall(text)[:1]
+        # The commits that each tag should name, by the journal and by the entries of seals in the logbook.
+        self._sealed: dict[str, set[str]] = {}
+        for tag, commit in named:
+            self._sealed.setdefault(tag, set()).add(commit)
 
-    @cached_property
-    def unreadable(self) -> list[str]:
-        """The seals of the store that are broken."""
-        return [str(seal) for seal in self._noted if isinstance(seal, UnreadableObject)]
-
-    @cached_property
-    def _noted(self) -> list[Seal | UnreadableObject]:
-        return list(self._journal.notes("seals", Seal).values()) if self._journal else []
-
-    @cached_property
-    def in_journal(self) -> set[str]:
-        return set(self._journal.entries().entries) if self._journal else set()
-
-    def tags(self, found: Findings, wanted: str | None) -> Iterator[tagged.Tag]:
-        """The sealed tags, each where it should be; what is wrong with where one is goes to `found`."""
-        present = self.checkout.tags(self.topic)
+    def tags(self, wanted: str | None) -> Iterator[Tag]:
+        """The sealed tags that can be read, each where it should be."""
+        present = self._checkout.tags(self._topic)
         # Outside a repository there is none, whatever a store knows.
-        known = {*present, *self.seals} if self.checkout.git_dir is not None else set()
+        known = {*present, *self._sealed} if self._checkout.git_dir is not None else set()
         if wanted is not None and wanted not in known:
             raise UsageError(
-                f"There is no tag {wanted!r} of {self.topic} in {self.checkout.root}: expected {self.topic}/ and the ID "
-                f"of a seal; 'git tag --list {self.topic}/*' names them, 'git fetch --tags' brings others."
+                f"There is no tag {wanted!r} of {self._topic} in {self._checkout.root}: expected {self._topic}/ and the "
+                f"ID of a seal; 'git tag --list {self._topic}/*' names them, 'git fetch --tags' brings others."
             )
         for name in sorted(known) if wanted is None else [wanted]:
-            commit = self._commit_of(name, present.get(name), found)
-            tag = tagged.read(self.checkout, self.topic, name, commit) if commit else None
-            if isinstance(tag, tagged.Tag):
-                yield tag
-            elif tag is not None:
-                found.problems.append(f"tag {name}: {tag}")
-            elif commit and (wanted or name in self.seals):
-                found.problems.append(f"tag {name}: commit {commit[:12]} is no snapshot, it holds no logbook and bundle")
+            commit = self._commit_of(name, present.get(name))
+            if commit is None:
+                continue
+            files = tags.files_at(self._checkout, self._topic, commit)
+            data = files.beside.get(f"{name.rpartition('/')[2]}.bundle.json")
+            if data is None or not files.logbook:
+                if wanted or name in self._sealed:
+                    why = "is no snapshot, it holds no logbook and bundle"
+                    self.problems.append(f"tag {name}: commit {commit[:12]} {why}")
+                continue
+            try:
+                yield Tag(name, commit, files, bundle.decode(name, data))
+            except RepositoryError as error:
+                self.problems.append(str(error))
 
-    def _commit_of(self, name: str, present: str | None, found: Findings) -> str | None:
+    def _commit_of(self, name: str, present: str | None) -> str | None:
         """The commit that was sealed, whatever became of the tag; None when it is not here."""
-        named = sorted(self.seals.get(name, ()))
+        named = sorted(self._sealed.get(name, ()))
         if present is None:
-            found.notes.append(f"tag {name} is not here; 'git fetch --tags' brings it from where it was pushed")
+            self.notes.append(f"tag {name} is not here; 'git fetch --tags' brings it from where it was pushed")
         elif named and present not in named:
-            found.problems.append(
-                f"tag {name} names {present[:12]}, but it was sealed as {' and '.join(one[:12] for one in named)}: "
+            self.problems.append(
+                f"tag {name} names {present[:12]}, but it was sealed as {' and '.join(sha[:12] for sha in named)}: "
                 "the tag was moved, or what names it was changed"
             )
         if present in named or not named:
             return present
-        return next((one for one in named if self.checkout.commit_of(one)), present)
+        return next((commit for commit in named if self._checkout.commit_of(commit)), present)
 
-    def vouched_by(self, tag: tagged.Tag) -> bool:
+    def hold_tag(self, tag: Tag, asked: bool) -> bool:
+        """Hold the logbook against a tag; whether the tag vouches for all of what it holds."""
+        self.problems += self._damage(tag)
+        strict = asked or self._has_to_hold(tag)
+        missing = [entry for entry in tag.files.contents.chain if entry.link not in self._chain]
+        lost = [entry for entry in missing if strict or entry.link in self._once_here]
+        self.problems += [self._lost(entry, tag) for entry in lost]
+        bundle = tag.bundle
+        if strict:
+            self.problems += self._lost_files(tag)
+        elif bundle is not None and bundle.seal.sha256 in self._shown:
+            self.problems += self._lost_records(tag, {ref.sha256 for ref in bundle.records})
+        if len(lost) < len(missing):
+            where = f"on {bundle.branch}" if bundle and bundle.branch else "on another line of history"
+            self.notes.append(
+                f"tag {tag.name} was sealed {where}; {len(missing) - len(lost)} of its entries are not in this logbook "
+                f"as they are there, from {next(entry for entry in missing if entry not in lost).id} on. A merge brings "
+                f"them; '--tag {tag.name}' takes them for missing"
+            )
+        return strict or not missing
+
+    def _damage(self, tag: Tag) -> Iterator[str]:
+        """In what a tag does not agree with itself."""
+        yield from (f"tag {tag.name}, in its own tree: {problem}" for problem in check_files(tag.files))
+        bundle = tag.bundle
+        if bundle is None:
+            return
+        if {bundle.tag, f"{bundle.topic}/{bundle.id}", f"{bundle.topic}/{bundle.seal.id}"} != {tag.name}:
+            yield f"tag {tag.name}: its bundle says that it belongs to {bundle.tag}"
+        if tag.files.contents.tips != set(bundle.logbook):
+            yield f"tag {tag.name}: its logbook does not end where its bundle says that it does"
+        for ref in bundle.records:
+            if ref.sha256 not in tag.files.hashes:
+                record = f"record {ref.sha256[:12]} of {ref.id}"
+                yield f"tag {tag.name}: its bundle rests on {record}, which is not in the tag"
+
+    def _has_to_hold(self, tag: Tag) -> bool:
         """Whether what a tag holds has to be in this logbook."""
-        head = self.checkout.head()
-        if head is not None and self.checkout.is_ancestor(tag.commit, head):
+        if self._head is not None and self._checkout.is_ancestor(tag.commit, self._head):
             return True
+        sealed_here = tags.receipt(self._checkout, tag.name)
         branch = tag.bundle.branch if tag.bundle else None
-        sealed = tagged.receipt(self.checkout, self.topic, tag.id)
-        mine = sealed.is_file() and sealed.read_text() == tag.commit
-        return mine and branch is not None and branch == self.checkout.branch()
+        mine = sealed_here.is_file() and sealed_here.read_text() == tag.commit
+        return mine and branch is not None and branch == self._checkout.branch()
 
-    def shows(self, record: str) -> bool:
-        return record in self.showing
-
-    @cached_property
-    def once_here(self) -> set[str]:
-        """The links of every logbook in the history of HEAD: entries that stay, whatever is merged."""
-        head = self.checkout.head()
-        if head is None:
-            return set()
-        listed = self.checkout.git("log", "--format=%H", "--full-history", head, "--", self._path).decode().split()
-        return self._links(listed)
-
-    @cached_property
-    def elsewhere(self) -> set[str]:
-        """The links of the logbooks of branches that are not merged here."""
-        if self.checkout.head() is None:
-            return set()
-        listed = ("for-each-ref", "--no-merged=HEAD", "--format=%(objectname)", "refs/heads", "refs/remotes")
-        return self._links(self.checkout.git(*listed).decode().split())
-
-    def _links(self, commits: list[str]) -> set[str]:
-        found: set[str] = set()
-        for start in range(0, len(commits), _READ_AT_ONCE):
-            names = [f"{commit}:{self._path}" for commit in commits[start : start + _READ_AT_ONCE]]
-            for data in tagged.blobs(self.checkout, names):
-                found |= {entry.link for entry in logbook_format.parse(data or b"").chain}
-        return found
-
-
-def _hold(here: _Here, tag: tagged.Tag, found: Findings, asked: bool) -> bool:
-    """Hold the logbook against a tag; whether the tag vouches for all of what it holds."""
-    strict = asked or here.vouched_by(tag)
-    missing = [entry for entry in tag.files.contents.chain if entry.link not in here.chain]
-    gone = [entry for entry in missing if strict or entry.link in here.once_here]
-    found.problems += [_missing(here, entry, tag) for entry in gone]
-    bundle = tag.bundle
-    if strict:
-        found.problems += _lost_files(here, tag, found)
-    elif bundle is not None and here.shows(bundle.seal.sha256):
-        found.problems += _lost_records(here, tag, {ref.sha256 for ref in bundle.records})
-    if len(gone) < len(missing):
-        where = f"on {bundle.branch}" if bundle and bundle.branch else "on another line of history"
-        found.notes.append(
-            f"tag {tag.name} was sealed {where}; {len(missing) - len(gone)} of its entries are not in this logbook as "
-            f"they are there, from {next(one for one in missing if one not in gone).id} on. A merge brings them; "
-            f"'--tag {tag.name}' takes them for missing"
+    def _lost(self, entry: Entry, tag: Tag) -> str:
+        """What became of an entry of a tag that is not in the chain here."""
+        now = self._shown.get(entry.record)
+        if now is None:
+            replaced = any((e.id, e.prev) == (entry.id, entry.prev) for e in self.files.contents.entries)
+            how = "was replaced by another one" if replaced else "is missing: it was removed, or the end was cut off"
+            return f"{entry.id}, which tag {tag.name} holds with record {entry.record[:12]}, {how}"
+        if _text(self.files, now) != _text(tag.files, entry) and not entry.above:
+            return f"{entry.id} reads otherwise than in tag {tag.name}: it was edited, and hashes were made to fit"
+        return (
+            f"{entry.id} follows other entries than in tag {tag.name}: entries before it were changed, added, removed "
+            "or reordered, and hashes were made to fit"
         )
-    return strict or not missing
 
+    def _lost_files(self, tag: Tag) -> Iterator[str]:
+        """What lies beside the logbook, or above its entries, and is not as it was sealed."""
+        then, now = (files.logbook[: logbook_format.adopted_end(files.logbook)] for files in (tag.files, self.files))
+        if then and lf(then) != lf(now):
+            ends = then.count(b"\n") + 1
+            yield f"the part that was adopted, which ends at line {ends} in tag {tag.name}, was changed"
+        yield from self._lost_records(tag, tag.files.hashes)
+        for name, data in {**tag.files.bundles, **tag.files.attached}.items():
+            here = self.files.beside.get(name)
+            if here is not None and lf(here) != lf(data):
+                yield f"{name} is not what it was in tag {tag.name}"
+            elif here is None and name in tag.files.attached:
+                # Git may be told to ignore plots, so that a clone has them in the tag alone.
+                self.notes.append(f"{name} is not here; tag {tag.name} holds it")
 
-def _missing(here: _Here, entry: Entry, tag: tagged.Tag) -> str:
-    now = here.showing.get(entry.record)
-    if now is None:
-        same = next((one for one in here.files.contents.entries if one.id == entry.id and one.prev == entry.prev), None)
-        how = "was replaced by another one" if same else "is missing: it was removed, or the end was cut off"
-        return f"{entry.id}, which tag {tag.name} holds with record {entry.record[:12]}, {how}"
-    if _text(here.files, now) != _text(tag.files, entry) and not entry.above:
-        return f"{entry.id} reads otherwise than in tag {tag.name}: it was edited, and hashes were made to fit"
-    return (
-        f"{entry.id} follows other entries than in tag {tag.name}: entries before it were changed, added, removed or "
-        "reordered, and hashes were made to fit"
-    )
+    def _lost_records(self, tag: Tag, wanted: set[str]) -> Iterator[str]:
+        for id, lines in tag.files.lines.items():
+            for sha in sorted(wanted & lines.keys() - self.files.hashes):
+                yield f"{id}.jsonl: record {sha[:12]}, which tag {tag.name} holds, is missing or was changed"
+
+    def hold_milestones(self) -> int:
+        """Hold the logbook against the comments of the embedded issue; returns how many name what is here."""
+        checked = 0
+        issue = IssueFile(self._checkout, self._topic)
+        for comment in issue.comments():
+            kind, _, record = comment.marker.partition(" ")
+            if kind != "record":
+                continue
+            chained = _CHAIN.match(comment.body)
+            link = chained[1] if chained else ""
+            entry, shown = self._chain.get(link), self._shown.get(record)
+            where = f"comment {comment.id} of {issue.name}, on {shown.id if shown else 'record ' + record[:12]}"
+            checked += 1
+            if not link:
+                is_here = shown or record in self.files.hashes
+                if not is_here and not (self._journal and record in self._journal.entries().entries):
+                    self.problems.append(f"{where}: neither the logbook nor the journal holds its record")
+            elif entry is not None:
+                if entry.record != record:
+                    self.problems.append(f"{where}: it names the entry of {entry.id}, which shows another record")
+            elif link in self._elsewhere and link not in self._once_here:
+                self.notes.append(f"{where}: its entry is in the logbook of a branch that is not merged here")
+                checked -= 1
+            else:
+                how = "it or an entry before it was changed with its hashes" if shown else "it was removed or cut off"
+                self.problems.append(f"{where}: its entry {link[:12]} is not in the logbook: {how}, or the comment was")
+        return checked
+
+    @cached_property
+    def _once_here(self) -> set[str]:
+        """The links of every logbook in the history of HEAD: entries that stay, whatever is merged."""
+        return self._links("log", "--format=%H", "--full-history", "HEAD", "--", f".agents/logbooks/{self._topic}.md")
+
+    @cached_property
+    def _elsewhere(self) -> set[str]:
+        """The links of the logbooks of branches that are not merged here."""
+        return self._links("for-each-ref", "--no-merged=HEAD", "--format=%(objectname)", "refs/heads", "refs/remotes")
+
+    def _links(self, *listing: str) -> set[str]:
+        """The links of the logbooks in the commits that a command of git lists."""
+        listed = self._checkout.git(*listing).decode().split() if self._head else []
+        links: set[str] = set()
+        for start in range(0, len(listed), _READ_AT_ONCE):
+            names = (f"{commit}:.agents/logbooks/{self._topic}.md" for commit in listed[start : start + _READ_AT_ONCE])
+            for data in tags.blobs(self._checkout, names):
+                links |= {entry.link for entry in logbook_format.parse(data or b"").chain}
+        return links
 
 
 def _text(files: Files, entry: Entry) -> bytes:
     return lf(files.logbook[entry.start : entry.end]).rpartition(b"<!-- research-steps end ")[0]
-
-
-def _lost_files(here: _Here, tag: tagged.Tag, found: Findings) -> Iterator[str]:
-    """What lies beside the logbook, or above its entries, and is not as it was sealed."""
-    adopted = [files.logbook[: logbook_format.adopted_end(files.logbook)] for files in (tag.files, here.files)]
-    if adopted[0] and lf(adopted[0]) != lf(adopted[1]):
-        yield f"the part that was adopted, which ends at line {_lines(adopted[0])} in tag {tag.name}, was changed"
-    yield from _lost_records(here, tag, tag.files.hashes)
-    for name, data in tag.files.bundles.items():
-        if lf(here.files.bundles.get(name, data)) != lf(data):
-            yield f"{name} is not what it was in tag {tag.name}"
-    for name, data in tag.files.attached.items():
-        now = here.files.attached.get(name)
-        if now is not None and lf(now) != lf(data):
-            yield f"{name} is not what it was in tag {tag.name}"
-        elif now is None:
-            # Git may be told to ignore plots, so that a clone has them in the tag alone.
-            found.notes.append(f"{name} is not here; tag {tag.name} holds it")
-
-
-def _lost_records(here: _Here, tag: tagged.Tag, wanted: set[str]) -> Iterator[str]:
-    for id, held in tag.files.lines.items():
-        for sha in sorted(wanted & held.keys() - here.files.hashes):
-            yield f"{id}.jsonl: record {sha[:12]}, which tag {tag.name} holds, is missing or was changed"
-
-
-def _hold_milestones(here: _Here, found: Findings) -> int:
-    """Hold the logbook against the comments of the embedded issue; returns how many name what is here."""
-    checked = 0
-    issue = IssueFile(here.checkout, here.topic)
-    for comment in issue.comments():
-        match = _COMMENT.match(comment.body)
-        if match is None:
-            continue
-        record, link = match["record"], match["link"]
-        entry, shown = here.chain.get(link or ""), here.showing.get(record)
-        told = f"comment {comment.id} of {issue.name}, on {shown.id if shown else 'record ' + record[:12]}"
-        checked += 1
-        if entry is not None and entry.record == record:
-            continue
-        if link is None and not (shown or record in here.files.hashes or record in here.in_journal):
-            found.problems.append(f"{told}: neither the logbook nor the journal holds its record")
-        elif link is not None and entry is not None:
-            found.problems.append(f"{told}: it names the entry of {entry.id}, which shows another record")
-        elif link is not None and link in here.elsewhere and link not in here.once_here:
-            found.notes.append(f"{told}: its entry is in the logbook of a branch that is not merged here")
-            checked -= 1
-        elif link is not None:
-            how = "it or an entry before it was changed with its hashes" if shown else "it was removed or cut off"
-            found.problems.append(f"{told}: its entry {link[:12]} is not in the logbook: {how}, or the comment was")
-    return checked
-
-
-def _lines(data: bytes) -> int:
-    return data.count(b"\n") + 1

@@ -75,6 +75,11 @@ class LogbookContents:
     def records(self) -> set[str]:
         return {entry.record for entry in self.chain}
 
+    @property
+    def tips(self) -> set[str]:
+        """The links of the last entries, which no other one follows."""
+        return {entry.link for entry in self.chain} - {link for entry in self.chain for link in entry.prev}
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -1,6 +1,6 @@
 """Whether a logbook, the records beside it and the journal agree, as far as these three can tell.
 
-That the end was cut off, or written anew together with its hashes, only an anchor tells: see `snapshot.checking`.
+That the end was cut off, or written anew together with its hashes, only an anchor tells: see `seal.verify`.
 """
 
 import re

@@ -9,8 +9,7 @@ from typing import Any
 
 import msgspec
 
-from research_steps.evidence.claim_text import changes_text, variant_text
-from research_steps.evidence.claim_text import verdict_text as said_of
+from research_steps.evidence.claim_text import candidate_text, changes_text, verdict_text
 from research_steps.evidence.claims import Baseline, Candidate, make_claims
 from research_steps.evidence.standing import together
 from research_steps.evidence.table import Trial, noted, row_of
@@ -20,62 +19,62 @@ from research_steps.publish.entry_writer import EntryWriter, digest
 from research_steps.records.configurations import changes_in
 from research_steps.records.encoding import Stored, canonical, sha256
 from research_steps.records.model import Claim, EntryRecord, Row, TrialRecord
-from research_steps.records.series import Series, trial_id
+from research_steps.records.series import trial_id
 from research_steps.records.step_kinds import Reproduction
 from research_steps.seal.bundle import Bundle
-from research_steps.seal.reproduce.judging import Judged, judge, outcome, told
+from research_steps.seal.reproduce.judging import Judged, Outcome, about, judge, told
 from research_steps.seal.reproduce.rerun import Rerun
 
-_NEXT = {
-    "reproduced": "Nothing: what was sealed holds.",
+# What to do next. Of the outcomes of several claims the first one here is that of all.
+_NEXT: dict[Outcome, str] = {
     "not reproduced": "Find out what changed since the seal: the machine, what it runs beside, or what no record holds.",
     "not comparable": "Reproduce it where the conditions are those that were sealed, on a quiet machine.",
+    "reproduced": "Nothing: what was sealed holds.",
 }
 
 
 def report(writer: EntryWriter, bundle: Bundle, again: Rerun, here: bool) -> Stored[EntryRecord]:
     """Record the outcome."""
     judged = judge(again.series, bundle.claims, again.sealed, again.fresh)
-    found = outcome(judged)
+    outcomes, case = {claim.outcome for claim in judged}, judged[0].sealed.case
+    result = next(outcome for outcome in _NEXT if outcome in outcomes)
     details = Reproduction(
         tag=bundle.tag,
         commit=bundle.commit,
-        commands=tuple(again.commands),
-        exits=tuple(again.exits),
-        not_run=tuple(again.not_run),
+        commands=again.commands,
+        exits=again.exits,
+        not_run=again.not_run,
         environment="the one here" if here else "built from the sealed list of packages",
-        outcome=found,
+        outcome=result,
     )
-    trials = _trials(judged, again.fresh)
-    sentences = [told(one, judged[0].sealed.case) for one in judged]
+    # The fresh trials that the outcome rests on: the candidates', then those of the baseline against itself.
+    fresh = [claim.fresh for claim in judged if claim.fresh is not None]
+    refs = [ref for claim in fresh for ref in (*claim.trials, *claim.also)]
+    refs += [ref for claim in fresh for ref in again.fresh.baseline_trials(claim.baseline)]
+    trials = again.fresh.trials_of({ref.sha256: ref for ref in refs}.values())
+    ran = zip(again.commands, again.exits, strict=True)
+    failed = [f"'{command}' ended with exit code {code}." for command, code in ran if code != 0]
 
-    def said(id: str) -> Finding:
-        kept = {one.sha256: _keep(writer, id, number, one) for number, one in enumerate(trials, 1)}
-        rows = tuple(_row(one, judged[0].sealed.case) for one in kept.values())
-        claims = together(again.series, [claim for one in judged for claim in _claims(one, again, kept)])
+    def finding(id: str) -> Finding:
+        # By the hashes of the fresh trials, which their claims name them by.
+        recorded = Snapshot(trials={t.sha256: _recorded(writer, id, number, t) for number, t in enumerate(trials, 1)})
+        claims = together(again.series, [made for claim in judged for made in _claims(claim, again, recorded)])
         return Finding(
-            result=f"{bundle.tag}: {found}. {'; '.join(sentences)}",
-            rows=rows,
-            interpretation=" ".join([*_ended_badly(again), *_confidences(again.series, judged, claims)]),
-            next_action=_NEXT[found],
+            result=f"{bundle.tag}: {result}. {'; '.join(told(claim, case) for claim in judged)}",
+            rows=tuple(_row(trial, case) for trial in recorded.trials.values()),
+            interpretation=" ".join([*failed, *_confidences(judged, claims)]),
+            next_action=_NEXT[result],
             claims=claims,
         )
 
     if bundle.patch is not None:
         writer.journal.keep_patch(bundle.patch, again.patch)
     key = f"reproduction/{digest(bundle.tag, sorted(again.fresh.entries))}"
-    return writer.write(writer.scan(), "reproduction", key, f"{bundle.id} {found}", details, said, (bundle.seal,))
+    label = f"{bundle.id} {result}"
+    return writer.write(writer.scan(), "reproduction", key, label, details, finding, (bundle.seal,))
 
 
-def _trials(judged: Sequence[Judged], fresh: Snapshot) -> list[Stored[TrialRecord]]:
-    """The fresh trials that the outcome rests on: the candidates', then those of the baseline against itself."""
-    claims = [one.fresh for one in judged if one.fresh is not None]
-    refs = [ref for claim in claims for ref in (*claim.trials, *claim.also)]
-    refs += [ref for claim in claims for ref in fresh.baseline_trials(claim.baseline)]
-    return fresh.trials_of({ref.sha256: ref for ref in refs}.values())
-
-
-def _keep(writer: EntryWriter, id: str, number: int, fresh: Stored[TrialRecord]) -> Stored[TrialRecord]:
+def _recorded(writer: EntryWriter, id: str, number: int, fresh: Stored[TrialRecord]) -> Stored[TrialRecord]:
     """The same trial as a record of the series, under an ID and a key of this reproduction."""
     key = sha256(canonical({"reproduction": id, "trial": fresh.sha256}))
     record = msgspec.structs.replace(fresh.record, key=key, attempt=0, id=trial_id(id, number), late=False)
@@ -90,7 +89,7 @@ def _row(stored: Stored[TrialRecord], case: dict[str, Any]) -> Row:
     return noted(row, f"both at {changes_text(variant)}") if variant else row
 
 
-def _claims(judged: Judged, again: Rerun, kept: dict[str, Stored[TrialRecord]]) -> tuple[Claim, ...]:
+def _claims(judged: Judged, again: Rerun, recorded: Snapshot) -> tuple[Claim, ...]:
     """What the fresh processes say by the rules for replicates; the sealed ones are only asked whether they agree.
 
     They don't where the claim was not reproduced, and then nothing is replicated.
@@ -98,32 +97,25 @@ def _claims(judged: Judged, again: Rerun, kept: dict[str, Stored[TrialRecord]]) 
     claim, fresh = judged.sealed, judged.fresh
     if fresh is None or judged.outcome == "not comparable":
         return ()
-    now = [kept[ref.sha256] for ref in (*fresh.trials, *fresh.also) if ref.sha256 in kept]
+    now = recorded.trials_of((*fresh.trials, *fresh.also))
     before = again.sealed.trials_of((*claim.trials, *claim.also))
     floor = again.sealed.trials_of(again.sealed.baseline_trials(claim.baseline))
-    if not all(one.record.samples is None or one.record.samples.paired for one in now):
+    if not all(trial.record.samples is None or trial.record.samples.paired for trial in now):
         # What is not paired counts against the baseline of its own run.
-        floor = [kept[ref.sha256] for ref in again.fresh.baseline_trials(fresh.baseline) if ref.sha256 in kept]
+        floor = recorded.trials_of(again.fresh.baseline_trials(fresh.baseline))
     baseline = Baseline(claim.case, claim.baseline, floor)
-    made = make_claims(again.series, baseline, [Candidate(claim.changes, now, before)])
+    claims = make_claims(again.series, baseline, [Candidate(claim.changes, now, before)])
     if judged.outcome == "reproduced":
-        return made
+        return claims
     why = f"not reproduced: {judged.why}"
-    return tuple(msgspec.structs.replace(one, confidence="exploratory", why=one.why or why) for one in made)
+    return tuple(msgspec.structs.replace(made, confidence="exploratory", why=made.why or why) for made in claims)
 
 
-def _ended_badly(again: Rerun) -> list[str]:
-    ran = zip(again.commands, again.exits, strict=True)
-    return [f"'{command}' ended with exit code {code}." for command, code in ran if code != 0]
-
-
-def _confidences(series: Series, judged: Sequence[Judged], claims: Sequence[Claim]) -> list[str]:
+def _confidences(judged: Sequence[Judged], claims: Sequence[Claim]) -> list[str]:
     """What the outcome makes of each claim that it is about."""
-    now = {canonical([one.changes, one.case]): one for one in claims if one.metric == series.primary.name}
+    now = {about(claim): claim for claim in claims}
     sentences = []
-    for sealed in (one.sealed for one in judged):
-        claim = now.get(canonical([sealed.changes, sealed.case]))
-        if claim is not None:
-            which = f"{changes_text(sealed.changes)}{variant_text(sealed, judged[0].sealed.case)}"
-            sentences.append(f"{which} was sealed as {said_of(sealed)}, and is {said_of(claim)} now.")
+    for sealed in (claim.sealed for claim in judged if about(claim.sealed) in now):
+        verdicts = f"was sealed as {verdict_text(sealed)}, and is {verdict_text(now[about(sealed)])} now."
+        sentences.append(f"{candidate_text(sealed, judged[0].sealed.case)} {verdicts}")
     return sentences

@@ -1,5 +1,6 @@
 """The sealed commands again: in a work tree of the tag, with a store of their own, publishing nothing."""
 
+import argparse
 import shlex
 import subprocess
 import sys
@@ -9,24 +10,27 @@ from pathlib import Path
 
 import msgspec
 
-from research_steps.errors import ResearchError, UsageError
+from research_steps.errors import RepositoryError, ResearchError, UsageError
 from research_steps.evidence.standing import claims_in
 from research_steps.evidence.statistics import place
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
-from research_steps.journal.snapshot import Snapshot, add_published
+from research_steps.journal.snapshot import Snapshot
 from research_steps.journal.store import open_store
 from research_steps.records.encoding import canonical
 from research_steps.records.series import Series
-from research_steps.seal.bundle import Bundle, name_of
-from research_steps.seal.reproduce import environment
-from research_steps.seal.reproduce.commands import runnable
+from research_steps.seal.bundle import Bundle
 from research_steps.seal.reproduce.judging import deciding
-from research_steps.seal.reproduce.work_tree import add_sealed, make_measured, scratch
+from research_steps.seal.reproduce.sandbox import add_measured, build_environment, scratch, variables
+from research_steps.seal.tags import files_at
 from research_steps.trial.context import CHOICES
 from research_steps.trial.provenance import ORIGIN, Origin, current_actor, device_class
 
-Say = Callable[[str], None]
+# Places of the run that was sealed; and what would take the sealed results in place of measuring.
+_LEFT_OUT = (
+    *("--prefix", "--executor_info_base_path", "--executor-info-base-path"),
+    *("--skip_known", "--skip-known"),
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Rerun:
     patch: bytes
 
 
-def rerun(checkout: Checkout, bundle: Bundle, here: bool, say: Say) -> Rerun:
+def rerun(checkout: Checkout, bundle: Bundle, here: bool, say: Callable[[str], None]) -> Rerun:
     """Run the commands of a bundle again. Raises ResearchError when that can't be done here."""
     series = msgspec.convert(bundle.series, Series)
     commands, others = runnable(bundle)
@@ -52,23 +56,27 @@ def rerun(checkout: Checkout, bundle: Bundle, here: bool, say: Say) -> Rerun:
             f"{bundle.tag} holds no estimate of {series.primary.name} for any candidate, so there is nothing to compare "
             "with: expected a seal that rests on a sweep."
         )
+    sealed = files_at(checkout, bundle.topic, f"refs/tags/{bundle.tag}")
+    patch, requirements = (
+        sealed.beside.get(name, b"") for name in (f"{bundle.patch}.patch", f"{bundle.id}.requirements.txt")
+    )
+    if bundle.patch and not patch:
+        raise RepositoryError(
+            f"{bundle.tag} was measured with edits of commit {bundle.commit[:12]}, and the tag lacks "
+            f"{bundle.patch}.patch, which is to hold them: without them it can't be measured again."
+        )
     for other in others:
         say(f"not run, because it runs no thread: {other}")
     with scratch(checkout) as (folder, lock):
-        there = add_sealed(checkout, bundle, folder / "tree")
-        sealed = Snapshot()
-        add_published(sealed, there.logbooks / bundle.topic)
-        requirements = there.file_at("HEAD", name_of(bundle.topic, bundle.id, "requirements.txt"))
-        patch = make_measured(there, bundle)
-        python = Path(sys.executable) if here else environment.build(bundle, requirements, there.root, folder, say)
+        tree = add_measured(checkout, bundle, patch, folder / "tree").root
         store, choices = folder / "store", folder / "choices.json"
-        choices.write_bytes(canonical(_choices(series, bundle, sealed)))
+        env = variables(bundle, store, here)
+        python = Path(sys.executable)
+        if not here:
+            python = build_environment(bundle, requirements, tree, folder, env, say)
+        choices.write_bytes(canonical(_choices(series, bundle, sealed.records)))
         origin = Origin(bundle.commit, None, bundle.patch, bundle.patch_note, current_actor(checkout), True)
-        env = {
-            **environment.variables(bundle, store, here),
-            ORIGIN: msgspec.json.encode(origin).decode(),
-            CHOICES: str(choices),
-        }
+        env |= {ORIGIN: msgspec.json.encode(origin).decode(), CHOICES: str(choices)}
         machine, sealed_on = device_class(env), [kind.device_class for kind in bundle.hardware]
         if machine not in sealed_on:
             say(f"sealed on {', '.join(sealed_on)}, and this machine is {machine}: what it measures can't be compared")
@@ -76,7 +84,7 @@ def rerun(checkout: Checkout, bundle: Bundle, here: bool, say: Say) -> Rerun:
         for command in commands:
             say(f"running {shlex.join(command)}")
             again = [str(python), *command[1:]]
-            process = subprocess.Popen(again, cwd=there.root, env=env, stdout=sys.stderr, pass_fds=(lock,))
+            process = subprocess.Popen(again, cwd=tree, env=env, stdout=sys.stderr, pass_fds=(lock,))
             try:
                 exits.append(process.wait())
             finally:
@@ -89,15 +97,37 @@ def rerun(checkout: Checkout, bundle: Bundle, here: bool, say: Say) -> Rerun:
             f"The commands of {bundle.tag} recorded nothing (exit {', '.join(map(str, exits))}; what they printed "
             "stands above), so there is nothing to compare, and no outcome is recorded."
         )
-    return Rerun(series, sealed, fresh, tuple(map(shlex.join, commands)), tuple(exits), tuple(others), patch)
+    return Rerun(series, sealed.records, fresh, tuple(map(shlex.join, commands)), tuple(exits), tuple(others), patch)
+
+
+def runnable(bundle: Bundle) -> tuple[list[list[str]], list[str]]:
+    """The commands that run a thread, as a store of its own takes them, and the others. Raises UsageError when none
+    does."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(*_LEFT_OUT, nargs="?")
+    commands, others = list[list[str]](), list[str]()
+    for given in bundle.commands:
+        words = shlex.split(given.command)
+        is_module = words[:2] == ["python", "-m"] and len(words) > 2
+        if is_module and words[2].partition(".")[0] != "research_steps" and not {"--dev", "--dev=true"} & {*words}:
+            _, command = parser.parse_known_args(words)
+            commands += [command] if command not in commands else []
+        else:
+            others.append(given.command)
+    if not commands:
+        raise UsageError(
+            f"{bundle.tag} rests on no command that runs a thread ({'; '.join(others)}): expected one such as "
+            "'python -m experiments.moe_hc'. Run the thread, and seal what it finds."
+        )
+    return commands, others
 
 
 def _choices(series: Series, bundle: Bundle, sealed: Snapshot) -> dict[str, list[dict[str, object]]]:
     """Each step's candidates from best to worst, as they were sealed: what is measured again depends on that order."""
-    found = {}
-    for stored in (sealed.entries[ref.sha256] for ref in bundle.records if ref.sha256 in sealed.entries):
-        claims = [one for one in claims_in(stored.record) if one.metric == series.primary.name]
-        claims.sort(key=lambda one: place(series.primary, one))
-        if stored.record.step in ("sweep", "interact"):
-            found[stored.record.label] = [one.changes for one in claims]
-    return found
+    entries = (sealed.entries[ref.sha256].record for ref in bundle.records if ref.sha256 in sealed.entries)
+    choices = {}
+    for entry in (entry for entry in entries if entry.step in ("sweep", "interact")):
+        claims = [claim for claim in claims_in(entry) if claim.metric == series.primary.name]
+        claims.sort(key=lambda claim: place(series.primary, claim))
+        choices[entry.label] = [claim.changes for claim in claims]
+    return choices

@@ -8,25 +8,24 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from research_steps.evidence.claim_text import changes_text, claim_text, variant_text
+from research_steps.evidence.claim_text import candidate_text, changes_text, claim_text
 from research_steps.evidence.standing import best
 from research_steps.publish.markdown import code, one_line, prose
 from research_steps.publish.rendering import entry as render_entry
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, Ref
 from research_steps.records.series import Series
-from research_steps.seal.bundle import UNLISTED, Bundle, Hardware, name_of
+from research_steps.seal.bundle import UNLISTED, Bundle, name_of
 
 # How many claims the tag's message spells out.
 SPELLED = 10
 
 
-def tag_message(stored: Stored[EntryRecord], bundle: Bundle, series: Series) -> str:
+def tag_message(record: EntryRecord, bundle: Bundle, series: Series) -> str:
     """What `git show` says of a seal."""
-    record, actor = stored.record, stored.record.provenance.actor
-    claims, won = _primary(bundle, series), best(series, bundle.claims)
-    title = f"{bundle.topic}: {_claimed(won, bundle)}" if won else f"{bundle.topic}: {series.goal}"
-    lines = [title, "", *([series.goal, ""] if won else [])]
+    actor, claims, winner = record.provenance.actor, _primary(bundle, series), best(series, bundle.claims)
+    title = f"{bundle.topic}: {_claimed(winner, bundle)}" if winner else f"{bundle.topic}: {series.goal}"
+    lines = [title, "", *([series.goal, ""] if winner else [])]
     if claims:
         lines += ["What it found:", *(f"- {_claimed(claim, bundle)}" for claim in claims[:SPELLED])]
         lines += [f"- and {len(claims) - SPELLED} more, in the bundle"] if len(claims) > SPELLED else []
@@ -44,64 +43,44 @@ def tag_message(stored: Stored[EntryRecord], bundle: Bundle, series: Series) -> 
 def table(bundle: Bundle) -> str:
     """The comparison as CSV, one line a claim."""
     out = io.StringIO()
-    wanted = ("metric", "estimand", "estimate", "low", "high", "processes", "verdict", "confidence", "why")
-    writer = csv.DictWriter(out, ("candidate", "case", *wanted, "baseline", "trials"), lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(out, lineterminator="\n")
+    columns = ("metric", "estimand", "estimate", "low", "high", "processes", "verdict", "confidence", "why")
+    writer.writerow(("candidate", "case", *columns, "baseline", "trials"))
     for claim in bundle.claims:
-        writer.writerow(
-            {
-                "candidate": changes_text(claim.changes),
-                "case": changes_text(claim.case),
-                **{name: getattr(claim, name) for name in wanted},
-                "baseline": claim.baseline.id,
-                "trials": " ".join(ref.id for ref in claim.trials),
-            }
-        )
+        values = (getattr(claim, name) for name in columns)
+        trials = " ".join(ref.id for ref in claim.trials)
+        writer.writerow((changes_text(claim.changes), changes_text(claim.case), *values, claim.baseline.id, trials))
     return out.getvalue()
 
 
 def page(bundle: Bundle, series: Series, entries: Sequence[Stored[EntryRecord]]) -> str:
     """The bundle as Markdown, for somebody who has never seen the thread."""
-    cases = dict.fromkeys(changes_text(claim.case) for claim in _primary(bundle, series))
-    trials = len(bundle.records) - len(_entries(bundle))
-    lines = [
+    claims = _primary(bundle, series)
+    cases = dict.fromkeys(changes_text(claim.case) for claim in claims)
+    findings = [f"- {prose(_claimed(claim, bundle))}; against {claim.baseline.id}" for claim in claims]
+    # The logbook, which links of entries are for, lies one folder up.
+    rendered = (render_entry(entry.record, series, None).replace(f"]({series.topic}/", "](") for entry in entries)
+    paragraphs = [
         f"# {bundle.tag}",
-        "",
         f"Goal: {prose(series.goal)}",
-        "",
         "## What it found",
-        "",
-        *(f"- {prose(_claimed(claim, bundle))}; against {claim.baseline.id}" for claim in _primary(bundle, series)),
-        *([] if cases else ["No comparison: the entries below say what there is."]),
-        "",
-        *(f"The baseline case: {code(case)}" for case in cases),
-        "",
+        "\n".join(findings) or "No comparison: the entries below say what there is.\n",
+        *(["\n".join(f"The baseline case: {code(case)}" for case in cases)] if cases else []),
         f"[{bundle.id}.table.csv]({bundle.id}.table.csv) has all of that, for every metric.",
-        "",
         "## Measure it again",
-        "",
         f"    research reproduce {bundle.tag}",
-        "",
         "It runs those of these commands that run a thread, in a work tree, an environment and a store of their own:",
-        "",
-        *(f"- {code(one.command)} ({', '.join(one.entries)})" for one in bundle.commands),
-        "",
+        "\n".join(f"- {code(command.command)} ({', '.join(command.entries)})" for command in bundle.commands),
         "## What it ran on",
-        "",
-        *(f"- {line}" for line in _conditions(bundle)),
-        "",
+        "\n".join(f"- {line}" for line in _conditions(bundle)),
         "## What says so",
-        "",
         f"The records of these entries, each in the file named, by SHA-256; [{bundle.id}.bundle.json]"
-        f"({bundle.id}.bundle.json) names those of their {trials} trials as well.",
-        "",
-        *(f"- [{ref.id}.jsonl]({ref.id}.jsonl) {code(ref.sha256)}" for ref in _entries(bundle)),
-        "",
+        f"({bundle.id}.bundle.json) names those of their {len(bundle.records) - len(_entries(bundle))} trials as well.",
+        "\n".join(f"- [{ref.id}.jsonl]({ref.id}.jsonl) {code(ref.sha256)}" for ref in _entries(bundle)),
         "## The entries",
-        "",
+        *(text.replace("### ", "#### ", 1) for text in rendered),
     ]
-    lines += [_rendered(one.record, series) for one in entries]
-    return "\n".join(lines).rstrip("\n") + "\n"
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def _conditions(bundle: Bundle) -> Iterable[str]:
@@ -112,30 +91,20 @@ def _conditions(bundle: Bundle) -> Iterable[str]:
     if bundle.patch_note:
         yield f"About the patch: {prose(bundle.patch_note)}"
     yield from (f"Submodule {code(path)} at {code(commit)}" for path, commit in bundle.submodules.items())
-    yield from (_machine(kind) for kind in bundle.hardware)
+    for machine in bundle.hardware:
+        devices = ", ".join(f"{device.count} × {device.backend} {device.kind}" for device in machine.devices)
+        devices = prose(devices) or "none that JAX was asked for"
+        hosts = prose(", ".join(machine.hosts))
+        yield f"Machine: {code(machine.device_class)}, devices: {devices}, hosts: {hosts}"
     listed = "" if UNLISTED in bundle.elsewhere else f"; all packages: {bundle.id}.requirements.txt"
     yield f"Python {bundle.python}, with {code(_spelled(bundle.packages))}{listed}"
     yield f"Environment: {code(_spelled(bundle.environment)) if bundle.environment else 'nothing that matters was set'}"
     seeds = bundle.seeds["configurations"]
     yield f"Seeds: {code(_spelled(seeds)) if seeds else 'the configurations name none'}"
     yield f"Order of samples: drawn from {bundle.seeds['order of samples']}"
-    for one in bundle.elsewhere:
-        size = f", {one.bytes} bytes, SHA-256 {code(one.sha256)}" if one.sha256 else ""
-        yield f"Not in here: {code(one.where)} ({prose(one.why)}){size}"
-
-
-def _machine(kind: Hardware) -> str:
-    devices = ", ".join(f"{one.count} × {one.backend} {one.kind}" for one in kind.devices)
-    return (
-        f"Machine: {code(kind.device_class)}, devices: {prose(devices) or 'none that JAX was asked for'}, "
-        f"hosts: {prose(', '.join(kind.hosts))}"
-    )
-
-
-def _rendered(record: EntryRecord, series: Series) -> str:
-    # The logbook, which its links are for, lies one folder up.
-    text = render_entry(record, series, None).replace(f"]({series.topic}/", "](")
-    return text.replace("### ", "#### ", 1) + "\n"
+    for file in bundle.elsewhere:
+        size = f", {file.bytes} bytes, SHA-256 {code(file.sha256)}" if file.sha256 else ""
+        yield f"Not in here: {code(file.where)} ({prose(file.why)}){size}"
 
 
 def _entries(bundle: Bundle) -> list[Ref]:
@@ -148,9 +117,9 @@ def _primary(bundle: Bundle, series: Series) -> list[Claim]:
 
 def _claimed(claim: Claim, bundle: Bundle) -> str:
     # The first claim against a baseline is that of a sweep, at the baseline's own case.
-    case = next(one.case for one in bundle.claims if one.baseline.id == claim.baseline.id)
+    case = next(first.case for first in bundle.claims if first.baseline.id == claim.baseline.id)
     why = f" ({claim.why})" if claim.why else ""
-    return f"{changes_text(claim.changes)}{variant_text(claim, case)}: {claim.metric} {claim_text(claim)}{why}"
+    return f"{candidate_text(claim, case)}: {claim.metric} {claim_text(claim)}{why}"
 
 
 def _spelled(values: Mapping[str, Any]) -> str:
