@@ -14,14 +14,14 @@ from research_steps.remote.ray.tpu import HeldTpu
 
 
 def record(
-    writer: EntryWriter, label: str, held: HeldTpu, argv: list[str], env: dict[str, str], outcome: CommandOutcome
+    writer: EntryWriter, label: str, tpu: HeldTpu, argv: list[str], env: dict[str, str], outcome: CommandOutcome
 ) -> Stored[EntryRecord]:
     """Leave an entry that says how a command ended."""
     command = shlex.join(redact_arguments(argv))
     details = Ran(
         command=command,
-        tpu=held.about["type"],
-        node=held.about["node"],
+        tpu=tpu.about["type"],
+        node=tpu.about["node"],
         env=tuple(sorted(env)),
         exit=outcome.code,
         duration_s=round(outcome.seconds, 1),

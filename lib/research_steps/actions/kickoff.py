@@ -68,19 +68,19 @@ class IssueRequest:
 
 def link_issue(checkout: Checkout, journal: Journal, series: Series, request: IssueRequest) -> IssueLink | None:
     """The issue of the series, linked for good once there is one. Raises UsageError, SurfaceError."""
-    held = linked_issue(checkout, journal)
+    linked = linked_issue(checkout, journal)
     if request.number is None and not request.create:
-        return held
+        return linked
     if series.private:
         raise UsageError(f"Series {series.topic!r} is private: it gets no public issue.")
-    if held is not None:
-        if request.number not in (None, held.number):
+    if linked is not None:
+        if request.number not in (None, linked.number):
             raise UsageError(
-                f"Series {series.topic!r} has the issue {held.repository}#{held.number}, which can't be changed to "
+                f"Series {series.topic!r} has the issue {linked.repository}#{linked.number}, which can't be changed to "
                 f"#{request.number}: comments can't be moved."
             )
-        _label(checkout, GitHub(Access.from_environment(), held.repository, SystemClock()), held.number)
-        return held
+        _label(checkout, GitHub(Access.from_environment(), linked.repository, SystemClock()), linked.number)
+        return linked
     access = Access.from_environment()
     repository = check_repository(request.repository) if request.repository else access.repository(checkout)
     if repository is None:
@@ -94,8 +94,7 @@ def link_issue(checkout: Checkout, journal: Journal, series: Series, request: Is
             raise SurfaceAway(f"Process {other.pid} on {other.host} is at the issue of {series.topic}: try again.")
         number = request.number or _create(checkout, journal, series, github)
     # What it is, before anything is linked to it for good; so this needs a token.
-    found = github.get(f"/issues/{number}")
-    if found.get("pull_request"):
+    if github.get(f"/issues/{number}").get("pull_request"):
         raise UsageError(f"{repository}#{number} is a pull request: expected the number of an issue.")
     url = f"{access.web}/{repository}/issues/{number}"
     link = journal.decide("issue", IssueLink(repository=repository, number=number, url=url, linked_at=utc()))
@@ -105,8 +104,8 @@ def link_issue(checkout: Checkout, journal: Journal, series: Series, request: Is
 
 def _label(checkout: Checkout, github: GitHub, number: int) -> None:
     """Give the issue the labels that it lacks and the repository has."""
-    held = {label["name"] for label in github.get(f"/issues/{number}").get("labels", ())}
-    labels = [name for name in _labels(checkout, github, []) if name not in held]
+    present = {label["name"] for label in github.get(f"/issues/{number}").get("labels", ())}
+    labels = [name for name in _labels(checkout, github, []) if name not in present]
     if labels:
         github.write("POST", f"/issues/{number}/labels", {"labels": labels})
 
@@ -117,9 +116,9 @@ def _create(checkout: Checkout, journal: Journal, series: Series, github: GitHub
     tried = journal.decide("issue-request", wanted)
     marker = f"<!-- research-steps {tried.marker} -->"
     if tried != wanted:
-        made = _made_before(github, marker, tried)
-        if made is not None:
-            return made
+        number = _made_before(github, marker, tried)
+        if number is not None:
+            return number
     path = checkout.root / TEMPLATE
     title, body, labels = from_template(path.read_text() if path.exists() else "", series.topic)
     content = {"title": title, "body": f"{marker}\n{body}", "labels": _labels(checkout, github, labels)}

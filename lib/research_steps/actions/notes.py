@@ -15,7 +15,7 @@ from research_steps.journal.attachments import check_address, read_attachment
 from research_steps.journal.entries import Finding
 from research_steps.journal.leases import this_process
 from research_steps.journal.snapshot import Snapshot, entries_of, find, find_all
-from research_steps.publish.entry_writer import EntryWriter, digest, refuse_empty, short, standing_entry
+from research_steps.publish.entry_writer import EntryWriter, digest, key_after, refuse_empty, short, standing_entry
 from research_steps.publish.issue.surface import linked_issue
 from research_steps.publish.issue.text import confidence
 from research_steps.publish.logbook import format as logbook_format
@@ -59,8 +59,8 @@ def kickoff(writer: EntryWriter, branch: str | None, project: str) -> Stored[Ent
         branch=branch or "",
         issue=f"{issue.repository}#{issue.number}" if issue else f".agents/issues/{series.topic}.md",
     )
-    found = Finding(result=f"The series starts: {series.goal}", next_action="Measure the baseline case.")
-    return writer.write(writer.scan(), "kickoff", "kickoff", "kickoff", details, found)
+    finding = Finding(result=f"The series starts: {series.goal}", next_action="Measure the baseline case.")
+    return writer.write(writer.scan(), "kickoff", "kickoff", "kickoff", details, finding)
 
 
 def decide(
@@ -69,60 +69,62 @@ def decide(
     """A decision, with the records that it rests on, who answers for it, and the pull request that brings it to
     production, if there is one; or a change of the scope."""
     refuse_empty(text, "The decision", "say in a sentence what was decided")
-    known = writer.scan()
+    snapshot = writer.scan()
     details = Decision(
         owner=owner or current_actor(writer.checkout).name, scope=scope, production_pr=_address(production_pr)
     )
     key = f"decision/{digest(text, list(evidence), plain_details(details))}"
-    return writer.write(known, "decision", key, short(text), details, Finding(result=text), find_all(known, evidence))
+    return writer.write(
+        snapshot, "decision", key, short(text), details, Finding(result=text), find_all(snapshot, evidence)
+    )
 
 
 def note(writer: EntryWriter, id: str, interpretation: str, next_action: str) -> Stored[EntryRecord]:
     """What somebody makes of a record, beside what the rules say of it, or what they would do next."""
     refuse_empty(interpretation + next_action, "The note", "give --interpretation, --next, or both")
-    known = writer.scan()
-    about = find(known, id)
-    said = Finding(f"On {id}: {about.record.label}", interpretation=interpretation, next_action=next_action)
+    snapshot = writer.scan()
+    about = find(snapshot, id)
+    finding = Finding(f"On {id}: {about.record.label}", interpretation=interpretation, next_action=next_action)
     key = f"note/{digest(about.sha256, interpretation, next_action)}"
-    return writer.write(known, "note", key, f"note on {id}", Details(), said, (about.ref,))
+    return writer.write(snapshot, "note", key, f"note on {id}", Details(), finding, (about.ref,))
 
 
 def attach(writer: EntryWriter, id: str, file: Path | None, link: str, note: str) -> Stored[EntryRecord]:
     """A file that belongs to a record, kept in the journal and published with the entry; or a link to one."""
     if (file is None) == (not link):
         raise UsageError("Nothing is attached: expected a FILE, or the address of one with --link URL; not both.")
-    known = writer.scan()
-    about = find(known, id)
+    snapshot = writer.scan()
+    about = find(snapshot, id)
     if file is None:
         details = Attachment(link=check_address(link))
     else:
         name, data = read_attachment(file)
         details = Attachment(file=name, sha256=sha256(data), bytes=len(data))
         writer.journal.keep_attachment(name, data)
-    said = Finding(f"Attached to {id}: {about.record.label}", interpretation=note)
+    finding = Finding(f"Attached to {id}: {about.record.label}", interpretation=note)
     key = f"attachment/{digest(about.sha256, plain_details(details), note)}"
-    return writer.write(known, "attachment", key, f"attachment to {id}", details, said, (about.ref,))
+    return writer.write(snapshot, "attachment", key, f"attachment to {id}", details, finding, (about.ref,))
 
 
 def add_hypothesis(writer: EntryWriter, text: str, next_test: str, evidence: Sequence[str]) -> Stored[EntryRecord]:
     """A new hypothesis under the next free number."""
     refuse_empty(text, "The hypothesis", "say in a sentence what you expect")
-    known = writer.scan()
+    snapshot = writer.scan()
     key = f"hypothesis/{digest(text, next_test, list(evidence))}"
-    held = standing_entry(known, key)
-    if held is not None:
-        return held
-    items = hypotheses.queue(writer.series, entries_of(known))
+    entry = standing_entry(snapshot, key)
+    if entry is not None:
+        return entry
+    items = hypotheses.queue(writer.series, entries_of(snapshot))
     same = [item for item in items if item.text == text]
     if same:
         raise UsageError(f"That is {same[0].id} of {writer.series.topic} already, which is {same[0].state}.")
-    inputs = find_all(known, evidence)
+    inputs = find_all(snapshot, evidence)
     # Others may add one to the same store right now.
     for number in count(hypotheses.next_number(items)):
         mine = IDReservation(id=f"H{number}", step_key=key, claimed_at=utc(), by=this_process())
         if writer.journal.decide(f"hypotheses/H{number}", mine).step_key == key:
             break
-    return _change(writer, known, key, hypotheses.Item(f"H{number}", text), "active", next_test, inputs)
+    return _change(writer, snapshot, key, hypotheses.Item(f"H{number}", text), "active", next_test, inputs)
 
 
 def change_hypothesis(
@@ -130,31 +132,25 @@ def change_hypothesis(
 ) -> Stored[EntryRecord]:
     """A hypothesis is blocked, falsified or promoted from now on."""
     refuse_empty(because, "The reason", "say it in a sentence")
-    known = writer.scan()
-    item = hypotheses.find(hypotheses.queue(writer.series, entries_of(known)), name)
-    key = f"hypothesis/{digest(item.id, item.text, state, because, list(evidence))}"
-    # The same change may come again after another one; said twice in a row it is one.
-    if item.changes and item.changes[-1].step_key.startswith(key):
-        key = item.changes[-1].step_key
-    else:
-        key += f"-{len(item.changes)}"
-    return _change(writer, known, key, item, state, because, find_all(known, evidence))
+    snapshot = writer.scan()
+    item = hypotheses.find(hypotheses.queue(writer.series, entries_of(snapshot)), name)
+    key = key_after(item.changes, f"hypothesis/{digest(item.id, item.text, state, because, list(evidence))}")
+    return _change(writer, snapshot, key, item, state, because, find_all(snapshot, evidence))
 
 
 def seal(writer: EntryWriter, ids: Sequence[str]) -> Stored[EntryRecord]:
     """Ask for a snapshot of what these records rest on, or of what the newest interpretation does. Raises
     ResearchError when that can't be sealed as it is."""
-    known = writer.scan()
-    inputs = find_all(known, ids) if ids else _newest(known)
-    below = evidence_of(writer.checkout, writer.series, known, inputs)
+    snapshot = writer.scan()
+    inputs = find_all(snapshot, ids) if ids else _newest(snapshot)
+    below = evidence_of(writer.checkout, writer.series, snapshot, inputs)
     result = f"sealed on request: {', '.join(ref.id for ref in inputs)}"
     # Who took a seal back may want another one.
-    gone = known.retracted
-    seals = [sha for sha, one in known.entries.items() if one.record.step == "seal" and one.record.inputs == inputs]
-    again = sorted(sha for sha in seals if sha in gone)
-    rests_on = [one.sha256 for one in below.entries]
+    sealed = [entry for entry in snapshot.entries.values() if entry.record.step == "seal"]
+    again = sorted({entry.sha256 for entry in sealed if entry.record.inputs == inputs} & snapshot.retracted)
+    rests_on = [entry.sha256 for entry in below.entries]
     key = f"seal/{digest([ref.sha256 for ref in inputs], rests_on, *([again] if again else []))}"
-    return writer.write(known, "seal", key, "seal", Details(), Finding(result), inputs)
+    return writer.write(snapshot, "seal", key, "seal", Details(), Finding(result), inputs)
 
 
 def finish(
@@ -170,12 +166,11 @@ def finish(
 ) -> Stored[EntryRecord]:
     """The final summary. Of the pull requests that decisions name it takes the newest, unless it is given one.
     Raises UsageError that names what is missing."""
-    found = writer.scan()
-    gone = found.retracted
-    held = [stored for stored in found.in_order if stored.sha256 not in gone]
+    snapshot = writer.scan()
+    counting = snapshot.counting
     # What is private is not sealed.
     wanted = ("result that was interpreted", "interpret") if writer.series.private else ("sealed snapshot", "seal")
-    ends = [stored for stored in held if stored.record.step == wanted[1] and _has_ended(writer, stored)]
+    ends = [stored for stored in counting if stored.record.step == wanted[1] and _has_ended(writer, stored)]
     parts = {
         "what worked (--worked)": worked.strip(),
         "what did not (--did-not)": did_not.strip(),
@@ -183,35 +178,36 @@ def finish(
         "next steps (--next, once for each, in order)": all(step.strip() for step in next_steps) and next_steps,
         "a conclusion (--conclusion)": conclusion.strip(),
         f"a {wanted[0]} (run the thread with --seal true)": ends,
-        "a measured baseline": [s for s in held if s.record.step == "baseline" and s.record.status == "ok"],
+        "a measured baseline": [
+            stored for stored in counting if stored.record.step == "baseline" and stored.record.status == "ok"
+        ],
     }
-    missing = [name for name, given in parts.items() if not given]
-    running = [attempt.intent.id for attempt in found.open if not attempt.orphaned()]
+    missing = [name for name, is_there in parts.items() if not is_there]
+    running = [attempt.intent.id for attempt in snapshot.open if not attempt.orphaned()]
     missing += [f"the end of {', '.join(running)}, which still runs"] if running else []
     if missing:
         raise UsageError(f"{writer.series.topic} can't be finished yet. Missing: {'; '.join(missing)}.")
     last = ends[-1]
-    below = found.below(last)
     details = Finish(
         worked=worked,
         did_not=did_not,
-        confidence=confidence(writer.series, last.record, [stored.record for stored in below]),
+        confidence=confidence(writer.series, last.record, [stored.record for stored in snapshot.below(last)]),
         limitations=limitations,
         next_steps=tuple(next_steps),
         snapshot="" if writer.series.private else f"{writer.series.topic}/{last.record.id}",
-        production_pr=_address(production_pr or named_pull(held)),
+        production_pr=_address(production_pr or named_pull(counting)),
         docs=docs,
     )
     text = f"What worked: {worked} What did not: {did_not} Limitations: {limitations}"
     steps = " ".join(f"{number}. {step}" for number, step in enumerate(next_steps, 1))
-    said = Finding(result=conclusion, interpretation=text, next_action=steps)
+    finding = Finding(result=conclusion, interpretation=text, next_action=steps)
     key = f"finish/{digest(plain_details(details), conclusion)}"
-    return writer.write(found, "finish", key, "final summary", details, said, (last.ref,))
+    return writer.write(snapshot, "finish", key, "final summary", details, finding, (last.ref,))
 
 
 def _change(
     writer: EntryWriter,
-    known: Snapshot,
+    snapshot: Snapshot,
     key: str,
     item: hypotheses.Item,
     state: HypothesisState,
@@ -220,9 +216,11 @@ def _change(
 ) -> Stored[EntryRecord]:
     details = HypothesisChange(hypothesis=item.id, text=item.text, state=state, because=because)
     result = f"{item.id} is {state}{f'; {SAYS[state]}: {because}' if because else ''}"
-    said = Finding(result, next_action=because if state == "active" else "")
+    finding = Finding(result, next_action=because if state == "active" else "")
     text, label = f"{item.id}: {item.text}", f"{item.id} {state}"
-    return writer.write(known, "hypothesis", key, label, details, said, inputs, hypothesis=text, private=item.private)
+    return writer.write(
+        snapshot, "hypothesis", key, label, details, finding, inputs, hypothesis=text, private=item.private
+    )
 
 
 def _has_ended(writer: EntryWriter, stored: Stored[EntryRecord]) -> bool:
@@ -235,14 +233,12 @@ def _has_ended(writer: EntryWriter, stored: Stored[EntryRecord]) -> bool:
     return record.status == "ok"
 
 
-def _newest(known: Snapshot) -> tuple[Ref, ...]:
+def _newest(snapshot: Snapshot) -> tuple[Ref, ...]:
     """The newest interpretation that counts."""
-    gone = known.retracted
-    read = [stored for stored in known.in_order if stored.record.step == "interpret" and stored.record.status == "ok"]
-    counting = [stored for stored in read if stored.sha256 not in gone]
-    if not counting:
+    read = [stored for stored in snapshot.counting if stored.record.step == "interpret" and stored.record.status == "ok"]
+    if not read:
         raise UsageError("Nothing was interpreted yet: name the record to seal, such as MOE-HC-007, or run the thread.")
-    return (counting[-1].ref,)
+    return (read[-1].ref,)
 
 
 def _address(text: str) -> str:

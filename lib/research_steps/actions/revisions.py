@@ -5,7 +5,6 @@ it.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from research_steps.errors import UsageError
@@ -14,7 +13,7 @@ from research_steps.evidence.claims import remade
 from research_steps.evidence.standing import best, claims_in, evidence, fixed_cases, standing
 from research_steps.evidence.statistics import gain
 from research_steps.journal.entries import Finding
-from research_steps.journal.snapshot import Snapshot, entries_of, find
+from research_steps.journal.snapshot import Snapshot, entries_of, find, rests_on
 from research_steps.publish.entry_writer import EntryWriter, digest, refuse_empty, short
 from research_steps.records.encoding import Stored, canonical
 from research_steps.records.model import Claim, EntryRecord, Ref, TrialRecord
@@ -25,92 +24,91 @@ from research_steps.records.step_kinds import STEP_KINDS, Correction, Rebase, Re
 def retract(writer: EntryWriter, id: str, because: str) -> Stored[EntryRecord]:
     """A record counts no more: neither does an entry's every trial that was measured for it."""
     refuse_empty(because, "The reason", "say in a sentence why it does not count")
-    known = writer.scan()
-    about = find(known, id)
+    snapshot = writer.scan()
+    about = find(snapshot, id)
     if isinstance(about.record, EntryRecord) and about.record.step in ("retraction", "correction"):
         raise UsageError(f"{id} is a {about.record.step}, which can't be taken back: run the thread to measure anew.")
     measured = about.record.rows if isinstance(about.record, EntryRecord) else ()
     refs = (about.ref, *(row.trial for row in measured if row.trial.id.partition(".")[0] == about.record.id))
-    known = _seen_by(known, about)
-    gone = known.retracted | {ref.sha256 for ref in refs}
-    claims, changes = _again(writer, known, gone)
-    said = Finding(
+    snapshot = _seen_by(snapshot, about)
+    claims, changes = _again(writer, snapshot, snapshot.retracted | {ref.sha256 for ref in refs})
+    finding = Finding(
         result=" ".join(
-            [f"{id} ({about.record.label}) is retracted: {because.rstrip('.')}.", *_rested(known, refs), *changes]
+            [f"{id} ({about.record.label}) is retracted: {because.rstrip('.')}.", *_rested(snapshot, refs), *changes]
         ),
         next_action="Run the thread again: what was retracted is measured anew.",
         claims=claims,
     )
     label = short(f"{id} retracted: {because}")
     return writer.write(
-        known, "retraction", f"retraction/{about.sha256[:16]}", label, Retraction(retracts=id), said, refs
+        snapshot, "retraction", f"retraction/{about.sha256[:16]}", label, Retraction(retracts=id), finding, refs
     )
 
 
 def correct(writer: EntryWriter, id: str, text: str) -> Stored[EntryRecord]:
     """What was said of a record was wrong in this; its measurements stand, and verdicts on them are made again."""
     refuse_empty(text, "The correction", "say in a sentence what is right")
-    known = writer.scan()
-    about = find(known, id)
+    snapshot = writer.scan()
+    about = find(snapshot, id)
     rows = about.record.rows if isinstance(about.record, EntryRecord) else ()
     refs = (about.ref, *(row.trial for row in rows))
-    known = _seen_by(known, about)
-    claims, changes = _again(writer, known, known.retracted, {ref.sha256 for ref in refs})
-    said = Finding(
-        " ".join([f"Of {id} ({about.record.label}): {text.rstrip('.')}.", *_rested(known, refs), *changes]),
+    snapshot = _seen_by(snapshot, about)
+    claims, changes = _again(writer, snapshot, snapshot.retracted, {ref.sha256 for ref in refs})
+    finding = Finding(
+        " ".join([f"Of {id} ({about.record.label}): {text.rstrip('.')}.", *_rested(snapshot, refs), *changes]),
         claims=claims,
     )
     key = f"correction/{digest(about.sha256, text)}"
     return writer.write(
-        known, "correction", key, short(f"{id} corrected: {text}"), Correction(corrects=id), said, (about.ref,)
+        snapshot, "correction", key, short(f"{id} corrected: {text}"), Correction(corrects=id), finding, (about.ref,)
     )
 
 
 def rebase(writer: EntryWriter, id: str) -> Stored[EntryRecord]:
     """The baseline moves to what a record found, if that is replicated."""
-    known = writer.scan()
-    about, primary = find(known, id), writer.series.primary.name
-    gone = known.retracted
+    snapshot = writer.scan()
+    about, primary = find(snapshot, id), writer.series.primary.name
     rows = about.record.rows if isinstance(about.record, EntryRecord) else ()
-    read = claims_in(about.record) if isinstance(about.record, EntryRecord) else ()
-    shas = {about.sha256, *(row.trial.sha256 for row in rows), *(sha for claim in read for sha in evidence(claim))}
-    standing_now = [claim for claim in standing(entries_of(known)) if claim.metric == primary]
+    own = claims_in(about.record) if isinstance(about.record, EntryRecord) else ()
+    shas = {about.sha256, *(row.trial.sha256 for row in rows), *(sha for claim in own for sha in evidence(claim))}
+    standing_now = [claim for claim in standing(entries_of(snapshot)) if claim.metric == primary]
     named = [claim for claim in standing_now if evidence(claim) & shas]
     # Made again from trials, because a baseline does not rest on what a file says of them.
-    found = [one for one in remade(writer.series, known, _alike(standing_now, named), gone) if evidence(one) & shas]
-    in_force = [case for case, _ in fixed_cases(known.entries.values()).values()]
-    carrying = [claim for claim in found if claim.confidence != "exploratory" and claim.case in in_force]
+    again = remade(writer.series, snapshot, _alike(standing_now, named), snapshot.retracted)
+    carried = [claim for claim in again if evidence(claim) & shas]
+    in_force = [case for case, _ in fixed_cases(snapshot.entries.values()).values()]
+    carrying = [claim for claim in carried if claim.confidence != "exploratory" and claim.case in in_force]
     winner = best(writer.series, carrying)
     if winner is None:
         what = (
-            "; ".join(f"{claim_text(claim)} against {claim.baseline.id}" for claim in found) or f"nothing on {primary}"
+            "; ".join(f"{claim_text(claim)} against {claim.baseline.id}" for claim in carried) or f"nothing on {primary}"
         )
         raise UsageError(
             f"{id} does not carry a baseline: it says {what}; expected an improvement that is replicated, on a baseline "
             f"case that is in force. Get there with 'research replicate {id}'."
         )
-    base = known.entries.get(winner.baseline.sha256)
+    base = snapshot.entries.get(winner.baseline.sha256)
     if base is None:
         raise UsageError(f"The entry {winner.baseline.id} of the baseline is not here: fetch its branch, or its store.")
     to = {**winner.case, **winner.changes}
     details = Rebase(baseline=base.record.label, before=winner.case, to=to, claim=claim_text(winner))
     changes = changes_text(winner.changes)
-    said = Finding(
+    finding = Finding(
         result=f"The baseline {base.record.label!r} moves to {changes}: {winner.metric} {claim_text(winner)}.",
         next_action=f"Give steps.baseline(…, label={base.record.label!r}) this case and run the thread.",
     )
     inputs = dict.fromkeys((about.ref, winner.baseline, *winner.trials, *winner.also))
     key = f"rebase/{digest(base.record.label, winner.case, to, about.sha256)}"
-    return writer.write(known, "rebase", key, short(f"baseline moves to {changes}"), details, said, tuple(inputs))
+    return writer.write(snapshot, "rebase", key, short(f"baseline moves to {changes}"), details, finding, tuple(inputs))
 
 
 def _again(
-    writer: EntryWriter, known: Snapshot, gone: frozenset[str], touched: set[str] | None = None
+    writer: EntryWriter, snapshot: Snapshot, retracted: frozenset[str], touched: set[str] | None = None
 ) -> tuple[tuple[Claim, ...], list[str]]:
-    """The claims that rest on what is gone, or was touched, made again; and what became of their verdicts."""
-    claims = standing(entries_of(known))
-    before = _alike(claims, [claim for claim in claims if _rests_on(known, claim, touched or gone)])
-    after = remade(writer.series, known, before, gone)
+    """The claims that rest on what is retracted, or was touched, made again; and what became of their verdicts."""
+    claims = standing(entries_of(snapshot))
+    before = _alike(claims, [claim for claim in claims if _rests_on(snapshot, claim, touched or retracted)])
+    after = remade(writer.series, snapshot, before, retracted)
     metrics = {metric.name for metric in writer.series.metrics}
     pairs = zip([claim for claim in before if claim.metric in metrics], after, strict=True)
     changes = [
@@ -125,53 +123,51 @@ def _alike(claims: Sequence[Claim], some: Sequence[Claim]) -> list[Claim]:
     return [claim for claim in claims if canonical([claim.metric, claim.changes]) in about]
 
 
-def _seen_by(known: Snapshot, about: Stored[Any]) -> Snapshot:
+def _seen_by(snapshot: Snapshot, about: Stored[Any]) -> Snapshot:
     """What may be said of a record: nothing that is private, unless the record is."""
-    if known.is_private(about.record.id):
-        return known
-    return replace(known, entries={sha: one for sha, one in known.entries.items() if not one.record.private})
+    if snapshot.is_private(about.record.id):
+        return snapshot
+    return snapshot.only(lambda entry: not entry.record.private)
 
 
-def _rests_on(known: Snapshot, claim: Claim, shas: set[str] | frozenset[str]) -> bool:
-    floor = {ref.sha256 for ref in known.baseline_trials(claim.baseline)}
+def _rests_on(snapshot: Snapshot, claim: Claim, shas: set[str] | frozenset[str]) -> bool:
+    floor = {ref.sha256 for ref in snapshot.baseline_trials(claim.baseline)}
     return bool(({claim.baseline.sha256} | evidence(claim) | floor) & shas)
 
 
-def _rested(known: Snapshot, refs: Sequence[Ref]) -> list[str]:
+def _rested(snapshot: Snapshot, refs: Sequence[Ref]) -> list[str]:
     """Which entries rest on these records, directly or through others."""
     reached = {ref.sha256 for ref in refs}
-    found: list[str] = []
-    for stored in known.in_order:
-        entry = stored.record
-        below = {ref.sha256 for ref in entry.inputs} | {row.trial.sha256 for row in entry.rows}
-        if stored.sha256 not in reached and below & reached:
+    ids: list[str] = []
+    for stored in snapshot.in_order:
+        if stored.sha256 not in reached and any(ref.sha256 in reached for ref in rests_on(stored.record)):
             reached.add(stored.sha256)
-            found.append(entry.id)
-    return [f"On it rested: {', '.join(found)}."] if found else []
+            ids.append(stored.record.id)
+    return [f"On it rested: {', '.join(ids)}."] if ids else []
 
 
-def next_numbers(known: Snapshot, count: int) -> list[int]:
+def next_numbers(snapshot: Snapshot, count: int) -> list[int]:
     """Numbers of further replicates, above all that were finished."""
-    rows = (row for entry in entries_of(known) if entry.step == "replicate" for row in entry.rows)
+    rows = (row for entry in entries_of(snapshot) if entry.step == "replicate" for row in entry.rows)
     first = max((row.replicate for row in rows), default=0) + 1
     return list(range(first, first + count))
 
 
-def claim_of(known: Snapshot, id: str, metric: Metric) -> tuple[Claim, Stored[EntryRecord], TrialRecord]:
+def claim_of(snapshot: Snapshot, id: str, metric: Metric) -> tuple[Claim, Stored[EntryRecord], TrialRecord]:
     """The newest claim on a metric about what an ID names, of an entry its best candidate; the entry that makes it, and
     one of its trials."""
-    about, gone = find(known, id), known.retracted
+    about, retracted = find(snapshot, id), snapshot.retracted
     sha = about.sha256
     if isinstance(about.record, EntryRecord):
         own = [claim for claim in claims_in(about.record) if _is_candidate(claim, metric)]
         sha = max(own, key=lambda claim: gain(metric, claim)).trials[0].sha256 if own else sha
-    for stored in reversed(known.in_order):
-        if not STEP_KINDS[stored.record.step].compares or stored.sha256 in gone:
+    for stored in reversed(snapshot.counting):
+        if not STEP_KINDS[stored.record.step].compares:
             continue
         for claim in claims_in(stored.record):
-            left = [ref.sha256 for ref in claim.trials if ref.sha256 in known.trials and ref.sha256 not in gone]
+            left = [ref.sha256 for ref in claim.trials if ref.sha256 in snapshot.trials and ref.sha256 not in retracted]
             if left and sha in evidence(claim) and _is_candidate(claim, metric):
-                return claim, stored, known.trials[left[0]].record
+                return claim, stored, snapshot.trials[left[0]].record
     raise UsageError(
         f"{id} names no candidate with a claim on {metric.name}: expected a row of a sweep that is not retracted, "
         f"such as {id.partition('.')[0]}.01."

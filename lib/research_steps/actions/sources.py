@@ -11,7 +11,7 @@ from research_steps.files import write_aside
 from research_steps.journal.entries import Finding
 from research_steps.journal.snapshot import Snapshot, entries_of, find
 from research_steps.publish import background_text
-from research_steps.publish.entry_writer import EntryWriter, digest, refuse_empty, short
+from research_steps.publish.entry_writer import EntryWriter, digest, key_after, refuse_empty, short
 from research_steps.publish.logbook.disk import lock
 from research_steps.publish.surface import is_public
 from research_steps.records.encoding import Stored
@@ -30,16 +30,16 @@ def add_source(
     """
     for name in ("where", "version", "claim"):
         refuse_empty(fields[name], f"--{name}", "the ledger needs it")
-    known = writer.scan()
-    items = hypotheses.queue(writer.series, entries_of(known))
+    snapshot = writer.scan()
+    items = hypotheses.queue(writer.series, entries_of(snapshot))
     named = [*supports, *contradicts]
     for name in named:
         refuse_empty(name, "What is supported or contradicted", "name a hypothesis, a source or a claim")
         if _HYPOTHESIS.fullmatch(name):
             hypotheses.find(items, name)
-    rests_on = [_the_source(known, name) for name in named if _is_id(writer, name)]
+    rests_on = [_the_source(snapshot, name) for name in named if _is_id(writer, name)]
     if _is_id(writer, fields["where"]):
-        rests_on.append(find(known, fields["where"]))
+        rests_on.append(find(snapshot, fields["where"]))
     claims = {stored.record.id: source.claim for stored in rests_on if (source := _details(stored)) is not None}
     details = Source(
         **fields,
@@ -48,21 +48,24 @@ def add_source(
     )
     private = any(item.private for item in items if item.id in named or item.text in named)
     inputs = tuple({stored.sha256: stored.ref for stored in rests_on}.values())
-    said = Finding(fields["claim"])
+    claim = fields["claim"]
     key = f"source/{digest(plain_details(details))}"
-    return writer.write(known, "source", key, short(fields["claim"]), details, said, inputs, private=private)
+    return writer.write(snapshot, "source", key, short(claim), details, Finding(claim), inputs, private=private)
 
 
-def check_claim(writer: EntryWriter, id: str, found: str, nowhere: str) -> Stored[EntryRecord]:
-    """Somebody looked for what contradicts a source's claim: what was `found`, or, if nothing, where they looked."""
-    if bool(found.strip()) == bool(nowhere.strip()):
+def check_claim(writer: EntryWriter, id: str, contradiction: str, nowhere: str) -> Stored[EntryRecord]:
+    """Somebody looked for what contradicts a source's claim: the `contradiction`, or, if nothing, where they looked."""
+    if bool(contradiction.strip()) == bool(nowhere.strip()):
         raise UsageError("Expected either what contradicts the claim, with --found, or where you looked, with --none.")
-    known = writer.scan()
-    source = _the_source(known, id)
-    details = ContradictionCheck(claim=source.record.details_as(Source).claim, found=found, looked=nowhere)
-    said = Finding(f"Contradicted: {found}" if found else f"No contradiction found. Looked in: {nowhere}")
+    snapshot = writer.scan()
+    source = _the_source(snapshot, id)
+    claim = source.record.details_as(Source).claim
+    details = ContradictionCheck(claim=claim, found=contradiction, looked=nowhere)
+    result = f"Contradicted: {contradiction}" if contradiction else f"No contradiction found. Looked in: {nowhere}"
     key = f"source/{digest(source.sha256, plain_details(details))}"
-    return writer.write(known, "source", key, f"contradiction pass over {id}", details, said, (source.ref,))
+    return writer.write(
+        snapshot, "source", key, f"contradiction pass over {id}", details, Finding(result), (source.ref,)
+    )
 
 
 def ask(writer: EntryWriter, question: str, ranked: Sequence[str]) -> Stored[EntryRecord]:
@@ -70,36 +73,29 @@ def ask(writer: EntryWriter, question: str, ranked: Sequence[str]) -> Stored[Ent
 
     What isn't given is as it was in the brief before.
     """
-    known = writer.scan()
-    ledger = background.ledger(entries_of(known))
-    before = ledger.briefs
+    snapshot = writer.scan()
+    ledger = background.ledger(entries_of(snapshot))
     question = question or ledger.asked.question
     refuse_empty(question, "The question of the brief", "give it with --question")
     experiments = tuple(_experiment(text) for text in ranked) or ledger.asked.next
     details = Brief(question=question, next=experiments)
-    key = f"source/{digest(plain_details(details))}"
-    # The last one counts, so an earlier one may come again after another.
-    if before and before[-1].step_key.startswith(key):
-        key = before[-1].step_key
-    else:
-        key += f"-{len(before)}"
-    said = Finding(question, next_action=experiments[0].experiment if experiments else "")
-    return writer.write(known, "source", key, "background brief", details, said)
+    key = key_after(ledger.briefs, f"source/{digest(plain_details(details))}")
+    finding = Finding(question, next_action=experiments[0].experiment if experiments else "")
+    return writer.write(snapshot, "source", key, "background brief", details, finding)
 
 
 def write_brief(writer: EntryWriter) -> str:
     """Make .agents/logbooks/<topic>/background.md again from the records that may be in git; returns its text."""
     series = writer.series
-    known = writer.scan()
-    shown = known.only(lambda entry: series.private or is_public(entry.record, series))
+    shown = writer.scan().only(lambda entry: series.private or is_public(entry.record, series))
     text = background_text.brief(thread_state(series, shown))
     with lock(writer.checkout, series.topic):
         write_aside(writer.checkout.logbooks / series.topic / "background.md", text.encode())
     return text
 
 
-def _the_source(known: Snapshot, id: str) -> Stored[EntryRecord]:
-    stored = find(known, id)
+def _the_source(snapshot: Snapshot, id: str) -> Stored[EntryRecord]:
+    stored = find(snapshot, id)
     if _details(stored) is None:
         raise UsageError(f"{id} is no source: expected the ID of one; 'research source list' tells them.")
     return stored

@@ -106,7 +106,7 @@ def add_source(series: OpenSeries, supports: tuple[str, ...], contradicts: tuple
 
 @source.command("checked", cls=SeriesCommand)
 @click.option("--claim", "id", required=True, metavar="ID", help="The source whose claim was looked at.")
-@click.option("--found", default="", help="What contradicts it, and where that stands.")
+@click.option("--found", "contradiction", default="", help="What contradicts it, and where that stands.")
 @click.option("--none", "nowhere", default="", help="Nothing contradicts it: where you looked.")
 def check_source(series: OpenSeries, **looked: str) -> None:
     """Record a contradiction pass: somebody looked for what speaks against a source's claim."""

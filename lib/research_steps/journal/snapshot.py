@@ -105,6 +105,12 @@ class Snapshot:
         """The hashes of the records that count no more."""
         return retracted(self.in_order)
 
+    @property
+    def counting(self) -> list[Stored[EntryRecord]]:
+        """The entries that stand and were not retracted, in the order in which they were finished."""
+        taken_back = self.retracted
+        return [stored for stored in self.in_order if stored.sha256 not in taken_back]
+
     def only(self, wanted: Callable[[Stored[EntryRecord]], bool]) -> "Snapshot":
         """The same without the entries that are not wanted."""
         return replace(self, entries={sha: entry for sha, entry in self.entries.items() if wanted(entry)})

@@ -3,7 +3,7 @@
 The same thing said twice is one entry, so a command that was killed may simply be given again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from research_steps.errors import UsageError
@@ -67,6 +67,11 @@ def standing_entry(known: Snapshot, key: str) -> Stored[EntryRecord] | None:
 
 def digest(*said: Any) -> str:
     return sha256(canonical(said))[:16]
+
+
+def key_after(earlier: Sequence[EntryRecord], key: str) -> str:
+    """The step key of what may come again after another: that of the last of `earlier` where it says the same."""
+    return earlier[-1].step_key if earlier and earlier[-1].step_key.startswith(key) else f"{key}-{len(earlier)}"
 
 
 def short(text: str) -> str:
