@@ -71,7 +71,10 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
     if not order.done:
         for line in filter(None, [evidence.tried(changes, case.case), "" if changes else AGAINST_ITSELF]):
             speaker.say(line)
-    host = _host(order, checkout, speaker)
+    daemon = Daemon(checkout.root)
+    host: Host = LocalHost(DaemonTrials(daemon, order.in_process))
+    if order.host:
+        host = SshHost(order.host, checkout, daemon.folder, order.env, order.in_process, speaker.tell)
     session = Session(
         series=replace(series, contention_wait_s=min(series.contention_wait_s, PATIENCE_S)),
         journal=journal,
@@ -88,10 +91,9 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
         journal.keep_patch(captured.provenance.patch, captured.patch)
     journal.declare(series)
     journal.attempts.end_orphaned()
-    kept = KeptAttempt(
-        checkout, evidence, journal.ids.reserve(series.prefix, order.occasion, session.used_numbers), order.occasion
-    )
-    measuring = _Attempt(order, session, kept, case, config, speaker)
+    id = journal.ids.reserve(series.prefix, order.occasion, session.used_numbers)
+    scratch = KeptAttempt(checkout, evidence, id, order.occasion)
+    measuring = _Attempt(order, session, scratch, case, config, changes, speaker)
     trials = measuring.measure()
     answer = measuring.answer(trials)
     if not order.watched:
@@ -106,23 +108,20 @@ class _Attempt:
 
     order: DevRequest
     session: Session
-    kept: KeptAttempt
+    scratch: KeptAttempt
     case: DevCase
     config: dict[str, Any]
+    changes: dict[str, Any]
     speaker: Speaker
-
-    @property
-    def changes(self) -> dict[str, Any]:
-        return changes_in(self.config, self.case.case)
 
     def measure(self) -> list[Trial]:
         """Its trials, each in a process of its own."""
-        made = []
+        trials = []
         for number in range(self.order.processes):
-            id = trial_id(self.kept.id, self.order.done + number + 1)
+            id = trial_id(self.scratch.id, self.order.done + number + 1)
             self.speaker.tell(Begun(self.order.done + number + 1))
-            made.append(self._trial(self.config, number, id, id, self.order.label or changes_text(self.changes)))
-        return made
+            trials.append(self._trial(self.config, number, id, id, self.order.label or changes_text(self.changes)))
+        return trials
 
     def answer(self, trials: list[Trial]) -> Attempted:
         """Say what the trials say, and make an entry of them if that has a name."""
@@ -143,13 +142,13 @@ class _Attempt:
             self.speaker.say(f"  {line}")
         if self.order.label or self.order.hypothesis:
             hypothesis = self.session.hypothesis(self.order.hypothesis)
-            named = replace(self.kept, label=self.order.label, hypothesis=hypothesis)
+            named = replace(self.scratch, label=self.order.label, hypothesis=hypothesis)
             write_kept(named, [trial.stored for trial in trials])
             publish_kept(named, self.speaker.say)
         elif not self.order.done:
-            self.speaker.say(f"  scratch; to make it an entry: research keep {self.kept.id} --hypothesis …")
+            self.speaker.say(f"  scratch; to make it an entry: research keep {self.scratch.id} --hypothesis …")
         return Attempted(
-            id=self.kept.id,
+            id=self.scratch.id,
             ids=ids,
             what=changes_text(self.changes),
             status=last.status,
@@ -166,7 +165,7 @@ class _Attempt:
 
     def _floor(self, record: TrialRecord) -> Baseline | None:
         """The noise floor of a trial, measured now when there is none."""
-        evidence = self.kept.evidence
+        evidence = self.scratch.evidence
         floor = evidence.floor(record)
         if floor is not None or record.samples is None:
             return floor
@@ -193,7 +192,7 @@ class _Attempt:
         if claim is None or baseline is None or claim.estimate is None:
             return []
         lines = []
-        best = self.kept.evidence.best(self.case.case)
+        best = self.scratch.evidence.best(self.case.case)
         if best is not None and best.estimate:
             where = f"{best.trials[0].id} {changes_text(best.changes)}, {estimate_text(best)}"
             beside = f"{claim.estimate / best.estimate:.3f} ×" if claim.estimand == "ratio" else "beside"
@@ -212,11 +211,3 @@ def _edits(checkout: Checkout, captured: Captured) -> str:
     files = [line.split("\t", 2) for line in lines if line.count("\t") == 2]
     shown = [f"{Path(name).name} +{added} -{removed}" for added, removed, name in files[:2]]
     return ", ".join([*shown, *([f"{len(files) - 2} more"] if len(files) > 2 else [])])
-
-
-def _host(order: DevRequest, checkout: Checkout, speaker: Speaker) -> Host:
-    """The machine to measure on."""
-    daemon = Daemon(checkout.root)
-    if order.host:
-        return SshHost(order.host, checkout, daemon.folder, order.env, order.in_process, speaker.tell)
-    return LocalHost(DaemonTrials(daemon, order.in_process))

@@ -32,7 +32,7 @@ class DevCase:
         return type_name(self.config)
 
 
-class _Found(BaseException):
+class _Declared(BaseException):
     """Ends the thread's function once it has declared the baseline; what it would build after that is for Marin."""
 
     def __init__(self, case: DevCase) -> None:
@@ -49,10 +49,10 @@ class _Baselines:
 
     def baseline(self, measure: Any, config: Any, *, label: str = "baseline", private: bool = False, **_: Any) -> None:
         self.labels.append(label)
-        case = plain(config, f"baseline {label!r}", _given)
-        found = DevCase(label, measure, config, trace(measure), case, private)
-        if self._wanted(found):
-            raise _Found(found)
+        values = plain(config, f"baseline {label!r}", _unwrapped)
+        case = DevCase(label, measure, config, trace(measure), values, private)
+        if self._wanted(case):
+            raise _Declared(case)
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *arguments, **named: None
@@ -63,8 +63,8 @@ def declared(thread: Callable[[Any], Any], wanted: Callable[[DevCase], bool], wh
     baselines = _Baselines(wanted)
     try:
         thread(baselines)
-    except _Found as found:
-        return found.case
+    except _Declared as declaration:
+        return declaration.case
     except ResearchError:
         raise
     except Exception as error:
@@ -86,31 +86,31 @@ def with_settings(case: DevCase, settings: Sequence[str]) -> dict[str, Any]:
     """
     import draccus
 
-    given = dict(setting.partition("=")[::2] for setting in settings)
+    values = dict(setting.partition("=")[::2] for setting in settings)
     for setting in settings:
         if "=" not in setting:
             raise UsageError(f"--set was given {setting!r}: expected key=value, such as implementation=dense.")
-    if "config_path" in given and "config_path" not in case.case:
+    if "config_path" in values and "config_path" not in case.case:
         raise UsageError("--set was given config_path, which would replace the baseline case: set its fields.")
     if case.config_type == "dict":
         changed = case.case
-        for name, value in given.items():
+        for name, value in values.items():
             changed = _set(changed, name.split("."), value, name)
         return changed
     module, _, name = case.config_type.partition(":")
     kind: Any = sys.modules[module]
     for part in name.split("."):
         kind = getattr(kind, part)
-    said = StringIO()
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file, redirect_stderr(said):
+    stderr = StringIO()
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file, redirect_stderr(stderr):
         json.dump(case.case, file)
         file.flush()
         try:
             read = draccus.parse(kind, config_path=file.name, args=[f"--{setting}" for setting in settings])
         except (Exception, SystemExit) as error:
             # draccus raises bare Exceptions, and argparse exits after it has printed how it is used.
-            told = said.getvalue().rpartition("error:")[2] if isinstance(error, SystemExit) else str(error)
-            raise UsageError(f"--set {' '.join(settings)}: {' '.join(told.split())}") from error
+            message = stderr.getvalue().rpartition("error:")[2] if isinstance(error, SystemExit) else str(error)
+            raise UsageError(f"--set {' '.join(settings)}: {' '.join(message.split())}") from error
     return plain(read, f"--set {' '.join(settings)}")
 
 
@@ -119,20 +119,20 @@ def _set(case: dict[str, Any], path: list[str], text: str, name: str) -> dict[st
     from draccus import cfgparsing
 
     if not isinstance(case, dict) or path[0] not in case:
-        known = ", ".join(case) if isinstance(case, dict) else "no further field"
-        raise UsageError(f"--set was given {name!r}: expected one of {known}.")
-    held = case[path[0]]
+        fields = ", ".join(case) if isinstance(case, dict) else "no further field"
+        raise UsageError(f"--set was given {name!r}: expected one of {fields}.")
+    value = case[path[0]]
     if len(path) > 1:
-        return {**case, path[0]: _set(held, path[1:], text, name)}
+        return {**case, path[0]: _set(value, path[1:], text, name)}
     try:
         # YAML takes 1e-3 for text.
-        value = float(text) if isinstance(held, float) else cfgparsing.parse_string(text)
+        value = float(text) if isinstance(value, float) else cfgparsing.parse_string(text)
     except Exception as error:
         raise UsageError(f"--set {name}={text}: {' '.join(str(error).split())}") from error
     return {**case, path[0]: value}
 
 
-def _given(value: Any) -> Any:
+def _unwrapped(value: Any) -> Any:
     """What a configuration holds without Marin's wrapper, which is not imported here."""
     if type(value).__name__ == "VersionedValue":
         return value.value

@@ -26,7 +26,7 @@ def new_occasion() -> str:
     return f"dev/{secrets.token_hex(8)}"
 
 
-def order(checkout: Checkout, asked: DevRequest, hear: Hear) -> bytes:
+def order(checkout: Checkout, request: DevRequest, hear: Hear) -> bytes:
     """Have the kept parent of the checkout make an attempt, and return its answer; `hear` what is said meanwhile.
 
     Raises ResearchError with what is refused, LauncherError when the parent can't be reached or ended.
@@ -35,7 +35,7 @@ def order(checkout: Checkout, asked: DevRequest, hear: Hear) -> bytes:
     wanted = StartWorker(
         function="research_steps.thread.dev.attempt:serve",
         libraries=LIBRARIES,
-        order=msgspec.Raw(msgspec.json.encode(asked)),
+        order=msgspec.Raw(msgspec.json.encode(request)),
         env=environment(),
     )
     for _ in range(STARTS):

@@ -21,28 +21,27 @@ from research_steps.records.step_kinds import Measurement
 @dataclass(frozen=True)
 class DevEvidence:
     """What a series knows that an attempt is compared with: its entries that count, in the order of their end, and the
-    hashes of the records that are `gone`, because they were retracted."""
+    hashes of the records that were retracted."""
 
     series: Series
     journal: Journal
     entries: list[Stored[EntryRecord]]
-    gone: frozenset[str]
+    retracted: frozenset[str]
 
     @staticmethod
     def of(series: Series, journal: Journal, published: Snapshot) -> "DevEvidence":
-        gone = published.retracted
-        return DevEvidence(series, journal, [one for one in published.in_order if one.sha256 not in gone], gone)
+        return DevEvidence(series, journal, published.counting, published.retracted)
 
     def floor(self, record: TrialRecord) -> Baseline | None:
         """The noise floor for a trial: of the newest baseline entry with its case and conditions, else of dev mode."""
         for entry in reversed(self.entries):
-            found, case = entry.record, record.baseline_config
-            if found.step == "baseline" and found.status == "ok" and case_of(found) == case:
-                trials = self._trials(row.trial for row in found.rows)
+            baseline, case = entry.record, record.baseline_config
+            if baseline.step == "baseline" and baseline.status == "ok" and case_of(baseline) == case:
+                trials = self._trials(row.trial for row in baseline.rows)
                 if self._serves(trials, record):
                     return Baseline(record.baseline_config, entry.ref, trials)
-        held = self.journal.noted(floor_name(record), FloorTrials)
-        trials = self._trials(held.trials) if held is not None else []
+        floor = self.journal.noted(floor_name(record), FloorTrials)
+        trials = self._trials(floor.trials) if floor is not None else []
         return Baseline(record.baseline_config, trials[0].ref, trials) if self._serves(trials, record) else None
 
     def keep_floor(self, trials: Sequence[Stored[TrialRecord]]) -> None:
@@ -52,32 +51,31 @@ class DevEvidence:
 
     def best(self, case: Mapping[str, Any]) -> Claim | None:
         """The best that the series knows of this case."""
-        known = standing(entry.record for entry in self.entries)
-        return best(self.series, [claim for claim in known if claim.case == case])
+        claims = standing(entry.record for entry in self.entries)
+        return best(self.series, [claim for claim in claims if claim.case == case])
 
     def tried(self, changes: Mapping[str, Any], case: Mapping[str, Any]) -> str:
         """What is known against a configuration, empty when nothing is."""
-        said = ""
-        for entry in (one.record for one in self.entries):
+        outcome = ""
+        entries = [stored.record for stored in self.entries]
+        for entry in entries:
             if case_of(entry) == case:
                 failed = (row for row in entry.rows if row.changes == changes and row.status == "failed")
-                said = next((f"{row.trial.id} {row.note}" for row in failed), said)
+                outcome = next((f"{row.trial.id} {row.note}" for row in failed), outcome)
         primary = self.series.primary.name
-        for claim in standing(entry.record for entry in self.entries):
+        for claim in standing(entries):
             same = (claim.metric, claim.changes, claim.case) == (primary, changes, case)
             if same and claim.verdict in ("regressed", "no difference"):
-                said = f"{claim.trials[0].id} {claim.verdict}, {primary} {estimate_text(claim)}"
-        return f"tried before: {changes_text(changes)}: {said}" if said else ""
+                outcome = f"{claim.trials[0].id} {claim.verdict}, {primary} {estimate_text(claim)}"
+        return f"tried before: {changes_text(changes)}: {outcome}" if outcome else ""
 
     def _trials(self, refs: Iterable[Ref]) -> list[Stored[TrialRecord]]:
-        found = []
-        for ref in refs:
-            try:
-                found.append(self.journal.load("trial", ref))
-            except StoreError:
-                # In a clone whose store is another one. A floor with a trial less is none.
-                return []
-        return [] if any(one.sha256 in self.gone for one in found) else found
+        try:
+            trials = [self.journal.load("trial", ref) for ref in refs]
+        except StoreError:
+            # In a clone whose store is another one. A floor with a trial less is none.
+            return []
+        return [] if any(trial.sha256 in self.retracted for trial in trials) else trials
 
     def _serves(self, trials: Sequence[Stored[Any]], record: TrialRecord) -> bool:
         """Whether trials of the baseline tell how a trial's ratio scatters, or are what it is compared with."""
@@ -86,7 +84,7 @@ class DevEvidence:
             return False
         if self.series.primary.timed and not record.contended:
             # What was measured beside other load tells nothing; it is measured again now that the machine is quiet.
-            quiet = sum(not one.record.contended for one in trials)
+            quiet = sum(not trial.record.contended for trial in trials)
             if quiet < min(2, self.series.floor_processes):
                 return False
         return first.measure == record.measure and (first.code == record.code or _is_paired(record))

@@ -36,83 +36,84 @@ class KeptAttempt:
     next_action: str = ""
 
 
-def keep(kept: KeptAttempt) -> Stored[EntryRecord]:
+def keep(attempt: KeptAttempt) -> Stored[EntryRecord]:
     """Make an entry of the scratch trials under an experiment ID. Raises UsageError when there are none."""
-    journal = kept.evidence.journal
-    held = journal.ids.latest_entry(kept.occasion)
-    if held is not None:
+    journal = attempt.evidence.journal
+    entry = journal.ids.latest_entry(attempt.occasion)
+    if entry is not None:
         raise UsageError(
-            f"{kept.id} is an entry already: {held.record.label}. Add to it with 'research note {kept.id}'."
+            f"{attempt.id} is an entry already: {entry.record.label}. Add to it with 'research note {attempt.id}'."
         )
-    found = journal.scan().trials.values()
-    below = [one for one in found if one.record.id.rpartition(".")[0] == kept.id and not one.record.late]
-    trials = [one for one in below if one.sha256 not in kept.evidence.gone]
+    stored = journal.scan().trials.values()
+    own = [trial for trial in stored if trial.record.id.rpartition(".")[0] == attempt.id and not trial.record.late]
+    trials = [trial for trial in own if trial.sha256 not in attempt.evidence.retracted]
     if not trials:
         raise UsageError(
-            f"{kept.id} has no trials in {journal.store.url} that count: 'research status' tells what is scratch."
+            f"{attempt.id} has no trials in {journal.store.url} that count: 'research status' tells what is scratch."
         )
-    if kept.chosen and kept.chosen not in {one.record.id for one in trials}:
-        names = ", ".join(sorted({one.record.id for one in trials}))
-        raise UsageError(f"{kept.chosen} is no trial that counts: expected one of {names}.")
-    trials.sort(key=lambda one: (one.record.started_at, one.record.id))
-    return write_kept(kept, trials)
+    names = {trial.record.id for trial in trials}
+    if attempt.chosen and attempt.chosen not in names:
+        raise UsageError(f"{attempt.chosen} is no trial that counts: expected one of {', '.join(sorted(names))}.")
+    trials.sort(key=lambda trial: (trial.record.started_at, trial.record.id))
+    return write_kept(attempt, trials)
 
 
-def write_kept(kept: KeptAttempt, trials: Sequence[Stored[Any]]) -> Stored[EntryRecord]:
+def write_kept(attempt: KeptAttempt, trials: Sequence[Stored[Any]]) -> Stored[EntryRecord]:
     """The entry of these trials: one row each. Where several were tried the best is claimed, as one among them."""
-    series, journal = kept.evidence.series, kept.evidence.journal
+    series, journal = attempt.evidence.series, attempt.evidence.journal
     groups = _candidates(trials)
-    floors = [_floor(kept, group) for group in groups]
+    floors = [_floor(attempt, group) for group in groups]
     claims: tuple[Claim, ...] = ()
     for floor, group in zip(floors, groups, strict=True):
-        refs = tuple(one.ref for one in group.trials)
-        claims += tuple(one for one in make_claims(series, floor, groups) if one.trials == refs) if floor else ()
+        refs = tuple(trial.ref for trial in group.trials)
+        claims += tuple(claim for claim in make_claims(series, floor, groups) if claim.trials == refs) if floor else ()
     baseline = next((floor for floor in floors if floor), None)
-    rows = ranked(series.primary, [_row(one, baseline) for one in trials], claims)
+    rows = ranked(series.primary, [_row(trial, baseline) for trial in trials], claims)
     primary = [claim for claim in claims if claim.metric == series.primary.name]
-    if kept.chosen:
-        primary = [claim for claim in primary if any(ref.id == kept.chosen for ref in claim.trials)]
+    if attempt.chosen:
+        primary = [claim for claim in primary if any(ref.id == attempt.chosen for ref in claim.trials)]
     chosen = max(primary, key=lambda claim: gain(series.primary, claim), default=None)
     claims = tuple(claim for claim in claims if chosen is not None and claim.trials == chosen.trials)
     text, next_action = interpret_rows(series, rows, claims)
     if chosen is not None and chosen.verdict in DECIDED:
-        id = kept.chosen or chosen.trials[0].id
+        id = attempt.chosen or chosen.trials[0].id
         next_action = f"Measure it through the executor, with 'research confirm {id}', before anything rests on it."
-    last = trials[-1].record
-    case = _measured(trials).baseline_config
+    measured = next(trial.record for trial in reversed(trials) if isinstance(trial.record, TrialRecord))
     for floor in {floor.entry.sha256: floor for floor in floors if floor}.values():
         if floor.trials[0].ref == floor.entry:
             # No entry holds the noise floor that the claims rest on, so this one does.
-            rows += [noted(row_of(Trial(one, False), {}), "noise floor of the baseline") for one in floor.trials]
+            rows += [noted(row_of(Trial(trial, False), {}), "noise floor of the baseline") for trial in floor.trials]
     result = f"{len(trials)} attempt{'s' if len(trials) != 1 else ''} in dev mode"
     if chosen is None:
-        good = any(one.record.status == "ok" for one in trials)
+        good = any(trial.record.status == "ok" for trial in trials)
         result += ", compared with nothing: there is no noise floor" if good else ", none succeeded"
     else:
-        which = "chosen" if kept.chosen else "best"
+        which = "chosen" if attempt.chosen else "best"
         result += f", {which} {changes_text(chosen.changes)}: {series.primary.name} {claim_text(chosen)}"
     about = About(
         kind="dev",
-        step_key=kept.occasion,
-        label=kept.label or last.label,
-        hypothesis=kept.hypothesis,
-        details=Measurement(measure=_measured(trials).measure, baseline_case=case),
+        step_key=attempt.occasion,
+        label=attempt.label or trials[-1].record.label,
+        hypothesis=attempt.hypothesis,
+        details=Measurement(measure=measured.measure, baseline_case=measured.baseline_config),
         mode="dev",
-        private=_is_private(kept, trials, floors),
+        private=_is_private(attempt, trials, floors),
     )
-    said = Finding(result, tuple(rows), kept.interpretation or text, kept.next_action or next_action, claims=claims)
+    finding = Finding(
+        result, tuple(rows), attempt.interpretation or text, attempt.next_action or next_action, claims=claims
+    )
     # The commit and patch are those of what was measured, not of the moment in which it is kept.
-    captured = Captured(_measured(trials).provenance, None)
-    return write_entry(journal, series, captured, (), about, lambda id: said)
+    captured = Captured(measured.provenance, None)
+    return write_entry(journal, series, captured, (), about, lambda id: finding)
 
 
-def publish_kept(kept: KeptAttempt, say: Callable[[str], None]) -> None:
+def publish_kept(attempt: KeptAttempt, say: Callable[[str], None]) -> None:
     """Show the entry wherever the series is shown."""
     from research_steps.publish.publisher import publish
     from research_steps.thread.surfaces import surfaces_of
 
-    series, journal = kept.evidence.series, kept.evidence.journal
-    published = publish(journal, surfaces_of(kept.checkout, journal, series))
+    series, journal = attempt.evidence.series, attempt.evidence.journal
+    published = publish(journal, surfaces_of(attempt.checkout, journal, series))
     for done in published.done:
         say(f"{done.id}: {done.what}")
     for problem in published.problems:
@@ -122,31 +123,28 @@ def publish_kept(kept: KeptAttempt, say: Callable[[str], None]) -> None:
 def _candidates(trials: Sequence[Stored[Any]]) -> list[Candidate]:
     """Trials of the same configuration and code are one candidate."""
     groups: dict[tuple[str, str], list[Stored[Any]]] = {}
-    for one in trials:
-        if isinstance(one.record, TrialRecord):
-            groups.setdefault((repr(one.record.config), one.record.code), []).append(one)
+    for trial in trials:
+        if isinstance(trial.record, TrialRecord):
+            groups.setdefault((repr(trial.record.config), trial.record.code), []).append(trial)
     return [
         Candidate(changes_in(same[0].record.config, same[0].record.baseline_config), same) for same in groups.values()
     ]
 
 
-def _measured(trials: Sequence[Stored[Any]]) -> TrialRecord:
-    return next(one.record for one in reversed(trials) if isinstance(one.record, TrialRecord))
+def _floor(attempt: KeptAttempt, group: Candidate) -> Baseline | None:
+    records = (trial.record for trial in group.trials)
+    good = next((record for record in records if isinstance(record, TrialRecord) and record.samples), None)
+    return attempt.evidence.floor(good) if good is not None else None
 
 
-def _floor(kept: KeptAttempt, group: Candidate) -> Baseline | None:
-    records = (one.record for one in group.trials)
-    good = next((one for one in records if isinstance(one, TrialRecord) and one.samples), None)
-    return kept.evidence.floor(good) if good is not None else None
-
-
-def _is_private(kept: KeptAttempt, trials: Sequence[Stored[Any]], floors: Sequence[Baseline | None]) -> bool:
+def _is_private(attempt: KeptAttempt, trials: Sequence[Stored[Any]], floors: Sequence[Baseline | None]) -> bool:
     """Whether the baseline that they were measured against is private, as the thread declared it then."""
-    evidence = kept.evidence
-    begun = (evidence.journal.attempts.intent("trial", one.record.key, one.record.attempt) for one in trials)
+    evidence = attempt.evidence
+    records = [trial.record for trial in trials]
+    intents = (evidence.journal.attempts.intent("trial", record.key, record.attempt) for record in records)
     private = {entry.sha256 for entry in evidence.entries if entry.record.private}
     rests = any(floor is not None and floor.entry.sha256 in private for floor in floors)
-    return evidence.series.private or rests or any(one.private is True for one in begun)
+    return evidence.series.private or rests or any(intent.private is True for intent in intents)
 
 
 def _row(trial: Stored[Any], baseline: Baseline | None) -> Row:

@@ -36,11 +36,11 @@ WIDE = 200
 STYLES = {"improved": "green", "regressed": "red", "failed": "red"}
 
 
-def watch(checkout: Checkout, asked: DevRequest) -> list[Attempted]:
+def watch(checkout: Checkout, request: DevRequest) -> list[Attempted]:
     """Attempt until Ctrl-C or SIGTERM, and sum up; returns what was attempted."""
-    made: list[Attempted] = []
+    attempts: list[Attempted] = []
     done = 0
-    files = _Files(checkout.root / "experiments" / asked.topic)
+    files = _Files(checkout.root / "experiments" / request.topic)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     def hear(message: Message) -> None:
@@ -49,24 +49,24 @@ def watch(checkout: Checkout, asked: DevRequest) -> list[Attempted]:
             done = message.number
         progress.hear(message)
 
-    with ProgressLine(lambda: [_table(made, SHOWN)] if made else []) as progress, suppress(KeyboardInterrupt):
+    with ProgressLine(lambda: [_table(attempts, SHOWN)] if attempts else []) as progress, suppress(KeyboardInterrupt):
         while True:
             files.begin()
             try:
-                answer = order(checkout, msgspec.structs.replace(asked, done=done, watched=True), hear)
+                answer = order(checkout, msgspec.structs.replace(request, done=done, watched=True), hear)
             except ResearchError as error:
                 if not files.thread.is_dir():
                     raise
                 progress.hear(Said(f"not attempted: {error}"))
                 files.end((), ok=False)
             else:
-                made.append(msgspec.json.decode(answer, type=Attempted))
-                files.end(made[-1].sources, ok=made[-1].status == "ok")
+                attempts.append(msgspec.json.decode(answer, type=Attempted))
+                files.end(attempts[-1].sources, ok=attempts[-1].status == "ok")
             progress.hear(Waiting(f"waiting for another save of {files.named()}; Ctrl-C ends"))
             files.wait()
-    if made:
-        _sum_up(made)
-    return made
+    if attempts:
+        _sum_up(attempts)
+    return attempts
 
 
 class _Files:
@@ -78,19 +78,19 @@ class _Files:
         self._sources: set[Path] = set()
         self._ok = False
         self._began = 0.0
-        self._held: dict[Path, str] = {}
+        self._hashes: dict[Path, str] = {}
 
     def begin(self) -> None:
         """An attempt begins, with the files as they are now."""
         self._began = time.time()
-        self._held = _digests(self._sources | self._modules())
+        self._hashes = _digests(self._sources | self._modules())
 
     def end(self, sources: Iterable[str], *, ok: bool) -> None:
         """It has ended, and had imported these."""
-        found, self._ok = set(map(Path, sources)), ok
-        self._sources = found if ok else found | self._sources
+        imported, self._ok = set(map(Path, sources)), ok
+        self._sources = imported if ok else imported | self._sources
         # One that was not known before and was saved meanwhile counts as changed.
-        self._held |= _digests(found - self._held.keys(), before=self._began)
+        self._hashes |= _digests(imported - self._hashes.keys(), before=self._began)
 
     def wait(self) -> None:
         """Wait until one of them holds something else. Raises KeyboardInterrupt when the session is to end."""
@@ -112,7 +112,7 @@ class _Files:
 
     def _changed(self) -> bool:
         """A file that is gone or empty is about to come back, so that it is no change."""
-        return any(self._held.get(path) != found for path, found in _digests(self._waited()).items())
+        return any(self._hashes.get(path) != digest for path, digest in _digests(self._waited()).items())
 
     def _waited(self) -> set[Path]:
         return self._sources if self._ok else self._sources | self._modules()
@@ -123,33 +123,34 @@ class _Files:
 
 def _digests(paths: Iterable[Path], before: float = math.inf) -> dict[Path, str]:
     """The hash of what each of the files holds that are there, not empty, and were last saved before a time."""
-    found = {}
+    digests = {}
     for path in paths:
         with suppress(OSError):
             # An editor may empty a file before it writes it.
             if path.stat().st_mtime < before and (data := path.read_bytes()):
-                found[path] = sha256(data)
-    return found
+                digests[path] = sha256(data)
+    return digests
 
 
-def _table(made: Sequence[Attempted], last: int) -> "Table":
+def _table(attempts: Sequence[Attempted], last: int) -> "Table":
     """The last attempts and the best one."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    best = max(made, key=lambda one: one.gain)
+    best = max(attempts, key=lambda attempt: attempt.gain)
     table = Table("attempt", "edited", "result", "verdict", "", box=box.SIMPLE)
-    for number, one in enumerate(made):
-        is_best = one is best and one.gain > 0
-        if is_best or number >= len(made) - last:
-            cells = (one.ids, one.edited or "as committed", one.told, one.verdict, "best" if is_best else "")
-            table.add_row(*map(Text, cells), style=STYLES.get(one.verdict))
+    for number, attempt in enumerate(attempts):
+        is_best = attempt is best and attempt.gain > 0
+        if is_best or number >= len(attempts) - last:
+            edited, mark = attempt.edited or "as committed", "best" if is_best else ""
+            cells = (attempt.ids, edited, attempt.told, attempt.verdict, mark)
+            table.add_row(*map(Text, cells), style=STYLES.get(attempt.verdict))
     return table
 
 
-def _sum_up(made: Sequence[Attempted]) -> None:
+def _sum_up(attempts: Sequence[Attempted]) -> None:
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else WIDE).print(_table(made, len(made)))
-    click.echo(f"{made[-1].what}. To make it one entry: research keep {made[-1].id} --hypothesis …")
+    Console(width=None if sys.stdout.isatty() else WIDE).print(_table(attempts, len(attempts)))
+    click.echo(f"{attempts[-1].what}. To make it one entry: research keep {attempts[-1].id} --hypothesis …")
