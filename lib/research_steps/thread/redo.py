@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from research_steps.journal.snapshot import rests_on
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
 from research_steps.thread.configs import StepConfig, step_key
@@ -38,7 +39,7 @@ def prepare(session: Session, plan: ExecutorPlan) -> None:
 
 def _shards(step: Any) -> list[Any]:
     """The steps that measure the parts of a sweep."""
-    return [given for given in step.config.inputs if given.config.kind == "shard"] if step.config.kind == "sweep" else []
+    return [part for part in step.config.inputs if part.config.kind == "shard"] if step.config.kind == "sweep" else []
 
 
 def _is_made_again(session: Session, step: Any, keys: Mapping[Any, str]) -> bool:
@@ -49,18 +50,14 @@ def _is_made_again(session: Session, step: Any, keys: Mapping[Any, str]) -> bool
     if entry is None:
         # Of a sweep that was not put together yet only the shards know what came of its trials.
         return kind == "sweep" and bool(session.retry)
-    if _has_outcome(entry, session.retry) or _rests_on(entry, session.retracted):
+    counts_no_more = session.retracted & {entry.sha256, *(ref.sha256 for ref in rests_on(entry.record))}
+    if counts_no_more or _has_outcome(entry, session.retry):
         return True
-    sealed = [session.journal.ids.latest_entry(keys[given]) for given in step.config.inputs] if kind == "seal" else []
-    return any(given is not None and given.ref not in entry.record.inputs for given in sealed)
+    inputs = [session.journal.ids.latest_entry(keys[below]) for below in step.config.inputs] if kind == "seal" else []
+    return any(newest is not None and newest.ref not in entry.record.inputs for newest in inputs)
 
 
 def _has_outcome(entry: Stored[EntryRecord], outcomes: frozenset[str]) -> bool:
     statuses = {"interrupted" if name == "orphaned" else name for name in outcomes}
     rows = entry.record.rows
     return any(row.status in statuses or (row.contended and "contended" in statuses) for row in rows)
-
-
-def _rests_on(entry: Stored[EntryRecord], retracted: frozenset[str]) -> bool:
-    refs = (*entry.record.inputs, *(row.trial for row in entry.record.rows))
-    return entry.sha256 in retracted or any(ref.sha256 in retracted for ref in refs)

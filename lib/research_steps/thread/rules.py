@@ -33,17 +33,17 @@ def check_case(
     fixed, since = fixed_cases(entries).get(label, (case, ""))
     apart = {name: pair for name, pair in differences(fixed, case).items() if name not in placed}
     if apart:
-        expected, given = (changes_text({name: pair[side] for name, pair in apart.items()}) for side in (0, 1))
+        expected, now = (changes_text({name: pair[side] for name, pair in apart.items()}) for side in (0, 1))
         raise UsageError(
-            f"The baseline {label!r} is fixed since {since} with {expected}; the thread gives {given}. Move it "
+            f"The baseline {label!r} is fixed since {since} with {expected}; the thread gives {now}. Move it "
             "with 'research rebase' and replicated evidence, or give the other case a label of its own."
         )
 
 
 def _check_baseline(session: Session, config: StepConfig) -> None:
-    case, given = config.case, config.version["case"]
+    case, declared = config.case, config.version["case"]
     # Where the executor puts a path changes with the code and the store.
-    placed = {name for name in {**given, **case} if given.get(name) != case.get(name)}
+    placed = {name for name in {**declared, **case} if declared.get(name) != case.get(name)}
     check_case(_entries(session), config.label, case, placed)
 
 

@@ -58,7 +58,7 @@ def _sweep(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord
     wanted = points_wanted(config, id, config.points)
     shards = [read_told(session, path) for path in config.inputs[1:]]
     # A shard has each of its trials in the order of the points.
-    trials = [shards[one % len(shards)][one // len(shards)] for one in range(len(wanted))] if shards else None
+    trials = [shards[n % len(shards)][n // len(shards)] for n in range(len(wanted))] if shards else None
     return _compared(session, config, inputs[0], trials or measure(session, config, id, wanted), config.points, {})
 
 
@@ -70,7 +70,7 @@ def _interact(session: Session, config: StepConfig, inputs: list[Stored[EntryRec
     choices = [[claim.changes for claim in top] for top in tops]
     choices += [[{axis: value} for value in values] for axis, values in config.axes]
     points = [{name: value for changes in cell for name, value in changes.items()} for cell in product(*choices)]
-    alone = {changes_text(one.changes): one for top in tops for one in top}
+    alone = {changes_text(claim.changes): claim for top in tops for claim in top}
     trials = measure(session, config, id, points_wanted(config, id, points))
     return _compared(session, config, inputs[0], trials, points, alone)
 
@@ -88,7 +88,7 @@ def _compared(
     varied = [changes_in(config.changed(point), case) for point in points]
     rows = [row_of(trial, changes, base.record.rows[0].values) for trial, changes in zip(trials, varied, strict=True)]
     # The baseline's own value, in an axis that holds it, is no candidate.
-    candidates = [Candidate(row.changes, [one.stored]) for row, one in zip(rows, trials, strict=True) if row.changes]
+    candidates = [Candidate(row.changes, [trial.stored]) for row, trial in zip(rows, trials, strict=True) if row.changes]
     claims = make_claims(series, _baseline_of(session, base, case), candidates)
     rows = ranked(series.primary, [_beside_independence(row, alone) for row in rows], claims)
     text, next_action = interpret_rows(series, rows, claims)
@@ -115,8 +115,8 @@ def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRe
         case = config.changed(variant)
         trials = [next(measured) for _ in config.replicates]
         varied = changes_in(config.changed({**variant, **chosen.changes}), case)
-        found = [row_of(trial, varied, inputs[0].record.rows[0].values) for trial in trials]
-        rows += [noted(row, f"both at {changes_text(variant)}") if variant else row for row in found]
+        variant_rows = [row_of(trial, varied, inputs[0].record.rows[0].values) for trial in trials]
+        rows += [noted(row, f"both at {changes_text(variant)}") if variant else row for row in variant_rows]
         before = [*chosen.trials] if case == chosen.case else []
         also = [session.journal.load("trial", ref) for ref in before if ref.sha256 not in session.retracted]
         candidate = Candidate(chosen.changes, [trial.stored for trial in trials], also)
@@ -158,17 +158,17 @@ BODIES = {
 
 def points_wanted(config: StepConfig, id: str, points: Sequence[dict[str, Any]]) -> list[Wanted]:
     """The trials of a table of candidates; of a shard, those that are its own."""
-    case = config.case
-    mine = range(config.shard, len(points), config.shards) if config.kind == "shard" else range(len(points))
+    numbered = list(enumerate(points, 1))
+    mine = numbered[config.shard :: config.shards] if config.kind == "shard" else numbered
     return [
         Wanted(
-            id=trial_id(id, one + 1),
-            label=changes_text(points[one]),
-            config=config.changed(points[one]),
-            case=case,
+            id=trial_id(id, number),
+            label=changes_text(point),
+            config=config.changed(point),
+            case=config.case,
             new=True,
         )
-        for one in mine
+        for number, point in mine
     ]
 
 
@@ -187,11 +187,9 @@ def _summary(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -> st
     parts = [f"{len(rows)} trial{'s' if len(rows) != 1 else ''}"]
     parts += [f"{failed} failed"] if failed else []
     parts += [f"{interrupted} interrupted"] if interrupted else []
-    found = best(series, claims)
-    parts.append(
-        f"best {changes_text(found.changes)}: {series.primary.name} {claim_text(found)}" if found else "none improved"
-    )
-    return ", ".join(parts)
+    claim = best(series, claims)
+    top = f"best {changes_text(claim.changes)}: {series.primary.name} {claim_text(claim)}" if claim else "none improved"
+    return ", ".join([*parts, top])
 
 
 @dataclass(frozen=True)
@@ -208,21 +206,23 @@ def _chosen(session: Session, config: StepConfig, inputs: list[Stored[EntryRecor
     if config.confirms and config.candidate is not None:
         # What dev mode found chose the candidate, and is no evidence for it.
         return _Chosen(config.candidate, config.case, ())
-    claim = next(iter(_top(session, inputs[1], 1)), None)
-    if config.candidate is not None:
+    if config.candidate is None:
+        claim = next(iter(_top(session, inputs[1], 1)), None)
+    else:
         name = session.series.primary.name
-        named = (one for one in claims_in(inputs[1].record) if one.metric == name and one.changes == config.candidate)
-        claim = next(named, None)
+        claims = (claim for claim in claims_in(inputs[1].record) if claim.metric == name)
+        claim = next((claim for claim in claims if claim.changes == config.candidate), None)
     return _Chosen(claim.changes, claim.case, (*claim.trials, *claim.also)) if claim is not None else None
 
 
 def _top(session: Session, entry: Stored[EntryRecord], count: int) -> list[Claim]:
     """The best candidates, as far as the primary metric of any is known."""
     primary = session.series.primary
-    found = [claim for claim in claims_in(entry.record) if claim.metric == primary.name and claim.estimate is not None]
-    found.sort(key=lambda claim: place(primary, claim))
+    claims = [claim for claim in claims_in(entry.record) if claim.metric == primary.name and claim.estimate is not None]
+    claims.sort(key=lambda claim: place(primary, claim))
     order = session.choices.get(entry.record.label, [])
-    return sorted(found, key=lambda claim: order.index(claim.changes) if claim.changes in order else len(order))[:count]
+    claims.sort(key=lambda claim: order.index(claim.changes) if claim.changes in order else len(order))
+    return claims[:count]
 
 
 def _nothing(session: Session, entry: Stored[EntryRecord]) -> Finding:
