@@ -42,7 +42,7 @@ class Tagging:
         return Tagging(tags, group if len(group) <= LONGEST_GROUP else f"{group[: LONGEST_GROUP - 1]}…", id)
 
     def missing(self, tags: Any) -> tuple[str, ...]:
-        """The tags that are not among the given ones."""
+        """The tags that are not among these."""
         return tuple(tag for tag in self.tags if tag not in (tags or ()))
 
 
@@ -125,38 +125,32 @@ def _with(value: Any, fields: Mapping[str, Any]) -> Any:
     return changed
 
 
-class _Active:
-    """The taggings at work in this process: steps may run side by side, and the environment is one for all."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.all: list[Tagging] = []
-        self.before: dict[str, str | None] = {}
-
-
-_active = _Active()
+# The taggings at work in this process: steps may run side by side, and the environment is one for all.
+_lock = threading.Lock()
+_at_work: list[Tagging] = []
+_before: dict[str, str | None] = {}
 
 
 @contextmanager
 def _environment(tagging: Tagging) -> Iterator[None]:
-    with _active.lock:
-        if not _active.all:
-            _active.before = {name: os.environ.get(name) for name in (_TAGS, _GROUP)}
-        _active.all.append(tagging)
+    with _lock:
+        if not _at_work:
+            _before.update((name, os.environ.get(name)) for name in (_TAGS, _GROUP))
+        _at_work.append(tagging)
         _set_environment()
     try:
         yield
     finally:
-        with _active.lock:
-            _active.all.remove(tagging)
+        with _lock:
+            _at_work.remove(tagging)
             _set_environment()
 
 
 def _set_environment() -> None:
     """What the newest tagging says, beside what was set before; that alone once there is none."""
-    wanted = dict(_active.before)
-    if _active.all:
-        newest = _active.all[-1]
+    wanted = dict(_before)
+    if _at_work:
+        newest = _at_work[-1]
         before = [tag for tag in (wanted[_TAGS] or "").split(",") if tag]
         # W&B splits at commas; such a tag is put on once the run exists.
         whole = [tag for tag in newest.missing(before) if "," not in tag]
