@@ -28,8 +28,8 @@ import psutil
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
+from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.format import parse
-from research_steps.publish.logbook.surface import path_of
 from research_steps.publish.logbook.verify import verify
 
 from tests.support import object_store

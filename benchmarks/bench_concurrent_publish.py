@@ -15,8 +15,9 @@ from unittest.mock import patch
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
+from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.format import parse
-from research_steps.publish.logbook.surface import path_of, verify
+from research_steps.publish.logbook.verify import verify
 from research_steps.publish.publisher import Publisher
 from research_steps.thread.surfaces import surfaces_of
 

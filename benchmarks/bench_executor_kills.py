@@ -24,8 +24,9 @@ from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
 from research_steps.journal.store import open_store
+from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.format import parse
-from research_steps.publish.logbook.surface import path_of, verify
+from research_steps.publish.logbook.verify import verify
 
 KILLS = 5
 LONGEST_DELAY_S = 8.0

@@ -1,6 +1,6 @@
 """What a long thread costs to read: 10,000 trials of 60 pairs and two metrics, in a store and, published, in git.
 
-Bar: `research status` takes at most 1 s (the whole process), and so does rebuilding the logbook's living part (its whole
+Bar: `research status` takes at most 1 s (the whole process), and so does rebuilding the logbook's summary (its whole
 process too, as a publisher does it that has nothing to append); neither imports scipy, numpy, JAX or Marin. Medians of
 fresh processes that find the package compiled, as it is where it was installed, and the files in the page cache.
 
@@ -92,14 +92,14 @@ from research_steps.cli.main import main
 timed(Journal, "outline")
 main(["status", sys.argv[1]], standalone_mode=False)
 """
-LIVING = """
+SUMMARY = """
 from research_steps.git import Checkout
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish import rendering
 from research_steps.publish.logbook.surface import LogbookSurface
 from research_steps.journal.store import open_store
 timed(Journal, "published")
-timed(rendering, "living")
+timed(rendering, "summary")
 checkout = Checkout.find()
 journal = Journal(open_store(str(checkout.root / "local_store")), sys.argv[1])
 published = LogbookSurface(checkout, journal, journal.series()).publish(Snapshot(), final=True)
@@ -252,7 +252,7 @@ def run(scratch: Path, size: Size, rounds: int) -> tuple[Thread, dict[str, dict[
     print(f"{thread.trials} trials in {thread.entries} entries, made and published in {made_s:.0f} s")
     print(f"{sizes[0]:.0f} MB in the store, {sizes[1]:.0f} MB in git; medians of {rounds} processes, bar {BAR_S} s")
     medians = {}
-    for name, script in (("research status", STATUS), ("the living part", LIVING)):
+    for name, script in (("research status", STATUS), ("the summary", SUMMARY)):
         process(script, root, f"{scratch}/compiled")
         spent = [process(script, root, f"{scratch}/compiled") for _ in range(rounds)]
         medians[name] = {part: statistics.median(one[part] for one in spent) for part in spent[0]}

@@ -15,9 +15,9 @@ from pathlib import Path
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from research_steps.publish import rendering
-from research_steps.publish.logbook.disk import LogbookFile, lock
+from research_steps.publish.logbook.file import LogbookFile, lock, path_of
 from research_steps.publish.logbook.format import parse
-from research_steps.publish.logbook.surface import LogbookSurface, path_of
+from research_steps.publish.logbook.surface import LogbookSurface
 from research_steps.publish.publisher import publish
 from research_steps.records.encoding import Stored, sha256
 from research_steps.records.model import Captured, EntryRecord

@@ -81,7 +81,7 @@ def report(costs: Costs) -> bool:
     """Print them; whether the bar is met."""
     whole = [one + other for one, other in zip(costs.recorded, costs.appended, strict=True)]
     ratio = statistics.median(one / other for one, other in zip(whole, costs.bare, strict=True))
-    # The first append also makes the logbook, with its living part.
+    # The first append also makes the logbook, with its summary.
     first, *others = costs.fsyncs
     for what, values in {
         "intent and record": costs.recorded,

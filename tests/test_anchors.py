@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from research_steps.errors import UsageError
-from research_steps.publish.logbook.surface import adopt
+from research_steps.publish.logbook.adoption import adopt
 from research_steps.records.encoding import sha256
 from research_steps.seal.verify import UNSEEN
 

@@ -185,7 +185,7 @@ def test_an_entry_that_was_cut_off(sealed: Desk) -> None:
     assert failing(sealed) == {}
 
 
-def test_the_living_part_was_edited(sealed: Desk) -> None:
+def test_the_summary_was_edited(sealed: Desk) -> None:
     """A head that is not what the records say is not current."""
     sealed.path.write_bytes(sealed.data.replace(b"## TL;DR\n- ", b"## TL;DR\n- Not true: ", 1))
     assert "TL;DR current" in failing(sealed, closing=True) and failing(sealed) == {}

@@ -125,7 +125,7 @@ class Evidence(Repository):
 
     @property
     def head(self) -> str:
-        """The living part of the logbook."""
+        """The summary of the logbook."""
         return self.logbook.partition("## Experiment Log")[0]
 
 

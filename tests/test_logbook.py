@@ -104,7 +104,7 @@ def test_a_trial_that_another_entry_holds_is_not_kept_twice(desk: Desk) -> None:
     assert desk.problems() == []
 
 
-def test_the_living_part_is_rewritten_without_touching_an_entry(desk: Desk) -> None:
+def test_the_summary_is_rewritten_without_touching_an_entry(desk: Desk) -> None:
     """What holds now is told at the head; everything outside that block stays byte for byte."""
     desk.record("a baseline", step="baseline")
     desk.publish()
@@ -117,7 +117,7 @@ def test_the_living_part_is_rewritten_without_touching_an_entry(desk: Desk) -> N
     assert head.partition(b"<!-- research-steps living")[0] == before.partition(b"<!-- research-steps living")[0]
 
 
-def test_the_living_part_is_not_rewritten_with_every_entry(desk: Desk) -> None:
+def test_the_summary_is_not_rewritten_with_every_entry(desk: Desk) -> None:
     """A publisher that goes on rewrites the head at most once a minute, and at its end."""
     for number in range(3):
         desk.record(f"{number}", step="baseline")
@@ -421,7 +421,7 @@ def test_an_append_waits_for_whoever_holds_the_lock(desk: Desk) -> None:
     """While another process is at the logbook nothing is written; it follows as soon as that one is done."""
     desk.record("waits", trials=0)
     hold = (
-        "import sys\nfrom research_steps.git import Checkout\nfrom research_steps.publish.logbook.disk import lock\n"
+        "import sys\nfrom research_steps.git import Checkout\nfrom research_steps.publish.logbook.file import lock\n"
         "from pathlib import Path\n"
         "with lock(Checkout.find(Path(sys.argv[1])), 'toy'):\n"
         "    print('held', flush=True)\n"
@@ -442,7 +442,7 @@ def test_an_append_waits_for_whoever_holds_the_lock(desk: Desk) -> None:
 
 
 def test_another_store_keeps_what_the_head_says(desk: Desk) -> None:
-    """A clone with a store of its own adds to the living part, and takes nothing out of it."""
+    """A clone with a store of its own adds to the summary, and takes nothing out of it."""
     config = {"owner": "me", "scope": False}
     desk.record("a decision", trials=0, step="decision", result="Keep it.", config=config)
     desk.publish()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from research_steps.errors import ConflictedLogbook, UsageError
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.surface import adopt, numbers_used
+from research_steps.publish.logbook.adoption import adopt, numbers_used
 
 from tests.support.scratch_logbook import Desk
 
@@ -105,8 +105,8 @@ def test_every_byte_stays_and_entries_that_follow_are_read(desk: Desk, kind: str
     assert desk.problems() == []
     assert [entry.record for entry in logbook_format.parse(desk.data).entries] == [entry.sha256 for entry in stored]
     behind = top_level(desk.data)[len(top_level(old)) :]
-    living = ["TL;DR", "Baseline", "Hypothesis queue", "Decisions", "Negative results", "Corrected and moved", "Links"]
-    assert [text for tag, text in behind if tag == "h2"] == [*living, "Recorded experiment log"]
+    summary = ["TL;DR", "Baseline", "Hypothesis queue", "Decisions", "Negative results", "Corrected and moved", "Links"]
+    assert [text for tag, text in behind if tag == "h2"] == [*summary, "Recorded experiment log"]
     assert [text.rpartition(" ")[2] for tag, text in behind if tag == "h3"] == ["first", "second"]
     assert desk.data.index(b"## TL;DR", len(old)) > len(old)
 
@@ -196,8 +196,8 @@ def test_an_edit_of_the_adopted_part_is_named_and_entries_go_on(desk: Desk) -> N
     assert desk.problems() == [problem]
 
 
-def test_a_quoted_living_part_is_not_rewritten(desk: Desk) -> None:
-    """Only the living part behind the adopted bytes is ours to rewrite."""
+def test_a_quoted_summary_is_not_rewritten(desk: Desk) -> None:
+    """Only the summary behind the adopted bytes is ours to rewrite."""
     old = BY_HAND["our markers in plain sight"]
     desk.path.write_bytes(old)
     adopt(desk.checkout, "toy", "TOY")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from research_steps.errors import ConflictedLogbook
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.surface import adopt, rebuild
+from research_steps.publish.logbook.adoption import adopt
+from research_steps.publish.logbook.merge import rebuild
 
 from tests.support.scratch_logbook import Desk
 

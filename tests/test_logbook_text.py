@@ -162,7 +162,7 @@ def test_a_block_of_text_ends_where_it_should(text: str) -> None:
 
 @settings(max_examples=100)
 @given(record=records(), step=st.sampled_from(["baseline", "sweep", "interpret", "step"]), goal=recorded)
-def test_the_living_part_holds_no_other_heading_and_no_html(record: EntryRecord, step: Any, goal: str) -> None:
+def test_the_summary_holds_no_other_heading_and_no_html(record: EntryRecord, step: Any, goal: str) -> None:
     """What stands at the head of the logbook is made of the same texts: it has its six headings, and no more."""
     series = Series(topic="toy", prefix="TOY", goal=goal or "x", metrics=(Metric("time_s"),))
     changed = EntryRecord(**{**{name: getattr(record, name) for name in record.__struct_fields__}, "step": step})

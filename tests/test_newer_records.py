@@ -9,7 +9,7 @@ from research_steps.errors import NewerObject, UnreadableObject
 from research_steps.evidence.state import thread_state
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
-from research_steps.publish.logbook.disk import LogbookFile
+from research_steps.publish.logbook.file import LogbookFile
 from research_steps.records.encoding import canonical, decode, decode_record, sha256, store_record
 from research_steps.records.objects import OBJECTS, Seal
 

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.surface import adopt
+from research_steps.publish.logbook.adoption import adopt
 
 from tests.support.sealed_logbook import SealedDesk
 
@@ -40,7 +40,7 @@ class Honest:
         return checked
 
     def work(self) -> None:
-        todo = self.dice.choice([self.measure, self.measure, self.seal, self.seal, self.note, self.living, self.clone])
+        todo = self.dice.choice([self.measure, self.measure, self.seal, self.seal, self.note, self.summary, self.clone])
         self.done.append(todo.__name__)
         todo()
 
@@ -101,10 +101,10 @@ class Honest:
         with self.desk.path.open("ab") as file:
             file.write(b"\nA note by hand, %d.\n" % self.dice.randrange(1000))
 
-    def living(self) -> None:
+    def summary(self) -> None:
         self.desk.publish()
         data = self.desk.data
-        if found := logbook_format.living_part(data):
+        if found := logbook_format.summary_span(data):
             self.desk.path.write_bytes(data[: found[0]] + b"## TL;DR\n- Changed.\n" + data[found[1] :])
 
     def clone(self) -> None:

@@ -10,7 +10,11 @@ from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.surface import LogbookSurface, numbers_used, path_of, rebuild, verify
+from research_steps.publish.logbook.adoption import numbers_used
+from research_steps.publish.logbook.file import path_of
+from research_steps.publish.logbook.merge import rebuild
+from research_steps.publish.logbook.surface import LogbookSurface
+from research_steps.publish.logbook.verify import verify
 from research_steps.publish.publisher import publish
 from research_steps.publish.surface import Published
 from research_steps.records.encoding import Stored, sha256

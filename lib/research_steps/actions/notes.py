@@ -19,7 +19,7 @@ from research_steps.publish.entry_writer import EntryWriter, digest, key_after, 
 from research_steps.publish.issue.surface import linked_issue
 from research_steps.publish.issue.text import confidence
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.surface import path_of
+from research_steps.publish.logbook.file import path_of
 from research_steps.records.encoding import Stored, sha256
 from research_steps.records.model import EntryRecord, Ref
 from research_steps.records.objects import IDReservation, Seal

@@ -12,7 +12,7 @@ from research_steps.journal.entries import Finding
 from research_steps.journal.snapshot import Snapshot, entries_of, find
 from research_steps.publish import background_text
 from research_steps.publish.entry_writer import EntryWriter, digest, key_after, refuse_empty, short
-from research_steps.publish.logbook.disk import lock
+from research_steps.publish.logbook.file import lock
 from research_steps.publish.surface import is_public
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord

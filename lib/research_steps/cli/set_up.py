@@ -79,7 +79,7 @@ def sync(series: OpenSeries, issue: int | None, repository: str) -> None:
     After a merge with conflicts the logbook is rebuilt first, from the whole entries of both sides.
     """
     from research_steps.actions.kickoff import IssueRequest, link_issue
-    from research_steps.publish.logbook.disk import path_of
+    from research_steps.publish.logbook.file import path_of
     from research_steps.publish.logbook.merge import rebuild
 
     checkout, topic, journal = series.checkout, series.topic, series.journal

@@ -1,4 +1,4 @@
-"""An entry of the logbook, and its living part, as Markdown made from records.
+"""An entry of the logbook, and its summary, as Markdown made from records.
 
 Pure functions: the same records give the same bytes. Entries follow the research logbook's template: Hypothesis,
 Command, Config, Result, Interpretation, Next action, then Commit Hash and Links.

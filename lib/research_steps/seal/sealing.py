@@ -14,7 +14,7 @@ from research_steps.files import write_aside
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
-from research_steps.publish.logbook.disk import lock, path_of
+from research_steps.publish.logbook.file import lock, path_of
 from research_steps.publish.logbook.verify import read_files
 from research_steps.publish.surface import Change, Published
 from research_steps.records.encoding import Stored

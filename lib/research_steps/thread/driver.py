@@ -15,7 +15,7 @@ from research_steps.evidence.standing import current_claims, reached
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.publish.logbook.adoption import numbers_used
-from research_steps.publish.logbook.surface import path_of
+from research_steps.publish.logbook.file import path_of
 from research_steps.publish.publisher import Publisher
 from research_steps.publish.wandb.surface import check_project
 from research_steps.records.encoding import sha256

@@ -90,7 +90,7 @@ def load(topic: str, prefix: str | None = None) -> LoadedThread:
     from research_steps.journal.progress import under_way
     from research_steps.journal.store import open_store, store_url
     from research_steps.publish.logbook import format as logbook_format
-    from research_steps.publish.logbook.disk import path_of
+    from research_steps.publish.logbook.file import path_of
     from research_steps.records.objects import Seal
     from research_steps.thread.loading import series_of
 

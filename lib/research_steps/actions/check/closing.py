@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from research_steps.actions.check.reading import CheckedThread, CheckLine, line
-from research_steps.evidence.state import production_pr, thread_state
-from research_steps.publish import rendering
+from research_steps.evidence.state import production_pr
 from research_steps.publish.logbook import format as logbook_format
+from research_steps.publish.logbook.surface import summary
 from research_steps.records.model import EntryRecord
 from research_steps.records.objects import Closed
 from research_steps.records.step_kinds import Finish
@@ -19,10 +19,9 @@ GROUP = "closing"
 
 
 def _current(thread: CheckedThread) -> CheckLine:
-    shown = thread.snapshot.only(lambda entry: entry.sha256 in thread.shown)
-    part = logbook_format.living_part(thread.files.logbook)
-    wanted = rendering.summary(thread_state(thread.series, shown), thread.issue).encode()
-    current = part is not None and thread.files.logbook[slice(*part)] == wanted
+    span = logbook_format.summary_span(thread.files.logbook)
+    wanted = summary(thread.series, thread.snapshot, thread.shown, thread.issue).encode()
+    current = span is not None and thread.files.logbook[slice(*span)] == wanted
     wrong = [] if current else ["the head of the logbook is not what its records say"]
     return line(GROUP, "TL;DR current", thread.entries, wrong, f"research sync {thread.topic}")
 

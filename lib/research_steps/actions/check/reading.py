@@ -13,7 +13,7 @@ from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import retracted
 from research_steps.publish.issue.local_file import IssueFile
-from research_steps.publish.logbook.disk import path_of
+from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.verify import Files, read
 from research_steps.publish.surface import is_public
 from research_steps.records.encoding import Stored

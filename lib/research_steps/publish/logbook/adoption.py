@@ -7,7 +7,7 @@ from research_steps.files import write_aside
 from research_steps.git import Checkout
 from research_steps.publish import rendering
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.disk import lock, path_of
+from research_steps.publish.logbook.file import lock, path_of
 from research_steps.publish.logbook.handwritten import closing, headings
 from research_steps.records.encoding import sha256
 from research_steps.records.series import check_prefix

@@ -36,8 +36,8 @@ _ADOPTED = re.compile(rb"<!-- research-steps adopted [^\n]*sha256=(?P<sha>[0-9a-
 # Behind a line break and not with '^', for which the whole file would be read byte by byte.
 _CONFLICT = re.compile(rb"\n(?:<{7}|>{7}|\|{7})(?: |\r?\n|\Z)")
 MADE_HERE = "made-by: research-steps"
-_LIVING_BEGIN = b"<!-- research-steps living part: rebuilt from records, edits are lost -->"
-_LIVING_END = b"<!-- research-steps end of living part -->"
+_SUMMARY_BEGIN = b"<!-- research-steps living part: rebuilt from records, edits are lost -->"
+_SUMMARY_END = b"<!-- research-steps end of living part -->"
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,9 @@ def adoption_marker(above: bytes, topic: str, prefix: str) -> bytes:
     return f"<!-- research-steps adopted topic={topic} prefix={prefix} sha256={_hash(above)} -->\n".encode()
 
 
-def log_part(living: str, heading: str) -> bytes:
-    """The living part, and the heading of a log without entries."""
-    return b"%b\n%b\n%b\n\n%b\n" % (_LIVING_BEGIN, living.encode(), _LIVING_END, heading.encode())
+def log_part(summary: str, heading: str) -> bytes:
+    """The summary, and the heading of a log without entries."""
+    return b"%b\n%b\n%b\n\n%b\n" % (_SUMMARY_BEGIN, summary.encode(), _SUMMARY_END, heading.encode())
 
 
 def render(id: str, record: str, text: str, prev: Iterable[str]) -> bytes:
@@ -151,11 +151,11 @@ def is_ours(data: bytes) -> bool:
     return _made_here(data) or adopted_end(data) > 0
 
 
-def living_part(data: bytes) -> tuple[int, int] | None:
-    """Between which offsets the text of the living part is, None when somebody took its markers away."""
-    begin = data.find(b"\n" + _LIVING_BEGIN, max(0, adopted_end(data) - 1))
-    end = data.find(b"\n" + _LIVING_END, begin)
-    return (begin + len(_LIVING_BEGIN) + 2, end) if 0 <= begin < end else None
+def summary_span(data: bytes) -> tuple[int, int] | None:
+    """Between which offsets the text of the summary is, None when somebody took its markers away."""
+    begin = data.find(b"\n" + _SUMMARY_BEGIN, max(0, adopted_end(data) - 1))
+    end = data.find(b"\n" + _SUMMARY_END, begin)
+    return (begin + len(_SUMMARY_BEGIN) + 2, end) if 0 <= begin < end else None
 
 
 def conflicts(data: bytes) -> list[int]:

@@ -16,13 +16,13 @@ from research_steps.errors import ConflictedLogbook, RepositoryError
 from research_steps.files import write_aside
 from research_steps.git import Checkout
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.disk import lock, path_of
+from research_steps.publish.logbook.file import lock, path_of
 from research_steps.records.encoding import sha256
 
 # How many merges are looked through for the one that did the damage.
 MERGES_SEEN = 20
 _FOLDED = b"research-steps folded "
-_LIVING = _FOLDED + b"living part"
+_SUMMARY = _FOLDED + b"summary"
 
 
 def rebuild(checkout: Checkout, topic: str) -> bool:
@@ -115,8 +115,8 @@ def _combine(checkout: Checkout, ours: bytes, base: bytes, theirs: bytes, now: b
         for path, side, links in zip(paths, (ours, base, theirs), (entries, common, entries), strict=True):
             path.write_bytes(_fold(side, links, notes))
         merged = checkout.git("merge-file", "--stdout", "--union", *map(str, paths))
-    living = next((side[slice(*part)] for side in (ours, theirs) if (part := logbook_format.living_part(side))), b"")
-    return _unfold(merged, entries, notes, living)
+    summary = next((side[slice(*span)] for side in (ours, theirs) if (span := logbook_format.summary_span(side))), b"")
+    return _unfold(merged, entries, notes, summary)
 
 
 class _Entry(NamedTuple):
@@ -127,12 +127,12 @@ class _Entry(NamedTuple):
 
 def _fold(data: bytes, links: Container[str], notes: dict[str, bytes]) -> bytes:
     """The text with one line for each whole entry in `links` and for each stretch of text behind one, which goes to
-    `notes`. The text before the first entry stays, but for the living part."""
+    `notes`. The text before the first entry stays, but for the summary."""
     chain = [entry for entry in logbook_format.parse(data).chain if entry.whole]
     starts = [*(entry.start for entry in chain), len(data)]
     head = data[: starts[0]]
-    if living := logbook_format.living_part(head):
-        head = head[: living[0]] + _LIVING + head[living[1] :]
+    if span := logbook_format.summary_span(head):
+        head = head[: span[0]] + _SUMMARY + head[span[1] :]
     lines = [head.rstrip(b"\r\n") + b"\n"]
     for entry, following in zip(chain, starts[1:], strict=True):
         names = [entry.link] if entry.link in links else []
@@ -143,15 +143,15 @@ def _fold(data: bytes, links: Container[str], notes: dict[str, bytes]) -> bytes:
     return b"".join(lines)
 
 
-def _unfold(merged: bytes, entries: dict[str, _Entry], notes: dict[str, bytes], living: bytes) -> bytes:
+def _unfold(merged: bytes, entries: dict[str, _Entry], notes: dict[str, bytes], summary: bytes) -> bytes:
     """The text with every entry once, and every record shown by one of them."""
     rest = dict(entries)
     shown: set[str] = set()
     data = bytearray()
     for line in [*merged.splitlines(keepends=True), *(_FOLDED + link.encode() for link in entries)]:
         name = line.removeprefix(_FOLDED).strip().decode("ascii", "replace") if line.startswith(_FOLDED) else ""
-        if line.strip() == _LIVING:
-            data += living + b"\n"
+        if line.strip() == _SUMMARY:
+            data += summary + b"\n"
         elif name in notes:
             data += b"\n" + notes[name]
         elif name not in entries:

@@ -7,6 +7,7 @@ lock in its git directory; what is already there is told by the logbook's own ma
 
 import json
 import time
+from collections.abc import Container
 from itertools import takewhile
 from pathlib import Path
 
@@ -19,10 +20,7 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot, finished_order
 from research_steps.publish import rendering
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.adoption import adopt, numbers_used
-from research_steps.publish.logbook.disk import LogbookFile, lock, path_of
-from research_steps.publish.logbook.merge import rebuild
-from research_steps.publish.logbook.verify import verify
+from research_steps.publish.logbook.file import LogbookFile, lock, path_of
 from research_steps.publish.markdown import prose
 from research_steps.publish.surface import Change, Published, is_public
 from research_steps.records.encoding import Stored, sha256
@@ -31,9 +29,7 @@ from research_steps.records.objects import IssueLink, Seal
 from research_steps.records.series import Series
 from research_steps.records.step_kinds import Attachment
 
-__all__ = ["LogbookSurface", "adopt", "numbers_used", "path_of", "rebuild", "verify"]
-
-LIVING_EVERY_S = 60.0
+SUMMARY_EVERY_S = 60.0
 
 
 class LogbookSurface:
@@ -46,7 +42,7 @@ class LogbookSurface:
         self.records = self.path.with_suffix("")
         self._checkout = checkout
         self._file = LogbookFile(self.path)
-        self._lived = float("-inf")
+        self._rewritten = float("-inf")
         self._stale = True
         # What the last pass found missing, how many entries it looked at, and the last of them.
         self._waiting: dict[str, Stored[EntryRecord]] = {}
@@ -72,8 +68,8 @@ class LogbookSurface:
                             done.append(Change(stored.record.id, "appended to the logbook"))
                     except StoreError as error:
                         problems.append(f"{stored.record.id} is not published: {error}")
-                if self._stale and (final or time.monotonic() - self._lived >= LIVING_EVERY_S):
-                    self._rewrite_living(entries)
+                if self._stale and (final or time.monotonic() - self._rewritten >= SUMMARY_EVERY_S):
+                    self._rewrite_summary(entries)
             except (LogbookError, RepositoryError) as error:
                 problems.append(str(error))
         return Published(tuple(done), tuple(problems))
@@ -140,13 +136,18 @@ class LogbookSurface:
             raise StoreError(f"the file {name!r} that it attaches is not in the store. Attach it again.")
         write_aside(path, data)
 
-    def _rewrite_living(self, entries: Snapshot) -> None:
+    def _rewrite_summary(self, entries: Snapshot) -> None:
         # What was published from other stores is in git, and holds as well.
-        known = self.journal.published(self.records, entries)
-        shown = known.only(lambda entry: entry.sha256 in self._file.records)
+        published = self.journal.published(self.records, entries)
         issue = self.journal.decided("issue", IssueLink)
-        self._file.replace_living(rendering.summary(thread_state(self.series, shown), issue))
-        self._lived, self._stale = time.monotonic(), False
+        self._file.replace_summary(summary(self.series, published, self._file.records, issue))
+        self._rewritten, self._stale = time.monotonic(), False
+
+
+def summary(series: Series, entries: Snapshot, shown: Container[str], issue: IssueLink | None) -> str:
+    """The summary of a logbook that shows the entries with these hashes."""
+    state = thread_state(series, entries.only(lambda entry: entry.sha256 in shown))
+    return rendering.summary(state, issue)
 
 
 def _lines(path: Path) -> list[bytes]:
@@ -154,7 +155,7 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def _scaffold(series: Series) -> bytes:
-    """A new logbook for a series: front matter, Scope, the living part, and the log without entries."""
+    """A new logbook for a series: front matter, Scope, the summary, and the log without entries."""
     metrics = ", ".join(f"{metric.name} ({metric.direction})" for metric in series.metrics)
     tags = json.dumps(list(series.shared_tags(None)), ensure_ascii=False)
     lines = [
@@ -170,5 +171,5 @@ def _scaffold(series: Series) -> bytes:
         "",
     ]
     return "\n".join(lines).encode() + logbook_format.log_part(
-        rendering.summary(thread_state(series, Snapshot()), None), "## Experiment Log"
+        summary(series, Snapshot(), (), None), "## Experiment Log"
     )

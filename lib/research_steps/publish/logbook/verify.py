@@ -16,7 +16,7 @@ from research_steps.journal.attachments import is_name
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.disk import lock, path_of
+from research_steps.publish.logbook.file import lock, path_of
 from research_steps.records.encoding import Stored, decode_record, sha256
 from research_steps.records.model import EntryRecord, TrialRecord
 

@@ -17,7 +17,7 @@ from research_steps.evidence.table import Trial, row_of
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
-from research_steps.publish.logbook.surface import numbers_used
+from research_steps.publish.logbook.adoption import numbers_used
 from research_steps.records.configurations import changes_in
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Captured, Claim, TrialRecord

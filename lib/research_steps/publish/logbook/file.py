@@ -116,10 +116,10 @@ class LogbookFile:
         self._end += len(kept)
         self._read_on(gap + entry)
 
-    def replace_living(self, text: str) -> bool:
-        """Rewrite the living part, aside and then renamed. True when it changed."""
+    def replace_summary(self, text: str) -> bool:
+        """Rewrite the summary, aside and then renamed. True when it changed."""
         data = self.path.read_bytes()
-        found = logbook_format.living_part(data)
+        found = logbook_format.summary_span(data)
         if found is None or data[slice(*found)] == text.encode():
             return False
         begin, end = found
