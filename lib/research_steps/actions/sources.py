@@ -75,9 +75,9 @@ def ask(writer: EntryWriter, question: str, ranked: Sequence[str]) -> Stored[Ent
     """
     snapshot = writer.scan()
     ledger = background.ledger(entries_of(snapshot))
-    question = question or ledger.asked.question
+    question = question or ledger.brief.question
     refuse_empty(question, "The question of the brief", "give it with --question")
-    experiments = tuple(_experiment(text) for text in ranked) or ledger.asked.next
+    experiments = tuple(_experiment(text) for text in ranked) or ledger.brief.next
     details = Brief(question=question, next=experiments)
     key = key_after(ledger.briefs, f"source/{digest(plain_details(details))}")
     finding = Finding(question, next_action=experiments[0].experiment if experiments else "")

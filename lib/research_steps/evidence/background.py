@@ -25,7 +25,7 @@ class Ledger:
     briefs: list[EntryRecord] = field(default_factory=list)
 
     @property
-    def asked(self) -> Brief:
+    def brief(self) -> Brief:
         """The question as it was asked last, and the next experiments by rank."""
         return self.briefs[-1].details_as(Brief) if self.briefs else Brief(question="", next=())
 

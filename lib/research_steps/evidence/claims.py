@@ -72,7 +72,7 @@ class Baseline:
 
 def make_claims(series: Series, baseline: Baseline, candidates: Sequence[Candidate]) -> tuple[Claim, ...]:
     """One claim for each candidate and metric; the error is shared out over the candidates that were measured."""
-    measured = sum(any(_succeeded(trial) for trial in one.trials) for one in candidates)
+    measured = sum(any(map(_succeeded, candidate.trials)) for candidate in candidates)
     return tuple(
         _claim(metric, baseline, candidate, max(1, measured)) for candidate in candidates for metric in series.metrics
     )
@@ -80,37 +80,32 @@ def make_claims(series: Series, baseline: Baseline, candidates: Sequence[Candida
 
 def floor_of(series: Series, trials: Sequence[Ended]) -> dict[str, Floor]:
     """The noise floor of each metric, from undisturbed trials of the baseline against itself."""
-    found = {}
-    for metric in series.metrics:
-        samples = [one for one in _samples(usable(metric, trials)) if one.paired]
-        floor = noise_floor(metric, samples)
-        if floor is not None:
-            found[metric.name] = floor
-    return found
+    floors = {metric.name: noise_floor(metric, _paired(usable(metric, trials))) for metric in series.metrics}
+    return {name: floor for name, floor in floors.items() if floor is not None}
 
 
-def incomparable(one: TrialRecord, other: TrialRecord) -> dict[str, tuple[Any, Any]]:
+def incomparable(record: TrialRecord, other: TrialRecord) -> dict[str, tuple[Any, Any]]:
     """What differs between two trials besides their configurations, with both values. Empty: they can be compared."""
-    pairs: dict[str, tuple[Any, Any]] = dict(differences(conditions(one), conditions(other)))
-    devices = tuple(_devices(record) for record in (one, other))
-    pairs["measure function"] = (one.measure, other.measure)
-    pairs["code"] = (one.code[:12], other.code[:12])
+    pairs: dict[str, tuple[Any, Any]] = dict(differences(conditions(record), conditions(other)))
+    devices = _devices(record), _devices(other)
+    pairs["measure function"] = (record.measure, other.measure)
+    pairs["code"] = (record.code[:12], other.code[:12])
     # A child that started no backend says nothing of its devices.
     if all(devices):
-        pairs["devices"] = (devices[0], devices[1])
+        pairs["devices"] = devices
     return {name: values for name, values in pairs.items() if values[0] != values[1]}
 
 
-def remade(series: Series, known: Snapshot, claims: Sequence[Claim], gone: frozenset[str]) -> tuple[Claim, ...]:
-    """These claims again, without the records that are `gone` (by hash)."""
+def remade(series: Series, snapshot: Snapshot, claims: Sequence[Claim], retracted: frozenset[str]) -> tuple[Claim, ...]:
+    """These claims again, without the records that are `retracted` (by hash)."""
     metrics = {metric.name: metric for metric in series.metrics}
     again = []
     for claim in claims:
         if claim.metric not in metrics:
             continue
-        floor = known.baseline_trials(claim.baseline) if claim.baseline.sha256 not in gone else ()
-        baseline = Baseline(claim.case, claim.baseline, _left(known, floor, gone))
-        trials, also = _left(known, claim.trials, gone), _left(known, claim.also, gone)
+        floor = snapshot.baseline_trials(claim.baseline) if claim.baseline.sha256 not in retracted else ()
+        baseline = Baseline(claim.case, claim.baseline, _left(snapshot, floor, retracted))
+        trials, also = _left(snapshot, claim.trials, retracted), _left(snapshot, claim.also, retracted)
         # Where only what chose the candidate is left, that is what there is to go by.
         candidate = Candidate(claim.changes, trials, also) if trials else Candidate(claim.changes, also)
         again.append(_claim(metrics[claim.metric], baseline, candidate, claim.candidates))
@@ -118,8 +113,8 @@ def remade(series: Series, known: Snapshot, claims: Sequence[Claim], gone: froze
 
 
 def _claim(metric: Metric, baseline: Baseline, candidate: Candidate, candidates: int) -> Claim:
-    said = _judge(metric, baseline, candidate, candidates)
-    interval = said.interval
+    judgement = _judge(metric, baseline, candidate, candidates)
+    interval = judgement.interval
     ends = interval.ends if interval else None
     return Claim(
         metric=metric.name,
@@ -137,27 +132,27 @@ def _claim(metric: Metric, baseline: Baseline, candidate: Candidate, candidates:
         candidates=candidates,
         min_effect=metric.min_effect,
         method=interval.method if interval else "none",
-        verdict=said.verdict,
-        confidence=said.confidence,
-        why=said.why,
+        verdict=judgement.verdict,
+        confidence=judgement.confidence,
+        why=judgement.why,
     )
 
 
 @dataclass(frozen=True)
-class _Said:
+class _Judgement:
     verdict: Verdict
     why: str = ""
     interval: Interval | None = None
     confidence: Confidence = "exploratory"
 
 
-def _judge(metric: Metric, baseline: Baseline, candidate: Candidate, candidates: int) -> _Said:
+def _judge(metric: Metric, baseline: Baseline, candidate: Candidate, candidates: int) -> _Judgement:
     good, floor = _reporting(metric, candidate.trials), _reporting(metric, baseline.trials)
     if not good:
-        return _Said("failed", _failure(candidate.trials))
+        return _Judgement("failed", _failure(candidate.trials))
     differ = {name: pair for record in good for name, pair in _against(record, floor).items()}
     if differ:
-        return _Said(
+        return _Judgement(
             "not comparable", "; ".join(f"{name}: {mine} | {theirs}" for name, (mine, theirs) in differ.items())
         )
     undisturbed, quiet = _undisturbed(metric, good), _undisturbed(metric, floor)
@@ -165,18 +160,18 @@ def _judge(metric: Metric, baseline: Baseline, candidate: Candidate, candidates:
         # What was measured beside other load is shown, and supports nothing.
         loaded = _interval(metric, good, floor, candidates)
         loaded = loaded and replace(loaded, low=-math.inf, high=math.inf)
-        return _Said("inconclusive", f"{CONTENDED}: {good[0].contended}", loaded)
+        return _Judgement("inconclusive", f"{CONTENDED}: {good[0].contended}", loaded)
     interval = _interval(metric, undisturbed, quiet, candidates)
     if interval is None:
-        return _Said("inconclusive", "no undisturbed process of the baseline to compare with")
-    found = verdict(metric, interval)
-    if found == "inconclusive":
-        return _Said(found, _open(interval), interval)
+        return _Judgement("inconclusive", "no undisturbed process of the baseline to compare with")
+    reached = verdict(metric, interval)
+    if reached == "inconclusive":
+        return _Judgement(reached, _open(interval), interval)
     if len(good) < len(candidate.trials):
         lost = len(candidate.trials) - len(good)
-        return _Said(found, f"{lost} of its processes gave nothing: {_failure(candidate.trials)}", interval)
-    before = [one for one in usable(metric, candidate.also) if not _against(one, floor)]
-    return _Said(found, "", interval, _confidence(metric, interval, found, [*undisturbed, *before], quiet))
+        return _Judgement(reached, f"{lost} of its processes gave nothing: {_failure(candidate.trials)}", interval)
+    before = [record for record in usable(metric, candidate.also) if not _against(record, floor)]
+    return _Judgement(reached, "", interval, _confidence(metric, interval, reached, [*undisturbed, *before], quiet))
 
 
 def _interval(
@@ -184,7 +179,7 @@ def _interval(
 ) -> Interval | None:
     mine, theirs = _samples(trials), _samples(floor)
     if all(samples.paired for samples in mine):
-        return paired_interval(metric, mine, [one for one in theirs if one.paired], candidates)
+        return paired_interval(metric, mine, _paired(floor), candidates)
     return unpaired_interval(metric, mine, theirs, candidates) if theirs else None
 
 
@@ -195,17 +190,17 @@ def _open(interval: Interval) -> str:
 
 
 def _confidence(
-    metric: Metric, interval: Interval, found: Verdict, trials: Sequence[TrialRecord], floor: Sequence[TrialRecord]
+    metric: Metric, interval: Interval, reached: Verdict, trials: Sequence[TrialRecord], floor: Sequence[TrialRecord]
 ) -> Confidence:
-    if found not in DECIDED or len(trials) < 2 or any(one.mode == "dev" for one in trials):
+    if reached not in DECIDED or len(trials) < 2 or any(trial.mode == "dev" for trial in trials):
         return "exploratory"
-    samples, null = _samples(trials), [one for one in _samples(floor) if one.paired]
-    if not all(one.paired for one in samples):
+    processes = _samples(trials)
+    if not all(samples.paired for samples in processes):
         return "replicated" if interval.processes >= 2 else "exploratory"
-    for one in samples:
-        effect = process_effect(metric, estimand(metric, [one]), one).mean
-        if found == "no difference":
-            alone = paired_interval(metric, [one], null)
+    for samples in processes:
+        effect = process_effect(metric, estimand(metric, [samples]), samples).mean
+        if reached == "no difference":
+            alone = paired_interval(metric, [samples], _paired(floor))
             agrees = alone.low <= 0 <= alone.high
         else:
             agrees = math.copysign(1, effect) == math.copysign(1, interval.center)
@@ -246,14 +241,16 @@ def _undisturbed(metric: Metric, records: Sequence[TrialRecord]) -> list[TrialRe
 
 def _reporting(metric: Metric, trials: Iterable[Ended]) -> list[TrialRecord]:
     """The trials that succeeded and measured the metric, which the series may have declared later."""
-    records = (trial.record for trial in trials)
-    return [
-        one for one in records if isinstance(one, TrialRecord) and one.samples and metric.name in one.samples.candidate
-    ]
+    records = [trial.record for trial in trials if isinstance(trial.record, TrialRecord)]
+    return [record for record in records if record.samples and metric.name in record.samples.candidate]
 
 
 def _samples(records: Sequence[TrialRecord]) -> list[Samples]:
     return [record.samples for record in records if record.samples is not None]
+
+
+def _paired(records: Sequence[TrialRecord]) -> list[Samples]:
+    return [samples for samples in _samples(records) if samples.paired]
 
 
 def _failure(trials: Sequence[Ended]) -> str:
@@ -279,5 +276,5 @@ def _devices(record: TrialRecord) -> str:
     return ", ".join(f"{device.count} × {device.backend} {device.kind}" for device in record.devices)
 
 
-def _left(known: Snapshot, refs: Iterable[Ref], gone: frozenset[str]) -> list[Ended]:
-    return [*known.trials_of(ref for ref in refs if ref.sha256 not in gone)]
+def _left(snapshot: Snapshot, refs: Iterable[Ref], retracted: frozenset[str]) -> list[Ended]:
+    return [*snapshot.trials_of(ref for ref in refs if ref.sha256 not in retracted)]

@@ -23,24 +23,23 @@ def standing(entries: Iterable[EntryRecord]) -> list[Claim]:
     did, or says only that it can't be compared. What dev mode found replaces nothing that the executor did, and what a
     correction or retraction says replaces all before.
     """
-    found: dict[bytes, Claim] = {}
+    claims: dict[bytes, Claim] = {}
     final: set[bytes] = set()
     for entry in entries:
         for claim in claims_in(entry):
             key = msgspec.json.encode([claim.metric, claim.changes, claim.case], order="deterministic")
-            held = found.get(key)
+            earlier = claims.get(key)
             if entry.mode == "dev" and key in final:
                 continue
             if entry.mode != "dev":
                 final.add(key)
             renewed = entry.step in ("correction", "retraction")
-            if held is None or renewed or not (_says_nothing(claim, held) or evidence(claim) < evidence(held)):
-                found[key] = claim
-    return list(found.values())
-
-
-def _says_nothing(claim: Claim, held: Claim) -> bool:
-    return claim.verdict == "not comparable" and held.verdict != "not comparable"
+            if earlier is not None and not renewed:
+                says_nothing = claim.verdict == "not comparable" and earlier.verdict != "not comparable"
+                if says_nothing or evidence(claim) < evidence(earlier):
+                    continue
+            claims[key] = claim
+    return list(claims.values())
 
 
 def claims_in(entry: EntryRecord) -> tuple[Claim, ...]:
@@ -77,11 +76,12 @@ def together(series: Series, claims: Sequence[Claim]) -> tuple[Claim, ...]:
     """The claims with what they say of each other: one that holds, replicated, at two values of a variant axis and at
     none otherwise, is stable, for as long as that is so."""
     alone = [
-        msgspec.structs.replace(one, confidence="replicated") if one.confidence == "stable" else one for one in claims
+        msgspec.structs.replace(claim, confidence="replicated") if claim.confidence == "stable" else claim
+        for claim in claims
     ]
     if not series.variants:
         return tuple(alone)
-    keys = [msgspec.json.encode([one.metric, one.changes], order="deterministic") for one in alone]
+    keys = [msgspec.json.encode([claim.metric, claim.changes], order="deterministic") for claim in alone]
     alike: dict[bytes, list[Claim]] = {}
     for key, claim in zip(keys, alone, strict=True):
         alike.setdefault(key, []).append(claim)
@@ -98,30 +98,27 @@ def _is_stable(series: Series, claim: Claim, alike: Sequence[Claim]) -> bool:
         if axis in claim.changes or axis not in claim.case:
             continue
         others = [other for other in alike if set(differences(other.case, claim.case)) <= {axis}]
-        agreeing = {canonical(other.case[axis]) for other in others if _agrees(other, claim)}
+        agreeing = [other for other in others if other.verdict == claim.verdict and other.confidence != "exploratory"]
         contradicted = any(other.verdict in DECIDED and other.verdict != claim.verdict for other in others)
-        if len(agreeing) >= 2 and not contradicted:
+        if len({canonical(other.case[axis]) for other in agreeing}) >= 2 and not contradicted:
             return True
     return False
-
-
-def _agrees(other: Claim, claim: Claim) -> bool:
-    return other.verdict == claim.verdict and other.confidence != "exploratory"
 
 
 def best(series: Series, claims: Sequence[Claim]) -> Claim | None:
     """The candidate that improves the primary metric most. Never the baseline case, which a sweep may measure too; and
     what changes a variant axis is another workload, which only wins where there is nothing else."""
-    improved = [one for one in claims if one.metric == series.primary.name and one.changes and one.verdict == "improved"]
-    same_work = [one for one in improved if not set(one.changes) & set(series.variants)]
+    primary = [claim for claim in claims if claim.metric == series.primary.name and claim.changes]
+    improved = [claim for claim in primary if claim.verdict == "improved"]
+    same_work = [claim for claim in improved if not set(claim.changes) & set(series.variants)]
     return max(same_work or improved, key=lambda claim: gain(series.primary, claim), default=None)
 
 
 def reached(series: Series, claims: Sequence[Claim]) -> Claim | None:
     """The claim by which the series has what it was started for, as its `stop_at` says."""
-    found = best(series, claims)
-    if found is None or series.stop_at is None:
+    winner = best(series, claims)
+    if winner is None or series.stop_at is None:
         return None
-    share = abs(1 - (found.estimate or 0)) if found.estimand == "ratio" else gain(series.primary, found)
-    sure = found.confidence in (series.stop_at.confidence, "stable")
-    return found if sure and share >= series.stop_at.improvement else None
+    share = abs(1 - (winner.estimate or 0)) if winner.estimand == "ratio" else gain(series.primary, winner)
+    sure = winner.confidence in (series.stop_at.confidence, "stable")
+    return winner if sure and share >= series.stop_at.improvement else None

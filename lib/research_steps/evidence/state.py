@@ -108,19 +108,19 @@ class ThreadState:
 
 def thread_state(
     series: Series,
-    known: Snapshot,
+    snapshot: Snapshot,
     *,
     running: Iterable[StepProgress] = (),
     seals: Iterable[Seal] = (),
     shown: Collection[str] | None = None,
 ) -> ThreadState:
-    """The state of a series after what is `known` of it; a surface leaves out of that what it may not show.
+    """The state of a series after its `snapshot`; a surface leaves out of that what it may not show.
 
     `shown` are the hashes of the entries that the logbook shows, None where nobody asks for that.
     """
-    entries = known.in_order
+    entries = snapshot.in_order
     records = [entry.record for entry in entries]
-    taken_back = known.retracted
+    taken_back = snapshot.retracted
     counting = [entry for entry in entries if entry.sha256 not in taken_back]
     claims = current_claims(series, entries)
     finishes = [record for record in records if record.step == "finish"]
@@ -131,7 +131,7 @@ def thread_state(
         claims=tuple(claims),
         best=best(series, claims),
         reached=reached(series, claims),
-        winners=tuple(_winners(series, known, claims)),
+        winners=tuple(_winners(series, snapshot, claims)),
         baselines=tuple(_baselines(counting)),
         reading=_reading(counting, taken_back),
         hypotheses=tuple(queue(series, records)),
@@ -163,15 +163,15 @@ def production_pr(counting: Iterable[Stored[EntryRecord]]) -> str:
     `counting` are the entries that were not retracted, oldest first.
     """
     details = [entry.record.details for entry in counting if not entry.record.private]
-    named = [one.production_pr for one in details if isinstance(one, Decision | Finish) and one.production_pr]
+    named = [step.production_pr for step in details if isinstance(step, Decision | Finish) and step.production_pr]
     return named[-1] if named else ""
 
 
-def _winners(series: Series, known: Snapshot, claims: Sequence[Claim]) -> Iterable[Winner]:
+def _winners(series: Series, snapshot: Snapshot, claims: Sequence[Claim]) -> Iterable[Winner]:
     primary = [claim for claim in claims if claim.metric == series.primary.name]
     groups: dict[tuple[bytes, str], list[Claim]] = {}
     for claim in primary:
-        groups.setdefault((canonical(claim.case), _device_class(known, claim)), []).append(claim)
+        groups.setdefault((canonical(claim.case), _device_class(snapshot, claim)), []).append(claim)
     for (_, device_class), alike in groups.items():
         winner = best(series, alike)
         if winner is not None:
@@ -183,8 +183,8 @@ def _winners(series: Series, known: Snapshot, claims: Sequence[Claim]) -> Iterab
             yield Winner(winner, device_class, also, close)
 
 
-def _device_class(known: Snapshot, claim: Claim) -> str:
-    trials = known.trials_of(claim.trials)
+def _device_class(snapshot: Snapshot, claim: Claim) -> str:
+    trials = snapshot.trials_of(claim.trials)
     return trials[0].record.device_class if trials else ""
 
 

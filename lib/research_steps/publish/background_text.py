@@ -23,7 +23,7 @@ def brief(state: ThreadState) -> str:
     internal = [entry for entry in ledger.sources if entry.details_as(Source).internal]
     external = [entry for entry in ledger.sources if entry not in internal]
     parts = {
-        "Question": [f"- Asked in {link(entry.id)}: {prose(ledger.asked.question)}" for entry in ledger.briefs[-1:]],
+        "Question": [f"- Asked in {link(entry.id)}: {prose(ledger.brief.question)}" for entry in ledger.briefs[-1:]],
         "Internal prior work": [*(source(entry, prose, link) for entry in internal), *own],
         "External prior work": [source(entry, prose, link) for entry in external],
         "Failed leads": [
@@ -36,7 +36,7 @@ def brief(state: ThreadState) -> str:
         ],
         "Ranked next experiments": [
             f"{rank}. Experiment: {prose(step.experiment)} – falsified by: {prose(step.falsifier)}"
-            for rank, step in enumerate(ledger.asked.next, 1)
+            for rank, step in enumerate(ledger.brief.next, 1)
         ],
     }
     lines = [f"# {state.series.topic}: Background Research", "", "Made from records by `research source brief`.", ""]
