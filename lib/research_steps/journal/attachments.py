@@ -18,8 +18,8 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/]\S*")
 def read_attachment(path: Path) -> tuple[str, bytes]:
     """The name that a file is kept under, which begins with its content's hash, and its bytes. Raises UsageError."""
     try:
-        found = path.lstat()
-        if not stat.S_ISREG(found.st_mode):
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"{path} can't be attached: expected a regular file, no folder, symbolic link or device.")
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
             data = file.read(LARGEST_BYTES + 1)
@@ -27,7 +27,7 @@ def read_attachment(path: Path) -> tuple[str, bytes]:
         raise UsageError(f"{path} can't be attached: {error.strerror}. Expected a file that can be read.") from error
     if len(data) > LARGEST_BYTES:
         raise UsageError(
-            f"{path} has {max(found.st_size, len(data))} bytes: expected at most {LARGEST_BYTES}, because it goes into "
+            f"{path} has {max(status.st_size, len(data))} bytes: expected at most {LARGEST_BYTES}, because it goes into "
             "git. Put it in a store and attach its address with --link URL."
         )
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", path.name)[-_LONGEST_NAME:]

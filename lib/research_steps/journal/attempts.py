@@ -54,12 +54,12 @@ class Attempts:
 
         An orphaned attempt is ended as interrupted; one that somebody is still at is waited for.
         """
-        told = False
+        announced = False
         while isinstance(attempt := self.look(subject, key, accept, progress), OpenAttempt):
-            if not told:
+            if not announced:
                 owner = attempt.intent.owner
                 progress(f"{attempt.intent.id}: waiting for process {owner.pid} on {owner.host}, which is at it")
-                told = True
+                announced = True
             time.sleep(POLL_S)
         return attempt
 
@@ -111,7 +111,7 @@ class Attempts:
         if not self._objects.create(self._objects.attempt(subject, "intents", key, attempt), intent):
             yield False
             return
-        with self._leases.held(self._objects.attempt(subject, "leases", key, attempt), until):
+        with self._leases.renewing(self._objects.attempt(subject, "leases", key, attempt), until):
             yield True
 
     def finish(self, subject: Subject, record: TrialRecord | EntryRecord | InterruptedRecord) -> Stored[Any]:
@@ -170,10 +170,7 @@ class Attempts:
         """
         ended = {path.rpartition("/")[2] for path in records}
         left = self._objects.final((path for path in intents if path.rpartition("/")[2] not in ended), _INTENT)
-        return [
-            intent if isinstance(intent, UnreadableObject) else OpenAttempt(intent, self._lease_end(subject, intent))
-            for intent in left.values()
-        ]
+        return [self._open(subject, intent) for intent in left.values()]
 
     def _attempt(self, subject: Subject, key: str, number: int) -> Attempt | None:
         begun = self._objects.attempt(subject, "intents", key, number)
@@ -182,14 +179,12 @@ class Attempts:
             return None
         ended = self._objects.attempt(subject, "records", key, number)
         record = self._objects.final([ended], self._objects.record).get(ended)
-        if record is not None:
-            return record
+        return record if record is not None else self._open(subject, intent)
+
+    def _open(self, subject: Subject, intent: Intent | UnreadableObject) -> OpenAttempt | UnreadableObject:
         if isinstance(intent, UnreadableObject):
             return intent
-        return OpenAttempt(intent, self._lease_end(subject, intent))
-
-    def _lease_end(self, subject: Subject, intent: Intent) -> datetime:
-        first = parse_utc(intent.lease_until)
-        if first > datetime.now(UTC):
-            return first
-        return self._leases.until(self._objects.attempt(subject, "leases", intent.key, intent.attempt), first)
+        until = parse_utc(intent.lease_until)
+        if until <= datetime.now(UTC):
+            until = self._leases.until(self._objects.attempt(subject, "leases", intent.key, intent.attempt), until)
+        return OpenAttempt(intent, until)

@@ -92,8 +92,7 @@ def write_entry(
     `body` is given the experiment ID; what it raises leaves the attempt open. `say` is told of another process that is
     at this entry, and waited for.
     """
-    if captured.patch is not None and captured.provenance.patch is not None:
-        journal.keep_patch(captured.provenance.patch, captured.patch)
+    journal.keep_patch(captured.provenance.patch, captured.patch)
     while True:
         newest = journal.ids.latest_entry(about.step_key)
         if newest is not None and accept(newest.record):

@@ -54,7 +54,7 @@ class ExperimentIDs:
         number = _NUMBER.search(id)
         paths = [self._path(int(number[0]))] if number else []
         reservations = self._objects.final(paths, _RESERVATION).values()
-        return any(isinstance(one, UnreadableObject) or one.id == id for one in reservations)
+        return any(isinstance(reservation, UnreadableObject) or reservation.id == id for reservation in reservations)
 
     def reserve(self, prefix: str, step_key: str, used: Iterable[int]) -> str:
         """The next free experiment ID for a step: the one that it holds unfinished, else a new one.
@@ -65,10 +65,10 @@ class ExperimentIDs:
             taken = max(used, default=0)
             while True:
                 reserved = self.reserved()
-                own = [one.id for one in reserved if one.step_key == step_key]
+                own = [earlier.id for earlier in reserved if earlier.step_key == step_key]
                 if own and not self._finished(own[-1]):
                     return own[-1]
-                taken = max([taken, *(one.number for one in reserved)]) + 1
+                taken = max([taken, *(earlier.number for earlier in reserved)]) + 1
                 reservation = IDReservation(
                     id=format_id(prefix, taken), step_key=step_key, claimed_at=utc(), by=this_process()
                 )
@@ -77,7 +77,7 @@ class ExperimentIDs:
 
     def latest_entry(self, step_key: str) -> Stored[EntryRecord] | None:
         """The standing entry of the newest ID that a step reserved, or None while that one is unfinished."""
-        own = [one.id for one in self.reserved() if one.step_key == step_key]
+        own = [reserved.id for reserved in self.reserved() if reserved.step_key == step_key]
         return self._finished(own[-1]) if own else None
 
     def _path(self, number: int) -> str:

@@ -39,7 +39,7 @@ from research_steps.journal.leases import Leases
 from research_steps.journal.objects import FOLDERS, Objects, Subject
 from research_steps.journal.snapshot import Outline, Snapshot, add_published
 from research_steps.journal.store import Store
-from research_steps.records.encoding import Stored, canonical, decode, encode
+from research_steps.records.encoding import Stored, canonical, decode, encode, sha256
 from research_steps.records.model import Ref
 from research_steps.records.series import MILESTONES, Series
 from research_steps.records.step_kinds import STEP_KINDS
@@ -108,7 +108,7 @@ class Journal:
 
     def decided(self, name: str, kind: type[T]) -> T | None:
         """What was decided under this name for good, None while nothing was."""
-        return self.objects.one(self.objects.path(f"{name}.json"), partial(decode, kind))
+        return self.objects.read(self.objects.path(f"{name}.json"), partial(decode, kind))
 
     def decide(self, name: str, value: S) -> S:
         """Decide something for good, unless somebody was first; returns what counts."""
@@ -141,14 +141,16 @@ class Journal:
 
     # -- patches, environments and attachments -----------------------------------------------------------------
 
-    def keep_patch(self, sha: str, patch: bytes) -> None:
-        self.store.create(self.objects.path(f"patches/{sha}.patch"), patch)
+    def keep_patch(self, sha: str | None, patch: bytes | None) -> None:
+        """Keep what a work tree differed in, where it did."""
+        if sha is not None and patch is not None:
+            self.store.create(self.objects.path(f"patches/{sha}.patch"), patch)
 
     def patch(self, sha: str) -> bytes | None:
         return self.store.read(self.objects.path(f"patches/{sha}.patch"))
 
-    def keep_environment(self, sha: str, packages: bytes) -> None:
-        self.store.create(self.objects.path(f"environments/{sha}.txt"), packages)
+    def keep_environment(self, packages: bytes) -> None:
+        self.store.create(self.objects.path(f"environments/{sha256(packages)}.txt"), packages)
 
     def environment(self, sha: str) -> bytes | None:
         return self.store.read(self.objects.path(f"environments/{sha}.txt"))
@@ -184,7 +186,7 @@ class Journal:
         """The entries in the store and in the repository: what is known of the series, whoever measured it. `entries`
         are those in the store, where they were read before."""
         entries = self.entries() if entries is None else entries.copy()
-        return self._with_published(entries, repository, lambda line: _ENTRY in line)
+        return add_published(entries, repository, lambda line: _ENTRY in line, self.objects.record)
 
     def with_id(self, id: str, repository: Path) -> Snapshot:
         """What is published, and of everything else what carries this ID: no record of another trial is decoded."""
@@ -195,13 +197,13 @@ class Journal:
             for path, data in self.store.read_many(paths).items():
                 if mark in data:
                     snapshot.take(data, self.objects.where(path), self.objects.record)
-        return self._with_published(snapshot, repository, lambda line: _ENTRY in line or mark in line)
+        return add_published(snapshot, repository, lambda line: _ENTRY in line or mark in line, self.objects.record)
 
     def scan(self, repository: Path | None = None) -> Snapshot:
         """Everything in the store and, given the folder of published records, in the repository."""
         snapshot = Snapshot()
         self._scan(snapshot, lambda paths: self._add(snapshot, paths))
-        return snapshot if repository is None else self._with_published(snapshot, repository, lambda line: True)
+        return snapshot if repository is None else add_published(snapshot, repository, decode=self.objects.record)
 
     def recent(self) -> Snapshot:
         """The entries, what is open, and the trials that no row tells of: little to read, however long the series is.
@@ -248,12 +250,8 @@ class Journal:
                 snapshot.add(record)
         return set(records)
 
-    def _with_published(self, snapshot: Snapshot, repository: Path, wanted: Callable[[bytes], bool]) -> Snapshot:
-        add_published(snapshot, repository, wanted, self.objects.record)
-        return snapshot
-
     def _untold(self, snapshot: Snapshot, paths: Iterable[str], but: str = "") -> list[str]:
         """The paths of records that no row of an entry tells of, and of those that carry one ID."""
         refs = (row.trial for stored in snapshot.entries.values() for row in stored.record.rows)
-        told = {self.objects.attempt("trial", "records", ref.key, ref.attempt) for ref in refs if ref.id != but}
-        return [path for path in paths if path not in told]
+        in_tables = {self.objects.attempt("trial", "records", ref.key, ref.attempt) for ref in refs if ref.id != but}
+        return [path for path in paths if path not in in_tables]

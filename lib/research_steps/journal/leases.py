@@ -32,17 +32,17 @@ class Leases:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self._lock = threading.Lock()
-        self._held: set[str] = set()
+        self._names: set[str] = set()
         self._keeper: threading.Thread | None = None
 
     @contextmanager
-    def held(self, name: str, until: datetime) -> Iterator[None]:
+    def renewing(self, name: str, until: datetime) -> Iterator[None]:
         """Renew a lease that was given until then, until the block ends."""
         if until - datetime.now(UTC) < timedelta(seconds=LEASE_S * 2 / 3):
             # The store took long to tell of it.
             self._put(name, lease_end())
         with self._lock:
-            self._held.add(name)
+            self._names.add(name)
             if self._keeper is None:
                 self._keeper = threading.Thread(target=self._keep, daemon=True, name="research-leases")
                 self._keeper.start()
@@ -50,7 +50,7 @@ class Leases:
             yield
         finally:
             with self._lock:
-                self._held.discard(name)
+                self._names.discard(name)
 
     @contextmanager
     def of_publisher(self, surface: str) -> Iterator[Owner | None]:
@@ -75,7 +75,7 @@ class Leases:
             if self._objects.create(path, mine):
                 break
         try:
-            with self.held(_renewal(path), until):
+            with self.renewing(_renewal(path), until):
                 yield None
         finally:
             # A store that is away keeps it until it runs out by itself.
@@ -100,15 +100,15 @@ class Leases:
         while True:
             time.sleep(LEASE_S / 3)
             with self._lock:
-                if not self._held:
+                if not self._names:
                     self._keeper = None
                     return
-                held = list(self._held)
-            for name in held:
+                names = list(self._names)
+            for name in names:
                 # A store that is away for a while ends the lease at worst; a record is then kept as late. One that
                 # was given back in the meantime stays so.
                 with self._lock, suppress(StoreError):
-                    if name in self._held:
+                    if name in self._names:
                         self._put(name, lease_end())
 
 
@@ -148,8 +148,8 @@ def this_process() -> Owner:
 
 
 def _alive(pid: int, started: float) -> bool:
-    found = _started(pid)
-    return found is not None and abs(found - started) < 1.0
+    since = _started(pid)
+    return since is not None and abs(since - started) < 1.0
 
 
 def _started(pid: int) -> float | None:

@@ -61,7 +61,7 @@ class Objects:
                 self._values[path] = error
         return {path: self._values[path] for path in paths if path in self._values}
 
-    def one(self, path: str, decode: Decode[T]) -> T | None:
+    def read(self, path: str, decode: Decode[T]) -> T | None:
         """What this object holds, None when there is none. Raises UnreadableObject."""
         value = self.final([path], decode).get(path)
         if isinstance(value, UnreadableObject):
@@ -69,8 +69,8 @@ class Objects:
         return value
 
     def needed(self, path: str, decode: Decode[T]) -> T:
-        """As `one`, for an object that another one rests on. Raises JournalProblem when it is gone."""
-        value = self.one(path, decode)
+        """As `read`, for an object that another one rests on. Raises JournalProblem when it is gone."""
+        value = self.read(path, decode)
         if value is None:
             raise JournalProblem(f"{self.where(path)} is gone, but another record rests on it. Restore it from a copy.")
         return value

@@ -29,7 +29,7 @@ NEWEST = 20
 class StepProgress:
     """How far one step is. Each of its trials counts once, by its newest attempt.
 
-    `done` are all that have ended: among them `failed` (interrupted ones too) and `held`, which the journal had
+    `done` are all that have ended: among them `failed` (interrupted ones too) and `reused`, which the journal had
     already. What is neither done nor running is queued, the `orphaned` among them; `left_s` is in seconds.
     """
 
@@ -38,7 +38,7 @@ class StepProgress:
     total: int
     done: int
     failed: int
-    held: int
+    reused: int
     running: tuple[Intent, ...]
     orphaned: tuple[str, ...]
     driver_gone: bool
@@ -51,70 +51,70 @@ class StepProgress:
 
 def plan(journal: Journal, id: str, label: str, total: int) -> None:
     """Note how many trials the step with this experiment ID asks for. Called by the driver before they begin."""
-    made = TrialPlan(id=id, label=label, total=total, by=this_process(), planned_at=utc())
+    trial_plan = TrialPlan(id=id, label=label, total=total, by=this_process(), planned_at=utc())
     # What a power cut broke is noted again.
     with suppress(UnreadableObject):
         noted = journal.noted(f"plans/{id}", TrialPlan)
-        if noted is not None and (noted.label, noted.total, noted.by) == (label, total, made.by):
+        if noted is not None and (noted.label, noted.total, noted.by) == (label, total, trial_plan.by):
             return
-    journal.note(f"plans/{id}", made)
+    journal.note(f"plans/{id}", trial_plan)
 
 
-def passed(journal: Journal, id: str, part: str, held: Iterable[str]) -> None:
+def passed(journal: Journal, id: str, part: str, ids: Iterable[str]) -> None:
     """Note which trials of a part of a plan need not be measured, because the journal has them; replaces the last note.
 
-    `held` are the IDs that they would have got (MOE-HC-031.03), whatever they are called in the journal.
+    `ids` are those that they would have got (MOE-HC-031.03), whatever they are called in the journal.
     """
-    journal.note(f"plans/{id}/{part}", KnownTrials(held=tuple(held)))
+    journal.note(f"plans/{id}/{part}", KnownTrials(held=tuple(ids)))
 
 
-def under_way(journal: Journal, found: Snapshot) -> list[StepProgress]:
+def under_way(journal: Journal, snapshot: Snapshot) -> list[StepProgress]:
     """How far each step is that has a plan and no entry yet, given what the journal holds.
 
     A note that can't be read is named in the snapshot.
     """
-    ended = {stored.record.id for stored in found.entries.values() if not stored.record.late}
+    ended = {stored.record.id for stored in snapshot.entries.values() if not stored.record.late}
     progresses = []
     for noted in journal.notes("plans", TrialPlan, lambda id: id not in ended).values():
         if isinstance(noted, UnreadableObject):
-            found.leave_out(noted)
+            snapshot.leave_out(noted)
             continue
         parts = journal.notes(f"plans/{noted.id}", KnownTrials).values()
         for part in parts:
             if isinstance(part, UnreadableObject):
-                found.leave_out(part)
-        held = {id for part in parts if isinstance(part, KnownTrials) for id in part.held}
-        progresses.append(_progress(noted, held, found))
+                snapshot.leave_out(part)
+        reused = {id for part in parts if isinstance(part, KnownTrials) for id in part.held}
+        progresses.append(_progress(noted, reused, snapshot))
     return progresses
 
 
-def _progress(plan: TrialPlan, held: set[str], found: Snapshot) -> StepProgress:
-    everything: list[TrialRecord | InterruptedRecord] = [one.record for one in found.trials.values()]
-    everything += [one.record for one in found.interrupted.values()]
-    mine = (one for one in everything if _owner(one.id) == plan.id and not one.late)
-    newest = {one.id: one for one in sorted(mine, key=lambda one: one.started_at)}
+def _progress(plan: TrialPlan, reused: set[str], snapshot: Snapshot) -> StepProgress:
+    records: list[TrialRecord | InterruptedRecord] = [trial.record for trial in snapshot.trials.values()]
+    records += [interrupted.record for interrupted in snapshot.interrupted.values()]
+    mine = (record for record in records if _owner(record.id) == plan.id and not record.late)
+    newest = {record.id: record for record in sorted(mine, key=lambda record: record.started_at)}
     # Another step may have taken a trial into its own entry already, which is then read in place of its record.
-    rows = [row for one in found.entries.values() for row in one.record.rows if _owner(row.trial.id) == plan.id]
-    ended = {row.trial.id: row.status for row in rows} | {id: one.status for id, one in newest.items()}
-    attempts = [one for one in found.open if _owner(one.intent.id) == plan.id]
-    begun = {one.intent.id for one in attempts}
+    rows = [row for entry in snapshot.entries.values() for row in entry.record.rows if _owner(row.trial.id) == plan.id]
+    ended = {row.trial.id: row.status for row in rows} | {id: record.status for id, record in newest.items()}
+    attempts = [attempt for attempt in snapshot.open if _owner(attempt.intent.id) == plan.id]
+    begun = {attempt.intent.id for attempt in attempts}
     ended = {id: status for id, status in ended.items() if id not in begun}
-    held = held - ended.keys() - begun
-    running = tuple(one.intent for one in attempts if not one.orphaned())
-    fresh = [one for id, one in newest.items() if id in ended and one.started_at >= plan.planned_at]
-    done = len(ended) + len(held)
-    gone = _driver_gone(plan, found)
+    reused = reused - ended.keys() - begun
+    running = tuple(attempt.intent for attempt in attempts if not attempt.orphaned())
+    fresh = [record for id, record in newest.items() if id in ended and record.started_at >= plan.planned_at]
+    done = len(ended) + len(reused)
+    driver_gone = _driver_gone(plan, snapshot)
     return StepProgress(
         id=plan.id,
         label=plan.label,
         total=plan.total,
         done=done,
         failed=sum(status != "ok" for status in ended.values()),
-        held=len(held),
+        reused=len(reused),
         running=running,
         orphaned=tuple(sorted(begun - {intent.id for intent in running})),
-        driver_gone=gone,
-        left_s=None if gone else _left_s(fresh, plan.total - done, len(running)),
+        driver_gone=driver_gone,
+        left_s=None if driver_gone else _left_s(fresh, plan.total - done, len(running)),
     )
 
 
@@ -127,25 +127,25 @@ def _left_s(ended: Sequence[TrialRecord | InterruptedRecord], left: int, running
     """
     if len(ended) < 2 or left <= 0:
         return None
-    ends = sorted(one.finished_at for one in ended)
+    ends = sorted(record.finished_at for record in ended)
     counted = max(NEWEST, 2 * running)
-    since = ends[-counted - 1] if len(ends) > counted else min(one.started_at for one in ended)
+    since = ends[-counted - 1] if len(ends) > counted else min(record.started_at for record in ended)
     # The clock of the machine that ended the last one may be ahead.
     now = max(datetime.now(UTC), parse_utc(ends[-1]))
     return left * (now - parse_utc(since)).total_seconds() / min(counted, len(ends))
 
 
-def _driver_gone(plan: TrialPlan, found: Snapshot) -> bool:
+def _driver_gone(plan: TrialPlan, snapshot: Snapshot) -> bool:
     """Whether nobody sees to the step any more, as far as that is known.
 
     Its entry's attempt tells it from any machine; a step in shards begins that last, and until then only the machine
     of its driver can tell.
     """
-    for attempt in found.open:
+    for attempt in snapshot.open:
         if attempt.intent.id == plan.id:
             return attempt.orphaned()
-    stopped = (one.record for one in found.interrupted.values() if one.record.id == plan.id)
-    if any(one.finished_at >= plan.planned_at for one in stopped):
+    stopped = (stored.record for stored in snapshot.interrupted.values() if stored.record.id == plan.id)
+    if any(record.finished_at >= plan.planned_at for record in stopped):
         return True
     return abandoned(plan.by, datetime.max.replace(tzinfo=UTC))
 

@@ -86,14 +86,14 @@ class Snapshot:
         if ref.sha256 not in self.trials:
             return ()
         owner = ref.id.rpartition(".")[0]
-        return tuple(one.ref for one in self.trials.values() if one.record.id.rpartition(".")[0] == owner)
+        return tuple(trial.ref for trial in self.trials.values() if trial.record.id.rpartition(".")[0] == owner)
 
     def is_private(self, id: str) -> bool:
         """Whether what carries this ID belongs to an entry that is private, finished or not."""
         owner = id.partition(".")[0]
-        held: list[EntryRecord | Intent] = [stored.record for stored in self.entries.values()]
-        held += [attempt.intent for attempt in self.open if attempt.intent.subject == "entry"]
-        return any(bool(one.private) for one in held if one.id == owner)
+        entries: list[EntryRecord | Intent] = [stored.record for stored in self.entries.values()]
+        entries += [attempt.intent for attempt in self.open if attempt.intent.subject == "entry"]
+        return any(bool(entry.private) for entry in entries if entry.id == owner)
 
     @property
     def in_order(self) -> list[Stored[EntryRecord]]:
@@ -137,15 +137,15 @@ class Snapshot:
 
     def behind(self, refs: Iterable[Ref]) -> list[Stored[EntryRecord]]:
         """The entries that these name, and everything that they rest on, in the order in which it was finished."""
-        found: dict[str, Stored[EntryRecord]] = {}
+        entries: dict[str, Stored[EntryRecord]] = {}
         pending = list(refs)
         while pending:
             ref = pending.pop()
             entry = self.entries.get(ref.sha256)
-            if entry is not None and ref.sha256 not in found:
-                found[ref.sha256] = entry
+            if entry is not None and ref.sha256 not in entries:
+                entries[ref.sha256] = entry
                 pending += entry.record.inputs
-        return finished_order(found.values())
+        return finished_order(entries.values())
 
 
 @dataclass
@@ -172,21 +172,23 @@ class Outline(Snapshot):
 
 
 def add_published(
-    found: Snapshot,
+    snapshot: Snapshot,
     repository: Path,
     wanted: Callable[[bytes], bool] = lambda line: True,
     decode: Callable[[bytes, str], Stored[Record]] = decode_record,
-) -> None:
+) -> Snapshot:
+    """The snapshot, with the records in a folder of published ones whose lines are wanted."""
     for path in sorted(repository.glob("*.jsonl")):
         with path.open("rb", buffering=READ_AT_ONCE) as file:
             for number, line in enumerate(file, 1):
                 if wanted(line):
-                    found.take(line.rstrip(b"\r\n"), f"{path}:{number}", decode)
+                    snapshot.take(line.rstrip(b"\r\n"), f"{path}:{number}", decode)
+    return snapshot
 
 
-def entries_of(known: Snapshot) -> list[EntryRecord]:
+def entries_of(snapshot: Snapshot) -> list[EntryRecord]:
     """The records of the entries that stand, in the order in which they were finished."""
-    return [entry.record for entry in known.in_order]
+    return [entry.record for entry in snapshot.in_order]
 
 
 def finished_order(entries: Iterable[Stored[EntryRecord]]) -> list[Stored[EntryRecord]]:
@@ -204,25 +206,26 @@ def rests_on(entry: EntryRecord) -> tuple[Ref, ...]:
     return (*entry.inputs, *(row.trial for row in entry.rows))
 
 
-def find(known: Snapshot, id: str) -> Stored[Any]:
+def find(snapshot: Snapshot, id: str) -> Stored[Any]:
     """The one record of the series that carries an ID, as evidence. Raises UsageError."""
-    records = known.find(id)
+    records = snapshot.find(id)
     if not records:
         raise UsageError(f"{id!r} is no record of this series: expected an ID such as MOE-HC-007.03.")
     # Of a trial that was measured again, because it was disturbed or retracted, the last attempt is meant.
-    alike = [one for one in records if type(one.record) is type(records[0].record) and not one.record.late] or records
+    kind = type(records[0].record)
+    alike = [stored for stored in records if type(stored.record) is kind and not stored.record.late] or records
     newest: dict[str, int] = {}
-    for one in alike:
-        newest[one.record.key] = max(one.record.attempt, newest.get(one.record.key, 0))
-    found = {one.sha256: one for one in alike if one.record.attempt == newest[one.record.key]}
-    if len(found) > 1:
+    for stored in alike:
+        newest[stored.record.key] = max(stored.record.attempt, newest.get(stored.record.key, 0))
+    latest = {stored.sha256: stored for stored in alike if stored.record.attempt == newest[stored.record.key]}
+    if len(latest) > 1:
         raise UsageError(
-            f"{id!r} is the ID of {len(found)} records ({', '.join(sha[:12] for sha in sorted(found))}), because two "
+            f"{id!r} is the ID of {len(latest)} records ({', '.join(sha[:12] for sha in sorted(latest))}), because two "
             "branches used it: name another record that rests on the one that you mean."
         )
-    return next(iter(found.values()))
+    return next(iter(latest.values()))
 
 
-def find_all(known: Snapshot, ids: Iterable[str]) -> tuple[Ref, ...]:
+def find_all(snapshot: Snapshot, ids: Iterable[str]) -> tuple[Ref, ...]:
     """What something rests on. Raises UsageError for what is no record."""
-    return tuple(find(known, id).ref for id in dict.fromkeys(ids))
+    return tuple(find(snapshot, id).ref for id in dict.fromkeys(ids))

@@ -123,8 +123,8 @@ class LocalStore:
             raise _refused("read", self.root / name, error) from error
 
     def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
-        found = ((name, self.read(name)) for name in names)
-        return {name: data for name, data in found if data is not None}
+        contents = ((name, self.read(name)) for name in names)
+        return {name: data for name, data in contents if data is not None}
 
     def names(self, folder: str) -> list[str]:
         try:

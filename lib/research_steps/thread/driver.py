@@ -111,10 +111,9 @@ class ThreadRun:
     def _capture(self) -> Captured:
         """Where the run's records come from; patch and packages are in the journal then."""
         captured = provenance.capture(self.checkout, provenance.command_line())
-        if captured.patch is not None and captured.provenance.patch is not None:
-            self.journal.keep_patch(captured.provenance.patch, captured.patch)
+        self.journal.keep_patch(captured.provenance.patch, captured.patch)
         packages = provenance.installed(self.checkout.root)
-        self.journal.keep_environment(sha256(packages), packages)
+        self.journal.keep_environment(packages)
         return Captured(captured.provenance, None).with_environment(sha256(packages))
 
     def _session(self, captured: Captured, launcher: Launcher, changed: Callable[[], None]) -> Session:

@@ -262,8 +262,7 @@ def runtime_environment(checkout: Checkout, name: str) -> dict[str, Any]:
 def keep_origin(checkout: Checkout, journal: Journal) -> str:
     """Where the work tree comes from, as RESEARCH_ORIGIN tells it where there is no git; its patch is in the journal."""
     origin, patch = origin_of(checkout)
-    if patch is not None and origin.patch is not None:
-        journal.keep_patch(origin.patch, patch)
+    journal.keep_patch(origin.patch, patch)
     return msgspec.json.encode(origin).decode()
 
 

@@ -67,8 +67,7 @@ def report(writer: EntryWriter, bundle: Bundle, again: Rerun, here: bool) -> Sto
             claims=claims,
         )
 
-    if bundle.patch is not None:
-        writer.journal.keep_patch(bundle.patch, again.patch)
+    writer.journal.keep_patch(bundle.patch, again.patch)
     key = f"reproduction/{digest(bundle.tag, sorted(again.fresh.entries))}"
     label = f"{bundle.id} {result}"
     return writer.write(writer.scan(), "reproduction", key, label, details, finding, (bundle.seal,))

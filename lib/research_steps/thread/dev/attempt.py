@@ -87,8 +87,7 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
         private=case.private,
         retracted=published.retracted,
     )
-    if captured.patch is not None and captured.provenance.patch is not None:
-        journal.keep_patch(captured.provenance.patch, captured.patch)
+    journal.keep_patch(captured.provenance.patch, captured.patch)
     journal.declare(series)
     journal.attempts.end_orphaned()
     id = journal.ids.reserve(series.prefix, order.occasion, session.used_numbers)
