@@ -30,7 +30,7 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.format import parse
-from research_steps.publish.logbook.verify import verify
+from research_steps.publish.logbook.verify import check, read
 
 from tests.support import object_store
 from tests.support.ray_cluster import Cluster, Node, cluster, network
@@ -239,7 +239,7 @@ def check(journal: Journal, root: Path, trials: int) -> list[str]:
     late = [one.record.id for one in snapshot.trials.values() if one.record.late]
     doubled = sum(count > 1 for count in standing.values())
     blocks = [block.id for block in parse(path_of(here, "swept").read_bytes()).entries]
-    problems = [*verify(here, "swept", journal)[1], *snapshot.problems]
+    problems = [*check(read(here, "swept"), journal).problems, *snapshot.problems]
     print(f"sweep entries {len(entries)}, rows {len(rows)}, of them ok {len(good)}")
     print(f"trials of the sweep with a standing record {len(standing) - 1}, with more than one {doubled}")
     print(f"interrupted attempts {len(snapshot.interrupted)}, late records {len(late)}: {', '.join(late)}")

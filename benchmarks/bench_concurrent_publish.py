@@ -17,7 +17,7 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.format import parse
-from research_steps.publish.logbook.verify import verify
+from research_steps.publish.logbook.verify import check, read
 from research_steps.publish.publisher import Publisher
 from research_steps.thread.surfaces import surfaces_of
 
@@ -54,7 +54,7 @@ def run(folder: Path, processes: int, each: int) -> list[tuple[str, int, int]]:
     snapshot = journal.scan()
     steps = Counter(stored.record.step_key for stored in snapshot.entries.values())
     shown = Counter(entry.record for entry in parse(path_of(checkout, synthetic.SERIES.topic).read_bytes()).entries)
-    _, problems = verify(checkout, synthetic.SERIES.topic, journal)
+    problems = check(read(checkout, synthetic.SERIES.topic), journal).problems
     return [
         ("steps in the journal", len(steps), processes * each),
         ("entries in the logbook", len(shown), processes * each),

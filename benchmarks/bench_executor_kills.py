@@ -26,7 +26,7 @@ from research_steps.journal.snapshot import Snapshot
 from research_steps.journal.store import open_store
 from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.format import parse
-from research_steps.publish.logbook.verify import verify
+from research_steps.publish.logbook.verify import check, read
 
 KILLS = 5
 LONGEST_DELAY_S = 8.0
@@ -140,7 +140,7 @@ def kill_one(root: Path, points: int, delay: float, start: Start, age: Callable[
     after = journal.scan()
     checkout = Checkout.find(root)
     shown = Counter(entry.record for entry in parse(path_of(checkout, "killed").read_bytes()).entries)
-    _, problems = verify(checkout, "killed", journal)
+    problems = check(read(checkout, "killed"), journal).problems
     trials = Counter(stored.record.key for stored in after.trials.values() if not stored.record.late)
     return Outcome(
         killed_after_s=delay,

@@ -14,7 +14,7 @@ from research_steps.publish.logbook.adoption import numbers_used
 from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.merge import rebuild
 from research_steps.publish.logbook.surface import LogbookSurface
-from research_steps.publish.logbook.verify import verify
+from research_steps.publish.logbook.verify import check, read
 from research_steps.publish.publisher import publish
 from research_steps.publish.surface import Published
 from research_steps.records.encoding import Stored, sha256
@@ -103,7 +103,7 @@ class Desk:
     def problems(self, journal: bool = True) -> list[str]:
         """What `research verify` names."""
         fresh = Journal(open_store(str(self.store)), SERIES.topic)
-        return verify(self.checkout, SERIES.topic, fresh if journal else None)[1]
+        return check(read(self.checkout, SERIES.topic), fresh if journal else None).problems
 
     @property
     def data(self) -> bytes:

@@ -20,8 +20,8 @@ from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.format import Entry
-from research_steps.publish.logbook.verify import Files, check, check_files, lf, read
+from research_steps.publish.logbook.format import Entry, lf
+from research_steps.publish.logbook.verify import Files, check, check_files, read
 from research_steps.records.objects import Seal
 from research_steps.seal import bundle, tags
 

@@ -31,8 +31,8 @@ def lock(checkout: Checkout, topic: str) -> Iterator[None]:
     path = path_of(checkout, topic)
     try:
         checkout.private.mkdir(parents=True, exist_ok=True)
-        held = FileLock(checkout.private / f"{topic}.lock", timeout=LOCK_WAIT_S)
-        with held.acquire(poll_interval=0.02):
+        file_lock = FileLock(checkout.private / f"{topic}.lock", timeout=LOCK_WAIT_S)
+        with file_lock.acquire(poll_interval=0.02):
             yield
     except Timeout as error:
         raise LogbookError(
@@ -66,9 +66,9 @@ class LogbookFile:
         """Take notice of what others did to the file; True when it was read whole, because others replaced it or this
         process had not read it. Raises ConflictedLogbook, LogbookError."""
         with self._open("rb") as file:
-            found = os.fstat(file.fileno())
-            if (found.st_dev, found.st_ino) == self._identity and self._end > 0:
-                if found.st_size == self._end + len(self._after):
+            status = os.fstat(file.fileno())
+            if (status.st_dev, status.st_ino) == self._identity and self._end > 0:
+                if status.st_size == self._end + len(self._after):
                     return False
                 file.seek(self._end - len(self._before))
                 if file.read(len(self._before)) == self._before:
@@ -83,7 +83,7 @@ class LogbookFile:
             )
         if logbook_format.conflicts(data):
             raise self._conflicted()
-        self._identity = found.st_dev, found.st_ino
+        self._identity = status.st_dev, status.st_ino
         self._links, self._tips, self.records = set(), [], set()
         self._end = logbook_format.adopted_end(data)
         self._before = data[max(0, self._end - _COMPARED) : self._end]
@@ -93,36 +93,36 @@ class LogbookFile:
     def append(self, id: str, record: str, text: str) -> None:
         """Append one entry, durably. Raises LogbookError and leaves the file as it was when the disk refuses."""
         entry = logbook_format.render(id, record, text, self._tips)
-        kept = self._without_begun(entry)
-        gap = closing(kept).encode() if kept.strip() else b"" if kept.endswith(b"\n") else b"\n"
+        behind = self._without_begun(entry)
+        gap = closing(behind).encode() if behind.strip() else b"" if behind.endswith(b"\n") else b"\n"
         with self._open("r+b") as file:
-            found = os.fstat(file.fileno())
-            if (found.st_dev, found.st_ino, found.st_size) != (*self._identity, self._end + len(self._after)):
+            status = os.fstat(file.fileno())
+            if (status.st_dev, status.st_ino, status.st_size) != (*self._identity, self._end + len(self._after)):
                 raise LogbookError(
                     f"{self.path} is being changed by another program: {id} is appended at the next pass."
                 )
             try:
-                file.seek(self._end + len(kept))
+                file.seek(self._end + len(behind))
                 _write_all(file.fileno(), gap + entry)
                 os.fsync(file.fileno())
             except OSError as error:
                 # Where not even this is possible the next pass finds the entry unfinished.
                 with suppress(OSError):
-                    file.truncate(found.st_size)
+                    file.truncate(status.st_size)
                 raise LogbookError(
                     f"{self.path} could not be appended to: {error.strerror}. {id} is safe in the journal and is "
                     "published by 'research sync' once there is room."
                 ) from error
-        self._end += len(kept)
+        self._end += len(behind)
         self._read_on(gap + entry)
 
     def replace_summary(self, text: str) -> bool:
         """Rewrite the summary, aside and then renamed. True when it changed."""
         data = self.path.read_bytes()
-        found = logbook_format.summary_span(data)
-        if found is None or data[slice(*found)] == text.encode():
+        span = logbook_format.summary_span(data)
+        if span is None or data[slice(*span)] == text.encode():
             return False
-        begin, end = found
+        begin, end = span
         write_aside(self.path, data[:begin] + text.encode() + data[end:])
         if begin < self._end:
             # Every entry moved by the same distance; else the file is read anew.

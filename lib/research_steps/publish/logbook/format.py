@@ -191,21 +191,21 @@ def _broken_links(data: bytes, contents: LogbookContents) -> Iterator[Problem]:
     seen_links: set[str] = set()
     seen_records: set[str] = set()
     for entry in contents.chain:
-        found = []
+        faults = []
         if not entry.whole:
-            found.append("was edited after it was appended")
+            faults.append("was edited after it was appended")
         if entry.link in seen_links:
-            found.append("stands twice")
+            faults.append("stands twice")
         elif not entry.above and entry.record in seen_records:
-            found.append("shows a record that another entry shows")
+            faults.append("shows a record that another entry shows")
         if entry.above and entry.record not in shown:
-            found.append("is said to be shown by another entry, which is missing")
+            faults.append("is said to be shown by another entry, which is missing")
         for link in entry.prev:
             if link not in links:
-                found.append("follows an entry that is missing, or whose marker was changed")
+                faults.append("follows an entry that is missing, or whose marker was changed")
             elif link not in seen_links:
-                found.append("stands before an entry that it was appended after: entries were reordered")
-        yield from (Problem(_line(data, entry.start), f"{entry.id} {what}") for what in found)
+                faults.append("stands before an entry that it was appended after: entries were reordered")
+        yield from (Problem(_line(data, entry.start), f"{entry.id} {what}") for what in faults)
         seen_links.add(entry.link)
         if not entry.above:
             seen_records.add(entry.record)
@@ -240,7 +240,7 @@ def _made_here(data: bytes) -> bool:
 
 def _adoption(data: bytes) -> tuple[int, bool]:
     """Where the adopted part ends, and whether it is as it was."""
-    found: list[tuple[int, int]] = []
+    changed: list[tuple[int, int]] = []
     if _made_here(data):
         return 0, True
     for offset, line in _markers(data, 0):
@@ -248,13 +248,18 @@ def _adoption(data: bytes) -> tuple[int, bool]:
             end = offset + len(line)
             if _hash(data[:offset]) == marker["sha"].decode():
                 return end, True
-            found.append((offset, end))
+            changed.append((offset, end))
     # Somebody edited the adopted part. A marker inside a fence there was quoted by people.
-    return next(((end, False) for offset, end in found if not closing(data[:offset]).strip()), (0, True))
+    return next(((end, False) for offset, end in changed if not closing(data[:offset]).strip()), (0, True))
 
 
 def _hash(data: bytes) -> str:
-    return sha256(data.replace(b"\r\n", b"\n"))
+    return sha256(lf(data))
+
+
+def lf(data: bytes) -> bytes:
+    """The same with LF for CRLF, which git may write on a check-out."""
+    return data.replace(b"\r\n", b"\n")
 
 
 def _line(data: bytes, offset: int) -> int:

@@ -53,13 +53,13 @@ def _reads_as_heading(before: str) -> bool:
 
 def _open_elements(tokens: "list[Token]") -> list[str]:
     """The names of the elements that are still open, outermost first."""
-    found: list[str] = []
+    elements: list[str] = []
     pieces = (piece for token in tokens for piece in token.children or [token])
     for html in (piece for piece in pieces if piece.type in ("html_block", "html_inline")):
         for match in _ELEMENT.finditer(_COMMENT.sub("", html.content)):
             name = match["name"].lower()
             if not match["end"]:
-                found.append(name)
-            elif name in found:
-                del found[len(found) - 1 - found[::-1].index(name) :]
-    return found
+                elements.append(name)
+            elif name in elements:
+                del elements[len(elements) - 1 - elements[::-1].index(name) :]
+    return elements

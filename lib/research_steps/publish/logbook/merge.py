@@ -8,9 +8,8 @@ merge can't take it apart. No entry of either side is left out, and of text that
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from research_steps.errors import ConflictedLogbook, RepositoryError
 from research_steps.files import write_aside
@@ -103,10 +102,10 @@ def _combine(checkout: Checkout, ours: bytes, base: bytes, theirs: bytes, now: b
         # What people went on writing by hand goes behind the part that the other side adopted.
         ours, theirs = theirs, ours
     chains = [[entry for entry in logbook_format.parse(side).chain if entry.whole] for side in (ours, theirs, now)]
-    found = [(entry, side) for side, chain in zip((ours, theirs, now), chains, strict=True) for entry in chain]
+    copies = [(entry, side) for side, chain in zip((ours, theirs, now), chains, strict=True) for entry in chain]
     # Of an entry that one side has in full and the other only by its end marker, the full one counts.
-    found.sort(key=lambda pair: not pair[0].above)
-    entries = {entry.link: _Entry(entry.record, entry.above, side[entry.start : entry.end]) for entry, side in found}
+    copies.sort(key=lambda pair: not pair[0].above)
+    entries = {entry.link: (entry, side[entry.start : entry.end]) for entry, side in copies}
     # What one side took out is taken out of the base too: then it is new on the other side, and stays.
     common = {entry.link for entry in chains[0]} & {entry.link for entry in chains[1]}
     notes: dict[str, bytes] = {}
@@ -117,12 +116,6 @@ def _combine(checkout: Checkout, ours: bytes, base: bytes, theirs: bytes, now: b
         merged = checkout.git("merge-file", "--stdout", "--union", *map(str, paths))
     summary = next((side[slice(*span)] for side in (ours, theirs) if (span := logbook_format.summary_span(side))), b"")
     return _unfold(merged, entries, notes, summary)
-
-
-class _Entry(NamedTuple):
-    record: str
-    above: bool
-    text: bytes
 
 
 def _fold(data: bytes, links: Container[str], notes: dict[str, bytes]) -> bytes:
@@ -143,7 +136,12 @@ def _fold(data: bytes, links: Container[str], notes: dict[str, bytes]) -> bytes:
     return b"".join(lines)
 
 
-def _unfold(merged: bytes, entries: dict[str, _Entry], notes: dict[str, bytes], summary: bytes) -> bytes:
+def _unfold(
+    merged: bytes,
+    entries: Mapping[str, tuple[logbook_format.Entry, bytes]],
+    notes: Mapping[str, bytes],
+    summary: bytes,
+) -> bytes:
     """The text with every entry once, and every record shown by one of them."""
     rest = dict(entries)
     shown: set[str] = set()
@@ -157,8 +155,8 @@ def _unfold(merged: bytes, entries: dict[str, _Entry], notes: dict[str, bytes], 
         elif name not in entries:
             data += line
         elif name in rest:
-            entry = rest.pop(name)
-            text = entry.text.rstrip(b"\r\n") + b"\n"
+            entry, text = rest.pop(name)
+            text = text.rstrip(b"\r\n") + b"\n"
             if entry.above or entry.record in shown:
                 data += text if entry.above else logbook_format.shown_above(text)
             else:
@@ -175,14 +173,14 @@ def _merge_records(checkout: Checkout, folder: Path) -> bool:
         listed = checkout.git("diff", "--name-only", "--diff-filter=U", "-z", "--", str(folder))
         unmerged = {checkout.root / os.fsdecode(name) for name in listed.split(b"\0") if name.endswith(b".jsonl")}
     for file in sorted({*folder.glob("*.jsonl"), *unmerged}):
-        held = file.read_bytes() if file.exists() else b""
-        if file not in unmerged and not logbook_format.conflicts(b"\n" + held):
+        present = file.read_bytes() if file.exists() else b""
+        if file not in unmerged and not logbook_format.conflicts(b"\n" + present):
             continue
         name = file.relative_to(checkout.root).as_posix()
-        versions = (held, *(_show(checkout, f":{stage}:{name}") or b"" for stage in (2, 3)))
+        versions = (present, *(_show(checkout, f":{stage}:{name}") or b"" for stage in (2, 3)))
         lines = dict.fromkeys(line for version in versions for line in logbook_format.record_lines(version))
         together = b"".join(line + b"\n" for line in lines)
-        if together != held:
+        if together != present:
             write_aside(file, together)
             changed = True
     return changed

@@ -81,7 +81,7 @@ class LogbookSurface:
         if len(new) + self._seen != len(entries.entries):
             new = list(entries.entries)
         self._waiting |= {sha: entries.entries[sha] for sha in new if self._belongs(entries.entries[sha].record)}
-        self._waiting = {sha: one for sha, one in self._waiting.items() if sha not in self._file.records}
+        self._waiting = {sha: entry for sha, entry in self._waiting.items() if sha not in self._file.records}
         self._newest, self._seen = next(reversed(entries.entries), ""), len(entries.entries)
         # What a killed publisher began comes first: it can be finished only while nothing follows it.
         missing = finished_order(self._waiting.values())
@@ -110,13 +110,14 @@ class LogbookSurface:
         elsewhere = {sha256(line) for owner in owners for line in _lines(self.records / f"{owner}.jsonl")}
         trials = [row.trial for row in record.rows if row.trial.sha256 not in elsewhere]
         path = self.records / f"{record.id}.jsonl"
-        held = _lines(path)
+        present = _lines(path)
         measured = [self.journal.load("trial", trial) for trial in trials]
         wanted = [entry.line, *(trial.line for trial in measured)]
-        if not set(wanted) <= set(held):
-            write_aside(path, b"".join(line + b"\n" for line in dict.fromkeys([*held, *wanted])))
-        made = [record.provenance, *(one.record.provenance for one in measured if isinstance(one.record, TrialRecord))]
-        for sha in dict.fromkeys(one.patch for one in made if one.patch is not None):
+        if not set(wanted) <= set(present):
+            write_aside(path, b"".join(line + b"\n" for line in dict.fromkeys([*present, *wanted])))
+        provenances = [record.provenance]
+        provenances += [trial.record.provenance for trial in measured if isinstance(trial.record, TrialRecord)]
+        for sha in dict.fromkeys(source.patch for source in provenances if source.patch is not None):
             self._keep_patch(sha)
         if isinstance(record.details, Attachment) and record.details.file:
             self._keep_attachment(record.details.file)

@@ -48,7 +48,7 @@ class Files:
     @cached_property
     def hashes(self) -> set[str]:
         """The hashes of all records."""
-        return {sha for held in self.lines.values() for sha in held}
+        return {sha for lines in self.lines.values() for sha in lines}
 
     @cached_property
     def attached(self) -> dict[str, bytes]:
@@ -68,8 +68,8 @@ class Files:
     def records(self) -> Snapshot:
         """The records that can be read; of what can't it says why."""
         records = Snapshot()
-        for id, held in self.lines.items():
-            for sha, line in held.items():
+        for id, lines in self.lines.items():
+            for sha, line in lines.items():
                 try:
                     records.add(decode_record(line, f"{id}.jsonl, record {sha[:12]}"))
                 except UnreadableObject as error:
@@ -92,12 +92,6 @@ class Findings:
     notes: list[str] = field(default_factory=list)
 
 
-def verify(checkout: Checkout, topic: str, journal: Journal | None) -> tuple[int, list[str]]:
-    """How many entries were checked, and everything that does not agree: logbook, record files and journal."""
-    files = read(checkout, topic)
-    return len(files.contents.entries), check(files, journal).problems
-
-
 def read(checkout: Checkout, topic: str) -> Files:
     """The logbook of this work tree with what lies beside it. Raises UsageError when there is none."""
     path = path_of(checkout, topic)
@@ -110,20 +104,20 @@ def read(checkout: Checkout, topic: str) -> Files:
 def read_files(path: Path) -> Files:
     """A logbook with what lies beside it. The caller holds its lock."""
     folder = path.with_suffix("")
-    found = sorted(file for pattern in ("*", f"{_ATTACHED}*") for file in folder.glob(pattern) if file.is_file())
-    beside = {file.relative_to(folder).as_posix(): file.read_bytes() for file in found}
+    paths = sorted(file for pattern in ("*", f"{_ATTACHED}*") for file in folder.glob(pattern) if file.is_file())
+    beside = {file.relative_to(folder).as_posix(): file.read_bytes() for file in paths}
     return Files(path.read_bytes() if path.exists() else b"", beside)
 
 
 def check(files: Files, journal: Journal | None) -> Findings:
     """Logbook, record files and, where there is one, journal against each other."""
-    found = Findings([*check_files(files), *_resting_on_nothing(files)], list(files.records.newer))
+    findings = Findings([*check_files(files), *_resting_on_nothing(files)], list(files.records.newer))
     if journal is not None:
-        held = journal.scan()
-        found.problems += held.problems
-        found.notes += held.newer
-        _check_journal(found, files.records, held)
-    return found
+        snapshot = journal.scan()
+        findings.problems += snapshot.problems
+        findings.notes += snapshot.newer
+        _check_journal(findings, files.records, snapshot)
+    return findings
 
 
 def check_files(files: Files) -> Iterator[str]:
@@ -137,12 +131,9 @@ def check_files(files: Files) -> Iterator[str]:
     for name, data in files.attached.items():
         named = name.removeprefix(_ATTACHED)
         # Where git changed line ends the content is the same.
-        if not any(named.startswith((sha[:12] + "-", sha + ".")) for sha in map(sha256, (data, lf(data)))):
+        hashes = map(sha256, (data, logbook_format.lf(data)))
+        if not any(named.startswith((sha[:12] + "-", sha + ".")) for sha in hashes):
             yield f"{_shown(name)} is not what it was"
-
-
-def lf(data: bytes) -> bytes:
-    return data.replace(b"\r\n", b"\n")
 
 
 def _shown(name: str) -> str:
@@ -170,16 +161,16 @@ def _resting_on_nothing(files: Files) -> Iterator[str]:
     wanted = {entry.record for entry in files.contents.entries if entry.record in files.lines.get(entry.id, {})}
     shown = (stored.record for sha, stored in files.records.entries.items() if sha in wanted)
     wanted |= {row.trial.sha256 for record in shown for row in record.rows}
-    for id, held in files.lines.items():
+    for id, lines in files.lines.items():
         # Which of them an entry of a later version rests on can't be read.
-        for sha in () if id in files.newer else held.keys() - wanted:
+        for sha in () if id in files.newer else lines.keys() - wanted:
             yield (
                 f"{id}.jsonl: no entry rests on record {sha[:12]}: its entry was removed, or is not appended yet "
                 "('research sync' does)"
             )
 
 
-def _check_journal(found: Findings, published: Snapshot, journal: Snapshot) -> None:
+def _check_journal(findings: Findings, published: Snapshot, journal: Snapshot) -> None:
     """The standing records of the store against those in git, and against what the store's own entries name.
 
     Another store may have used the same ID for the same trial. Its record began and ended at other times, in another
@@ -191,17 +182,19 @@ def _check_journal(found: Findings, published: Snapshot, journal: Snapshot) -> N
     standing = [stored for stored in _results(journal) if not stored.record.late]
     wanted = _named_by_rows(standing)
     for stored in standing:
-        known = here.get(_identity(stored), [])
-        same = any(other.sha256 == stored.sha256 for other in known)
-        altered = next((other for other in known if not same and _is_attempt_of(stored.record, other.record)), None)
+        in_git = here.get(_identity(stored), [])
+        same = any(other.sha256 == stored.sha256 for other in in_git)
+        altered = next((other for other in in_git if not same and _is_attempt_of(stored.record, other.record)), None)
         entry, sha = wanted.get(_identity(stored), ("", stored.sha256))
         holds = f"{stored.record.id}: the journal holds it with hash {stored.sha256[:12]}"
         if altered is not None:
-            found.problems.append(f"{holds}, git with {altered.sha256[:12]}")
+            findings.problems.append(f"{holds}, git with {altered.sha256[:12]}")
         elif sha != stored.sha256:
-            found.problems.append(f"{holds}, and {entry} of the journal rests on {sha[:12]}")
-        elif known and not same:
-            found.notes.append(f"{holds}, git with {known[0].sha256[:12]}: by all it says, another store used this ID")
+            findings.problems.append(f"{holds}, and {entry} of the journal rests on {sha[:12]}")
+        elif in_git and not same:
+            findings.notes.append(
+                f"{holds}, git with {in_git[0].sha256[:12]}: by all it says, another store used this ID"
+            )
 
 
 def _named_by_rows(standing: list[Stored[Any]]) -> dict[tuple[str, str, int, str], tuple[str, str]]:
@@ -219,11 +212,13 @@ def _identity(stored: Stored[Any]) -> tuple[str, str, int, str]:
     return type(record).__name__, record.key, record.attempt, record.id
 
 
-def _is_attempt_of(one: Any, other: Any) -> bool:
+def _is_attempt_of(record: Any, other: Any) -> bool:
     """Whether two records tell of one attempt: what no two attempts have in common is the same in both."""
-    process = "rows" if isinstance(one, EntryRecord) else "launch"
-    mine, theirs = getattr(one, process), getattr(other, process)
-    return one.started_at == other.started_at or one.finished_at == other.finished_at or bool(mine and mine == theirs)
+    process = "rows" if isinstance(record, EntryRecord) else "launch"
+    mine, theirs = getattr(record, process), getattr(other, process)
+    if record.started_at == other.started_at or record.finished_at == other.finished_at:
+        return True
+    return bool(mine and mine == theirs)
 
 
 def _results(snapshot: Snapshot) -> list[Stored[Any]]:
