@@ -156,19 +156,19 @@ class Outline(Snapshot):
     """
 
     ended: dict[str, Status] = field(default_factory=dict)
-    _told: dict[str, Status] = field(default_factory=dict)
+    _in_tables: dict[str, Status] = field(default_factory=dict)
 
     def add(self, stored: Stored[Any]) -> None:
         super().add(stored)
         if isinstance(stored.record, EntryRecord):
-            self._told |= {row.trial.sha256: row.status for row in stored.record.rows}
+            self._in_tables |= {row.trial.sha256: row.status for row in stored.record.rows}
 
     def _settled(self, sha: str) -> bool:
         if super()._settled(sha):
             return True
-        if sha in self._told:
-            self.ended[sha] = self._told[sha]
-        return sha in self._told
+        if sha in self._in_tables:
+            self.ended[sha] = self._in_tables[sha]
+        return sha in self._in_tables
 
 
 def add_published(

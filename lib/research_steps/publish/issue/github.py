@@ -72,9 +72,9 @@ class Access:
 
     def repository(self, checkout: Checkout) -> str | None:
         """The repository 'owner/name': GITHUB_REPOSITORY, else the remote 'origin' when that is on GitHub."""
-        given = os.environ.get("GITHUB_REPOSITORY")
-        if given:
-            return check_repository(given)
+        configured = os.environ.get("GITHUB_REPOSITORY")
+        if configured:
+            return check_repository(configured)
         # 'git@host:owner/name' is an address without a scheme.
         origin = checkout.origin() or ""
         address = urlsplit(origin if "://" in origin else f"ssh://{origin.replace(':', '/', 1)}")
@@ -95,10 +95,10 @@ def _is_repository(name: str) -> bool:
 
 
 def _address(variable: str, default: str) -> str:
-    given = os.environ.get(variable) or default
-    if urlsplit(given).scheme not in ("http", "https") or not urlsplit(given).hostname:
-        raise SurfaceError(f"{variable} is {given!r}: expected an address such as {default}.")
-    return given.rstrip("/")
+    address = os.environ.get(variable) or default
+    if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
+        raise SurfaceError(f"{variable} is {address!r}: expected an address such as {default}.")
+    return address.rstrip("/")
 
 
 class GitHub:
@@ -140,7 +140,7 @@ class GitHub:
         owner, _, name = self._name.partition("/")
         variables = {"owner": owner, "name": name, "number": number}
         try:
-            answer = self._asked(lambda: self._requester.graphql_query(_EDITS, variables)[1], "POST /graphql")
+            answer = self._answer(lambda: self._requester.graphql_query(_EDITS, variables)[1], "POST /graphql")
             nodes = answer["data"]["repository"]["issue"]["userContentEdits"]["nodes"]
             return [str(node["diff"]) for node in nodes]
         except SurfaceAway:
@@ -161,8 +161,8 @@ class GitHub:
     def _name(self) -> str:
         """The repository's name now: under an old one GitHub redirects, and pages and writes get lost on the way."""
         path = f"/repos/{self.repository}"
-        found = self._asked(lambda: self._requester.requestJsonAndCheck("GET", path)[1], f"GET {path}")
-        return str(_field(found, "full_name", str))
+        answer = self._answer(lambda: self._requester.requestJsonAndCheck("GET", path)[1], f"GET {path}")
+        return str(_field(answer, "full_name", str))
 
     @cached_property
     def _requester(self) -> Any:
@@ -183,11 +183,11 @@ class GitHub:
     def _call(self, verb: str, path: str, parameters: Any, content: Any = None) -> Any:
         requester = self._requester
         path = f"/repos/{self._name}{path}"
-        return self._asked(
+        return self._answer(
             lambda: requester.requestJsonAndCheck(verb, path, parameters, None, content)[1], f"{verb} {path}"
         )
 
-    def _asked(self, ask: Callable[[], Any], where: str) -> Any:
+    def _answer(self, ask: Callable[[], Any], where: str) -> Any:
         """What GitHub answers, within the deadline: a timeout bounds each read only, and an answer may come in drops."""
         import requests
         from github import GithubException
@@ -211,7 +211,7 @@ class GitHub:
             case None:
                 return value
             case GithubException():
-                raise _told(error.status, error.headers or {}, error.data, where, self.clock.now()) from error
+                raise _refusal(error.status, error.headers or {}, error.data, where, self.clock.now()) from error
             # A truncated answer is a TypeError or ValueError inside PyGithub, a redirection elsewhere one of the others.
             case requests.RequestException() | TypeError() | ValueError() | RuntimeError() | AssertionError():
                 raise SurfaceAway(f"GitHub did not answer {where}: {type(error).__name__}.") from error
@@ -240,35 +240,35 @@ class GitHubIssue:
         # still there: its length is chosen so that it does.
         size = next(size for size in range(PAGE, 0, -1) if not self._known or len(self._known) % size)
         number = len(self._known) // size + 1
-        known = self._known[(number - 1) * size :]
+        expected = self._known[(number - 1) * size :]
         while True:
             page = [
                 _comment(item) for item in _items(self._github.get(f"{self._path}/comments", per_page=size, page=number))
             ]
-            if [comment.id for comment in page[: len(known)]] != [comment.id for comment in known]:
+            if [comment.id for comment in page[: len(expected)]] != [comment.id for comment in expected]:
                 self._known = [_comment(item) for item in self._github.pages(f"{self._path}/comments")]
                 return tuple(self._known)
-            self._known += page[len(known) :]
+            self._known += page[len(expected) :]
             if len(page) < size:
                 return tuple(self._known)
-            known, number = [], number + 1
+            expected, number = [], number + 1
 
     def post(self, body: str) -> Comment:
-        found = _comment(self._github.write("POST", f"{self._path}/comments", {"body": body}))
-        self._known.append(found)
-        return found
+        comment = _comment(self._github.write("POST", f"{self._path}/comments", {"body": body}))
+        self._known.append(comment)
+        return comment
 
     def delete(self, comment: Comment) -> None:
         self._github.write("DELETE", f"/issues/comments/{comment.id}")
-        self._known = [one for one in self._known if one.id != comment.id]
+        self._known = [other for other in self._known if other.id != comment.id]
 
     def body(self) -> str:
         return _field(self._github.get(self._path), "body", str | None) or ""
 
     def write_body(self, old: str, new: str) -> None:
         self._written = old, new
-        kept = _field(self._github.write("PATCH", self._path, {"body": new}), "body", str | None)
-        if kept == old:
+        left = _field(self._github.write("PATCH", self._path, {"body": new}), "body", str | None)
+        if left == old:
             self._written = None
             raise SurfaceError(f"{self.name} kept its old body: it is too long with its managed sections; shorten it.")
 
@@ -310,12 +310,12 @@ def _field(item: Any, name: str, kind: Any) -> Any:
     return value
 
 
-def _told(status: int, headers: Mapping[str, Any], data: Any, where: str, now: float) -> SurfaceError:
+def _refusal(status: int, headers: Mapping[str, Any], data: Any, where: str, now: float) -> SurfaceError:
     """What a refusal means: when to come back, or that somebody has to act."""
-    said = str(data.get("message", "")) if isinstance(data, dict) else ""
+    message = str(data.get("message", "")) if isinstance(data, dict) else ""
     lower = {name.lower(): str(value) for name, value in headers.items()}
     spent = lower.get("x-ratelimit-remaining") == "0"
-    if status == 429 or (status == 403 and ("retry-after" in lower or spent or "rate limit" in said.lower())):
+    if status == 429 or (status == 403 and ("retry-after" in lower or spent or "rate limit" in message.lower())):
         after = UNTOLD_LIMIT_S
         if lower.get("retry-after", "").isdigit():
             after = float(lower["retry-after"])
@@ -330,4 +330,4 @@ def _told(status: int, headers: Mapping[str, Any], data: Any, where: str, now: f
         404: "there is no such issue or repository, or the token may not see it",
         410: "the issue was deleted, or issues are switched off",
     }.get(status, "it does not take what it was sent")
-    return SurfaceError(f"GitHub answered {status} to {where}: {act}{f' ({said})' if said else ''}.")
+    return SurfaceError(f"GitHub answered {status} to {where}: {act}{f' ({message})' if message else ''}.")

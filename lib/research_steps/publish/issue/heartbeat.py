@@ -39,10 +39,10 @@ def due(
     began = parse_utc(milestones[-1]) if milestones else None
     if began is not None and now - began < interval:
         return None
-    known = journal.scan()
+    snapshot = journal.scan()
     # Nothing private is counted, or named.
-    trials = [stored.record for stored in known.trials.values() if not known.is_private(stored.record.id)]
-    attempts = [attempt for attempt in known.open if not known.is_private(attempt.intent.id)]
+    trials = [stored.record for stored in snapshot.trials.values() if not snapshot.is_private(stored.record.id)]
+    attempts = [attempt for attempt in snapshot.open if not snapshot.is_private(attempt.intent.id)]
     running = [attempt.intent for attempt in attempts if not attempt.orphaned()]
     spans = [(parse_utc(trial.started_at), parse_utc(trial.finished_at)) for trial in trials]
     spans += [(parse_utc(intent.started_at), now) for intent in running]
@@ -55,7 +55,7 @@ def due(
     # Work that ended before this interval is no work in it.
     if count < 1 or marker in shown or stretch[1] < began + (count - 1) * interval:
         return None
-    progress = {step.id: step for step in under_way(journal, known)}
+    progress = {step.id: step for step in under_way(journal, snapshot)}
     steps = [(intent, progress.get(intent.id)) for intent in running if intent.subject == "entry"]
     status = [_status(intent, step) for intent, step in steps]
     failed = [trial for trial in trials if trial.status == "failed" and parse_utc(trial.finished_at) >= began]
@@ -95,5 +95,5 @@ def _blockers(failed: Sequence[TrialRecord], orphaned: int) -> list[str]:
 def _eta(steps: Sequence[StepProgress | None], now: datetime) -> str:
     """When the last of what runs should be done; unknown unless each step tells how long it takes."""
     left = [0.0 if step.done >= step.total else step.left_s for step in steps if step is not None]
-    told = [seconds for seconds in left if seconds is not None]
-    return utc(now + timedelta(seconds=max(told))) if told and len(told) == len(steps) else "unknown"
+    times = [seconds for seconds in left if seconds is not None]
+    return utc(now + timedelta(seconds=max(times))) if times and len(times) == len(steps) else "unknown"

@@ -59,22 +59,22 @@ def links_of(
         later = "" if seal in there else " (once the tag is pushed)"
         return f"[{code(seal.tag)}]({web}/tree/{seal.commit}) at {code(seal.commit)}{later}"
 
-    def held(seal: Seal, kind: str, paths: Sequence[str]) -> str:
-        found = _in_commit(checkout, seal.commit, paths)
+    def linked(seal: Seal, kind: str, paths: Sequence[str]) -> str:
+        present = _in_commit(checkout, seal.commit, paths)
         if web is None:
-            return ", ".join(code(f"git show {seal.tag}:{one}") for one in found)
-        names = [one.removeprefix(f"{records}/") for one in found]
-        addresses = [f"{web}/{kind}/{seal.commit}/{quote(one)}" for one in found]
+            return ", ".join(code(f"git show {seal.tag}:{name}") for name in present)
+        names = [name.removeprefix(f"{records}/") for name in present]
+        addresses = [f"{web}/{kind}/{seal.commit}/{quote(name)}" for name in present]
         return ", ".join(f"[{code(name)}]({address})" for name, address in zip(names, addresses, strict=True))
 
     def snapshot(seal: Seal, folders: Sequence[str]) -> dict[str, str]:
         bundle = [f"{records}/{seal.id}.{kind}" for kind in _BUNDLE]
-        found = {
-            "Code": held(seal, "tree", folders),
-            "Logbook as sealed": held(seal, "blob", [path]),
-            "Bundle": held(seal, "blob", bundle),
+        contents = {
+            "Code": linked(seal, "tree", folders),
+            "Logbook as sealed": linked(seal, "blob", [path]),
+            "Bundle": linked(seal, "blob", bundle),
         }
-        return {name: where for name, where in found.items() if where}
+        return {name: where for name, where in contents.items() if where}
 
     project = journal.decided("project", Project)
     waiting = f"{code(project.name)} (not sent yet)" if project else "none yet"

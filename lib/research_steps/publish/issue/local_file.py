@@ -7,7 +7,6 @@ line that counts it.
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -21,16 +20,12 @@ LOCK_WAIT_S = 30.0
 _COMMENT = re.compile(r"(?m)^<!-- research-steps comment (\d+) -->\r?\n")
 
 
-def path_of(checkout: Checkout, topic: str) -> Path:
-    return checkout.root / ".agents" / "issues" / f"{topic}.md"
-
-
 class IssueFile:
     """One series' embedded issue in one checkout."""
 
     def __init__(self, checkout: Checkout, topic: str) -> None:
-        self.path = path_of(checkout, topic)
         self.name = f".agents/issues/{topic}.md"
+        self.path = checkout.root / self.name
         self._lock = checkout.private / f"{topic}.issue.lock"
 
     @contextmanager
@@ -57,7 +52,7 @@ class IssueFile:
         return posted
 
     def delete(self, comment: Comment) -> None:
-        self._write(self.body() + "".join(_headed(one) for one in self.comments() if one.id != comment.id))
+        self._write(self.body() + "".join(_headed(other) for other in self.comments() if other.id != comment.id))
 
     def body(self) -> str:
         return _COMMENT.split(self._text(), maxsplit=1)[0]

@@ -89,8 +89,8 @@ class IssueSurface:
             return Published(problems=(f"{tracker.name} is tried again after {until}; {left}.",))
         with tracker.turn() as other:
             if other is not None:
-                told = f"{tracker.name} is being written to by process {other.pid} on {other.host}."
-                return Published(problems=(told,) if final else ())
+                problem = f"{tracker.name} is being written to by process {other.pid} on {other.host}."
+                return Published(problems=(problem,) if final else ())
             return self._update(tracker, entries, public, waiting, beat, final)
 
     def _update(
@@ -123,8 +123,8 @@ class IssueSurface:
         except (SurfaceError, StoreError) as error:
             self._untidy = True
             self._failures += 1
-            told = error.after_s if isinstance(error, SurfaceAway) else 0.0
-            self._not_before = self._clock.now() + max(told, min(BACK_OFF_S[0] * 2**self._failures, BACK_OFF_S[1]))
+            wait = error.after_s if isinstance(error, SurfaceAway) else 0.0
+            self._not_before = self._clock.now() + max(wait, min(BACK_OFF_S[0] * 2**self._failures, BACK_OFF_S[1]))
             left = sum(f"record {stored.sha256}" not in self._shown for stored in waiting)
             what = f"{left} milestones wait for {tracker.name}" if left else f"{tracker.name} is not up to date"
             return Published(tuple(done), (f"{what}: {error}",))
@@ -157,9 +157,9 @@ class IssueSurface:
         baselines = [entry for entry in (*rests_on, record) if entry in measured] or measured
         seal = self._seal(record)
         # A trial may be in git and not in this store.
-        found = self._journal.scan(self._records) if record.step == "seal" else entries
+        snapshot = self._journal.scan(self._records) if record.step == "seal" else entries
         links = self._links(self._runs(stored.sha256) or self._runs(None), [seal] if seal else [])
-        text = issue_text.comment(record, rests_on, baselines, self._series, seal, links, found.trials)
+        text = issue_text.comment(record, rests_on, baselines, self._series, seal, links, snapshot.trials)
         return chained(self._chain_link(stored.sha256), text)
 
     def _seal(self, record: EntryRecord) -> Seal | None:
@@ -207,10 +207,10 @@ class IssueSurface:
             there = next((comment for comment in tracker.comments() if comment.marker == marker), None)
             tried_at = utc(datetime.fromtimestamp(self._clock.now(), UTC))
             tried = Posting(marker=marker, tried_at=tried_at, by=this_process())
-            known = before is not None and before.comment is not msgspec.UNSET
-            if there is not None and not known:
+            noted = before is not None and before.comment is not msgspec.UNSET
+            if there is not None and not noted:
                 self._journal.note(name, msgspec.structs.replace(tried, comment=there.id))
-            if there is not None or known:
+            if there is not None or noted:
                 return
             self._journal.note(name, tried)
             comment = tracker.post(marked(marker, text()))
@@ -230,10 +230,12 @@ class IssueSurface:
 
     def _write_body(self, tracker: Tracker, entries: Snapshot, public: Sequence[Stored[EntryRecord]]) -> None:
         # What other checkouts published, with stores of their own, is in git.
-        known = self._journal.published(self._records, entries).only(lambda entry: is_public(entry.record, self._series))
-        ids = [entry.record.id for entry in known.in_order if entry.record.step == "seal"]
+        published = self._journal.published(self._records, entries).only(
+            lambda entry: is_public(entry.record, self._series)
+        )
+        ids = [entry.record.id for entry in published.in_order if entry.record.step == "seal"]
         seals = [seal for id in ids if (seal := self._journal.decided(f"seals/{id}", Seal)) is not None]
-        state, links = thread_state(self._series, known, seals=seals), self._links(self._runs(None), seals)
+        state, links = thread_state(self._series, published, seals=seals), self._links(self._runs(None), seals)
 
         def merged(body: str) -> str:
             """With sections as long as what people wrote leaves room for."""
@@ -294,16 +296,16 @@ class IssueSurface:
         began = self._clock.now()
         longer = tenacity.wait_exponential(multiplier=1.0, max=20.0) + tenacity.wait_random(0.0, 1.0)
 
-        def told(state: tenacity.RetryCallState) -> float:
+        def asked_wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
             return error.after_s if isinstance(error, SurfaceAway) else 0.0
 
         def enough(state: tenacity.RetryCallState) -> bool:
-            return self._clock.now() - began + max(told(state), longer(state)) > PATIENCE_S
+            return self._clock.now() - began + max(asked_wait(state), longer(state)) > PATIENCE_S
 
         tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(SurfaceAway),
-            wait=lambda state: max(told(state), longer(state)),
+            wait=lambda state: max(asked_wait(state), longer(state)),
             stop=enough,
             sleep=self._clock.sleep,
             reraise=True,
@@ -312,20 +314,20 @@ class IssueSurface:
 
 def linked_issue(checkout: Checkout, journal: Journal) -> IssueLink | None:
     """The issue of a series: as the store knows it, else as the logbook in git names it."""
-    held = journal.decided("issue", IssueLink)
-    if held is not None:
-        return held
+    decided = journal.decided("issue", IssueLink)
+    if decided is not None:
+        return decided
     logbook = checkout.logbooks / f"{journal.topic}.md"
     text = logbook.read_bytes().decode("utf-8", "replace") if logbook.is_file() else ""
-    found = re.search(r"(?m)^- Issue: \[([\w.-]+/[\w.-]+)#(\d+)\]\((https?://\S+)\)\r?$", text)
-    if found is None:
+    match = re.search(r"(?m)^- Issue: \[([\w.-]+/[\w.-]+)#(\d+)\]\((https?://\S+)\)\r?$", text)
+    if match is None:
         return None
-    return journal.decide("issue", IssueLink(found[1], int(found[2]), found[3], utc()))
+    return journal.decide("issue", IssueLink(match[1], int(match[2]), match[3], utc()))
 
 
 def _delete_repeated(tracker: Tracker) -> None:
     first: dict[str, Comment] = {}
     for comment in tracker.comments():
-        held = first.setdefault(comment.marker, comment)
-        if comment.marker and held is not comment and comment.repeats(held):
+        earliest = first.setdefault(comment.marker, comment)
+        if comment.marker and earliest is not comment and comment.repeats(earliest):
             tracker.delete(comment)

@@ -29,15 +29,15 @@ class Comment:
     @property
     def marker(self) -> str:
         """What the comment shows, such as 'record <sha256>'; empty for one that people wrote."""
-        found = None if self.outsider else _MARKER.match(self.body)
-        return found[1] if found else ""
+        match = None if self.outsider else _MARKER.match(self.body)
+        return match[1] if match else ""
 
     def repeats(self, first: "Comment") -> bool:
         """Whether this is the same update by the same author, posted twice; links may have changed in between.
 
         One that somebody answered in, below a copy of it, is theirs.
         """
-        return self.author == first.author and _said(self.body) == _said(first.body)
+        return self.author == first.author and _without_links(self.body) == _without_links(first.body)
 
 
 class Tracker(Protocol):
@@ -80,7 +80,7 @@ def chained(link: str, text: str) -> str:
     return f"<!-- research-steps chain {link} -->\n{text}" if link else text
 
 
-def _said(body: str) -> list[str]:
+def _without_links(body: str) -> list[str]:
     """An update without its links, which say where things are by now, in the logbook too."""
     lines = body.replace("\r\n", "\n").rstrip().split("\n")
     return [line for line in lines if not (line.startswith(("  - ", "- Command: ")) or _CHAIN.fullmatch(line))]
