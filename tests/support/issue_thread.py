@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from research_steps.publish.issue import github
 from research_steps.publish.issue.surface import IssueSurface
 from research_steps.publish.issue.tracker import Comment
 from research_steps.publish.publisher import publish
@@ -16,7 +17,7 @@ from tests.support.github_api import Proxy, Repository
 from tests.support.scratch_logbook import Desk
 
 
-class Clock:
+class Clock(github.Clock):
     """Time that passes when somebody sleeps. `on_sleep` is called with the seconds."""
 
     def __init__(self, start: datetime | None = None) -> None:

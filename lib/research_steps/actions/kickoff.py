@@ -12,7 +12,7 @@ from research_steps.errors import SurfaceAway, UsageError
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.leases import this_process
-from research_steps.publish.issue.github import Access, GitHub, SystemClock, check_repository
+from research_steps.publish.issue.github import Access, Clock, GitHub, check_repository
 from research_steps.publish.issue.surface import linked_issue
 from research_steps.publish.issue.text import from_template
 from research_steps.records.objects import IssueLink, Posting
@@ -79,7 +79,7 @@ def link_issue(checkout: Checkout, journal: Journal, series: Series, request: Is
                 f"Series {series.topic!r} has the issue {linked.repository}#{linked.number}, which can't be changed to "
                 f"#{request.number}: comments can't be moved."
             )
-        _label(checkout, GitHub(Access.from_environment(), linked.repository, SystemClock()), linked.number)
+        _label(checkout, GitHub(Access.from_environment(), linked.repository, Clock()), linked.number)
         return linked
     access = Access.from_environment()
     repository = check_repository(request.repository) if request.repository else access.repository(checkout)
@@ -88,7 +88,7 @@ def link_issue(checkout: Checkout, journal: Journal, series: Series, request: Is
             f"No GitHub repository is known for {checkout.root}: name it with --repository owner/name, or add a remote "
             "'origin' that is on GitHub."
         )
-    github = GitHub(access, repository, SystemClock())
+    github = GitHub(access, repository, Clock())
     with journal.leases.of_publisher("issue") as other:
         if other is not None:
             raise SurfaceAway(f"Process {other.pid} on {other.host} is at the issue of {series.topic}: try again.")

@@ -10,7 +10,7 @@ from typing import Any
 
 from research_steps.evidence.claim_text import candidate_text, changes_text, claim_text, verdict_text
 from research_steps.evidence.claims import CONTENDED, ROUTINE_NOTE
-from research_steps.evidence.standing import best, claims_in
+from research_steps.evidence.standing import best, claims_in, on_primary
 from research_steps.evidence.statistics import gain
 from research_steps.records.model import Claim, EntryRecord, Floor, Row
 from research_steps.records.series import Series
@@ -46,16 +46,16 @@ def interpret_baseline(series: Series, rows: Sequence[Row], floor: Mapping[str, 
 
 def interpret_rows(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -> tuple[str, str]:
     """One sweep or interaction, whose rows come best first."""
-    primary = _primary(series, claims)
+    primary = on_primary(series, claims)
     sentences = [_winner(series, primary), _count(primary), *_sensitivity(series, primary), *_weaknesses(rows)]
-    return " ".join(filter(None, sentences)), _after_table(series, rows, primary)
+    return " ".join(filter(None, sentences)), _after_table(series, primary)
 
 
 def interpret_replicates(
     series: Series, rows: Sequence[Row], claims: Sequence[Claim], case: Mapping[str, Any]
 ) -> tuple[str, str]:
     """One candidate measured again, perhaps at several variants of the baseline `case`."""
-    primary = _primary(series, claims)
+    primary = on_primary(series, claims)
     sentences = []
     for claim in primary:
         what = f"{candidate_text(claim, case)} is {verdict_text(claim)}"
@@ -68,7 +68,7 @@ def interpret_replicates(
 
 def interpret_entries(series: Series, entries: Sequence[EntryRecord], claims: Sequence[Claim]) -> tuple[str, str]:
     """Several entries together; `claims` are those that count after all of them."""
-    primary = _primary(series, claims)
+    primary = on_primary(series, claims)
     if not primary:
         return "Nothing was measured against the baseline.", "Measure candidates in a sweep."
     bases = {entry.id: entry for entry in entries if entry.step == "baseline"}
@@ -86,11 +86,6 @@ def interpret_entries(series: Series, entries: Sequence[EntryRecord], claims: Se
     sentences += _weaknesses([row for entry in entries for row in entry.rows])
     several = len(actions) > 1
     return " ".join(sentences), " ".join(f"Against {name}: {do}" if several else do for name, do in actions.items())
-
-
-def _primary(series: Series, claims: Sequence[Claim]) -> list[Claim]:
-    """The claims on the primary metric about something other than the baseline case itself."""
-    return [claim for claim in claims if claim.metric == series.primary.name and claim.changes]
 
 
 def _winner(series: Series, claims: Sequence[Claim]) -> str:
@@ -149,7 +144,7 @@ def _unknown(series: Series, claims: Sequence[Claim]) -> list[str]:
     return sentences
 
 
-def _after_table(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -> str:
+def _after_table(series: Series, claims: Sequence[Claim]) -> str:
     winner = best(series, claims)
     if winner is not None:
         return _edge(series, claims) or f"Replicate {winner.trials[0].id} before anything rests on it."

@@ -105,11 +105,15 @@ def _is_stable(series: Series, claim: Claim, alike: Sequence[Claim]) -> bool:
     return False
 
 
+def on_primary(series: Series, claims: Iterable[Claim]) -> list[Claim]:
+    """The claims on the primary metric about something other than the baseline case itself."""
+    return [claim for claim in claims if claim.metric == series.primary.name and claim.changes]
+
+
 def best(series: Series, claims: Sequence[Claim]) -> Claim | None:
     """The candidate that improves the primary metric most. Never the baseline case, which a sweep may measure too; and
     what changes a variant axis is another workload, which only wins where there is nothing else."""
-    primary = [claim for claim in claims if claim.metric == series.primary.name and claim.changes]
-    improved = [claim for claim in primary if claim.verdict == "improved"]
+    improved = [claim for claim in on_primary(series, claims) if claim.verdict == "improved"]
     same_work = [claim for claim in improved if not set(claim.changes) & set(series.variants)]
     return max(same_work or improved, key=lambda claim: gain(series.primary, claim), default=None)
 

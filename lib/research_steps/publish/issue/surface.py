@@ -21,7 +21,7 @@ from research_steps.journal.leases import this_process
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.issue import heartbeat as issue_heartbeat
 from research_steps.publish.issue import text as issue_text
-from research_steps.publish.issue.github import Access, Clock, GitHub, GitHubIssue, SystemClock
+from research_steps.publish.issue.github import Access, Clock, GitHub, GitHubIssue
 from research_steps.publish.issue.links import links_of
 from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.issue.tracker import Comment, Tracker, chained, marked
@@ -61,7 +61,7 @@ class IssueSurface:
         self._journal = journal
         self._series = series
         self._runs = runs
-        self._clock = clock or SystemClock()
+        self._clock = clock or Clock()
         self._tracker: Tracker | None = None
         self._link: IssueLink | None = None
         self._shown: set[str] = set()

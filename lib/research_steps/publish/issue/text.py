@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from research_steps.evidence.claim_text import verdict_text
-from research_steps.evidence.standing import best, claims_in, standing, together
+from research_steps.evidence.standing import best, claims_in, on_primary, standing, together
 from research_steps.evidence.state import ThreadState, numbers
 from research_steps.evidence.statistics import ranked
 from research_steps.publish import rendering
@@ -116,7 +116,7 @@ def confidence(series: Series, record: EntryRecord, rests_on: Sequence[EntryReco
     """What the record's claims on the primary metric amount to: the confidence of its best candidate, and how many
     candidates got which."""
     claims = claims_in(record) or together(series, standing(rests_on))
-    primary = [claim for claim in claims if claim.metric == series.primary.name and claim.changes]
+    primary = on_primary(series, claims)
     if not primary:
         return "no claim of its own"
     counts = Counter(map(verdict_text, primary))
