@@ -35,8 +35,8 @@ from research_steps.journal.store import open_store
 from research_steps.thread.loading import load_thread
 from research_steps.trial.batch import Wanted
 from research_steps.trial.context import Session
-from research_steps.trial.launcher.client import Launcher
-from research_steps.trial.launcher.local import Here
+from research_steps.trial.launcher.host import LocalHost
+from research_steps.trial.launcher.launcher import Launcher
 from research_steps.trial.provenance import capture
 
 from tests.support.ray_cluster import Cluster, cluster
@@ -114,18 +114,18 @@ def ways(root: Path, environment: dict[str, str], size: Size) -> dict[str, list[
     enter(root, environment)
     import ray
     from research_steps.remote.ray.joining import joined
-    from research_steps.thread.builders import Steps
+    from research_steps.thread.builders import StepBuilder
+    from research_steps.thread.dispatch import measure
     from research_steps.thread.marin import executor_steps as marin
-    from research_steps.thread.measuring import measure
 
     checkout, store = Checkout.find(), str(root / "local_store")
     series, _ = load_thread(checkout, "naps")
     napping = importlib.import_module("experiments.naps.measure").measure
-    step: Any = Steps(series).baseline(napping, {"number": 0}, resources=Resources(ram="100m"))
+    step: Any = StepBuilder(series).baseline(napping, {"number": 0}, resources=Resources(ram="100m"))
     config = replace(step.config, output_path=f"{store}/naps/baseline")
     count = 0
 
-    @ray.remote(num_cpus=1)
+    @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
     def nap(seconds: float) -> None:
         time.sleep(seconds)
 
@@ -145,7 +145,7 @@ def ways(root: Path, environment: dict[str, str], size: Size) -> dict[str, list[
     took: dict[str, list[float]] = {way: [] for way in WAYS}
     with Launcher() as launcher, joined(os.environ["RAY_ADDRESS"], checkout) as client:
         session = Session(
-            series=series, journal=Journal(open_store(store), "naps"), host=Here(launcher),
+            series=series, journal=Journal(open_store(store), "naps"), host=LocalHost(launcher),
             captured=capture(checkout, ["bench"]), repository=checkout.logbooks, used_numbers=frozenset(),
             retry=frozenset(), say=lambda line: None, changed=lambda: None,
         )  # fmt: skip

@@ -19,29 +19,29 @@ from unittest.mock import patch
 import msgspec
 from research_steps.git import Checkout
 from research_steps.records.model import TrialRecord
-from research_steps.thread.dev import attempt, warm
+from research_steps.thread.dev import attempt, preload
 from research_steps.thread.dev.cases import declared, with_settings
 from research_steps.thread.dev.command import environment
 from research_steps.thread.loading import load_thread
-from research_steps.trial.launcher.helpers import Speaker
-from research_steps.trial.launcher.local import Here
-from research_steps.trial.launcher.protocol import Ended, Request, Result
+from research_steps.trial.launcher.conversation import Hear, Speaker
+from research_steps.trial.launcher.daemon import Daemon, DaemonTrials
+from research_steps.trial.launcher.host import LocalHost
+from research_steps.trial.launcher.protocol import Request, TrialOutcome
 
 from benchmarks.dev_checkout import Bench, small_moe, toy
 
 ROUNDS, BAR_MS = 60, 30.0
-assert warm.__all__
+assert preload.__all__
 
 
-class Canned:
+class Canned(DaemonTrials):
     """Trials whose result is there at once: that of a real one."""
 
-    closed, sources = False, ()
+    def __init__(self, daemon: Daemon, outcome: TrialOutcome) -> None:
+        super().__init__(daemon, in_process=False)
+        self.family, self._outcome = os.getpid(), outcome
 
-    def __init__(self, ended: Ended) -> None:
-        self.family, self._ended = os.getpid(), ended
-
-    def run(self, request: Request, hear: object) -> TrialOutcome:
+    def run(self, request: Request, hear: Hear) -> TrialOutcome:
         return self._outcome
 
 
@@ -55,14 +55,13 @@ class Silent(Speaker):
         pass
 
 
-def ended(trial: TrialRecord) -> Ended:
-    """How a trial ended, as its parent said it."""
+def outcome(trial: TrialRecord) -> TrialOutcome:
+    """How a trial ended, as its machine said it."""
     assert trial.launch is not None
-    launch = msgspec.to_builtins(trial.launch)
-    own = {**launch, "samples": trial.samples, "error": None, "devices": trial.devices}
-    fields = {name: launch[name] for name in Ended.__struct_fields__ if name in launch}
-    result = Result(**{name: own[name] for name in Result.__struct_fields__ if name in own})
-    return Ended(**fields, result=result, timed_out=False, launcher_cpu_s=0.0, output_tail="")
+    return TrialOutcome(
+        samples=trial.samples, error=None, devices=trial.devices, sources=(), launch=trial.launch, launcher_cpu_s=0.0,
+        started_at=trial.started_at, finished_at=trial.finished_at,
+    )  # fmt: skip
 
 
 def in_child(work: Callable[[], object]) -> float:
@@ -88,7 +87,7 @@ def run(bench: Bench, rounds: int) -> dict[str, list[float]]:
     """The milliseconds of each round: of the whole, of what is no recording, and of the rest."""
     topic = bench.subject.topic
     bench.order()
-    canned = Canned(ended(bench.last()))
+    host = LocalHost(Canned(Daemon(bench.root), outcome(bench.last())))
 
     def whole() -> None:
         attempt.attempt(bench.request(), Silent())
@@ -100,7 +99,7 @@ def run(bench: Bench, rounds: int) -> dict[str, list[float]]:
 
     took: dict[str, list[float]] = {"whole": [], "reading": []}
     # As a helper has it, for the one that it asks for the patch.
-    with patch.dict(os.environ, environment()), patch.object(attempt, "_host", lambda *_: (Here(canned), canned)):
+    with patch.dict(os.environ, environment()), patch.object(attempt, "_host", lambda *_: host):
         for number in range(rounds):
             bench.edit(number)
             took["whole"].append(in_child(whole))

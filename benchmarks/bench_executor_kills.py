@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import psutil
 from research_steps.git import Checkout
@@ -27,6 +27,7 @@ from research_steps.journal.store import open_store
 from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.format import parse
 from research_steps.publish.logbook.verify import check, read
+from research_steps.records.encoding import Stored
 
 KILLS = 5
 LONGEST_DELAY_S = 8.0
@@ -114,7 +115,7 @@ def forked(root: Path, log: BinaryIO) -> psutil.Process:
 
 
 def records(snapshot: Snapshot) -> dict[str, bytes]:
-    stored = [*snapshot.entries.values(), *snapshot.trials.values(), *snapshot.interrupted.values()]
+    stored: list[Stored[Any]] = [*snapshot.entries.values(), *snapshot.trials.values(), *snapshot.interrupted.values()]
     return {one.sha256: one.line for one in stored}
 
 

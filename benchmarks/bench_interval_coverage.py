@@ -70,10 +70,12 @@ def trial(draw: random.Random, noise: Noise, effect: float, shift: float, pairs:
         while True:
             yield {METRIC.name: math.exp(center + SAMPLE_NOISE * next(shape))}
 
-    return sample(
+    samples = sample(
         measure, "candidate", "baseline", metrics=(METRIC.name,), primary=METRIC, max_pairs=pairs, sampling_s=60.0,
         seed=draw.getrandbits(32),
     ).samples  # fmt: skip
+    assert samples is not None
+    return samples
 
 
 def coverage(draw: random.Random, noise: Noise, shift: float, runs: int, pairs: int) -> dict[int, tuple[float, float]]:

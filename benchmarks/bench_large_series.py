@@ -33,7 +33,15 @@ from research_steps.journal.store import open_store
 from research_steps.publish.logbook.surface import LogbookSurface
 from research_steps.publish.publisher import publish
 from research_steps.records.encoding import Stored, sha256
-from research_steps.records.model import EntryRecord, Error, Ref, Row, Samples, StepKind, TrialRecord
+from research_steps.records.model import EntryRecord, Error, Ref, Row, Samples, TrialRecord
+from research_steps.records.step_kinds import (
+    Decision,
+    Details,
+    HypothesisChange,
+    HypothesisState,
+    Measurement,
+    plain_details,
+)
 from research_steps.records.times import utc
 
 from benchmarks import synthetic
@@ -96,9 +104,11 @@ SUMMARY = """
 from research_steps.git import Checkout
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish import rendering
+from research_steps.publish.logbook import surface
 from research_steps.publish.logbook.surface import LogbookSurface
 from research_steps.journal.store import open_store
 timed(Journal, "published")
+timed(surface, "thread_state")
 timed(rendering, "summary")
 checkout = Checkout.find()
 journal = Journal(open_store(str(checkout.root / "local_store")), sys.argv[1])
@@ -124,35 +134,38 @@ class Thread:
 
     def chapter(self, number: int, size: Size) -> None:
         """A baseline, sweeps against it, replicates, and what people said."""
-        base = self._write("baseline", f"baseline {number}", self._baseline, {"baseline_case": CASE})
+        base = self._write("baseline", f"baseline {number}", self._baseline, Measurement(baseline_case=CASE))
         trials = [self.journal.load("trial", row.trial) for row in base.record.rows]
         baseline = Baseline(CASE, base.ref, trials)
         for sweep in range(size.sweeps):
             first = (number * size.sweeps + sweep) * size.points + 1
             points = [{"block": first + point} for point in range(size.points)]
-            swept = self._write("sweep", "block", partial(self._sweep, baseline, points), {})
+            swept = self._write("sweep", "block", partial(self._sweep, baseline, points), Details())
         for candidate in range(min(REPLICATED, size.points)):
             changes = swept.record.rows[candidate].changes
-            self._write("replicate", "again", partial(self._replicate, baseline, changes), {}, swept.ref)
+            self._write("replicate", "again", partial(self._replicate, baseline, changes), Details(), swept.ref)
         self._say(swept.ref, f"block {number}")
 
     def _say(self, about: Ref, text: str) -> None:
         said = Finding(result=text, interpretation="It is the memory traffic.", next_action="Profile it.")
         for note in range(5):
-            self._write("note", f"note {note}", lambda id: said, {}, about)
-        self._write("interpret", "what it means", lambda id: said, {}, about)
-        self._write("decision", text, lambda id: said, {"owner": "bench", "scope": False}, about)
-        for state in ("active", "falsified"):
-            config = {"hypothesis": f"H{self.entries}", "text": f"{text} is {state}", "state": state, "because": "seen"}
-            self._write("hypothesis", state, lambda id: said, config, about)
+            self._write("note", f"note {note}", lambda id: said, Details(), about)
+        self._write("interpret", "what it means", lambda id: said, Details(), about)
+        self._write("decision", text, lambda id: said, Decision(owner="bench", scope=False), about)
+        states: tuple[HypothesisState, ...] = ("active", "falsified")
+        for state in states:
+            change = HypothesisChange(
+                hypothesis=f"H{self.entries}", text=f"{text} is {state}", state=state, because="seen"
+            )
+            self._write("hypothesis", state, lambda id: said, change, about)
 
     def _write(
-        self, kind: StepKind, label: str, find: Callable[[str], Finding], config: dict[str, Any], *inputs: Ref
+        self, kind: str, label: str, find: Callable[[str], Finding], details: Details, *inputs: Ref
     ) -> Stored[EntryRecord]:
         self.entries += 1
-        about = About(kind, f"{SERIES.topic}/{kind}-{self.entries}", label, "", config, inputs)
+        about = About(kind, f"{SERIES.topic}/{kind}-{self.entries}", label, "", details, inputs)
         id = self.journal.ids.reserve(SERIES.prefix, about.step_key, ())
-        with self.journal.attempts.begin("entry", id, 0, id=id, label=label, config=config):
+        with self.journal.attempts.begin("entry", id, 0, id=id, label=label, config=plain_details(details)):
             return finish_entry(self.journal, self.run, about, id, 0, utc(), find(id))
 
     def _baseline(self, id: str) -> Finding:

@@ -32,7 +32,8 @@ import os, sys
 sys.path.insert(0, sys.argv[1])
 from experiments.{topic} import measure as subject
 from experiments.{topic}.__main__ import series
-from research_steps.thread.run import RunOptions, run
+from research_steps.thread.options import RunOptions
+from research_steps.thread.run import run
 import research_steps.thread.builders
 
 for store in sys.stdin:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 from unittest.mock import patch
 
 from research_steps.journal.journal import Journal
@@ -28,6 +28,7 @@ from benchmarks import synthetic
 
 ROUNDS = 300
 BAR_FSYNCS = 4
+Value = TypeVar("Value")
 
 
 @dataclass
@@ -41,12 +42,12 @@ class Costs:
     fsyncs: list[int] = field(default_factory=list)
 
 
-def timed(call: Callable[[], object]) -> tuple[float, int]:
-    """Milliseconds and fsyncs of a call."""
+def timed(call: Callable[[], Value]) -> tuple[Value, float, int]:
+    """What a call returns, with its milliseconds and fsyncs."""
     with patch("os.fsync", wraps=os.fsync) as sync:
         start = time.perf_counter()
-        call()
-        return (time.perf_counter() - start) * 1000, sync.call_count
+        value = call()
+        return value, (time.perf_counter() - start) * 1000, sync.call_count
 
 
 def write(file: BinaryIO, line: bytes) -> None:
@@ -57,7 +58,7 @@ def write(file: BinaryIO, line: bytes) -> None:
 def run(folder: Path, rounds: int) -> Costs:
     costs = Costs()
     checkout = synthetic.checkout(folder / "checkout")
-    costs.captures = [timed(partial(synthetic.captured, checkout))[0] for _ in range(min(rounds, 10))]
+    costs.captures = [timed(partial(synthetic.captured, checkout))[1] for _ in range(min(rounds, 10))]
     captured = synthetic.captured(checkout)
     journal = Journal(open_store(f"{folder}/store"), synthetic.SERIES.topic)
     surface = LogbookSurface(checkout, journal, synthetic.SERIES)
@@ -65,15 +66,14 @@ def run(folder: Path, rounds: int) -> Costs:
     with (folder / "bare.jsonl").open("ab", buffering=0) as file:
         for number in range(rounds):
             id, key = f"BENCH-{number + 1:03d}", sha256(str(number).encode())
-            trial_ms, trial_fsyncs = timed(partial(synthetic.record_trial, journal, id, key, captured))
-            measured = journal.attempts("trial", key)[0]
-            step = journal.finish("entry", synthetic.entry(id, id, measured, captured))
+            measured, trial_ms, trial_fsyncs = timed(partial(synthetic.record_trial, journal, id, key, captured))
+            step = journal.attempts.finish("entry", synthetic.entry(id, id, measured, captured))
             shown = Snapshot(entries={step.sha256: step})
-            append_ms, append_fsyncs = timed(partial(surface.publish, shown, final=False))
+            _, append_ms, append_fsyncs = timed(partial(surface.publish, shown, final=False))
             costs.recorded.append(trial_ms)
             costs.appended.append(append_ms)
             costs.fsyncs.append(trial_fsyncs + append_fsyncs)
-            costs.bare.append(timed(partial(write, file, line))[0])
+            costs.bare.append(timed(partial(write, file, line))[1])
     return costs
 
 

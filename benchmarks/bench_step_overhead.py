@@ -26,7 +26,7 @@ from marin.execution.types import ExecutorStep
 from research_steps import Metric, Series
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
-from research_steps.thread.builders import Steps
+from research_steps.thread.builders import StepBuilder
 from research_steps.thread.marin.executor_steps import Recorded
 from research_steps.thread.options import RunOptions
 from research_steps.thread.run import run
@@ -77,7 +77,7 @@ def bare(folder: Path, count: int, calls: list[float]) -> None:
 
 
 def recorded(folder: Path, count: int, calls: list[float]) -> None:
-    def thread(builder: Steps) -> None:
+    def thread(builder: StepBuilder) -> None:
         for step in executor_steps(work, count):
             builder.recorded(step)
 

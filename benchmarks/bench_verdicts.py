@@ -106,7 +106,7 @@ class Desk:
         self.kernel = kernel
         self.code = trace_name("kernel:measure", root)
         self.session = Session(
-            series=series, journal=Journal(open_store(str(root / "store")), series.topic), host=Here(launcher),
+            series=series, journal=Journal(open_store(str(root / "store")), series.topic), host=LocalHost(launcher),
             captured=capture(Checkout(root, None), ["bench"]), repository=root / "published", used_numbers=frozenset(),
             retry=frozenset(), say=lambda line: None, changed=lambda: None,
         )  # fmt: skip

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import tests.support.toy_thread  # noqa: F401  # imports what takes long, and what changes the environment, once
+
 SCRIPTS = sorted(path.stem for path in (Path(__file__).parents[1] / "benchmarks").glob("bench_*.py"))
 # Those whose short form runs on the cluster that the tests share.
 ON_RAY = ("bench_cluster_dispatch", "bench_cluster_kills")
@@ -15,9 +17,13 @@ ON_RAY = ("bench_cluster_dispatch", "bench_cluster_kills")
 @pytest.fixture
 def unchanged() -> Iterator[None]:
     """What other tests rest on is in the end as it was: the environment and the working directory."""
-    before = dict(os.environ), os.getcwd()
+
+    def state() -> tuple[dict[str, str], str]:
+        return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}, os.getcwd()
+
+    before = state()
     yield
-    assert (dict(os.environ), os.getcwd()) == before
+    assert state() == before
 
 
 @pytest.mark.usefixtures("unchanged")

@@ -93,7 +93,8 @@ def sshd(folder: Path, address: str = "127.0.0.1", inside: tuple[str, ...] = ())
             [sys.executable, "-P", "-c", f"from pathlib import Path\n{STOP}", str(there.root)],
             env={name: value for name, value in os.environ.items() if name != "XDG_RUNTIME_DIR"},
         )
-        for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+        server = psutil.Process(process.pid)
+        for one in [*server.children(recursive=True), server]:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
         process.wait()
