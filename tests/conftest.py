@@ -26,6 +26,11 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Texts, such as a thread or a message, are told apart by how they begin; pytest numbers those that begin alike."""
+    return f"{' '.join(val.split())[:20]}.." if isinstance(val, str) and len(val) > 24 else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 

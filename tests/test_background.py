@@ -15,11 +15,10 @@ from research_steps.records.encoding import store_record
 from research_steps.records.model import Claim, EntryRecord, Ref
 from research_steps.records.series import Series
 
+from tests.support.hostile_text import flat, markdown, recorded
 from tests.support.records import state_of
 from tests.support.scratch_logbook import SERIES, Desk, entry, row, trial
-from tests.support.toy_thread import Repository, research
-from tests.test_hypotheses import started
-from tests.test_logbook_text import flat, markdown, recorded
+from tests.support.toy_thread import Repository, research, started
 
 FIELDS = {"type": "paper", "where": "https://example.org/1", "version": "v2", "claim": "dense wins", "confidence": "low"}
 SECTIONS = [

@@ -23,8 +23,7 @@ from tests.support import github_api
 from tests.support.github_api import Proxy
 from tests.support.issue_thread import environment
 from tests.support.scratch_logbook import PROVENANCE, SERIES, Desk, entry, row, trial
-from tests.support.toy_thread import Repository, research
-from tests.test_finish import PARTS
+from tests.support.toy_thread import CONCLUSION, Repository, research
 
 SAMPLES = Samples(paired=True, order="ABBA", candidate={"time_s": [1.0, 2.0]}, baseline={"time_s": [2.0, 4.0]})
 CONFIG = {"measure": "experiments.toy.measure:measure", "baseline_case": {"work": 2}, "points": [{"work": 1}]}
@@ -114,10 +113,10 @@ def test_a_sealed_thread_passes_and_once_finished_may_be_closed(sealed: Desk) ->
     unsaid = ["conclusion", "next steps", "production PR", "docs updated or not in need of it", "issue closed"]
     assert list(failing(sealed, closing=True)) == unsaid
 
-    assert research(sealed.root, "finish", "toy", *PARTS).returncode == 0
+    assert research(sealed.root, "finish", "toy", *CONCLUSION).returncode == 0
     (line,) = failing(sealed, closing=True).values()
     assert line.name == "docs updated or not in need of it" and "--docs" in line.mend
-    assert research(sealed.root, "finish", "toy", *PARTS, "--docs", "none needs it").returncode == 0
+    assert research(sealed.root, "finish", "toy", *CONCLUSION, "--docs", "none needs it").returncode == 0
     done = research(sealed.root, "check", "toy", "--closing", "--json")
     assert done.returncode == 0, done.stdout
     assert msgspec.json.decode(done.stdout)["failed"] == 0
@@ -236,7 +235,7 @@ def test_on_github_the_journal_tells_what_was_posted(
         monkeypatch.setenv(name, value)
     number = github_repository.create_issue("Experiment: toy")
     assert research(sealed.root, "sync", "toy", "--issue", str(number)).returncode == 0
-    assert research(sealed.root, "finish", "toy", *PARTS).returncode == 0
+    assert research(sealed.root, "finish", "toy", *CONCLUSION).returncode == 0
     asked = len(github_proxy.requests)
     assert list(failing(sealed, closing=True)) == ["docs updated or not in need of it"]
     assert len(github_proxy.requests) == asked

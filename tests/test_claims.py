@@ -68,7 +68,7 @@ def claimed(effects: Sequence[float | None], also: Sequence[float] = (), **chang
         ([-0.3, None], [], "improved, exploratory"),
     ],
 )
-def test_confidence_takes_two_processes_that_agree_and_none_that_contradicts(
+def test_confidence_takes_two_processes_that_agree(
     effects: Sequence[float | None], also: Sequence[float], says: str
 ) -> None:
     """The process that chose the candidate may agree or contradict; it can't move the interval. A process that failed
@@ -87,7 +87,7 @@ def test_confidence_takes_two_processes_that_agree_and_none_that_contradicts(
         (0.91, "replicated", Stop(0.1), False),
     ],
 )
-def test_a_series_has_what_it_was_started_for_when_the_share_and_the_confidence_are_reached(
+def test_a_series_may_stop_at_its_share_and_confidence(
     estimate: float, confidence: str, wanted: Stop, holds: bool
 ) -> None:
     """Neither a large effect that is not sure, nor a sure one that is too small."""
@@ -153,7 +153,7 @@ def test_what_was_measured_under_other_conditions_is_not_comparable(changes: dic
         {"devices": ()},
     ],
 )
-def test_where_a_record_comes_from_alone_does_not_keep_it_from_being_compared(changes: dict[str, Any]) -> None:
+def test_records_from_other_places_can_be_compared(changes: dict[str, Any]) -> None:
     """Another host of the same kind, another commit with the same code, another place for the store."""
     assert incomparable(trial(0.0, **changes).record, trial(0.0).record) == {}
     assert claimed([-0.3], **changes).verdict == "improved"

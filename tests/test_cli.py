@@ -15,8 +15,6 @@ from research_steps.journal.store import open_store
 
 from tests.support.toy_thread import Repository, research
 
-RESEARCH = [sys.executable, "-m", "research_steps"]
-
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:

@@ -18,8 +18,7 @@ from research_steps.remote import worker as away
 from research_steps.trial.trials import CUT_OFF_TRIES
 
 from tests.support.ray_cluster import LOCAL, Cluster, cluster, eventually
-from tests.support.toy_thread import MEASURE, STEADY, Done, Repository, told
-from tests.test_cli import RESEARCH
+from tests.support.toy_thread import MEASURE, RESEARCH, STEADY, Done, Repository, told
 
 
 @pytest.fixture(scope="module")
@@ -251,9 +250,7 @@ def test_resources_that_mean_nothing_are_refused(given: dict[str, Any], told: st
         Resources(**given)
 
 
-def test_what_asks_for_what_is_not_there_is_refused_before_anything_is_recorded(
-    ray: Cluster, repository: Repository
-) -> None:
+def test_resources_that_are_not_there_are_refused_first(ray: Cluster, repository: Repository) -> None:
     """Here for a TPU that this machine lacks, on Ray for a slice of several hosts, and everywhere for what is none."""
     for tpu, told_here, told_there in (
         ("v4-16", "and this machine is cpu/", "asks for v4-16 on 2 hosts"),

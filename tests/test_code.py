@@ -92,7 +92,7 @@ def tell(measure):
 """
 
 
-def test_the_code_is_the_module_and_all_that_it_imports_from_the_experiment(checkout: Path) -> None:
+def test_the_code_is_the_module_and_what_it_imports(checkout: Path) -> None:
     """Absolute, relative, nested, through a package's __init__, inside functions and conditions; nothing else."""
     code = trace_name("experiments.toy.measure:measure", checkout)
     assert sorted(code.files) == sorted(RUN)
@@ -151,7 +151,7 @@ def test_namespace_packages_at_every_level_are_followed(tmp_path: Path) -> None:
     assert code.libraries == ("wandb",)
 
 
-def test_the_measure_function_of_a_program_is_traced_under_its_importable_name(tmp_path: Path) -> None:
+def test_a_programs_measure_function_has_its_importable_name(tmp_path: Path) -> None:
     """`python -m package`, `python -m package.module` and a plain script: a child can import each of them."""
     thread = TRACE + "from pkg.kernel import value\ndef measure(config): ...\ntell(measure)\n"
     script = TRACE + "from kernel import value\ndef measure(config): ...\ntell(measure)\n"

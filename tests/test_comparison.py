@@ -113,7 +113,7 @@ def test_many_candidates_make_the_interval_wider() -> None:
     assert "Bonferroni over 20" in of_twenty.method and "Bonferroni" not in alone.method
 
 
-def test_a_candidate_that_scatters_more_than_the_baseline_is_known_less_well() -> None:
+def test_a_candidate_that_scatters_more_is_known_less_well() -> None:
     """The baseline's quiet says nothing about a candidate whose own samples are all over the place."""
     floor = steady([0.01, -0.01, 0.02, -0.02])
     noisy = samples([2 * math.exp(effect) for effect in (-0.9, 1.1, -0.9, 1.1)], [2.0] * 4)
@@ -157,9 +157,7 @@ def interval(low: float, high: float, kind: Any = "ratio") -> Interval:
         (0.0, 0.0, "no difference"),
     ],
 )
-def test_a_verdict_needs_an_effect_that_counts_and_an_interval_that_excludes_none(
-    low: float, high: float, says: str
-) -> None:
+def test_a_verdict_needs_size_and_certainty(low: float, high: float, says: str) -> None:
     """With a smallest effect of 2 %; the other direction turns better into worse and leaves the rest."""
     turned = {"improved": "regressed", "regressed": "improved"}
     assert verdict(TIME, interval(low, high)) == says

@@ -11,9 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
 
@@ -24,9 +22,7 @@ from research_steps.cli.inspect import doctor
 from research_steps.trial import contention
 from research_steps.trial.contention import CpuWatch, Machine
 
-from tests.support.other_processes import holding
-
-SPIN = [sys.executable, "-c", "while True: pass"]
+from tests.support.other_processes import SPIN, busy_cores, holding
 
 
 @pytest.fixture
@@ -46,15 +42,6 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def told(machine: Machine) -> list[str]:
     return [one.what for one in machine.disturbances()]
-
-
-@contextmanager
-def busy_cores() -> Iterator[None]:
-    """Other processes inside the block that keep twice as many cores busy as would be load, on any machine."""
-    with ExitStack() as others:
-        for _ in range(1 + (os.cpu_count() or 1) // 4):
-            others.callback(others.enter_context(subprocess.Popen(SPIN)).kill)
-        yield
 
 
 def of_somebody_else(path: Path) -> Path:
@@ -129,9 +116,7 @@ def test_what_we_have_started_ourselves_does_not_disturb(machine: Machine) -> No
         started.kill()
 
 
-def test_a_run_that_leaves_accelerators_alone_is_not_disturbed_by_their_users(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_on_the_cpu_is_not_disturbed_by_users_of_a_tpu(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """With JAX on the CPU it does not matter who holds a TPU."""
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     with holding(machine.dev / "accel0"):

@@ -14,7 +14,7 @@ from research_steps.trial.launcher.daemon import Daemon
 
 from tests.support.dev_checkout import DevCheckout, checkout
 from tests.support.ssh_server import soon
-from tests.test_evidence import MEASURE
+from tests.support.untimed_thread import MEASURE
 
 HALF, QUARTER = pytest.approx(0.5, rel=0.03), pytest.approx(0.25, rel=0.03)
 

@@ -20,7 +20,7 @@ from research_steps.trial import contention
 
 from tests.support.dev_checkout import DevCheckout, checkout
 from tests.support.ssh_server import MISSING, There, soon, sshd
-from tests.test_evidence import MEASURE
+from tests.support.untimed_thread import MEASURE
 
 pytestmark = pytest.mark.skipif(MISSING != "", reason=MISSING)
 SOON_S = 60.0
@@ -125,7 +125,7 @@ def test_a_folder_takes_the_place_of_a_file_and_gives_it_back(here: DevCheckout,
     name.unlink()
 
 
-def test_a_variable_arrives_by_its_name_and_its_value_is_on_no_command_line(here: DevCheckout) -> None:
+def test_the_value_of_a_variable_is_on_no_command_line(here: DevCheckout) -> None:
     """It is there in what is measured, though whoever lists processes never sees it."""
     value = secrets.token_hex()
     here.measure(

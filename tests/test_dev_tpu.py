@@ -19,9 +19,7 @@ from research_steps.remote.ray.tpu import resources_of
 from tests.support import ray_cluster
 from tests.support.ray_cluster import LOCAL, eventually
 from tests.support.scratch_logbook import git
-from tests.support.toy_thread import Repository
-from tests.test_cli import RESEARCH
-from tests.test_hypotheses import started
+from tests.support.toy_thread import RESEARCH, Repository, started
 
 # Shorter than how long an actor goes on without its holder.
 SOON_S = 15

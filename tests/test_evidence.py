@@ -13,151 +13,19 @@ import pytest
 from research_steps import Metric, Series
 from research_steps.evidence.standing import standing, together
 from research_steps.evidence.statistics import Interval
-from research_steps.journal.journal import Journal
-from research_steps.journal.snapshot import Snapshot
-from research_steps.journal.store import open_store
-from research_steps.records.model import Claim, EntryRecord
 
-from tests.support.ray_cluster import eventually
 from tests.support.records import claim, entry
 from tests.support.toy_thread import MEASURE as TIMED
-from tests.support.toy_thread import Repository, age_locks, fork
-from tests.test_thread import cli
-
-MEASURE = """
-import os, random, time
-from dataclasses import dataclass
-from itertools import count
-from pathlib import Path
-
-BROKEN = 13
-SIDES = count()
-
-
-@dataclass(frozen=True)
-class Config:
-    work: int = 2000
-    size: int = 1
-    mode: str = "paired"
-
-
-def measure(config):
-    if config.work == BROKEN:
-        raise ValueError("no such kernel")
-    Path("measured").open("a").write(f"{config.work} {config.size} {config.mode}\\n")
-    while Path("hold").exists() and len(Path("measured").read_text().splitlines()) > int(Path("hold").read_text()):
-        time.sleep(0.02)
-    # The two sides of the baseline against itself draw apart.
-    noise = random.Random(f"{config} {os.getpid()} {next(SIDES)}")
-    if config.mode == "alone":
-        return {"cost": config.work * config.size * (1 + noise.gauss(0, 0.003))}
-    return paired(config, noise)
-
-
-def paired(config, noise):
-    while True:
-        yield {"cost": config.work * config.size * (1 + noise.gauss(0, 0.003))}
-"""
-
-MAIN = """
-from experiments.toy.measure import Config, measure
-from research_steps import Metric, Series, main
-
-series = Series(
-    topic="toy", prefix="TOY", goal="see what holds", metrics=({metric},), max_pairs=20, sampling_s=5,
-    time_limit_s=60, contention_wait_s=0, floor_processes=3, variants=("size",),
-)
-
-
-def thread(steps):
-{body}
-
-
-if __name__ == "__main__":
-    main(series, thread)
-"""
-COST = 'Metric("cost", "min", timed=False)'
-SWEEP = """
-    base = steps.baseline(measure, Config())
-    works = steps.sweep(base, ("work", [1000, 4000, 2004, 13]))
-    steps.interpret(base, works)
-"""
-REPLICATED = SWEEP.replace(
-    "steps.interpret(base, works)", "steps.interpret(base, works, steps.replicate(works, n=2))"
-).replace("[1000, 4000, 2004, 13]", "[4000, 1000]")
-
-
-class Evidence(Repository):
-    """A checkout whose thread is measured without a clock."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        (root / ".gitignore").write_text("local_store/\n__pycache__/\nmeasured\nhold\n")
-        self.measure(MEASURE)
-        self.write(SWEEP)
-        self.commit()
-
-    def write(self, body: str, metric: str = COST) -> None:
-        text = MAIN.replace("{body}", body.strip("\n")).replace("{metric}", metric)
-        (self.experiment / "__main__.py").write_text(text)
-
-    def ok(self, *arguments: str, **environment: str) -> str:
-        done = self.run("--max_concurrent", "1", *arguments, **environment)
-        assert done.code == 0, done.output
-        return done.output
-
-    def command(self, *arguments: str) -> "Command":
-        return Command(self, arguments)
-
-    def known(self) -> Snapshot:
-        return Journal(open_store(str(self.root / "local_store")), "toy").scan()
-
-    def entry(self, id: str) -> EntryRecord:
-        (found,) = [one.record for one in self.known().entries.values() if one.record.id == id]
-        return found
-
-    def claims(self, id: str) -> list[Claim]:
-        return list(self.entry(id).claims or ())
-
-    def says(self, id: str) -> dict[str, str]:
-        """Verdict and confidence of each candidate in an entry."""
-        return {f"{one.changes}": f"{one.verdict}, {one.confidence}" for one in self.claims(id)}
-
-    @property
-    def head(self) -> str:
-        """The summary of the logbook."""
-        return self.logbook.partition("## Experiment Log")[0]
-
-
-class Command:
-    """`research …` in a child of this process, which has imported Marin already."""
-
-    def __init__(self, repository: Evidence, arguments: tuple[str, ...]) -> None:
-        self._output = repository.root.parent / "output"
-        with self._output.open("w") as file:
-            output = file.fileno()
-            self.pid = fork(repository.root, "research_steps", arguments, output, output, {"WANDB_MODE": "disabled"})
-
-    def wait_for(self, text: str) -> None:
-        """Until it has printed this."""
-        eventually(lambda: text in self._output.read_text(), 60)
-
-    def ended(self) -> tuple[int, str]:
-        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return code, self._output.read_text()
-
-    def ok(self) -> str:
-        code, output = self.ended()
-        assert code == 0, output
-        return output
+from tests.support.toy_thread import Repository, age_locks, cli
+from tests.support.untimed_thread import MEASURE, REPLICATED, SWEEP, UntimedThread
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Evidence:
-    return Evidence(tmp_path / "checkout")
+def repository(tmp_path: Path) -> UntimedThread:
+    return UntimedThread(tmp_path / "checkout")
 
 
-def test_a_sweep_says_of_each_candidate_what_its_interval_supports(repository: Evidence) -> None:
+def test_a_sweep_says_of_each_candidate_what_its_interval_supports(repository: UntimedThread) -> None:
     """Best first, with ratio, interval and verdict; a failure has its reason; what was held fixed is shown."""
     repository.ok()
 
@@ -190,7 +58,7 @@ def test_a_sweep_says_of_each_candidate_what_its_interval_supports(repository: E
     assert said.next_action == "Replicate TOY-002.01 (work=1000) before anything rests on it."
 
 
-def test_replicates_make_a_claim_replicated_and_variants_make_it_stable(repository: Evidence) -> None:
+def test_replicates_make_a_claim_replicated_and_variants_make_it_stable(repository: UntimedThread) -> None:
     """One process is exploratory, three that agree are replicated, and what holds at two sizes is stable."""
     again = """    again = steps.replicate(works, n=2)
     wide = steps.replicate(works, n=2, across=("size", [1, 2]))
@@ -210,7 +78,7 @@ def test_replicates_make_a_claim_replicated_and_variants_make_it_stable(reposito
     assert "improved, stable" in repository.head
 
 
-def test_replicate_by_command_measures_fresh_processes_and_a_killed_one_goes_on(repository: Evidence) -> None:
+def test_replicate_by_command_measures_fresh_processes(repository: UntimedThread) -> None:
     """It adds an entry with new replicate numbers. Killed in the middle and given again, it keeps what was measured
     and adds nothing twice."""
     repository.write(REPLICATED)
@@ -248,7 +116,7 @@ def test_replicate_by_command_measures_fresh_processes_and_a_killed_one_goes_on(
     assert cli(repository, "verify", "toy")[0] == 0
 
 
-def test_a_baseline_moves_on_replicated_evidence_and_in_no_other_way(repository: Evidence) -> None:
+def test_a_baseline_moves_on_replicated_evidence_and_in_no_other_way(repository: UntimedThread) -> None:
     """Editing the case is refused, so is a rebase on one run; on replicates it is a record, and then the thread's new
     case is the only one that goes."""
     repository.write(REPLICATED)
@@ -280,7 +148,7 @@ def test_a_baseline_moves_on_replicated_evidence_and_in_no_other_way(repository:
     assert code == 1 and "on a baseline case that is in force" in output, "it is no improvement on the case in force"
 
 
-def test_a_retracted_trial_is_measured_anew_with_all_that_rested_on_it(repository: Evidence) -> None:
+def test_a_retracted_trial_is_measured_anew_with_all_that_rested_on_it(repository: UntimedThread) -> None:
     """What rested on it says so at once, verdicts are made again without it, and the next run mends the thread."""
     repository.write(REPLICATED)
     repository.ok()
@@ -317,7 +185,7 @@ def test_a_retracted_trial_is_measured_anew_with_all_that_rested_on_it(repositor
     assert "nothing new" in repository.ok()
 
 
-def test_a_retracted_baseline_is_measured_anew_and_fixes_no_case(repository: Evidence) -> None:
+def test_a_retracted_baseline_is_measured_anew_and_fixes_no_case(repository: UntimedThread) -> None:
     """A baseline that was wrong can be taken back; then another case is accepted under its label."""
     repository.ok()
     assert cli(repository, "retract", "TOY-001", "the wrong case")[0] == 0
@@ -328,7 +196,7 @@ def test_a_retracted_baseline_is_measured_anew_and_fixes_no_case(repository: Evi
     assert repository.entry("TOY-005").config["baseline_case"]["work"] == 3000
 
 
-def test_what_was_tried_is_told_and_may_be_skipped(repository: Evidence) -> None:
+def test_what_was_tried_is_told_and_may_be_skipped(repository: UntimedThread) -> None:
     """After an edit of the kernel its old failure is told with ID, reason and conditions. With --skip_known it is a row
     that says so, and stays known; what works by now is not told as failing."""
     repository.ok()
@@ -355,7 +223,7 @@ def test_what_was_tried_is_told_and_may_be_skipped(repository: Evidence) -> None
     assert "no such kernel" not in next(row.note for row in repository.entry("TOY-011").rows if "13" in str(row.changes))
 
 
-def test_an_interaction_takes_axes_that_were_swept_alone(repository: Evidence) -> None:
+def test_an_interaction_takes_axes_that_were_swept_alone(repository: UntimedThread) -> None:
     """Another one is refused with what to do; forced, that is in the record."""
     both = """
     base = steps.baseline(measure, Config())
@@ -376,7 +244,7 @@ def test_an_interaction_takes_axes_that_were_swept_alone(repository: Evidence) -
     ]  # fmt: skip
 
 
-def test_other_conditions_are_measured_again_and_never_mixed(repository: Evidence) -> None:
+def test_other_conditions_are_measured_again_and_never_mixed(repository: UntimedThread) -> None:
     """The environment is part of what a trial is. What was found before stays as it was found, and trials of the two
     are not compared; replicates under other conditions are refused."""
     repository.write(REPLICATED)
@@ -399,7 +267,7 @@ def test_other_conditions_are_measured_again_and_never_mixed(repository: Evidenc
     assert "improved, replicated" in repository.head.partition("- TOY")[0]
 
 
-def test_what_can_not_be_paired_takes_replicates(repository: Evidence) -> None:
+def test_what_can_not_be_paired_takes_replicates(repository: UntimedThread) -> None:
     """A measure function that returns is compared by its processes: one says nothing, three are tested by Welch."""
     alone = 'Config(mode="alone")'
     repository.write(
@@ -419,7 +287,7 @@ def test_what_can_not_be_paired_takes_replicates(repository: Evidence) -> None:
     assert f"work=1000 is best: cost {found.estimate:.3f} × " in repository.entry("TOY-004").interpretation
 
 
-def test_a_metric_with_a_target_is_judged_by_the_distance_to_it(repository: Evidence) -> None:
+def test_a_metric_with_a_target_is_judged_by_the_distance_to_it(repository: UntimedThread) -> None:
     """Closer is better from both sides, in shares of the target."""
     repository.write(
         SWEEP.replace("[1000, 4000, 2004, 13]", "[1500, 900, 100, 3900]"),
@@ -435,7 +303,7 @@ def test_a_metric_with_a_target_is_judged_by_the_distance_to_it(repository: Evid
     assert "work=900 is best: cost -" in repository.entry("TOY-003").interpretation
 
 
-def test_a_sweep_in_which_nothing_can_win_says_so(repository: Evidence) -> None:
+def test_a_sweep_in_which_nothing_can_win_says_so(repository: UntimedThread) -> None:
     """The baseline's own value is no candidate and never the winner; where all fail there is nothing to go on with."""
     body = """
     base = steps.baseline(measure, Config())
@@ -464,7 +332,9 @@ def test_a_sweep_in_which_nothing_can_win_says_so(repository: Evidence) -> None:
         ('steps.replicate(steps.sweep(base, ("work", [1])), across=("mode", ["paired"]))', "does not declare relevant"),
     ],
 )
-def test_a_thread_that_could_not_be_judged_is_refused_before_it_runs(repository: Evidence, body: str, told: str) -> None:
+def test_a_thread_that_could_not_be_judged_is_refused_before_it_runs(
+    repository: UntimedThread, body: str, told: str
+) -> None:
     """One value twice, one label for two cases, a variant that is the axis itself, or none of the series'."""
     repository.write(f"\n    base = steps.baseline(measure, Config())\n    {body}\n")
     refused = repository.run()
@@ -491,7 +361,7 @@ def test_a_path_that_the_executor_chose_does_not_fix_a_baseline(tmp_path: Path) 
     assert refused.code == 1 and "since TOY-002 with work=2000; the thread gives work=7. Move" in refused.output
 
 
-def test_what_is_private_is_not_told_by_a_retraction(repository: Evidence) -> None:
+def test_what_is_private_is_not_told_by_a_retraction(repository: UntimedThread) -> None:
     """Taking back a public baseline says nothing of the private sweeps that rest on it."""
     body = """
     base = steps.baseline(measure, Config())
@@ -508,7 +378,7 @@ def test_what_is_private_is_not_told_by_a_retraction(repository: Evidence) -> No
     assert "hush" not in repository.logbook and "size=77" not in repository.logbook
 
 
-def test_nobody_types_a_claim_in(repository: Evidence) -> None:
+def test_nobody_types_a_claim_in(repository: UntimedThread) -> None:
     """A record that somebody forged beside the logbook carries no baseline: a move makes the verdict again, from
     trials."""
     repository.ok()

@@ -12,17 +12,12 @@ from research_steps.publish.logbook import format as logbook_format
 
 from tests.support import github_api
 from tests.support.github_api import Proxy
+from tests.support.hostile_text import assert_dead
 from tests.support.issue_thread import environment
 from tests.support.scratch_logbook import SERIES, git
 from tests.support.sealed_logbook import SealedDesk
-from tests.support.toy_thread import Repository, research
-from tests.test_issue_text import assert_dead
+from tests.support.toy_thread import CONCLUSION, Repository, research
 
-PARTS = (
-    *("--worked", "Less work took less time.", "--did-not", "Nothing else was tried, @everyone."),
-    *("--limitations", "One machine.", "--next", "Try it at scale.", "--next", "Ship it; closes #1."),
-    *("--conclusion", "Do less work."),
-)
 ENDS: dict[str, Any] = {
     **dict.fromkeys(("worked", "did_not", "limitations", "conclusion"), "This."), "next_steps": ["That."],
     "production_pr": "", "docs": "",
@@ -43,7 +38,7 @@ def test_a_thread_from_kickoff_to_its_end(
     assert started.returncode == 0, started.stderr
     (number,) = github_repository.issues()
 
-    early = research(tmp_path, "finish", "toy", *PARTS)
+    early = research(tmp_path, "finish", "toy", *CONCLUSION)
     assert early.returncode == 1
     assert "Missing: a sealed snapshot (run the thread with --seal true); a measured baseline." in early.stderr
 
@@ -52,7 +47,7 @@ def test_a_thread_from_kickoff_to_its_end(
     decided = ("decide", "toy", "Keep work=1000.", "--evidence", "TOY-003.01", "--production-pr", PULL)
     assert research(tmp_path, *decided).returncode == 0
     assert f"  ok   production PR: {PULL}\n" in research(tmp_path, "check", "toy", "--closing").stdout
-    finished = research(tmp_path, "finish", "toy", *PARTS, WANDB_MODE="offline")
+    finished = research(tmp_path, "finish", "toy", *CONCLUSION, WANDB_MODE="offline")
     assert finished.returncode == 0, finished.stderr
 
     heads = [comment.body.splitlines()[2] for comment in github_repository.comments(number)]
@@ -80,7 +75,7 @@ def test_a_thread_from_kickoff_to_its_end(
     assert "(once the tag is pushed)" in texts[2] and "TOY-002, TOY-003, TOY-004 by `python -m" in texts[2]
 
     github_repository.edit_issue(number, state="open")
-    assert research(tmp_path, "finish", "toy", *PARTS).returncode == 0
+    assert research(tmp_path, "finish", "toy", *CONCLUSION).returncode == 0
     assert research(tmp_path, "sync", "toy").returncode == 0
     assert github_repository.issue(number).state == "open"
     assert len(github_repository.comments(number)) == 5

@@ -24,6 +24,7 @@ HEAVY = (
     *("marin", "levanter", "jax", "wandb", "github", "ray", "scipy", "numpy"),
     *("requests", "tenacity", "detect_secrets", "draccus", "pandas"),
 )
+LONGEST_NAME = 70
 # Who may import a library that another one could take the place of.
 USERS = {
     "marin": {"thread/marin/executor_steps.py"},
@@ -54,15 +55,19 @@ def _files() -> list[str]:
     return [path.relative_to(PACKAGE).as_posix() for path in sorted(PACKAGE.rglob("*.py"))]
 
 
-def _imports(file: str) -> Iterator[str]:
+def _imported(file: ast.Module) -> Iterator[str]:
     """Every name that a file imports, wherever in it: in a function and for type checking too."""
-    for node in ast.walk(ast.parse((PACKAGE / file).read_text())):
+    for node in ast.walk(file):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file} uses a relative import"
+            assert node.level == 0, "a relative import"
             yield str(node.module)
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _imports(file: str) -> Iterator[str]:
+    return _imported(ast.parse((PACKAGE / file).read_text()))
 
 
 def _graph() -> dict[str, set[str]]:
@@ -181,7 +186,7 @@ def test_each_library_has_its_place() -> None:
         "research_steps.remote.ray.task, research_steps.remote.worker",
     ],
 )
-def test_importing_the_package_the_command_and_the_work_of_a_job_loads_nothing_heavy(modules: str) -> None:
+def test_importing_loads_nothing_heavy(modules: str) -> None:
     """Neither a person who asks for the status nor a trial on a cluster waits for Marin, JAX or a cloud library."""
     code = f"import sys, {modules}\nprint([name for name in {(*HEAVY, 'fray')!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -194,3 +199,25 @@ def test_the_public_names_are_these() -> None:
         "Hypothesis", "Metric", "ResearchError", "Resources", "Series", "Step", "StepFailed", "Steps", "Stop",
         "UsageError", "load", "main",
     ]  # fmt: skip
+
+
+def test_no_test_file_imports_another() -> None:
+    """Whoever changes a test changes that test; what several files need is in `tests/support`."""
+    named = [
+        (path.name, name)
+        for path in sorted(Path(__file__).parent.rglob("*.py"))
+        for name in _imported(ast.parse(path.read_text()))
+        if name.startswith("tests.test_")
+    ]
+    assert named == []
+
+
+def test_names_of_tests_can_be_read_in_a_terminal() -> None:
+    """The sentence stands in the docstring."""
+    names = [
+        node.name
+        for path in sorted(Path(__file__).parent.glob("test_*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    ]
+    assert [name for name in names if len(name) > LONGEST_NAME] == []

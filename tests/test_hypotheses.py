@@ -17,22 +17,15 @@ from research_steps.publish.markdown import prose
 from research_steps.records.model import EntryRecord
 from research_steps.records.series import Hypothesis, Series
 
+from tests.support.hostile_text import flat, markdown, recorded
 from tests.support.scratch_logbook import SERIES, Desk, entry
-from tests.support.toy_thread import Repository, research
-from tests.test_cli import RESEARCH
-from tests.test_logbook_text import flat, markdown, recorded
+from tests.support.toy_thread import RESEARCH, Repository, research, started
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
     """A checkout whose series has started with H1; TOY-001 is its kickoff."""
     return started(tmp_path / "checkout")
-
-
-def started(root: Path) -> Repository:
-    found = Repository(root)
-    assert research(root, "kickoff", "toy", "--branch", ".").returncode == 0
-    return found
 
 
 def hypothesis(repository: Repository, *arguments: str) -> "subprocess.CompletedProcess[str]":

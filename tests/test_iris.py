@@ -10,8 +10,7 @@ import pytest
 
 from tests.support import iris_cluster
 from tests.support.scratch_logbook import git
-from tests.support.toy_thread import Repository, told
-from tests.test_cli import RESEARCH
+from tests.support.toy_thread import RESEARCH, Repository, told
 
 KID = """
 import json, os

@@ -1,13 +1,11 @@
 """Text from measurements on the issue: it stays text, whatever it holds."""
 
 import dataclasses
-import re
 from typing import Any
 
 import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
 from research_steps.publish.issue import text as issue_text
 from research_steps.publish.issue.text import Links
 from research_steps.publish.issue.tracker import Comment, marked
@@ -18,9 +16,9 @@ from research_steps.records.objects import Seal
 from research_steps.records.series import Series
 from research_steps.records.times import utc
 
+from tests.support.hostile_text import assert_dead, gfm, recorded, records, shown, texts
 from tests.support.records import state_of
 from tests.support.scratch_logbook import PROVENANCE, SERIES, entry, row, trial
-from tests.test_logbook_text import recorded, records, shown, texts
 
 LINKS = Links(
     section=lambda record: f"[{record.id}](https://github.com/o/r)",
@@ -39,31 +37,6 @@ LIVE = st.sampled_from(
     )
 )
 hostile = st.lists(LIVE | texts, max_size=6).map("".join) | st.lists(LIVE | texts, max_size=6).map(" ".join)
-# As GitHub renders it: tables, strikethrough, and addresses as links; then mentions and references in what is text.
-gfm = MarkdownIt("gfm-like", {"linkify": False}).enable(["table", "strikethrough"])
-MENTION = re.compile(r"(?<![\w`/])@[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?|@[A-Za-z0-9]")
-REFERENCE = re.compile(r"#\d|\bGH-\d|https?://|\bwww\.", re.IGNORECASE)
-
-
-def running_text(body: str) -> list[str]:
-    """What GitHub looks for names and numbers in: text outside code and outside our own links."""
-    found = []
-    inside = 0
-    for token in gfm.parse(body):
-        for child in token.children or ():
-            inside += {"link_open": 1, "link_close": -1}.get(child.type, 0)
-            if child.type in ("text", "text_special") and not inside:
-                found.append(child.content)
-            assert child.type != "html_inline", child.content
-        # A paragraph, an item or a cell ends here, and with it what could be a name.
-        found.append("\n")
-    return ["".join(found)] if found else []
-
-
-def assert_dead(body: str) -> None:
-    for text in running_text(body):
-        assert not MENTION.search(text), text
-        assert not REFERENCE.search(text), text
 
 
 @settings(max_examples=1000)

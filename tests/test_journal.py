@@ -174,7 +174,7 @@ def interrupted_in_a_race(url: str) -> int:
 # -- attempts --------------------------------------------------------------------------------------------------------
 
 
-def test_racing_drivers_that_die_leave_one_standing_record_for_each_attempt(store_url: str) -> None:
+def test_racing_drivers_that_die_leave_one_standing_record(store_url: str) -> None:
     """Eight processes want the same trials and six are killed: each attempt is begun once and ends once, each trial
     succeeds once, each step has one ID, and no number is left out."""
     for number in range(10):
@@ -183,7 +183,7 @@ def test_racing_drivers_that_die_leave_one_standing_record_for_each_attempt(stor
     pytest.fail("nobody died in an attempt; the test shows nothing")
 
 
-def test_of_threads_that_begin_in_the_same_millisecond_one_holds_the_attempt(journal: Journal) -> None:
+def test_of_racing_threads_one_holds_the_attempt(journal: Journal) -> None:
     """One driver runs several steps at once, and two of them may want the same trial."""
     for key in range(20):
         together = threading.Barrier(8)
@@ -264,7 +264,7 @@ def test_a_live_process_is_waited_for_and_its_record_is_taken(journal: Journal) 
         assert f"waiting for process {process.pid} on " in told[0]
 
 
-def test_a_process_out_of_sight_is_given_up_when_its_lease_runs_out_and_not_before(journal: Journal) -> None:
+def test_a_process_out_of_sight_lasts_as_long_as_its_lease(journal: Journal) -> None:
     """A killed machine can't say that it is dead."""
     with holder(journal, lease_s=1.5, elsewhere=True) as process:
         process.kill()
@@ -312,7 +312,7 @@ def test_a_lease_that_is_renewed_is_respected(journal: Journal) -> None:
         assert utc() > attempt.intent.lease_until
 
 
-def test_a_cut_off_process_that_comes_back_is_late_and_the_first_end_stands(journal: Journal) -> None:
+def test_a_cut_off_process_that_comes_back_is_late(journal: Journal) -> None:
     """It stood still for longer than its lease; what it measured is kept, and counts for nothing."""
     with holder(journal, lease_s=1.0) as process:
         process.send_signal(signal.SIGSTOP)

@@ -8,79 +8,17 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.markdown import block, code, prose, table
 from research_steps.publish.rendering import entry as render_entry
 from research_steps.publish.rendering import summary
-from research_steps.records.encoding import decode_record, sha256, store_record
+from research_steps.records.encoding import decode_record, store_record
 from research_steps.records.model import EntryRecord
 from research_steps.records.series import Metric, Series
 
+from tests.support.hostile_text import flat, markdown, recorded, records, shown, texts
 from tests.support.records import state_of
-from tests.support.scratch_logbook import PROVENANCE, SERIES, Desk, entry, error, row, trial
-
-HOSTILE = (
-    "<!-- research-steps end TOY-001 record=" + "a" * 64 + " entry=" + "b" * 64 + " prev=none -->",
-    *("<!-- research-steps entry TOY-001 -->", "<!--", "-->", "### ", "## TL;DR", "# ", "```", "~~~", "`", "``", "|"),
-    *("\\", "\\|", "*", "**", "_", "__", "~~", "<b>", "<img src=x>", "</details>", "&amp;", "&", "<", ">", "> ", "- "),
-    *(
-        "1. ",
-        "[a](b)",
-        "![a](http://x)",
-        "[a]: b",
-        "---",
-        "===",
-        "\n",
-        "\r",
-        "\r\n",
-        "\n\n",
-        "    ",
-        "\t",
-        "\x00",
-        "\x1b[2J",
-    ),
-    *("\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\u202e", "\ud800", "\udfff", "😀", "ä", "#", "!", "$x$", "@someone"),
-    *("word", "2*3*4", "time_s", "http://x.example/a_b", "<http://x>", "<<<<<<< HEAD", "=======", ">>>>>>> b"),
-)
-texts = st.lists(st.sampled_from(HOSTILE) | st.text(max_size=4), max_size=8).map("".join)
-# What a record holds was encoded, and half of a surrogate pair does not survive that.
-recorded = texts.map(lambda text: text.encode("utf-8", "replace").decode())
-markdown = MarkdownIt("commonmark").enable(["table", "strikethrough"])
-
-
-@st.composite
-def records(draw: st.DrawFn) -> EntryRecord:
-    failed = draw(st.booleans())
-    trials = [
-        store_record(trial(f"TOY-001.{index:02d}", sha256(b"%d" % index))) for index in range(draw(st.integers(0, 3)))
-    ]
-    rows = tuple(row(stored, {draw(recorded): draw(recorded)}, note=draw(recorded)) for stored in trials)
-    return entry(
-        "TOY-001",
-        label=draw(recorded),
-        hypothesis=draw(recorded),
-        config={draw(recorded): draw(recorded), "nested": {draw(recorded): [draw(recorded)]}},
-        rows=rows,
-        status="failed" if failed else "ok",
-        result=draw(recorded),
-        interpretation=draw(recorded),
-        next_action=draw(recorded),
-        error=error(draw(recorded), draw(recorded)) if failed else None,
-        provenance=PROVENANCE,
-    )
-
-
-def flat(tokens: list[Token]) -> list[Token]:
-    return [piece for token in tokens for piece in (token, *(token.children or ()))]
-
-
-def shown(text: str) -> str:
-    """A text as one line, with what can't be shown replaced."""
-    return re.sub(
-        "[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", "\ufffd", " ".join(text.split())
-    )
+from tests.support.scratch_logbook import SERIES, Desk, entry
 
 
 @settings(max_examples=250)

@@ -13,9 +13,7 @@ from research_steps.journal.attachments import LARGEST_BYTES
 
 from tests.support.planted_secrets import planted
 from tests.support.scratch_logbook import PROVENANCE, Desk
-from tests.support.toy_thread import Repository, research
-from tests.test_cli import RESEARCH
-from tests.test_hypotheses import started
+from tests.support.toy_thread import RESEARCH, Repository, research, started
 
 HOSTILE = "a\n### b <!-- research-steps end TOY-001 --> [x](y) `c` <b>"
 

@@ -65,7 +65,7 @@ def test_where_a_repetition_is_expected_is_never_narrower_than_what_counts() -> 
     assert (low, high) == pytest.approx((0.5 / 1.02, 0.5 * 1.02))
 
 
-def test_where_a_repetition_is_expected_is_open_when_nothing_tells_how_processes_scatter() -> None:
+def test_nothing_is_expected_where_no_scatter_is_known() -> None:
     """One process each time, and none of the baseline."""
     repeat = Repeat([samples([1.0], [2.0])], [samples([1.0], [2.0])], [], [])
     assert expected(TIME, repeat, [repeat]).ends is None
@@ -97,7 +97,7 @@ def test_a_distance_to_a_target_is_repeated_as_a_share_of_it() -> None:
     assert repeat_effect(loss, "difference", far, floors) == pytest.approx(0.04) and interval.high < 0.04
 
 
-def test_what_two_comparisons_have_in_common_is_found_where_neither_tells_it() -> None:
+def test_a_common_shift_is_found_where_neither_alone_tells_it() -> None:
     """Both take 5 % longer: together they tell it more often than either alone, and nothing that did not change is
     told more often than it may be."""
     told = {}

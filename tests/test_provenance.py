@@ -379,7 +379,7 @@ def test_a_repository_without_a_commit_is_recorded_as_such(tmp_path: Path) -> No
     assert captured.provenance.patch_note == "the repository has no commit yet"
 
 
-def test_a_repository_that_git_will_not_read_is_told_and_not_taken_for_none(root: Path) -> None:
+def test_a_repository_that_git_will_not_read_is_told(root: Path) -> None:
     """In a container the checkout often belongs to another user; git's sentence says what to set."""
     if os.geteuid() != 0:
         pytest.skip("only root can give files away")

@@ -327,7 +327,7 @@ def test_a_slower_kernel_is_not_reproduced(again: Again, sealed: Sealed) -> None
 @pytest.mark.parametrize(
     "share, outcome, confidence", [(0, "reproduced", "replicated"), (0.8, "not reproduced", "exploratory")]
 )
-def test_an_exploratory_claim_is_replicated_when_it_is_reproduced_and_only_then(
+def test_a_reproduced_exploratory_claim_is_replicated(
     again: Again, sealed: Sealed, share: float, outcome: str, confidence: str
 ) -> None:
     """One process was sealed, and fresh ones agree with it or don't."""
@@ -437,7 +437,7 @@ def test_a_candidate_that_was_only_interrupted_is_not_comparable(again: Again, s
     assert not told.claims
 
 
-def test_what_can_not_be_paired_is_held_against_the_baseline_of_its_own_run(again: Again, sealed: Sealed) -> None:
+def test_unpaired_trials_are_held_against_their_own_baseline(again: Again, sealed: Sealed) -> None:
     """On a machine that takes longer for both sides, the candidate is as much faster as it was."""
 
     def alone(seconds: float) -> Callable[[TrialRecord], TrialRecord]:
@@ -769,7 +769,7 @@ def test_a_patch_that_the_tag_lacks_is_told(sealed: Sealed) -> None:
     assert trees(sealed) == 0
 
 
-def test_measured_code_that_no_commit_and_no_patch_holds_comes_from_the_tag(sealed: Sealed, tmp_path: Path) -> None:
+def test_measured_code_in_no_commit_and_no_patch_is_in_the_tag(sealed: Sealed, tmp_path: Path) -> None:
     """As a file that git is told to ignore. What is there stays as measured, and the logbook is as it was sealed."""
     bundle = msgspec.structs.replace(sealed.bundle, patch=None)
     there = add_measured(sealed.checkout, bundle, b"", tmp_path / "tree")

@@ -253,7 +253,7 @@ def test_the_side_that_raised_is_named(fails: str, after: int, error: BaseExcept
     assert failed.error is error
 
 
-def test_a_baseline_that_can_not_begin_is_told_before_the_candidate_is_set_up() -> None:
+def test_a_broken_baseline_is_told_before_the_candidate() -> None:
     """Where both are broken it is the baseline that has to be mended first."""
 
     def measure(config: str) -> Iterator[dict[str, float]]:

@@ -176,7 +176,7 @@ EVERYTHING = set(unusual_repositories.STATES)
 @example(head="main", states=EVERYTHING)
 @example(head="branch ahead", states=EVERYTHING)
 @example(head="work tree", states=EVERYTHING)
-def test_a_seal_takes_what_is_relevant_as_it_is_and_leaves_everything_else_byte_for_byte(
+def test_a_seal_takes_what_is_relevant_and_changes_nothing_else(
     ran: Path, tmp_path_factory: pytest.TempPathFactory, head: str, states: set[str]
 ) -> None:
     """Whatever state index, work tree, HEAD, stash, refs, submodules and settings are in: nothing but the tag is new
@@ -443,7 +443,7 @@ def test_submodules_are_told_as_they_were_measured(copy: Copy) -> None:
     }  # fmt: skip
 
 
-def test_a_submodule_that_was_moved_when_it_was_measured_is_told_by_its_patch(copy: Copy) -> None:
+def test_a_moved_submodule_is_told_by_its_patch(copy: Copy) -> None:
     """Its commit stands in what differed from the commit."""
     before = copy.git("rev-parse", f"HEAD:{CODE}/module").strip()
     copy.git("-C", f"{CODE}/module", "checkout", "--quiet", "HEAD^")
@@ -453,7 +453,7 @@ def test_a_submodule_that_was_moved_when_it_was_measured_is_told_by_its_patch(co
     assert tags.gitlinks(copy.desk.checkout, "HEAD", patch)[f"{CODE}/module"] == now
 
 
-def test_without_the_store_of_the_run_there_is_no_list_of_packages_and_the_bundle_says_so(copy: Copy) -> None:
+def test_a_bundle_without_the_store_says_that_it_lists_no_packages(copy: Copy) -> None:
     """The list lies in that store alone; the rest is sealed."""
     shutil.rmtree(copy.store / "journal" / "toy" / "environments")
     assert copy.seal().problems == ()
@@ -463,7 +463,7 @@ def test_without_the_store_of_the_run_there_is_no_list_of_packages_and_the_bundl
     assert "requirements.txt" not in page and "Not in here: `a list of all installed packages`" in page
 
 
-def test_what_was_measured_with_a_withheld_patch_is_refused_and_there_is_a_way_out(tmp_path: Path) -> None:
+def test_a_withheld_patch_is_not_sealed_and_has_a_way_out(tmp_path: Path) -> None:
     """A secret in the work tree keeps its patch out of the records, so nobody could get the number again. Retracted, and
     measured again without the secret, by this run or one before, it is sealed, and the first request is forgotten."""
     repository = Repository(tmp_path / "checkout")
@@ -624,9 +624,7 @@ def processes_about(words: str) -> list[str]:
         *(("branch", when) for when in ("objects", "decided", "tagged", "index")),
     ],
 )
-def test_killed_at_any_point_the_next_sync_ends_with_one_tag_on_the_same_commit(
-    copy: Copy, head: str, when: str, tmp_path: Path
-) -> None:
+def test_a_killed_seal_ends_with_one_tag_on_the_same_commit(copy: Copy, head: str, when: str, tmp_path: Path) -> None:
     """A git that kills the process that called it, before it makes the commit, the tag, the index or the branch."""
     if head == "branch":
         copy.git("switch", "--quiet", "--create", BRANCH)

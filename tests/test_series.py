@@ -29,7 +29,7 @@ BAD_TOPICS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("topic", BAD_TOPICS, ids=repr)
+@pytest.mark.parametrize("topic", BAD_TOPICS, ids=lambda topic: repr(topic[:20]))
 def test_a_topic_that_is_no_safe_file_name_is_refused(topic: str) -> None:
     """It names the logbook, the journal's folder and the tags."""
     text = refusal(lambda: series(topic=topic))

@@ -21,8 +21,7 @@ from research_steps.journal.store import open_store
 from research_steps.trial.provenance import capture
 
 from tests.support.ray_cluster import LOCAL, Cluster, eventually
-from tests.support.toy_thread import Repository, research
-from tests.test_cli import RESEARCH
+from tests.support.toy_thread import RESEARCH, Repository, research
 
 INFRA = Path(__file__).parents[1] / "infra"
 SOON_S = 240

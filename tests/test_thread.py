@@ -1,30 +1,16 @@
 """A thread through the real Marin executor: what it leaves behind, what is measured again and what is not."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
-from research_steps.cli.main import main as research
 
-from tests.support.toy_thread import BODY, MEASURE, Repository
+from tests.support.toy_thread import BODY, MEASURE, Repository, cli
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
     return Repository(tmp_path / "checkout")
-
-
-def cli(repository: Repository, *arguments: str) -> tuple[int, str]:
-    before = Path.cwd()
-    os.chdir(repository.root)
-    try:
-        done = CliRunner().invoke(research, list(arguments))
-    finally:
-        os.chdir(before)
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done.exit_code, done.output
 
 
 def test_a_thread_leaves_a_logbook_and_its_cached_rerun_adds_nothing(repository: Repository) -> None:
@@ -59,7 +45,7 @@ def test_an_extended_sweep_measures_only_the_new_point(repository: Repository) -
     assert cli(repository, "verify", "toy")[0] == 0
 
 
-def test_an_edited_measure_function_is_measured_again_and_an_edited_thread_is_not(repository: Repository) -> None:
+def test_an_edited_measure_function_is_measured_again(repository: Repository) -> None:
     """The digest of the measure function's code is part of what a step is; the thread file's text is not."""
     assert repository.run().code == 0
     measured = len(repository.measured)

@@ -35,8 +35,7 @@ from research_steps.trial.launcher.launcher import Launcher
 from research_steps.trial.provenance import capture, facts_here
 from research_steps.trial.trials import TrialSpec, measure_trial
 
-from tests.support.other_processes import holding
-from tests.test_contention import busy_cores
+from tests.support.other_processes import busy_cores, holding
 
 SOON_S = 60.0
 SERIES = Series(

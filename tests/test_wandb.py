@@ -141,7 +141,7 @@ def test_a_trial_becomes_a_run_that_says_what_was_measured(desk: Desk) -> None:
     assert found.summary["status"] == "ok" and found.summary["commit"] == "c" * 40
 
 
-def test_a_sweep_has_a_run_of_its_own_with_the_raw_table_and_a_failed_trial_a_failed_run(desk: Desk) -> None:
+def test_a_sweep_has_a_run_with_its_raw_table(desk: Desk) -> None:
     """Every sample of every trial is in a table that W&B's own reader takes; the reason is where a person looks."""
     import wandb
 
@@ -324,7 +324,7 @@ publish(desk.journal, [WandbSurface(desk.checkout, desk.journal, SERIES)])
 """
 
 
-def test_a_killed_driver_leaves_whole_runs_and_the_next_pass_writes_the_rest(desk: Desk) -> None:
+def test_a_killed_driver_leaves_whole_runs(desk: Desk) -> None:
     """Killed at a random moment of its writing: what is in place is whole, and in the end all are there once."""
     measure(desk, *({} for _ in range(200)), label="work")
     command = [sys.executable, "-c", DRIVER, str(desk.root), str(desk.store)]
@@ -344,7 +344,7 @@ def test_a_killed_driver_leaves_whole_runs_and_the_next_pass_writes_the_rest(des
     whole(desk, 201)
 
 
-def test_runs_that_wandbs_own_client_wrote_are_neither_written_again_nor_sent_twice(
+def test_runs_of_wandbs_own_client_are_sent_once(
     desk: Desk, wandb_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So did the version before: what it left is sent as it is, once."""
@@ -424,7 +424,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_run(desk: Desk, small_disk: Path
     whole(desk, 9)
 
 
-def test_a_record_that_begins_at_the_end_of_a_block_is_written_in_two_parts() -> None:
+def test_a_record_at_the_end_of_a_block_is_in_two_parts() -> None:
     """There LevelDB's format has room for a part without a byte in it; and where it has none, zeros."""
     import struct
     import zlib

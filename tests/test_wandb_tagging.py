@@ -59,7 +59,7 @@ def run(repository: Repository, body: str, of_series: str = "") -> list[RunConte
     return sorted(found, key=lambda contents: contents.run.display_name)
 
 
-def test_a_levanter_run_in_a_recorded_step_has_the_series_tags_its_group_and_its_name(repository: Repository) -> None:
+def test_a_recorded_levanter_run_has_tags_group_and_name(repository: Repository) -> None:
     """Beside its own tags, and without another output path: what was trained before is not trained again."""
     (trained,) = run(repository, TRAIN + '    steps.recorded(step, label="train it")\n')
     assert list(trained.run.tags) == ["mine", "TOY", "toy"]

@@ -15,10 +15,10 @@ from research_steps.records.model import TrialRecord
 from research_steps.trial.launcher.daemon import Daemon
 
 from tests.support.toy_thread import research
-from tests.test_evidence import Evidence
+from tests.support.untimed_thread import UntimedThread
 
 
-class DevCheckout(Evidence):
+class DevCheckout(UntimedThread):
     """A thread whose metric is drawn and untimed, so that a verdict does not hang on this machine's load."""
 
     @property

@@ -1,14 +1,16 @@
 """Other processes on the machine: none of ours, neither started this one nor were started by it."""
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
+SPIN = [sys.executable, "-c", "while True: pass"]
 HOLD = """
 import fcntl, sys, time
 file = open(sys.argv[1], "a")
@@ -41,3 +43,12 @@ def gone(process: psutil.Process) -> None:
     with suppress(psutil.NoSuchProcess):
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.01)
+
+
+@contextmanager
+def busy_cores() -> Iterator[None]:
+    """Other processes inside the block that keep twice as many cores busy as would be load, on any machine."""
+    with ExitStack() as others:
+        for _ in range(1 + (os.cpu_count() or 1) // 4):
+            others.callback(others.enter_context(subprocess.Popen(SPIN)).kill)
+        yield

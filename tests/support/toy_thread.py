@@ -21,10 +21,14 @@ import markdown_it  # noqa: F401  # imported late, as tenacity is
 import research_steps.thread.builders  # imports Marin once, for all the runs forked from here
 import research_steps.thread.dev.preload
 import tenacity  # noqa: F401
+from click.testing import CliRunner
+from research_steps.cli.main import main
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
+from research_steps.records.encoding import Stored
 
 HERE = Path(__file__).parents[2]
+RESEARCH = [sys.executable, "-m", "research_steps"]
 
 # And all of this package, which a run imports as it goes.
 for _found in pkgutil.walk_packages(research_steps.__path__, "research_steps."):
@@ -225,6 +229,12 @@ class Repository:
         return path.read_text().splitlines() if path.exists() else []
 
 
+# What a conclusion is made of, as arguments of `research finish`.
+CONCLUSION = (
+    *("--worked", "Less work took less time.", "--did-not", "Nothing else was tried, @everyone."),
+    *("--limitations", "One machine.", "--next", "Try it at scale.", "--next", "Ship it; closes #1."),
+    *("--conclusion", "Do less work."),
+)
 # Times that no other load changes, so that wherever it runs the same candidate is the best.
 STEADY = MEASURE.replace("import os, time", "import os, random, time").replace(
     "time.perf_counter() - start}", "config.work * random.uniform(1, 1.001)}"
@@ -251,6 +261,21 @@ def told(store: Path) -> list[Any]:
         return sorted(map(without, value), key=str) if isinstance(value, list) else value
 
     found = Journal(open_store(str(store)), "toy").scan()
-    records = [*found.entries.values(), *found.trials.values(), *found.interrupted.values()]
+    records: list[Stored[Any]] = [*found.entries.values(), *found.trials.values(), *found.interrupted.values()]
     plain = [without(json.loads(stored.line)) for stored in records]
     return sorted(plain, key=lambda one: (one["id"], one["attempt"]))
+
+
+def started(root: Path) -> Repository:
+    """A checkout whose series was kicked off, on the branch that it is on."""
+    repository = Repository(root)
+    assert research(root, "kickoff", "toy", "--branch", ".").returncode == 0
+    return repository
+
+
+def cli(repository: Repository, *arguments: str) -> tuple[int, str]:
+    """The exit code and output of `research …` in this process, for what runs no thread."""
+    with contextlib.chdir(repository.root):
+        done = CliRunner().invoke(main, list(arguments))
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.output
