@@ -226,10 +226,10 @@ def run(cluster: Cluster, root: Path, store: str, havoc: Havoc) -> list[str]:
     done = f"{submitted} submissions, {havoc.drivers} drivers and {havoc.workers} workers killed"
     print(f"{took:.0f} s, {done}")
     subprocess.run([*research, "sync", "swept", "--prefix", store], cwd=root, env=environment, check=True)
-    return check(havoc.journal, root, havoc.trials)
+    return what_is_wrong(havoc.journal, root, havoc.trials)
 
 
-def check(journal: Journal, root: Path, trials: int) -> list[str]:
+def what_is_wrong(journal: Journal, root: Path, trials: int) -> list[str]:
     """What is wrong with the records and the logbook; what there is, is printed."""
     snapshot, here = journal.scan(), Checkout.find(root)
     entries = [one.record for one in snapshot.entries.values() if one.record.step == "sweep" and not one.record.late]
