@@ -99,7 +99,7 @@ def run(bench: Bench, rounds: int) -> dict[str, list[float]]:
 
     took: dict[str, list[float]] = {"whole": [], "reading": []}
     # As a helper has it, for the one that it asks for the patch.
-    with patch.dict(os.environ, environment()), patch.object(attempt, "_host", lambda *_: host):
+    with patch.dict(os.environ, environment()), patch.object(attempt, "LocalHost", lambda *_: host):
         for number in range(rounds):
             bench.edit(number)
             took["whole"].append(in_child(whole))

@@ -1,7 +1,6 @@
 """The launcher, with real processes: whatever a trial does, its outcome says so and the next trial is not hurt."""
 
 import contextlib
-import functools
 import json
 import os
 import shutil
@@ -21,45 +20,11 @@ import msgspec
 import psutil
 import pytest
 from research_steps.errors import LauncherError
-from research_steps.records.series import Metric
-from research_steps.trial.code import Code, trace_name
 from research_steps.trial.launcher.launcher import Launcher
-from research_steps.trial.launcher.protocol import Request, TrialOutcome
+from research_steps.trial.launcher.protocol import TrialOutcome
 
 from tests.support import failing_measures
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-# A generous bound on things that happen soon; only a hang takes as long.
-SOON_S = 30.0
-
-
-@functools.cache
-def traced(name: str) -> Code:
-    return trace_name(name, REPOSITORY)
-
-
-def request(function: str, config: dict[str, Any] | None = None, root: Path = REPOSITORY, **changes: Any) -> Request:
-    """A request for one trial of a function in `faults`, or of 'module:function' under another root."""
-    name = function if ":" in function else f"tests.support.failing_measures:{function}"
-    code = traced(name) if root == REPOSITORY else trace_name(name, root)
-    values: dict[str, Any] = {
-        "measure": name,
-        "root": str(root),
-        "cwd": str(root),
-        "code": code.digest,
-        "files": tuple(code.files),
-        "libraries": ("multiprocessing", "subprocess"),
-        "config_type": "dict",
-        "config": config or {},
-        "baseline_config": config or {},
-        "metrics": ("time_s",),
-        "primary": Metric("time_s"),
-        "max_pairs": 5,
-        "sampling_s": 0.1,
-        "time_limit_s": SOON_S,
-        "seed": 1,
-    }
-    return Request(**{**values, **changes})
+from tests.support.trial_requests import REPOSITORY, SOON_S, request
 
 
 def next_trial_is_fine(launcher: Launcher, parent: int) -> None:
@@ -412,7 +377,7 @@ def test_a_library_that_is_saved_while_it_is_imported_is_imported_again(
 DRIVER = """
 import json, sys
 from research_steps.trial.launcher.launcher import Launcher
-from tests.test_launcher import request
+from tests.support.trial_requests import request
 with Launcher() as launcher:
     print(launcher.run(request("steady")).launch.parent_pid, flush=True)
     launcher.run(request(sys.argv[1], json.loads(sys.argv[2]), time_limit_s=1000.0))
