@@ -16,19 +16,10 @@ from tests.support import github_api, object_store, ray_cluster
 
 # What takes longest begins first, so that no process is left with it in the end.
 LONG = [
-    *(
-        "test_benchmarks",
-        "test_cluster",
-        "test_evidence",
-        "test_thread",
-        "test_seal",
-        "test_reproduce",
-        "test_dev",
-        "test_dev_tpu",
-    ),
-    *("test_submit", "test_wandb", "test_iris", "test_moe_hc_experiment", "test_cli", "test_dev_ssh", "test_anchors"),
-    *("test_dev_watch", "test_wandb_tagging", "test_extract_recipe", "test_wheel", "test_finish", "test_kickoff"),
-    *("test_secrets", "test_code"),
+    *("test_benchmarks", "test_cluster", "test_evidence", "test_thread", "test_seal", "test_reproduce", "test_dev"),
+    *("test_dev_tpu", "test_submit", "test_wandb", "test_iris", "test_moe_hc_experiment", "test_cli", "test_dev_ssh"),
+    *("test_anchors", "test_dev_watch", "test_wandb_tagging", "test_extract_recipe", "test_wheel", "test_finish"),
+    *("test_kickoff", "test_secrets", "test_code"),
 ]
 # The first example imports what the others find there, and the machine may be busy.
 settings.register_profile("any machine", deadline=None)
