@@ -137,6 +137,9 @@ def test_the_private_series_stays_at_home(project: Project) -> None:
     assert "kickoff" in project.logbook
     assert git(project.root, "status", "--porcelain") == ""
     assert not (project.root / ".agents" / "issues").exists()
+    hidden = Desk(project.root, project.root / "local_store").record("hidden", trials=1, private=True)
+    (status,) = json.loads(project.research("status", "--json").stdout)
+    assert status["unpublished"] == [hidden.record.id], "its logbook shows what is private"
 
 
 def test_the_branch_is_the_users(project: Project) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 from research_steps.errors import UsageError
 from research_steps.evidence import background, hypotheses
 from research_steps.evidence.state import thread_state
+from research_steps.evidence.visibility import belongs_in_logbook
 from research_steps.files import write_aside
 from research_steps.journal.entries import Finding
 from research_steps.journal.snapshot import Snapshot, entries_of, find
 from research_steps.publish import background_text
 from research_steps.publish.entry_writer import EntryWriter, digest, key_after, refuse_empty, short
 from research_steps.publish.logbook.file import lock
-from research_steps.publish.surface import is_public
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
 from research_steps.records.step_kinds import Brief, ContradictionCheck, NextExperiment, Source, plain_details
@@ -87,7 +87,7 @@ def ask(writer: EntryWriter, question: str, ranked: Sequence[str]) -> Stored[Ent
 def write_brief(writer: EntryWriter) -> str:
     """Make .agents/logbooks/<topic>/background.md again from the records that may be in git; returns its text."""
     series = writer.series
-    shown = writer.scan().only(lambda entry: series.private or is_public(entry.record, series))
+    shown = writer.scan().only(lambda entry: belongs_in_logbook(entry.record, series))
     text = background_text.brief(thread_state(series, shown))
     with lock(writer.checkout, series.topic):
         write_aside(writer.checkout.logbooks / series.topic / "background.md", text.encode())

@@ -13,6 +13,7 @@ from research_steps.evidence.background import Ledger, ledger, stuck
 from research_steps.evidence.claims import ROUTINE_NOTE
 from research_steps.evidence.hypotheses import Item, queue
 from research_steps.evidence.standing import best, current_claims, reached
+from research_steps.evidence.visibility import belongs_in_logbook
 from research_steps.journal.progress import StepProgress
 from research_steps.journal.snapshot import Snapshot
 from research_steps.records.encoding import Stored, canonical
@@ -146,7 +147,7 @@ def thread_state(
         running=tuple(running),
         sealed={seal.id: seal for seal in seals},
         reproduced=tuple(record for record in records if isinstance(record.details, Reproduction)),
-        unpublished=() if shown is None else tuple(_unpublished(series, entries, shown)),
+        unpublished=() if shown is None else tuple(unpublished(series, entries, shown)),
     )
 
 
@@ -230,7 +231,8 @@ def _dead_ends(
     return ends
 
 
-def _unpublished(series: Series, entries: Iterable[Stored[EntryRecord]], shown: Collection[str]) -> Iterable[str]:
+def unpublished(series: Series, entries: Iterable[Stored[EntryRecord]], shown: Collection[str]) -> Iterable[str]:
+    """The IDs of the entries that the logbook will show and does not yet: `shown` are the hashes of those it does."""
     for entry in entries:
-        if entry.sha256 not in shown and (series.private or not entry.record.private):
+        if entry.sha256 not in shown and belongs_in_logbook(entry.record, series):
             yield entry.record.id

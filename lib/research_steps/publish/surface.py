@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from research_steps.journal.snapshot import Snapshot
-from research_steps.records.model import EntryRecord
-from research_steps.records.series import Series
 
 
 @dataclass(frozen=True)
@@ -31,11 +29,6 @@ class Published:
     @property
     def ids(self) -> tuple[str, ...]:
         return tuple(done.id for done in self.done)
-
-
-def is_public(record: EntryRecord, series: Series) -> bool:
-    """Whether an entry may be shown outside this machine. What was late is shown nowhere."""
-    return not (record.late or record.private or series.private)
 
 
 class Surface(Protocol):

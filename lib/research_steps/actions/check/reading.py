@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import msgspec
 
 from research_steps.evidence.standing import standing
+from research_steps.evidence.visibility import is_public
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import retracted
 from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.verify import Files, read
-from research_steps.publish.surface import is_public
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
 from research_steps.records.objects import IssueLink, Posting, Seal

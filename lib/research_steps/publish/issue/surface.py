@@ -15,6 +15,7 @@ import msgspec
 
 from research_steps.errors import StoreError, SurfaceAway, SurfaceError, UnreadableObject
 from research_steps.evidence.state import thread_state
+from research_steps.evidence.visibility import is_public
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.leases import this_process
@@ -26,7 +27,7 @@ from research_steps.publish.issue.links import links_of
 from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.issue.tracker import Comment, Tracker, chained, marked
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.surface import Change, Published, is_public
+from research_steps.publish.surface import Change, Published
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
 from research_steps.records.objects import Closed, IssueLink, Posting, Seal

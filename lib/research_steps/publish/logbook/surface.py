@@ -13,6 +13,7 @@ from pathlib import Path
 
 from research_steps.errors import LogbookError, RepositoryError, StoreError, UnreadableObject
 from research_steps.evidence.state import thread_state
+from research_steps.evidence.visibility import belongs_in_logbook
 from research_steps.files import write_aside
 from research_steps.git import Checkout
 from research_steps.journal.attachments import is_name
@@ -22,7 +23,7 @@ from research_steps.publish import rendering
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.file import LogbookFile, lock, path_of
 from research_steps.publish.markdown import prose
-from research_steps.publish.surface import Change, Published, is_public
+from research_steps.publish.surface import Change, Published
 from research_steps.records.encoding import Stored, sha256
 from research_steps.records.model import EntryRecord, TrialRecord
 from research_steps.records.objects import IssueLink, Seal
@@ -80,16 +81,13 @@ class LogbookSurface:
         new = list(takewhile(lambda sha: sha != self._newest, reversed(entries.entries)))
         if len(new) + self._seen != len(entries.entries):
             new = list(entries.entries)
-        self._waiting |= {sha: entries.entries[sha] for sha in new if self._belongs(entries.entries[sha].record)}
+        arrived = ((sha, entries.entries[sha]) for sha in new)
+        self._waiting |= {sha: entry for sha, entry in arrived if belongs_in_logbook(entry.record, self.series)}
         self._waiting = {sha: entry for sha, entry in self._waiting.items() if sha not in self._file.records}
         self._newest, self._seen = next(reversed(entries.entries), ""), len(entries.entries)
         # What a killed publisher began comes first: it can be finished only while nothing follows it.
         missing = finished_order(self._waiting.values())
         return sorted(missing, key=lambda entry: entry.record.id != self._file.unfinished)
-
-    def _belongs(self, record: EntryRecord) -> bool:
-        # Git may be pushed, so what is private has no place here; the logbook of a private series is kept out of git.
-        return not record.late if self.series.private else is_public(record, self.series)
 
     def _append(self, entry: Stored[EntryRecord]) -> bool:
         record = entry.record

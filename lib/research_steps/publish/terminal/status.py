@@ -7,6 +7,7 @@ from typing import Any
 
 from research_steps.errors import UnreadableObject
 from research_steps.evidence.background import stuck
+from research_steps.evidence.state import unpublished
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.progress import StepProgress, under_way
@@ -57,11 +58,7 @@ def status_of(checkout: Checkout, journal: Journal) -> tuple[dict[str, Any], lis
         ],
         "open": [{**_attempt(attempt.intent), "orphaned": attempt.orphaned()} for attempt in outline.open],
         "scratch": _scratch(outline),
-        "unpublished": sorted(
-            stored.record.id
-            for sha, stored in outline.entries.items()
-            if sha not in shown and not (stored.record.late or stored.record.private)
-        ),
+        "unpublished": list(unpublished(series, outline.in_order, shown)) if series else [],
         "newer": outline.newer,
         "problems": problems,
     }

@@ -17,10 +17,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from research_steps.errors import StoreError, SurfaceError, UsageError
+from research_steps.evidence.visibility import is_public
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
-from research_steps.publish.surface import Change, Published, is_public
+from research_steps.publish.surface import Change, Published
 from research_steps.publish.wandb import run_file
 from research_steps.publish.wandb.run_file import address_of, is_sent, runs_in
 from research_steps.publish.wandb.runs import Place, of_entry, of_trial, run_id
