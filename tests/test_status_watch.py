@@ -62,7 +62,7 @@ def seen(journal: Journal) -> progress.StepProgress:
 
 def counts(journal: Journal) -> tuple[int, int, int, int, int]:
     found = seen(journal)
-    return found.done, found.failed, found.reused, len(found.running), found.queued
+    return found.done, found.failed, found.held, len(found.running), found.queued
 
 
 def test_status_says_how_far_a_step_is_and_what_became_of_its_driver(

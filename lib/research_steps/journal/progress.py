@@ -29,7 +29,7 @@ NEWEST = 20
 class StepProgress:
     """How far one step is. Each of its trials counts once, by its newest attempt.
 
-    `done` are all that have ended: among them `failed` (interrupted ones too) and `reused`, which the journal had
+    `done` are all that have ended: among them `failed` (interrupted ones too) and `held`, which the journal had
     already. What is neither done nor running is queued, the `orphaned` among them; `left_s` is in seconds.
     """
 
@@ -38,7 +38,7 @@ class StepProgress:
     total: int
     done: int
     failed: int
-    reused: int
+    held: int
     running: tuple[Intent, ...]
     orphaned: tuple[str, ...]
     driver_gone: bool
@@ -83,12 +83,12 @@ def under_way(journal: Journal, snapshot: Snapshot) -> list[StepProgress]:
         for part in parts:
             if isinstance(part, UnreadableObject):
                 snapshot.leave_out(part)
-        reused = {id for part in parts if isinstance(part, KnownTrials) for id in part.held}
-        progresses.append(_progress(noted, reused, snapshot))
+        held = {id for part in parts if isinstance(part, KnownTrials) for id in part.held}
+        progresses.append(_progress(noted, held, snapshot))
     return progresses
 
 
-def _progress(plan: TrialPlan, reused: set[str], snapshot: Snapshot) -> StepProgress:
+def _progress(plan: TrialPlan, held: set[str], snapshot: Snapshot) -> StepProgress:
     records: list[TrialRecord | InterruptedRecord] = [trial.record for trial in snapshot.trials.values()]
     records += [interrupted.record for interrupted in snapshot.interrupted.values()]
     mine = (record for record in records if _owner(record.id) == plan.id and not record.late)
@@ -99,10 +99,10 @@ def _progress(plan: TrialPlan, reused: set[str], snapshot: Snapshot) -> StepProg
     attempts = [attempt for attempt in snapshot.open if _owner(attempt.intent.id) == plan.id]
     begun = {attempt.intent.id for attempt in attempts}
     ended = {id: status for id, status in ended.items() if id not in begun}
-    reused = reused - ended.keys() - begun
+    held = held - ended.keys() - begun
     running = tuple(attempt.intent for attempt in attempts if not attempt.orphaned())
     fresh = [record for id, record in newest.items() if id in ended and record.started_at >= plan.planned_at]
-    done = len(ended) + len(reused)
+    done = len(ended) + len(held)
     driver_gone = _driver_gone(plan, snapshot)
     return StepProgress(
         id=plan.id,
@@ -110,7 +110,7 @@ def _progress(plan: TrialPlan, reused: set[str], snapshot: Snapshot) -> StepProg
         total=plan.total,
         done=done,
         failed=sum(status != "ok" for status in ended.values()),
-        reused=len(reused),
+        held=len(held),
         running=running,
         orphaned=tuple(sorted(begun - {intent.id for intent in running})),
         driver_gone=driver_gone,

@@ -51,7 +51,7 @@ class View:
 def step_line(step: StepProgress) -> str:
     """How far a step is, in one line."""
     among = [f"{step.failed} failed"] if step.failed else []
-    among += [f"{step.reused} from the journal"] if step.reused else []
+    among += [f"{step.held} from the journal"] if step.held else []
     parts = [f"{step.done} of {step.total} done" + (f" ({', '.join(among)})" if among else "")]
     parts += [f"{len(step.running)} running on {_hosts(step.running)}"] if step.running else []
     if step.queued:
