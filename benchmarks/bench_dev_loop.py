@@ -13,6 +13,7 @@ imported; what both then do alike, set-up (compiling, checking) and sampling, is
 The harness of sshd is that of the tests; without an sshd here that way is left out, and said so.
 """
 
+import re
 import statistics
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from benchmarks.dev_checkout import Bench, small_moe, toy
 from tests.support.ssh_server import MISSING, sshd
 
 ROUNDS = 10
+ANSWER = re.compile(r"\S+-\d+\.\d+ \S.*: ")
 BAR_RATIO, BAR_S, BAR_SSH_S = 10.0, 0.5, 0.3
 
 
@@ -70,8 +72,8 @@ class Watch:
     def answer(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            # What the answer is seen beside is indented.
-            if " ×" in line and not line.startswith(" "):
+            # Beside other load there may be an answer without a verdict.
+            if ANSWER.match(line):
                 return
         raise RuntimeError(f"research dev --watch ended with {self._process.wait()}")
 

@@ -184,7 +184,13 @@ class _Attempt:
                 self.speaker.say(f"{trials[-1].record.id}: the baseline case failed: 'research show' tells how")
                 return None
         evidence.keep_floor(trials)
-        return evidence.floor(record)
+        floor = evidence.floor(record)
+        if floor is None:
+            self.speaker.say(
+                f"{id}: other processes kept the machine busy meanwhile, so this is no noise floor and there is no "
+                "verdict; the next attempt measures it again"
+            )
+        return floor
 
     def _beside(self, claim: Claim | None, baseline: Baseline | None) -> list[str]:
         """What an answer is seen beside: the best so far, and the noise floor that it rests on."""
