@@ -164,7 +164,9 @@ def soon(condition: Callable[[], Any]) -> bool:
 def parent_of_trials() -> psutil.Process:
     """The launcher's parent process that this process has started."""
     return next(
-        child for child in psutil.Process().children() if "research_steps.trial.launcher.parent" in child.cmdline()[4]
+        child
+        for child in psutil.Process().children()
+        if "research_steps.trial.launcher.parent" in " ".join(child.cmdline())
     )
 
 
