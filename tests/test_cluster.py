@@ -1,5 +1,6 @@
 """A thread whose steps ask for resources, on a real Ray cluster: the same records, whatever is killed."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -317,6 +318,12 @@ def test_a_submitted_thread_is_the_same_from_every_checkout(ray: Cluster, reposi
     files = [{path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")} for folder in folders]
     assert files[0] == files[1]
     assert clone.ids == here.ids
+
+
+@pytest.mark.parametrize("name", ["bench_cluster_dispatch", "bench_cluster_kills"])
+def test_a_benchmark_runs_on_the_cluster(ray: Cluster, name: str, tmp_path: Path) -> None:
+    """In its short form it comes to its end, and whatever it counts or concludes is right."""
+    assert importlib.import_module(f"benchmarks.{name}").quick(tmp_path, ray) == []
 
 
 def research(repository: Repository, ray: Cluster, *arguments: str) -> str:
