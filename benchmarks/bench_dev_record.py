@@ -70,6 +70,9 @@ def in_child(work: Callable[[], object]) -> float:
     pid = os.fork()
     if pid == 0:
         try:
+            # Another checkout's may have been imported here.
+            for name in [name for name in sys.modules if name.split(".")[0] == "experiments"]:
+                del sys.modules[name]
             began = time.perf_counter()
             work()
             os.write(write, json.dumps((time.perf_counter() - began) * 1000).encode())
