@@ -216,7 +216,7 @@ class Parent:
             os.dup2(output, 1)
             os.dup2(output, 2)
             # Whoever is connected sees the end of the parent only when nobody else holds the connection.
-            for connection in {self._listener.fileno(), *map(_descriptor, self._clients)} - {keep, -1}:
+            for connection in _bound_to(self._listener.getsockname()) - {keep}:
                 os.close(connection)
             work()
             status = 0
@@ -282,6 +282,18 @@ async def _leaving(reader: asyncio.StreamReader) -> None:
     """Wait until a client that has asked goes. It has nothing more to say, so anything to read is its end."""
     with suppress(OSError):
         await reader.read(1)
+
+
+def _bound_to(address: str) -> set[int]:
+    """The descriptors of the sockets with this address, also of those that the loop has accepted and not served yet."""
+    bound = set()
+    for name in os.listdir("/dev/fd"):
+        with suppress(OSError):
+            connection = socket.socket(fileno=int(name))
+            if connection.getsockname() == address:
+                bound.add(connection.fileno())
+            connection.detach()
+    return bound
 
 
 def _descriptor(client: asyncio.StreamWriter) -> int:
