@@ -134,7 +134,7 @@ class Parent:
         if changed:
             client.write(line(Stale(changed)))
         elif self._preload(wanted.libraries, client):
-            connection = _descriptor(client)
+            connection = int(client.get_extra_info("socket").fileno())
             self._workers.add(self._fork(partial(_work, wanted, env, connection), sys.stderr.fileno(), keep=connection))
 
     async def _measure(self, request: Request, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
@@ -290,15 +290,13 @@ def _bound_to(address: str) -> set[int]:
     for name in os.listdir("/dev/fd"):
         with suppress(OSError):
             connection = socket.socket(fileno=int(name))
-            if connection.getsockname() == address:
-                bound.add(connection.fileno())
-            connection.detach()
+            try:
+                if connection.getsockname() == address:
+                    bound.add(connection.fileno())
+            finally:
+                # It belongs to whoever opened it.
+                connection.detach()
     return bound
-
-
-def _descriptor(client: asyncio.StreamWriter) -> int:
-    """That of a client's connection, -1 once that is closed."""
-    return int(client.get_extra_info("socket").fileno())
 
 
 def _work(wanted: StartWorker, env: Mapping[str, str], connection: int) -> None:
