@@ -15,15 +15,17 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import scipy.stats  # noqa: F401  # before the heap is frozen
 from research_steps.evidence.statistics import paired_interval
 from research_steps.records.model import Samples
-from research_steps.records.series import Metric
+from research_steps.records.series import Metric, Series
 from research_steps.trial.launcher.sampling import sample
 
 METRIC = Metric("time_s")
+SERIES = Series("coverage", "COVERAGE", "", (METRIC,), sampling_s=60.0)
 EFFECT = math.log(1.03)
 FLOOR = 5
 PROCESSES = (1, 2, 3)
@@ -70,10 +72,8 @@ def trial(draw: random.Random, noise: Noise, effect: float, shift: float, pairs:
         while True:
             yield {METRIC.name: math.exp(center + SAMPLE_NOISE * next(shape))}
 
-    samples = sample(
-        measure, "candidate", "baseline", metrics=(METRIC.name,), primary=METRIC, max_pairs=pairs, sampling_s=60.0,
-        seed=draw.getrandbits(32),
-    ).samples  # fmt: skip
+    series = replace(SERIES, max_pairs=pairs)
+    samples = sample(measure, "candidate", "baseline", series, seed=draw.getrandbits(32)).samples
     assert samples is not None
     return samples
 

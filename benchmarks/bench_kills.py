@@ -40,6 +40,7 @@ from research_steps.trial.code import trace_name
 from research_steps.trial.context import Session
 from research_steps.trial.launcher.host import LocalHost
 from research_steps.trial.launcher.launcher import Launcher
+from research_steps.trial.measured import TrialSpec
 from research_steps.trial.provenance import capture
 
 SERIES = Series(
@@ -157,7 +158,7 @@ def measured(session: Session, root: Path, step: int, id: str) -> Iterator[Row]:
     code = trace_name("experiments.kills.measure:measure", root)
     for number in range(TRIALS):
         work = step * TRIALS + number
-        spec = trials.TrialSpec(code, "dict", {"work": work}, {"work": 0})
+        spec = TrialSpec(code, "dict", {"work": work}, {"work": 0})
         trial = trials.measure_trial(session, spec, id=trial_id(id, number + 1), label=f"work={work}")
         assert trial is not None, "it was waited for"
         record = trial.stored.record

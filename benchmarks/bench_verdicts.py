@@ -36,8 +36,9 @@ from research_steps.trial.code import trace_name
 from research_steps.trial.context import Session
 from research_steps.trial.launcher.host import LocalHost
 from research_steps.trial.launcher.launcher import Launcher
+from research_steps.trial.measured import TrialSpec
 from research_steps.trial.provenance import capture
-from research_steps.trial.trials import TrialSpec, measure_trial
+from research_steps.trial.trials import measure_trial
 from scipy import stats
 
 KERNEL = """

@@ -67,10 +67,7 @@ import msgspec
 from research_steps.trial.launcher.sampling import sample
 from experiments.{topic} import measure as subject
 from experiments.{topic}.__main__ import series
-sampled = sample(
-    subject.measure, {candidate}, {baseline}, metrics=tuple(metric.name for metric in series.metrics),
-    primary=series.primary, max_pairs=series.max_pairs, sampling_s=series.sampling_s, seed=int(sys.argv[2]),
-)
+sampled = sample(subject.measure, {candidate}, {baseline}, series, seed=int(sys.argv[2]))
 print(msgspec.json.encode((sampled.samples, sampled.setup_s + sampled.sampling_s)).decode())
 """
 

@@ -20,6 +20,7 @@ import msgspec
 import psutil
 import pytest
 from research_steps.errors import LauncherError
+from research_steps.records.series import Metric
 from research_steps.trial.launcher.launcher import Launcher
 from research_steps.trial.launcher.protocol import TrialOutcome
 
@@ -128,9 +129,9 @@ def test_a_message_that_can_not_be_shown_says_so(shared: Launcher, name: str, me
     [
         ("raises_in_baseline", {"baseline_config": {"fails": True}}, "baseline", "no baseline here"),
         ("raises_late", {}, "candidate", "only now"),
-        ("no_such_function", {"code": ""}, "child", "no_such_function"),
+        ("no_such_function", {}, "child", "no_such_function"),
         ("steady", {"cwd": "/no/such/folder"}, "child", "/no/such/folder"),
-        ("steady", {"code": "0" * 64}, "child", "changed on disk"),
+        ("steady", {"files": {"tests/support/failing_measures.py": "0" * 64}}, "child", "changed on disk"),
         ("steady", {"config_type": "tests.support.failing_measures:NoSuchConfig"}, "child", "NoSuchConfig"),
     ],
 )
@@ -315,7 +316,7 @@ def test_an_edited_kernel_is_what_the_next_trial_runs(launcher: Launcher, tmp_pa
             writing = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
             subprocess.run([sys.executable, "-c", "import kernel, helper"], cwd=tmp_path, env=writing, check=True)
             assert (tmp_path / "__pycache__").exists()
-        ended = launcher.run(request("kernel:measure", root=tmp_path, metrics=("time_s", "version")))
+        ended = launcher.run(request("kernel:measure", root=tmp_path, metrics=(Metric("time_s"), Metric("version"))))
         found.append((ended.samples.candidate, ended.launch.parent_pid))
     assert [values for values, _ in found] == [{"time_s": [v], "version": [v]} for v in (1.0, 2.0, 3.0)]
     assert len({parent for _, parent in found}) == 1

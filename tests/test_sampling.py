@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from research_steps.errors import BadMetrics, SideFailed
-from research_steps.records.series import Metric
+from research_steps.records.series import Metric, Series
 from research_steps.trial.launcher.protocol import ChildResult
 from research_steps.trial.launcher.sampling import LEAST_PAIRS, sample
 
 
 def take(measure: Callable[[Any], Any], **changes: Any) -> ChildResult:
-    values: dict[str, Any] = {"metrics": ("time_s",), "max_pairs": 8, "sampling_s": 60.0, "seed": 1}
-    values["primary"] = Metric("time_s")
-    return sample(measure, "candidate", "baseline", **{**values, **changes})
+    values: dict[str, Any] = {"metrics": (Metric("time_s"),), "max_pairs": 8, "sampling_s": 60.0, **changes}
+    seed = values.pop("seed", 1)
+    return sample(measure, "candidate", "baseline", Series("sampling", "SAMPLING", "", **values), seed)
 
 
 def refused(measure: Callable[[Any], Any], **changes: Any) -> SideFailed:
@@ -87,7 +87,7 @@ def test_pairs_are_interleaved_in_random_order() -> None:
     assert take(Log(), max_pairs=40, seed=0).samples.order == orders[0]
 
 
-@pytest.mark.parametrize(("sampling_s", "pairs"), [(0.0, LEAST_PAIRS), (60.0, 8)])
+@pytest.mark.parametrize(("sampling_s", "pairs"), [(1e-9, LEAST_PAIRS), (60.0, 8)])
 def test_sampling_ends_with_its_time_but_not_before_five_pairs(sampling_s: float, pairs: int) -> None:
     """A slow function has five pairs, however short the time; a quick one has as many as the series wants."""
     assert LEAST_PAIRS == 5

@@ -32,8 +32,9 @@ from research_steps.trial.code import trace_name
 from research_steps.trial.context import Session
 from research_steps.trial.launcher.host import POLL_S, LocalHost
 from research_steps.trial.launcher.launcher import Launcher
+from research_steps.trial.measured import TrialSpec
 from research_steps.trial.provenance import capture, facts_here
-from research_steps.trial.trials import TrialSpec, measure_trial
+from research_steps.trial.trials import measure_trial
 
 from tests.support.other_processes import busy_cores, holding
 

@@ -1,16 +1,19 @@
 """Requests for one trial, as a launcher gets them."""
 
 import functools
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from research_steps.records.series import Metric
+from research_steps.records.series import Metric, Series
 from research_steps.trial.code import Code, trace_name
 from research_steps.trial.launcher.protocol import Request
+from research_steps.trial.measured import TrialSpec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # A generous bound on things that happen soon; only a hang takes as long.
 SOON_S = 30.0
+SERIES = Series("trials", "TRIALS", "", (Metric("time_s"),), max_pairs=5, sampling_s=0.1, time_limit_s=SOON_S)
 
 
 @functools.cache
@@ -21,22 +24,16 @@ def traced(name: str) -> Code:
 def request(function: str, config: dict[str, Any] | None = None, root: Path = REPOSITORY, **changes: Any) -> Request:
     """A request for one trial of one of `failing_measures`, or of 'module:function' under another root."""
     name = function if ":" in function else f"tests.support.failing_measures:{function}"
-    code = traced(name) if root == REPOSITORY else trace_name(name, root)
-    values: dict[str, Any] = {
-        "measure": name,
-        "root": str(root),
-        "cwd": str(root),
-        "code": code.digest,
-        "files": tuple(code.files),
-        "libraries": ("multiprocessing", "subprocess"),
-        "config_type": "dict",
-        "config": config or {},
-        "baseline_config": config or {},
-        "metrics": ("time_s",),
-        "primary": Metric("time_s"),
-        "max_pairs": 5,
-        "sampling_s": 0.1,
-        "time_limit_s": SOON_S,
-        "seed": 1,
+    traced_code = traced(name) if root == REPOSITORY else trace_name(name, root)
+    code = replace(traced_code, libraries=("multiprocessing", "subprocess"))
+    spec = TrialSpec(code, "dict", config or {}, config or {})
+    changed: dict[type, dict[str, Any]] = {
+        kind: {name: changes[name] for name in changes.keys() & {field.name for field in fields(kind)}}
+        for kind in (Code, TrialSpec, Series)
     }
-    return Request(**{**values, **changes})
+    return Request(
+        spec=replace(spec, code=replace(code, **changed[Code]), **changed[TrialSpec]),
+        series=replace(SERIES, **changed[Series]),
+        cwd=changes.get("cwd", str(root)),
+        seed=1,
+    )

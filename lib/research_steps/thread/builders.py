@@ -41,7 +41,7 @@ class StepBuilder(Steps):
         resources: Resources | None = None,
     ) -> Step:
         code = trace(measure)
-        measured = Measured(code.name, str(code.root), code.digest, type_name(config), config, resources)
+        measured = Measured(code.name, code.root, code.digest, type_name(config), config, resources)
         case = plain(config, f"baseline {label!r}", marin.unwrap)
         built = (step.config for step in self.built if isinstance(step.config, StepConfig))
         namesakes = [config for config in built if config.kind == "baseline" and config.label == label]

@@ -15,8 +15,9 @@ from research_steps.records.configurations import differences
 from research_steps.records.model import InterruptedRecord, TrialRecord
 from research_steps.trial.code import Code
 from research_steps.trial.context import Session
+from research_steps.trial.measured import TrialSpec
 from research_steps.trial.progress_bar import progress
-from research_steps.trial.trials import TrialSpec, measure_trial
+from research_steps.trial.trials import measure_trial
 
 # How often it is noted what the journal had already, for whoever watches (seconds).
 NOTED_S = 1.0

@@ -9,9 +9,9 @@ Data files, compiled modules and what is imported by a computed name are not see
 import ast
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,25 @@ _parsing = threading.Lock()
 
 @dataclass(frozen=True)
 class Code:
-    """`name` is 'module:function'; `files` maps each file, relative to `root`, to the hash of its bytes (LF)."""
+    """`name` is 'module:function' below the import root `root`; `files` maps each file, relative to that, to the hash
+    of its bytes (LF)."""
 
     name: str
-    root: Path
+    root: str
     files: dict[str, str]
     libraries: tuple[str, ...]
 
     @property
     def digest(self) -> str:
-        return _digest(self.name, self.files)
+        return sha256(canonical({"name": self.name, "files": self.files}))
+
+    def now(self) -> "Code":
+        """The same files, as far as they are there, with what they hold now."""
+        hashes = {}
+        for file in self.files:
+            with suppress(OSError):
+                hashes[file] = sha256(_content(Path(self.root, file)))
+        return replace(self, files=hashes)
 
 
 def trace(measure: Measure) -> Code:
@@ -76,20 +85,7 @@ def trace_name(name: str, root: Path) -> Code:
     own = {file.partition("/")[0].removesuffix(".py") for file in files}
     elsewhere = sorted(module for module, path in paths.items() if path is None)
     libraries = tuple(module for module in elsewhere if module.partition(".")[0] not in own)
-    return Code(name, root, dict(sorted(files.items())), libraries)
-
-
-def digest_now(name: str, root: Path, files: Iterable[str]) -> str:
-    """The digest of code that lay in these files, from what they hold now."""
-    hashes = {}
-    for file in files:
-        with suppress(OSError):
-            hashes[file] = sha256(_content(root / file))
-    return _digest(name, hashes)
-
-
-def _digest(name: str, files: dict[str, str]) -> str:
-    return sha256(canonical({"name": name, "files": files}))
+    return Code(name, str(root), dict(sorted(files.items())), libraries)
 
 
 def _content(path: Path) -> bytes:

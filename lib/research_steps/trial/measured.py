@@ -1,4 +1,4 @@
-"""What a step measures, and on what."""
+"""What a step measures, and on what; and what one of its trials does."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 
 from research_steps.errors import UsageError
 from research_steps.records.configurations import changed, plain
+from research_steps.records.encoding import canonical, sha256
 from research_steps.records.resources import Resources
 from research_steps.trial.code import Code, trace_name
 
@@ -37,3 +38,29 @@ class Measured:
     def changed(self, changes: Mapping[str, Any], what: str) -> dict[str, Any]:
         """The baseline case with some fields replaced, as it is recorded."""
         return plain(changed(self.case, changes, what), what)
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """What is measured: plain configurations, the code as it was when the run started, and which replicate it is.
+
+    Whoever measures the same for another `occasion` measures it anew: dev mode does each time.
+    """
+
+    code: Code
+    config_type: str
+    config: dict[str, Any]
+    baseline_config: dict[str, Any]
+    replicate: int = 0
+    occasion: str = ""
+
+    def key(self, conditions: Mapping[str, str]) -> str:
+        """The trial's identity where it runs under these conditions."""
+        identity = {
+            "config": self.config,
+            "baseline": self.baseline_config,
+            "code": self.code.digest,
+            "conditions": conditions,
+            "replicate": self.replicate,
+        }
+        return sha256(canonical({**identity, **({"occasion": self.occasion} if self.occasion else {})}))

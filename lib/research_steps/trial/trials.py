@@ -6,9 +6,8 @@ others leave it quiet.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,13 @@ from research_steps.evidence.statistics import paired_ratios
 from research_steps.evidence.table import Trial
 from research_steps.journal.leases import this_process
 from research_steps.journal.snapshot import OpenAttempt
-from research_steps.records.encoding import Stored, canonical, sha256
+from research_steps.records.encoding import Stored
 from research_steps.records.model import InterruptedRecord, TrialRecord
-from research_steps.records.series import Series
-from research_steps.trial.code import Code
 from research_steps.trial.context import Session
 from research_steps.trial.launcher.conversation import Hear
 from research_steps.trial.launcher.host import Turn
 from research_steps.trial.launcher.protocol import Request, TrialOutcome
+from research_steps.trial.measured import TrialSpec
 
 # A trial whose launcher died is begun again so often before its interruption is left as it is.
 LAUNCHER_TRIES = 2
@@ -34,32 +32,6 @@ LAUNCHER_TRIES = 2
 CUT_OFF_TRIES = 5
 # A trial that others disturbed is measured so often at most, as long as there is time to wait for a quiet machine.
 QUIET_TRIES = 3
-
-
-@dataclass(frozen=True)
-class TrialSpec:
-    """What is measured: plain configurations, the code as it was when the run started, and which replicate it is.
-
-    Whoever measures the same for another `occasion` measures it anew: dev mode does each time.
-    """
-
-    code: Code
-    config_type: str
-    config: dict[str, Any]
-    baseline_config: dict[str, Any]
-    replicate: int = 0
-    occasion: str = ""
-
-    def key(self, conditions: Mapping[str, str]) -> str:
-        """The trial's identity where it runs under these conditions."""
-        identity = {
-            "config": self.config,
-            "baseline": self.baseline_config,
-            "code": self.code.digest,
-            "conditions": conditions,
-            "replicate": self.replicate,
-        }
-        return sha256(canonical({**identity, **({"occasion": self.occasion} if self.occasion else {})}))
 
 
 def measure_trial(
@@ -138,7 +110,9 @@ def _attempt(
         if not begun:
             return None
         try:
-            outcome = turn.run(_request(session.series, spec, key), hear)
+            # The order within pairs is from the trial's identity: another replicate gets another one, the same the same.
+            request = Request(spec=spec, series=session.series, cwd=str(Path.cwd()), seed=int(key[:8], 16))
+            outcome = turn.run(request, hear)
         except LauncherError as error:
             stored = _interrupted(session, key, attempt, str(error))
             if session.host.closed:
@@ -146,27 +120,6 @@ def _attempt(
             return stored
         record = _record(session, spec, outcome, key=key, attempt=attempt, id=id, label=label)
         return session.journal.attempts.finish("trial", record)
-
-
-def _request(series: Series, spec: TrialSpec, key: str) -> Request:
-    return Request(
-        measure=spec.code.name,
-        root=str(spec.code.root),
-        cwd=str(Path.cwd()),
-        code=spec.code.digest,
-        files=tuple(spec.code.files),
-        libraries=spec.code.libraries,
-        config_type=spec.config_type,
-        config=spec.config,
-        baseline_config=spec.baseline_config,
-        metrics=tuple(metric.name for metric in series.metrics),
-        primary=series.primary,
-        max_pairs=series.max_pairs,
-        sampling_s=series.sampling_s,
-        time_limit_s=series.time_limit_s,
-        # From the trial's identity: another replicate gets another order, the same one the same.
-        seed=int(key[:8], 16),
-    )
 
 
 def _record(

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import TypeVar
 
@@ -80,7 +81,8 @@ class SshHost:
             self._conversation.say(Release())
 
     def _measure(self, request: Request, hear: Hear) -> TrialOutcome:
-        there = msgspec.structs.replace(request, root=self._there(request.root), cwd=self._there(request.cwd))
+        code = replace(request.spec.code, root=self._there(request.spec.code.root))
+        there = msgspec.structs.replace(request, spec=replace(request.spec, code=code), cwd=self._there(request.cwd))
         nonce = secrets.token_hex(8)
         try:
             outcome = self._ask(Measure(nonce=nonce, request=there), hear)

@@ -35,8 +35,9 @@ from research_steps.trial.launcher.daemon import Daemon, DaemonTrials
 from research_steps.trial.launcher.host import Host, LocalHost
 from research_steps.trial.launcher.protocol import Begun, Waiting
 from research_steps.trial.launcher.staleness import edited
+from research_steps.trial.measured import TrialSpec
 from research_steps.trial.provenance import capture
-from research_steps.trial.trials import TrialSpec, measure_trial
+from research_steps.trial.trials import measure_trial
 
 # How long an attempt waits for a quiet machine (seconds). Not longer, because somebody waits for the answer.
 PATIENCE_S = 5.0
@@ -64,7 +65,7 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
         evidence = DevEvidence.of(series, journal, published)
         check_case(evidence.entries, case.label, case.case)
         captured = capturing.result()
-    if any((case.code.root / name).stat().st_mtime >= began for name in case.code.files):
+    if any(Path(case.code.root, name).stat().st_mtime >= began for name in case.code.files):
         # It was saved meanwhile, and the patch has to be that of the code that is measured.
         captured = capture(checkout, order.command)
     changes = changes_in(config, case.case)

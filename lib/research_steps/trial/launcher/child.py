@@ -25,11 +25,11 @@ import msgspec
 
 from research_steps.errors import CodeChanged, SideFailed
 from research_steps.records.model import Device, Error
-from research_steps.trial.code import digest_now
 from research_steps.trial.launcher.persistent_child import DONE
 from research_steps.trial.launcher.protocol import ChildResult, Request, received
 from research_steps.trial.launcher.sampling import sample
 from research_steps.trial.launcher.staleness import edited
+from research_steps.trial.measured import TrialSpec
 from research_steps.trial.provenance import describe_error
 
 LONGEST_MESSAGE = 10_000
@@ -52,7 +52,7 @@ def serve_many(orders: socket.socket, result: Path, stage: int) -> None:
     with orders, orders.makefile("rb") as lines:
         for request in received(lines, Request):
             for name in sys.modules.keys() - before:
-                if _is_below(request.root, getattr(sys.modules[name], "__file__", None) or ""):
+                if _is_below(request.spec.code.root, getattr(sys.modules[name], "__file__", None) or ""):
                     del sys.modules[name]
             serve(request, result, stage)
             sys.stdout.flush()
@@ -64,7 +64,8 @@ def run(request: Request, stage: int) -> ChildResult:
     """Run one trial here. Whatever the measure function raises is in the result; nothing is raised."""
     started = time.perf_counter()
     import_s = 0.0
-    root = Path(request.root)
+    spec, code, series = request.spec, request.spec.code, request.series
+    root = Path(code.root)
 
     def since_import() -> float:
         return time.perf_counter() - started - import_s
@@ -79,29 +80,20 @@ def run(request: Request, stage: int) -> ChildResult:
             os.environ.clear()
             os.environ.update(request.env)
         os.chdir(request.cwd)
-        _import_from(request.root)
-        say(f"importing {request.measure.partition(':')[0]}")
-        measure = _load(request.measure)
-        candidate, baseline = (_config(request, fields) for fields in (request.config, request.baseline_config))
-        digest = digest_now(request.measure, root, request.files)
-        if digest != request.code:
+        _import_from(code.root)
+        say(f"importing {code.name.partition(':')[0]}")
+        measure = _load(code.name)
+        candidate, baseline = (_config(spec, fields) for fields in (spec.config, spec.baseline_config))
+        digest = code.now().digest
+        if digest != code.digest:
             raise CodeChanged(
-                f"The code of {request.measure} changed on disk after the run had started "
-                f"(digest {request.code[:12]} then, {digest[:12]} now): run the thread again."
+                f"The code of {code.name} changed on disk after the run had started "
+                f"(digest {code.digest[:12]} then, {digest[:12]} now): run the thread again."
             )
         import_s = time.perf_counter() - started
         say("setting up: compiling, checking, warming up")
-        result = sample(
-            measure,
-            candidate,
-            baseline,
-            metrics=request.metrics,
-            primary=request.primary,
-            max_pairs=request.max_pairs,
-            sampling_s=request.sampling_s,
-            seed=request.seed,
-            sampling=lambda: say(f"sampling, up to {request.sampling_s:g} s"),
-        )
+        sampling = f"sampling, up to {series.sampling_s:g} s"
+        result = sample(measure, candidate, baseline, series, request.seed, lambda: say(sampling))
     except SideFailed as failed:
         result = ChildResult(error=_described(failed.error, failed.side, root), setup_s=since_import())
     except BaseException as raised:  # noqa: BLE001  # whatever it is, it is the trial's result
@@ -145,8 +137,8 @@ def _load(name: str) -> Any:
     return attrgetter(attribute)(importlib.import_module(module))
 
 
-def _config(request: Request, fields: dict[str, Any]) -> Any:
-    return fields if request.config_type == "dict" else draccus.decode(_load(request.config_type), fields)
+def _config(spec: TrialSpec, fields: dict[str, Any]) -> Any:
+    return fields if spec.config_type == "dict" else draccus.decode(_load(spec.config_type), fields)
 
 
 def _devices() -> tuple[Device, ...]:

@@ -144,10 +144,10 @@ class Parent:
         self._requests += 1
         leaving = asyncio.ensure_future(_leaving(reader))
         async with self._turn:
-            if not leaving.done() and self._preload(request.libraries, client):
+            if not leaving.done() and self._preload(request.spec.code.libraries, client):
                 trial = self._trial = await self._start(request, client)
                 leaving.add_done_callback(lambda _: trial.kill())
-                limit = self._loop.call_later(request.time_limit_s, trial.time_out)
+                limit = self._loop.call_later(request.series.time_limit_s, trial.time_out)
                 while not trial.ended.done():
                     await asyncio.wait([trial.ended], timeout=LOOK_S if request.live else None)
                     self._show_output(trial)

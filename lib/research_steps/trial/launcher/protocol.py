@@ -12,7 +12,8 @@ from typing import IO, Any
 import msgspec
 
 from research_steps.records.model import Device, Error, Launch, Samples
-from research_steps.records.series import Metric
+from research_steps.records.series import Series
+from research_steps.trial.measured import TrialSpec
 
 # The socket's name in the parent's folder.
 SOCKET = "socket"
@@ -30,28 +31,15 @@ class ParentConfig(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
-    """One trial. `measure` and `config_type` are 'module:name' under `root`; the latter is 'dict' for plain dicts.
+    """One trial, sampled as the series says, in the order that the `seed` gives.
 
-    `code` is the digest that the intent was written for, of these `files` below the root. Sampling goes on until the
-    `primary` metric is known well enough, or the budget is spent. Times are in seconds. `env` is the whole environment
-    of the child (default: the parent's). `live` asks for its output while it runs. `in_process` runs it in a child that
-    stays, with its backend.
+    `cwd` is its working directory, `env` the whole environment of the child (default: the parent's). `live` asks for its
+    output while it runs. `in_process` runs it in a child that stays, with its backend.
     """
 
-    measure: str
-    root: str
+    spec: TrialSpec
+    series: Series
     cwd: str
-    code: str
-    files: tuple[str, ...]
-    libraries: tuple[str, ...]
-    config_type: str
-    config: dict[str, Any]
-    baseline_config: dict[str, Any]
-    metrics: tuple[str, ...]
-    primary: Metric
-    max_pairs: int
-    sampling_s: float
-    time_limit_s: float
     seed: int
     env: dict[str, str] | None = None
     live: bool = False
@@ -129,18 +117,13 @@ class ChildResult(msgspec.Struct, frozen=True, kw_only=True):
     sampling_s: float = 0.0
 
 
-class TrialOutcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
-    """How a trial ended: with samples, or with an error, which is that of the measure function or says how its process
-    ended.
+class TrialOutcome(ChildResult, frozen=True, kw_only=True, tag="outcome"):
+    """How a trial ended: what the child reported, or else an error that says how its process ended.
 
     `launcher_cpu_s` is what the child used, and what its parent used since the request, or its own start. The machine
     on which it ran adds between which times that was, and who disturbed it: empty when nobody was seen to.
     """
 
-    samples: Samples | None
-    error: Error | None
-    devices: tuple[Device, ...]
-    sources: tuple[str, ...]
     launch: Launch
     launcher_cpu_s: float
     started_at: str = ""

@@ -57,11 +57,9 @@ class RunningTrial:
         with suppress(msgspec.MsgspecError):
             # Nothing, when it ended itself.
             result = msgspec.json.decode(written, type=ChildResult) if code == 0 else result
+        error = result.error and msgspec.structs.replace(result.error, output_tail=self._output_tail())
         return TrialOutcome(
-            samples=result.samples,
-            error=result.error and msgspec.structs.replace(result.error, output_tail=self._output_tail()),
-            devices=result.devices,
-            sources=result.sources,
+            **{**msgspec.structs.asdict(result), "error": error},
             launch=Launch(
                 how="in-process" if self.request.in_process else "forked",
                 parent_pid=os.getpid(),
@@ -81,7 +79,7 @@ class RunningTrial:
     def _lost(self, exit: str) -> Error:
         """The error of a trial whose child gave no result."""
         if self.timed_out:
-            limit = f"{self.request.time_limit_s:g} s"
+            limit = f"{self.request.series.time_limit_s:g} s"
             kind, message = "TimeLimit", f"it ran longer than its limit of {limit} and was killed"
         elif exit.startswith("signal"):
             why = "; out of memory, perhaps" if exit == "signal SIGKILL" else ""

@@ -19,7 +19,7 @@ from typing import Any
 from research_steps.errors import BadMetrics, Side, SideFailed
 from research_steps.evidence.statistics import estimand, process_effect
 from research_steps.records.model import Samples
-from research_steps.records.series import Metric
+from research_steps.records.series import Metric, Series
 from research_steps.trial.launcher.protocol import ChildResult
 
 # So many pairs are taken whatever the budget, and so many more before their scatter is believed to be small.
@@ -33,17 +33,13 @@ def sample(
     measure: Callable[[Any], Any],
     candidate: Any,
     baseline: Any,
-    *,
-    metrics: tuple[str, ...],
-    primary: Metric,
-    max_pairs: int,
-    sampling_s: float,
+    series: Series,
     seed: int,
     sampling: Callable[[], None] = lambda: None,
 ) -> ChildResult:
     """Run the measure function; `sampling` is called when its set-up is done. Raises SideFailed from whatever it raised,
     BadMetrics included."""
-    started = time.perf_counter()
+    started, metrics = time.perf_counter(), [metric.name for metric in series.metrics]
     with _side("candidate"):
         returned = measure(candidate)
         if not isinstance(returned, Iterator):
@@ -68,11 +64,11 @@ def sample(
     gc.collect()
     gc.disable()
     started = time.perf_counter()
-    for pair in range(max_pairs):
-        if pair >= LEAST_PAIRS and time.perf_counter() - started >= sampling_s:
+    for pair in range(series.max_pairs):
+        if pair >= LEAST_PAIRS and time.perf_counter() - started >= series.sampling_s:
             break
         if pair == look:
-            if _known_well(primary, taken):
+            if _known_well(series.primary, taken):
                 break
             # Looking costs more the more there is, so it is done ever more seldom.
             look += max(1, look // 4)
@@ -106,7 +102,7 @@ def _side(side: Side) -> Iterator[None]:
         raise SideFailed(side, error) from error
 
 
-def _next(generator: Iterator[Any], side: Side, taken: int, metrics: tuple[str, ...]) -> dict[str, float]:
+def _next(generator: Iterator[Any], side: Side, taken: int, metrics: list[str]) -> dict[str, float]:
     try:
         values = next(generator)
     except StopIteration:
@@ -117,7 +113,7 @@ def _next(generator: Iterator[Any], side: Side, taken: int, metrics: tuple[str, 
     return _checked(values, metrics)
 
 
-def _checked(values: Any, metrics: tuple[str, ...]) -> dict[str, float]:
+def _checked(values: Any, metrics: list[str]) -> dict[str, float]:
     if not isinstance(values, Mapping):
         raise BadMetrics(f"The measure function gave {type(values).__name__}: expected a dict of metric name to number.")
     missing = [name for name in metrics if name not in values]
