@@ -91,8 +91,8 @@ class Attempts:
         label: str,
         config: dict[str, Any],
         private: bool = False,
-    ) -> Iterator[bool]:
-        """Write the intent of an attempt and hold its lease inside the block. Yields False when it was taken."""
+    ) -> Iterator[OpenAttempt | None]:
+        """Write the intent of an attempt and hold its lease inside the block. Yields None when it was taken."""
         until = lease_end()
         intent = Intent(
             series=self._topic,
@@ -109,10 +109,10 @@ class Attempts:
             private=True if private else msgspec.UNSET,
         )
         if not self._objects.create(self._objects.attempt(subject, "intents", key, attempt), intent):
-            yield False
+            yield None
             return
         with self._leases.renewing(self._objects.attempt(subject, "leases", key, attempt), until):
-            yield True
+            yield OpenAttempt(intent, until)
 
     def finish(self, subject: Subject, record: TrialRecord | EntryRecord | InterruptedRecord) -> Stored[Any]:
         """Make the record last. If its attempt has ended already the record is kept as late, and returned so."""

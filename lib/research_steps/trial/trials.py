@@ -13,13 +13,14 @@ from typing import Any
 
 import msgspec
 
-from research_steps.errors import LauncherError, UnreadableObject
+from research_steps.errors import LauncherError
 from research_steps.evidence.statistics import paired_ratios
 from research_steps.evidence.table import Trial
 from research_steps.journal.leases import this_process
 from research_steps.journal.snapshot import OpenAttempt
 from research_steps.records.encoding import Stored
 from research_steps.records.model import InterruptedRecord, TrialRecord
+from research_steps.records.objects import Intent
 from research_steps.trial.context import Session
 from research_steps.trial.launcher.conversation import Hear
 from research_steps.trial.launcher.host import Turn
@@ -104,34 +105,30 @@ def _attempt(
     session: Session, spec: TrialSpec, turn: Turn, *, key: str, attempt: int, id: str, label: str, hear: Hear
 ) -> Stored[Any] | None:
     """What became of an attempt; None when somebody else has begun it. Raises LauncherError when the run is ending."""
-    with session.journal.attempts.begin(
-        "trial", key, attempt, id=id, label=label, config=spec.config, private=session.private
-    ) as begun:
-        if not begun:
+    attempts = session.journal.attempts
+    with attempts.begin("trial", key, attempt, id=id, label=label, config=spec.config, private=session.private) as begun:
+        if begun is None:
             return None
+        # The order within pairs is from the trial's identity: another replicate gets another one, the same the same.
+        request = Request(spec=spec, series=session.series, cwd=str(Path.cwd()), seed=int(key[:8], 16))
         try:
-            # The order within pairs is from the trial's identity: another replicate gets another one, the same the same.
-            request = Request(spec=spec, series=session.series, cwd=str(Path.cwd()), seed=int(key[:8], 16))
             outcome = turn.run(request, hear)
         except LauncherError as error:
-            stored = _interrupted(session, key, attempt, str(error))
+            stored = attempts.interrupt(begun, str(error))
             if session.host.closed:
                 raise
             return stored
-        record = _record(session, spec, outcome, key=key, attempt=attempt, id=id, label=label)
-        return session.journal.attempts.finish("trial", record)
+        return attempts.finish("trial", _record(session, spec, begun.intent, outcome))
 
 
-def _record(
-    session: Session, spec: TrialSpec, outcome: TrialOutcome, *, key: str, attempt: int, id: str, label: str
-) -> TrialRecord:
-    series, facts, samples = session.series, session.host.facts, outcome.samples
+def _record(session: Session, spec: TrialSpec, intent: Intent, outcome: TrialOutcome) -> TrialRecord:
+    facts, samples = session.host.facts, outcome.samples
     return TrialRecord(
-        series=series.topic,
-        key=key,
-        attempt=attempt,
-        id=id,
-        label=label,
+        series=intent.series,
+        key=intent.key,
+        attempt=intent.attempt,
+        id=intent.id,
+        label=intent.label,
         started_at=outcome.started_at,
         finished_at=outcome.finished_at,
         status="ok" if samples else "failed",
@@ -182,12 +179,3 @@ def _ended_by_ctrl_c(session: Session, key: str, number: int) -> Iterator[None]:
             if isinstance(attempt, OpenAttempt) and attempt.intent.owner == this_process():
                 session.journal.attempts.interrupt(attempt, "It was stopped by Ctrl-C.")
         raise
-
-
-def _interrupted(session: Session, key: str, number: int, reason: str) -> Stored[Any]:
-    attempt = session.journal.attempts.of("trial", key)[number]
-    if isinstance(attempt, OpenAttempt):
-        return session.journal.attempts.interrupt(attempt, reason)
-    if isinstance(attempt, UnreadableObject):
-        raise attempt
-    return attempt

@@ -3,6 +3,7 @@
 import faulthandler
 import importlib
 import os
+import resource
 import socket
 import sys
 import time
@@ -25,8 +26,7 @@ import msgspec
 
 from research_steps.errors import CodeChanged, SideFailed
 from research_steps.records.model import Device, Error
-from research_steps.trial.launcher.persistent_child import DONE
-from research_steps.trial.launcher.protocol import ChildResult, Request, received
+from research_steps.trial.launcher.protocol import ChildResult, Request, Used, line, received
 from research_steps.trial.launcher.sampling import sample
 from research_steps.trial.launcher.staleness import edited
 from research_steps.trial.measured import TrialSpec
@@ -57,7 +57,7 @@ def serve_many(orders: socket.socket, result: Path, stage: int) -> None:
             serve(request, result, stage)
             sys.stdout.flush()
             sys.stderr.flush()
-            orders.sendall(DONE)
+            orders.sendall(line(Used.of(resource.getrusage(resource.RUSAGE_SELF))))
 
 
 def run(request: Request, stage: int) -> ChildResult:
@@ -82,7 +82,7 @@ def run(request: Request, stage: int) -> ChildResult:
         os.chdir(request.cwd)
         _import_from(code.root)
         say(f"importing {code.name.partition(':')[0]}")
-        measure = _load(code.name)
+        measure = load(code.name)
         candidate, baseline = (_config(spec, fields) for fields in (spec.config, spec.baseline_config))
         digest = code.now().digest
         if digest != code.digest:
@@ -132,13 +132,14 @@ def _is_below(root: str, path: str) -> bool:
     return (path == root or path.startswith(f"{root.rstrip(os.sep)}{os.sep}")) and "site-packages" not in path
 
 
-def _load(name: str) -> Any:
+def load(name: str) -> Any:
+    """What 'module:name' names."""
     module, _, attribute = name.partition(":")
     return attrgetter(attribute)(importlib.import_module(module))
 
 
 def _config(spec: TrialSpec, fields: dict[str, Any]) -> Any:
-    return fields if spec.config_type == "dict" else draccus.decode(_load(spec.config_type), fields)
+    return fields if spec.config_type == "dict" else draccus.decode(load(spec.config_type), fields)
 
 
 def _devices() -> tuple[Device, ...]:

@@ -35,16 +35,13 @@ class Conversation:
             self._socket.sendall(line(message))
 
     def ask(self, message: msgspec.Struct, hear: Hear) -> Answer | None:
-        """Say something and wait for its answer, as `answer` does."""
+        """Say something and wait for its answer; None when the connection ended before it. `hear` what is said
+        meanwhile."""
         self.say(message)
-        return self.answer(hear)
-
-    def answer(self, hear: Hear) -> Answer | None:
-        """The next answer; None when the connection ended before it. `hear` what is said meanwhile."""
-        for message in received(self._lines, Message):
-            if isinstance(message, Answer):
-                return message
-            hear(message)
+        for told in received(self._lines, Message):
+            if isinstance(told, Answer):
+                return told
+            hear(told)
         return None
 
 

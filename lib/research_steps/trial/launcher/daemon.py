@@ -81,7 +81,9 @@ class Daemon:
         folder = _private(self.folder)
         with locked(folder / "start"):
             if not self._listens():
-                self._clean_up()
+                # What a parent that was killed has left in its session, which nobody else can have joined.
+                if (last := self._last()) is not None and not Path(f"/proc/{last.pid}").exists():
+                    kill_session(last.pid)
                 with (folder / LOG).open("wb") as log:
                     ParentProcess.start(ParentConfig(str(self.root), dict(env), self.idle_s), log)
         return folder
@@ -110,12 +112,6 @@ class Daemon:
             return msgspec.json.decode((self.folder / STATE).read_bytes(), type=State)
         except (OSError, msgspec.MsgspecError):
             return None
-
-    def _clean_up(self) -> None:
-        """End what a parent that was killed has left in its session, which nobody else can have joined."""
-        last = self._last()
-        if last is not None and not Path(f"/proc/{last.pid}").exists():
-            kill_session(last.pid)
 
 
 class DaemonTrials:

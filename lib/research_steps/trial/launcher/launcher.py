@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -72,7 +72,7 @@ class ParentProcess:
         return code
 
 
-class Launcher:
+class Launcher(AbstractContextManager["Launcher"]):
     """The trials of a parent of its own, which is started when the first of them needs it and ends with the block. Safe
     to use from several threads. `family` is the process below which they and what else is ours are."""
 
@@ -81,9 +81,6 @@ class Launcher:
         self.family = os.getpid()
         self._lock = threading.Lock()
         self._parent: ParentProcess | None = None
-
-    def __enter__(self) -> "Launcher":
-        return self
 
     def __exit__(self, *raised: object) -> None:
         self.close()

@@ -42,6 +42,7 @@ from research_steps.trial.launcher.protocol import (
     Shutdown,
     Stale,
     StartWorker,
+    Used,
     Waiting,
     line,
 )
@@ -179,16 +180,15 @@ class Parent:
 
     def _finish(self, trial: RunningTrial, used_before_s: float) -> None:
         self._trial = None
-        code, cpu_s, rss = trial.ended.result()
         spare = trial.others | self._workers
         if self._persistent is not None:
             spare.add(self._persistent.pid)
         # What the child started may live on; it must not disturb the next trial.
         kill_descendants(spare)
         self._show_output(trial)
-        launcher_cpu_s = _cpu_s() - used_before_s + (cpu_s if self._persistent else 0.0)
-        outcome = trial.outcome(self._result.read_bytes(), code, cpu_s, launcher_cpu_s, rss)
-        trial.client.write(line(outcome))
+        # A child that stays is in no account of this process.
+        launcher_cpu_s = _cpu_s() - used_before_s + (trial.ended.result()[1].cpu_s if self._persistent else 0.0)
+        trial.client.write(line(trial.outcome(self._result.read_bytes(), launcher_cpu_s)))
         if self._persistent is None:
             trial.output.close()
 
@@ -240,9 +240,8 @@ class Parent:
             used_before_s = self._persistent.used_s
             self._forget_persistent(self._persistent)
         if self._trial is not None and pid == self._trial.pid:
-            cpu_s = usage.ru_utime + usage.ru_stime - used_before_s
-            rss = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-            self._trial.end(os.waitstatus_to_exitcode(status), cpu_s, rss)
+            used = Used.of(usage)
+            self._trial.end(os.waitstatus_to_exitcode(status), Used(used.cpu_s - used_before_s, used.peak_rss_bytes))
 
     def _forget_persistent(self, persistent: PersistentChild) -> None:
         self._persistent = None
@@ -300,19 +299,16 @@ def _bound_to(address: str) -> set[int]:
 
 
 def _work(wanted: StartWorker, env: Mapping[str, str], connection: int) -> None:
-    """What a worker does."""
-    module, _, function = wanted.function.partition(":")
     os.environ.clear()
     os.environ.update(env)
     with socket.socket(fileno=connection) as speaking:
         speaking.setblocking(True)
-        getattr(importlib.import_module(module), function)(speaking, bytes(wanted.order))
+        child.load(wanted.function)(speaking, bytes(wanted.order))
 
 
 def _cpu_s() -> float:
     """What this process and the children that it has seen end have used since it began."""
-    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    return sum(Used.of(resource.getrusage(who)).cpu_s for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def _listen(config: ParentConfig) -> None:

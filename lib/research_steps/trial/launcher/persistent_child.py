@@ -4,15 +4,12 @@ import asyncio
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
-import psutil
+import msgspec
 
-from research_steps.trial.launcher.protocol import line
+from research_steps.trial.launcher.protocol import Used, line
 from research_steps.trial.launcher.running_trial import RunningTrial
-
-DONE = b"."
 
 
 @dataclass
@@ -32,20 +29,7 @@ class PersistentChild:
         os.lseek(self.output.fileno(), 0, os.SEEK_SET)
         self.orders.write(line(trial.request))
         # Where it dies, that is told by its exit.
-        with suppress(OSError, asyncio.IncompleteReadError, psutil.Error):
-            await self.replies.readexactly(len(DONE))
-            trial.end(0, *self.usage())
-
-    def usage(self) -> tuple[float, int]:
-        """The CPU time of its last trial in seconds, and the most memory that it ever used in bytes."""
-        times = psutil.Process(self.pid).cpu_times()
-        total = times.user + times.system
-        last, self.used_s = total - self.used_s, total
-        return last, _peak_rss(self.pid)
-
-
-def _peak_rss(pid: int) -> int:
-    with suppress(OSError, StopIteration, ValueError):
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
-    return int(psutil.Process(pid).memory_info().rss)
+        with suppress(OSError, asyncio.IncompleteReadError):
+            used = msgspec.json.decode(await self.replies.readuntil(), type=Used)
+            trial.end(0, Used(used.cpu_s - self.used_s, used.peak_rss_bytes))
+            self.used_s = used.cpu_s

@@ -4,7 +4,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -34,53 +34,48 @@ def adopt_orphans() -> None:
 
 def kill_descendants(spare: Collection[int] = ()) -> None:
     """Kill what this process has started and what that has started, and wait until it is gone; but for the processes
-    to `spare`, and what those have started.
-
-    It is left behind when the kernel does not let go of it within seconds.
-    """
+    to `spare`, and what those have started."""
     import psutil
 
-    for _ in range(_KILL_ROUNDS):
-        started = psutil.Process().children(recursive=True)
-        spared = set(spare)
+    def descendants() -> "list[psutil.Process]":
+        started, spared = psutil.Process().children(recursive=True), set(spare)
         for process in started:
             with suppress(psutil.Error):
                 # Oldest first, so that a process's parent was looked at before it.
                 if process.ppid() in spared:
                     spared.add(process.pid)
-        descendants = [process for process in started if process.pid not in spared]
-        if not descendants:
-            return
-        _kill(descendants)
+        return [process for process in started if process.pid not in spared]
+
+    _kill_all(descendants)
 
 
 def kill_marked(name: str, value: str) -> None:
     """Kill the processes that were started with this environment variable, and wait until they are gone; those, too,
-    that have a session of their own, or whose parent is dead already.
-
-    They are left behind when the kernel does not let go of them within seconds.
-    """
+    that have a session of their own, or whose parent is dead already."""
     import psutil
 
-    for _ in range(_KILL_ROUNDS):
-        marked = []
+    def marked() -> "Iterator[psutil.Process]":
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 if process.environ().get(name) == value:
-                    marked.append(process)
-        if not marked:
-            return
-        _kill(marked)
+                    yield process
+
+    _kill_all(marked)
 
 
-def _kill(processes: "Sequence[psutil.Process]") -> None:
-    """Kill them, and wait a moment for their end."""
+def _kill_all(find: "Callable[[], Iterable[psutil.Process]]") -> None:
+    """Kill what this finds until there is no more. It is left behind when the kernel does not let go of it within
+    seconds."""
     import psutil
 
-    for process in processes:
-        with suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(processes, timeout=_ROUND_S)
+    for _ in range(_KILL_ROUNDS):
+        processes = list(find())
+        for process in processes:
+            with suppress(psutil.Error):
+                process.kill()
+        if not processes:
+            return
+        psutil.wait_procs(processes, timeout=_ROUND_S)
 
 
 def kill_session(leader: int) -> None:

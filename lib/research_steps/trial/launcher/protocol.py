@@ -5,8 +5,10 @@ which is a `TrialOutcome` for a trial, `Done` or `Refused` for a worker, or `Sta
 between these two.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from resource import struct_rusage
 from typing import IO, Any
 
 import msgspec
@@ -115,6 +117,18 @@ class ChildResult(msgspec.Struct, frozen=True, kw_only=True):
     import_s: float = 0.0
     setup_s: float = 0.0
     sampling_s: float = 0.0
+
+
+class Used(msgspec.Struct, frozen=True):
+    """What a process has used: its CPU time (seconds), and the most memory that it ever had (bytes)."""
+
+    cpu_s: float
+    peak_rss_bytes: int
+
+    @staticmethod
+    def of(usage: struct_rusage) -> "Used":
+        rss = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return Used(usage.ru_utime + usage.ru_stime, rss)
 
 
 class TrialOutcome(ChildResult, frozen=True, kw_only=True, tag="outcome"):

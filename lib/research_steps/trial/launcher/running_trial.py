@@ -13,7 +13,7 @@ import msgspec
 import psutil
 
 from research_steps.records.model import Error, Launch
-from research_steps.trial.launcher.protocol import ChildResult, Request, TrialOutcome
+from research_steps.trial.launcher.protocol import ChildResult, Request, TrialOutcome, Used
 
 OUTPUT_TAIL = 4096
 
@@ -21,14 +21,14 @@ OUTPUT_TAIL = 4096
 @dataclass
 class RunningTrial:
     """`client` has asked for it, `pid` is its child's, `others` are the processes of the parent that are none of the
-    trial's. Once it has `ended`, that holds the exit code, the CPU time (seconds) and the most memory (bytes)."""
+    trial's. Once it has `ended`, that holds the exit code and what the child used."""
 
     request: Request
     client: asyncio.StreamWriter
     pid: int
     output: IO[bytes]
     others: set[int]
-    ended: "asyncio.Future[tuple[int, float, int]]" = field(default_factory=asyncio.Future)
+    ended: "asyncio.Future[tuple[int, Used]]" = field(default_factory=asyncio.Future)
     shown: int = 0
     timed_out: bool = False
 
@@ -36,9 +36,9 @@ class RunningTrial:
         if not self.ended.done():
             os.kill(self.pid, signal.SIGKILL)
 
-    def end(self, code: int, cpu_s: float, rss: int) -> None:
+    def end(self, code: int, used: Used) -> None:
         if not self.ended.done():
-            self.ended.set_result((code, cpu_s, rss))
+            self.ended.set_result((code, used))
 
     def time_out(self) -> None:
         self.timed_out = True
@@ -50,8 +50,9 @@ class RunningTrial:
             self.shown += len(new)
             yield new.decode("utf-8", "replace")
 
-    def outcome(self, written: bytes, code: int, cpu_s: float, launcher_cpu_s: float, rss: int) -> TrialOutcome:
-        """How it ended, by the exit code of its child, what that has `written` as its result, and what it used."""
+    def outcome(self, written: bytes, launcher_cpu_s: float) -> TrialOutcome:
+        """How it ended, by what its child has `written` as its result."""
+        code, used = self.ended.result()
         exit = f"signal {_signal_name(-code)}" if code < 0 else f"exit code {code}"
         result = ChildResult(error=self._lost(exit))
         with suppress(msgspec.MsgspecError):
@@ -70,8 +71,8 @@ class RunningTrial:
                 import_s=result.import_s,
                 setup_s=result.setup_s,
                 sampling_s=result.sampling_s,
-                cpu_s=cpu_s,
-                peak_rss_bytes=rss,
+                cpu_s=used.cpu_s,
+                peak_rss_bytes=used.peak_rss_bytes,
             ),
             launcher_cpu_s=launcher_cpu_s,
         )
