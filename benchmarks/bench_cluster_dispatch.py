@@ -113,7 +113,7 @@ def ways(root: Path, environment: dict[str, str], size: Size) -> dict[str, list[
     """A driver, in a process of its own: what a trial takes beyond its own time, in each round of each way."""
     enter(root, environment)
     import ray
-    from research_steps.remote.ray.joining import joined
+    from research_steps.remote.ray.client import joined
     from research_steps.thread.builders import StepBuilder
     from research_steps.thread.dispatch import measure
     from research_steps.thread.marin import executor_steps as marin

@@ -48,7 +48,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 @pytest.fixture(scope="session", autouse=True)
 def own_turns(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Timed trials of this process and its forks take turns among themselves, and wait for no other tests' trials."""
-    contention.HERE.tmp = tmp_path_factory.mktemp("machine")
+    contention.HERE = contention.Machine(tmp=tmp_path_factory.mktemp("machine"))
 
 
 @pytest.fixture(scope="session")

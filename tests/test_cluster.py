@@ -163,9 +163,10 @@ def test_what_no_machine_has_is_told_and_given_up(ray: Cluster, tmp_path: Path) 
     done = client(
         ray,
         """
+        ray_client.INFEASIBLE_S = 1
         for asked in (ResourceConfig.with_tpu("v5p-8", ram="1g", cpu=1), ResourceConfig.with_cpu(cpu=64, ram="1g")):
             try:
-                job = RayClient(infeasible_s=1).submit(JobRequest("big", entry, resources=asked))
+                job = RayClient().submit(JobRequest("big", entry, resources=asked))
                 job.wait()
             except UsageError as error:
                 print(error, job.status())
@@ -268,6 +269,7 @@ def client(ray: Cluster, script: str, **environment: str) -> str:
     prelude = """
         import os, ray
         from fray import *
+        from research_steps.remote.ray import client as ray_client
         from research_steps.remote.ray.client import RayClient
         from research_steps.errors import UsageError
         small = ResourceConfig.with_cpu(cpu=1, ram="100m")

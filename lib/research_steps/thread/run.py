@@ -41,7 +41,7 @@ def _engine(checkout: Checkout) -> Iterator[None]:
     if not address:
         yield
         return
-    from research_steps.remote.ray.joining import joined
+    from research_steps.remote.ray.client import joined
     from research_steps.thread import marin
 
     with joined(address, checkout) as client, marin.using(client):

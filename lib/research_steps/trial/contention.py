@@ -40,25 +40,19 @@ class Disturbance:
     passes: bool = True
 
 
-@dataclass
 class Machine:
     """Where its devices and lock files are, and how many cores others may keep busy."""
 
-    dev: Path = Path("/dev")
-    tmp: Path = Path("/tmp")
-    load_cores: float = max(LOAD_CORES, LOAD_SHARE * (os.cpu_count() or 1))
-
-    @property
-    def device_lock(self) -> Path:
-        return self.tmp / "research-steps-device.lock"
-
-    @property
-    def next_lock(self) -> Path:
-        return self.tmp / "research-steps-next.lock"
-
-    @property
-    def tpu_lock(self) -> Path:
-        return self.tmp / "libtpu_lockfile"
+    def __init__(
+        self,
+        dev: Path = Path("/dev"),
+        tmp: Path = Path("/tmp"),
+        load_cores: float = max(LOAD_CORES, LOAD_SHARE * (os.cpu_count() or 1)),
+    ) -> None:
+        self.dev, self.load_cores = dev, load_cores
+        self.device_lock = tmp / "research-steps-device.lock"
+        self.next_lock = tmp / "research-steps-next.lock"
+        self.tpu_lock = tmp / "libtpu_lockfile"
 
     @cached_property
     def expected(self) -> int:

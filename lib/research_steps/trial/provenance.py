@@ -118,7 +118,8 @@ def capture(checkout: Checkout, argv: Sequence[str]) -> Captured:
 
 def facts_here() -> Facts:
     """The facts of this machine, for what this process starts."""
-    return Facts(socket.gethostname(), device_class(), platform.python_version(), _packages(), _environment())
+    env = {name: value for name, value in sorted(os.environ.items()) if name.startswith(ENVIRONMENT)}
+    return Facts(socket.gethostname(), device_class(), platform.python_version(), _packages(), env)
 
 
 def command_line() -> list[str]:
@@ -243,10 +244,6 @@ def _packages() -> dict[str, str]:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
-
-
-def _environment() -> dict[str, str]:
-    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(ENVIRONMENT)}
 
 
 def _login() -> str:

@@ -1,22 +1,30 @@
-"""Fray's client over Ray: each job is one Ray task, on one machine that has the resources it asks for.
+"""A driver's connection to a Ray cluster, for as long as its thread runs, and Fray's client over it: each job is one
+Ray task, on one machine that has the resources it asks for.
 
 It does what Marin's executor needs: submit a job, wait for it, end it. A job whose machine or process was lost is
 started again by Ray. An exception of its function is its result and ends it. Actors and slices of several hosts are
-refused. The process has to be connected to the cluster before.
+refused.
 """
 
 import os
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fray import JobFailed, JobRequest, JobStatus, ResourceConfig
 
 from research_steps.errors import LauncherError, MachineLost, UsageError
+from research_steps.git import Checkout
 from research_steps.records.redaction import is_secret_name, redact
 from research_steps.records.times import duration
-from research_steps.remote.ray import task
+from research_steps.remote.ray import task, worktree
+from research_steps.remote.ray.config import connect
+from research_steps.trial.provenance import ORIGIN
 
 # How long a job is waited for that no machine of the cluster could run. A cluster that grows brings one in that time.
 INFEASIBLE_S = 900.0
@@ -31,9 +39,8 @@ CARRIED = (
 class RayJob:
     """A job that was submitted."""
 
-    def __init__(self, name: str, ref: Any, asked: dict[str, float], infeasible_s: float) -> None:
+    def __init__(self, name: str, ref: Any, asked: dict[str, float]) -> None:
         self._name, self._ref, self._asked = name, ref, asked
-        self._infeasible_s = infeasible_s
         self._stopped = threading.Event()
 
     @property
@@ -94,31 +101,20 @@ class RayJob:
             now = time.monotonic()
             if timeout is not None and now - began > timeout:
                 raise TimeoutError(f"{self._name} has not ended within {duration(timeout)}.")
-            if _some_node_has(self._asked):
+            if not (lacking := _lacking(self._asked)):
                 feasible = now
-            elif now - feasible > self._infeasible_s:
+            elif now - feasible > INFEASIBLE_S:
                 self.terminate()
-                raise UsageError(f"{self._name} was given up after {duration(now - feasible)}: {self._nobody_has()}")
+                raise UsageError(f"{self._name} was given up after {duration(now - feasible)}: {lacking}")
             elif not has_said:
-                print(f"{self._name} waits: {self._nobody_has()}", flush=True)
+                print(f"{self._name} waits: {lacking}", flush=True)
                 has_said = True
-
-    def _nobody_has(self) -> str:
-        import ray
-
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        most = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in self._asked}
-        return (
-            f"no machine of the cluster has {_counted(self._asked)}; the most that one of {len(nodes)} has is "
-            f"{_counted(most)}. Ask for less, or add such a machine."
-        )
 
 
 class RayClient:
     """Submits jobs to the Ray cluster that this process is connected to. Safe to use from several threads."""
 
-    def __init__(self, infeasible_s: float = INFEASIBLE_S) -> None:
-        self._infeasible_s = infeasible_s
+    def __init__(self) -> None:
         self._jobs: list[RayJob] = []
 
     def submit(self, request: JobRequest, adopt_existing: bool = True) -> RayJob:
@@ -150,7 +146,7 @@ class RayClient:
             )
             .remote(ray.cloudpickle.dumps(function), ray.cloudpickle.dumps(RayClient), hidden)
         )
-        job = RayJob(request.name, ref, asked, self._infeasible_s)
+        job = RayJob(request.name, ref, asked)
         self._jobs.append(job)
         return job
 
@@ -168,6 +164,34 @@ class RayClient:
         for job in self._jobs:
             if not JobStatus.finished(job.status()):
                 job.terminate()
+
+
+@contextmanager
+def joined(address: str, checkout: Checkout) -> Iterator[RayClient]:
+    """Connect this process to the cluster whose head has this address, and end there what it leaves running.
+
+    A driver that was submitted has its work tree there already; another one sends it. Raises MachineLost when there is
+    no such cluster.
+    """
+    if checkout.git_dir is None and ORIGIN not in os.environ:
+        raise UsageError(
+            f"{checkout.root} is not in a git repository, and RAY_ADDRESS names a cluster: expected a repository, whose "
+            "work tree the jobs get."
+        )
+    # Ray would otherwise leave out lines that are alike.
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    with tempfile.TemporaryDirectory(prefix="research-tree-") as folder:
+        package = Path(folder) / "tree.zip"
+        if checkout.git_dir is not None:
+            worktree.zip_into(package, checkout, worktree.files(checkout))
+        sent = {"working_dir": str(package)} if package.exists() else {}
+        # Until this process ends: who waits for a job then is not cut off.
+        connect("the cluster", address, ("",), runtime_env=sent, logging_level="WARNING", ignore_reinit_error=True)
+    client = RayClient()
+    try:
+        yield client
+    finally:
+        client.shutdown()
 
 
 def amounts(name: str, wanted: ResourceConfig, replicas: int | None = None) -> dict[str, float]:
@@ -205,11 +229,18 @@ def _environment(request: JobRequest) -> tuple[dict[str, str], dict[str, str]]:
     return {name: value for name, value in given.items() if name not in hidden}, hidden
 
 
-def _some_node_has(asked: dict[str, float]) -> bool:
+def _lacking(asked: dict[str, float]) -> str:
+    """What no machine of the cluster has, empty where one has it."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return any(all(node.get(name, 0) >= amount for name, amount in asked.items()) for node in nodes)
+    if any(all(node.get(name, 0) >= amount for name, amount in asked.items()) for node in nodes):
+        return ""
+    most = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in asked}
+    return (
+        f"no machine of the cluster has {_counted(asked)}; the most that one of {len(nodes)} has is {_counted(most)}. "
+        "Ask for less, or add such a machine."
+    )
 
 
 def _counted(asked: dict[str, float]) -> str:

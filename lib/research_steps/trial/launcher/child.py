@@ -67,9 +67,6 @@ def run(request: Request, stage: int) -> ChildResult:
     spec, code, series = request.spec, request.spec.code, request.series
     root = Path(code.root)
 
-    def since_import() -> float:
-        return time.perf_counter() - started - import_s
-
     def say(what: str) -> None:
         # Nobody reads along, or the measure function has closed it.
         with suppress(OSError):
@@ -94,10 +91,8 @@ def run(request: Request, stage: int) -> ChildResult:
         say("setting up: compiling, checking, warming up")
         sampling = f"sampling, up to {series.sampling_s:g} s"
         result = sample(measure, candidate, baseline, series, request.seed, lambda: say(sampling))
-    except SideFailed as failed:
-        result = ChildResult(error=_described(failed.error, failed.side, root), setup_s=since_import())
     except BaseException as raised:  # noqa: BLE001  # whatever it is, it is the trial's result
-        result = ChildResult(error=_described(raised, "child", root), setup_s=since_import())
+        result = ChildResult(error=_described(raised, root), setup_s=time.perf_counter() - started - import_s)
     return msgspec.structs.replace(
         result, devices=_devices(), import_s=import_s, sources=tuple(sorted(str(path) for path in edited()))
     )
@@ -153,8 +148,9 @@ def _devices() -> tuple[Device, ...]:
     return tuple(Device(backend=backend, kind=kind, count=count) for (backend, kind), count in counts.items())
 
 
-def _described(error: BaseException, where: Literal["candidate", "baseline", "child"], root: Path) -> Error:
-    described = describe_error(error, where, root)
+def _described(raised: BaseException, root: Path) -> Error:
+    where: Literal["candidate", "baseline", "child"] = raised.side if isinstance(raised, SideFailed) else "child"
+    described = describe_error(raised.error if isinstance(raised, SideFailed) else raised, where, root)
     message = described.message
     if len(message) > LONGEST_MESSAGE:
         message = f"{message[:LONGEST_MESSAGE]}… ({len(message)} characters)"

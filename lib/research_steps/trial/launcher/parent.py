@@ -31,7 +31,6 @@ import psutil
 
 from research_steps.trial.launcher import child
 from research_steps.trial.launcher.daemon import Daemon, short_base
-from research_steps.trial.launcher.persistent_child import PersistentChild
 from research_steps.trial.launcher.processes import adopt_orphans, die_with_parent, kill_descendants
 from research_steps.trial.launcher.protocol import (
     SOCKET,
@@ -46,7 +45,7 @@ from research_steps.trial.launcher.protocol import (
     Waiting,
     line,
 )
-from research_steps.trial.launcher.running_trial import RunningTrial
+from research_steps.trial.launcher.running_trial import PersistentChild, RunningTrial
 from research_steps.trial.launcher.staleness import Sources, stamp
 
 # How often a trial's output is looked at for somebody who reads along. Not oftener, because it wakes up a core.
@@ -311,8 +310,13 @@ def _cpu_s() -> float:
     return sum(Used.of(resource.getrusage(who)).cpu_s for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
-def _listen(config: ParentConfig) -> None:
-    """Serve in a folder, and say on standard output where that is."""
+def main() -> None:
+    """Be a parent, as a line on standard input says: serve in a folder, and say on standard output where that is."""
+    first = sys.stdin.buffer.readline()
+    if not first.endswith(b"\n"):
+        # Whoever started it is gone already.
+        os._exit(0)
+    config = msgspec.json.decode(first, type=ParentConfig)
     daemon = Daemon(Path(config.root)) if config.idle_s is not None else None
     # Created for its user alone, which is what guards the socket inside.
     folder = daemon.folder if daemon else Path(tempfile.mkdtemp(prefix="research-launcher-", dir=short_base()))
@@ -334,13 +338,5 @@ def _listen(config: ParentConfig) -> None:
             daemon.note_end()
     if not daemon:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def main() -> None:
-    """Be a parent, as a line on standard input says."""
-    first = sys.stdin.buffer.readline()
-    # Else whoever started it is gone already.
-    if first.endswith(b"\n"):
-        _listen(msgspec.json.decode(first, type=ParentConfig))
     # The exit handlers of the libraries have nothing here to end.
     os._exit(0)

@@ -1,4 +1,5 @@
-"""A trial that runs in a child, as the parent of that child sees it: its time limit, its output, and how it ended."""
+"""A trial that runs in a child, as the parent of that child sees it: its time limit, its output, and how it ended; and
+a child that stays, with the backend that it has started, for trials that are run in process."""
 
 import asyncio
 import os
@@ -13,7 +14,7 @@ import msgspec
 import psutil
 
 from research_steps.records.model import Error, Launch
-from research_steps.trial.launcher.protocol import ChildResult, Request, TrialOutcome, Used
+from research_steps.trial.launcher.protocol import ChildResult, Request, TrialOutcome, Used, line
 
 OUTPUT_TAIL = 4096
 
@@ -93,6 +94,29 @@ class RunningTrial:
         output = self.output.fileno()
         tail = os.pread(output, OUTPUT_TAIL, max(0, os.fstat(output).st_size - OUTPUT_TAIL))
         return tail.decode("utf-8", "replace")
+
+
+@dataclass
+class PersistentChild:
+    """`used_s` is the CPU time of the trials that it has finished."""
+
+    pid: int
+    replies: asyncio.StreamReader
+    orders: asyncio.StreamWriter
+    output: IO[bytes]
+    used_s: float = 0.0
+
+    async def run(self, trial: RunningTrial) -> None:
+        """Have it run a trial, and tell when it has; what the last one printed is forgotten."""
+        os.ftruncate(self.output.fileno(), 0)
+        # The child's standard output shares this offset.
+        os.lseek(self.output.fileno(), 0, os.SEEK_SET)
+        self.orders.write(line(trial.request))
+        # Where it dies, that is told by its exit.
+        with suppress(OSError, asyncio.IncompleteReadError):
+            used = msgspec.json.decode(await self.replies.readuntil(), type=Used)
+            trial.end(0, Used(used.cpu_s - self.used_s, used.peak_rss_bytes))
+            self.used_s = used.cpu_s
 
 
 def _signal_name(number: int) -> str:

@@ -122,13 +122,10 @@ def _checked(values: Any, metrics: list[str]) -> dict[str, float]:
             f"The measure function gave no {', '.join(map(repr, missing))}: the series declares "
             f"{', '.join(map(repr, metrics))}, found {', '.join(map(repr, values)) or 'nothing'}."
         )
-    return {_name(name): _number(name, value) for name, value in values.items()}
-
-
-def _name(name: Any) -> str:
-    if not isinstance(name, str) or not name.isprintable():
-        raise BadMetrics(f"A metric is named {name!r}: expected printable text, such as 'time_s'.")
-    return name
+    for name in values:
+        if not isinstance(name, str) or not name.isprintable():
+            raise BadMetrics(f"A metric is named {name!r}: expected printable text, such as 'time_s'.")
+    return {name: _number(name, value) for name, value in values.items()}
 
 
 def _number(name: str, value: Any) -> float:
