@@ -1,5 +1,6 @@
 """Trials that a step asks for, one after the other, on the machine that this runs on."""
 
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from research_steps.evidence.statistics import medians
 from research_steps.evidence.table import Trial
 from research_steps.journal.progress import passed
 from research_steps.records.conditions import conditions
@@ -16,7 +18,6 @@ from research_steps.records.model import InterruptedRecord, TrialRecord
 from research_steps.trial.code import Code
 from research_steps.trial.context import Session
 from research_steps.trial.measured import TrialSpec
-from research_steps.trial.progress_bar import progress
 from research_steps.trial.trials import measure_trial
 
 # How often it is noted what the journal had already, for whoever watches (seconds).
@@ -42,14 +43,17 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 def measure_wanted(session: Session, code: Code, config_type: str, id: str, wanted: Sequence[Wanted]) -> list[Trial]:
     """The trials, in the order in which they were asked for; those after a failure that must not be are missing.
 
-    What somebody else is measuring right now is left for the end, and then waited for.
+    What somebody else is measuring right now is left for the end, and then waited for. How far it is is told by a bar on
+    a terminal, and by a line for each trial elsewhere.
     """
+    from tqdm import tqdm
+
     done: dict[str, Trial] = {}
     # What the journal had under another ID, which whoever watches is told now and then.
     had: list[str] = []
     noted = time.monotonic()
     pending, waiting = deque(wanted), 0
-    with progress(session, id, len(wanted)) as advance:
+    with tqdm(total=len(wanted), desc=id, unit="trial", disable=not sys.stderr.isatty()) as bar:
         while pending:
             want = pending.popleft()
             spec = TrialSpec(code, config_type, want.config, want.case, want.replicate)
@@ -70,13 +74,28 @@ def measure_wanted(session: Session, code: Code, config_type: str, id: str, want
             else:
                 had.append(want.id)
             done[want.id] = trial
-            advance(trial, want.label)
+            outcome = f"{want.label}: {_outcome(trial, session.series.primary.name)}"
+            bar.set_postfix_str(outcome)
+            bar.update()
+            if bar.disable:
+                session.say(f"{id}: {len(done)}/{len(wanted)} {outcome}")
             if had and (not pending or time.monotonic() - noted > NOTED_S):
                 passed(session.journal, id, wanted[0].id, had)
                 noted = time.monotonic()
             if want.must_succeed and (isinstance(trial.stored.record, InterruptedRecord) or trial.stored.record.error):
                 break
     return [done[want.id] for want in wanted if want.id in done]
+
+
+def _outcome(trial: Trial, metric: str) -> str:
+    record = trial.stored.record
+    if isinstance(record, InterruptedRecord):
+        return f"interrupted, {record.reason}"
+    if record.error is not None:
+        return f"failed, {record.error.type}: {(record.error.message.splitlines() or [''])[0]}"
+    value = medians(record.samples.candidate).get(metric)
+    value_told = f"{record.ratios[metric].median:.3f} × baseline" if metric in record.ratios else f"{metric} {value:.6g}"
+    return f"{value_told}{'' if trial.measured_here else ', from the journal'}"
 
 
 def _tried_before(session: Session, spec: TrialSpec, want: Wanted) -> Trial | None:

@@ -76,22 +76,20 @@ class LocalHost:
     @contextmanager
     def turn(self, id: str, timed: bool, wait_s: float, say: Say) -> Iterator[Turn]:
         if not timed:
-            yield Turn(wait_s, True, self._run)
+            yield Turn(wait_s, True, partial(self._run, None))
             return
         with contention.device_lock(contention.HERE, id, lambda: self.closed, say):
             left_s, others = self._wait(id, wait_s, say)
-            yield Turn(left_s, left_s > 0 and not others, partial(self._run_timed, others))
+            yield Turn(left_s, left_s > 0 and not others, partial(self._run, others))
 
-    def _run_timed(self, others: list[str], request: Request, hear: Hear) -> TrialOutcome:
-        watch = contention.CpuWatch()
-        outcome = self._run(request, hear)
-        load = watch.contended(outcome.launcher_cpu_s, contention.HERE.load_cores)
-        return msgspec.structs.replace(outcome, contended="; ".join([*others, *filter(None, [load])]))
-
-    def _run(self, request: Request, hear: Hear) -> TrialOutcome:
-        started = utc()
+    def _run(self, others: list[str] | None, request: Request, hear: Hear) -> TrialOutcome:
+        """Run a trial that these disturb from its beginning; None for one that nobody can."""
+        started, watch = utc(), contention.CpuWatch()
         outcome = self.trials.run(request, hear)
         self.sources = outcome.sources or self.sources
+        if others is not None:
+            load = watch.contended(outcome.launcher_cpu_s, contention.HERE.load_cores)
+            outcome = msgspec.structs.replace(outcome, contended="; ".join(filter(None, [*others, load])))
         return msgspec.structs.replace(outcome, started_at=started, finished_at=utc())
 
     def _wait(self, id: str, left_s: float, say: Say) -> tuple[float, list[str]]:
