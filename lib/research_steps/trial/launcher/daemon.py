@@ -23,7 +23,7 @@ from research_steps.errors import LauncherError, ResearchError
 from research_steps.records.encoding import sha256
 from research_steps.records.times import utc
 from research_steps.trial.launcher.conversation import Conversation, Hear, no_value
-from research_steps.trial.launcher.launcher import ParentProcess
+from research_steps.trial.launcher.launcher import start_parent
 from research_steps.trial.launcher.processes import kill_session
 from research_steps.trial.launcher.protocol import (
     SOCKET,
@@ -85,7 +85,7 @@ class Daemon:
                 if (last := self._last()) is not None and not Path(f"/proc/{last.pid}").exists():
                     kill_session(last.pid)
                 with (folder / LOG).open("wb") as log:
-                    ParentProcess.start(ParentConfig(str(self.root), dict(env), self.idle_s), log)
+                    start_parent(ParentConfig(str(self.root), dict(env), self.idle_s), log)
         return folder
 
     def note_start(self) -> None:

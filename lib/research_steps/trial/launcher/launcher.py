@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 from contextlib import AbstractContextManager, closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -18,58 +17,34 @@ from research_steps.trial.launcher.protocol import SOCKET, ParentConfig, Request
 STOP_S = 5.0
 
 
-@dataclass(frozen=True)
-class ParentProcess:
-    """A parent that was started, and the folder that its socket lies in."""
-
-    process: "subprocess.Popen[bytes]"
-    folder: Path
-
-    @staticmethod
-    def start(config: ParentConfig, log: IO[bytes] | None = None) -> "ParentProcess":
-        """Start one, and wait until it listens; what it prints goes to its `log`, or where this process's errors go.
-
-        Raises LauncherError.
-        """
-        process = subprocess.Popen(
-            # -P: the experiment in the working directory must not be importable here, only in the children.
-            # -u: what a trial printed must not be lost with it.
-            [sys.executable, "-P", "-u", "-c", "from research_steps.trial.launcher.parent import main; main()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env={**os.environ, **config.env},
-            # A session of its own: Ctrl-C is for the driver, and what a lost parent leaves can be found.
-            start_new_session=True,
-        )
-        assert process.stdin is not None and process.stdout is not None, "both are pipes"
-        with process.stdout, suppress(BrokenPipeError):
-            process.stdin.write(line(config))
-            process.stdin.flush()
-            if folder := process.stdout.readline().rstrip(b"\n"):
-                if config.idle_s is not None:
-                    process.stdin.close()
-                return ParentProcess(process, Path(os.fsdecode(folder)))
-        with suppress(OSError):
-            process.stdin.close()
-        raise LauncherError(
-            f"The parent process of trials did not start (exit code {process.wait()}): its message is "
-            f"{f'in {log.name}' if log else 'above'}; check that research_steps imports in this Python."
-        )
-
-    def end(self) -> int:
-        """End it by the end of its input, and what it could not end itself because it was killed; its exit code."""
-        assert self.process.stdin is not None, "stdin is a pipe"
-        with suppress(OSError):
-            self.process.stdin.close()
-        try:
-            code = self.process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            code = self.process.wait()
-        kill_session(self.process.pid)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        return code
+def start_parent(config: ParentConfig, log: IO[bytes] | None = None) -> "tuple[subprocess.Popen[bytes], Path]":
+    """Start a parent, and wait until it listens in the folder that is returned; what it prints goes to its `log`, or
+    where this process's errors go. It ends with its standard input, unless it is kept. Raises LauncherError."""
+    process = subprocess.Popen(
+        # -P: the experiment in the working directory must not be importable here, only in the children.
+        # -u: what a trial printed must not be lost with it.
+        [sys.executable, "-P", "-u", "-c", "from research_steps.trial.launcher.parent import main; main()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        env={**os.environ, **config.env},
+        # A session of its own: Ctrl-C is for the driver, and what a lost parent leaves can be found.
+        start_new_session=True,
+    )
+    assert process.stdin is not None and process.stdout is not None, "both are pipes"
+    with process.stdout, suppress(BrokenPipeError):
+        process.stdin.write(line(config))
+        process.stdin.flush()
+        if folder := process.stdout.readline().rstrip(b"\n"):
+            if config.idle_s is not None:
+                process.stdin.close()
+            return process, Path(os.fsdecode(folder))
+    with suppress(OSError):
+        process.stdin.close()
+    raise LauncherError(
+        f"The parent process of trials did not start (exit code {process.wait()}): its message is "
+        f"{f'in {log.name}' if log else 'above'}; check that research_steps imports in this Python."
+    )
 
 
 class Launcher(AbstractContextManager["Launcher"]):
@@ -80,7 +55,7 @@ class Launcher(AbstractContextManager["Launcher"]):
         self.closed = False
         self.family = os.getpid()
         self._lock = threading.Lock()
-        self._parent: ParentProcess | None = None
+        self._parent: tuple[subprocess.Popen[bytes], Path] | None = None
 
     def __exit__(self, *raised: object) -> None:
         self.close()
@@ -89,21 +64,20 @@ class Launcher(AbstractContextManager["Launcher"]):
         """Run one trial and wait for it. Raises LauncherError when the parent died: the trial has no outcome then."""
         while True:
             try:
-                parent = self._started()
-                with closing(Conversation(parent.folder / SOCKET)) as conversation:
+                process, folder = self._started()
+                with closing(Conversation(folder / SOCKET)) as conversation:
                     answer = conversation.ask(request, hear)
             except OSError as error:
                 raise LauncherError(f"The launcher failed: {error}. The trial has no result.") from error
             if isinstance(answer, TrialOutcome):
                 return answer
             # Stale: a library that is being edited changed on disk after the parent had imported it.
-            code = self._end(parent)
+            code = self._end(process, folder)
             if self.closed:
                 raise _closed()
             if answer is None:
                 raise LauncherError(
-                    f"The launcher's parent process {parent.process.pid} is gone (exit code {code}): the trial has no "
-                    "result."
+                    f"The launcher's parent process {process.pid} is gone (exit code {code}): the trial has no result."
                 )
 
     def close(self) -> None:
@@ -112,21 +86,32 @@ class Launcher(AbstractContextManager["Launcher"]):
         with self._lock:
             parent = self._parent
         if parent is not None:
-            self._end(parent)
+            self._end(*parent)
 
-    def _started(self) -> ParentProcess:
+    def _started(self) -> "tuple[subprocess.Popen[bytes], Path]":
         with self._lock:
             if self.closed:
                 raise _closed()
             if self._parent is None:
-                self._parent = ParentProcess.start(ParentConfig(root=os.getcwd(), env={}))
+                self._parent = start_parent(ParentConfig(root=os.getcwd(), env={}))
             return self._parent
 
-    def _end(self, parent: ParentProcess) -> int:
+    def _end(self, process: "subprocess.Popen[bytes]", folder: Path) -> int:
+        """End a parent by the end of its input, and what it could not end because it was killed; its exit code."""
         with self._lock:
-            if self._parent is parent:
+            if self._parent == (process, folder):
                 self._parent = None
-            return parent.end()
+            assert process.stdin is not None, "stdin is a pipe"
+            with suppress(OSError):
+                process.stdin.close()
+            try:
+                code = process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                code = process.wait()
+            kill_session(process.pid)
+            shutil.rmtree(folder, ignore_errors=True)
+            return code
 
 
 def _closed() -> LauncherError:
