@@ -78,20 +78,16 @@ class SshHost:
             left_s, is_quiet = msgspec.json.decode(value_of(answer), type=tuple[float, bool])
             yield Turn(left_s, is_quiet, self._measure)
         finally:
+            # A trial that runs in it ends there, as with Ctrl-C.
             self._conversation.say(Release())
 
     def _measure(self, request: Request, hear: Hear) -> TrialOutcome:
         code = replace(request.spec.code, root=self._there(request.spec.code.root))
         there = msgspec.structs.replace(request, spec=replace(request.spec, code=code), cwd=self._there(request.cwd))
         nonce = secrets.token_hex(8)
-        try:
-            outcome = self._ask(Measure(nonce=nonce, request=there), hear)
-            if not isinstance(outcome, TrialOutcome):
-                outcome = self._taken(nonce)
-        except KeyboardInterrupt:
-            # It ends there when the turn is released.
-            self.closed = True
-            raise LauncherError("It was stopped by Ctrl-C.") from None
+        outcome = self._ask(Measure(nonce=nonce, request=there), hear)
+        if not isinstance(outcome, TrialOutcome):
+            outcome = self._taken(nonce)
         imported = (PurePath(source) for source in outcome.sources)
         below = (source.relative_to(self._root) for source in imported if source.is_relative_to(self._root))
         self.sources = tuple(str(self._checkout.root / name) for name in below) or self.sources

@@ -115,8 +115,7 @@ class Daemon:
 
 
 class DaemonTrials:
-    """The trials of a kept parent, for one of its workers and shown live; used as a `Launcher` is. Ctrl-C ends the one
-    that runs, and the run."""
+    """The trials of a kept parent, for one of its workers and shown live; used as a `Launcher` is."""
 
     def __init__(self, daemon: Daemon, in_process: bool) -> None:
         self.closed = False
@@ -126,12 +125,8 @@ class DaemonTrials:
 
     def run(self, request: Request, hear: Hear) -> TrialOutcome:
         asked = msgspec.structs.replace(request, env=dict(os.environ), live=True, in_process=self._in_process)
-        try:
-            with closing(Conversation(self._daemon.socket)) as conversation:
-                answer = conversation.ask(asked, hear)
-        except KeyboardInterrupt:
-            self.closed = True
-            raise LauncherError("It was stopped by Ctrl-C.") from None
+        with closing(Conversation(self._daemon.socket)) as conversation:
+            answer = conversation.ask(asked, hear)
         if isinstance(answer, TrialOutcome):
             return answer
         self.closed = answer is None
