@@ -50,16 +50,6 @@ class Driver:
     journal: Journal
     environment: dict[str, Any]
 
-    def metadata(self, tree: dict[str, str]) -> dict[str, str]:
-        """What tells whether a job is this driver with this work tree."""
-        return {
-            "topic": self.journal.topic,
-            "store": self.journal.store.url,
-            "command": self.command,
-            "work tree": sha256(canonical(tree)),
-            "environment": sha256(canonical(self.environment)),
-        }
-
 
 class Server:
     """The job server of a cluster. Raises MachineLost when there is none, UsageError when it is another server."""
@@ -85,9 +75,15 @@ class Server:
 
     def submit(self, checkout: Checkout, driver: Driver, say: Callable[[str], None]) -> str:
         """The ID of the job that runs a driver: of a new one, or of the one that is running. Raises UsageError."""
-        tree = worktree.files(checkout)
-        wanted = driver.metadata(tree)
-        prefix = f"{driver.journal.topic}-{sha256(driver.journal.store.url.encode())[:8]}-"
+        tree, topic, store = worktree.files(checkout), driver.journal.topic, driver.journal.store.url
+        wanted = {
+            "topic": topic,
+            "store": store,
+            "command": driver.command,
+            "work tree": sha256(canonical(tree)),
+            "environment": sha256(canonical(driver.environment)),
+        }
+        prefix = f"{topic}-{sha256(store.encode())[:8]}-"
         jobs = self._jobs(prefix)
         if running := self._running(jobs, wanted, say):
             return running

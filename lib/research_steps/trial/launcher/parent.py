@@ -165,7 +165,7 @@ class Parent:
             if self._persistent is None:
                 self._persistent = await self._start_persistent()
             persistent = self._persistent
-            trial = RunningTrial(request, client, persistent.pid, persistent.output, others)
+            trial = RunningTrial(request, client, persistent.pid, persistent.output, others | {persistent.pid})
             self._order = asyncio.ensure_future(persistent.run(trial))
             return trial
         if self._persistent is not None:
@@ -179,11 +179,8 @@ class Parent:
 
     def _finish(self, trial: RunningTrial, used_before_s: float) -> None:
         self._trial = None
-        spare = trial.others | self._workers
-        if self._persistent is not None:
-            spare.add(self._persistent.pid)
         # What the child started may live on; it must not disturb the next trial.
-        kill_descendants(spare)
+        kill_descendants(trial.others | self._workers)
         self._show_output(trial)
         # A child that stays is in no account of this process.
         launcher_cpu_s = _cpu_s() - used_before_s + (trial.ended.result()[1].cpu_s if self._persistent else 0.0)
