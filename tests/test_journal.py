@@ -88,7 +88,7 @@ from tests.support.records import trial
 module.LEASE_S = float(sys.argv[2])
 journal = Journal(open_store(sys.argv[1]), "moe_hc")
 with journal.attempts.begin("trial", "k", int(sys.argv[3]), id="MOE-HC-001.01", label="held", config={}) as begun:
-    print(begun, flush=True)
+    print(begun is not None, flush=True)
     sys.stdin.readline()
     stored = journal.attempts.finish("trial", trial(key="k", attempt=int(sys.argv[3]), id="MOE-HC-001.01"))
     print("late" if stored.record.late else "standing", flush=True)
@@ -135,7 +135,7 @@ def finish(process: "subprocess.Popen[str]") -> str:
 
 def begin(journal: Journal, key: str = "k", attempt: int = 0) -> bool:
     with journal.attempts.begin("trial", key, attempt, id="MOE-HC-001.01", label="", config={}) as begun:
-        return begun
+        return begun is not None
 
 
 def wanted(journal: Journal, say: Callable[[str], None] = lambda line: None) -> Any:

@@ -67,7 +67,7 @@ def work(
         journal=Journal(store, topic),
         host=LocalHost(_launcher()),
         repository=Path.cwd() / ".agents" / "logbooks" / topic,
-        say=_say,
+        say=partial(print, file=sys.stderr, flush=True),
     )
     trials = measure_wanted(session, code, measured.config_type, id, wanted)
     store.put(answer, msgspec.json.encode(refs_of(trials)))
@@ -85,8 +85,12 @@ def measure_elsewhere(
 
     Raises UsageError where the job can't reach the store, or the work tree that it gets lacks the code.
     """
-    store = session.journal.store
+    store, tree = session.journal.store, Checkout.find().root
     what.code()
+    if not Path(what.root).is_relative_to(tree):
+        raise UsageError(
+            f"The code of {what.name} lies in {what.root}: expected it below {tree}, which the workers get."
+        )
     begin = partial(
         Session,
         series=session.series.without_secrets(),
@@ -99,7 +103,7 @@ def measure_elsewhere(
         skip_known=session.skip_known,
     )
     # The case may be of any class, which the job need not know.
-    measured = replace(what, root=_in_the_work_tree(what), case=None, resources=None)
+    measured = replace(what, root=str(Path(what.root).relative_to(tree)), case=None, resources=None)
     # Its own, because a job that was given up may still end.
     answer = f"{folder}/trials-{secrets.token_hex(8)}.json"
     dispatch(partial(work, begin, store.url, measured, id, wanted, answer))
@@ -112,16 +116,6 @@ def measure_elsewhere(
     return trials_of(session, msgspec.json.decode(refs, type=list[TrialRef]))
 
 
-def _in_the_work_tree(what: Measured) -> str:
-    tree = Checkout.find().root
-    try:
-        return str(Path(what.root).relative_to(tree))
-    except ValueError:
-        raise UsageError(
-            f"The code of {what.name} lies in {what.root}: expected it below {tree}, which the workers get."
-        ) from None
-
-
 def _launcher() -> Launcher:
     """The one that is warm, unless the engine has given this worker another accelerator since."""
     global _warm
@@ -132,7 +126,3 @@ def _launcher() -> Launcher:
     if _warm is None:
         _warm = (Launcher(), environment)
     return _warm[0]
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
