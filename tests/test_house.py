@@ -33,8 +33,7 @@ USERS = {
     "requests": {"publish/issue/github.py"},
     "fray": {"thread/marin/executor_steps.py", "remote/ray/client.py", "remote/ray/task.py"},
     "ray": {
-        *("remote/ray/client.py", "remote/ray/config.py", "remote/ray/jobs.py"),
-        *("remote/ray/node.py", "remote/ray/task.py", "remote/ray/tpu.py"),
+        *("remote/ray/config.py", "remote/ray/jobs.py", "remote/ray/node.py", "remote/ray/task.py"),
     },
     "detect_secrets": {"records/redaction.py"},
     # A driver that loads it would disturb what it times; its own command sends.

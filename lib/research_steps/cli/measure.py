@@ -343,8 +343,9 @@ def execute(
     """
     from research_steps.actions.executions import record
     from research_steps.remote.ray import execution, tpu
+    from research_steps.remote.ray.config import environment
 
-    env = execution.environment(names)
+    env = environment(names)
     series = series_here(topic, prefix)[0] if topic else None
     # A series that can't be written to is told before the command runs.
     writer = series.writer if series else None

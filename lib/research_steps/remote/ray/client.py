@@ -16,16 +16,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fray import JobFailed, JobRequest, JobStatus, ResourceConfig
+import humanfriendly
+from fray import GpuConfig, JobFailed, JobRequest, JobStatus, ResourceConfig, TpuConfig
 
 from research_steps.errors import LauncherError, MachineLost, UsageError
 from research_steps.git import Checkout
 from research_steps.records.redaction import is_secret_name, redact
 from research_steps.records.times import duration
 from research_steps.remote.ray import task, worktree
-from research_steps.remote.ray.config import connect
+from research_steps.remote.ray.config import connect, imported
 from research_steps.trial.provenance import ORIGIN
 
+ray = imported()
 # How long a job is waited for that no machine of the cluster could run. A cluster that grows brings one in that time.
 INFEASIBLE_S = 900.0
 LOOK_S = 5.0
@@ -48,8 +50,6 @@ class RayJob:
         return self._name
 
     def status(self) -> JobStatus:
-        import ray
-
         if self._stopped.is_set():
             return JobStatus.STOPPED
         # Ray knows no difference between what waits and what runs.
@@ -64,8 +64,6 @@ class RayJob:
     def wait(self, timeout: float | None = None, *, raise_on_failure: bool = True) -> JobStatus:
         """Wait until it has ended. Raises what its function raised; MachineLost when it was lost, LauncherError when we
         ended it, UsageError when no machine of the cluster could run it for too long; TimeoutError."""
-        import ray
-
         self._wait_until_done(timeout)
         if not raise_on_failure:
             return self.status()
@@ -86,14 +84,10 @@ class RayJob:
         return JobStatus.SUCCEEDED
 
     def terminate(self) -> None:
-        import ray
-
         self._stopped.set()
         ray.cancel(self._ref, force=True)
 
     def _wait_until_done(self, timeout: float | None) -> None:
-        import ray
-
         began = feasible = time.monotonic()
         has_said = False
         patience = LOOK_S if timeout is None else min(LOOK_S, timeout)
@@ -119,8 +113,6 @@ class RayClient:
 
     def submit(self, request: JobRequest, adopt_existing: bool = True) -> RayJob:
         """Have a job run. Raises UsageError when it asks for what is no single machine of a Ray cluster."""
-        import ray
-
         asked = amounts(request.name, request.resources, request.replicas)
         shown, hidden = _environment(request)
         entry = request.entrypoint
@@ -178,8 +170,6 @@ def joined(address: str, checkout: Checkout) -> Iterator[RayClient]:
             f"{checkout.root} is not in a git repository, and RAY_ADDRESS names a cluster: expected a repository, whose "
             "work tree the jobs get."
         )
-    # Ray would otherwise leave out lines that are alike.
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     with tempfile.TemporaryDirectory(prefix="research-tree-") as folder:
         package = Path(folder) / "tree.zip"
         if checkout.git_dir is not None:
@@ -196,9 +186,6 @@ def joined(address: str, checkout: Checkout) -> Iterator[RayClient]:
 
 def amounts(name: str, wanted: ResourceConfig, replicas: int | None = None) -> dict[str, float]:
     """What Ray calls the resources that `name` asks for. Raises UsageError when no single machine can have them."""
-    import humanfriendly
-    from fray import GpuConfig, TpuConfig
-
     device, hosts = wanted.device, replicas or wanted.replicas
     if hosts > 1 or (isinstance(device, TpuConfig) and device.vm_count() > 1):
         raise UsageError(
@@ -231,8 +218,6 @@ def _environment(request: JobRequest) -> tuple[dict[str, str], dict[str, str]]:
 
 def _lacking(asked: dict[str, float]) -> str:
     """What no machine of the cluster has, empty where one has it."""
-    import ray
-
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(all(node.get(name, 0) >= amount for name, amount in asked.items()) for node in nodes):
         return ""
@@ -244,7 +229,5 @@ def _lacking(asked: dict[str, float]) -> str:
 
 
 def _counted(asked: dict[str, float]) -> str:
-    import humanfriendly
-
     sizes = {"memory": lambda amount: humanfriendly.format_size(amount, binary=True)}
     return ", ".join(f"{name} {sizes.get(name, '{:g}'.format)(amount)}" for name, amount in asked.items())

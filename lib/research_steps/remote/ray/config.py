@@ -7,6 +7,7 @@ Client listens. The head of a cloud's cluster is reached through a forwarded por
 
 import os
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,6 @@ def read_yaml(path: Path, what: str) -> Any:
 def connect(name: str, address: str, schemes: tuple[str, ...], **options: Any) -> None:
     """Connect this process to a cluster. Raises MachineLost when there is none, or not one that Ray here can talk to."""
     check_listening(name, address, schemes, "RAY_ADDRESS")
-    # Under `uv run`, Ray would otherwise copy the whole work tree to the cluster and run uv there.
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     ray = imported()
     try:
         ray.init(address, **options)
@@ -92,6 +91,11 @@ def connect(name: str, address: str, schemes: tuple[str, ...], **options: Any) -
 
 def imported() -> Any:
     """Ray. Raises UsageError when it is not installed."""
+    if "ray" not in sys.modules:
+        # It reads these when it is imported. Under `uv run`, it would otherwise copy the whole work tree to the cluster
+        # and run uv there; of lines of its log that are alike it would leave out most.
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     try:
         import ray
     except ImportError as error:
@@ -117,6 +121,17 @@ def check_listening(name: str, address: str, schemes: tuple[str, ...], variable:
         raise MachineLost(
             f"There is no Ray cluster at {address} ({error}): start {name}, or set {variable} to where it is."
         ) from error
+
+
+def environment(names: tuple[str, ...]) -> dict[str, str]:
+    """The variables of these names. Raises UsageError for one that isn't set here."""
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise UsageError(
+            f"--env {missing[0]} is not set here: expected the name of a variable of this environment, whose value is "
+            "then sent."
+        )
+    return {name: os.environ[name] for name in names}
 
 
 def _field(path: Path, values: dict[str, Any], name: str, kind: type) -> Any:

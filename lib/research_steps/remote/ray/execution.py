@@ -37,17 +37,6 @@ class CommandOutcome:
     lost: str = ""
 
 
-def environment(names: tuple[str, ...]) -> dict[str, str]:
-    """The variables of these names. Raises UsageError for one that isn't set here."""
-    missing = [name for name in names if name not in os.environ]
-    if missing:
-        raise UsageError(
-            f"--env {missing[0]} is not set here: expected the name of a variable of this environment, whose value is "
-            "then sent."
-        )
-    return {name: os.environ[name] for name in names}
-
-
 def execute(
     tpu: HeldTpu, checkout: Checkout, argv: list[str], env: dict[str, str], stop: list[int], say: Say
 ) -> CommandOutcome:

@@ -29,8 +29,7 @@ from research_steps.records.encoding import canonical, sha256
 from research_steps.records.redaction import is_secret_name, redact
 from research_steps.records.series import check_topic
 from research_steps.remote.ray import worktree
-from research_steps.remote.ray.config import Cluster, check_listening, imported, read_yaml
-from research_steps.remote.ray.execution import environment
+from research_steps.remote.ray.config import Cluster, check_listening, environment, imported, read_yaml
 from research_steps.trial.provenance import ORIGIN, origin_of
 
 if TYPE_CHECKING:

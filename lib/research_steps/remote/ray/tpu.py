@@ -19,8 +19,9 @@ from typing import Any
 from research_steps.errors import MachineLost, UsageError
 from research_steps.records.times import duration
 from research_steps.remote.ray import node
-from research_steps.remote.ray.config import Cluster, connect
+from research_steps.remote.ray.config import Cluster, connect, imported
 
+ray = imported()
 NAMESPACE = "research-dev-tpu"
 ANSWER_S = 60.0
 # How long an actor that was given may take to answer where a machine has much else to do.
@@ -83,8 +84,6 @@ def open_cluster(cluster: Cluster, say: Say) -> None:
 
 def allocate(name: str, tpu_type: str, wait_s: float, stop: list[int], say: Say) -> HeldTpu | None:
     """Wait until the cluster gives a TPU host; None when it was stopped before. Raises UsageError."""
-    import ray
-
     resources = resources_of(tpu_type)
     _refuse_taken(name)
     # The node need not have this package.
@@ -118,8 +117,6 @@ def allocate(name: str, tpu_type: str, wait_s: float, stop: list[int], say: Say)
 
 def hold(tpu: HeldTpu, for_s: float, stop: list[int], say: Say) -> str:
     """Keep a TPU until something ends that; returns what, after it is free. Raises MachineLost."""
-    import ray
-
     until = time.monotonic() + for_s
     tell_below = for_s / 2
     ended = ""
@@ -143,8 +140,6 @@ def hold(tpu: HeldTpu, for_s: float, stop: list[int], say: Say) -> str:
 
 def find(name: str) -> HeldTpu:
     """The TPU that is held under a name. Raises UsageError when there is none."""
-    import ray
-
     actor = _look_up(name)
     if actor is None:
         raise UsageError(f"No TPU is held as {name!r}: 'research dev-tpu allocate' holds one until it is stopped.")
@@ -169,8 +164,6 @@ def release(tpu: HeldTpu) -> None:
 
 def answer(name: str, call: Any) -> Any:
     """What the node answers. Raises MachineLost when it is gone or silent."""
-    import ray
-
     try:
         return ray.get(call, timeout=ANSWER_S)
     except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, ConnectionError) as error:
@@ -190,8 +183,6 @@ def me() -> str:
 
 
 def _look_up(name: str) -> Any:
-    import ray
-
     try:
         return ray.get_actor(name, namespace=NAMESPACE)
     except ValueError:
@@ -208,8 +199,6 @@ def _refuse_taken(name: str) -> None:
 
 
 def _offered(resources: dict[str, int]) -> str:
-    import ray
-
     there, free = ray.cluster_resources(), ray.available_resources()
     parts = [f"{name} {there.get(name, 0):g} ({free.get(name, 0):g} free)" for name in resources]
     return f"the cluster has {', '.join(parts)}"
