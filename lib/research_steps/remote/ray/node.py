@@ -19,6 +19,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 HEARD_S = 20.0
 # The same of a caller that packs and sends a work tree.
@@ -40,14 +41,14 @@ rm -rf -- "$1"
 
 
 class NodeTurn:
-    """One caller's turn: its command, and how far what that prints was fetched."""
+    """One caller's turn: its command, and what that prints, read as far as it was fetched."""
 
     def __init__(self, by: str) -> None:
         self.by = by
         self.token = secrets.token_hex(8)
         self.heard = time.monotonic()
         self.process: subprocess.Popen[bytes] | None = None
-        self.fetched = {"stdout": 0, "stderr": 0}
+        self.printed: list[IO[bytes]] = []
 
     def signal(self, number: int) -> None:
         if self.process is not None:
@@ -151,6 +152,7 @@ class Allocation:
                 start_new_session=True,
             )
         self._tell_sweeper(turn.process.pid)
+        turn.printed = [(self._folder / stream).open("rb") for stream in ("stdout", "stderr")]
 
     def output(self, token: str) -> tuple[bytes, bytes, int | None]:
         """What was printed since the last call, waiting for it a while; after the last of it, the exit status."""
@@ -159,7 +161,7 @@ class Allocation:
         while True:
             # Before reading: what a command prints is there when it ends.
             status = turn.process.poll() if turn.process is not None else None
-            out, err = self._fetch(turn, "stdout"), self._fetch(turn, "stderr")
+            out, err = (stream.read(_CHUNK) for stream in turn.printed)
             if status is not None and not out and not err:
                 if status == -signal.SIGKILL:
                     # Ray kills it just before it kills this actor, and then it has no status.
@@ -184,13 +186,6 @@ class Allocation:
             raise LookupError("nothing was heard of the caller for too long, so its turn was ended")
         turn.heard = time.monotonic()
         return turn
-
-    def _fetch(self, turn: NodeTurn, stream: str) -> bytes:
-        with (self._folder / stream).open("rb") as file:
-            file.seek(turn.fetched[stream])
-            data = file.read(_CHUNK)
-        turn.fetched[stream] += len(data)
-        return data
 
     def _end(self, turn: NodeTurn) -> None:
         # What the command left behind would disturb the next one.
