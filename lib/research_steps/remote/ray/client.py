@@ -7,6 +7,7 @@ refused.
 """
 
 import os
+import subprocess
 import tempfile
 import threading
 import time
@@ -42,12 +43,8 @@ class RayJob:
     """A job that was submitted."""
 
     def __init__(self, name: str, ref: Any, asked: dict[str, float]) -> None:
-        self._name, self._ref, self._asked = name, ref, asked
+        self.job_id, self._ref, self._asked = name, ref, asked
         self._stopped = threading.Event()
-
-    @property
-    def job_id(self) -> str:
-        return self._name
 
     def status(self) -> JobStatus:
         if self._stopped.is_set():
@@ -68,18 +65,18 @@ class RayJob:
         if not raise_on_failure:
             return self.status()
         if self._stopped.is_set():
-            raise LauncherError(f"{self._name} was ended because the run is ending.")
+            raise LauncherError(f"{self.job_id} was ended because the run is ending.")
         try:
             ray.get(self._ref)
         except ray.exceptions.RayTaskError as error:
             # Ray's own message is the worker's whole traceback, which the log has.
             if isinstance(error.cause, Exception):
                 raise error.cause from None
-            raise JobFailed(self._name, JobStatus.FAILED) from None
+            raise JobFailed(self.job_id, JobStatus.FAILED) from None
         except ray.exceptions.RayError as error:
             why = " ".join(str(error).split())
             raise MachineLost(
-                f"{self._name} was lost on the cluster, more often than it is started again: {why}"
+                f"{self.job_id} was lost on the cluster, more often than it is started again: {why}"
             ) from error
         return JobStatus.SUCCEEDED
 
@@ -94,14 +91,14 @@ class RayJob:
         while not self._stopped.is_set() and not ray.wait([self._ref], timeout=patience)[0]:
             now = time.monotonic()
             if timeout is not None and now - began > timeout:
-                raise TimeoutError(f"{self._name} has not ended within {duration(timeout)}.")
+                raise TimeoutError(f"{self.job_id} has not ended within {duration(timeout)}.")
             if not (lacking := _lacking(self._asked)):
                 feasible = now
             elif now - feasible > INFEASIBLE_S:
                 self.terminate()
-                raise UsageError(f"{self._name} was given up after {duration(now - feasible)}: {lacking}")
+                raise UsageError(f"{self.job_id} was given up after {duration(now - feasible)}: {lacking}")
             elif not has_said:
-                print(f"{self._name} waits: {lacking}", flush=True)
+                print(f"{self.job_id} waits: {lacking}", flush=True)
                 has_said = True
 
 
@@ -120,7 +117,8 @@ class RayClient:
             call = entry.callable_entrypoint
             function = partial(call.callable, *call.args, **call.kwargs)
         elif entry.binary_entrypoint is not None:
-            function = partial(task.execute, entry.binary_entrypoint.command, list(entry.binary_entrypoint.args))
+            program = entry.binary_entrypoint
+            function = partial(subprocess.run, [program.command, *program.args], check=True)
         else:
             raise UsageError(f"The job {request.name} has no entrypoint: expected a function or a program.")
         others = {name: amount for name, amount in asked.items() if name not in ("CPU", "GPU", "memory")}

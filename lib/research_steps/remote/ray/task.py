@@ -2,9 +2,7 @@
 
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 # Set by Ray in its own processes, unless the cluster or the job has set it.
@@ -43,8 +41,3 @@ def as_driver() -> None:
     job = os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR")
     if job and _OF_RAY not in json.loads(job).get("runtime_env", {}).get("env_vars", {}):
         os.environ.pop(_OF_RAY, None)
-
-
-def execute(command: str, arguments: Sequence[str]) -> None:
-    """What a job does whose entrypoint is a program. Raises CalledProcessError when that fails."""
-    subprocess.run([command, *arguments], check=True)

@@ -64,8 +64,8 @@ class SshSession:
         config = ["-F", str(Path(host.ssh_config).expanduser())] if host.ssh_config else []
         self._control = folder / f"{self.key}.ssh"
         self._ssh = ["ssh", *config, "-T", "-S", str(self._control)]
-        self._ssh += _options("BatchMode=yes", "LogLevel=ERROR", "ControlMaster=no", f"ConnectTimeout={CONNECT_S}")
-        self._ssh += _options(f"ServerAliveInterval={ALIVE_S}", f"ServerAliveCountMax={ALIVE_TIMES}")
+        self._ssh += ["-oBatchMode=yes", "-oLogLevel=ERROR", "-oControlMaster=no", f"-oConnectTimeout={CONNECT_S}"]
+        self._ssh += [f"-oServerAliveInterval={ALIVE_S}", f"-oServerAliveCountMax={ALIVE_TIMES}"]
 
     def connect(self) -> bool:
         """Have a session; returns whether it is a new one. Raises MachineLost with what ssh says."""
@@ -73,8 +73,8 @@ class SshSession:
             return False
         # What a session that was killed has left would keep the next one from listening.
         self._control.unlink(missing_ok=True)
-        session = ["-f", "-N", "-M"]
-        session += _options(f"ControlPersist={SESSION_IDLE_S}", "ClearAllForwardings=yes", "StreamLocalBindUnlink=yes")
+        session = ["-f", "-N", "-M", f"-oControlPersist={SESSION_IDLE_S}"]
+        session += ["-oClearAllForwardings=yes", "-oStreamLocalBindUnlink=yes"]
         # A file, because some versions hold on to it for as long as the session lasts.
         with tempfile.TemporaryFile() as errors:
             done = subprocess.run([*self._ssh, *session, "--", self.host.ssh], stdin=subprocess.DEVNULL, stderr=errors)
@@ -154,10 +154,6 @@ class SshSession:
             f"{self.name} can't be reached: {_message(stderr) or 'ssh was cut off'}. Check that 'ssh {self.host.ssh}' "
             "connects without asking for anything."
         )
-
-
-def _options(*settings: str) -> list[str]:
-    return [word for setting in settings for word in ("-o", setting)]
 
 
 def _message(stderr: bytes) -> str:
