@@ -38,10 +38,10 @@ class Conversation:
         """Say something and wait for its answer; None when the connection ended before it. `hear` what is said
         meanwhile."""
         self.say(message)
-        for told in received(self._lines, Message):
-            if isinstance(told, Answer):
-                return told
-            hear(told)
+        for heard in received(self._lines, Message):
+            if isinstance(heard, Answer):
+                return heard
+            hear(heard)
         return None
 
 
