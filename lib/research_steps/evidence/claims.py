@@ -87,12 +87,12 @@ def floor_of(series: Series, trials: Sequence[Ended]) -> dict[str, Floor]:
 def incomparable(record: TrialRecord, other: TrialRecord) -> dict[str, tuple[Any, Any]]:
     """What differs between two trials besides their configurations, with both values. Empty: they can be compared."""
     pairs: dict[str, tuple[Any, Any]] = dict(differences(conditions(record), conditions(other)))
-    devices = _devices(record), _devices(other)
+    mine, theirs = (", ".join(map(str, trial.devices)) for trial in (record, other))
     pairs["measure function"] = (record.measure, other.measure)
     pairs["code"] = (record.code[:12], other.code[:12])
     # A child that started no backend says nothing of its devices.
-    if all(devices):
-        pairs["devices"] = devices
+    if mine and theirs:
+        pairs["devices"] = (mine, theirs)
     return {name: values for name, values in pairs.items() if values[0] != values[1]}
 
 
@@ -259,7 +259,7 @@ def _failure(trials: Sequence[Ended]) -> str:
         if isinstance(record, InterruptedRecord):
             return f"interrupted: {record.reason}"
         if record.error is not None:
-            return f"{record.error.type}: {(record.error.message.splitlines() or [''])[0]}"
+            return record.error.line
     return "nothing that was measured of it is left"
 
 
@@ -270,10 +270,6 @@ def is_routine(record: TrialRecord) -> bool:
 
 def _succeeded(trial: Ended) -> bool:
     return isinstance(trial.record, TrialRecord) and trial.record.samples is not None
-
-
-def _devices(record: TrialRecord) -> str:
-    return ", ".join(f"{device.count} × {device.backend} {device.kind}" for device in record.devices)
 
 
 def _left(snapshot: Snapshot, refs: Iterable[Ref], retracted: frozenset[str]) -> list[Ended]:

@@ -37,7 +37,7 @@ def row_of(trial: Trial, changes: dict[str, Any], baseline: Mapping[str, float] 
     if record.error is not None:
         side = "in the baseline: " if record.error.where == "baseline" and changes else ""
         routine = ROUTINE_NOTE if is_routine(record) else ""
-        notes = [trial.note, f"{routine}{side}{record.error.type}: {(record.error.message.splitlines() or [''])[0]}"]
+        notes = [trial.note, f"{routine}{side}{record.error.line}"]
     return Row(
         trial=trial.stored.ref,
         changes=changes,

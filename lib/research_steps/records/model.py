@@ -57,6 +57,9 @@ class Device(Strict, frozen=True):
     kind: str
     count: int
 
+    def __str__(self) -> str:
+        return f"{self.count} × {self.backend} {self.kind}"
+
 
 class Provenance(Strict, frozen=True):
     """Where a record comes from. `patch` is the SHA-256 of the difference to `commit`, kept beside the record;
@@ -95,6 +98,11 @@ class Error(Strict, frozen=True):
     frames: tuple[str, ...]
     where: Literal["candidate", "baseline", "child", "step"]
     output_tail: str
+
+    @property
+    def line(self) -> str:
+        """The type with the first line of the message."""
+        return f"{self.type}: {(self.message.splitlines() or [''])[0]}"
 
 
 class Launch(Strict, frozen=True):

@@ -92,8 +92,7 @@ def _conditions(bundle: Bundle) -> Iterable[str]:
         yield f"About the patch: {prose(bundle.patch_note)}"
     yield from (f"Submodule {code(path)} at {code(commit)}" for path, commit in bundle.submodules.items())
     for machine in bundle.hardware:
-        devices = ", ".join(f"{device.count} × {device.backend} {device.kind}" for device in machine.devices)
-        devices = prose(devices) or "none that JAX was asked for"
+        devices = prose(", ".join(map(str, machine.devices))) or "none that JAX was asked for"
         hosts = prose(", ".join(machine.hosts))
         yield f"Machine: {code(machine.device_class)}, devices: {devices}, hosts: {hosts}"
     listed = "" if UNLISTED in bundle.elsewhere else f"; all packages: {bundle.id}.requirements.txt"

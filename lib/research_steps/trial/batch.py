@@ -92,7 +92,7 @@ def _outcome(trial: Trial, metric: str) -> str:
     if isinstance(record, InterruptedRecord):
         return f"interrupted, {record.reason}"
     if record.error is not None:
-        return f"failed, {record.error.type}: {(record.error.message.splitlines() or [''])[0]}"
+        return f"failed, {record.error.line}"
     value = medians(record.samples.candidate).get(metric)
     value_told = f"{record.ratios[metric].median:.3f} × baseline" if metric in record.ratios else f"{metric} {value:.6g}"
     return f"{value_told}{'' if trial.measured_here else ', from the journal'}"

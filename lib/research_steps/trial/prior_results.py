@@ -41,8 +41,7 @@ class PriorResults:
             # What has worked since is no known failure.
             self._tried.pop(key, None)
             if record.error is not None:
-                reason = (record.error.message.splitlines() or [""])[0]
-                self._tried[key] = Tried(stored, f"failed: {record.error.type}: {reason}")
+                self._tried[key] = Tried(stored, f"failed: {record.error.line}")
         for claim in standing(entries_of(snapshot)):
             if claim.metric == series.primary.name and claim.verdict in ("regressed", "no difference"):
                 for ref in claim.trials:

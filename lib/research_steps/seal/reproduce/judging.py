@@ -63,9 +63,8 @@ def told(judged: Judged, case: Mapping[str, object]) -> str:
 def _paired(metric: Metric, claim: Claim, again: Claim | None, sealed: Snapshot, fresh: Snapshot) -> Judged:
     """A sealed claim with the processes of both times, or why they can't be compared."""
     if again is None:
-        failures = [(entry.record.step, entry.record.error) for entry in fresh.entries.values()]
-        errors = [f"the {step} failed: {error.type}: {error.message}" for step, error in failures if error is not None]
-        why = f" ({errors[0].splitlines()[0]})" if errors else ""
+        failed = next((entry.record for entry in fresh.entries.values() if entry.record.error is not None), None)
+        why = f" (the {failed.step} failed: {failed.error.line})" if failed and failed.error else ""
         return Judged(claim, None, "not comparable", f"the commands measured no such candidate this time{why}")
     # The fresh trial that chose no candidate counts: which one is measured again was known before.
     ended = fresh.trials_of((*again.trials, *again.also))
