@@ -4,7 +4,7 @@ Nothing that was finished is rewritten. A new entry names what it is about, and 
 it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 from research_steps.errors import UsageError
@@ -24,53 +24,36 @@ from research_steps.records.step_kinds import STEP_KINDS, Correction, Rebase, Re
 def retract(writer: EntryWriter, id: str, because: str) -> Stored[EntryRecord]:
     """A record counts no more: neither does an entry's every trial that was measured for it."""
     refuse_empty(because, "The reason", "say in a sentence why it does not count")
-    snapshot = writer.scan()
-    about = find(snapshot, id)
+    snapshot, about = _about(writer, id)
     if isinstance(about.record, EntryRecord) and about.record.step in ("retraction", "correction"):
         raise UsageError(f"{id} is a {about.record.step}, which can't be taken back: run the thread to measure anew.")
-    measured = about.record.rows if isinstance(about.record, EntryRecord) else ()
-    refs = (about.ref, *(row.trial for row in measured if row.trial.id.partition(".")[0] == about.record.id))
-    snapshot = _seen_by(snapshot, about)
-    claims, changes = _again(writer, snapshot, snapshot.retracted | {ref.sha256 for ref in refs})
-    finding = Finding(
-        result=" ".join(
-            [f"{id} ({about.record.label}) is retracted: {because.rstrip('.')}.", *_rested(snapshot, refs), *changes]
-        ),
-        next_action="Run the thread again: what was retracted is measured anew.",
-        claims=claims,
-    )
-    label = short(f"{id} retracted: {because}")
-    return writer.write(
-        snapshot, "retraction", f"retraction/{about.sha256[:16]}", label, Retraction(retracts=id), finding, refs
-    )
+    # What another entry measured goes on counting for that.
+    refs = tuple(ref for ref in _with_trials(about) if ref.id.partition(".")[0] == id.partition(".")[0])
+    retracted = snapshot.retracted | {ref.sha256 for ref in refs}
+    claims, follows = _again(writer, snapshot, refs, retracted, retracted)
+    result = f"{id} ({about.record.label}) is retracted: {because.rstrip('.')}.{follows}"
+    finding = Finding(result, next_action="Run the thread again: what was retracted is measured anew.", claims=claims)
+    label, key = short(f"{id} retracted: {because}"), f"retraction/{about.sha256[:16]}"
+    return writer.write(snapshot, "retraction", key, label, Retraction(retracts=id), finding, refs)
 
 
 def correct(writer: EntryWriter, id: str, text: str) -> Stored[EntryRecord]:
     """What was said of a record was wrong in this; its measurements stand, and verdicts on them are made again."""
     refuse_empty(text, "The correction", "say in a sentence what is right")
-    snapshot = writer.scan()
-    about = find(snapshot, id)
-    rows = about.record.rows if isinstance(about.record, EntryRecord) else ()
-    refs = (about.ref, *(row.trial for row in rows))
-    snapshot = _seen_by(snapshot, about)
-    claims, changes = _again(writer, snapshot, snapshot.retracted, {ref.sha256 for ref in refs})
-    finding = Finding(
-        " ".join([f"Of {id} ({about.record.label}): {text.rstrip('.')}.", *_rested(snapshot, refs), *changes]),
-        claims=claims,
-    )
-    key = f"correction/{digest(about.sha256, text)}"
-    return writer.write(
-        snapshot, "correction", key, short(f"{id} corrected: {text}"), Correction(corrects=id), finding, (about.ref,)
-    )
+    snapshot, about = _about(writer, id)
+    refs = _with_trials(about)
+    claims, follows = _again(writer, snapshot, refs, snapshot.retracted, {ref.sha256 for ref in refs})
+    finding = Finding(f"Of {id} ({about.record.label}): {text.rstrip('.')}.{follows}", claims=claims)
+    label, key = short(f"{id} corrected: {text}"), f"correction/{digest(about.sha256, text)}"
+    return writer.write(snapshot, "correction", key, label, Correction(corrects=id), finding, (about.ref,))
 
 
 def rebase(writer: EntryWriter, id: str) -> Stored[EntryRecord]:
     """The baseline moves to what a record found, if that is replicated."""
     snapshot = writer.scan()
     about, primary = find(snapshot, id), writer.series.primary.name
-    rows = about.record.rows if isinstance(about.record, EntryRecord) else ()
     own = claims_in(about.record) if isinstance(about.record, EntryRecord) else ()
-    shas = {about.sha256, *(row.trial.sha256 for row in rows), *(sha for claim in own for sha in evidence(claim))}
+    shas = {ref.sha256 for ref in _with_trials(about)}.union(*map(evidence, own))
     standing_now = [claim for claim in standing(entries_of(snapshot)) if claim.metric == primary]
     named = [claim for claim in standing_now if evidence(claim) & shas]
     # Made again from trials, because a baseline does not rest on what a file says of them.
@@ -102,19 +85,35 @@ def rebase(writer: EntryWriter, id: str) -> Stored[EntryRecord]:
     return writer.write(snapshot, "rebase", key, short(f"baseline moves to {changes}"), details, finding, tuple(inputs))
 
 
+def _about(writer: EntryWriter, id: str) -> tuple[Snapshot, Stored[Any]]:
+    """A record, and the snapshot of what may be said of it: nothing that is private, unless the record is."""
+    snapshot = writer.scan()
+    private = snapshot.is_private(id)
+    return snapshot.only(lambda entry: private or not entry.record.private), find(snapshot, id)
+
+
+def _with_trials(about: Stored[Any]) -> tuple[Ref, ...]:
+    """A record and, of an entry, the trials of its table."""
+    rows = about.record.rows if isinstance(about.record, EntryRecord) else ()
+    return (about.ref, *(row.trial for row in rows))
+
+
 def _again(
-    writer: EntryWriter, snapshot: Snapshot, retracted: frozenset[str], touched: set[str] | None = None
-) -> tuple[tuple[Claim, ...], list[str]]:
-    """The claims that rest on what is retracted, or was touched, made again; and what became of their verdicts."""
+    writer: EntryWriter, snapshot: Snapshot, refs: Sequence[Ref], retracted: frozenset[str], touched: Set[str]
+) -> tuple[tuple[Claim, ...], str]:
+    """The claims that rest on what was touched made again, without what is retracted; and in sentences what rested on
+    these records, and what became of verdicts."""
     claims = standing(entries_of(snapshot))
-    before = _alike(claims, [claim for claim in claims if _rests_on(snapshot, claim, touched or retracted)])
+    before = _alike(claims, [claim for claim in claims if _rests_on(snapshot, claim, touched)])
     after = remade(writer.series, snapshot, before, retracted)
     metrics = {metric.name for metric in writer.series.metrics}
     pairs = zip([claim for claim in before if claim.metric in metrics], after, strict=True)
     changes = [
         f"{changes_text(was.changes)}, {was.metric}: {verdict_text(was)} → {verdict_text(now)}" for was, now in pairs
     ]
-    return after, [f"Verdicts made again: {'; '.join(changes)}."] if changes else []
+    ids = _resting_on(snapshot, refs)
+    rested = f" On it rested: {', '.join(ids)}." if ids else ""
+    return after, rested + (f" Verdicts made again: {'; '.join(changes)}." if changes else "")
 
 
 def _alike(claims: Sequence[Claim], some: Sequence[Claim]) -> list[Claim]:
@@ -123,19 +122,12 @@ def _alike(claims: Sequence[Claim], some: Sequence[Claim]) -> list[Claim]:
     return [claim for claim in claims if canonical([claim.metric, claim.changes]) in about]
 
 
-def _seen_by(snapshot: Snapshot, about: Stored[Any]) -> Snapshot:
-    """What may be said of a record: nothing that is private, unless the record is."""
-    if snapshot.is_private(about.record.id):
-        return snapshot
-    return snapshot.only(lambda entry: not entry.record.private)
-
-
-def _rests_on(snapshot: Snapshot, claim: Claim, shas: set[str] | frozenset[str]) -> bool:
+def _rests_on(snapshot: Snapshot, claim: Claim, shas: Set[str]) -> bool:
     floor = {ref.sha256 for ref in snapshot.baseline_trials(claim.baseline)}
     return bool(({claim.baseline.sha256} | evidence(claim) | floor) & shas)
 
 
-def _rested(snapshot: Snapshot, refs: Sequence[Ref]) -> list[str]:
+def _resting_on(snapshot: Snapshot, refs: Sequence[Ref]) -> list[str]:
     """Which entries rest on these records, directly or through others."""
     reached = {ref.sha256 for ref in refs}
     ids: list[str] = []
@@ -143,7 +135,7 @@ def _rested(snapshot: Snapshot, refs: Sequence[Ref]) -> list[str]:
         if stored.sha256 not in reached and any(ref.sha256 in reached for ref in rests_on(stored.record)):
             reached.add(stored.sha256)
             ids.append(stored.record.id)
-    return [f"On it rested: {', '.join(ids)}."] if ids else []
+    return ids
 
 
 def next_numbers(snapshot: Snapshot, count: int) -> list[int]:
