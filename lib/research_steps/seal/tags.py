@@ -124,17 +124,17 @@ def refuse_secrets(checkout: Checkout, base: str, tree: str, wanted: Sequence[st
 
 def make_commit(checkout: Checkout, tree: str, base: str, message: str, when: str) -> str:
     """A commit of a tree upon `base`, with this time (seconds since 1970, zone); signed where git is told to."""
-    env = {**_identity(checkout), "GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when}
+    env = {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when}
     signed = ["-S"] if checkout.is_set("commit.gpgSign") else []
-    arguments = ("commit-tree", *signed, tree, "-p", base, "-F", "-")
+    arguments = (*_identity(checkout), "commit-tree", *signed, tree, "-p", base, "-F", "-")
     return checkout.quietly(*arguments, env=env, input=message.encode()).decode().strip()
 
 
 def make_tag(checkout: Checkout, name: str, commit: str, message: str) -> None:
     """An annotated tag; signed where git is told to. Raises RepositoryError when it can't be."""
     # Without --annotate, which would overrule a setting to sign those that are.
-    arguments = ("tag", "--file=-", "--cleanup=whitespace", name, commit)
-    checkout.quietly(*arguments, env=_identity(checkout), input=message.encode())
+    arguments = (*_identity(checkout), "tag", "--file=-", "--cleanup=whitespace", name, commit)
+    checkout.quietly(*arguments, input=message.encode())
     signed = checkout.is_set("tag.gpgSign") or checkout.is_set("tag.forceSignAnnotated")
     # Where an SSH key fails, some versions of git make the tag without a signature and call that a success.
     if signed and b"\n-----BEGIN " not in checkout.git("cat-file", "tag", f"refs/tags/{name}"):
@@ -222,14 +222,10 @@ def _index_of(checkout: Checkout, commit: str) -> Iterator[Callable[..., bytes]]
         yield git
 
 
-def _identity(checkout: Checkout) -> Mapping[str, str]:
-    """An identity for git where the user has set none: sealing must not fail for that."""
-    if checkout.user() is not None:
-        return {}
-    name = os.environ.get("GIT_AUTHOR_NAME", "research-steps")
-    email = os.environ.get("GIT_AUTHOR_EMAIL", "research-steps@localhost")
-    given = {"NAME": name, "EMAIL": email}
-    return {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in given.items()}
+def _identity(checkout: Checkout) -> Sequence[str]:
+    """An identity for git where the user has set none, beside git's own variables: sealing must not fail for that."""
+    unset = checkout.user() is None
+    return ("-c", "user.name=research-steps", "-c", "user.email=research-steps@localhost") if unset else ()
 
 
 def _is_gone(path: Path) -> bool:
