@@ -60,7 +60,7 @@ class Tag:
     bundle: bundle.Bundle | None
 
 
-def verify(checkout: Checkout, topic: str, journal: Journal | None, tag: str | None = None) -> Checked:
+def verify(checkout: Checkout, topic: str, journal: Journal, tag: str | None = None) -> Checked:
     """Hold logbook, records and journal against each other and against the anchors; of the tags, only against `tag`
     where one is named. Raises UsageError when there is no logbook, or no such tag."""
     logbook = _Logbook(checkout, topic, journal)
@@ -73,7 +73,7 @@ def verify(checkout: Checkout, topic: str, journal: Journal | None, tag: str | N
 class _Logbook:
     """The logbook of this work tree, what is known of it besides, and what is found by holding it against anchors."""
 
-    def __init__(self, checkout: Checkout, topic: str, journal: Journal | None) -> None:
+    def __init__(self, checkout: Checkout, topic: str, journal: Journal) -> None:
         self._checkout, self._topic, self._journal = checkout, topic, journal
         self._head = checkout.head()
         self.files = read(checkout, topic)
@@ -81,7 +81,7 @@ class _Logbook:
         self._shown = {entry.record: entry for entry in self.files.contents.entries}
         findings = check(self.files, journal)
         self.problems, self.notes = findings.problems, findings.notes
-        seals = list(journal.notes("seals", Seal).values()) if journal else []
+        seals = list(journal.notes("seals", Seal).values())
         self.problems += [str(seal) for seal in seals if isinstance(seal, UnreadableObject)]
         named = [(seal.tag, seal.commit) for seal in seals if isinstance(seal, Seal)]
         for entry in self.files.contents.entries:
@@ -228,7 +228,7 @@ class _Logbook:
             checked += 1
             if not link:
                 is_here = shown or record in self.files.hashes
-                if not is_here and not (self._journal and record in self._journal.entries().entries):
+                if not is_here and record not in self._journal.entries().entries:
                     self.problems.append(f"{where}: neither the logbook nor the journal holds its record")
             elif entry is not None:
                 if entry.record != record:
