@@ -217,7 +217,7 @@ def entry_of(sealed: Sealed, id: str) -> dict[str, Any]:
 
 def judged(sealed: Sealed, again: Rerun) -> EntryRecord:
     """The entry of an outcome."""
-    return report(sealed.desk, sealed.bundle, again, True).record
+    return report(sealed.desk, sealed.bundle, again).record
 
 
 def changed(again: Rerun, change: Callable[[TrialRecord], TrialRecord | InterruptedRecord]) -> Rerun:
@@ -258,9 +258,9 @@ def slower(share: float) -> Callable[[TrialRecord], TrialRecord | InterruptedRec
 def test_a_tag_is_measured_again_as_it_was_sealed(made: Sealed, again: Again, sealed: Sealed) -> None:
     """Branch gone, thread rewritten, edits reverted: the tag alone says what to run, and nothing here changes."""
     run = again.run
-    assert run.exits == (0,)
-    assert run.commands == ("python -m experiments.toy --seal true",), "without the store that it named"
-    assert again.said == [f"running {run.commands[0]}"]
+    assert run.details.exits == (0,)
+    assert run.details.commands == ("python -m experiments.toy --seal true",), "without the store that it named"
+    assert again.said == [f"running {run.details.commands[0]}"]
     steps = sorted(one.record.step for one in run.fresh.entries.values())
     assert steps == ["baseline", "interpret", "replicate", "seal", "sweep"]
     for one in run.fresh.trials.values():
@@ -335,7 +335,7 @@ def test_a_reproduced_exploratory_claim_is_replicated(
     sweep = next(one.record for one in run.sealed.entries.values() if one.record.step == "sweep")
     bundle = msgspec.structs.replace(sealed.bundle, claims=sweep.claims)
     assert {one.confidence for one in bundle.claims} == {"exploratory"}
-    told = report(sealed.desk, bundle, changed(run, slower(share)), True).record
+    told = report(sealed.desk, bundle, changed(run, slower(share))).record
     assert told.config["outcome"] == outcome, told.result
     assert {one.confidence for one in told.claims or ()} == {confidence}
 
@@ -403,10 +403,10 @@ def test_a_candidate_that_was_not_measured_is_told_with_the_reason(again: Again,
         if one.record.step == "baseline":
             error = Error(type="ValueError", message="broken", frames=(), where="step", output_tail="")
             fresh.entries[sha] = Stored(msgspec.structs.replace(one.record, status="failed", error=error), one.line)
-    told = judged(sealed, replace(run, fresh=fresh, exits=(1,)))
+    told = judged(sealed, replace(run, fresh=fresh, details=msgspec.structs.replace(run.details, exits=(1,))))
     assert told.config["outcome"] == "not comparable"
     assert "the commands measured no such candidate this time (the baseline failed: ValueError: broken)" in told.result
-    assert told.interpretation == f"'{run.commands[0]}' ended with exit code 1."
+    assert told.interpretation == f"'{run.details.commands[0]}' ended with exit code 1."
 
 
 def test_an_order_that_turned_round_is_not_reproduced(again: Again, sealed: Sealed) -> None:
@@ -450,7 +450,7 @@ def test_unpaired_trials_are_held_against_their_own_baseline(again: Again, seale
 
     run = changed(sealed_as(again.run, alone(1.0)), alone(1.1))
     bundle = msgspec.structs.replace(sealed.bundle, claims=claims_of(sealed.bundle, run))
-    told = report(sealed.desk, bundle, run, True).record
+    told = report(sealed.desk, bundle, run).record
     assert told.config["outcome"] == "reproduced", told.result
     (claim,) = told.claims or ()
     assert (claim.verdict, claim.confidence) == ("improved", "replicated")
@@ -500,7 +500,7 @@ def told_of_three(sealed: Sealed, run: Rerun) -> tuple[EntryRecord, dict[int, st
     """The entry of an outcome that three replicated claims decide, and what it tells of each by its work."""
     claims = [msgspec.structs.replace(one, confidence="replicated") for one in claims_of(sealed.bundle, run)]
     assert sorted(one.changes["work"] for one in claims) == [*WORKS]
-    told = report(sealed.desk, msgspec.structs.replace(sealed.bundle, claims=tuple(claims)), run, True).record
+    told = report(sealed.desk, msgspec.structs.replace(sealed.bundle, claims=tuple(claims)), run).record
     found = re.findall(r"work=(\d+): time_s .*?\): (not reproduced|reproduced)", told.result)
     return told, {int(work): outcome for work, outcome in found}
 

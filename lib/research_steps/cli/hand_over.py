@@ -43,7 +43,7 @@ def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> No
     # In a clone whose store is empty, what was sealed says what it is about.
     declared = series.journal.declared() or msgspec.convert(sealed.series, Series)
     again = rerun(checkout, sealed, here, lambda line: say(f"{tag}: {line}"))
-    entry = report(EntryWriter(checkout, series.journal, declared), sealed, again, here)
+    entry = report(EntryWriter(checkout, series.journal, declared), sealed, again)
     if not json_output:
         click.echo(entry.record.result)
     series.tell(entry, outcome=entry.record.details_as(Reproduction).outcome)

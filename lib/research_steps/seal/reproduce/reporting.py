@@ -20,7 +20,6 @@ from research_steps.records.configurations import changes_in
 from research_steps.records.encoding import Stored, canonical, sha256
 from research_steps.records.model import Claim, EntryRecord, Row, TrialRecord
 from research_steps.records.series import trial_id
-from research_steps.records.step_kinds import Reproduction
 from research_steps.seal.bundle import Bundle
 from research_steps.seal.reproduce.judging import Judged, Outcome, about, judge, told
 from research_steps.seal.reproduce.rerun import Rerun
@@ -33,26 +32,18 @@ _NEXT: dict[Outcome, str] = {
 }
 
 
-def report(writer: EntryWriter, bundle: Bundle, again: Rerun, here: bool) -> Stored[EntryRecord]:
+def report(writer: EntryWriter, bundle: Bundle, again: Rerun) -> Stored[EntryRecord]:
     """Record the outcome."""
     judged = judge(again.series, bundle.claims, again.sealed, again.fresh)
     outcomes, case = {claim.outcome for claim in judged}, judged[0].sealed.case
     result = next(outcome for outcome in _NEXT if outcome in outcomes)
-    details = Reproduction(
-        tag=bundle.tag,
-        commit=bundle.commit,
-        commands=again.commands,
-        exits=again.exits,
-        not_run=again.not_run,
-        environment="the one here" if here else "built from the sealed list of packages",
-        outcome=result,
-    )
+    details = msgspec.structs.replace(again.details, outcome=result)
     # The fresh trials that the outcome rests on: the candidates', then those of the baseline against itself.
     fresh = [claim.fresh for claim in judged if claim.fresh is not None]
     refs = [ref for claim in fresh for ref in (*claim.trials, *claim.also)]
     refs += [ref for claim in fresh for ref in again.fresh.baseline_trials(claim.baseline)]
     trials = again.fresh.trials_of({ref.sha256: ref for ref in refs}.values())
-    ran = zip(again.commands, again.exits, strict=True)
+    ran = zip(details.commands, details.exits, strict=True)
     failed = [f"'{command}' ended with exit code {code}." for command, code in ran if code != 0]
 
     def finding(id: str) -> Finding:

@@ -19,6 +19,7 @@ from research_steps.journal.snapshot import Snapshot
 from research_steps.journal.store import open_store
 from research_steps.records.encoding import canonical
 from research_steps.records.series import Series
+from research_steps.records.step_kinds import Reproduction
 from research_steps.seal.bundle import Bundle
 from research_steps.seal.reproduce.judging import deciding
 from research_steps.seal.reproduce.sandbox import add_measured, build_environment, scratch, variables
@@ -35,15 +36,13 @@ _LEFT_OUT = (
 
 @dataclass(frozen=True)
 class Rerun:
-    """What was sealed, of which series, and what the commands recorded this time. `exits` are their exit codes,
-    `not_run` the commands that run no thread, and `patch` is what differed from the commit."""
+    """What was sealed, of which series, and what the commands recorded this time. `details` say all of it but the
+    outcome, and `patch` is what differed from the commit."""
 
     series: Series
     sealed: Snapshot
     fresh: Snapshot
-    commands: tuple[str, ...]
-    exits: tuple[int, ...]
-    not_run: tuple[str, ...]
+    details: Reproduction
     patch: bytes
 
 
@@ -71,9 +70,7 @@ def rerun(checkout: Checkout, bundle: Bundle, here: bool, say: Callable[[str], N
         tree = add_measured(checkout, bundle, patch, folder / "tree").root
         store, choices = folder / "store", folder / "choices.json"
         env = variables(bundle, store, here)
-        python = Path(sys.executable)
-        if not here:
-            python = build_environment(bundle, requirements, tree, folder, env, say)
+        python = Path(sys.executable) if here else build_environment(bundle, requirements, tree, folder, env, say)
         choices.write_bytes(canonical(_choices(series, bundle, sealed.records)))
         origin = Origin(bundle.commit, None, bundle.patch, bundle.patch_note, current_actor(checkout), True)
         env |= {ORIGIN: msgspec.json.encode(origin).decode(), CHOICES: str(choices)}
@@ -84,20 +81,23 @@ def rerun(checkout: Checkout, bundle: Bundle, here: bool, say: Callable[[str], N
         for command in commands:
             say(f"running {shlex.join(command)}")
             again = [str(python), *command[1:]]
-            process = subprocess.Popen(again, cwd=tree, env=env, stdout=sys.stderr, pass_fds=(lock,))
-            try:
-                exits.append(process.wait())
-            finally:
-                # Whatever ends this, such as Ctrl-C: its folder goes after it.
-                process.kill()
-                process.wait()
+            # Whatever ends this, such as Ctrl-C, ends it too: its folder goes after it.
+            exits.append(subprocess.run(again, cwd=tree, env=env, stdout=sys.stderr, pass_fds=(lock,)).returncode)
         fresh = Journal(open_store(str(store)), bundle.topic).scan()
     if not fresh.entries:
         raise ResearchError(
             f"The commands of {bundle.tag} recorded nothing (exit {', '.join(map(str, exits))}; what they printed "
             "stands above), so there is nothing to compare, and no outcome is recorded."
         )
-    return Rerun(series, sealed.records, fresh, tuple(map(shlex.join, commands)), tuple(exits), tuple(others), patch)
+    details = Reproduction(
+        tag=bundle.tag,
+        commit=bundle.commit,
+        commands=tuple(map(shlex.join, commands)),
+        exits=tuple(exits),
+        not_run=tuple(others),
+        environment="the one here" if here else "built from the sealed list of packages",
+    )
+    return Rerun(series, sealed.records, fresh, details, patch)
 
 
 def runnable(bundle: Bundle) -> tuple[list[list[str]], list[str]]:
