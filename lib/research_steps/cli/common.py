@@ -2,10 +2,10 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,8 +20,6 @@ from research_steps.records.series import Series, check_topic
 
 if TYPE_CHECKING:
     from research_steps.publish.entry_writer import EntryWriter
-
-T = TypeVar("T")
 
 _PREFIX = click.Option(["--prefix"], help="The store. Default: MARIN_PREFIX, else local_store/ in the checkout.")
 _JSON = click.Option(["--json", "json_output"], is_flag=True, help="Print one JSON document instead of text.")
@@ -100,28 +98,23 @@ def series_here(topic: str | None = None, prefix: str | None = None, json_output
     return [OpenSeries(checkout, name, prefix, json_output) for name in topics]
 
 
-def with_record(id: str, everywhere: Sequence[OpenSeries]) -> list[tuple[OpenSeries, Snapshot]]:
-    """The series that hold a record with this ID, each with what is published of it and all that carries the ID. Raises
-    UsageError when none does."""
-    snapshots = [
-        (series, series.journal.with_id(id, series.checkout.logbooks / series.topic))
-        for series in reserving(id, everywhere)
-    ]
-    return _some(id, [(series, snapshot) for series, snapshot in snapshots if snapshot.find(id)])
+def with_record(
+    id: str, everywhere: Sequence[OpenSeries], read: Callable[[OpenSeries], Snapshot]
+) -> list[tuple[OpenSeries, Snapshot]]:
+    """The series that hold a record with this ID, each with what was read of it. Raises UsageError when none does."""
+    snapshots = [(series, read(series)) for series in reserving(id, everywhere)]
+    holding = [(series, snapshot) for series, snapshot in snapshots if snapshot.find(id)]
+    if not holding:
+        raise UsageError(
+            f"No record has the ID {id!r}: expected one such as MOE-HC-007; 'research status' tells what is here."
+        )
+    return holding
 
 
 def reserving(id: str, everywhere: Sequence[OpenSeries]) -> list[OpenSeries]:
     """The series that reserved an experiment ID or published it; all of them where none did."""
     owner = id.partition(".")[0]
     return [series for series in everywhere if series.may_hold(owner)] or list(everywhere)
-
-
-def _some(id: str, found: list[T]) -> list[T]:
-    if not found:
-        raise UsageError(
-            f"No record has the ID {id!r}: expected one such as MOE-HC-007; 'research status' tells what is here."
-        )
-    return found
 
 
 class ResearchCommand(click.Command):
@@ -173,10 +166,9 @@ class RecordCommand(SearchCommand):
         super().__init__(params=[click.Argument(["id"]), *params], **attributes)
 
     def given(self, options: dict[str, Any]) -> dict[str, Any]:
-        id = options["id"]
         # Whoever writes about a record reads all of its series.
-        holding = [series for series in reserving(id, series_here(**_where(options))) if series.snapshot.find(id)]
-        return {"series": _some(id, holding)[0], **options}
+        holding = with_record(options["id"], series_here(**_where(options)), lambda series: series.snapshot)
+        return {"series": holding[0][0], **options}
 
 
 def _where(options: dict[str, Any]) -> dict[str, Any]:

@@ -21,15 +21,16 @@ from research_steps.cli.common import (
     with_record,
 )
 from research_steps.errors import StoreError, UsageError
+from research_steps.journal.snapshot import Snapshot
 from research_steps.records.encoding import Stored
-from research_steps.records.model import EntryRecord, TrialRecord
+from research_steps.records.model import TrialRecord
 
 
 @click.command(cls=ResearchCommand, prefix=True, json=True)
 @click.argument("topic", required=False)
 @click.option("--watch", "follow", is_flag=True, help="Follow what runs, until nothing does or Ctrl-C.")
 def status(topic: str | None, follow: bool, prefix: str | None, json_output: bool) -> None:
-    """What each series holds, what is running, and what was left open.
+    """What each series holds, what runs, and what was left open.
 
     An attempt is orphaned when its process is gone or its lease ran out; running the thread again ends it as
     interrupted and goes on.
@@ -55,24 +56,19 @@ def status(topic: str | None, follow: bool, prefix: str | None, json_output: boo
 @click.argument("id")
 @click.option("--patch", is_flag=True, help="Print what a trial's code differed in from its commit, for 'git apply'.")
 def show(everywhere: list[OpenSeries], id: str, patch: bool) -> None:
-    """Every record with an experiment ID, such as MOE-HC-007 or MOE-HC-007.03, with its hash."""
+    """Every record with an ID, such as MOE-HC-007.03, with its hash."""
     from research_steps.publish.terminal.records import about_line, record_lines
 
     if patch:
         _show_patch(everywhere, id)
         return
-    records: list[Stored[Any]] = []
-    about: list[Stored[EntryRecord]] = []
-    doubts: list[str] = []
-    for _, snapshot in with_record(id, everywhere):
-        named = snapshot.find(id)
-        records += named
-        about += {entry.sha256: entry for stored in named for entry in snapshot.about(stored.sha256)}.values()
-        doubts += [doubt for stored in named for doubt in snapshot.doubts(stored.sha256)]
-    lines = [line for stored in records for line in (*record_lines(stored.record), f"  sha256 {stored.sha256}")]
-    lines += [f"  rests on {doubt}" for doubt in doubts]
+    records = _carrying(id, everywhere)
+    about = {entry.sha256: entry for snapshot, stored in records for entry in snapshot.about(stored.sha256)}.values()
+    lines = [line for _, stored in records for line in (*record_lines(stored.record), f"  sha256 {stored.sha256}")]
+    lines += [f"  rests on {doubt}" for snapshot, stored in records for doubt in snapshot.doubts(stored.sha256)]
     lines += [f"  {about_line(stored.record)}" for stored in about]
-    data = [{"sha256": stored.sha256, **json.loads(stored.line)} for stored in (*records, *about)]
+    shown = (*(stored for _, stored in records), *about)
+    data = [{"sha256": stored.sha256, **json.loads(stored.line)} for stored in shown]
     print_result(everywhere[0].json_output, data, lines)
 
 
@@ -80,10 +76,10 @@ def show(everywhere: list[OpenSeries], id: str, patch: bool) -> None:
 @click.argument("first")
 @click.argument("second")
 def compare(everywhere: list[OpenSeries], first: str, second: str) -> None:
-    """Two trials side by side: whether they can be compared, in what they differ, and their metrics.
+    """Two trials side by side: their differences and metrics. They can be compared when only what was varied differs.
 
-    They can when only what was varied differs. The quotient is of two medians from different processes; ratios taken in
-    pairs, and the claims made of them, stand in the entries.
+    The quotient is of two medians from different processes; ratios taken in pairs, and the claims made of them, stand in
+    the entries.
     """
     from research_steps.publish.terminal.records import compared
 
@@ -94,7 +90,7 @@ def compare(everywhere: list[OpenSeries], first: str, second: str) -> None:
 @click.command(cls=SeriesCommand)
 @click.option("--closing", is_flag=True, help="Also what holds before the issue is closed.")
 def check(series: OpenSeries, closing: bool) -> None:
-    """Whether a result may be posted, and a thread closed: the checklists, and where record and surfaces drifted apart.
+    """Whether a result may be posted, and a thread closed. Asks checklists, and where record and surfaces drifted apart.
 
     Exits with 1 when a line fails; each that does says how to mend it.
     """
@@ -116,11 +112,10 @@ def check(series: OpenSeries, closing: bool) -> None:
 @click.command(cls=SeriesCommand)
 @click.option("--tag", help="Of the sealed tags hold only this one against it, such as moe_hc/MOE-HC-009.")
 def verify(series: OpenSeries, tag: str | None) -> None:
-    """Check that the logbook's entries, their records and the journal agree, with each other and with what was anchored
-    in sealed tags and milestones; exits with 1 and names what does not.
+    """Check that logbook, records, journal and anchors agree. Anchors are sealed tags and milestones.
 
-    Works offline. A tag of a branch that is not merged here is a note. What stands behind the newest anchor could be cut
-    off, or written anew together with its hashes: that can't be seen.
+    Exits with 1 and names what does not agree. Works offline. A tag of a branch that is not merged here is a note. What
+    stands behind the newest anchor could be cut off, or written anew together with its hashes: that can't be seen.
     """
     from research_steps.seal.verify import UNSEEN
     from research_steps.seal.verify import verify as ask
@@ -136,7 +131,7 @@ def verify(series: OpenSeries, tag: str | None) -> None:
 
 @click.command(cls=ResearchCommand, json=True)
 def doctor(json_output: bool) -> None:
-    """What would disturb a trial on this machine now, and how to mend it; exits with 1 when something would.
+    """What would disturb a trial on this machine now. Says how to mend it, and exits with 1 when something would.
 
     Only root sees the files that other users' processes hold open.
     """
@@ -197,9 +192,16 @@ def _show_patch(everywhere: list[OpenSeries], id: str) -> None:
     click.echo(patch, nl=False)
 
 
+def _carrying(id: str, everywhere: list[OpenSeries]) -> list[tuple[Snapshot, Stored[Any]]]:
+    """The records with an ID, each with the snapshot of what is published of its series and all that carries the ID."""
+    holding = with_record(
+        id, everywhere, lambda series: series.journal.with_id(id, series.checkout.logbooks / series.topic)
+    )
+    return [(snapshot, stored) for _, snapshot in holding for stored in snapshot.find(id)]
+
+
 def _trial(everywhere: list[OpenSeries], id: str) -> TrialRecord:
-    records = [stored.record for _, snapshot in with_record(id, everywhere) for stored in snapshot.find(id)]
-    trials = [record for record in records if isinstance(record, TrialRecord)]
+    trials = [stored.record for _, stored in _carrying(id, everywhere) if isinstance(stored.record, TrialRecord)]
     if not trials:
         raise UsageError(f"{id} is no trial: expected the ID of a row, such as {id}.01.")
     return trials[-1]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from research_steps.cli.common import OpenSeries, RecordCommand, ResearchCommand, SearchCommand, say, series_here
 from research_steps.errors import UsageError
@@ -14,11 +15,12 @@ from research_steps.git import Checkout
 from research_steps.journal.store import store_url
 from research_steps.records.model import TrialRecord
 from research_steps.records.series import check_topic
+from research_steps.thread.dev.messages import Attempted, DevRequest
+from research_steps.thread.loading import load_series, load_thread
+from research_steps.thread.options import RunOptions
 
 if TYPE_CHECKING:
     from research_steps.thread.builders import StepBuilder
-    from research_steps.thread.dev.messages import DevRequest
-    from research_steps.trial.launcher.daemon import Daemon
 
 # What a shell gives a command that Ctrl-C ended.
 INTERRUPTED = 130
@@ -56,21 +58,17 @@ def dev(
     prefix: str | None,
     **asked: Any,
 ) -> None:
-    """Measure one configuration of TOPIC against its baseline, without the executor; recorded, and exploratory.
+    """Measure one configuration of TOPIC now, against its baseline. Without the executor; recorded, and exploratory.
 
     The code is what is on disk now. The first call starts a parent process that keeps what is imported.
     """
-    import msgspec
-
     from research_steps.thread.dev.command import new_occasion, order
-    from research_steps.thread.dev.messages import Attempted, DevRequest
     from research_steps.thread.dev.progress_line import ProgressLine
-    from research_steps.trial.launcher.daemon import Daemon
     from research_steps.trial.provenance import command_line
 
     checkout = Checkout.find()
     if show or stop:
-        _tell_of(Daemon(checkout.root), stop)
+        _tell_of(checkout, stop)
         return
     if topic is None:
         raise UsageError("No topic was given: expected 'research dev TOPIC'; 'research status' tells which there are.")
@@ -94,7 +92,7 @@ def dev(
         sys.exit(1)
 
 
-def _watch(checkout: Checkout, request: "DevRequest") -> None:
+def _watch(checkout: Checkout, request: DevRequest) -> None:
     from research_steps.thread.dev.watch import watch
 
     if request.label or request.hypothesis:
@@ -106,7 +104,10 @@ def _watch(checkout: Checkout, request: "DevRequest") -> None:
         sys.exit(INTERRUPTED)
 
 
-def _tell_of(daemon: "Daemon", stop: bool) -> None:
+def _tell_of(checkout: Checkout, stop: bool) -> None:
+    from research_steps.trial.launcher.daemon import Daemon
+
+    daemon = Daemon(checkout.root)
     state = daemon.state()
     if state is None:
         click.echo(f"No kept parent runs for {daemon.root}.")
@@ -125,8 +126,8 @@ def _tell_of(daemon: "Daemon", stop: bool) -> None:
 @click.option("--next", "next_action", default="", help="What to do next. Default: what follows by rule.")
 @click.option("--label", default="", help="What the entry is called. Default: what the last attempt changed.")
 def keep(everywhere: list[OpenSeries], id: str, hypothesis: str, **texts: str) -> None:
-    """Make an entry of what dev mode found under ID, such as MOE-HC-031; or of one attempt there, MOE-HC-031.02, beside
-    the others that were tried."""
+    """Make an entry of what dev mode found under ID. That is one such as MOE-HC-031; or of one attempt there,
+    MOE-HC-031.02, beside the others that were tried."""
     from research_steps.evidence import hypotheses
     from research_steps.journal.snapshot import entries_of
     from research_steps.thread.dev.evidence import DevEvidence
@@ -152,12 +153,11 @@ def keep(everywhere: list[OpenSeries], id: str, hypothesis: str, **texts: str) -
 @click.argument("id")
 @_processes
 def confirm(everywhere: list[OpenSeries], id: str, count: int) -> None:
-    """Measure what dev mode found in trial ID, such as MOE-HC-031.02, through Marin's executor, with its baseline."""
+    """Measure what dev mode found through Marin's executor. ID is that of its trial, such as MOE-HC-031.02, whose
+    baseline is measured with it."""
     from research_steps.actions.revisions import next_numbers
     from research_steps.journal.snapshot import find
     from research_steps.thread.dev.cases import declared
-    from research_steps.thread.loading import load_thread
-    from research_steps.thread.options import RunOptions
     from research_steps.thread.run import run
 
     experiment = id.partition(".")[0]
@@ -192,13 +192,11 @@ def _reserved(everywhere: list[OpenSeries], id: str) -> tuple[OpenSeries, str]:
 @click.command(cls=RecordCommand, json=False)
 @_processes
 def replicate(series: OpenSeries, id: str, count: int) -> None:
-    """Measure a candidate again, each time in a process of its own: the way from exploratory to replicated.
+    """Measure a candidate again, in processes of their own. This is the way from exploratory to replicated.
 
     ID is that of its row, or of the entry, whose best candidate is taken. Runs through Marin's executor.
     """
     from research_steps.actions.revisions import claim_of, next_numbers
-    from research_steps.thread.loading import load_series
-    from research_steps.thread.options import RunOptions
     from research_steps.thread.run import run
 
     declaration = load_series(series.checkout, series.topic)
@@ -240,15 +238,14 @@ def _refuse_other_conditions(trial: TrialRecord, do: str) -> None:
 def submit(
     file: Path, environment: str, env: tuple[str, ...], no_wait: bool, argv: tuple[str, ...], prefix: str | None
 ) -> None:
-    """Run a thread's driver on a Ray cluster, follow its log, and exit as it does.
+    """Run a thread's driver on a Ray cluster, and follow its log.
 
-    Sent are files that git tracks or doesn't ignore. While the thread is running there, the same command attaches to it.
-    Ctrl-C detaches: the job runs on.
+    Exits as it does. Sent are files that git tracks or doesn't ignore. While the thread is running there, the same
+    command attaches to it. Ctrl-C detaches: the job runs on.
     """
     from research_steps.publish.publisher import Publisher
     from research_steps.remote.ray import jobs
     from research_steps.remote.ray.config import read_cluster
-    from research_steps.thread.loading import load_series
     from research_steps.thread.surfaces import surfaces_of
 
     checkout, cluster = Checkout.find(), read_cluster(file)
@@ -272,23 +269,19 @@ def submit(
     sys.exit(code)
 
 
-class _Duration(click.ParamType[float]):
+def duration(text: str) -> float:
     """Seconds, written as '90s', '10m' or '4h'."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", str(value))
-        if match is None:
-            self.fail(f"{value!r} is no duration: expected one such as 90s, 10m or 4h.", param, ctx)
-        return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is no duration: expected one such as 90s, 10m or 4h.")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 @click.group("dev-tpu")
 def dev_tpu() -> None:
-    """Hold a TPU of a Ray cluster, run commands on it in a copy of the work tree, and give it back.
+    """Hold a TPU of a Ray cluster, and run commands on it.
 
-    The cluster is where RAY_ADDRESS says; else where the configuration says.
+    They run in a copy of the work tree. The cluster is where RAY_ADDRESS says; else where the configuration says.
     """
 
 
@@ -302,11 +295,11 @@ _tpu_config = click.option(
 @_tpu_name
 @_tpu_config
 @click.option("--tpu-type", required=True, help="The type of a single host, such as v4-8.")
-@click.option("--for", "for_s", type=_Duration(), default="8h", show_default=True, help="How long to hold it.")
-@click.option("--wait", "wait_s", type=_Duration(), default="10m", show_default=True, help="How long to wait for it.")
+@click.option("--for", "for_s", type=duration, default="8h", show_default=True, help="How long to hold it.")
+@click.option("--wait", "wait_s", type=duration, default="10m", show_default=True, help="How long to wait for it.")
 def allocate(name: str, config: Path, tpu_type: str, for_s: float, wait_s: float) -> None:
     """Hold a TPU until Ctrl-C, the time limit, or `release`."""
-    from research_steps.records.times import duration
+    from research_steps.records import times
     from research_steps.remote.ray import tpu
 
     _open_cluster(name, config)
@@ -316,7 +309,7 @@ def allocate(name: str, config: Path, tpu_type: str, for_s: float, wait_s: float
             return
         about = held.about
         where = f"{about['node']} ({about['ip']})"
-        click.echo(f"{name}: {about['type']} is held on {where} for {duration(for_s)}, until Ctrl-C")
+        click.echo(f"{name}: {about['type']} is held on {where} for {times.duration(for_s)}, until Ctrl-C")
         click.echo(f"{name}: use it with 'research dev-tpu execute --tpu-name {name} --config {config} -- COMMAND'")
         click.echo(f"{name} is free again: {tpu.hold(held, for_s, stop, say)}")
 
@@ -337,9 +330,10 @@ def execute(
     argv: tuple[str, ...],
     prefix: str | None,
 ) -> None:
-    """Run a command on a held TPU, at the root of a copy of the work tree, and exit as it does.
+    """Run a command on a held TPU, and exit as it does.
 
-    Sent are files that git tracks or doesn't ignore, as far as they differ from the copy. Ctrl-C ends the command.
+    It runs at the root of a copy of the work tree. Sent are files that git tracks or doesn't ignore, as far as they
+    differ from the copy. Ctrl-C ends the command.
     """
     from research_steps.actions.executions import record
     from research_steps.remote.ray import execution, tpu
