@@ -6,7 +6,6 @@ Making a public issue is a person's decision; everything here may be repeated, a
 import re
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from research_steps.errors import SurfaceAway, UsageError
 from research_steps.git import Checkout
@@ -57,32 +56,31 @@ def _is_ours(branch: str, topic: str) -> bool:
     return bool(re.fullmatch(rf"research/(?:[^/]+/)*(?:\d+-)?{re.escape(topic)}", branch))
 
 
-@dataclass(frozen=True)
-class IssueRequest:
-    """Which issue a series should have: an existing one, or a new one that somebody agreed to."""
-
-    number: int | None = None
-    create: bool = False
-    repository: str = ""
-
-
-def link_issue(checkout: Checkout, journal: Journal, series: Series, request: IssueRequest) -> IssueLink | None:
-    """The issue of the series, linked for good once there is one. Raises UsageError, SurfaceError."""
+def link_issue(
+    checkout: Checkout, journal: Journal, series: Series, number: int | None, create: bool, repository: str
+) -> IssueLink | None:
+    """The issue of the series, linked for good once there is one: that with this number, or a new one that somebody
+    agreed to. Raises UsageError, SurfaceError."""
     linked = linked_issue(checkout, journal)
-    if request.number is None and not request.create:
+    if number is None and not create:
         return linked
     if series.private:
         raise UsageError(f"Series {series.topic!r} is private: it gets no public issue.")
-    if linked is not None:
-        if request.number not in (None, linked.number):
-            raise UsageError(
-                f"Series {series.topic!r} has the issue {linked.repository}#{linked.number}, which can't be changed to "
-                f"#{request.number}: comments can't be moved."
-            )
-        _label(checkout, GitHub(Access.from_environment(), linked.repository, Clock()), linked.number)
-        return linked
+    if linked is not None and number not in (None, linked.number):
+        raise UsageError(
+            f"Series {series.topic!r} has the issue {linked.repository}#{linked.number}, which can't be changed to "
+            f"#{number}: comments can't be moved."
+        )
     access = Access.from_environment()
-    repository = check_repository(request.repository) if request.repository else access.repository(checkout)
+    linked = linked or _link(checkout, journal, series, access, number, repository)
+    _label(checkout, GitHub(access, linked.repository, Clock()), linked.number)
+    return linked
+
+
+def _link(
+    checkout: Checkout, journal: Journal, series: Series, access: Access, wanted: int | None, name: str
+) -> IssueLink:
+    repository = check_repository(name) if name else access.repository(checkout)
     if repository is None:
         raise UsageError(
             f"No GitHub repository is known for {checkout.root}: name it with --repository owner/name, or add a remote "
@@ -92,14 +90,12 @@ def link_issue(checkout: Checkout, journal: Journal, series: Series, request: Is
     with journal.leases.of_publisher("issue") as other:
         if other is not None:
             raise SurfaceAway(f"Process {other.pid} on {other.host} is at the issue of {series.topic}: try again.")
-        number = request.number or _create(checkout, journal, series, github)
+        number = wanted or _create(checkout, journal, series, github)
     # What it is, before anything is linked to it for good; so this needs a token.
     if github.get(f"/issues/{number}").get("pull_request"):
         raise UsageError(f"{repository}#{number} is a pull request: expected the number of an issue.")
     url = f"{access.web}/{repository}/issues/{number}"
-    link = journal.decide("issue", IssueLink(repository=repository, number=number, url=url, linked_at=utc()))
-    _label(checkout, github, link.number)
-    return link
+    return journal.decide("issue", IssueLink(repository=repository, number=number, url=url, linked_at=utc()))
 
 
 def _label(checkout: Checkout, github: GitHub, number: int) -> None:

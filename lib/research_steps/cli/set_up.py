@@ -4,10 +4,18 @@ import sys
 
 import click
 
+from research_steps.actions import notes
+from research_steps.actions.kickoff import link_issue, take_branch
 from research_steps.cli.common import OpenSeries, ResearchCommand, SeriesCommand, print_result
 from research_steps.git import Checkout
+from research_steps.publish.entry_writer import EntryWriter
+from research_steps.publish.logbook import adoption
+from research_steps.publish.logbook.file import path_of
+from research_steps.publish.logbook.merge import rebuild
+from research_steps.publish.wandb.surface import check_project, project_of
 from research_steps.records.objects import IssueLink
 from research_steps.records.series import check_topic
+from research_steps.thread.loading import load_series
 
 _repository = click.option(
     "--repository", default="", help="owner/name. Default: GITHUB_REPOSITORY, else the remote 'origin'."
@@ -23,16 +31,10 @@ _repository = click.option(
 def kickoff(
     series: OpenSeries, branch: str, carry_changes: bool, issue: int | None, create_issue: bool, repository: str
 ) -> None:
-    """Start the series that experiments/TOPIC declares: branch, logbook, issue, W&B project, and its first entry.
+    """Start the series that experiments/TOPIC declares. It gets branch, logbook, issue, W&B project, and first entry.
 
     Without an issue, .agents/issues/TOPIC.md stands for it until 'research sync TOPIC --issue N'. May be repeated.
     """
-    from research_steps.actions import notes
-    from research_steps.actions.kickoff import IssueRequest, link_issue, take_branch
-    from research_steps.publish.entry_writer import EntryWriter
-    from research_steps.publish.wandb.surface import check_project, project_of
-    from research_steps.thread.loading import load_series
-
     checkout, topic, journal = series.checkout, series.topic, series.journal
     declared = load_series(checkout, topic)
     asks = sys.stdin.isatty() and not series.json_output
@@ -44,7 +46,7 @@ def kickoff(
     open_question = issue is None and not create_issue and not declared.private
     if open_question and asks and journal.decided("issue", IssueLink) is None:
         create_issue = click.confirm("Make a public issue for it?")
-    link = link_issue(checkout, journal, declared, IssueRequest(issue, create_issue, repository))
+    link = link_issue(checkout, journal, declared, issue, create_issue, repository)
     entry = notes.kickoff(EntryWriter(checkout, journal, declared), name, project_of(journal, declared)).record
     if not series.json_output:
         local = "none, the series is private" if declared.private else f".agents/issues/{topic}.md"
@@ -57,13 +59,10 @@ def kickoff(
 @click.argument("topic")
 @click.option("--id-prefix", required=True, help="The series' experiment ID prefix, such as MOE-HC.")
 def adopt(topic: str, id_prefix: str, json_output: bool) -> None:
-    """Have entries follow at the end of .agents/logbooks/TOPIC.md, which people wrote; no byte of it changes."""
-    from research_steps.publish.logbook.adoption import adopt as take
-    from research_steps.publish.logbook.adoption import numbers_used
-
+    """Have entries follow at the end of a logbook that people wrote. No byte of .agents/logbooks/TOPIC.md changes."""
     checkout = Checkout.find()
-    size = take(checkout, check_topic(topic), id_prefix)
-    used = sorted(numbers_used(checkout, topic, id_prefix))
+    size = adoption.adopt(checkout, check_topic(topic), id_prefix)
+    used = sorted(adoption.numbers_used(checkout, topic, id_prefix))
     lines = [f"{topic}: adopted, {size} bytes stay as they were"]
     if used:
         lines.append(f"{id_prefix} numbers up to {used[-1]} are used in its headings; new entries continue after them")
@@ -74,14 +73,10 @@ def adopt(topic: str, id_prefix: str, json_output: bool) -> None:
 @click.option("--issue", type=click.IntRange(min=1), help="Link this issue, and post everything on it, in order.")
 @_repository
 def sync(series: OpenSeries, issue: int | None, repository: str) -> None:
-    """Bring logbook, issue and W&B up to date with the journal, from any checkout.
+    """Bring logbook, issue and W&B up to date with the journal. That goes from any checkout.
 
     After a merge with conflicts the logbook is rebuilt first, from the whole entries of both sides.
     """
-    from research_steps.actions.kickoff import IssueRequest, link_issue
-    from research_steps.publish.logbook.file import path_of
-    from research_steps.publish.logbook.merge import rebuild
-
     checkout, topic, journal = series.checkout, series.topic, series.journal
     rebuilt = path_of(checkout, topic).exists() and rebuild(checkout, topic)
     if rebuilt and not series.json_output:
@@ -89,7 +84,7 @@ def sync(series: OpenSeries, issue: int | None, repository: str) -> None:
     # A merge can be mended without the store that the entries came from.
     if not rebuilt or journal.declared() is not None:
         if issue is not None:
-            link_issue(checkout, journal, journal.series(), IssueRequest(issue, repository=repository))
+            link_issue(checkout, journal, journal.series(), issue, False, repository)
         series.publish(rebuilt=rebuilt)
     elif series.json_output:
         print_result(True, {"topic": topic, "rebuilt": rebuilt})
@@ -97,12 +92,11 @@ def sync(series: OpenSeries, issue: int | None, repository: str) -> None:
 
 @click.command(cls=SeriesCommand, json=False)
 def origin(series: OpenSeries) -> None:
-    """Print where this work tree comes from, as RESEARCH_ORIGIN takes it, for engines that ship it without git.
+    """Print where this work tree comes from, as RESEARCH_ORIGIN. Engines that ship it without git take that.
 
     The patch of what differs from the commit is kept in the store.
     """
     from research_steps.remote.ray.jobs import keep_origin
-    from research_steps.thread.loading import load_series
 
     load_series(series.checkout, series.topic)
     click.echo(keep_origin(series.checkout, series.journal))
