@@ -2,13 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from research_steps.actions import notes
 from research_steps.errors import UsageError
 from research_steps.publish.entry_writer import EntryWriter
 from research_steps.publish.logbook import format as logbook_format
+from research_steps.records.step_kinds import Finish
 
 from tests.support import github_api
 from tests.support.github_api import Proxy
@@ -18,10 +18,7 @@ from tests.support.scratch_logbook import SERIES, git
 from tests.support.sealed_logbook import SealedDesk
 from tests.support.toy_thread import CONCLUSION, Repository, research
 
-ENDS: dict[str, Any] = {
-    **dict.fromkeys(("worked", "did_not", "limitations", "conclusion"), "This."), "next_steps": ["That."],
-    "production_pr": "", "docs": "",
-}  # fmt: skip
+ENDS = Finish(worked="This.", did_not="This.", confidence="", limitations="This.", next_steps=("That.",))
 PULL = "https://github.com/o/r/pull/7"
 
 
@@ -92,7 +89,7 @@ def test_only_a_seal_that_stands_ends_a_thread(tmp_path: Path) -> None:
     store = ("--prefix", str(desk.store))
     clone = desk.clone(tmp_path / "clone").with_store("empty")
     other = EntryWriter(clone.checkout, clone.journal, SERIES)
-    assert notes.finish(other, **ENDS).record.config["snapshot"] == tag
+    assert notes.finish(other, "This.", ENDS).record.config["snapshot"] == tag
     assert research(desk.root, "retract", tag[4:], "too early", *store).returncode == 0
     with pytest.raises(UsageError, match=r"Missing: a sealed snapshot \(run the thread with --seal true\)\."):
-        notes.finish(EntryWriter(desk.checkout, desk.journal, SERIES), **ENDS)
+        notes.finish(EntryWriter(desk.checkout, desk.journal, SERIES), "This.", ENDS)

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
+import msgspec
+
+from research_steps.actions.check.reading import CheckedThread
 from research_steps.errors import UsageError
 from research_steps.evidence import hypotheses
 from research_steps.evidence.hypotheses import SAYS
@@ -18,11 +21,9 @@ from research_steps.journal.snapshot import Snapshot, entries_of, find, find_all
 from research_steps.publish.entry_writer import EntryWriter, digest, key_after, refuse_empty, short, standing_entry
 from research_steps.publish.issue.surface import linked_issue
 from research_steps.publish.issue.text import confidence
-from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.file import path_of
 from research_steps.records.encoding import Stored, sha256
 from research_steps.records.model import EntryRecord, Ref
-from research_steps.records.objects import IDReservation, Seal
+from research_steps.records.objects import IDReservation
 from research_steps.records.step_kinds import (
     Attachment,
     Decision,
@@ -124,7 +125,8 @@ def add_hypothesis(writer: EntryWriter, text: str, next_test: str, evidence: Seq
         mine = IDReservation(id=f"H{number}", step_key=key, claimed_at=utc(), by=this_process())
         if writer.journal.decide(f"hypotheses/H{number}", mine).step_key == key:
             break
-    return _change(writer, snapshot, key, hypotheses.Item(f"H{number}", text), "active", next_test, inputs)
+    change = HypothesisChange(hypothesis=mine.id, text=text, state="active", because=next_test)
+    return _change(writer, snapshot, key, change, inputs, private=False)
 
 
 def change_hypothesis(
@@ -135,7 +137,8 @@ def change_hypothesis(
     snapshot = writer.scan()
     item = hypotheses.find(hypotheses.queue(writer.series, entries_of(snapshot)), name)
     key = key_after(item.changes, f"hypothesis/{digest(item.id, item.text, state, because, list(evidence))}")
-    return _change(writer, snapshot, key, item, state, because, find_all(snapshot, evidence))
+    change = HypothesisChange(hypothesis=item.id, text=item.text, state=state, because=because)
+    return _change(writer, snapshot, key, change, find_all(snapshot, evidence), item.private)
 
 
 def seal(writer: EntryWriter, ids: Sequence[str]) -> Stored[EntryRecord]:
@@ -153,84 +156,49 @@ def seal(writer: EntryWriter, ids: Sequence[str]) -> Stored[EntryRecord]:
     return writer.write(snapshot, "seal", key, "seal", Details(), Finding(result), inputs)
 
 
-def finish(
-    writer: EntryWriter,
-    *,
-    worked: str,
-    did_not: str,
-    limitations: str,
-    next_steps: Sequence[str],
-    conclusion: str,
-    production_pr: str,
-    docs: str,
-) -> Stored[EntryRecord]:
-    """The final summary. Of the pull requests that decisions name it takes the newest, unless it is given one.
-    Raises UsageError that names what is missing."""
-    snapshot = writer.scan()
-    counting = snapshot.counting
+def finish(writer: EntryWriter, conclusion: str, parts: Finish) -> Stored[EntryRecord]:
+    """The final summary, of these parts. Of the pull requests that decisions name it takes the newest, unless it is
+    given one. Raises UsageError that names what is missing."""
+    thread = CheckedThread(writer.checkout, writer.journal, writer.series)
     # What is private is not sealed.
-    wanted = ("result that was interpreted", "interpret") if writer.series.private else ("sealed snapshot", "seal")
-    ends = [stored for stored in counting if stored.record.step == wanted[1] and _has_ended(writer, stored)]
-    parts = {
-        "what worked (--worked)": worked.strip(),
-        "what did not (--did-not)": did_not.strip(),
-        "limitations (--limitations)": limitations.strip(),
-        "next steps (--next, once for each, in order)": all(step.strip() for step in next_steps) and next_steps,
+    wanted = "result that was interpreted" if writer.series.private else "sealed snapshot"
+    ends = thread.succeeded("interpret") if writer.series.private else thread.seals
+    needed = {
+        "what worked (--worked)": parts.worked.strip(),
+        "what did not (--did-not)": parts.did_not.strip(),
+        "limitations (--limitations)": parts.limitations.strip(),
+        "next steps (--next, once for each, in order)": all(map(str.strip, parts.next_steps)) and parts.next_steps,
         "a conclusion (--conclusion)": conclusion.strip(),
-        f"a {wanted[0]} (run the thread with --seal true)": ends,
-        "a measured baseline": [
-            stored for stored in counting if stored.record.step == "baseline" and stored.record.status == "ok"
-        ],
+        f"a {wanted} (run the thread with --seal true)": ends,
+        "a measured baseline": thread.succeeded("baseline"),
     }
-    missing = [name for name, is_there in parts.items() if not is_there]
-    running = [attempt.intent.id for attempt in snapshot.open if not attempt.orphaned()]
-    missing += [f"the end of {', '.join(running)}, which still runs"] if running else []
+    missing = [name for name, is_there in needed.items() if not is_there]
+    missing += [f"the end of {', '.join(thread.running)}, which still runs"] if thread.running else []
     if missing:
         raise UsageError(f"{writer.series.topic} can't be finished yet. Missing: {'; '.join(missing)}.")
     last = ends[-1]
-    details = Finish(
-        worked=worked,
-        did_not=did_not,
-        confidence=confidence(writer.series, last.record, [stored.record for stored in snapshot.below(last)]),
-        limitations=limitations,
-        next_steps=tuple(next_steps),
+    details = msgspec.structs.replace(
+        parts,
+        confidence=confidence(writer.series, last.record, [stored.record for stored in thread.snapshot.below(last)]),
         snapshot="" if writer.series.private else f"{writer.series.topic}/{last.record.id}",
-        production_pr=_address(production_pr or named_pull(counting)),
-        docs=docs,
+        production_pr=_address(parts.production_pr or named_pull(thread.entries)),
     )
-    text = f"What worked: {worked} What did not: {did_not} Limitations: {limitations}"
-    steps = " ".join(f"{number}. {step}" for number, step in enumerate(next_steps, 1))
+    text = f"What worked: {parts.worked} What did not: {parts.did_not} Limitations: {parts.limitations}"
+    steps = " ".join(f"{number}. {step}" for number, step in enumerate(parts.next_steps, 1))
     finding = Finding(result=conclusion, interpretation=text, next_action=steps)
     key = f"finish/{digest(plain_details(details), conclusion)}"
-    return writer.write(snapshot, "finish", key, "final summary", details, finding, (last.ref,))
+    return writer.write(thread.snapshot, "finish", key, "final summary", details, finding, (last.ref,))
 
 
 def _change(
-    writer: EntryWriter,
-    snapshot: Snapshot,
-    key: str,
-    item: hypotheses.Item,
-    state: HypothesisState,
-    because: str,
-    inputs: tuple[Ref, ...],
+    writer: EntryWriter, snapshot: Snapshot, key: str, change: HypothesisChange, inputs: tuple[Ref, ...], private: bool
 ) -> Stored[EntryRecord]:
-    details = HypothesisChange(hypothesis=item.id, text=item.text, state=state, because=because)
-    result = f"{item.id} is {state}{f'; {SAYS[state]}: {because}' if because else ''}"
-    finding = Finding(result, next_action=because if state == "active" else "")
-    text, label = f"{item.id}: {item.text}", f"{item.id} {state}"
+    id, state, because = change.hypothesis, change.state, change.because
+    result = f"{id} is {state}{f'; {SAYS[state]}: {because}' if because else ''}"
+    finding, text = Finding(result, next_action=because if state == "active" else ""), f"{id}: {change.text}"
     return writer.write(
-        snapshot, "hypothesis", key, label, details, finding, inputs, hypothesis=text, private=item.private
+        snapshot, "hypothesis", key, f"{id} {state}", change, finding, inputs, hypothesis=text, private=private
     )
-
-
-def _has_ended(writer: EntryWriter, stored: Stored[EntryRecord]) -> bool:
-    """Whether a step succeeded; and of a seal, whether its commit is made, by this store or by the one that has put
-    its entry into the logbook."""
-    record = stored.record
-    if record.step == "seal" and writer.journal.decided(f"seals/{record.id}", Seal) is None:
-        path = path_of(writer.checkout, writer.series.topic)
-        return path.is_file() and stored.sha256 in logbook_format.parse(path.read_bytes()).records
-    return record.status == "ok"
 
 
 def _newest(snapshot: Snapshot) -> tuple[Ref, ...]:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from research_steps.errors import UsageError
 from research_steps.evidence import background, hypotheses
 from research_steps.evidence.state import thread_state
@@ -21,36 +23,30 @@ from research_steps.records.step_kinds import Brief, ContradictionCheck, NextExp
 _HYPOTHESIS = re.compile(r"H[1-9][0-9]*")
 
 
-def add_source(
-    writer: EntryWriter, fields: dict[str, Any], supports: Sequence[str], contradicts: Sequence[str]
-) -> Stored[EntryRecord]:
-    """A source with its claim, and what that supports and contradicts: hypotheses, other sources' claims, or any claim.
-
-    `fields` are type, where, version, claim, confidence, notes and internal. Raises UsageError.
-    """
+def add_source(writer: EntryWriter, source: Source) -> Stored[EntryRecord]:
+    """A source with its claim, and what that supports and contradicts: hypotheses, other sources, or any claim. Raises
+    UsageError."""
     for name in ("where", "version", "claim"):
-        refuse_empty(fields[name], f"--{name}", "the ledger needs it")
+        refuse_empty(getattr(source, name), f"--{name}", "the ledger needs it")
     snapshot = writer.scan()
     items = hypotheses.queue(writer.series, entries_of(snapshot))
-    named = [*supports, *contradicts]
+    named = [*source.supports, *source.contradicts]
     for name in named:
         refuse_empty(name, "What is supported or contradicted", "name a hypothesis, a source or a claim")
         if _HYPOTHESIS.fullmatch(name):
             hypotheses.find(items, name)
     rests_on = [_the_source(snapshot, name) for name in named if _is_id(writer, name)]
-    if _is_id(writer, fields["where"]):
-        rests_on.append(find(snapshot, fields["where"]))
-    claims = {stored.record.id: source.claim for stored in rests_on if (source := _details(stored)) is not None}
-    details = Source(
-        **fields,
-        supports=tuple(claims.get(name, name) for name in supports),
-        contradicts=tuple(claims.get(name, name) for name in contradicts),
+    if _is_id(writer, source.where):
+        rests_on.append(find(snapshot, source.where))
+    claims = {stored.record.id: stored.record.details_as(Source).claim for stored in rests_on if _is_source(stored)}
+    supports, contradicts = (
+        tuple(claims.get(name, name) for name in names) for names in (source.supports, source.contradicts)
     )
+    details = msgspec.structs.replace(source, supports=supports, contradicts=contradicts)
     private = any(item.private for item in items if item.id in named or item.text in named)
     inputs = tuple({stored.sha256: stored.ref for stored in rests_on}.values())
-    claim = fields["claim"]
-    key = f"source/{digest(plain_details(details))}"
-    return writer.write(snapshot, "source", key, short(claim), details, Finding(claim), inputs, private=private)
+    key, label = f"source/{digest(plain_details(details))}", short(source.claim)
+    return writer.write(snapshot, "source", key, label, details, Finding(source.claim), inputs, private=private)
 
 
 def check_claim(writer: EntryWriter, id: str, contradiction: str, nowhere: str) -> Stored[EntryRecord]:
@@ -68,10 +64,11 @@ def check_claim(writer: EntryWriter, id: str, contradiction: str, nowhere: str) 
     )
 
 
-def ask(writer: EntryWriter, question: str, ranked: Sequence[str]) -> Stored[EntryRecord]:
+def brief(writer: EntryWriter, question: str, ranked: Sequence[str]) -> tuple[Stored[EntryRecord], str]:
     """The question of the brief, and the next experiments in order of rank, each as 'experiment :: falsifier'.
 
-    What isn't given is as it was in the brief before.
+    What isn't given is as it was in the brief before. Returns the text as well, which .agents/logbooks/<topic>/
+    background.md has from now on: made from the records that may be in git.
     """
     snapshot = writer.scan()
     ledger = background.ledger(entries_of(snapshot))
@@ -81,30 +78,24 @@ def ask(writer: EntryWriter, question: str, ranked: Sequence[str]) -> Stored[Ent
     details = Brief(question=question, next=experiments)
     key = key_after(ledger.briefs, f"source/{digest(plain_details(details))}")
     finding = Finding(question, next_action=experiments[0].experiment if experiments else "")
-    return writer.write(snapshot, "source", key, "background brief", details, finding)
-
-
-def write_brief(writer: EntryWriter) -> str:
-    """Make .agents/logbooks/<topic>/background.md again from the records that may be in git; returns its text."""
+    entry = writer.write(snapshot, "source", key, "background brief", details, finding)
     series = writer.series
     shown = writer.scan().only(lambda entry: belongs_in_logbook(entry.record, series))
     text = background_text.brief(thread_state(series, shown))
     with lock(writer.checkout, series.topic):
         write_aside(writer.checkout.logbooks / series.topic / "background.md", text.encode())
-    return text
+    return entry, text
 
 
 def _the_source(snapshot: Snapshot, id: str) -> Stored[EntryRecord]:
     stored = find(snapshot, id)
-    if _details(stored) is None:
+    if not _is_source(stored):
         raise UsageError(f"{id} is no source: expected the ID of one; 'research source list' tells them.")
     return stored
 
 
-def _details(stored: Stored[Any]) -> Source | None:
-    """What a record says of prior work, None where it is no source."""
-    details = stored.record.details if isinstance(stored.record, EntryRecord) else None
-    return details if isinstance(details, Source) else None
+def _is_source(stored: Stored[Any]) -> bool:
+    return isinstance(stored.record, EntryRecord) and isinstance(stored.record.details, Source)
 
 
 def _is_id(writer: EntryWriter, text: str) -> bool:

@@ -11,7 +11,7 @@ from research_steps.evidence import background, hypotheses
 from research_steps.journal.snapshot import entries_of
 from research_steps.publish import background_text, rendering
 from research_steps.publish.markdown import one_line
-from research_steps.records.step_kinds import HypothesisChange
+from research_steps.records.step_kinds import HypothesisChange, Source
 
 _evidence, _needs_evidence = (
     click.option(
@@ -25,16 +25,16 @@ _hypothesis = click.argument("name", metavar="HYPOTHESIS")
 
 @click.group()
 def hypothesis() -> None:
-    """The hypothesis queue: what is active, blocked, falsified or promoted, and what that rests on."""
+    """Hypotheses: what is active, blocked, falsified or promoted. Each names what that rests on."""
 
 
 @hypothesis.command("add", cls=SeriesCommand)
 @click.argument("text")
 @click.option("--next-test", default="", help="What to measure first.")
 @_evidence
-def add_hypothesis(series: OpenSeries, **said: Any) -> None:
+def add_hypothesis(series: OpenSeries, **options: Any) -> None:
     """Add a hypothesis under the next free number."""
-    entry = notes.add_hypothesis(series.writer, **said)
+    entry = notes.add_hypothesis(series.writer, **options)
     series.tell(entry, hypothesis=entry.record.details_as(HypothesisChange).hypothesis)
 
 
@@ -42,40 +42,36 @@ def add_hypothesis(series: OpenSeries, **said: Any) -> None:
 @_hypothesis
 @click.option("--resume-when", "because", required=True, help="What has to be there before it goes on.")
 @_evidence
-def block_hypothesis(series: OpenSeries, **said: Any) -> None:
+def block_hypothesis(series: OpenSeries, **options: Any) -> None:
     """A hypothesis can't be tested for now. HYPOTHESIS is its ID, such as H3, or its text."""
-    series.tell(notes.change_hypothesis(series.writer, state="blocked", **said))
+    series.tell(notes.change_hypothesis(series.writer, state="blocked", **options))
 
 
 @hypothesis.command("falsify", cls=SeriesCommand)
 @_hypothesis
 @click.option("--because", required=True, help="Why it is given up.")
 @_needs_evidence
-def falsify_hypothesis(series: OpenSeries, **said: Any) -> None:
+def falsify_hypothesis(series: OpenSeries, **options: Any) -> None:
     """A hypothesis does not hold. HYPOTHESIS is its ID, such as H3, or its text."""
-    series.tell(notes.change_hypothesis(series.writer, state="falsified", **said))
+    series.tell(notes.change_hypothesis(series.writer, state="falsified", **options))
 
 
 @hypothesis.command("promote", cls=SeriesCommand)
 @_hypothesis
 @click.option("--decision", "because", required=True, help="What production does now.")
 @_needs_evidence
-def promote_hypothesis(series: OpenSeries, **said: Any) -> None:
+def promote_hypothesis(series: OpenSeries, **options: Any) -> None:
     """A hypothesis holds, and production follows it. HYPOTHESIS is its ID, such as H3, or its text."""
-    series.tell(notes.change_hypothesis(series.writer, state="promoted", **said))
+    series.tell(notes.change_hypothesis(series.writer, state="promoted", **options))
 
 
 @hypothesis.command("list", cls=SeriesCommand)
 def list_hypotheses(series: OpenSeries) -> None:
-    """The queue by state, each with what its last change says and rests on."""
+    """The queue by state, each with its last change and its evidence."""
     items = hypotheses.queue(series.series, entries_of(series.snapshot))
     data = [
         {
-            "id": item.id,
-            "text": item.text,
-            "state": item.state,
-            "because": item.because,
-            "evidence": item.evidence,
+            **{name: getattr(item, name) for name in ("id", "text", "state", "because", "evidence")},
             "entry": item.changes[-1].id if item.changes else None,
             "changed_at": item.changes[-1].finished_at if item.changes else None,
         }
@@ -86,7 +82,7 @@ def list_hypotheses(series: OpenSeries) -> None:
 
 @click.group()
 def source() -> None:
-    """Background research: what others found, what speaks against it, and what to try next."""
+    """Background research: what others found, what to try next. What speaks against it is recorded, too."""
 
 
 @source.command("add", cls=SeriesCommand)
@@ -99,9 +95,9 @@ def source() -> None:
 @click.option("--internal", is_flag=True, help="It is our own work.")
 @click.option("--supports", multiple=True, help="A hypothesis (H1), a source's ID, or a claim; may be repeated.")
 @click.option("--contradicts", multiple=True, help="A hypothesis (H1), a source's ID, or a claim; may be repeated.")
-def add_source(series: OpenSeries, supports: tuple[str, ...], contradicts: tuple[str, ...], **fields: Any) -> None:
+def add_source(series: OpenSeries, **options: Any) -> None:
     """Add a source to the ledger."""
-    series.tell(sources.add_source(series.writer, fields, supports, contradicts))
+    series.tell(sources.add_source(series.writer, Source(**options)))
 
 
 @source.command("checked", cls=SeriesCommand)
@@ -109,13 +105,13 @@ def add_source(series: OpenSeries, supports: tuple[str, ...], contradicts: tuple
 @click.option("--found", "contradiction", default="", help="What contradicts it, and where that stands.")
 @click.option("--none", "nowhere", default="", help="Nothing contradicts it: where you looked.")
 def check_source(series: OpenSeries, **looked: str) -> None:
-    """Record a contradiction pass: somebody looked for what speaks against a source's claim."""
+    """Record a contradiction pass. Somebody looked for what speaks against a source's claim."""
     series.tell(sources.check_claim(series.writer, **looked))
 
 
 @source.command("list", cls=SeriesCommand)
 def list_sources(series: OpenSeries) -> None:
-    """The ledger: each source with its claim, and which claims had a contradiction pass."""
+    """The ledger: each source, its claim, and whether it was checked. That is whether it had a contradiction pass."""
     ledger = background.ledger(entries_of(series.snapshot))
     unchecked = ledger.unchecked()
     data = [{"id": entry.id, **entry.config, "checked": entry not in unchecked} for entry in ledger.sources]
@@ -133,9 +129,8 @@ def list_sources(series: OpenSeries) -> None:
     help="What to run next, and what result would speak against it; once for each, in order of rank.",
 )  # fmt: skip
 def brief(series: OpenSeries, question: str, ranked: tuple[str, ...]) -> None:
-    """Write .agents/logbooks/TOPIC/background.md from the records, and print it."""
-    entry = sources.ask(series.writer, question, ranked)
-    text = sources.write_brief(series.writer)
+    """Write the background brief from the records, and print it. It is .agents/logbooks/TOPIC/background.md."""
+    entry, text = sources.brief(series.writer, question, ranked)
     if not series.json_output:
         click.echo(text)
     series.tell(entry, text=text)
@@ -144,18 +139,18 @@ def brief(series: OpenSeries, question: str, ranked: tuple[str, ...]) -> None:
 @click.command(cls=RecordCommand)
 @click.option("--interpretation", default="", help="What you make of it.")
 @click.option("--next", "next_action", default="", help="What you would do next.")
-def note(series: OpenSeries, **said: str) -> None:
-    """Add to what the rules say of a record: an entry of its own, shown with the record that has this ID."""
-    series.tell(notes.note(series.writer, **said))
+def note(series: OpenSeries, **options: str) -> None:
+    """Add to what the rules say of the record with this ID. It is an entry of its own, shown with the record."""
+    series.tell(notes.note(series.writer, **options))
 
 
 @click.command(cls=RecordCommand)
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--link", default="", metavar="URL", help="Instead of a FILE: where a larger one lies.")
 @click.option("--note", default="", help="What it shows.")
-def attach(series: OpenSeries, **said: Any) -> None:
-    """Attach a profile or a plot of at most 5 MB to a record: it is kept in the store and, with its entry, in git."""
-    series.tell(notes.attach(series.writer, **said))
+def attach(series: OpenSeries, **options: Any) -> None:
+    """Attach a profile or a plot of at most 5 MB to a record. It is kept in the store and, with its entry, in git."""
+    series.tell(notes.attach(series.writer, **options))
 
 
 @click.command(cls=SeriesCommand)
@@ -164,22 +159,22 @@ def attach(series: OpenSeries, **said: Any) -> None:
 @click.option("--owner", default="", help="Who answers for it. Default: who runs this.")
 @click.option("--scope", is_flag=True, help="It changes the scope of the series.")
 @click.option("--production-pr", default="", metavar="URL", help="The pull request that brings it to production.")
-def decide(series: OpenSeries, **said: Any) -> None:
-    """Record a decision, with its evidence and owner: an entry, a comment and a line of the decision log."""
-    series.tell(notes.decide(series.writer, **said))
+def decide(series: OpenSeries, **options: Any) -> None:
+    """Record a decision, with its evidence and owner. It is an entry, a comment and a line of the decision log."""
+    series.tell(notes.decide(series.writer, **options))
 
 
 @click.command(cls=RecordCommand)
 @click.argument("text")
 def correct(series: OpenSeries, id: str, text: str) -> None:
-    """Say what was wrong in a record, in TEXT; its measurements stand, and verdicts on them are made again."""
+    """Say in TEXT what was wrong in a record. Its measurements stand, and verdicts on them are made again."""
     series.tell(revisions.correct(series.writer, id, text))
 
 
 @click.command(cls=RecordCommand)
 @click.argument("because")
 def retract(series: OpenSeries, id: str, because: str) -> None:
-    """Take a record back, BECAUSE of something: what rested on it says so, and its verdicts are made again without it.
+    """Take a record back, BECAUSE of something. What rested on it says so, and its verdicts are made again without it.
 
     Of an entry, the trials that were measured for it go as well. The next run of the thread measures them anew.
     """

@@ -10,13 +10,13 @@ from research_steps.cli.common import OpenSeries, ResearchCommand, SeriesCommand
 from research_steps.git import Checkout
 from research_steps.publish.entry_writer import EntryWriter
 from research_steps.records.series import Series
-from research_steps.records.step_kinds import Reproduction
+from research_steps.records.step_kinds import Finish, Reproduction
 
 
 @click.command(cls=SeriesCommand)
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 def seal(series: OpenSeries, ids: tuple[str, ...]) -> None:
-    """Tag a commit of the relevant files and a repro bundle: all that the records with these IDs rest on.
+    """Tag a commit of the relevant files, with a repro bundle. It is of all that the records with these IDs rest on.
 
     Without an ID, of what the newest interpretation rests on. The tag is pushed where 'git config research.push true'
     allows it.
@@ -28,7 +28,7 @@ def seal(series: OpenSeries, ids: tuple[str, ...]) -> None:
 @click.argument("tag")
 @click.option("--here", is_flag=True, help="In the environment that this runs in, not in one built from the tag.")
 def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> None:
-    """Measure again what TAG sealed, such as moe_hc/MOE-HC-009, and record whether it holds.
+    """Measure again what TAG sealed, and record whether it holds. TAG is one such as moe_hc/MOE-HC-009.
 
     Its commands run in a work tree, an environment and a store of their own. The outcome (reproduced, not reproduced,
     not comparable) is an entry of the series here.
@@ -62,9 +62,9 @@ def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> No
     help="The pull request that came of it. Default: the one that the newest decision names.",
 )
 @click.option("--docs", default="", help="Which documentation was updated, or why none needs it.")
-def finish(series: OpenSeries, **parts: Any) -> None:
-    """Write the final summary, as the last entry and on the issue, and close the issue.
+def finish(series: OpenSeries, conclusion: str, **parts: Any) -> None:
+    """Write the final summary, and close the issue. The summary is the last entry, and stands on the issue.
 
     Refused while a part is missing: the text parts, a sealed snapshot, a measured baseline, the end of what runs.
     """
-    series.tell(notes.finish(series.writer, **parts))
+    series.tell(notes.finish(series.writer, conclusion, Finish(confidence="", **parts)))

@@ -5,6 +5,7 @@ Asked before the final summary is written, this names what `research finish` wil
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from research_steps.actions.check.reading import CheckedThread, CheckLine, line
@@ -27,13 +28,12 @@ def _current(thread: CheckedThread) -> CheckLine:
 
 
 def _measured(thread: CheckedThread) -> CheckLine:
-    measured = [stored.record.id for stored in thread.of_step("baseline") if stored.record.status == "ok"]
+    measured = [stored.record.id for stored in thread.succeeded("baseline")]
     return CheckLine(GROUP, "baseline measured", bool(measured), measured[-1] if measured else "none", "run the thread")
 
 
 def _ended(thread: CheckedThread) -> CheckLine:
-    running = [attempt.intent.id for attempt in thread.snapshot.open if not attempt.orphaned()]
-    return line(GROUP, "nothing runs", thread.entries, running, "wait for the end of the thread, or stop it")
+    return line(GROUP, "nothing runs", thread.entries, thread.running, "wait for the end of the thread, or stop it")
 
 
 def _final_tag(thread: CheckedThread) -> CheckLine:
@@ -47,7 +47,7 @@ def _final_tag(thread: CheckedThread) -> CheckLine:
 
 
 def _production(thread: CheckedThread) -> CheckLine:
-    asked = _said("production PR", "--production-pr URL, where there is one", lambda record: record.id)(thread)
+    asked = _said(thread, "production PR", "--production-pr URL, where there is one")
     pull = production_pr(thread.entries)
     if pull:
         return replace(asked, ok=True, found=pull)
@@ -58,7 +58,7 @@ def _production(thread: CheckedThread) -> CheckLine:
 def _closed(thread: CheckedThread) -> CheckLine:
     name, finish = "issue closed", thread.finish
     if finish is None or thread.series.private:
-        return _said(name, "--conclusion TEXT", lambda record: record.id)(thread)
+        return _said(thread, name, "--conclusion TEXT")
     if thread.issue is None:
         # The embedded issue is closed by its final comment.
         closed, where = thread.is_posted(finish), f".agents/issues/{thread.topic}.md"
@@ -68,32 +68,31 @@ def _closed(thread: CheckedThread) -> CheckLine:
     return line(GROUP, name, [finish], [] if closed else [where], f"research sync {thread.topic}")
 
 
-def _said(name: str, option: str, part: Callable[[EntryRecord], Any]) -> Callable[[CheckedThread], CheckLine]:
-    """A line that asks whether the final summary holds a part that only it can say."""
-
-    def ask(thread: CheckedThread) -> CheckLine:
-        command = f"research finish {thread.topic}"
-        if thread.finish is None:
-            return CheckLine(GROUP, name, False, f"pending: '{command}' writes it", f"{command} … {option}")
-        record = thread.finish.record
-        said = bool(part(record))
-        return CheckLine(GROUP, name, said, record.id if said else f"{record.id} does not say", f"{command} … {option}")
-
-    return ask
+def _said(
+    thread: CheckedThread, name: str, option: str, part: Callable[[EntryRecord], Any] = lambda record: True
+) -> CheckLine:
+    """Whether there is a final summary, and whether it holds a part that only it can say."""
+    command = f"research finish {thread.topic}"
+    if thread.finish is None:
+        return CheckLine(GROUP, name, False, f"pending: '{command}' writes it", f"{command} … {option}")
+    record = thread.finish.record
+    said = bool(part(record))
+    return CheckLine(GROUP, name, said, record.id if said else f"{record.id} does not say", f"{command} … {option}")
 
 
 LINES = (
     _current,
     _measured,
     _ended,
-    _said("conclusion", "--conclusion TEXT", lambda record: record.result),
-    _said("next steps", "--next TEXT", lambda record: record.details_as(Finish).next_steps),
+    partial(_said, name="conclusion", option="--conclusion TEXT", part=lambda record: record.result),
+    partial(_said, name="next steps", option="--next TEXT", part=lambda record: record.details_as(Finish).next_steps),
     _final_tag,
     _production,
-    _said(
-        "docs updated or not in need of it",
-        "--docs 'what was updated, or why nothing needs it'",
-        lambda record: record.details_as(Finish).docs,
+    partial(
+        _said,
+        name="docs updated or not in need of it",
+        option="--docs 'what was updated, or why nothing needs it'",
+        part=lambda record: record.details_as(Finish).docs,
     ),
     _closed,
 )

@@ -1,12 +1,11 @@
 """Where the record and what it is shown on have drifted apart: runs, entries, tags, posts, claims, attempts."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from research_steps.actions.check.reading import AGAIN, CheckedThread, CheckLine, line
 from research_steps.evidence.standing import claims_in
+from research_steps.journal.snapshot import rests_on
 from research_steps.records.encoding import Stored
-from research_steps.records.model import EntryRecord, Ref
 
 GROUP = "drift"
 
@@ -14,7 +13,9 @@ GROUP = "drift"
 def _runs(thread: CheckedThread) -> CheckLine:
     """Trials whose step ended without naming them: it was stopped, or is in no thread any more."""
     snapshot = thread.snapshot
-    named = {ref.key for stored in snapshot.entries.values() for ref in _refs(stored.record)}
+    entries = [stored.record for stored in snapshot.entries.values()]
+    named = {ref.key for record in entries for ref in rests_on(record)}
+    named |= {ref.key for record in entries for claim in claims_in(record) for ref in (*claim.trials, *claim.also)}
     steps: list[Stored[Any]] = [*snapshot.entries.values(), *snapshot.interrupted.values()]
     ended = {stored.record.id for stored in steps} - {attempt.intent.id for attempt in snapshot.open}
     trials = [stored.record for stored in snapshot.trials.values() if not stored.record.late]
@@ -22,14 +23,6 @@ def _runs(thread: CheckedThread) -> CheckLine:
     dropped = f"research decide {thread.topic} REASON --evidence ID"
     mend = f"run the thread again; for one that it does not make any more: {dropped}"
     return line(GROUP, "runs without entries", trials, sorted(wrong), mend)
-
-
-def _refs(record: EntryRecord) -> Iterator[Ref]:
-    """Everything that an entry names."""
-    yield from record.inputs
-    yield from (row.trial for row in record.rows)
-    for claim in claims_in(record):
-        yield from (*claim.trials, *claim.also)
 
 
 def _entries(thread: CheckedThread) -> CheckLine:

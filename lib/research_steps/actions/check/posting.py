@@ -70,11 +70,10 @@ def _undisturbed(thread: CheckedThread) -> CheckLine:
 def _snapshot(thread: CheckedThread) -> CheckLine:
     # What is private is not sealed.
     newest = [stored for stored in thread.of_step("interpret")[-1:] if stored in thread.public]
-    waiting = [stored for stored in thread.of_step("seal") if stored not in thread.seals]
     wrong = [f"{stored.record.id} is in no sealed snapshot" for stored in newest if stored.sha256 not in thread.sealed]
-    wrong += [f"{stored.record.id} waits for its tag" for stored in waiting]
+    wrong += [f"{stored.record.id} waits for its tag" for stored in thread.waiting]
     mend = f"run the thread with '--seal true'; 'research sync {thread.topic}' tells what holds up one that waits"
-    return line(GROUP, "snapshot exists", [*newest, *waiting], wrong, mend)
+    return line(GROUP, "snapshot exists", [*newest, *thread.waiting], wrong, mend)
 
 
 def _written(thread: CheckedThread) -> CheckLine:

@@ -12,7 +12,6 @@ from research_steps.evidence.standing import standing
 from research_steps.evidence.visibility import is_public
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
-from research_steps.journal.snapshot import retracted
 from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.verify import Files, read
@@ -42,7 +41,8 @@ class CheckedThread:
     """A thread as store, checkout and git hold it, read once. Raises ResearchError where it can't be read.
 
     `shown` are the records that the logbook shows, `entries` those that stand and are not retracted, oldest first. Of
-    them `seals` have their tag, and `sealed` are below one of these, by hash; `public` is what others see by now.
+    them `seals` have their tag and `waiting` have none yet, `sealed` are below one that has, by hash, and `public` is
+    what others see by now.
     """
 
     def __init__(self, checkout: Checkout, journal: Journal, series: Series) -> None:
@@ -53,16 +53,19 @@ class CheckedThread:
         self.snapshot = journal.scan(path.with_suffix(""))
         # What another store holds is posted from there.
         self.in_store = journal.entries().entries.keys()
-        self.entries = self._standing()
+        # A record that somebody changed in its file is told as such, and is no entry of its own.
+        known = self.in_store | self.shown
+        self.entries = self.snapshot.only(lambda stored: stored.sha256 in known).counting
         self.measured = [stored for stored in self.entries if stored.record.rows]
         self.claims = standing(stored.record for stored in self.entries)
         # The entry of a seal is shown once it has its tag; so one in the logbook was sealed, perhaps with another store.
         asked = self.of_step("seal")
         self.seals = [stored for stored in asked if stored.sha256 in self.shown or self.seal_of(stored) is not None]
+        self.waiting = [stored for stored in asked if stored not in self.seals]
         self.sealed = {below.sha256 for seal in self.seals for below in self.snapshot.below(seal)}
-        waiting = {stored.sha256 for stored in asked} - {stored.sha256 for stored in self.seals}
         public = (stored for stored in self.entries if is_public(stored.record, series))
-        self.public = [stored for stored in public if stored.sha256 not in waiting]
+        self.public = [stored for stored in public if stored not in self.waiting]
+        self.running = [attempt.intent.id for attempt in self.snapshot.open if not attempt.orphaned()]
         self.finish = next(reversed(self.of_step("finish")), None)
         self.tags = checkout.tags(self.topic)
         self.issue = journal.decided("issue", IssueLink)
@@ -70,6 +73,9 @@ class CheckedThread:
 
     def of_step(self, kind: str) -> list[Entry]:
         return [stored for stored in self.entries if stored.record.step == kind]
+
+    def succeeded(self, kind: str) -> list[Entry]:
+        return [stored for stored in self.of_step(kind) if stored.record.status == "ok"]
 
     def seal_of(self, stored: Entry) -> Seal | None:
         return self.journal.decided(f"seals/{stored.record.id}", Seal)
@@ -82,12 +88,6 @@ class CheckedThread:
             return True
         comments = () if self.issue else self.issue_file.comments()
         return any(comment.marker == f"record {stored.sha256}" for comment in comments)
-
-    def _standing(self) -> list[Entry]:
-        # A record that somebody changed in its file is told as such, and is no entry of its own.
-        entries = [stored for stored in self.snapshot.in_order if stored.sha256 in self.in_store | self.shown]
-        taken_back = retracted(entries)
-        return [stored for stored in entries if stored.sha256 not in taken_back]
 
 
 def line(group: str, name: str, asked: Sized, wrong: Sequence[str], mend: str) -> CheckLine:
