@@ -39,6 +39,13 @@ def test_commands_are_listed_under_what_a_person_wants(tmp_path: Path) -> None:
     assert len(set(listed)) == len(listed) and set(listed) == set(main.list_commands(click.Context(main)))
 
 
+@pytest.mark.parametrize("group", [(), ("hypothesis",), ("source",), ("dev-tpu",)])
+def test_no_line_of_an_overview_is_cut(tmp_path: Path, group: tuple[str, ...]) -> None:
+    """In a terminal of 80 columns every command says in one whole sentence what it is for."""
+    lines = research(tmp_path, *group, "--help", COLUMNS="80").stdout.splitlines()
+    assert [line for line in lines if line.startswith("  ") and line.endswith("...")] == []
+
+
 def test_a_look_at_the_status_imports_no_command_of_another_group(tmp_path: Path) -> None:
     """Who asks where a series stands doesn't wait for what measures, writes or publishes."""
     code = (
