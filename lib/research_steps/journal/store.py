@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from research_steps.errors import StoreError, UsageError
 
@@ -34,43 +34,13 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Store(Protocol):
-    """Named immutable objects, plus `put` for the few that may be replaced (leases)."""
-
-    url: str
-
-    def create(self, name: str, data: bytes) -> bool:
-        """Write durably unless the name is taken. True when these very bytes are now the object."""
-        ...
-
-    def put(self, name: str, data: bytes) -> None:
-        """Write or replace; not durable against a power cut."""
-        ...
-
-    def read(self, name: str) -> bytes | None:
-        """The object's bytes, or None when there is none."""
-        ...
-
-    def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
-        """The bytes of those that exist."""
-        ...
-
-    def names(self, folder: str) -> list[str]:
-        """The object names directly inside a folder, sorted, with the folder."""
-        ...
-
-    def give_up(self) -> None:
-        """Wait no longer for a store that can't be reached, in any thread."""
-        ...
-
-
 def store_url(root: Path, prefix: str | None) -> str:
     """Where the store of the checkout at `root` lies: as given, else MARIN_PREFIX, else local_store/ below it."""
     url = prefix or os.environ.get("MARIN_PREFIX") or str(root / DEFAULT_STORE)
     return url.rstrip("/") if "://" in url else str(Path(url).absolute())
 
 
-def open_store(url: str, away_s: float = 0.0) -> Store:
+def open_store(url: str, away_s: float = 0.0) -> "Store":
     """The store under a local path or an s3:// or gs:// URL (gs:// is the same code, untested here).
 
     One in a network that can't be reached is asked again for `away_s` (seconds).
@@ -87,13 +57,14 @@ def open_store(url: str, away_s: float = 0.0) -> Store:
 
 
 class LocalStore:
-    """Objects as files below one folder."""
+    """Objects as files below one folder. What each method promises holds for object stores too."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.url = str(root)
 
     def create(self, name: str, data: bytes) -> bool:
+        """Write durably unless the name is taken. True when these very bytes are now the object."""
         final = self.root / name
         with _aside(final, data) as file:
             try:
@@ -105,11 +76,13 @@ class LocalStore:
         return True
 
     def put(self, name: str, data: bytes) -> None:
+        """Write or replace; not durable against a power cut. For the few objects that change, such as leases."""
         final = self.root / name
         with _aside(final, data) as file:
             os.replace(file.name, final)
 
     def read(self, name: str) -> bytes | None:
+        """The object's bytes, or None when there is none."""
         try:
             # A status reads thousands, and file objects ask the system twice as much as that takes.
             file = os.open(f"{self.root}/{name}", os.O_RDONLY)
@@ -123,10 +96,12 @@ class LocalStore:
             raise _refused("read", self.root / name, error) from error
 
     def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
+        """The bytes of those that exist."""
         contents = ((name, self.read(name)) for name in names)
         return {name: data for name, data in contents if data is not None}
 
     def names(self, folder: str) -> list[str]:
+        """The object names directly inside a folder, sorted, with the folder."""
         try:
             return sorted(f"{folder}/{name}" for name in os.listdir(self.root / folder) if not name.startswith("."))
         except (FileNotFoundError, NotADirectoryError):
@@ -135,7 +110,7 @@ class LocalStore:
             raise _refused("list", self.root / folder, error) from error
 
     def give_up(self) -> None:
-        pass
+        """Wait no longer for a store that can't be reached, in any thread; a disk is never waited for."""
 
 
 class ObjectStore:
@@ -247,6 +222,9 @@ class ObjectStore:
                 f"The store {self.url} can't hold a journal: it replaced an object that it was asked only to create. "
                 "Use one with conditional writes (If-None-Match), or a newer s3fs and botocore."
             )
+
+
+Store = LocalStore | ObjectStore
 
 
 @contextmanager

@@ -188,18 +188,18 @@ class StepBuilder(Steps):
             if (kind == "shard" or name not in ("shard", "shards")) and (name != "private" or value)
         }
         config = StepConfig(
-            version=marin.version(version),
+            version=marin.versioned(version),
             kind=kind,
             label=label,
             hypothesis=hypothesis,
-            output_path=marin.here(),
+            output_path=marin.this_output_path(),
             inputs=tuple(inputs),
             measured=measured,
             **parts,
         )
         slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
         name = f"{self.series.topic}/{slug if slug.startswith(kind) else f'{kind}-{slug}'.rstrip('-')}"
-        step: Step = marin.make_step(name, run_step, config, hypothesis or label)
+        step: Step = marin.ExecutorStep(name=name, fn=run_step, config=config, description=hypothesis or label)
         self.built.append(step)
         return step
 

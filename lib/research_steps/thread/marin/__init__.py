@@ -2,36 +2,17 @@
 `executor_steps` with these names, and the choice between the two here.
 """
 
-from research_steps.thread.marin.executor_steps import (
-    ExecutorPlan,
-    Recorded,
-    check,
-    dispatch,
-    end_jobs,
-    has_engine,
-    here,
-    make_step,
-    plan,
-    read_artifact,
-    unwrap,
-    using,
-    version,
-    wrap,
-)
-
-__all__ = [
-    "ExecutorPlan",
-    "Recorded",
-    "check",
-    "dispatch",
-    "end_jobs",
-    "has_engine",
-    "here",
-    "make_step",
-    "plan",
-    "read_artifact",
-    "unwrap",
-    "using",
-    "version",
-    "wrap",
-]
+from research_steps.thread.marin.executor_steps import ExecutorPlan as ExecutorPlan
+from research_steps.thread.marin.executor_steps import ExecutorStep as ExecutorStep
+from research_steps.thread.marin.executor_steps import Recorded as Recorded
+from research_steps.thread.marin.executor_steps import check as check
+from research_steps.thread.marin.executor_steps import dispatch as dispatch
+from research_steps.thread.marin.executor_steps import end_jobs as end_jobs
+from research_steps.thread.marin.executor_steps import has_engine as has_engine
+from research_steps.thread.marin.executor_steps import plan as plan
+from research_steps.thread.marin.executor_steps import read_artifact as read_artifact
+from research_steps.thread.marin.executor_steps import this_output_path as this_output_path
+from research_steps.thread.marin.executor_steps import unwrap as unwrap
+from research_steps.thread.marin.executor_steps import using as using
+from research_steps.thread.marin.executor_steps import versioned as versioned
+from research_steps.thread.marin.executor_steps import wrap as wrap

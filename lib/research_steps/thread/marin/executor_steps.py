@@ -9,7 +9,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fray import (
@@ -25,7 +25,10 @@ from marin.execution.artifact import Artifact
 from marin.execution.executor import Executor
 from marin.execution.executor_step_status import STATUS_RUNNING, StatusFile
 from marin.execution.remote import RemoteCallable
-from marin.execution.types import ExecutorStep, InputName, OutputName, VersionedValue, this_output_path, versioned
+from marin.execution.types import ExecutorStep as ExecutorStep
+from marin.execution.types import InputName, OutputName, VersionedValue
+from marin.execution.types import this_output_path as this_output_path
+from marin.execution.types import versioned as versioned
 from marin.training.run_environment import dependency_groups_for_resources
 from rigging.filesystem import open_url
 
@@ -53,19 +56,12 @@ class ExecutorPlan:
 
     def dependents(self, steps: Sequence[ExecutorStep]) -> list[ExecutorStep]:
         """The given steps and every step that rests on them."""
-        chosen = {self.output_path(step) for step in steps}
-        dependents = list(steps)
-        grew = True
-        while grew:
-            grew = False
-            for step in self.executor.steps:
-                path = self.output_path(step)
-                rests_on = {self.output_path(dependency) for dependency in self.executor.dependencies[step]}
-                if path not in chosen and rests_on & chosen:
-                    chosen.add(path)
-                    dependents.append(step)
-                    grew = True
-        return dependents
+        dependents = {self.output_path(step): step for step in steps}
+        # Marin has each step behind those that it depends on.
+        for step in self.executor.steps:
+            if any(self.output_path(dependency) in dependents for dependency in self.executor.dependencies[step]):
+                dependents.setdefault(self.output_path(step), step)
+        return list(dependents.values())
 
     def forget(self, step: ExecutorStep) -> None:
         """Clear the executor's status of a step, so that it runs again."""
@@ -156,19 +152,6 @@ def _config(resources: Resources) -> ResourceConfig:
     return ResourceConfig.with_cpu(**amounts)
 
 
-def make_step(name: str, run: Callable[[Any], Any], config: Any, description: str) -> ExecutorStep:
-    return ExecutorStep(name=name, fn=run, config=config, description=description)
-
-
-def here() -> Any:
-    """The placeholder for a step's own output path."""
-    return this_output_path()
-
-
-def version(value: dict[str, Any]) -> Any:
-    return versioned(value)
-
-
 def unwrap(value: Any) -> Any:
     """A configuration value without Marin's wrappers: what is versioned by itself, and a mark for what is resolved
     later, because the executor counts that in the step's version anyway."""
@@ -212,15 +195,8 @@ class Recorded:
             Artifact.save(inner(config), path)
 
         if self.step.resources is not None:
-            RemoteCallable(fn=run_and_save, resources=self.step.resources, name=self.step.name)(config)
-        else:
-            RemoteCallable(
-                fn=run_and_save,
-                resources=fn.resources,
-                env_vars=fn.env_vars,
-                pip_dependency_groups=fn.pip_dependency_groups,
-                name=fn.name,
-            )(config)
+            fn = RemoteCallable(fn=fn, resources=self.step.resources, name=self.step.name)
+        replace(fn, fn=run_and_save)(config)
         return read_artifact(path)
 
 
