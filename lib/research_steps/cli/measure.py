@@ -139,7 +139,7 @@ def keep(everywhere: list[OpenSeries], id: str, hypothesis: str, **texts: str) -
     snapshot = series.journal.published(series.checkout.logbooks / series.topic)
     attempt = KeptAttempt(
         series.checkout,
-        DevEvidence.of(series.series, series.journal, snapshot),
+        DevEvidence(series.series, series.journal, snapshot.counting, snapshot.retracted),
         experiment,
         occasion,
         chosen=id if trial else "",

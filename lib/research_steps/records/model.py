@@ -5,7 +5,7 @@ JSON, keys sorted, no spaces, ASCII only, shortest float representation, no NaN,
 out. Times are UTC, ISO 8601, milliseconds, 'Z'.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -84,10 +84,6 @@ class Captured:
 
     provenance: Provenance
     patch: bytes | None
-
-    def with_environment(self, sha: str) -> "Captured":
-        """The same, with the hash of the list of installed packages."""
-        return replace(self, provenance=msgspec.structs.replace(self.provenance, environment=sha))
 
 
 class Error(Strict, frozen=True):

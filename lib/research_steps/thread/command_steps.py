@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from research_steps.errors import UsageError
-from research_steps.records.configurations import differences, plain
+from research_steps.records.configurations import changes_in, plain
 from research_steps.records.model import Claim, Ref, TrialRecord
 from research_steps.thread import marin
 from research_steps.thread.builders import StepBuilder, measured_by
@@ -46,7 +46,6 @@ def confirm(builder: StepBuilder, base: Step, trial: TrialRecord, numbers: Seque
         mend = f", and bring the edits back with 'research show {trial.id} --patch | git apply'"
         raise _other_code(trial, measured.digest, mend)
     case = plain(measured.case, trial.id, marin.unwrap)
-    candidate = {name: mine for name, (mine, _) in differences(trial.config, case).items()}
     return builder.add(
         "replicate",
         f"{trial.id} confirmed",
@@ -54,7 +53,7 @@ def confirm(builder: StepBuilder, base: Step, trial: TrialRecord, numbers: Seque
         [base],
         measured,
         replicates=tuple(numbers),
-        candidate=candidate,
+        candidate=changes_in(trial.config, case),
         confirms=trial.id,
     )
 

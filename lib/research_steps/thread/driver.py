@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from research_steps.errors import ResearchError, UsageError
 from research_steps.evidence.claim_text import claim_text
 from research_steps.evidence.standing import current_claims, reached
@@ -114,7 +116,7 @@ class ThreadRun:
         self.journal.keep_patch(captured.provenance.patch, captured.patch)
         packages = provenance.installed(self.checkout.root)
         self.journal.keep_environment(packages)
-        return Captured(captured.provenance, None).with_environment(sha256(packages))
+        return Captured(msgspec.structs.replace(captured.provenance, environment=sha256(packages)), None)
 
     def _session(self, captured: Captured, launcher: Launcher, changed: Callable[[], None]) -> Session:
         return Session(

@@ -3,9 +3,11 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
+
+import msgspec
 
 from research_steps.errors import StepFailed
 from research_steps.evidence.claim_text import changes_text, claim_text, variant_text
@@ -20,13 +22,15 @@ from research_steps.evidence.standing import best, claims_in, standing, together
 from research_steps.evidence.statistics import place, ranked
 from research_steps.evidence.table import Trial, noted, row_of
 from research_steps.journal.entries import Finding
+from research_steps.journal.progress import plan
 from research_steps.records.configurations import changes_in
 from research_steps.records.encoding import Stored
-from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Ref, Row
+from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Row
 from research_steps.records.series import Series, trial_id
-from research_steps.thread.configs import StepConfig
-from research_steps.thread.dispatch import measure, read_told
-from research_steps.trial.batch import Wanted
+from research_steps.remote.worker import TrialRef, measure_elsewhere, trials_of
+from research_steps.thread import marin
+from research_steps.thread.configs import StepConfig, step_key
+from research_steps.trial.batch import Wanted, measure_wanted
 from research_steps.trial.context import Session
 
 
@@ -56,7 +60,8 @@ def _baseline(session: Session, config: StepConfig, inputs: list[Stored[EntryRec
 
 def _sweep(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
     wanted = points_wanted(config, id, config.points)
-    shards = [read_told(session, path) for path in config.inputs[1:]]
+    refs = [msgspec.convert(marin.read_artifact(path), list[TrialRef]) for path in config.inputs[1:]]
+    shards = [trials_of(session, shard) for shard in refs]
     # A shard has each of its trials in the order of the points.
     trials = [shards[n % len(shards)][n // len(shards)] for n in range(len(wanted))] if shards else None
     return _compared(session, config, inputs[0], trials or measure(session, config, id, wanted), config.points, {})
@@ -100,11 +105,12 @@ def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRe
     chosen = _chosen(session, config, inputs)
     if chosen is None:
         return _nothing(session, inputs[1])
+    picked, chosen_by = chosen
     axis, values = config.across or ("", (None,))
     variants = [{axis: value} if axis else {} for value in values]
     wanted: list[Wanted] = []
     for variant in variants:
-        case, changes = config.changed(variant), {**variant, **chosen.changes}
+        case, changes = config.changed(variant), {**variant, **picked}
         for number in config.replicates:
             trial, label = trial_id(id, len(wanted) + 1), f"{changes_text(changes)} replicate {number}"
             wanted.append(Wanted(id=trial, label=label, config=config.changed(changes), case=case, replicate=number))
@@ -114,18 +120,18 @@ def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRe
     for variant in variants:
         case = config.changed(variant)
         trials = [next(measured) for _ in config.replicates]
-        varied = changes_in(config.changed({**variant, **chosen.changes}), case)
+        varied = changes_in(config.changed({**variant, **picked}), case)
         variant_rows = [row_of(trial, varied, inputs[0].record.rows[0].values) for trial in trials]
         rows += [noted(row, f"both at {changes_text(variant)}") if variant else row for row in variant_rows]
-        before = [*chosen.trials] if case == chosen.case else []
+        before = (*chosen_by.trials, *chosen_by.also) if chosen_by is not None and case == chosen_by.case else ()
         also = [session.journal.load("trial", ref) for ref in before if ref.sha256 not in session.retracted]
-        candidate = Candidate(chosen.changes, [trial.stored for trial in trials], also)
+        candidate = Candidate(picked, [trial.stored for trial in trials], also)
         claims += make_claims(series, _baseline_of(session, inputs[0], case), [candidate])
     joined = together(series, claims)
     text, next_action = interpret_replicates(series, rows, joined, config.case)
     primary = [claim for claim in joined if claim.metric == series.primary.name]
     results = [claim_text(claim) + variant_text(claim, config.case) for claim in primary]
-    result = f"{changes_text(chosen.changes)}: {'; '.join(results)}"
+    result = f"{changes_text(picked)}: {'; '.join(results)}"
     return Finding(result, tuple(rows), text, next_action, claims=joined)
 
 
@@ -154,6 +160,18 @@ BODIES = {
     "interpret": _interpret,
     "seal": _seal,
 }
+
+
+def measure(session: Session, config: StepConfig, id: str, wanted: Sequence[Wanted]) -> list[Trial]:
+    """The trials that a step wants, on this machine, or by a job where its resources are found. Raises UsageError where
+    they can't be."""
+    what = config.what
+    if config.kind != "shard":
+        plan(session.journal, id, config.label, len(wanted))
+    if what.resources is None or not marin.has_engine():
+        return measure_wanted(session, what.code(), what.config_type, id, wanted)
+    dispatch = partial(marin.dispatch, config.label, what.resources)
+    return measure_elsewhere(session, what, step_key(config.output_path, session.journal), id, wanted, dispatch)
 
 
 def points_wanted(config: StepConfig, id: str, points: Sequence[dict[str, Any]]) -> list[Wanted]:
@@ -192,27 +210,21 @@ def _summary(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -> st
     return ", ".join([*parts, top])
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """What is measured again: changes to a case, and the trials that chose it."""
-
-    changes: dict[str, Any]
-    case: dict[str, Any]
-    trials: tuple[Ref, ...]
-
-
-def _chosen(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]]) -> _Chosen | None:
-    """The candidate that was named, else the best one of the entry that the step rests on."""
+def _chosen(
+    session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]]
+) -> tuple[dict[str, Any], Claim | None] | None:
+    """The changes that were named, else those of the best candidate of the entry that the step rests on; and the claim
+    that chose them."""
     if config.confirms and config.candidate is not None:
         # What dev mode found chose the candidate, and is no evidence for it.
-        return _Chosen(config.candidate, config.case, ())
+        return config.candidate, None
     if config.candidate is None:
         claim = next(iter(_top(session, inputs[1], 1)), None)
     else:
         name = session.series.primary.name
         claims = (claim for claim in claims_in(inputs[1].record) if claim.metric == name)
         claim = next((claim for claim in claims if claim.changes == config.candidate), None)
-    return _Chosen(claim.changes, claim.case, (*claim.trials, *claim.also)) if claim is not None else None
+    return (claim.changes, claim) if claim is not None else None
 
 
 def _top(session: Session, entry: Stored[EntryRecord], count: int) -> list[Claim]:

@@ -22,9 +22,8 @@ from research_steps.records.step_kinds import BaselineMeasurement, Details, Inte
 from research_steps.remote.worker import refs_of
 from research_steps.thread import rules
 from research_steps.thread.configs import StepConfig, step_key
-from research_steps.thread.dispatch import measure
 from research_steps.thread.marin import read_artifact
-from research_steps.thread.step_bodies import BODIES, points_wanted
+from research_steps.thread.step_bodies import BODIES, measure, points_wanted
 from research_steps.trial.context import Session, current
 from research_steps.trial.provenance import describe_error
 

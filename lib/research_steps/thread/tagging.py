@@ -64,47 +64,31 @@ def tagged(function: Callable[[Any], Any], tagging: Tagging | None) -> Callable[
 
 def tagged_config(config: Any, tagging: Tagging | None) -> Any:
     """The configuration with every Levanter `WandbConfig` in it tagged; itself when there is none."""
-    module = sys.modules.get("levanter.tracker.wandb")
-    kind = getattr(module, "WandbConfig", None)
+    kind = getattr(sys.modules.get("levanter.tracker.wandb"), "WandbConfig", None)
     return config if kind is None or tagging is None else _rewritten(config, kind, tagging, {})
 
 
 def _rewritten(value: Any, kind: type, tagging: Tagging, done: dict[int, tuple[Any, Any]]) -> Any:
     """A copy where something in it changed. `done` keeps what is shared shared, and ends at what holds itself."""
-    if id(value) in done:
-        return done[id(value)][1]
-    done[id(value)] = value, value
-    rewritten = _copied(value, kind, tagging, done)
-    done[id(value)] = value, rewritten
-    return rewritten
+    if id(value) not in done:
+        done[id(value)] = value, value
+        if isinstance(value, kind):
+            changed = _tagged_fields(value, tagging)
+        else:
+            parts = _parts(value)
+            new = {name: _rewritten(part, kind, tagging, done) for name, part in parts.items()}
+            changed = {name: part for name, part in new.items() if part is not parts[name]}
+        done[id(value)] = value, _with(value, changed)
+    return done[id(value)][1]
 
 
-def _copied(value: Any, kind: type, tagging: Tagging, done: dict[int, tuple[Any, Any]]) -> Any:
-    if isinstance(value, kind):
-        return _with(value, _tagged_fields(value, tagging))
+def _parts(value: Any) -> Mapping[Any, Any]:
+    """What a value holds, by field, key or index."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
-        return _with(value, _changed(fields, kind, tagging, done))
-    if isinstance(value, Mapping):
-        changed = _changed(value, kind, tagging, done)
-        if not changed:
-            return value
-        # A copy of its own kind, such as one with a default for missing keys.
-        rewritten: Any = copy.copy(value)
-        rewritten.update(changed)
-        return rewritten
+        return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
     if isinstance(value, list | tuple):
-        items = [_rewritten(item, kind, tagging, done) for item in value]
-        if all(new is old for new, old in zip(items, value, strict=True)):
-            return value
-        make = getattr(type(value), "_make", type(value))
-        return make(items)
-    return value
-
-
-def _changed(items: Mapping[Any, Any], kind: type, tagging: Tagging, done: dict[int, tuple[Any, Any]]) -> dict[Any, Any]:
-    new = {name: _rewritten(item, kind, tagging, done) for name, item in items.items()}
-    return {name: item for name, item in new.items() if item is not items[name]}
+        return dict(enumerate(value))
+    return value if isinstance(value, Mapping) else {}
 
 
 def _tagged_fields(config: Any, tagging: Tagging) -> dict[str, Any]:
@@ -115,13 +99,19 @@ def _tagged_fields(config: Any, tagging: Tagging) -> dict[str, Any]:
     }
 
 
-def _with(value: Any, fields: Mapping[str, Any]) -> Any:
-    """A copy with other fields; not made anew, because what a dataclass does at its creation was done once."""
-    if not fields:
+def _with(value: Any, parts: Mapping[Any, Any]) -> Any:
+    """A copy with other parts; not made anew, because what a dataclass does at its creation was done once."""
+    if not parts:
         return value
+    if isinstance(value, list | tuple):
+        items = [parts.get(index, item) for index, item in enumerate(value)]
+        return getattr(type(value), "_make", type(value))(items)
     changed = copy.copy(value)
-    for name, field in fields.items():
-        object.__setattr__(changed, name, field)
+    if isinstance(value, Mapping):
+        changed.update(parts)
+    else:
+        for name, part in parts.items():
+            object.__setattr__(changed, name, part)
     return changed
 
 

@@ -62,7 +62,7 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
         case = declared(thread, lambda case: order.baseline in ("", case.label), repr(order.baseline))
         config = with_settings(case, order.settings)
         published = journal.published(checkout.logbooks / order.topic)
-        evidence = DevEvidence.of(series, journal, published)
+        evidence = DevEvidence(series, journal, published.counting, published.retracted)
         check_case(evidence.entries, case.label, case.case)
         captured = capturing.result()
     if any(Path(case.code.root, name).stat().st_mtime >= began for name in case.code.files):

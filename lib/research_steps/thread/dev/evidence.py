@@ -9,7 +9,6 @@ from research_steps.evidence.claim_text import changes_text, estimate_text
 from research_steps.evidence.claims import Baseline
 from research_steps.evidence.standing import best, standing
 from research_steps.journal.journal import Journal
-from research_steps.journal.snapshot import Snapshot
 from research_steps.records.conditions import conditions
 from research_steps.records.encoding import Stored, canonical, sha256
 from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Ref, TrialRecord
@@ -27,10 +26,6 @@ class DevEvidence:
     journal: Journal
     entries: list[Stored[EntryRecord]]
     retracted: frozenset[str]
-
-    @staticmethod
-    def of(series: Series, journal: Journal, published: Snapshot) -> "DevEvidence":
-        return DevEvidence(series, journal, published.counting, published.retracted)
 
     def floor(self, record: TrialRecord) -> Baseline | None:
         """The noise floor for a trial: of the newest baseline entry with its case and conditions, else of dev mode."""
