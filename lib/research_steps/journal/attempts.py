@@ -43,9 +43,12 @@ class Attempts:
     def of(self, subject: Subject, key: str) -> list[Attempt]:
         """All attempts of a key, oldest first."""
         attempts: list[Attempt] = []
-        while (attempt := self._attempt(subject, key, len(attempts))) is not None:
-            attempts.append(attempt)
-        return attempts
+        while True:
+            intent = self._objects.get(self._objects.attempt(subject, "intents", key, len(attempts)), _INTENT)
+            if intent is None:
+                return attempts
+            ended = self._objects.attempt(subject, "records", key, len(attempts))
+            attempts.append(self._objects.get(ended, self._objects.record) or self._open(subject, intent))
 
     def next(
         self, subject: Subject, key: str, accept: Callable[[Stored[Any]], bool], progress: Callable[[str], None]
@@ -171,15 +174,6 @@ class Attempts:
         ended = {path.rpartition("/")[2] for path in records}
         left = self._objects.final((path for path in intents if path.rpartition("/")[2] not in ended), _INTENT)
         return [self._open(subject, intent) for intent in left.values()]
-
-    def _attempt(self, subject: Subject, key: str, number: int) -> Attempt | None:
-        begun = self._objects.attempt(subject, "intents", key, number)
-        intent = self._objects.final([begun], _INTENT).get(begun)
-        if intent is None:
-            return None
-        ended = self._objects.attempt(subject, "records", key, number)
-        record = self._objects.final([ended], self._objects.record).get(ended)
-        return record if record is not None else self._open(subject, intent)
 
     def _open(self, subject: Subject, intent: Intent | UnreadableObject) -> OpenAttempt | UnreadableObject:
         if isinstance(intent, UnreadableObject):

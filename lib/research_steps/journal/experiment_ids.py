@@ -52,9 +52,8 @@ class ExperimentIDs:
     def may_hold(self, id: str) -> bool:
         """Whether a step of this series reserved an experiment ID, as far as that can be read."""
         number = _NUMBER.search(id)
-        paths = [self._path(int(number[0]))] if number else []
-        reservations = self._objects.final(paths, _RESERVATION).values()
-        return any(isinstance(reservation, UnreadableObject) or reservation.id == id for reservation in reservations)
+        reservation = self._objects.get(self._path(int(number[0])), _RESERVATION) if number else None
+        return isinstance(reservation, UnreadableObject) or (reservation is not None and reservation.id == id)
 
     def reserve(self, prefix: str, step_key: str, used: Iterable[int]) -> str:
         """The next free experiment ID for a step: the one that it holds unfinished, else a new one.

@@ -61,7 +61,7 @@ class Leases:
         while True:
             turns = self._objects.numbered(f"turns/{surface}")
             last = max(turns, key=lambda path: turns[path], default="")
-            turn = self._objects.final([last] if last else [], partial(decode, PublisherLease)).get(last)
+            turn = self._objects.get(last, partial(decode, PublisherLease)) if last else None
             # What a power cut broke was held by nobody who is still there.
             if isinstance(turn, PublisherLease):
                 until = self.until(_renewal(last), parse_utc(turn.lease_until))

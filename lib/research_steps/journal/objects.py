@@ -61,9 +61,13 @@ class Objects:
                 self._values[path] = error
         return {path: self._values[path] for path in paths if path in self._values}
 
+    def get(self, path: str, decode: Decode[T]) -> T | UnreadableObject | None:
+        """What this object holds, None when there is none; if it can't be read, why."""
+        return self.final([path], decode).get(path)
+
     def read(self, path: str, decode: Decode[T]) -> T | None:
-        """What this object holds, None when there is none. Raises UnreadableObject."""
-        value = self.final([path], decode).get(path)
+        """As `get`. Raises UnreadableObject."""
+        value = self.get(path, decode)
         if isinstance(value, UnreadableObject):
             raise value
         return value

@@ -40,15 +40,6 @@ STEPS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class _Plans:
-    """What the executor makes of a thread: all of its steps, those that run now, and the seals, which may run then."""
-
-    everything: marin.ExecutorPlan
-    chosen: marin.ExecutorPlan
-    seals: marin.ExecutorPlan
-
-
-@dataclass(frozen=True)
 class ThreadRun:
     """What is fixed in one run of a thread. `retry` are the outcomes that are measured again; `say` prints a line."""
 
@@ -61,10 +52,10 @@ class ThreadRun:
 
     def drive(self, thread: Callable[[StepBuilder], object]) -> None:
         """Run the steps that the thread builds. Raises ResearchError."""
-        plans = self._plan(thread)
+        everything, chosen, seals = self._plan(thread)
         if self.options.dry_run:
             logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-            plans.chosen.run(dry_run=True, **self._flags(plans))
+            chosen.run(dry_run=True, **self._flags(chosen))
             return
         check_project(self.journal, self.series)
         captured = self._capture()
@@ -73,16 +64,17 @@ class ThreadRun:
             surfaces = [] if self._is_shipped else surfaces_of(self.checkout, self.journal, self.series)
             publisher = Publisher(self.journal, surfaces, self.say)
             session = self._session(captured, launcher, publisher.changed)
-            prepare(session, plans.everything)
+            prepare(session, everything)
             with publisher, use(session):
-                failure = self._run(plans, session, launcher)
+                failure = self._run(chosen, seals, session, launcher)
         self._tell(publisher)
         if isinstance(failure, KeyboardInterrupt):
             raise ResearchError("The run was stopped; start it again to go on where it was.")
         if failure is not None:
             raise ResearchError(_reasons(failure)) from failure
 
-    def _plan(self, thread: Callable[[StepBuilder], object]) -> _Plans:
+    def _plan(self, thread: Callable[[StepBuilder], object]) -> list[marin.ExecutorPlan]:
+        """What the executor makes of all steps, of those that run now, and of the seals, which may run then."""
         builder = StepBuilder(self.series)
         thread(builder)
         seals = [step for step in builder.built if isinstance(step.config, StepConfig) and step.config.kind == "seal"]
@@ -94,15 +86,14 @@ class ThreadRun:
         for resources in {resources for step in chosen if (resources := _resources(step)) is not None}:
             marin.check(resources)
         info_path = self.options.executor_info_base_path
-        everything, now, then = (
+        return [
             marin.plan(self.journal.store.url, info_path, self.series.goal, steps)
             for steps in (builder.built, chosen, seals)
-        )
-        return _Plans(everything, now, then)
+        ]
 
-    def _flags(self, plans: _Plans) -> dict[str, Any]:
-        """What the executor is told for each of the plans."""
-        waiting = sum(_resources(step) is not None for step in plans.chosen.steps)
+    def _flags(self, chosen: marin.ExecutorPlan) -> dict[str, Any]:
+        """What the executor is told, for the seals too."""
+        waiting = sum(_resources(step) is not None for step in chosen.steps)
         return {
             "run_only": self.options.run_only,
             "force_run_failed": self.options.force_run_failed,
@@ -134,13 +125,15 @@ class ThreadRun:
             choices=json.loads(Path(os.environ[CHOICES]).read_bytes()) if CHOICES in os.environ else {},
         )
 
-    def _run(self, plans: _Plans, session: Session, launcher: Launcher) -> BaseException | None:
+    def _run(
+        self, chosen: marin.ExecutorPlan, seals: marin.ExecutorPlan, session: Session, launcher: Launcher
+    ) -> BaseException | None:
         """Run the chosen steps, then the seals where stop_at holds. A failure is returned, so that all is published."""
-        flags = self._flags(plans)
+        flags = self._flags(chosen)
         try:
-            plans.chosen.run(**flags)
-            if not self.options.seal and plans.seals.steps and self._has_reached(session):
-                plans.seals.run(**flags)
+            chosen.run(**flags)
+            if not self.options.seal and seals.steps and self._has_reached(session):
+                seals.run(**flags)
         except KeyboardInterrupt as error:
             launcher.close()
             marin.end_jobs()
