@@ -1,7 +1,6 @@
 """What dev mode measures: the baseline that the thread declares, and its case with some settings changed."""
 
 import json
-import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
@@ -97,16 +96,12 @@ def with_settings(case: DevCase, settings: Sequence[str]) -> dict[str, Any]:
         for name, value in values.items():
             changed = _set(changed, name.split("."), value, name)
         return changed
-    module, _, name = case.config_type.partition(":")
-    kind: Any = sys.modules[module]
-    for part in name.split("."):
-        kind = getattr(kind, part)
     stderr = StringIO()
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file, redirect_stderr(stderr):
         json.dump(case.case, file)
         file.flush()
         try:
-            read = draccus.parse(kind, config_path=file.name, args=[f"--{setting}" for setting in settings])
+            read = draccus.parse(type(case.config), config_path=file.name, args=[f"--{setting}" for setting in settings])
         except (Exception, SystemExit) as error:
             # draccus raises bare Exceptions, and argparse exits after it has printed how it is used.
             message = stderr.getvalue().rpartition("error:")[2] if isinstance(error, SystemExit) else str(error)

@@ -137,19 +137,15 @@ def end_jobs() -> None:
 
 
 def _on_a_cluster(resources: Resources) -> ResourceConfig:
+    amounts = {"cpu": resources.cpu, "ram": resources.ram}
     try:
-        return _config(resources)
+        if resources.tpu:
+            return ResourceConfig.with_tpu(resources.tpu, **amounts)
+        if resources.gpu:
+            return ResourceConfig.with_gpu(resources.gpu, count=resources.gpus, **amounts)
+        return ResourceConfig.with_cpu(**amounts)
     except ValueError as error:
         raise UsageError(f"Resources ask for what Marin doesn't know: {error}.") from error
-
-
-def _config(resources: Resources) -> ResourceConfig:
-    amounts = {"cpu": resources.cpu, "ram": resources.ram}
-    if resources.tpu:
-        return ResourceConfig.with_tpu(resources.tpu, **amounts)
-    if resources.gpu:
-        return ResourceConfig.with_gpu(resources.gpu, count=resources.gpus, **amounts)
-    return ResourceConfig.with_cpu(**amounts)
 
 
 def unwrap(value: Any) -> Any:
