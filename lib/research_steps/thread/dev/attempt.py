@@ -59,7 +59,7 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
         speaker.tell(Waiting(f"importing experiments.{order.topic}"))
         series, thread = load_thread(checkout, order.topic)
         journal = Journal(open_store(order.store), order.topic)
-        case = declared(thread, lambda case: order.baseline in ("", case.label), repr(order.baseline))
+        case = declared(thread, lambda case: order.baseline in ("", case.label), order.baseline and repr(order.baseline))
         config = with_settings(case, order.settings)
         published = journal.published(checkout.logbooks / order.topic)
         evidence = DevEvidence(series, journal, published.counting, published.retracted)
