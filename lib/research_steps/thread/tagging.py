@@ -103,11 +103,12 @@ def _with(value: Any, parts: Mapping[Any, Any]) -> Any:
     """A copy with other parts; not made anew, because what a dataclass does at its creation was done once."""
     if not parts:
         return value
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and not dataclasses.is_dataclass(value):
         items = [parts.get(index, item) for index, item in enumerate(value)]
         return getattr(type(value), "_make", type(value))(items)
+    # A copy of its own kind, such as a mapping with a default for missing keys.
     changed = copy.copy(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and not dataclasses.is_dataclass(value):
         changed.update(parts)
     else:
         for name, part in parts.items():
