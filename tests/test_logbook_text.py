@@ -132,7 +132,7 @@ def test_the_front_matter_of_a_logbook_is_yaml(tmp_path: Path, tags: tuple[str, 
 
     desk = Desk.make(tmp_path)
     series = Series(topic="toy", prefix="TOY", goal="see\n# it", metrics=(Metric("time_s"),), tags=tags)
-    LogbookSurface(desk.checkout, desk.journal, series).publish(desk.journal.entries(), final=True)
+    assert list(LogbookSurface(desk.checkout, desk.journal, series).publish(desk.journal.entries(), final=True)) == []
     head = yaml.safe_load(desk.data.split(b"---\n")[1].replace(b"made-by: research-steps", b"made-by: x"))
     assert head == {"topic": "toy", "prefix": "TOY", "tags": ["TOY", *tags], "made-by": "x"}
     assert b"\n# it" not in desk.data

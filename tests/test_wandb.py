@@ -729,5 +729,5 @@ def test_a_folder_that_can_not_be_used_is_told(desk: Desk) -> None:
     (desk.root / ".agents").mkdir(exist_ok=True)
     (desk.root / ".agents" / "wandb").write_text("in the way")
     with pytest.raises(SurfaceError, match="could not be used"):
-        WandbSurface(desk.checkout, desk.journal, SERIES).publish(desk.journal.entries(), True)
+        list(WandbSurface(desk.checkout, desk.journal, SERIES).publish(desk.journal.entries(), True))
     assert show(desk).problems[0].endswith("No W&B run was written.")

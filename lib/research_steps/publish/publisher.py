@@ -24,15 +24,15 @@ def publish(journal: Journal, surfaces: Sequence[Surface], final: bool = True) -
     problems = list(entries.problems)
     for surface in surfaces:
         try:
-            published = surface.publish(entries, final)
+            for told in surface.publish(entries, final):
+                if isinstance(told, Change):
+                    done.append(told)
+                else:
+                    problems.append(told)
         except ResearchError as error:
             problems.append(str(error))
-            continue
         except Exception as error:  # noqa: BLE001  # whatever a surface's library raises, the others go on
             problems.append(f"{type(surface).__name__} failed with {type(error).__name__}: {redact(str(error))}")
-            continue
-        done += published.done
-        problems += published.problems
     return Published(tuple(done), tuple(problems), tuple(entries.newer))
 
 

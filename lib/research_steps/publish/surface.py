@@ -3,6 +3,7 @@
 A surface's own markers are its receipts. Surfaces never import each other.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,6 +33,9 @@ class Published:
 
 
 class Surface(Protocol):
-    """`final` is the last pass of a run: whatever was put off is done now."""
+    """One that a `Publisher` drives. `final` is the last pass of a run: whatever was put off is done now.
 
-    def publish(self, entries: Snapshot, final: bool) -> Published: ...
+    It yields what it did, and in a sentence what it could not do and goes on without.
+    """
+
+    def publish(self, entries: Snapshot, final: bool) -> Iterator[Change | str]: ...

@@ -16,7 +16,7 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.logbook.file import lock, path_of
 from research_steps.publish.logbook.verify import read_files
-from research_steps.publish.surface import Change, Published
+from research_steps.publish.surface import Change
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
 from research_steps.records.objects import Pushed, Seal
@@ -34,19 +34,16 @@ class Sealer:
         self._series = series
         self._branch = f"research/{series.topic}"
 
-    def publish(self, entries: Snapshot, final: bool) -> Published:
+    def publish(self, entries: Snapshot, final: bool) -> Iterator[Change | str]:
         """Seal what waits for it, and in the last pass make good what is missing of earlier seals."""
-        done: list[Change] = []
-        problems: list[str] = []
         retracted = entries.retracted
         for stored in (entry for entry in entries.in_order if entry.record.step == "seal"):
             # Of what was retracted nothing is to be kept.
             if not retracted & {stored.sha256, *(below.sha256 for below in entries.below(stored))}:
                 try:
-                    done += self._seal(stored, final)
+                    yield from self._seal(stored, final)
                 except ResearchError as error:
-                    problems.append(f"{stored.record.id} is not sealed: {error}")
-        return Published(tuple(done), tuple(problems))
+                    yield f"{stored.record.id} is not sealed: {error}"
 
     def _seal(self, stored: Stored[EntryRecord], final: bool) -> Iterator[Change]:
         checkout, journal, id = self._checkout, self._journal, stored.record.id

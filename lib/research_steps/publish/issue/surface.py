@@ -7,7 +7,7 @@ record's entry in the logbook, where nobody can change it together with the file
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from research_steps.publish.issue.links import links_of
 from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.issue.tracker import Comment, Tracker, chained, marked
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.surface import Change, Published
+from research_steps.publish.surface import Change
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
 from research_steps.records.objects import Closed, IssueLink, Posting, Seal
@@ -74,25 +74,26 @@ class IssueSurface:
         # Whether two publishers, or a try of unknown outcome, may have left a comment twice.
         self._untidy = True
 
-    def publish(self, entries: Snapshot, final: bool) -> Published:
+    def publish(self, entries: Snapshot, final: bool) -> Iterator[Change | str]:
         """Post what is not shown yet, oldest first. Whatever GitHub answers, what is left waits for the next pass."""
         if self._series.private:
-            return Published()
+            return
         tracker = self._open()
         public = [stored for stored in entries.in_order if is_public(stored.record, self._series)]
         waiting = [stored for stored in public if self._waits(stored)]
         beat = self._heartbeat(public, final)
         if not (waiting or beat or self._body_changed(public, final) or self._unclosed(public)):
-            return Published()
+            return
         if self._clock.now() < self._not_before:
             until = utc(datetime.fromtimestamp(self._not_before, UTC))
             left = f"{len(waiting)} milestones wait" if waiting else "the issue is not up to date"
-            return Published(problems=(f"{tracker.name} is tried again after {until}; {left}.",))
+            yield f"{tracker.name} is tried again after {until}; {left}."
+            return
         with tracker.turn() as other:
-            if other is not None:
-                problem = f"{tracker.name} is being written to by process {other.pid} on {other.host}."
-                return Published(problems=(problem,) if final else ())
-            return self._update(tracker, entries, public, waiting, beat, final)
+            if other is None:
+                yield from self._update(tracker, entries, public, waiting, beat, final)
+            elif final:
+                yield f"{tracker.name} is being written to by process {other.pid} on {other.host}."
 
     def _update(
         self,
@@ -102,25 +103,25 @@ class IssueSurface:
         waiting: Sequence[Stored[EntryRecord]],
         beat: issue_heartbeat.Heartbeat | None,
         final: bool,
-    ) -> Published:
-        done: list[Change] = []
+    ) -> Iterator[Change | str]:
         try:
             for stored in waiting:
                 marker = f"record {stored.sha256}"
                 if self._post_once(tracker, marker, lambda stored=stored: self._comment(stored, public, entries)):  # type: ignore[misc]
-                    done.append(Change(stored.record.id, f"posted on {tracker.name}"))
+                    yield Change(stored.record.id, f"posted on {tracker.name}")
                 self._shown.add(marker)
             if beat is not None:
                 if self._post_once(tracker, beat.marker, lambda: beat.text):
-                    done.append(Change(self._series.topic, f"heartbeat posted on {tracker.name}"))
+                    yield Change(self._series.topic, f"heartbeat posted on {tracker.name}")
                 self._shown.add(beat.marker)
             if self._untidy or final:
                 self._retrying(lambda: _delete_repeated(tracker))
                 self._untidy = False
             if self._close(tracker, public):
-                done.append(Change(self._series.topic, f"closed {tracker.name}"))
+                yield Change(self._series.topic, f"closed {tracker.name}")
             if self._body_changed(public, final):
                 self._write_body(tracker, entries, public)
+            self._failures = 0
         except (SurfaceError, StoreError) as error:
             self._untidy = True
             self._failures += 1
@@ -128,9 +129,7 @@ class IssueSurface:
             self._not_before = self._clock.now() + max(wait, min(BACK_OFF_S[0] * 2**self._failures, BACK_OFF_S[1]))
             left = sum(f"record {stored.sha256}" not in self._shown for stored in waiting)
             what = f"{left} milestones wait for {tracker.name}" if left else f"{tracker.name} is not up to date"
-            return Published(tuple(done), (f"{what}: {error}",))
-        self._failures = 0
-        return Published(tuple(done))
+            yield f"{what}: {error}"
 
     def _open(self) -> Tracker:
         """The issue as it is linked now: a link may be made while the thread runs."""

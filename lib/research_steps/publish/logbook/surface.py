@@ -7,11 +7,11 @@ lock in its git directory; what is already there is told by the logbook's own ma
 
 import json
 import time
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from itertools import takewhile
 from pathlib import Path
 
-from research_steps.errors import LogbookError, RepositoryError, StoreError, UnreadableObject
+from research_steps.errors import StoreError, UnreadableObject
 from research_steps.evidence.state import thread_state
 from research_steps.evidence.visibility import belongs_in_logbook
 from research_steps.files import write_aside
@@ -23,7 +23,7 @@ from research_steps.publish import rendering
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.file import LogbookFile, lock, path_of
 from research_steps.publish.markdown import prose
-from research_steps.publish.surface import Change, Published
+from research_steps.publish.surface import Change
 from research_steps.records.encoding import Stored, sha256
 from research_steps.records.model import EntryRecord, TrialRecord
 from research_steps.records.objects import IssueLink, Seal
@@ -49,7 +49,7 @@ class LogbookSurface:
         self._waiting: dict[str, Stored[EntryRecord]] = {}
         self._seen, self._newest = 0, ""
 
-    def publish(self, entries: Snapshot, final: bool) -> Published:
+    def publish(self, entries: Snapshot, final: bool) -> Iterator[Change | str]:
         """Append what the logbook does not hold yet, in the order in which it was finished."""
         with lock(self._checkout, self.series.topic):
             if self.series.private:
@@ -60,20 +60,14 @@ class LogbookSurface:
                 write_aside(self.path, _scaffold(self.series))
             if self._file.refresh():
                 self._waiting, self._seen = {}, 0
-            done: list[Change] = []
-            problems: list[str] = []
-            try:
-                for stored in self._missing(entries):
-                    try:
-                        if self._append(stored):
-                            done.append(Change(stored.record.id, "appended to the logbook"))
-                    except StoreError as error:
-                        problems.append(f"{stored.record.id} is not published: {error}")
-                if self._stale and (final or time.monotonic() - self._rewritten >= SUMMARY_EVERY_S):
-                    self._rewrite_summary(entries)
-            except (LogbookError, RepositoryError) as error:
-                problems.append(str(error))
-        return Published(tuple(done), tuple(problems))
+            for stored in self._missing(entries):
+                try:
+                    if self._append(stored):
+                        yield Change(stored.record.id, "appended to the logbook")
+                except StoreError as error:
+                    yield f"{stored.record.id} is not published: {error}"
+            if self._stale and (final or time.monotonic() - self._rewritten >= SUMMARY_EVERY_S):
+                self._rewrite_summary(entries)
 
     def _missing(self, entries: Snapshot) -> list[Stored[EntryRecord]]:
         """What the logbook does not hold yet, in the order in which it is to be appended."""

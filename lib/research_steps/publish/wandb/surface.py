@@ -21,7 +21,7 @@ from research_steps.evidence.visibility import is_public
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
-from research_steps.publish.surface import Change, Published
+from research_steps.publish.surface import Change
 from research_steps.publish.wandb import run_file
 from research_steps.publish.wandb.run_file import address_of, is_sent, runs_in
 from research_steps.publish.wandb.runs import Place, of_entry, of_trial, run_id
@@ -57,22 +57,19 @@ class WandbSurface:
         self._series = series
         self._folder = folder_of(checkout, series.topic)
 
-    def publish(self, entries: Snapshot, final: bool) -> Published:
+    def publish(self, entries: Snapshot, final: bool) -> Iterator[Change | str]:
         """Write the runs that are missing, and send those that wait. Only when nothing is measured any more."""
         mode = os.environ.get("WANDB_MODE", "")
         wanted = {run.id: run for run in self._wanted(entries)} if final and mode != "disabled" else {}
         if not wanted or not _installed():
-            return Published()
+            return
         with self._locked():
             run_file.clear(self._folder)
             in_place = runs_in(self._folder)
-            done, problems = self._write([run for id, run in wanted.items() if id not in in_place])
+            yield from self._write([run for id, run in wanted.items() if id not in in_place])
             waiting = [path for id, path in runs_in(self._folder).items() if id in wanted and not is_sent(path)]
             if waiting and mode not in ("offline", "dryrun") and may_have_key():
-                sent, problem = self._send(waiting)
-                done += sent
-                problems += problem
-        return Published(tuple(done), tuple(problems))
+                yield from self._send(waiting)
 
     def _wanted(self, entries: Snapshot) -> Iterator[_Wanted]:
         """A trial belongs to the first entry that names it."""
@@ -87,10 +84,10 @@ class WandbSurface:
             if STEP_KINDS[entry.record.step].has_trials:
                 yield _Wanted(run_id(entry.sha256), entry, None)
 
-    def _write(self, missing: Sequence[_Wanted]) -> tuple[list[Change], list[str]]:
+    def _write(self, missing: Sequence[_Wanted]) -> Iterator[Change | str]:
         """Write runs; what was done for each entry, and why others are not in place, each reason once."""
         if not missing:
-            return [], []
+            return
         place = self._place()
         written: Counter[str] = Counter()
         failed: dict[str, list[_Wanted]] = {}
@@ -106,12 +103,12 @@ class WandbSurface:
             else:
                 written[entry.record.id] += 1
         where = self._folder.relative_to(self._checkout.root)
-        done = [Change(entry, f"{_runs(number)} for W&B in {where}") for entry, number in written.items()]
-        return done, [
-            f"{_runs(len(those))} could not be written for W&B, {_name(those[0])} first: {reason}. The records are safe "
-            f"in the journal; 'research sync {self._series.topic}' tries again."
-            for reason, those in failed.items()
-        ]
+        yield from (Change(entry, f"{_runs(number)} for W&B in {where}") for entry, number in written.items())
+        for reason, those in failed.items():
+            yield (
+                f"{_runs(len(those))} could not be written for W&B, {_name(those[0])} first: {reason}. The records are "
+                f"safe in the journal; 'research sync {self._series.topic}' tries again."
+            )
 
     def _place(self) -> Place:
         link = self._journal.decided("issue", IssueLink)
@@ -124,12 +121,13 @@ class WandbSurface:
             elsewhere=f"the samples are in {records}" + (f" and {redact(url)}" if "://" in url else ""),
         )
 
-    def _send(self, waiting: Sequence[Path]) -> tuple[list[Change], list[str]]:
+    def _send(self, waiting: Sequence[Path]) -> Iterator[Change | str]:
         """Send runs that wait; what was done, and why some still wait."""
         topic = self._series.topic
         with self._journal.leases.of_publisher("wandb") as other:
             if other is not None:
-                return [], [f"Process {other.pid} on {other.host} is sending the runs of {topic} to W&B already."]
+                yield f"Process {other.pid} on {other.host} is sending the runs of {topic} to W&B already."
+                return
             try:
                 why = send(waiting)
             except OSError as error:
@@ -138,13 +136,13 @@ class WandbSurface:
         sent = [path for path in waiting if is_sent(path)]
         left = len(waiting) - len(sent)
         project = next((url.rpartition("/runs/")[0] for path in sent if (url := address_of(path))), "")
-        done = [Change(topic, f"{_runs(len(sent))} sent to W&B: {project}")] if sent else []
-        if not left or why == NO_KEY:
-            return done, []
-        return done, [
-            f"{_runs(left)} of {topic} did not get to W&B: {why}. They wait in "
-            f"{self._folder.relative_to(self._checkout.root)}, and 'research sync {topic}' sends them."
-        ]
+        if sent:
+            yield Change(topic, f"{_runs(len(sent))} sent to W&B: {project}")
+        if left and why != NO_KEY:
+            yield (
+                f"{_runs(left)} of {topic} did not get to W&B: {why}. They wait in "
+                f"{self._folder.relative_to(self._checkout.root)}, and 'research sync {topic}' sends them."
+            )
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
