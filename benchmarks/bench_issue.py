@@ -49,7 +49,7 @@ from research_steps.publish.publisher import publish
 from research_steps.publish.issue.surface import IssueSurface
 desk = Desk(Path(sys.argv[2]), Path(sys.argv[3]))
 clock = Clock()
-surface = IssueSurface(desk.checkout, desk.journal, SERIES, lambda sha256: None, clock)
+surface = IssueSurface(desk.checkout, desk.journal, SERIES, lambda sha256: "", clock)
 while True:
     published = publish(desk.journal, [surface], final=False)
     if not published.problems:

@@ -14,7 +14,7 @@ from research_steps.journal.progress import plan
 from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.issue.text import SECTIONS
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.surface import Published
+from research_steps.publish.publisher import Published
 from research_steps.records.objects import Pushed, Seal
 from research_steps.records.series import Metric, Series
 from research_steps.records.times import utc

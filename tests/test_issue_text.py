@@ -1,14 +1,14 @@
 """Text from measurements on the issue: it stays text, whatever it holds."""
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from research_steps.publish.issue import text as issue_text
-from research_steps.publish.issue.text import Links
-from research_steps.publish.issue.tracker import Comment, marked
+from research_steps.publish.issue.comment import Comment, marked
 from research_steps.publish.markdown import code, unlinked
 from research_steps.records.encoding import Stored, sha256, store_record
 from research_steps.records.model import Device, EntryRecord, TrialRecord
@@ -20,13 +20,14 @@ from tests.support.hostile_text import assert_dead, gfm, recorded, records, show
 from tests.support.records import state_of
 from tests.support.scratch_logbook import PROVENANCE, SERIES, entry, row, trial
 
-LINKS = Links(
+LINKS: Any = SimpleNamespace(
     section=lambda record: f"[{record.id}](https://github.com/o/r)",
     commit=code,
     tag=lambda seal: code(seal.tag),
     snapshot=lambda seal, folders: {"Code": ", ".join(map(code, folders))},
     logbook="`toy.md`",
     runs="none",
+    record=str,
 )
 LIVE = st.sampled_from(
     (

@@ -5,10 +5,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from research_steps.publish.issue import github
+from research_steps.publish.issue.comment import Comment
 from research_steps.publish.issue.surface import IssueSurface
-from research_steps.publish.issue.tracker import Comment
-from research_steps.publish.publisher import publish
-from research_steps.publish.surface import Published
+from research_steps.publish.publisher import Published, publish
 from research_steps.records.objects import IssueLink
 from research_steps.records.series import Series
 from research_steps.records.times import utc
@@ -56,7 +55,7 @@ class Thread:
 
     def publisher(self) -> IssueSurface:
         """One that has seen nothing before."""
-        return IssueSurface(self.desk.checkout, self.desk.journal, self.series, lambda sha256: None, self.clock)
+        return IssueSurface(self.desk.checkout, self.desk.journal, self.series, lambda sha256: "", self.clock)
 
     def publish(self, final: bool = False) -> Published:
         return publish(self.desk.journal, [self.surface], final)

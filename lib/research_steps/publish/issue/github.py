@@ -10,17 +10,18 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
-from queue import Empty, Queue
+from functools import cached_property, partial
+from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
 from research_steps.errors import SurfaceAway, SurfaceError, UsageError
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
-from research_steps.publish.issue.tracker import Comment
+from research_steps.publish.issue.comment import Comment
 from research_steps.records.model import Owner
 from research_steps.records.objects import IssueLink
 
@@ -106,17 +107,17 @@ class GitHub:
         self._wrote = clock.now()
 
     def get(self, path: str, **parameters: Any) -> Any:
-        return self._call("GET", path, parameters)
+        return self._ask("GET", f"/repos/{self._name}{path}", parameters)
 
-    def pages(self, path: str, **parameters: Any) -> Iterator[Any]:
-        """Everything that a listing holds, page by page."""
-        number = 1
-        while True:
-            page = self.get(path, **parameters, per_page=PAGE, page=number)
-            yield from _items(page)
-            if len(page) < PAGE:
+    def pages(self, path: str, size: int = PAGE, first: int = 1, **parameters: Any) -> Iterator[Any]:
+        """Everything that a listing holds, page by page from the first one that is wanted."""
+        for number in count(first):
+            page = self.get(path, **parameters, per_page=size, page=number)
+            if not isinstance(page, list):
+                raise SurfaceAway(f"GitHub answered a listing with {type(page).__name__}, expected a list.")
+            yield from page
+            if len(page) < size:
                 return
-            number += 1
 
     def write(self, verb: str, path: str, content: Mapping[str, Any] | None = None) -> Any:
         """Change something, once: nothing here tries it again."""
@@ -125,7 +126,7 @@ class GitHub:
         if wait > 0:
             self.clock.sleep(wait)
         try:
-            return self._call(verb, path, None, content)
+            return self._ask(verb, f"/repos/{self._name}{path}", None, content)
         finally:
             self._wrote = self.clock.now()
 
@@ -134,7 +135,7 @@ class GitHub:
         owner, _, name = self._name.partition("/")
         variables = {"owner": owner, "name": name, "number": number}
         try:
-            answer = self._answer(lambda: self._requester.graphql_query(_EDITS, variables)[1], "POST /graphql")
+            answer = self._answer(partial(self._requester.graphql_query, _EDITS, variables), "POST /graphql")
             nodes = answer["data"]["repository"]["issue"]["userContentEdits"]["nodes"]
             return [str(node["diff"]) for node in nodes]
         except SurfaceAway:
@@ -154,9 +155,7 @@ class GitHub:
     @cached_property
     def _name(self) -> str:
         """The repository's name now: under an old one GitHub redirects, and pages and writes get lost on the way."""
-        path = f"/repos/{self.repository}"
-        answer = self._answer(lambda: self._requester.requestJsonAndCheck("GET", path)[1], f"GET {path}")
-        return str(_field(answer, "full_name", str))
+        return str(_field(self._ask("GET", f"/repos/{self.repository}"), "full_name", str))
 
     @cached_property
     def _requester(self) -> Any:
@@ -174,46 +173,42 @@ class GitHub:
             seconds_between_writes=None,
         ).requester
 
-    def _call(self, verb: str, path: str, parameters: Any, content: Any = None) -> Any:
-        requester = self._requester
-        path = f"/repos/{self._name}{path}"
-        return self._answer(
-            lambda: requester.requestJsonAndCheck(verb, path, parameters, None, content)[1], f"{verb} {path}"
-        )
+    def _ask(self, verb: str, path: str, parameters: Any = None, content: Any = None) -> Any:
+        request = partial(self._requester.requestJsonAndCheck, verb, path, parameters, None, content)
+        return self._answer(request, f"{verb} {path}")
 
-    def _answer(self, ask: Callable[[], Any], where: str) -> Any:
+    def _answer(self, ask: Callable[[], tuple[Any, Any]], where: str) -> Any:
         """What GitHub answers, within the deadline: a timeout bounds each read only, and an answer may come in drops."""
         import requests
         from github import GithubException
 
-        answered: Queue[tuple[Any, Exception | None]] = Queue(1)
+        answer: futures.Future[Any] = futures.Future()
 
         def run() -> None:
             try:
-                answered.put((ask(), None))
+                answer.set_result(ask()[1])
             except Exception as error:  # noqa: BLE001  # raised again below
-                answered.put((None, error))
+                answer.set_exception(error)
 
         threading.Thread(target=run, daemon=True, name="research-github").start()
-        try:
-            value, error = answered.get(timeout=DEADLINE_S)
-        except Empty:
+        if not futures.wait([answer], DEADLINE_S).done:
             # The connection is still being read from: the next request has one of its own.
             self.__dict__.pop("_requester", None)
-            raise SurfaceAway(f"GitHub had not answered {where} whole after {DEADLINE_S} s.") from None
-        match error:
-            case None:
-                return value
-            case GithubException():
-                raise _refusal(error.status, error.headers or {}, error.data, where, self.clock.now()) from error
-            # A truncated answer is a TypeError or ValueError inside PyGithub, a redirection elsewhere one of the others.
-            case requests.RequestException() | TypeError() | ValueError() | RuntimeError() | AssertionError():
-                raise SurfaceAway(f"GitHub did not answer {where}: {type(error).__name__}.") from error
-        raise error
+            raise SurfaceAway(f"GitHub had not answered {where} whole after {DEADLINE_S} s.")
+        try:
+            return answer.result()
+        except GithubException as error:
+            raise _refusal(error.status, error.headers or {}, error.data, where, self.clock.now()) from error
+        # A truncated answer is a TypeError or ValueError inside PyGithub, a redirection elsewhere one of the others.
+        except (requests.RequestException, TypeError, ValueError, RuntimeError, AssertionError) as error:
+            raise SurfaceAway(f"GitHub did not answer {where}: {type(error).__name__}.") from error
 
 
 class GitHubIssue:
-    """One issue. Keeps the comments that it has seen, and asks only for what may follow them."""
+    """One issue. Keeps the comments that it has seen, and asks only for what may follow them.
+
+    Each method raises SurfaceAway when it may work later, SurfaceError when somebody has to act.
+    """
 
     def __init__(self, github: GitHub, journal: Journal, link: IssueLink) -> None:
         self.name = f"{link.repository}#{link.number}"
@@ -222,30 +217,30 @@ class GitHubIssue:
         self._number = link.number
         self._path = f"/issues/{link.number}"
         self._known: list[Comment] = []
-        # What the last write of the body replaced and left, until it is known that nothing came in between.
-        self._written: tuple[str, str] | None = None
+        # What the last write of the body replaced, until it is known that nothing came in between, and what it left.
+        self._replaced: str | None = None
+        self._written = ""
 
     def turn(self) -> AbstractContextManager[Owner | None]:
+        """Hold off other publishers inside the block; yields the one that is at it already, if any."""
         self._github.check()
         return self._journal.leases.of_publisher("issue")
 
     def comments(self) -> Sequence[Comment]:
+        """All comments, oldest first, those included that came since this was last asked."""
         # Pages are counted from the start, so one that begins with a known comment shows whether all before it are
         # still there: its length is chosen so that it does.
         size = next(size for size in range(PAGE, 0, -1) if not self._known or len(self._known) % size)
-        number = len(self._known) // size + 1
-        expected = self._known[(number - 1) * size :]
-        while True:
-            page = [
-                _comment(item) for item in _items(self._github.get(f"{self._path}/comments", per_page=size, page=number))
-            ]
-            if [comment.id for comment in page[: len(expected)]] != [comment.id for comment in expected]:
-                self._known = [_comment(item) for item in self._github.pages(f"{self._path}/comments")]
-                return tuple(self._known)
-            self._known += page[len(expected) :]
-            if len(page) < size:
-                return tuple(self._known)
-            expected, number = [], number + 1
+        before = len(self._known) // size * size
+        there = self._listed(size, before // size + 1)
+        expected = [comment.id for comment in self._known[before:]]
+        if [comment.id for comment in there[: len(expected)]] != expected:
+            before, there = 0, self._listed()
+        self._known[before:] = there
+        return tuple(self._known)
+
+    def _listed(self, size: int = PAGE, first: int = 1) -> list[Comment]:
+        return [_comment(item) for item in self._github.pages(f"{self._path}/comments", size, first)]
 
     def post(self, body: str) -> Comment:
         comment = _comment(self._github.write("POST", f"{self._path}/comments", {"body": body}))
@@ -256,26 +251,39 @@ class GitHubIssue:
         self._github.write("DELETE", f"/issues/comments/{comment.id}")
         self._known = [other for other in self._known if other.id != comment.id]
 
-    def body(self) -> str:
-        return _field(self._github.get(self._path), "body", str | None) or ""
-
-    def write_body(self, old: str, new: str) -> None:
-        self._written = old, new
-        left = _field(self._github.write("PATCH", self._path, {"body": new}), "body", str | None)
-        if left == old:
-            self._written = None
-            raise SurfaceError(f"{self.name} kept its old body: it is too long with its managed sections; shorten it.")
-
-    def overwritten(self) -> str | None:
+    def rewrite_body(self, merged: Callable[..., str]) -> None:
+        """Make of the body what `merged(body)` says. Where somebody else saved one at the same moment that was lost and
+        another since, `merged(body, lost)` has both."""
         # GitHub writes unconditionally. What came between reading and writing can only be found afterwards.
-        if self._written is None:
+        lost = self._overwritten()
+        while True:
+            body = _field(self._github.get(self._path), "body", str | None) or ""
+            if lost is not None and _lf(body) != self._written:
+                # They went on writing: both are kept, one below the other.
+                wanted = merged(body, lost)
+            else:
+                wanted = merged(body if lost is None else lost)
+            if wanted == body:
+                return
+            self._replaced, self._written = _lf(body), _lf(wanted)
+            if _field(self._github.write("PATCH", self._path, {"body": wanted}), "body", str | None) == body:
+                self._replaced = None
+                raise SurfaceError(
+                    f"{self.name} kept its old body: it is too long with its managed sections; shorten it."
+                )
+            lost = self._overwritten()
+            if lost is None:
+                return
+
+    def _overwritten(self) -> str | None:
+        """What somebody else wrote between our reading the body and our last writing it, if that replaced it."""
+        if self._replaced is None:
             return None
-        edits = [text.replace("\r\n", "\n") for text in self._github.edits(self._number)]
-        old, new = (text.replace("\r\n", "\n") for text in self._written)
-        self._written = None
-        at = edits.index(new) if new in edits else len(edits)
-        before = edits[at + 1] if at + 1 < len(edits) else old
-        return before if before != old else None
+        edits = [_lf(text) for text in self._github.edits(self._number)]
+        replaced, self._replaced = self._replaced, None
+        at = edits.index(self._written) if self._written in edits else len(edits)
+        before = edits[at + 1] if at + 1 < len(edits) else replaced
+        return before if before != replaced else None
 
     def close(self) -> None:
         self._github.write("PATCH", self._path, {"state": "closed", "state_reason": "completed"})
@@ -289,10 +297,8 @@ def _comment(item: Any) -> Comment:
     return Comment(_field(item, "id", int), _field(item, "body", str), login, not trusted)
 
 
-def _items(page: Any) -> list[Any]:
-    if not isinstance(page, list):
-        raise SurfaceAway(f"GitHub answered a listing with {type(page).__name__}, expected a list.")
-    return page
+def _lf(text: str) -> str:
+    return text.replace("\r\n", "\n")
 
 
 def _field(item: Any, name: str, kind: Any) -> Any:

@@ -5,7 +5,6 @@ means the same one, and it is posted once.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from research_steps.journal.journal import Journal
@@ -22,18 +21,11 @@ from research_steps.records.times import parse_utc, utc
 BREAK = timedelta(hours=1)
 
 
-@dataclass(frozen=True)
-class Heartbeat:
-    """One that is due: its marker and what it says."""
-
-    marker: str
-    text: str
-
-
 def due(
     series: Series, journal: Journal, public: Sequence[Stored[EntryRecord]], now: datetime, shown: set[str]
-) -> Heartbeat | None:
-    """The heartbeat of the interval that ended last, if work went on in it. `public` are entries, oldest first."""
+) -> tuple[str, str] | None:
+    """Marker and text of the heartbeat of the interval that ended last, if work went on in it. `public` are entries,
+    oldest first."""
     interval = timedelta(seconds=series.heartbeat_s)
     milestones = [stored.record.finished_at for stored in public if stored.record.step in series.milestones]
     began = parse_utc(milestones[-1]) if milestones else None
@@ -60,21 +52,20 @@ def due(
     status = [_status(intent, step) for intent, step in steps]
     failed = [trial for trial in trials if trial.status == "failed" and parse_utc(trial.finished_at) >= began]
     blockers = _blockers(failed, len(attempts) - len(running))
-    text = issue_text.heartbeat(series, status, blockers, _eta([step for _, step in steps], now))
-    return Heartbeat(marker, text)
+    return marker, issue_text.heartbeat(series, status, blockers, _eta([step for _, step in steps], now))
 
 
 def _stretch(spans: Sequence[tuple[datetime, datetime]]) -> tuple[datetime, datetime] | None:
     """The last stretch of work: from where no longer break comes before it, to its end."""
-    begin = end = None
-    for start, finish in sorted(spans, key=lambda span: span[1], reverse=True):
-        if begin is None or end is None:
-            begin, end = start, finish
-        elif begin - finish > BREAK:
+    last_first = sorted(spans, key=lambda span: span[1], reverse=True)
+    if not last_first:
+        return None
+    begin, end = last_first[0]
+    for start, finish in last_first[1:]:
+        if begin - finish > BREAK:
             break
-        else:
-            begin = min(begin, start)
-    return None if begin is None or end is None else (begin, end)
+        begin = min(begin, start)
+    return begin, end
 
 
 def _status(intent: Intent, progress: StepProgress | None) -> str:

@@ -10,7 +10,6 @@ from urllib.parse import quote
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.publish.issue.github import Access
-from research_steps.publish.issue.text import Links
 from research_steps.publish.markdown import code
 from research_steps.records.model import EntryRecord
 from research_steps.records.objects import IssueLink, Project, Pushed, Seal
@@ -19,79 +18,77 @@ from research_steps.records.series import Series
 _BUNDLE = ("bundle.md", "bundle.json", "table.csv", "requirements.txt")
 
 
-def links_of(
-    checkout: Checkout,
-    journal: Journal,
-    series: Series,
-    issue: IssueLink | None,
-    runs: str | None,
-    seals: Sequence[Seal],
-) -> Links:
-    """What can be linked from here now. `runs` is the address of W&B's runs, once they were sent; `seals` are those that
-    are linked to."""
-    records = f".agents/logbooks/{series.topic}"
-    path = f"{records}.md"
-    pushed = checkout.pushed()
-    content = checkout.file_at(pushed, path) if pushed else b""
-    web = f"{Access.from_environment().web}/{issue.repository}" if issue else None
-    there = [seal for seal in seals if journal.decided(f"pushed/{seal.id}", Pushed) is not None]
+class Links:
+    """Where a reader finds what is said, as Markdown.
 
-    def is_there(id: str) -> bool:
-        return web is not None and f"<!-- research-steps entry {id} -->".encode() in content
+    `runs` is the address of W&B's runs, empty until they were sent; `seals` are those that are linked to.
+    """
 
-    def section(record: EntryRecord) -> str:
-        if is_there(record.id):
-            return f"[{record.id} in {path}]({web}/blob/{pushed}/{path})"
-        return f"{record.id} in {code(path)} (not pushed yet)"
+    def __init__(
+        self,
+        checkout: Checkout,
+        journal: Journal,
+        series: Series,
+        issue: IssueLink | None,
+        runs: str,
+        seals: Sequence[Seal],
+    ) -> None:
+        self._checkout = checkout
+        self._records = f".agents/logbooks/{series.topic}"
+        self._path = f"{self._records}.md"
+        pushed = checkout.pushed()
+        self._content = checkout.file_at(pushed, self._path) if pushed else b""
+        self._web = f"{Access.from_environment().web}/{issue.repository}" if issue else None
+        self._address = f"{self._web}/blob/{pushed}/{self._path}"
+        self._there = [seal for seal in seals if journal.decided(f"pushed/{seal.id}", Pushed) is not None]
+        project = journal.decided("project", Project)
+        waiting = f"{code(project.name)} (not sent yet)" if project else "none yet"
+        self.runs = f"<{runs}>" if runs else waiting
+        linked = f"[{code(self._path)}]({self._address})"
+        self.logbook = linked if self._content and self._web else f"{code(self._path)} (not pushed yet)"
 
-    def record(id: str) -> str:
-        return f"[{id}]({web}/blob/{pushed}/{path})" if is_there(id.partition(".")[0]) else id
+    def section(self, record: EntryRecord) -> str:
+        """An entry in the logbook."""
+        if self._is_there(record.id):
+            return f"[{record.id} in {self._path}]({self._address})"
+        return f"{record.id} in {code(self._path)} (not pushed yet)"
 
-    def commit(sha: str) -> str:
+    def record(self, id: str) -> str:
+        """The record with an ID, which is only the ID while it isn't pushed."""
+        return f"[{id}]({self._address})" if self._is_there(id.partition(".")[0]) else id
+
+    def commit(self, sha: str) -> str:
         # A tag that was pushed took along what its commit follows.
-        if web and (checkout.is_pushed(sha) or any(checkout.is_ancestor(sha, seal.commit) for seal in there)):
-            return f"[{code(sha[:12])}]({web}/tree/{sha})"
+        along = (self._checkout.is_ancestor(sha, seal.commit) for seal in self._there)
+        if self._web and (self._checkout.is_pushed(sha) or any(along)):
+            return f"[{code(sha[:12])}]({self._web}/tree/{sha})"
         return f"{code(sha[:12])} (not pushed yet)"
 
-    def tag(seal: Seal) -> str:
-        if web is None:
+    def tag(self, seal: Seal) -> str:
+        if self._web is None:
             return f"{code(seal.tag)} at {code(seal.commit)}"
-        later = "" if seal in there else " (once the tag is pushed)"
-        return f"[{code(seal.tag)}]({web}/tree/{seal.commit}) at {code(seal.commit)}{later}"
+        later = "" if seal in self._there else " (once the tag is pushed)"
+        return f"[{code(seal.tag)}]({self._web}/tree/{seal.commit}) at {code(seal.commit)}{later}"
 
-    def linked(seal: Seal, kind: str, paths: Sequence[str]) -> str:
-        present = _in_commit(checkout, seal.commit, paths)
-        if web is None:
-            return ", ".join(code(f"git show {seal.tag}:{name}") for name in present)
-        names = [name.removeprefix(f"{records}/") for name in present]
-        addresses = [f"{web}/{kind}/{seal.commit}/{quote(name)}" for name in present]
-        return ", ".join(f"[{code(name)}]({address})" for name, address in zip(names, addresses, strict=True))
-
-    def snapshot(seal: Seal, folders: Sequence[str]) -> dict[str, str]:
-        bundle = [f"{records}/{seal.id}.{kind}" for kind in _BUNDLE]
+    def snapshot(self, seal: Seal, folders: Sequence[str]) -> dict[str, str]:
+        """What a seal holds of these folders and beside them, by name."""
         contents = {
-            "Code": linked(seal, "tree", folders),
-            "Logbook as sealed": linked(seal, "blob", [path]),
-            "Bundle": linked(seal, "blob", bundle),
+            "Code": self._sealed(seal, "tree", folders),
+            "Logbook as sealed": self._sealed(seal, "blob", [self._path]),
+            "Bundle": self._sealed(seal, "blob", [f"{self._records}/{seal.id}.{kind}" for kind in _BUNDLE]),
         }
         return {name: where for name, where in contents.items() if where}
 
-    project = journal.decided("project", Project)
-    waiting = f"{code(project.name)} (not sent yet)" if project else "none yet"
-    return Links(
-        section=section,
-        commit=commit,
-        tag=tag,
-        snapshot=snapshot,
-        logbook=f"[{code(path)}]({web}/blob/{pushed}/{path})" if content and web else f"{code(path)} (not pushed yet)",
-        runs=f"<{runs}>" if runs else waiting,
-        record=record,
-    )
+    def _sealed(self, seal: Seal, kind: str, paths: Sequence[str]) -> str:
+        """Those of the paths that a seal's commit holds; where it is not known here, all of them."""
+        present = paths
+        if self._checkout.commit_of(seal.commit) is not None:
+            listed = self._checkout.git("ls-tree", "-z", "--name-only", "--", seal.commit, *paths)
+            present = [path for path in paths if path in listed.decode("utf-8", "replace").split("\0")]
+        if self._web is None:
+            return ", ".join(code(f"git show {seal.tag}:{path}") for path in present)
+        base = f"{self._web}/{kind}/{seal.commit}"
+        return ", ".join(f"[{code(path.removeprefix(f'{self._records}/'))}]({base}/{quote(path)})" for path in present)
 
-
-def _in_commit(checkout: Checkout, commit: str, paths: Sequence[str]) -> list[str]:
-    """Those of the paths that a commit holds; where it is not known here, all of them."""
-    if checkout.commit_of(commit) is None:
-        return list(paths)
-    listed = checkout.git("ls-tree", "-z", "--name-only", "--", commit, *paths).decode("utf-8", "replace").split("\0")
-    return [path for path in paths if path in listed]
+    def _is_there(self, id: str) -> bool:
+        return self._web is not None and f"<!-- research-steps entry {id} -->".encode() in self._content

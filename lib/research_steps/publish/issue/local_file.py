@@ -5,39 +5,29 @@ line that counts it.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
-from filelock import FileLock, Timeout
-
-from research_steps.errors import SurfaceAway, SurfaceError
+from research_steps.errors import SurfaceError
 from research_steps.files import write_aside
 from research_steps.git import Checkout
-from research_steps.publish.issue.tracker import Comment
+from research_steps.publish.issue.comment import Comment
+from research_steps.publish.lock import locked
 from research_steps.records.model import Owner
 
-LOCK_WAIT_S = 30.0
 _COMMENT = re.compile(r"(?m)^<!-- research-steps comment (\d+) -->\r?\n")
 
 
 class IssueFile:
-    """One series' embedded issue in one checkout."""
+    """One series' embedded issue in one checkout, with the methods of one on GitHub."""
 
     def __init__(self, checkout: Checkout, topic: str) -> None:
         self.name = f".agents/issues/{topic}.md"
         self.path = checkout.root / self.name
-        self._lock = checkout.private / f"{topic}.issue.lock"
+        self._checkout = checkout
 
-    @contextmanager
-    def turn(self) -> Iterator[Owner | None]:
-        try:
-            self._lock.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(self._lock, timeout=LOCK_WAIT_S):
-                yield None
-        except Timeout as error:
-            raise SurfaceAway(f"{self.path} has been held by another process for {LOCK_WAIT_S:.0f} s.") from error
-        except OSError as error:
-            raise SurfaceError(f"{error.filename or self.path} could not be used: {error.strerror}.") from error
+    def turn(self) -> AbstractContextManager[Owner | None]:
+        return locked(self._checkout, f"{self.path.stem}.issue", self.path, SurfaceError)
 
     def comments(self) -> Sequence[Comment]:
         parts = _COMMENT.split(self._text())[1:]
@@ -57,15 +47,12 @@ class IssueFile:
     def body(self) -> str:
         return _COMMENT.split(self._text(), maxsplit=1)[0]
 
-    def write_body(self, old: str, new: str) -> None:
-        gap = "" if new.endswith("\n") else "\n"
-        self._write(f"{new}{gap}" + "".join(map(_headed, self.comments())))
-
-    def overwritten(self) -> str | None:
-        return None
-
-    def close(self) -> None:
-        """The file says by its conclusion that the thread is finished."""
+    def rewrite_body(self, merged: Callable[..., str]) -> None:
+        old = self.body()
+        new = merged(old)
+        if new != old:
+            gap = "" if new.endswith("\n") else "\n"
+            self._write(f"{new}{gap}" + "".join(map(_headed, self.comments())))
 
     def _text(self) -> str:
         # Newlines as they are: what people wrote stays byte for byte.

@@ -9,7 +9,8 @@ record's entry in the logbook, where nobody can change it together with the file
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 
@@ -22,12 +23,12 @@ from research_steps.journal.leases import this_process
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.issue import heartbeat as issue_heartbeat
 from research_steps.publish.issue import text as issue_text
+from research_steps.publish.issue.comment import Comment, chained, marked
 from research_steps.publish.issue.github import Access, Clock, GitHub, GitHubIssue
-from research_steps.publish.issue.links import links_of
+from research_steps.publish.issue.links import Links
 from research_steps.publish.issue.local_file import IssueFile
-from research_steps.publish.issue.tracker import Comment, Tracker, chained, marked
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.surface import Change
+from research_steps.publish.publisher import Change
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
 from research_steps.records.objects import Closed, IssueLink, Posting, Seal
@@ -42,12 +43,15 @@ PATIENCE_S = 20.0
 BACK_OFF_S = (5.0, 600.0)
 BODY_EVERY_S = 60.0
 BEAT_EVERY_S = 60.0
+T = TypeVar("T")
+Tracker = GitHubIssue | IssueFile
+_Entries = Sequence[Stored[EntryRecord]]
 
 
 class IssueSurface:
     """One series' issue, on GitHub when one is linked, else in the checkout.
 
-    `runs` tells where W&B shows the run of a record, or for None the project, once it was sent.
+    `runs` tells where W&B shows the run of the record with a hash, or else the project, once it was sent.
     """
 
     def __init__(
@@ -55,7 +59,7 @@ class IssueSurface:
         checkout: Checkout,
         journal: Journal,
         series: Series,
-        runs: Callable[[str | None], str | None],
+        runs: Callable[[str], str],
         clock: Clock | None = None,
     ) -> None:
         self._checkout = checkout
@@ -63,14 +67,18 @@ class IssueSurface:
         self._series = series
         self._runs = runs
         self._clock = clock or Clock()
-        self._tracker: Tracker | None = None
-        self._link: IssueLink | None = None
-        self._shown: set[str] = set()
-        self._body_due = 0.0
-        self._body_of: frozenset[str] = frozenset()
-        self._not_before = 0.0
+        self._records = checkout.logbooks / series.topic
         self._failures = 0
         self._beat_due = 0.0
+        self._begin(IssueFile(checkout, series.topic), None)
+
+    def _begin(self, tracker: Tracker, link: IssueLink | None) -> None:
+        """Publish there from now on; what it shows is not known yet."""
+        self._tracker, self._link = tracker, link
+        self._shown: set[str] = set()
+        # How many entries the body tells of.
+        self._in_body = 0
+        self._body_due = self._not_before = 0.0
         # Whether two publishers, or a try of unknown outcome, may have left a comment twice.
         self._untidy = True
 
@@ -78,7 +86,11 @@ class IssueSurface:
         """Post what is not shown yet, oldest first. Whatever GitHub answers, what is left waits for the next pass."""
         if self._series.private:
             return
-        tracker = self._open()
+        # A link may be made while the thread runs.
+        if self._link is None and (link := linked_issue(self._checkout, self._journal)) is not None:
+            github = GitHub(Access.from_environment(), link.repository, self._clock)
+            self._begin(GitHubIssue(github, self._journal, link), link)
+        name = self._tracker.name
         public = [stored for stored in entries.in_order if is_public(stored.record, self._series)]
         waiting = [stored for stored in public if self._waits(stored)]
         beat = self._heartbeat(public, final)
@@ -87,70 +99,51 @@ class IssueSurface:
         if self._clock.now() < self._not_before:
             until = utc(datetime.fromtimestamp(self._not_before, UTC))
             left = f"{len(waiting)} milestones wait" if waiting else "the issue is not up to date"
-            yield f"{tracker.name} is tried again after {until}; {left}."
+            yield f"{name} is tried again after {until}; {left}."
             return
-        with tracker.turn() as other:
+        with self._tracker.turn() as other:
             if other is None:
-                yield from self._update(tracker, entries, public, waiting, beat, final)
+                yield from self._update(entries, public, waiting, beat, final)
             elif final:
-                yield f"{tracker.name} is being written to by process {other.pid} on {other.host}."
+                yield f"{name} is being written to by process {other.pid} on {other.host}."
 
     def _update(
-        self,
-        tracker: Tracker,
-        entries: Snapshot,
-        public: Sequence[Stored[EntryRecord]],
-        waiting: Sequence[Stored[EntryRecord]],
-        beat: issue_heartbeat.Heartbeat | None,
-        final: bool,
+        self, entries: Snapshot, public: _Entries, waiting: _Entries, beat: tuple[str, str] | None, final: bool
     ) -> Iterator[Change | str]:
+        name = self._tracker.name
         try:
             for stored in waiting:
-                marker = f"record {stored.sha256}"
-                if self._post_once(tracker, marker, lambda stored=stored: self._comment(stored, public, entries)):  # type: ignore[misc]
-                    yield Change(stored.record.id, f"posted on {tracker.name}")
-                self._shown.add(marker)
-            if beat is not None:
-                if self._post_once(tracker, beat.marker, lambda: beat.text):
-                    yield Change(self._series.topic, f"heartbeat posted on {tracker.name}")
-                self._shown.add(beat.marker)
+                if self._post_once(_marker(stored), partial(self._comment, stored, public, entries)):
+                    yield Change(stored.record.id, f"posted on {name}")
+            if beat is not None and self._post_once(beat[0], lambda: beat[1]):
+                yield Change(self._series.topic, f"heartbeat posted on {name}")
             if self._untidy or final:
-                self._retrying(lambda: _delete_repeated(tracker))
+                self._retrying(partial(_delete_repeated, self._tracker))
                 self._untidy = False
-            if self._close(tracker, public):
-                yield Change(self._series.topic, f"closed {tracker.name}")
+            if isinstance(self._tracker, GitHubIssue) and (finish := self._unclosed(public)) is not None:
+                self._retrying(self._tracker.close)
+                self._journal.decide(f"closed/{finish.sha256}", Closed(closed_at=utc()))
+                yield Change(self._series.topic, f"closed {name}")
             if self._body_changed(public, final):
-                self._write_body(tracker, entries, public)
+                self._write_body(entries, public)
             self._failures = 0
         except (SurfaceError, StoreError) as error:
             self._untidy = True
             self._failures += 1
             wait = error.after_s if isinstance(error, SurfaceAway) else 0.0
             self._not_before = self._clock.now() + max(wait, min(BACK_OFF_S[0] * 2**self._failures, BACK_OFF_S[1]))
-            left = sum(f"record {stored.sha256}" not in self._shown for stored in waiting)
-            what = f"{left} milestones wait for {tracker.name}" if left else f"{tracker.name} is not up to date"
+            left = sum(_marker(stored) not in self._shown for stored in waiting)
+            what = f"{left} milestones wait for {name}" if left else f"{name} is not up to date"
             yield f"{what}: {error}"
-
-    def _open(self) -> Tracker:
-        """The issue as it is linked now: a link may be made while the thread runs."""
-        if self._tracker is None or self._link is None:
-            link = linked_issue(self._checkout, self._journal)
-            if link is not None:
-                github = GitHub(Access.from_environment(), link.repository, self._clock)
-                self._tracker, self._link, self._shown = GitHubIssue(github, self._journal, link), link, set()
-                self._body_of, self._body_due, self._not_before, self._untidy = frozenset(), 0.0, 0.0, True
-            elif self._tracker is None:
-                self._tracker = IssueFile(self._checkout, self._series.topic)
-        return self._tracker
 
     def _waits(self, stored: Stored[EntryRecord]) -> bool:
         record = stored.record
-        if record.step not in self._series.milestones or f"record {stored.sha256}" in self._shown:
+        if record.step not in self._series.milestones or _marker(stored) in self._shown:
             return False
         # Its comment names the tag, so it waits for it.
         return record.step != "seal" or self._journal.decided(f"seals/{record.id}", Seal) is not None
 
-    def _comment(self, stored: Stored[EntryRecord], public: Sequence[Stored[EntryRecord]], entries: Snapshot) -> str:
+    def _comment(self, stored: Stored[EntryRecord], public: _Entries, entries: Snapshot) -> str:
         record = stored.record
         rests_on = [entry.record for entry in entries.below(stored)]
         measured = [entry.record for entry in public if entry.record.step == "baseline" and entry.record.status == "ok"]
@@ -158,7 +151,7 @@ class IssueSurface:
         seal = self._seal(record)
         # A trial may be in git and not in this store.
         snapshot = self._journal.scan(self._records) if record.step == "seal" else entries
-        links = self._links(self._runs(stored.sha256) or self._runs(None), [seal] if seal else [])
+        links = self._links(self._runs(stored.sha256), [seal] if seal else [])
         text = issue_text.comment(record, rests_on, baselines, self._series, seal, links, snapshot.trials)
         return chained(self._chain_link(stored.sha256), text)
 
@@ -175,49 +168,43 @@ class IssueSurface:
         entries = logbook_format.parse(logbook.read_bytes()).entries if logbook.is_file() else []
         return next((entry.link for entry in entries if entry.record == sha256), "")
 
-    def _links(self, runs: str | None, seals: Sequence[Seal]) -> issue_text.Links:
-        return links_of(self._checkout, self._journal, self._series, self._link, runs, seals)
+    def _links(self, runs: str, seals: Sequence[Seal]) -> Links:
+        return Links(self._checkout, self._journal, self._series, self._link, runs, seals)
 
-    @property
-    def _records(self) -> Path:
-        return self._checkout.logbooks / self._series.topic
-
-    def _heartbeat(self, public: Sequence[Stored[EntryRecord]], final: bool) -> issue_heartbeat.Heartbeat | None:
+    def _heartbeat(self, public: _Entries, final: bool) -> tuple[str, str] | None:
         if not final and self._clock.now() < self._beat_due:
             return None
         self._beat_due = self._clock.now() + BEAT_EVERY_S
-        now = datetime.fromtimestamp(self._clock.now(), UTC)
-        return issue_heartbeat.due(self._series, self._journal, public, now, self._shown)
+        return issue_heartbeat.due(self._series, self._journal, public, self._now(), self._shown)
 
-    def _post_once(self, tracker: Tracker, marker: str, text: Callable[[], str]) -> bool:
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.now(), UTC)
+
+    def _post_once(self, marker: str, text: Callable[[], str]) -> bool:
         """Have the comment there; False when it was there already."""
-        posted = False
+        place = self._link.number if self._link else "file"
+        name = f"postings/{place}-{marker.replace(' ', '-').replace(':', '')}"
 
-        def attempt() -> None:
-            nonlocal posted
-            place = self._link.number if self._link else "file"
-            name = f"postings/{place}-{marker.replace(' ', '-').replace(':', '')}"
+        def attempt() -> bool:
             before = self._posting(name)
-            if before is not None and before.comment is msgspec.UNSET:
-                age = self._clock.now() - parse_utc(before.tried_at).timestamp()
+            if before is not None:
+                # What was there and is gone was deleted by people, who had a reason.
+                if before.comment is not msgspec.UNSET:
+                    return False
                 self._untidy = True
+                age = self._clock.now() - parse_utc(before.tried_at).timestamp()
                 if 0 <= age < SETTLE_S:
                     self._clock.sleep(SETTLE_S - age)
-            # What was there and is gone was deleted by people, who had a reason.
-            there = next((comment for comment in tracker.comments() if comment.marker == marker), None)
-            tried_at = utc(datetime.fromtimestamp(self._clock.now(), UTC))
-            tried = Posting(marker=marker, tried_at=tried_at, by=this_process())
-            noted = before is not None and before.comment is not msgspec.UNSET
-            if there is not None and not noted:
-                self._journal.note(name, msgspec.structs.replace(tried, comment=there.id))
-            if there is not None or noted:
-                return
-            self._journal.note(name, tried)
-            comment = tracker.post(marked(marker, text()))
-            posted = True
+            there = next((comment for comment in self._tracker.comments() if comment.marker == marker), None)
+            tried = Posting(marker=marker, tried_at=utc(self._now()), by=this_process())
+            if there is None:
+                self._journal.note(name, tried)
+            comment = there or self._tracker.post(marked(marker, text()))
             self._journal.note(name, msgspec.structs.replace(tried, comment=comment.id))
+            return there is None
 
-        self._retrying(attempt)
+        posted = self._retrying(attempt)
+        self._shown.add(marker)
         return posted
 
     def _posting(self, name: str) -> Posting | None:
@@ -228,85 +215,54 @@ class IssueSurface:
             self._untidy = True
             return None
 
-    def _write_body(self, tracker: Tracker, entries: Snapshot, public: Sequence[Stored[EntryRecord]]) -> None:
+    def _write_body(self, entries: Snapshot, public: _Entries) -> None:
         # What other checkouts published, with stores of their own, is in git.
         published = self._journal.published(self._records, entries).only(
             lambda entry: is_public(entry.record, self._series)
         )
         ids = [entry.record.id for entry in published.in_order if entry.record.step == "seal"]
         seals = [seal for id in ids if (seal := self._journal.decided(f"seals/{id}", Seal)) is not None]
-        state, links = thread_state(self._series, published, seals=seals), self._links(self._runs(None), seals)
+        state, links = thread_state(self._series, published, seals=seals), self._links(self._runs(""), seals)
 
-        def merged(body: str) -> str:
-            """With sections as long as what people wrote leaves room for."""
+        def merged(body: str, other: str = "") -> str:
+            """With sections as long as what people wrote, in the body or in another one, leaves room for."""
+            if other:
+                body = f"{body}\n\n_An edit of the same moment:_\n\n{issue_text.unmanaged(other)}"
             for longest in (*issue_text.SECTION_LENGTHS, 0):
                 wanted = issue_text.merged(body, issue_text.sections(state, links, longest))
                 if len(wanted) <= issue_text.LONGEST:
                     return wanted
-            raise SurfaceError(f"{tracker.name} has no room for the managed sections in its body: shorten it.")
+            raise SurfaceError(f"{self._tracker.name} has no room for the managed sections in its body: shorten it.")
 
-        written = ""
-
-        def attempt() -> None:
-            # Read right before it is written; what people wrote in between is put back, with our sections merged in.
-            nonlocal written
-            lost = tracker.overwritten()
-            while True:
-                body = tracker.body()
-                base = body if lost is None else lost
-                if lost is not None and body.replace("\r\n", "\n") != written.replace("\r\n", "\n"):
-                    # They went on writing: both are kept, one below the other.
-                    base = f"{body}\n\n_An edit of the same moment:_\n\n{issue_text.unmanaged(lost)}"
-                wanted = merged(base)
-                if wanted == body:
-                    return
-                written = wanted
-                tracker.write_body(body, wanted)
-                lost = tracker.overwritten()
-                if lost is None:
-                    return
-
-        self._retrying(attempt)
-        self._body_of = frozenset(stored.sha256 for stored in public)
+        self._retrying(partial(self._tracker.rewrite_body, merged))
+        self._in_body = len(public)
         self._body_due = self._clock.now() + BODY_EVERY_S
 
-    def _body_changed(self, public: Sequence[Stored[EntryRecord]], final: bool) -> bool:
-        changed = self._body_of != frozenset(stored.sha256 for stored in public)
-        return final or (changed and self._clock.now() >= self._body_due)
+    def _body_changed(self, public: _Entries, final: bool) -> bool:
+        return final or (self._in_body != len(public) and self._clock.now() >= self._body_due)
 
-    def _unclosed(self, public: Sequence[Stored[EntryRecord]]) -> Stored[EntryRecord] | None:
+    def _unclosed(self, public: _Entries) -> Stored[EntryRecord] | None:
         """The final entry that the issue is still open for. Who opens it again is left alone; a file is never closed."""
         finish = next((stored for stored in reversed(public) if stored.record.step == "finish"), None)
-        if self._link is None or finish is None or f"record {finish.sha256}" not in self._shown:
+        if self._link is None or finish is None or _marker(finish) not in self._shown:
             return None
         return None if self._journal.decided(f"closed/{finish.sha256}", Closed) is not None else finish
 
-    def _close(self, tracker: Tracker, public: Sequence[Stored[EntryRecord]]) -> bool:
-        finish = self._unclosed(public)
-        if finish is None:
-            return False
-        self._retrying(tracker.close)
-        self._journal.decide(f"closed/{finish.sha256}", Closed(closed_at=utc()))
-        return True
-
-    def _retrying(self, action: Callable[[], None]) -> None:
+    def _retrying(self, action: Callable[[], T]) -> T:
         """Try until it works, as long as this pass may take. Raises the last SurfaceError."""
         import tenacity
 
         began = self._clock.now()
         longer = tenacity.wait_exponential(multiplier=1.0, max=20.0) + tenacity.wait_random(0.0, 1.0)
 
-        def asked_wait(state: tenacity.RetryCallState) -> float:
+        def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
-            return error.after_s if isinstance(error, SurfaceAway) else 0.0
+            return max(longer(state), error.after_s if isinstance(error, SurfaceAway) else 0.0)
 
-        def enough(state: tenacity.RetryCallState) -> bool:
-            return self._clock.now() - began + max(asked_wait(state), longer(state)) > PATIENCE_S
-
-        tenacity.Retrying(
+        return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(SurfaceAway),
-            wait=lambda state: max(asked_wait(state), longer(state)),
-            stop=enough,
+            wait=wait,
+            stop=lambda state: self._clock.now() - began + state.upcoming_sleep > PATIENCE_S,
             sleep=self._clock.sleep,
             reraise=True,
         )(action)
@@ -323,6 +279,10 @@ def linked_issue(checkout: Checkout, journal: Journal) -> IssueLink | None:
     if match is None:
         return None
     return journal.decide("issue", IssueLink(match[1], int(match[2]), match[3], utc()))
+
+
+def _marker(stored: Stored[EntryRecord]) -> str:
+    return f"record {stored.sha256}"
 
 
 def _delete_repeated(tracker: Tracker) -> None:

@@ -6,8 +6,7 @@ measurements mentions nobody, links nothing and closes nothing.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 from research_steps.evidence.claim_text import verdict_text
@@ -15,6 +14,7 @@ from research_steps.evidence.standing import best, claims_in, on_primary, standi
 from research_steps.evidence.state import ThreadState, numbers
 from research_steps.evidence.statistics import ranked
 from research_steps.publish import rendering
+from research_steps.publish.issue.links import Links
 from research_steps.publish.markdown import code, unlinked
 from research_steps.records.conditions import conditions_at
 from research_steps.records.encoding import Stored
@@ -50,21 +50,6 @@ _MANAGED_SECTION = (
     r"(?ms)^<!-- research-steps section ({key})\b[^\n]*-->\r?$(?:(?!^<!-- research-steps section ).)*?"
     r"^<!-- research-steps end \1 -->"
 )
-
-
-@dataclass(frozen=True)
-class Links:
-    """Where a reader finds what is said, as Markdown: an entry's `section`, a `commit`, the `tag` of a seal, what its
-    `snapshot` holds of these folders and beside them, by name, W&B's `runs`, and the `record` with an ID, which is only
-    the ID while it isn't pushed."""
-
-    section: Callable[[EntryRecord], str]
-    commit: Callable[[str], str]
-    tag: Callable[[Seal], str]
-    snapshot: Callable[[Seal, Sequence[str]], Mapping[str, str]]
-    logbook: str
-    runs: str
-    record: Callable[[str], str] = str
 
 
 def comment(

@@ -1,17 +1,12 @@
-"""The narrow boundary to an experiment issue: a body, and comments that follow each other.
+"""A comment of an experiment issue, and the lines by which ours are known.
 
-Behind it is GitHub, or a Markdown file in the checkout. Neither can be asked to take a comment only once, so a comment
-says in its first line which record it shows, and whoever posts looks for that line first. The second line anchors the
-logbook: it names the link of the record's entry, which follows from everything above that entry.
+Neither GitHub nor a file can be asked to take a comment only once, so a comment says in its first line which record it
+shows, and whoever posts looks for that line first. The second line anchors the logbook: it names the link of the
+record's entry, which follows from everything above that entry.
 """
 
 import re
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
-
-from research_steps.records.model import Owner
 
 _MARKER = re.compile(r"\A<!-- research-steps (record [0-9a-f]{64}|heartbeat [\w:.+-]+) -->\r?(?:\n|\Z)")
 _CHAIN = re.compile(r"<!-- research-steps chain [0-9a-f]{64} -->")
@@ -38,36 +33,6 @@ class Comment:
         One that somebody answered in, below a copy of it, is theirs.
         """
         return self.author == first.author and _without_links(self.body) == _without_links(first.body)
-
-
-class Tracker(Protocol):
-    """One issue. Each method raises SurfaceAway when it may work later, SurfaceError when somebody has to act."""
-
-    name: str
-
-    def turn(self) -> AbstractContextManager[Owner | None]:
-        """Hold off other publishers inside the block; yields the one that is at it already, if any."""
-        ...
-
-    def comments(self) -> Sequence[Comment]:
-        """All comments, oldest first, those included that came since this was last asked."""
-        ...
-
-    def post(self, body: str) -> Comment: ...
-
-    def delete(self, comment: Comment) -> None: ...
-
-    def body(self) -> str: ...
-
-    def write_body(self, old: str, new: str) -> None:
-        """Replace the body that was read."""
-        ...
-
-    def overwritten(self) -> str | None:
-        """What somebody else wrote between our reading the body and our last writing it, if that replaced it."""
-        ...
-
-    def close(self) -> None: ...
 
 
 def marked(marker: str, text: str) -> str:
