@@ -20,8 +20,7 @@ import psutil
 import pytest
 from research_steps.errors import SurfaceError, UsageError
 from research_steps.journal.journal import Journal
-from research_steps.publish.publisher import publish
-from research_steps.publish.surface import Published
+from research_steps.publish.publisher import Published, publish
 from research_steps.publish.wandb import runs as wandb_runs
 from research_steps.publish.wandb import sync
 from research_steps.publish.wandb.run_file import is_sent, log, runs_in
@@ -30,8 +29,7 @@ from research_steps.publish.wandb.surface import (
     check_project,
     folder_of,
     project_of,
-    project_url,
-    run_url,
+    url_of,
 )
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Samples
@@ -587,8 +585,8 @@ def test_runs_are_sent_by_wandbs_own_command_and_once(
     told = ["3 runs for W&B in .agents/wandb/toy", f"3 runs sent to W&B: {url}"]
     assert [done.what for done in published.done] == told
     assert all(map(is_sent, files(desk).values()))
-    assert project_url(desk.checkout, "toy") == url
-    assert run_url(desk.checkout, "toy", entry.sha256) == f"{url}/runs/{entry.sha256[:16]}"
+    assert url_of(desk.checkout, "toy") == url
+    assert url_of(desk.checkout, "toy", entry.sha256) == f"{url}/runs/{entry.sha256[:16]}"
 
     sent = wandb_server.runs[entry.record.rows[0].trial.sha256[:16]]
     assert sent.complete and sent.exit_code == 0
@@ -627,7 +625,7 @@ def test_a_server_that_is_away_keeps_everything_pending_until_it_is_back(desk: D
     assert problem.startswith("2 runs of toy did not get to W&B: ") and "you get 401" in problem
     assert "research sync toy" in problem and KEY not in problem
     assert not any(map(is_sent, files(desk).values()))
-    assert run_url(desk.checkout, "toy", entry.sha256) is None
+    assert url_of(desk.checkout, "toy", entry.sha256) == ""
     whole_runs = {id: path.read_bytes() for id, path in files(desk).items()}
     wandb_server.mode = "accepts"
     assert [done.what for done in show(desk).done] == [f"2 runs sent to W&B: {wandb_server.url}/ada/toy"]

@@ -1,11 +1,13 @@
 """Which surfaces a series is shown on, in the order in which they need each other."""
 
+from functools import partial
+
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.publish.issue.surface import IssueSurface
 from research_steps.publish.logbook.surface import LogbookSurface
-from research_steps.publish.surface import Surface
-from research_steps.publish.wandb.surface import WandbSurface, project_url, run_url
+from research_steps.publish.publisher import Surface
+from research_steps.publish.wandb.surface import WandbSurface, url_of
 from research_steps.records.series import Series
 from research_steps.seal.sealing import Sealer
 
@@ -13,11 +15,7 @@ from research_steps.seal.sealing import Sealer
 def surfaces_of(checkout: Checkout, journal: Journal, series: Series) -> list[Surface]:
     """The surfaces of a series in a checkout. Sealing comes before the logbook, whose entry names the tag; W&B before
     the issue, which links to its runs."""
-
-    def runs(sha256: str | None) -> str | None:
-        return run_url(checkout, series.topic, sha256) if sha256 else project_url(checkout, series.topic)
-
     series = series.without_secrets()
     logbook = LogbookSurface(checkout, journal, series)
-    issue = IssueSurface(checkout, journal, series, runs)
+    issue = IssueSurface(checkout, journal, series, partial(url_of, checkout, series.topic))
     return [logbook, Sealer(checkout, journal, series), logbook, WandbSurface(checkout, journal, series), issue]

@@ -52,9 +52,9 @@ def is_sent(path: Path) -> bool:
 
 
 def address_of(path: Path) -> str:
-    """Where W&B shows a run that was sent, empty where it did not say so."""
+    """Where W&B shows a run, empty where it was not sent or W&B did not say so."""
     file = path.with_name("address")
-    return file.read_text().strip() if file.exists() else ""
+    return file.read_text().strip() if is_sent(path) and file.exists() else ""
 
 
 def clear(folder: Path) -> None:

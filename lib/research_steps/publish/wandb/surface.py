@@ -9,19 +9,16 @@ journal.
 import importlib.util
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from research_steps.errors import StoreError, SurfaceError, UsageError
 from research_steps.evidence.visibility import is_public
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
-from research_steps.publish.surface import Change
+from research_steps.publish.lock import locked
+from research_steps.publish.publisher import Change
 from research_steps.publish.wandb import run_file
 from research_steps.publish.wandb.run_file import address_of, is_sent, runs_in
 from research_steps.publish.wandb.runs import Place, of_entry, of_trial, run_id
@@ -34,18 +31,10 @@ from research_steps.records.series import Series
 from research_steps.records.step_kinds import STEP_KINDS
 from research_steps.records.times import utc
 
-LOCK_WAIT_S = 120.0
 LONGEST_PROJECT = 128
 _NOT_IN_PROJECTS = "/\\#?%:"
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """A run that there should be: of a row's trial, or of the entry itself."""
-
-    id: str
-    entry: Stored[EntryRecord]
-    row: Row | None
+# A run that there should be: of a row's trial, or of the entry itself.
+_Wanted = tuple[Stored[EntryRecord], Row | None]
 
 
 class WandbSurface:
@@ -60,10 +49,13 @@ class WandbSurface:
     def publish(self, entries: Snapshot, final: bool) -> Iterator[Change | str]:
         """Write the runs that are missing, and send those that wait. Only when nothing is measured any more."""
         mode = os.environ.get("WANDB_MODE", "")
-        wanted = {run.id: run for run in self._wanted(entries)} if final and mode != "disabled" else {}
+        wanted = self._wanted(entries) if final and mode != "disabled" else {}
         if not wanted or not _installed():
             return
-        with self._locked():
+        no_run = " No W&B run was written."
+        with locked(self._checkout, f"{self._series.topic}.wandb", self._folder, SurfaceError, no_run):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            _ignore(self._folder.parent)
             run_file.clear(self._folder)
             in_place = runs_in(self._folder)
             yield from self._write([run for id, run in wanted.items() if id not in in_place])
@@ -71,18 +63,16 @@ class WandbSurface:
             if waiting and mode not in ("offline", "dryrun") and may_have_key():
                 yield from self._send(waiting)
 
-    def _wanted(self, entries: Snapshot) -> Iterator[_Wanted]:
-        """A trial belongs to the first entry that names it."""
-        seen = set()
+    def _wanted(self, entries: Snapshot) -> dict[str, _Wanted]:
+        """The runs that there should be, by ID. A trial belongs to the first entry that names it."""
+        wanted: dict[str, _Wanted] = {}
         for entry in entries.in_order:
-            if not is_public(entry.record, self._series):
-                continue
-            for row in _measured(entry.record):
-                if row.trial.sha256 not in seen:
-                    seen.add(row.trial.sha256)
-                    yield _Wanted(run_id(row.trial.sha256), entry, row)
-            if STEP_KINDS[entry.record.step].has_trials:
-                yield _Wanted(run_id(entry.sha256), entry, None)
+            if is_public(entry.record, self._series):
+                for row in _measured(entry.record):
+                    wanted.setdefault(run_id(row.trial.sha256), (entry, row))
+                if STEP_KINDS[entry.record.step].has_trials:
+                    wanted[run_id(entry.sha256)] = entry, None
+        return wanted
 
     def _write(self, missing: Sequence[_Wanted]) -> Iterator[Change | str]:
         """Write runs; what was done for each entry, and why others are not in place, each reason once."""
@@ -90,23 +80,23 @@ class WandbSurface:
             return
         place = self._place()
         written: Counter[str] = Counter()
-        failed: dict[str, list[_Wanted]] = {}
-        for wanted in missing:
-            entry = wanted.entry
+        failed: dict[str, list[str]] = {}
+        for entry, row in missing:
             try:
-                rows = [wanted.row] if wanted.row else _measured(entry.record)
+                rows = [row] if row else _measured(entry.record)
                 trials = [self._journal.load("trial", row.trial) for row in rows]
-                run = of_trial(trials[0], entry.record, place) if wanted.row else of_entry(entry, trials, place)
+                run = of_trial(trials[0], entry.record, place) if row else of_entry(entry, trials, place)
                 run_file.write(self._folder, run)
             except (StoreError, OSError, ValueError) as error:
-                failed.setdefault(getattr(error, "strerror", None) or str(error), []).append(wanted)
+                id = row.trial.id if row else entry.record.id
+                failed.setdefault(getattr(error, "strerror", None) or str(error), []).append(id)
             else:
                 written[entry.record.id] += 1
         where = self._folder.relative_to(self._checkout.root)
         yield from (Change(entry, f"{_runs(number)} for W&B in {where}") for entry, number in written.items())
-        for reason, those in failed.items():
+        for reason, ids in failed.items():
             yield (
-                f"{_runs(len(those))} could not be written for W&B, {_name(those[0])} first: {reason}. The records are "
+                f"{_runs(len(ids))} could not be written for W&B, {ids[0]} first: {reason}. The records are "
                 f"safe in the journal; 'research sync {self._series.topic}' tries again."
             )
 
@@ -135,50 +125,28 @@ class WandbSurface:
                 why = str(error)
         sent = [path for path in waiting if is_sent(path)]
         left = len(waiting) - len(sent)
-        project = next((url.rpartition("/runs/")[0] for path in sent if (url := address_of(path))), "")
         if sent:
-            yield Change(topic, f"{_runs(len(sent))} sent to W&B: {project}")
+            yield Change(topic, f"{_runs(len(sent))} sent to W&B: {_project(sent)}")
         if left and why != NO_KEY:
             yield (
                 f"{_runs(left)} of {topic} did not get to W&B: {why}. They wait in "
                 f"{self._folder.relative_to(self._checkout.root)}, and 'research sync {topic}' sends them."
             )
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Holds off other publishers of this work tree. A system error inside is told as a SurfaceError."""
-        try:
-            self._checkout.private.mkdir(parents=True, exist_ok=True)
-            self._folder.mkdir(parents=True, exist_ok=True)
-            _ignore(self._folder.parent)
-            lock = FileLock(self._checkout.private / f"{self._series.topic}.wandb.lock", timeout=LOCK_WAIT_S)
-            with lock.acquire(poll_interval=0.02):
-                yield
-        except Timeout as error:
-            raise SurfaceError(
-                f"{self._folder} has been held by another process for {LOCK_WAIT_S:.0f} s (the lock is "
-                f"{error.lock_file}): run 'research sync {self._series.topic}' when it is done."
-            ) from error
-        except OSError as error:
-            raise SurfaceError(
-                f"{error.filename or self._folder} could not be used: {error.strerror}. No W&B run was written."
-            ) from error
-
 
 def folder_of(checkout: Checkout, topic: str) -> Path:
     return checkout.root / ".agents" / "wandb" / topic
 
 
-def run_url(checkout: Checkout, topic: str, sha256: str) -> str | None:
-    """Where W&B shows the run of a record, None while it was not sent from this checkout."""
-    path = runs_in(folder_of(checkout, topic)).get(run_id(sha256))
-    return address_of(path) or None if path is not None and is_sent(path) else None
+def url_of(checkout: Checkout, topic: str, sha256: str = "") -> str:
+    """Where W&B shows the run of a record, else the series' project; empty while nothing was sent from this checkout."""
+    paths = runs_in(folder_of(checkout, topic))
+    path = paths.get(run_id(sha256))
+    return (address_of(path) if path else "") or _project(paths.values())
 
 
-def project_url(checkout: Checkout, topic: str) -> str | None:
-    """Where W&B shows the series' project, None while nothing was sent from this checkout."""
-    sent = (path for path in runs_in(folder_of(checkout, topic)).values() if is_sent(path))
-    return next((url.rpartition("/runs/")[0] for path in sent if (url := address_of(path))), None)
+def _project(paths: Iterable[Path]) -> str:
+    return next((address.rpartition("/runs/")[0] for path in paths if (address := address_of(path))), "")
 
 
 def project_of(journal: Journal, series: Series) -> str:
@@ -239,10 +207,6 @@ def _ignore(folder: Path) -> None:
 def _measured(entry: EntryRecord) -> list[Row]:
     """The rows of an entry that have a result: an interrupted trial has none, and is no run."""
     return [row for row in entry.rows if row.status != "interrupted"]
-
-
-def _name(wanted: _Wanted) -> str:
-    return wanted.row.trial.id if wanted.row else wanted.entry.record.id
 
 
 def _runs(number: int) -> str:
