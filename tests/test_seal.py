@@ -29,8 +29,7 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from research_steps.publish.entry_writer import EntryWriter
 from research_steps.publish.logbook.surface import LogbookSurface
-from research_steps.publish.publisher import publish
-from research_steps.publish.surface import Published
+from research_steps.publish.publisher import Published, publish
 from research_steps.records.encoding import sha256
 from research_steps.records.objects import Seal
 from research_steps.seal import bundle, contents, tags

@@ -15,8 +15,7 @@ from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.merge import rebuild
 from research_steps.publish.logbook.surface import LogbookSurface
 from research_steps.publish.logbook.verify import check, read
-from research_steps.publish.publisher import publish
-from research_steps.publish.surface import Published
+from research_steps.publish.publisher import Published, publish
 from research_steps.records.encoding import Stored, sha256
 from research_steps.records.model import Actor, EntryRecord, Error, Provenance, Ratio, Row, TrialRecord
 from research_steps.records.series import Metric, Series

@@ -13,8 +13,7 @@ from research_steps.publish.issue.surface import IssueSurface
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.merge import rebuild
 from research_steps.publish.logbook.surface import LogbookSurface
-from research_steps.publish.publisher import publish
-from research_steps.publish.surface import Published
+from research_steps.publish.publisher import Published, publish
 from research_steps.records.encoding import Stored, sha256
 from research_steps.records.model import EntryRecord
 from research_steps.seal.sealing import Sealer

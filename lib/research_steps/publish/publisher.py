@@ -1,20 +1,54 @@
-"""Drives the surfaces: what the journal holds and a surface does not show yet is shown, again and again, until it is.
+"""Projections of the journal, and who drives them: each surface shows every record that it should, once in the end.
 
-A surface's failure is collected and told; it never reaches a measurement. The driver runs a `Publisher` beside its
-steps; `research sync` makes one pass from any checkout.
+A surface's own markers are its receipts. Surfaces never import each other. What one could not do is collected and told;
+it never reaches a measurement. The driver runs a `Publisher` beside its steps; `research sync` makes one pass from any
+checkout.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
+from typing import Protocol
 
 from research_steps.errors import ResearchError
 from research_steps.journal.journal import Journal
-from research_steps.publish.surface import Change, Published, Surface
+from research_steps.journal.snapshot import Snapshot
 from research_steps.records.redaction import redact
 
 # How often the journal is looked at for what other drivers and workers recorded.
 LOOK_EVERY_S = 5.0
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that a surface did: for which experiment ID, or for the series where that is its topic, and what."""
+
+    id: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """What one pass of the surfaces did, what it could not do, and what it left out though nothing is wrong with it, in
+    sentences."""
+
+    done: tuple[Change, ...] = ()
+    problems: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(done.id for done in self.done)
+
+
+class Surface(Protocol):
+    """One that a `Publisher` drives. `final` is the last pass of a run: whatever was put off is done now.
+
+    It yields what it did, and in a sentence what it could not do and goes on without.
+    """
+
+    def publish(self, entries: Snapshot, final: bool) -> Iterator[Change | str]: ...
 
 
 def publish(journal: Journal, surfaces: Sequence[Surface], final: bool = True) -> Published:

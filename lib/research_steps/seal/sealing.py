@@ -16,7 +16,7 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.logbook.file import lock, path_of
 from research_steps.publish.logbook.verify import read_files
-from research_steps.publish.surface import Change
+from research_steps.publish.publisher import Change
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
 from research_steps.records.objects import Pushed, Seal

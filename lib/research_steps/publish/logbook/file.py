@@ -2,21 +2,18 @@
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
-
 from research_steps.errors import ConflictedLogbook, LogbookError
 from research_steps.files import write_aside
 from research_steps.git import Checkout
+from research_steps.publish.lock import locked
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.handwritten import closing
 
-LOCK_WAIT_S = 120.0
 # How much of what was read is compared before what follows it is taken for new.
 _COMPARED = 200
 
@@ -25,22 +22,9 @@ def path_of(checkout: Checkout, topic: str) -> Path:
     return checkout.logbooks / f"{topic}.md"
 
 
-@contextmanager
-def lock(checkout: Checkout, topic: str) -> Iterator[None]:
+def lock(checkout: Checkout, topic: str) -> AbstractContextManager[None]:
     """Holds off other publishers of this work tree's logbook. A system error inside is told as a LogbookError."""
-    path = path_of(checkout, topic)
-    try:
-        checkout.private.mkdir(parents=True, exist_ok=True)
-        file_lock = FileLock(checkout.private / f"{topic}.lock", timeout=LOCK_WAIT_S)
-        with file_lock.acquire(poll_interval=0.02):
-            yield
-    except Timeout as error:
-        raise LogbookError(
-            f"{path} has been held by another process for {LOCK_WAIT_S:.0f} s (the lock is {error.lock_file}): run "
-            f"'research sync {topic}' when it is done."
-        ) from error
-    except OSError as error:
-        raise LogbookError(f"{error.filename or path} could not be used: {error.strerror}.") from error
+    return locked(checkout, topic, path_of(checkout, topic), LogbookError)
 
 
 class LogbookFile:
@@ -116,20 +100,12 @@ class LogbookFile:
         self._end += len(behind)
         self._read_on(gap + entry)
 
-    def replace_summary(self, text: str) -> bool:
-        """Rewrite the summary, aside and then renamed. True when it changed."""
+    def replace_summary(self, text: str) -> None:
+        """Rewrite the summary, aside and then renamed; the file is read anew then."""
         data = self.path.read_bytes()
         span = logbook_format.summary_span(data)
-        if span is None or data[slice(*span)] == text.encode():
-            return False
-        begin, end = span
-        write_aside(self.path, data[:begin] + text.encode() + data[end:])
-        if begin < self._end:
-            # Every entry moved by the same distance; else the file is read anew.
-            status = self.path.stat()
-            self._identity = status.st_dev, status.st_ino
-            self._end += len(text.encode()) - (end - begin)
-        return True
+        if span is not None and data[slice(*span)] != text.encode():
+            write_aside(self.path, data[: span[0]] + text.encode() + data[span[1] :])
 
     def _read_on(self, data: bytes) -> None:
         """Take in what stands behind the last entry."""
@@ -161,16 +137,13 @@ class LogbookFile:
             "from both sides. The records are safe in the journal."
         )
 
-    @contextmanager
-    def _open(self, mode: Literal["rb", "r+b"]) -> Iterator[FileIO]:
+    def _open(self, mode: Literal["rb", "r+b"]) -> FileIO:
         try:
-            file = self.path.open(mode, buffering=0)
+            return self.path.open(mode, buffering=0)
         except FileNotFoundError as error:
             raise LogbookError(
                 f"{self.path} is gone: restore it with git, or run the thread again to make it."
             ) from error
-        with file:
-            yield file
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

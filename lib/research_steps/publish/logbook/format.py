@@ -81,17 +81,6 @@ class LogbookContents:
         return {entry.link for entry in self.chain} - {link for entry in self.chain for link in entry.prev}
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What does not agree, and where."""
-
-    line: int
-    what: str
-
-    def __str__(self) -> str:
-        return f"line {self.line}: {self.what}"
-
-
 def front_matter(**values: str) -> str:
     """The head of a logbook that is made here, by which it is known to be."""
     return "\n".join(["---", *(f"{name}: {value}" for name, value in values.items()), MADE_HERE, "---"])
@@ -169,23 +158,23 @@ def record_lines(data: bytes) -> list[bytes]:
     return [line for line in data.splitlines() if not line.startswith((b"<<<<<<<", b"|||||||", b"=======", b">>>>>>>"))]
 
 
-def problems(data: bytes) -> Iterator[Problem]:
-    """Everything that shows the logbook not to be as it was appended to."""
+def problems(data: bytes) -> Iterator[tuple[int, str]]:
+    """Everything that shows the logbook not to be as it was appended to: in which line, and what."""
     for line in conflicts(data):
-        yield Problem(line, "a conflict marker of git; 'research sync' rebuilds the logbook from both sides")
+        yield line, "a conflict marker of git; 'research sync' rebuilds the logbook from both sides"
     end, intact = _adoption(data)
     if not intact:
-        yield Problem(_line(data, end), "what stands above was changed after it was adopted")
+        yield _line(data, end), "what stands above was changed after it was adopted"
     contents = parse(data)
     for offset in contents.torn:
-        yield Problem(_line(data, offset), "an entry begins or ends here, and its other end is missing")
+        yield _line(data, offset), "an entry begins or ends here, and its other end is missing"
     if contents.unfinished is not None:
         offset, id = contents.unfinished
-        yield Problem(_line(data, offset), f"{id} was begun and not finished; 'research sync' finishes it")
+        yield _line(data, offset), f"{id} was begun and not finished; 'research sync' finishes it"
     yield from _broken_links(data, contents)
 
 
-def _broken_links(data: bytes, contents: LogbookContents) -> Iterator[Problem]:
+def _broken_links(data: bytes, contents: LogbookContents) -> Iterator[tuple[int, str]]:
     links = {entry.link for entry in contents.chain}
     shown = {entry.record for entry in contents.entries}
     seen_links: set[str] = set()
@@ -205,7 +194,7 @@ def _broken_links(data: bytes, contents: LogbookContents) -> Iterator[Problem]:
                 faults.append("follows an entry that is missing, or whose marker was changed")
             elif link not in seen_links:
                 faults.append("stands before an entry that it was appended after: entries were reordered")
-        yield from (Problem(_line(data, entry.start), f"{entry.id} {what}") for what in faults)
+        yield from ((_line(data, entry.start), f"{entry.id} {what}") for what in faults)
         seen_links.add(entry.link)
         if not entry.above:
             seen_records.add(entry.record)

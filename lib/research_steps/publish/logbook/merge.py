@@ -50,50 +50,41 @@ def rebuild(checkout: Checkout, topic: str) -> bool:
 
 def _mended(checkout: Checkout, path: Path, data: bytes) -> bytes:
     name = path.relative_to(checkout.root).as_posix()
-    if _show(checkout, f"MERGE_HEAD:{name}") is not None:
+    if checkout.file_at("MERGE_HEAD", name):
         return _join(checkout, name, "HEAD", "MERGE_HEAD", data)
-    ours, base, theirs = (_show(checkout, f":{stage}:{name}") for stage in (2, 1, 3))
-    if ours is not None and theirs is not None:
-        return _combine(checkout, ours, base or b"", theirs, data)
+    ours, base, theirs = (checkout.file_at(f":{stage}", name) for stage in (2, 1, 3))
+    if ours and theirs:
+        return _combine(checkout, ours, base, theirs, data)
     return _restored(checkout, name, "HEAD", data)
 
 
 def _restored(checkout: Checkout, name: str, revision: str, data: bytes) -> bytes:
     """What `revision` holds, mended where the merges that led to it did damage."""
-    if not any(logbook_format.problems(data)):
+    # Without a commit there was no merge.
+    if not any(logbook_format.problems(data)) or checkout.commit_of(revision) is None:
         return data
-    for merge in _merges(checkout, name, revision):
+    newest_first = ("rev-list", "--full-history", "--merges", f"--max-count={MERGES_SEEN}")
+    for merge in checkout.git(*newest_first, revision, "--", name).decode().split():
         sides = f"{merge}^1", f"{merge}^2"
-        after, first, second = (_whats(_show(checkout, f"{commit}:{name}") or b"") for commit in (merge, *sides))
+        after, first, second = (_faults(checkout.file_at(commit, name)) for commit in (merge, *sides))
         if after - (first | second):
             return _join(checkout, name, *sides, data)
     return data
 
 
 def _join(checkout: Checkout, name: str, first: str, second: str, now: bytes) -> bytes:
-    ours, theirs = (
-        _restored(checkout, name, commit, _show(checkout, f"{commit}:{name}") or b"") for commit in (first, second)
-    )
+    ours, theirs = (_restored(checkout, name, commit, checkout.file_at(commit, name)) for commit in (first, second))
     try:
-        base = _show(checkout, f"{checkout.git('merge-base', first, second).decode().strip()}:{name}")
+        base = checkout.file_at(checkout.git("merge-base", first, second).decode().strip(), name)
     except RepositoryError:
         # Not an error here: the two have no history in common.
-        base = None
-    return _combine(checkout, ours, base or b"", theirs, now)
+        base = b""
+    return _combine(checkout, ours, base, theirs, now)
 
 
-def _merges(checkout: Checkout, name: str, revision: str) -> list[str]:
-    """Merge commits before a revision that touched the file, newest first."""
-    options = ("--full-history", "--merges", f"--max-count={MERGES_SEEN}")
-    try:
-        return checkout.git("rev-list", *options, revision, "--", name).decode().split()
-    except RepositoryError:
-        # Not an error here: without a commit there was no merge.
-        return []
-
-
-def _whats(data: bytes) -> "Counter[str]":
-    return Counter(problem.what for problem in logbook_format.problems(data))
+def _faults(data: bytes) -> "Counter[str]":
+    """What is wrong with a logbook, wherever."""
+    return Counter(what for _, what in logbook_format.problems(data))
 
 
 def _combine(checkout: Checkout, ours: bytes, base: bytes, theirs: bytes, now: bytes) -> bytes:
@@ -177,18 +168,10 @@ def _merge_records(checkout: Checkout, folder: Path) -> bool:
         if file not in unmerged and not logbook_format.conflicts(b"\n" + present):
             continue
         name = file.relative_to(checkout.root).as_posix()
-        versions = (present, *(_show(checkout, f":{stage}:{name}") or b"" for stage in (2, 3)))
+        versions = (present, *(checkout.file_at(f":{stage}", name) for stage in (2, 3)))
         lines = dict.fromkeys(line for version in versions for line in logbook_format.record_lines(version))
         together = b"".join(line + b"\n" for line in lines)
         if together != present:
             write_aside(file, together)
             changed = True
     return changed
-
-
-def _show(checkout: Checkout, revision: str) -> bytes | None:
-    try:
-        return checkout.git("cat-file", "blob", revision)
-    except RepositoryError:
-        # Not an error here: that side does not have the file.
-        return None

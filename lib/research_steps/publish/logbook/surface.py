@@ -8,7 +8,6 @@ lock in its git directory; what is already there is told by the logbook's own ma
 import json
 import time
 from collections.abc import Container, Iterator
-from itertools import takewhile
 from pathlib import Path
 
 from research_steps.errors import StoreError, UnreadableObject
@@ -23,7 +22,7 @@ from research_steps.publish import rendering
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.file import LogbookFile, lock, path_of
 from research_steps.publish.markdown import prose
-from research_steps.publish.surface import Change
+from research_steps.publish.publisher import Change
 from research_steps.records.encoding import Stored, sha256
 from research_steps.records.model import EntryRecord, TrialRecord
 from research_steps.records.objects import IssueLink, Seal
@@ -45,9 +44,9 @@ class LogbookSurface:
         self._file = LogbookFile(self.path)
         self._rewritten = float("-inf")
         self._stale = True
-        # What the last pass found missing, how many entries it looked at, and the last of them.
+        # What the last pass found missing, and how many entries it looked at.
         self._waiting: dict[str, Stored[EntryRecord]] = {}
-        self._seen, self._newest = 0, ""
+        self._seen = 0
 
     def publish(self, entries: Snapshot, final: bool) -> Iterator[Change | str]:
         """Append what the logbook does not hold yet, in the order in which it was finished."""
@@ -72,13 +71,10 @@ class LogbookSurface:
     def _missing(self, entries: Snapshot) -> list[Stored[EntryRecord]]:
         """What the logbook does not hold yet, in the order in which it is to be appended."""
         # A journal's new entries stand at the end, so a pass looks only at those and at what waited before.
-        new = list(takewhile(lambda sha: sha != self._newest, reversed(entries.entries)))
-        if len(new) + self._seen != len(entries.entries):
-            new = list(entries.entries)
-        arrived = ((sha, entries.entries[sha]) for sha in new)
-        self._waiting |= {sha: entry for sha, entry in arrived if belongs_in_logbook(entry.record, self.series)}
+        new = list(entries.entries.items())[self._seen :]
+        self._seen = len(entries.entries)
+        self._waiting |= {sha: entry for sha, entry in new if belongs_in_logbook(entry.record, self.series)}
         self._waiting = {sha: entry for sha, entry in self._waiting.items() if sha not in self._file.records}
-        self._newest, self._seen = next(reversed(entries.entries), ""), len(entries.entries)
         # What a killed publisher began comes first: it can be finished only while nothing follows it.
         missing = finished_order(self._waiting.values())
         return sorted(missing, key=lambda entry: entry.record.id != self._file.unfinished)
@@ -110,15 +106,11 @@ class LogbookSurface:
         provenances = [record.provenance]
         provenances += [trial.record.provenance for trial in measured if isinstance(trial.record, TrialRecord)]
         for sha in dict.fromkeys(source.patch for source in provenances if source.patch is not None):
-            self._keep_patch(sha)
+            path = self.records / f"{sha}.patch"
+            if not path.exists() and (patch := self.journal.patch(sha)) is not None:
+                write_aside(path, patch)
         if isinstance(record.details, Attachment) and record.details.file:
             self._keep_attachment(record.details.file)
-
-    def _keep_patch(self, sha: str) -> None:
-        path = self.records / f"{sha}.patch"
-        patch = None if path.exists() else self.journal.patch(sha)
-        if patch is not None:
-            write_aside(path, patch)
 
     def _keep_attachment(self, name: str) -> None:
         path = self.records / "attachments" / name

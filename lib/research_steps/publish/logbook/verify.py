@@ -122,7 +122,7 @@ def check(files: Files, journal: Journal | None) -> Findings:
 
 def check_files(files: Files) -> Iterator[str]:
     """Everything in which the logbook and the files beside it show that they are not as they were written."""
-    yield from map(str, logbook_format.problems(files.logbook))
+    yield from (f"line {line}: {what}" for line, what in logbook_format.problems(files.logbook))
     for name, data in files.beside.items():
         if name.endswith(".jsonl") and "/" not in name and logbook_format.conflicts(b"\n" + data):
             yield f"{name} has conflict markers of git; 'research sync' puts both sides' records together"
@@ -133,11 +133,7 @@ def check_files(files: Files) -> Iterator[str]:
         # Where git changed line ends the content is the same.
         hashes = map(sha256, (data, logbook_format.lf(data)))
         if not any(named.startswith((sha[:12] + "-", sha + ".")) for sha in hashes):
-            yield f"{_shown(name)} is not what it was"
-
-
-def _shown(name: str) -> str:
-    return f"{name[:12]}….patch" if _PATCH.fullmatch(name) else name
+            yield f"{f'{name[:12]}….patch' if _PATCH.fullmatch(name) else name} is not what it was"
 
 
 def _check_entries(files: Files) -> Iterator[str]:
