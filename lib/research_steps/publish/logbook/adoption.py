@@ -9,7 +9,7 @@ from research_steps.publish import rendering
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.file import lock, path_of
 from research_steps.publish.logbook.handwritten import closing, headings
-from research_steps.records.encoding import sha256
+from research_steps.publish.logbook.verify import read_files
 from research_steps.records.series import check_prefix
 
 
@@ -23,14 +23,13 @@ def adopt(checkout: Checkout, topic: str, prefix: str) -> int:
     with lock(checkout, topic):
         if not path.is_file():
             raise UsageError(f"There is no logbook {path} to adopt: expected one that people wrote by hand.")
-        old = path.read_bytes()
+        files = read_files(path)
+        old = files.logbook
         if logbook_format.is_ours(old):
             raise UsageError(f"{path} needs no adoption: research-steps made or adopted it before.")
         if logbook_format.conflicts(old):
             raise ConflictedLogbook(f"{path} has conflict markers of a git merge: resolve them, then adopt it.")
-        files = path.with_suffix("").glob("*.jsonl")
-        published = {sha256(line) for file in files for line in file.read_bytes().splitlines()}
-        if published & logbook_format.parse(old).records:
+        if files.hashes & files.contents.records:
             raise UsageError(
                 f"{path} holds entries of research-steps but lost the line '{logbook_format.MADE_HERE}' of its front "
                 "matter: put it back, or restore the file with git."

@@ -18,7 +18,7 @@ from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.file import lock, path_of
 from research_steps.records.encoding import Stored, decode_record, sha256
-from research_steps.records.model import EntryRecord, TrialRecord
+from research_steps.records.model import EntryRecord
 
 _PATCH = re.compile(r"[0-9a-f]{64}\.patch")
 _BUNDLE = re.compile(r"[A-Z0-9-]+\.(?:bundle\.json|bundle\.md|table\.csv|requirements\.txt)")
@@ -172,16 +172,21 @@ def _check_journal(findings: Findings, published: Snapshot, journal: Snapshot) -
     Another store may have used the same ID for the same trial. Its record began and ended at other times, in another
     process; one that was altered still shares one of these with what was published.
     """
-    here: dict[tuple[str, str, int, str], list[Stored[Any]]] = {}
+    here: dict[tuple[str, int, str], list[Stored[Any]]] = {}
     for stored in _results(published):
-        here.setdefault(_identity(stored), []).append(stored)
-    standing = [stored for stored in _results(journal) if not stored.record.late]
-    wanted = _named_by_rows(standing)
-    for stored in standing:
-        in_git = here.get(_identity(stored), [])
+        here.setdefault(_identity(stored.record), []).append(stored)
+    # The trials that the store's entries rest on: by which entry, and with which hash.
+    wanted = {
+        _identity(row.trial): (entry.record.id, row.trial.sha256)
+        for entry in journal.entries.values()
+        if not entry.record.late
+        for row in entry.record.rows
+    }
+    for stored in (stored for stored in _results(journal) if not stored.record.late):
+        in_git = here.get(_identity(stored.record), [])
         same = any(other.sha256 == stored.sha256 for other in in_git)
         altered = next((other for other in in_git if not same and _is_attempt_of(stored.record, other.record)), None)
-        entry, sha = wanted.get(_identity(stored), ("", stored.sha256))
+        entry, sha = wanted.get(_identity(stored.record), ("", stored.sha256))
         holds = f"{stored.record.id}: the journal holds it with hash {stored.sha256[:12]}"
         if altered is not None:
             findings.problems.append(f"{holds}, git with {altered.sha256[:12]}")
@@ -193,19 +198,9 @@ def _check_journal(findings: Findings, published: Snapshot, journal: Snapshot) -
             )
 
 
-def _named_by_rows(standing: list[Stored[Any]]) -> dict[tuple[str, str, int, str], tuple[str, str]]:
-    """The trials that entries rest on: by which entry, and with which hash."""
-    entries = (stored.record for stored in standing if isinstance(stored.record, EntryRecord))
-    return {
-        (TrialRecord.__name__, row.trial.key, row.trial.attempt, row.trial.id): (record.id, row.trial.sha256)
-        for record in entries
-        for row in record.rows
-    }
-
-
-def _identity(stored: Stored[Any]) -> tuple[str, str, int, str]:
-    record = stored.record
-    return type(record).__name__, record.key, record.attempt, record.id
+def _identity(record: Any) -> tuple[str, int, str]:
+    """Which attempt of what a record, or a reference to one, is of."""
+    return record.key, record.attempt, record.id
 
 
 def _is_attempt_of(record: Any, other: Any) -> bool:
