@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from research_steps.git import Checkout
-from research_steps.publish.issue.github import Access
+from research_steps.publish.issue.github import repository_of
 
 from tests.support import github_api
 from tests.support.github_api import Proxy, some
@@ -214,7 +214,7 @@ def test_the_repository_is_read_off_the_remote(tmp_path: Path, origin: str, repo
     """In each way that git lets it be spelled; another host's is none."""
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "remote", "add", "origin", origin)
-    found = Access("", "https://api.github.com", "https://github.com").repository(Checkout.find(tmp_path))
+    found = repository_of(Checkout.find(tmp_path))
     assert found == repository
 
 

@@ -11,7 +11,7 @@ from research_steps.errors import SurfaceAway, UsageError
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.leases import this_process
-from research_steps.publish.issue.github import Access, Clock, GitHub, check_repository
+from research_steps.publish.issue.github import Clock, GitHub, check_repository, repository_of, web
 from research_steps.publish.issue.surface import linked_issue
 from research_steps.publish.issue.text import from_template
 from research_steps.records.objects import IssueLink, Posting
@@ -71,22 +71,20 @@ def link_issue(
             f"Series {series.topic!r} has the issue {linked.repository}#{linked.number}, which can't be changed to "
             f"#{number}: comments can't be moved."
         )
-    access = Access.from_environment()
-    linked = linked or _link(checkout, journal, series, access, number, repository)
-    _label(checkout, GitHub(access, linked.repository, Clock()), linked.number)
+    linked = linked or _link(checkout, journal, series, number, repository)
+    _label(checkout, GitHub(linked.repository, Clock()), linked.number)
     return linked
 
 
-def _link(
-    checkout: Checkout, journal: Journal, series: Series, access: Access, wanted: int | None, name: str
-) -> IssueLink:
-    repository = check_repository(name) if name else access.repository(checkout)
+def _link(checkout: Checkout, journal: Journal, series: Series, wanted: int | None, name: str) -> IssueLink:
+    repository = check_repository(name) if name else repository_of(checkout)
     if repository is None:
         raise UsageError(
             f"No GitHub repository is known for {checkout.root}: name it with --repository owner/name, or add a remote "
             "'origin' that is on GitHub."
         )
-    github = GitHub(access, repository, Clock())
+    # An address that can't be used is told before an issue is made.
+    github, issues = GitHub(repository, Clock()), f"{web()}/{repository}/issues"
     with journal.leases.of_publisher("issue") as other:
         if other is not None:
             raise SurfaceAway(f"Process {other.pid} on {other.host} is at the issue of {series.topic}: try again.")
@@ -94,8 +92,8 @@ def _link(
     # What it is, before anything is linked to it for good; so this needs a token.
     if github.get(f"/issues/{number}").get("pull_request"):
         raise UsageError(f"{repository}#{number} is a pull request: expected the number of an issue.")
-    url = f"{access.web}/{repository}/issues/{number}"
-    return journal.decide("issue", IssueLink(repository=repository, number=number, url=url, linked_at=utc()))
+    link = IssueLink(repository=repository, number=number, url=f"{issues}/{number}", linked_at=utc())
+    return journal.decide("issue", link)
 
 
 def _label(checkout: Checkout, github: GitHub, number: int) -> None:

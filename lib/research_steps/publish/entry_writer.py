@@ -36,24 +36,24 @@ class EntryWriter:
         key: str,
         label: str,
         details: Details,
-        said: Finding | Callable[[str], Finding],
+        finding: Finding | Callable[[str], Finding],
         inputs: tuple[Ref, ...] = (),
         *,
         hypothesis: str = "",
         private: bool = False,
     ) -> Stored[EntryRecord]:
         """The entry of this step key: the one that is known, from whichever store, else a new one. What rests on
-        something private is private. What is said may depend on the experiment ID."""
-        held = standing_entry(known, key)
-        if held is not None:
-            return held
+        something private is private. The finding may depend on the experiment ID."""
+        standing = standing_entry(known, key)
+        if standing is not None:
+            return standing
         private = private or any(known.is_private(ref.id) for ref in inputs)
         about = About(kind, key, label, hypothesis, details, inputs, private)
         self.journal.declare(self.series)
         used = numbers_used(self.checkout, self.series.topic, self.series.prefix)
         captured = capture(self.checkout, command_line())
-        tell = said if callable(said) else lambda id: said
-        return write_entry(self.journal, self.series, captured, used, about, tell)
+        body = finding if callable(finding) else lambda id: finding
+        return write_entry(self.journal, self.series, captured, used, about, body)
 
     def scan(self) -> Snapshot:
         """Everything that is known of the series here, in the store and in git."""
@@ -61,8 +61,8 @@ class EntryWriter:
 
 
 def standing_entry(known: Snapshot, key: str) -> Stored[EntryRecord] | None:
-    held = (stored for stored in known.entries.values() if stored.record.step_key == key and not stored.record.late)
-    return next(held, None)
+    entries = known.entries.values()
+    return next((entry for entry in entries if entry.record.step_key == key and not entry.record.late), None)
 
 
 def digest(*said: Any) -> str:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import count
 from typing import Any
@@ -36,7 +35,8 @@ _EDITS = """query($owner: String!, $name: String!, $number: Int!) {
   repository(owner: $owner, name: $name) { issue(number: $number) { userContentEdits(first: 5) { nodes { diff } } } }
 }"""
 _INSIDERS = ("OWNER", "MEMBER", "COLLABORATOR", None)
-_REPOSITORY = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
+# 'owner/name', neither of which is '.' or '..'.
+_REPOSITORY = re.compile(r"(?!\.\.?/)[A-Za-z0-9._-]+/(?!\.\.?\Z)[A-Za-z0-9._-]+")
 
 
 class Clock:
@@ -49,44 +49,29 @@ class Clock:
         time.sleep(seconds)
 
 
-@dataclass(frozen=True)
-class Access:
-    """How GitHub is reached from here: what the environment says, in the variables that GitHub's own tools use."""
+def web() -> str:
+    """Where people read what is on GitHub: this and more is told by the variables that its own tools use."""
+    return _address("GITHUB_SERVER_URL", "https://github.com")
 
-    token: str
-    api: str
-    web: str
 
-    @staticmethod
-    def from_environment() -> "Access":
-        return Access(
-            token=(os.environ.get("GITHUB_TOKEN") or os.environ.get("GH_TOKEN") or "").strip(),
-            api=_address("GITHUB_API_URL", "https://api.github.com"),
-            web=_address("GITHUB_SERVER_URL", "https://github.com"),
-        )
-
-    def repository(self, checkout: Checkout) -> str | None:
-        """The repository 'owner/name': GITHUB_REPOSITORY, else the remote 'origin' when that is on GitHub."""
-        configured = os.environ.get("GITHUB_REPOSITORY")
-        if configured:
-            return check_repository(configured)
-        # 'git@host:owner/name' is an address without a scheme.
-        origin = checkout.origin() or ""
-        address = urlsplit(origin if "://" in origin else f"ssh://{origin.replace(':', '/', 1)}")
-        hosts = tuple(f"{before}{urlsplit(self.web).hostname}" for before in ("", "www.", "ssh."))
-        name = address.path.strip("/").removesuffix(".git")
-        return name if address.hostname in hosts and _is_repository(name) else None
+def repository_of(checkout: Checkout) -> str | None:
+    """The repository 'owner/name': GITHUB_REPOSITORY, else the remote 'origin' when that is on GitHub."""
+    configured = os.environ.get("GITHUB_REPOSITORY")
+    if configured:
+        return check_repository(configured)
+    # 'git@host:owner/name' is an address without a scheme.
+    origin = checkout.origin() or ""
+    address = urlsplit(origin if "://" in origin else f"ssh://{origin.replace(':', '/', 1)}")
+    hosts = tuple(f"{before}{urlsplit(web()).hostname}" for before in ("", "www.", "ssh."))
+    name = address.path.strip("/").removesuffix(".git")
+    return name if address.hostname in hosts and _REPOSITORY.fullmatch(name) else None
 
 
 def check_repository(name: str) -> str:
     """The name itself, once it is known to be 'owner/name'. Raises UsageError."""
-    if not _is_repository(name):
+    if not _REPOSITORY.fullmatch(name):
         raise UsageError(f"The repository {name!r} is not usable: expected owner/name, such as marin-community/marin.")
     return name
-
-
-def _is_repository(name: str) -> bool:
-    return bool(_REPOSITORY.fullmatch(name)) and not {".", ".."} & set(name.split("/"))
 
 
 def _address(variable: str, default: str) -> str:
@@ -99,10 +84,11 @@ def _address(variable: str, default: str) -> str:
 class GitHub:
     """One repository. `clock` paces the writes: at most one a second."""
 
-    def __init__(self, access: Access, repository: str, clock: Clock) -> None:
+    def __init__(self, repository: str, clock: Clock) -> None:
         self.repository = repository
         self.clock = clock
-        self._access = access
+        self._api = _address("GITHUB_API_URL", "https://api.github.com")
+        self._token = (os.environ.get("GITHUB_TOKEN") or os.environ.get("GH_TOKEN") or "").strip()
         # The process before this one may have written just now.
         self._wrote = clock.now()
 
@@ -146,7 +132,7 @@ class GitHub:
 
     def check(self) -> None:
         """Raise SurfaceError when there is no token that could be used."""
-        token = self._access.token
+        token = self._token
         if not token:
             raise SurfaceError(f"{self.repository} can't be written to: neither GITHUB_TOKEN nor GH_TOKEN is set.")
         if not (token.isascii() and token.isprintable()) or " " in token:
@@ -165,8 +151,8 @@ class GitHub:
             raise SurfaceError("GitHub needs a library: pip install 'research-steps[github]'.") from error
         self.check()
         return github.Github(
-            auth=github.Auth.Token(self._access.token),
-            base_url=self._access.api,
+            auth=github.Auth.Token(self._token),
+            base_url=self._api,
             timeout=TIMEOUT_S,
             retry=None,
             seconds_between_requests=None,

@@ -9,11 +9,10 @@ from urllib.parse import quote
 
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
-from research_steps.publish.issue.github import Access
+from research_steps.publish.issue import github
 from research_steps.publish.markdown import code
 from research_steps.records.model import EntryRecord
 from research_steps.records.objects import IssueLink, Project, Pushed, Seal
-from research_steps.records.series import Series
 
 _BUNDLE = ("bundle.md", "bundle.json", "table.csv", "requirements.txt")
 
@@ -25,20 +24,14 @@ class Links:
     """
 
     def __init__(
-        self,
-        checkout: Checkout,
-        journal: Journal,
-        series: Series,
-        issue: IssueLink | None,
-        runs: str,
-        seals: Sequence[Seal],
+        self, checkout: Checkout, journal: Journal, issue: IssueLink | None, runs: str, seals: Sequence[Seal]
     ) -> None:
         self._checkout = checkout
-        self._records = f".agents/logbooks/{series.topic}"
+        self._records = f".agents/logbooks/{journal.topic}"
         self._path = f"{self._records}.md"
         pushed = checkout.pushed()
         self._content = checkout.file_at(pushed, self._path) if pushed else b""
-        self._web = f"{Access.from_environment().web}/{issue.repository}" if issue else None
+        self._web = f"{github.web()}/{issue.repository}" if issue else None
         self._address = f"{self._web}/blob/{pushed}/{self._path}"
         self._there = [seal for seal in seals if journal.decided(f"pushed/{seal.id}", Pushed) is not None]
         project = journal.decided("project", Project)

@@ -7,7 +7,7 @@ record's entry in the logbook, where nobody can change it together with the file
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
@@ -24,7 +24,7 @@ from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.issue import heartbeat as issue_heartbeat
 from research_steps.publish.issue import text as issue_text
 from research_steps.publish.issue.comment import Comment, chained, marked
-from research_steps.publish.issue.github import Access, Clock, GitHub, GitHubIssue
+from research_steps.publish.issue.github import Clock, GitHub, GitHubIssue
 from research_steps.publish.issue.links import Links
 from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.logbook import format as logbook_format
@@ -88,7 +88,7 @@ class IssueSurface:
             return
         # A link may be made while the thread runs.
         if self._link is None and (link := linked_issue(self._checkout, self._journal)) is not None:
-            github = GitHub(Access.from_environment(), link.repository, self._clock)
+            github = GitHub(link.repository, self._clock)
             self._begin(GitHubIssue(github, self._journal, link), link)
         name = self._tracker.name
         public = [stored for stored in entries.in_order if is_public(stored.record, self._series)]
@@ -141,26 +141,26 @@ class IssueSurface:
         if record.step not in self._series.milestones or _marker(stored) in self._shown:
             return False
         # Its comment names the tag, so it waits for it.
-        return record.step != "seal" or self._journal.decided(f"seals/{record.id}", Seal) is not None
+        return record.step != "seal" or bool(self._seals([record.id]))
+
+    def _seals(self, ids: Iterable[str]) -> list[Seal]:
+        """Those of the entries that have their tag."""
+        return [seal for id in ids if (seal := self._journal.decided(f"seals/{id}", Seal)) is not None]
 
     def _comment(self, stored: Stored[EntryRecord], public: _Entries, entries: Snapshot) -> str:
         record = stored.record
         rests_on = [entry.record for entry in entries.below(stored)]
         measured = [entry.record for entry in public if entry.record.step == "baseline" and entry.record.status == "ok"]
         baselines = [entry for entry in (*rests_on, record) if entry in measured] or measured
-        seal = self._seal(record)
+        # The snapshot that an update is about: its own, or the one that the end or a reproduction rests on.
+        tells_of_one = record.step in ("seal", "finish", "reproduction")
+        seals = self._seals((record.id, *(ref.id for ref in record.inputs)) if tells_of_one else ())[:1]
         # A trial may be in git and not in this store.
         snapshot = self._journal.scan(self._records) if record.step == "seal" else entries
-        links = self._links(self._runs(stored.sha256), [seal] if seal else [])
+        links = self._links(self._runs(stored.sha256), seals)
+        seal = seals[0] if seals else None
         text = issue_text.comment(record, rests_on, baselines, self._series, seal, links, snapshot.trials)
         return chained(self._chain_link(stored.sha256), text)
-
-    def _seal(self, record: EntryRecord) -> Seal | None:
-        """The snapshot that an update is about: its own, or the one that the end or a reproduction rests on."""
-        if record.step not in ("seal", "finish", "reproduction"):
-            return None
-        ids = (record.id, *(ref.id for ref in record.inputs))
-        return next((seal for id in ids if (seal := self._journal.decided(f"seals/{id}", Seal))), None)
 
     def _chain_link(self, sha256: str) -> str:
         """What later entries of the logbook in this checkout name a record's entry by; empty while it has none."""
@@ -169,7 +169,7 @@ class IssueSurface:
         return next((entry.link for entry in entries if entry.record == sha256), "")
 
     def _links(self, runs: str, seals: Sequence[Seal]) -> Links:
-        return Links(self._checkout, self._journal, self._series, self._link, runs, seals)
+        return Links(self._checkout, self._journal, self._link, runs, seals)
 
     def _heartbeat(self, public: _Entries, final: bool) -> tuple[str, str] | None:
         if not final and self._clock.now() < self._beat_due:
@@ -186,7 +186,11 @@ class IssueSurface:
         name = f"postings/{place}-{marker.replace(' ', '-').replace(':', '')}"
 
         def attempt() -> bool:
-            before = self._posting(name)
+            try:
+                before = self._journal.noted(name, Posting)
+            except UnreadableObject:
+                # It is not written durably: a power cut left it broken, and the comments tell what became of the try.
+                before, self._untidy = None, True
             if before is not None:
                 # What was there and is gone was deleted by people, who had a reason.
                 if before.comment is not msgspec.UNSET:
@@ -207,21 +211,12 @@ class IssueSurface:
         self._shown.add(marker)
         return posted
 
-    def _posting(self, name: str) -> Posting | None:
-        try:
-            return self._journal.noted(name, Posting)
-        except UnreadableObject:
-            # It is not written durably: a power cut left it broken, and the comments tell what became of the try.
-            self._untidy = True
-            return None
-
     def _write_body(self, entries: Snapshot, public: _Entries) -> None:
         # What other checkouts published, with stores of their own, is in git.
         published = self._journal.published(self._records, entries).only(
             lambda entry: is_public(entry.record, self._series)
         )
-        ids = [entry.record.id for entry in published.in_order if entry.record.step == "seal"]
-        seals = [seal for id in ids if (seal := self._journal.decided(f"seals/{id}", Seal)) is not None]
+        seals = self._seals(entry.record.id for entry in published.in_order if entry.record.step == "seal")
         state, links = thread_state(self._series, published, seals=seals), self._links(self._runs(""), seals)
 
         def merged(body: str, other: str = "") -> str:
