@@ -101,11 +101,18 @@ class LogbookFile:
         self._read_on(gap + entry)
 
     def replace_summary(self, text: str) -> None:
-        """Rewrite the summary, aside and then renamed; the file is read anew then."""
+        """Rewrite the summary, aside and then renamed."""
         data = self.path.read_bytes()
         span = logbook_format.summary_span(data)
-        if span is not None and data[slice(*span)] != text.encode():
-            write_aside(self.path, data[: span[0]] + text.encode() + data[span[1] :])
+        if span is None or data[slice(*span)] == text.encode():
+            return
+        begin, end = span
+        write_aside(self.path, data[:begin] + text.encode() + data[end:])
+        if begin < self._end:
+            # Every entry moved by the same distance, so that nothing has to be read again.
+            status = self.path.stat()
+            self._identity = status.st_dev, status.st_ino
+            self._end += len(text.encode()) - (end - begin)
 
     def _read_on(self, data: bytes) -> None:
         """Take in what stands behind the last entry."""
