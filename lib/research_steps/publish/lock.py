@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from research_steps.errors import LogbookError, SurfaceError
 from research_steps.git import Checkout
 
@@ -18,6 +16,9 @@ def locked(
 ) -> Iterator[None]:
     """Holds off the others at `path` inside the block. That they don't end, and a system error inside, are told as an
     error of the class `failed`; what the latter means, `so` says."""
+    # It imports asyncio, which takes longer than all that only reads.
+    from filelock import FileLock, Timeout
+
     try:
         checkout.private.mkdir(parents=True, exist_ok=True)
         with FileLock(checkout.private / f"{name}.lock", timeout=LOCK_WAIT_S).acquire(poll_interval=0.02):
