@@ -8,6 +8,7 @@ lock in its git directory; what is already there is told by the logbook's own ma
 import json
 import time
 from collections.abc import Container, Iterator
+from itertools import islice
 from pathlib import Path
 
 from research_steps.errors import StoreError, UnreadableObject
@@ -71,7 +72,7 @@ class LogbookSurface:
     def _missing(self, entries: Snapshot) -> list[Stored[EntryRecord]]:
         """What the logbook does not hold yet, in the order in which it is to be appended."""
         # A journal's new entries stand at the end, so a pass looks only at those and at what waited before.
-        new = list(entries.entries.items())[self._seen :]
+        new = list(islice(reversed(entries.entries.items()), max(0, len(entries.entries) - self._seen)))
         self._seen = len(entries.entries)
         self._waiting |= {sha: entry for sha, entry in new if belongs_in_logbook(entry.record, self.series)}
         self._waiting = {sha: entry for sha, entry in self._waiting.items() if sha not in self._file.records}
