@@ -19,7 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import scipy.stats  # noqa: F401  # before the heap is frozen
-from research_steps.evidence.statistics import paired_interval
+from research_steps.evidence.effects import Scale, scale_for
+from research_steps.evidence.statistics import LEVEL, paired_interval
 from research_steps.records.model import Samples
 from research_steps.records.series import Metric, Series
 from research_steps.trial.launcher.sampling import sample
@@ -86,10 +87,17 @@ def coverage(draw: random.Random, noise: Noise, shift: float, runs: int, pairs: 
         floor = [trial(draw, noise, 0.0, shift, pairs) for _ in range(FLOOR)]
         trials = [trial(draw, noise, EFFECT, shift, pairs) for _ in range(max(PROCESSES))]
         for processes in PROCESSES:
-            interval = paired_interval(METRIC, trials[:processes], floor)
+            mine = trials[:processes]
+            interval = paired_interval(METRIC, scale(mine, floor), mine, floor, LEVEL)
             holding[processes] += interval.low <= EFFECT <= interval.high
             widths[processes].append((interval.high - interval.low) / 2)
     return {processes: (holding[processes] / runs, statistics.median(widths[processes])) for processes in PROCESSES}
+
+
+def scale(trials: list[Samples], floor: list[Samples]) -> Scale:
+    chosen = scale_for(METRIC, trials, floor)
+    assert chosen is not None
+    return chosen
 
 
 def one(case: tuple[Noise, float, int, int]) -> dict[int, tuple[float, float]]:

@@ -26,7 +26,7 @@ import msgspec
 from research_steps import Hypothesis, Metric
 from research_steps.evidence.claim_text import changes_text
 from research_steps.evidence.claims import Baseline, Candidate, floor_of, make_claims
-from research_steps.evidence.statistics import medians, paired_ratios
+from research_steps.evidence.effects import medians, paired_ratios
 from research_steps.journal.entries import About, Finding, finish_entry
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store

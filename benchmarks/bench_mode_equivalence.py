@@ -14,7 +14,7 @@ import tempfile
 from itertools import combinations
 from pathlib import Path
 
-from research_steps.evidence.statistics import process_effect
+from research_steps.evidence.effects import Scale, process_effect
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from research_steps.records.model import Samples, TrialRecord
@@ -26,6 +26,7 @@ from benchmarks.dev_checkout import Bench, small_moe, toy
 TRIES = 34
 BAR_P = 0.05
 METRIC = Metric("time_s")
+SCALE = Scale("ratio", 1.0, math.log1p(METRIC.min_effect))
 # Runs the candidate in a sweep beside its baseline, as the thread declares that.
 EXECUTOR = """
 import os, sys
@@ -98,7 +99,7 @@ def run(bench: Bench, tries: int) -> dict[str, list[float]]:
             ("cold", bench.cold(number)[0]),
             ("executor", executor.measure(number)),
         ):
-            effects[way].append(process_effect(METRIC, "ratio", samples).mean)
+            effects[way].append(process_effect(METRIC, SCALE, samples).mean)
     executor.end()
     return effects
 

@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from research_steps import Metric, Series
-from research_steps.evidence.statistics import medians, paired_ratios
+from research_steps.evidence.effects import medians, paired_ratios
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.records.encoding import Stored, sha256

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from research_steps.actions.check import CheckLine, check
-from research_steps.evidence.statistics import medians
+from research_steps.evidence.effects import medians
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import OpenAttempt

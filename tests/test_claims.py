@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from research_steps import Metric, Series, Stop
 from research_steps.evidence.claim_text import verdict_text
-from research_steps.evidence.claims import Baseline, Candidate, incomparable, is_routine, make_claims, remade
+from research_steps.evidence.claims import Baseline, Candidate, make_claims, remade
+from research_steps.evidence.comparable import incomparable
+from research_steps.evidence.judgement import is_routine
 from research_steps.evidence.standing import best, reached, standing, together
 from research_steps.journal.snapshot import Snapshot
 from research_steps.records.encoding import Stored, store_record
@@ -56,23 +58,22 @@ def claimed(effects: Sequence[float | None], also: Sequence[float] = (), **chang
     ("effects", "also", "says"),
     [
         ([-0.3], [], "improved, exploratory"),
-        ([-0.3, -0.31], [], "improved, replicated"),
-        ([-0.3], [-0.29], "improved, replicated"),
-        ([-0.3, -0.31], [-0.3], "improved, replicated"),
-        ([-0.3, -0.31], [0.1], "improved, exploratory"),
-        ([0.3, 0.31], [], "regressed, replicated"),
-        ([0.001, -0.001], [], "no difference, replicated"),
+        ([-0.3, -0.31], [], "improved, exploratory"),
+        ([-0.3, -0.31, -0.305], [], "improved, replicated"),
+        ([-0.3], [-0.29], "improved, exploratory"),
+        ([-0.3, -0.31, -0.305], [0.1], "improved, replicated"),
+        ([0.3, 0.31, 0.305], [], "regressed, replicated"),
+        ([0.001, -0.001, 0.002], [], "no difference, replicated"),
         ([-0.3, 0.3], [], "inconclusive"),
         ([-0.02, -0.01], [], "inconclusive"),
         ([None], [], "failed"),
-        ([-0.3, None], [], "improved, exploratory"),
+        ([-0.3, -0.31, -0.305, None], [], "improved, exploratory"),
     ],
 )
-def test_confidence_takes_two_processes_that_agree(
+def test_confidence_takes_three_processes_since_the_choice(
     effects: Sequence[float | None], also: Sequence[float], says: str
 ) -> None:
-    """The process that chose the candidate may agree or contradict; it can't move the interval. A process that failed
-    is no agreement."""
+    """The process that chose the candidate counts neither for nor against it. One that failed is no agreement."""
     assert verdict_text(claimed(effects, also)) == says
 
 
@@ -114,10 +115,10 @@ def test_a_contended_trial_is_shown_and_supports_nothing() -> None:
 
 
 def test_a_contended_process_leaves_the_others_to_speak() -> None:
-    """Of three replicates with one beside load, two count."""
-    trials = [trial(-0.3, 1), trial(-0.31, 2), trial(0.5, 3, contended="load")]
+    """Of four replicates with one beside load, three count."""
+    trials = [trial(-0.3, 1), trial(-0.31, 2), trial(-0.305, 3), trial(0.5, 4, contended="load")]
     found = make_claims(SERIES, baseline(), [Candidate(DENSE, trials)])[0]
-    assert (found.processes, verdict_text(found)) == (2, "improved, replicated")
+    assert (found.processes, verdict_text(found)) == (3, "improved, replicated")
 
 
 def moved(**changes: Any) -> Provenance:
@@ -239,7 +240,7 @@ def test_the_best_is_the_largest_improvement_in_the_metrics_direction() -> None:
 
 def test_a_retracted_trial_leaves_a_claim_with_what_is_left() -> None:
     """Its verdict is made again from the other processes; without any it says so, and without its baseline as well."""
-    trials = [trial(-0.3, 1), trial(-0.31, 2)]
+    trials = [trial(-0.3, 1), trial(-0.31, 2), trial(-0.305, 3)]
     base = baseline()
     rows = tuple(records.entry().rows[0].__class__(**_row(one)) for one in base.trials)
     baseline_entry = store_record(entry(step="baseline", rows=rows))
@@ -249,10 +250,10 @@ def test_a_retracted_trial_leaves_a_claim_with_what_is_left() -> None:
     made = make_claims(SERIES, Baseline(CASE, baseline_entry.ref, base.trials), [Candidate(DENSE, trials)])
     assert verdict_text(made[0]) == "improved, replicated"
     (one_less,) = remade(SERIES, known, made, frozenset({trials[0].sha256}))
-    assert (one_less.processes, verdict_text(one_less)) == (1, "improved, exploratory")
+    assert (one_less.processes, verdict_text(one_less)) == (2, "improved, exploratory")
     (nothing,) = remade(SERIES, known, made, frozenset(one.sha256 for one in trials))
     assert nothing.verdict == "failed"
-    (without,) = remade(SERIES, known, made[:1], frozenset({baseline_entry.sha256, trials[0].sha256}))
+    (without,) = remade(SERIES, known, made[:1], frozenset({baseline_entry.sha256, *(one.sha256 for one in trials[:2])}))
     assert without.verdict == "inconclusive"
 
 

@@ -3,7 +3,6 @@
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,15 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from research_steps import Metric
+from research_steps.evidence.effects import Scale, medians, paired_ratios, scale_for, unpaired_ratios
 from research_steps.evidence.statistics import (
+    LEVEL,
     Interval,
-    medians,
+    critical,
+    expected_on_replication,
+    looks_differ,
     noise_floor,
     paired_interval,
-    paired_ratios,
     ranked,
     unpaired_interval,
-    unpaired_ratios,
     verdict,
 )
 from research_steps.records.encoding import canonical, decode_record, store_record
@@ -86,46 +87,70 @@ def steady(effects: Sequence[float]) -> list[Samples]:
     return [samples([2 * math.exp(effect)] * 4, [2.0] * 4) for effect in effects]
 
 
+def paired(metric: Metric, trials: Sequence[Samples], floor: Sequence[Samples], candidates: int = 1) -> Interval:
+    """The interval of paired processes on the scale that they have."""
+    scale = scale_for(metric, trials, floor)
+    assert scale is not None
+    return paired_interval(metric, scale, trials, floor, LEVEL, candidates)
+
+
+def unpaired(metric: Metric, trials: Sequence[Samples], baseline: Sequence[Samples], level: float = LEVEL) -> Interval:
+    """The same of processes that measured one side each."""
+    scale = scale_for(metric, trials, baseline)
+    assert scale is not None
+    return unpaired_interval(metric, scale, trials, baseline, level)
+
+
 def test_the_interval_of_paired_processes_is_that_of_the_t_distribution() -> None:
     """As scipy's own one-sample test gives it, when nothing is known but the candidate's processes."""
     effects = [0.10, 0.12, 0.11, 0.15]
-    interval = paired_interval(TIME, steady(effects), [])
+    interval = paired(TIME, steady(effects), [])
     expected = stats.ttest_1samp(effects, 0).confidence_interval(0.95)
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
-    assert interval.shown(interval.center) == pytest.approx(math.exp(statistics.fmean(effects)))
+    assert interval.scale.shown(interval.center) == pytest.approx(math.exp(statistics.fmean(effects)))
 
 
 def test_one_process_has_an_interval_from_the_baselines_own_processes() -> None:
     """The spread is that of the baseline against itself, whose true effect is known to be none."""
     floor = [0.01, -0.01, 0.02, -0.02]
-    interval = paired_interval(TIME, steady([0.3]), steady(floor))
+    interval = paired(TIME, steady([0.3]), steady(floor))
     spread = math.sqrt(sum(effect**2 for effect in floor) / 4)
     assert interval.high - 0.3 == pytest.approx(stats.t.ppf(0.975, 4) * spread)
-    assert not math.isfinite(paired_interval(TIME, steady([0.3]), []).high)
+    assert not math.isfinite(paired(TIME, steady([0.3]), []).high)
 
 
 def test_many_candidates_make_the_interval_wider() -> None:
     """Twenty tries at 5 % find something by chance; the record says what was done about it."""
     floor = steady([0.01, -0.01, 0.02, -0.02])
-    alone, of_twenty = (paired_interval(TIME, steady([0.1]), floor, candidates) for candidates in (1, 20))
-    half = stats.t.ppf(1 - 0.05 / 20 / 2, 4) / stats.t.ppf(0.975, 4)
+    alone, of_twenty = (paired(TIME, steady([0.1]), floor, candidates) for candidates in (1, 20))
+    half = critical(LEVEL, 4, 20) / stats.t.ppf(0.975, 4)
     assert of_twenty.high - 0.1 == pytest.approx(half * (alone.high - 0.1))
-    assert "Bonferroni over 20" in of_twenty.method and "Bonferroni" not in alone.method
+    assert "over 20 candidates" in of_twenty.method and "candidates" not in alone.method
+    assert alone.high < of_twenty.high < 0.1 + stats.t.ppf(1 - 0.05 / 20 / 2, 4) * alone.error
+
+
+@pytest.mark.parametrize(("freedom", "candidates"), [(5, 2), (5, 20), (20, 3), (60, 10)])
+def test_many_against_one_take_the_studentized_maximum_modulus(freedom: int, candidates: int) -> None:
+    """The largest of so many effects beside one estimate of their spread, as drawing them a lot shows it."""
+    dice = np.random.default_rng(0)
+    largest = np.abs(dice.normal(size=(200_000, candidates))).max(axis=1)
+    modulus = largest / np.sqrt(dice.chisquare(freedom, 200_000) / freedom)
+    assert critical(LEVEL, freedom, candidates) == pytest.approx(np.quantile(modulus, 0.95), rel=0.015)
 
 
 def test_a_candidate_that_scatters_more_is_known_less_well() -> None:
     """The baseline's quiet says nothing about a candidate whose own samples are all over the place."""
     floor = steady([0.01, -0.01, 0.02, -0.02])
     noisy = samples([2 * math.exp(effect) for effect in (-0.9, 1.1, -0.9, 1.1)], [2.0] * 4)
-    quiet = paired_interval(TIME, steady([0.1]), floor)
-    assert paired_interval(TIME, [noisy], floor).high > 10 * quiet.high
+    quiet = paired(TIME, steady([0.1]), floor)
+    assert paired(TIME, [noisy], floor).high > 10 * quiet.high
 
 
 @given(st.lists(st.floats(-0.5, 0.5), min_size=1, max_size=4), st.lists(st.floats(-0.1, 0.1), min_size=2, max_size=5))
 def test_exchanging_candidate_and_baseline_mirrors_the_interval(effects: list[float], floor: list[float]) -> None:
     """0.5 × one way is 2 × the other way, ends included; a ratio has no preferred side."""
-    one = paired_interval(TIME, steady(effects), steady(floor))
-    other = paired_interval(TIME, steady([-effect for effect in effects]), steady([-effect for effect in floor]))
+    one = paired(TIME, steady(effects), steady(floor))
+    other = paired(TIME, steady([-effect for effect in effects]), steady([-effect for effect in floor]))
     assert (other.low, other.center, other.high) == pytest.approx((-one.high, -one.center, -one.low), abs=1e-9)
 
 
@@ -133,15 +158,17 @@ def test_unpaired_processes_are_compared_as_welch_does() -> None:
     """Where a process measures one side, it takes two of each, and scipy's test of unequal variances."""
     mine, theirs = [1.0, 1.1, 1.2], [2.0, 2.1]
     alone = [[samples([value], [], paired=False) for value in side] for side in (mine, theirs)]
-    interval = unpaired_interval(TIME, *alone)
+    interval = unpaired(TIME, *alone)
     expected = stats.ttest_ind(np.log(mine), np.log(theirs), equal_var=False).confidence_interval(0.95)
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
     assert "unpaired" in interval.method
-    assert not math.isfinite(unpaired_interval(TIME, alone[0][:1], alone[1]).high)
+    assert not math.isfinite(unpaired(TIME, alone[0][:1], alone[1]).high)
 
 
-def interval(low: float, high: float, kind: Any = "ratio") -> Interval:
-    return Interval(kind, (low + high) / 2, low, high, 2, 5, "by hand")
+def interval(low: float, high: float) -> Interval:
+    scale, half = Scale("ratio", 1.0, math.log1p(TIME.min_effect)), (high - low) / 2
+    center = (low + high) / 2 if math.isfinite(half) else 0.0
+    return Interval(scale, center, half, 0.8 * half, half / 2, 2, 5, "by hand")
 
 
 @pytest.mark.parametrize(
@@ -169,8 +196,8 @@ def test_a_metric_with_a_target_improves_by_coming_closer() -> None:
     metric = Metric("t", "target", target=10.0)
     for value, says in ((10.5, "improved"), (9.5, "improved"), (8.0, "no difference"), (15.0, "regressed")):
         trials = [samples([value] * 4, [12.0] * 4) for _ in range(3)]
-        found = paired_interval(metric, trials, [samples([12.0] * 4, [12.0] * 4)] * 3)
-        assert found.estimand == "difference"
+        found = paired(metric, trials, [samples([12.0] * 4, [12.0] * 4)] * 3)
+        assert found.scale.estimand == "difference"
         assert verdict(metric, found) == says
     assert found.center == pytest.approx((5 - 2) / 10)
 
@@ -178,10 +205,40 @@ def test_a_metric_with_a_target_improves_by_coming_closer() -> None:
 def test_what_is_not_above_zero_is_compared_by_difference() -> None:
     """A log-likelihood has no ratio to another; its difference counts as a share of the baseline's size."""
     likelihood = Metric("t", "max")
-    found = paired_interval(likelihood, [samples([-1.8] * 4, [-2.0] * 4)] * 2, [samples([-2.0] * 4, [-2.0] * 4)] * 2)
-    assert found.estimand == "difference"
+    found = paired(likelihood, [samples([-1.8] * 4, [-2.0] * 4)] * 2, [samples([-2.0] * 4, [-2.0] * 4)] * 2)
+    assert found.scale.estimand == "difference"
     assert found.center == pytest.approx(0.1)
     assert verdict(likelihood, found) == "improved"
+
+
+def test_the_best_of_many_is_expected_to_fall_back() -> None:
+    """Of twenty that change nothing the best looks several percent better than it is; of what differs a lot little
+    falls back."""
+    dice = np.random.default_rng(0)
+    looks, expected = [], []
+    for _ in range(200):
+        floor = steady(dice.normal(0, 0.02, 5))
+        tried = [paired(TIME, steady([effect]), floor, 20) for effect in dice.normal(0, 0.02, 20)]
+        best = min(range(20), key=lambda number: tried[number].center)
+        looks.append(tried[best].center)
+        expected.append((expected_on_replication(tried) or [])[best])
+    assert statistics.fmean(looks) < -0.03
+    assert abs(statistics.fmean(expected)) < abs(statistics.fmean(looks)) / 3
+    apart = [paired(TIME, steady([effect]), steady([0.01, -0.01, 0.02, -0.02]), 4) for effect in (-0.7, 0.0, 0.3, 0.9)]
+    assert expected_on_replication(apart) == pytest.approx([-0.7, 0.0, 0.3, 0.9], abs=0.01)
+    assert expected_on_replication(apart[:3]) is None
+
+
+def test_looks_differ_where_their_means_are_further_apart_than_processes_scatter() -> None:
+    """An F test: by chance alone once in a hundred."""
+    dice = np.random.default_rng(0)
+    alike = []
+    for _ in range(1000):
+        null, *looks = (dice.normal(0, 0.02, count).tolist() for count in (5, 3, 3, 3, 3))
+        alike.append(looks_differ(looks, null))
+    assert 1 <= sum(alike) <= 25
+    assert looks_differ([[0.0, 0.01, -0.01], [0.2, 0.21, 0.19]], null)
+    assert not looks_differ([[0.0], [0.3]]) and not looks_differ([[0.0, 0.1, 0.2]], null)
 
 
 def test_the_noise_floor_is_what_one_more_process_could_show() -> None:

@@ -123,7 +123,7 @@ def _alike(claims: Sequence[Claim], some: Sequence[Claim]) -> list[Claim]:
 
 
 def _rests_on(snapshot: Snapshot, claim: Claim, shas: Set[str]) -> bool:
-    floor = {ref.sha256 for ref in snapshot.baseline_trials(claim.baseline)}
+    floor = {ref.sha256 for ref in snapshot.floor_trials(claim)}
     return bool(({claim.baseline.sha256} | evidence(claim) | floor) & shas)
 
 

@@ -42,7 +42,10 @@ def estimate_text(claim: Claim) -> str:
 
 
 def effect_text(estimand: str, effect: float | None) -> str:
-    """An estimate or an end of its interval, as a ratio to the baseline or as a difference from it."""
+    """An estimate or an end of its interval, as a ratio to the baseline or as a difference from it: as a share, or in
+    the metric's own unit."""
     if effect is None:
         return "no estimate"
-    return f"{effect:.3f} ×" if estimand == "ratio" else f"{effect:+.2%}"
+    if estimand == "ratio":
+        return f"{effect:.3f} ×"
+    return f"{effect:+.2%}" if estimand == "difference" else f"{effect:+.4g}"

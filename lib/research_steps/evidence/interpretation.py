@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from research_steps.evidence.claim_text import candidate_text, changes_text, claim_text, verdict_text
-from research_steps.evidence.claims import CONTENDED, ROUTINE_NOTE
+from research_steps.evidence.claim_text import candidate_text, changes_text, claim_text, effect_text, verdict_text
+from research_steps.evidence.judgement import CONTENDED, ROUTINE_NOTE
 from research_steps.evidence.standing import best, claims_in, on_primary
 from research_steps.evidence.statistics import gain
 from research_steps.records.model import Claim, EntryRecord, Floor, Row
@@ -59,8 +59,10 @@ def interpret_replicates(
     sentences = []
     for claim in primary:
         what = f"{candidate_text(claim, case)} is {verdict_text(claim)}"
+        if claim.look:
+            what += f" (confirmation {claim.confirmation}, look {claim.look})"
         if claim.confidence == "exploratory":
-            what += f": {claim.why or 'its processes do not agree'}"
+            what += f": {claim.why or 'nothing measured it through the executor'}"
         sentences.append(f"{what}.")
     sentences += _weaknesses(rows)
     return " ".join(sentences), _after(series, best(series, primary) or (primary[0] if primary else None))
@@ -93,7 +95,8 @@ def _winner(series: Series, claims: Sequence[Claim]) -> str:
     if winner is None:
         return f"No candidate improves {series.primary.name} over the baseline."
     processes = f"{winner.processes} process{'es' if winner.processes > 1 else ''}"
-    return f"{changes_text(winner.changes)} is best: {winner.metric} {claim_text(winner)}, from {processes}."
+    later = f"; {effect_text(winner.estimand, winner.expected)} expected on replication" if winner.expected else ""
+    return f"{changes_text(winner.changes)} is best: {winner.metric} {claim_text(winner)}, from {processes}{later}."
 
 
 def _count(claims: Sequence[Claim]) -> str:

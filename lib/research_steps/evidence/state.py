@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from research_steps.evidence.background import Ledger, ledger, stuck
-from research_steps.evidence.claims import ROUTINE_NOTE
 from research_steps.evidence.hypotheses import Item, queue
+from research_steps.evidence.judgement import ROUTINE_NOTE
 from research_steps.evidence.standing import best, current_claims, reached
 from research_steps.evidence.visibility import belongs_in_logbook
 from research_steps.journal.progress import StepProgress

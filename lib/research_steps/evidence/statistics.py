@@ -1,9 +1,4 @@
-"""What samples say about a candidate and its baseline. Pure functions over numbers.
-
-An *effect* is candidate against baseline on a scale where 0 is no difference: the logarithm of their ratio, or, where a
-sample is not above 0, their difference as a share of the baseline. For a metric with a target both sides count by their
-distance to it, as a share of the target. The two of a pair are taken right after each other in one process, so that
-drift of the machine cancels.
+"""What processes say together of a candidate: intervals, verdicts, noise floors. Pure functions over numbers.
 
 The unit of an interval is the process, because what a process keeps (its memory layout, its compiled code, its cores)
 shifts all its samples together. Sampling in a process may stop when it pleases: that changes how much its mean scatters
@@ -12,187 +7,133 @@ from process to process, and this scatter is what is measured.
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
 
-from research_steps.records.model import Claim, Floor, Ratio, Row, Samples, Verdict
+from research_steps.evidence.effects import Effect, Scale, levels, process_effect, scale_for
+from research_steps.records.model import Claim, Floor, Row, Samples, Verdict
 from research_steps.records.series import Metric
 
-LEVEL = 0.95
+# How often all candidates of one table together may be told wrong.
+LEVEL = 0.05
+# So many processes of a candidate tell how it scatters itself.
+OWN_SPREAD = 3
+# Looks that differ by chance alone are called different so often.
+APART = 0.01
+# So many candidates tell how far the best of them is to be believed.
+SHRINKABLE = 4
 PAIRED = "Student's t over process means of paired effects, their spread pooled with that of the baseline against itself"
+OWN = "Student's t over process means of paired effects, their own spread, which is more than the baseline's"
 UNPAIRED = "Welch's t over the means of unpaired processes"
-
-Estimand = Literal["ratio", "difference"]
-
-
-@dataclass(frozen=True)
-class Effect:
-    """The mean effect of one process, and how far its own samples leave that open (standard error)."""
-
-    mean: float
-    error: float
+EXACT = "exact values, which have no spread"
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where an effect lies, with 95 % over all candidates together: on the scale of effects, not of ratios."""
+    """Where an effect lies: `half` to each side for a difference, `narrow` for being no more than the least effect,
+    which asks at both ends one-sidedly. On the scale of effects, not of ratios; `error` is the standard error."""
 
-    estimand: Estimand
+    scale: Scale
     center: float
-    low: float
-    high: float
+    half: float
+    narrow: float
+    error: float
     processes: int
     floor_processes: int
     method: str
 
-    def shown(self, effect: float) -> float:
-        """An effect as people read it: a ratio, or a difference as a share."""
-        return math.exp(effect) if self.estimand == "ratio" else effect
+    @property
+    def low(self) -> float:
+        return self.center - self.half
+
+    @property
+    def high(self) -> float:
+        return self.center + self.half
 
     @property
     def ends(self) -> tuple[float, float] | None:
-        """Both ends as people read them; None when they are endless, or further out than a number can be."""
-        try:
-            low, high = self.shown(self.low), self.shown(self.high)
-        except OverflowError:
-            return None
-        return (low, high) if math.isfinite(low) and math.isfinite(high) else None
+        """Both ends as people read them; None when they are endless."""
+        return (self.scale.shown(self.low), self.scale.shown(self.high)) if math.isfinite(self.half) else None
 
 
-def medians(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """The median of each metric's samples."""
-    return {name: statistics.median(values) for name, values in columns.items() if values}
+def critical(level: float, freedom: float, candidates: int = 1) -> float:
+    """Half of an interval in standard errors, so that all `candidates` against one baseline together miss with `level`.
+
+    Student's t for one. For several the studentized maximum modulus: what they share is the estimate of the spread
+    (Hahn and Hendrickson, Biometrika 58, 1971). Where they share the baseline's mean too that is more than is needed.
+    """
+    from scipy.special import stdtrit
+
+    if candidates == 1:
+        return float(stdtrit(freedom, 1 - level / 2))
+    return _maximum_modulus(level, freedom, candidates)
 
 
-def paired_ratios(samples: Samples) -> dict[str, Ratio]:
-    """The ratio of each metric over the pairs of a trial; none for a metric whose baseline is ever 0, or next to it."""
-    if not samples.paired:
-        return {}
-    ratios = {}
-    for name, candidate in samples.candidate.items():
-        baseline = samples.baseline.get(name, [])
-        if len(baseline) != len(candidate) or not all(baseline):
-            continue
-        quotients = [mine / other for mine, other in zip(candidate, baseline, strict=True)]
-        if not all(map(math.isfinite, quotients)):
-            continue
-        quartiles = statistics.quantiles(quotients, n=4, method="inclusive") if len(quotients) > 1 else 3 * quotients
-        low, median, high = quartiles
-        ratios[name] = Ratio(median=median, low=low, high=high, pairs=len(quotients))
-    return ratios
+@lru_cache(maxsize=256)
+def _maximum_modulus(level: float, freedom: float, candidates: int) -> float:
+    from scipy.integrate import quad
+    from scipy.optimize import brentq
+    from scipy.special import erf, stdtrit
+    from scipy.stats import chi
 
+    def missed(bound: float) -> float:
+        def inside(spread: float) -> float:
+            within = float(erf(bound * spread / math.sqrt(2 * freedom))) ** candidates
+            return within * float(chi.pdf(spread, freedom))
 
-def unpaired_ratios(values: Mapping[str, float], baseline: Mapping[str, float]) -> dict[str, Ratio]:
-    """Quotients of two trials' medians, where pairing was impossible; `pairs` is 0 to say so."""
-    quotients = {name: value / baseline[name] for name, value in values.items() if baseline.get(name)}
-    return {name: Ratio(median=q, low=q, high=q, pairs=0) for name, q in quotients.items() if math.isfinite(q)}
+        middle = math.sqrt(freedom)
+        return 1 - float(quad(inside, max(0.0, middle - 8), middle + 8, limit=200)[0])
 
-
-def estimand(metric: Metric, trials: Sequence[Samples]) -> Estimand:
-    """What all these trials can be compared by: a ratio as long as every sample of both sides is above 0."""
-    sides = [side.get(metric.name, []) for samples in trials for side in (samples.candidate, samples.baseline)]
-    return "ratio" if metric.direction != "target" and all(min(side) > 0 for side in sides if side) else "difference"
-
-
-def pair_effect(metric: Metric, kind: Estimand, candidate: float, baseline: float, scale: float) -> float:
-    """The effect of one pair. `scale` is what a difference is a share of."""
-    if kind == "ratio":
-        return math.log(candidate) - math.log(baseline)
-    if metric.target is not None:
-        return (abs(candidate - metric.target) - abs(baseline - metric.target)) / scale
-    return (candidate - baseline) / scale
-
-
-def scale_of(metric: Metric, baseline: Sequence[float]) -> float:
-    """What differences are a share of: the target, else the baseline's mean; 1 where that is 0."""
-    return abs(metric.target if metric.target is not None else statistics.fmean(baseline)) or 1.0
-
-
-def process_effect(metric: Metric, kind: Estimand, samples: Samples) -> Effect:
-    """The mean effect over the pairs of one process."""
-    candidate, baseline = samples.candidate[metric.name], samples.baseline[metric.name]
-    scale = scale_of(metric, baseline)
-    effects = [pair_effect(metric, kind, *pair, scale) for pair in zip(candidate, baseline, strict=True)]
-    mean, count = statistics.fmean(effects), len(effects)
-    # As statistics.stdev gives it, which computes in fractions and takes thirty times as long.
-    squares = math.fsum((effect - mean) ** 2 for effect in effects)
-    error = math.sqrt(squares / (count - 1) / count) if count > 1 else 0.0
-    return Effect(mean, error)
-
-
-def levels(
-    metric: Metric, kind: Estimand, trials: Sequence[Samples], baseline: Sequence[Samples]
-) -> tuple[list[float], list[float]]:
-    """Each process's mean as an effect against a fixed point, so that the difference of two is that of one against the
-    other."""
-    sides = [[statistics.fmean(samples.candidate[metric.name]) for samples in group] for group in (trials, baseline)]
-    scale = scale_of(metric, sides[1])
-    mine, theirs = ([pair_effect(metric, kind, value, scale, scale) for value in side] for side in sides)
-    return mine, theirs
+    # Between the interval of one alone and Bonferroni's.
+    least, most = (float(stdtrit(freedom, 1 - level / tests / 2)) for tests in (1, candidates))
+    return float(brentq(lambda bound: missed(bound) - level, least, most, xtol=1e-6))
 
 
 def paired_interval(
-    metric: Metric, trials: Sequence[Samples], floor: Sequence[Samples], candidates: int = 1
+    metric: Metric, scale: Scale, trials: Sequence[Samples], floor: Sequence[Samples], level: float, candidates: int = 1
 ) -> Interval:
     """The interval of a candidate's effect from its paired trials; endless when nothing tells how they spread.
 
     `floor` are processes that measured the baseline against itself, whose true effect is 0: their spread and that of the
-    candidate's own processes are pooled, so that one process of a candidate has an interval too. Where a candidate's
-    samples scatter more than the baseline's that is added. With several `candidates` against one baseline the error of
-    5 % is shared out between them (Bonferroni).
+    candidate's own processes are pooled, so that one process of a candidate has an interval too. Where its samples
+    scatter more than the baseline's that is added. From three processes on its own spread counts alone, if it is more.
     """
-    kind = estimand(metric, [*trials, *floor])
-    means = [process_effect(metric, kind, samples) for samples in trials]
-    null = [process_effect(metric, kind, samples) for samples in floor]
-    freedom = len(null) + len(means) - 1
-    center = statistics.fmean(effect.mean for effect in means)
-    method = _method(PAIRED, candidates)
-    if freedom < 1:
-        return Interval(kind, center, -math.inf, math.inf, len(means), len(null), method)
-    squares = sum(effect.mean**2 for effect in null) + sum((effect.mean - center) ** 2 for effect in means)
-    variance = squares / freedom
-    if null:
-        mine, theirs = (statistics.fmean(effect.error**2 for effect in group) for group in (means, null))
-        variance += max(0.0, mine - theirs)
-    half = student_t(freedom, candidates) * math.sqrt(variance / len(means))
-    return Interval(kind, center, center - half, center + half, len(means), len(null), method)
-
-
-def student_t(freedom: float, tests: int = 1) -> float:
-    """Half of the interval of an effect, in standard errors: Student's t for 95 % over so many tests together."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, 1 - (1 - LEVEL) / tests / 2))
+    effects = [process_effect(metric, scale, samples) for samples in trials]
+    null = [process_effect(metric, scale, samples) for samples in floor]
+    center = statistics.fmean(effect.mean for effect in effects)
+    variance, freedom, method = _spread(center, effects, null)
+    if metric.exact:
+        # Two processes that differ are not exact.
+        variance, freedom, method = (variance, freedom, method) if variance else (0.0, 1, EXACT)
+    error = math.sqrt(variance / len(effects)) if freedom else math.inf
+    return _interval(scale, center, error, freedom, level, candidates, (len(effects), len(null)), method)
 
 
 def unpaired_interval(
-    metric: Metric, trials: Sequence[Samples], baseline: Sequence[Samples], candidates: int = 1
-) -> Interval:
-    """The interval of a candidate's effect from processes that measured one side each; endless with fewer than two of
-    either."""
-    kind = estimand(metric, [*trials, *baseline])
-    mine, theirs = levels(metric, kind, trials, baseline)
-    center = statistics.fmean(mine) - statistics.fmean(theirs)
-    low, high = (center, center) if len(mine) > 1 and len(theirs) > 1 else (-math.inf, math.inf)
-    if low == high and (statistics.pstdev(mine) or statistics.pstdev(theirs)):
-        from scipy import stats
-
-        tested = stats.ttest_ind(mine, theirs, equal_var=False)
-        low, high = map(float, tested.confidence_interval(1 - (1 - LEVEL) / candidates))
-    return Interval(kind, center, low, high, len(trials), len(baseline), _method(UNPAIRED, candidates))
-
-
-def least_effect(metric: Metric, kind: Estimand) -> float:
-    """The least effect that counts."""
-    return math.log1p(metric.min_effect) if kind == "ratio" else metric.min_effect
+    metric: Metric, scale: Scale, trials: Sequence[Samples], baseline: Sequence[Samples], level: float,
+    candidates: int = 1,
+) -> Interval:  # fmt: skip
+    """The interval of a candidate's effect from processes that measured one side each, by the spread of each side
+    (Welch, Biometrika 34, 1947); endless with fewer than two of either."""
+    sides = [levels(metric, scale, group) for group in (trials, baseline)]
+    center = statistics.fmean(sides[0]) - statistics.fmean(sides[1])
+    counts = len(sides[0]), len(sides[1])
+    if metric.exact and all(len(set(side)) == 1 for side in sides):
+        return _interval(scale, center, 0.0, 1, level, candidates, counts, EXACT)
+    if min(counts) < 2:
+        return _interval(scale, center, math.inf, 0, level, candidates, counts, UNPAIRED)
+    parts = [statistics.variance(side) / len(side) for side in sides]
+    weights = sum(part**2 / (count - 1) for part, count in zip(parts, counts, strict=True))
+    freedom = sum(parts) ** 2 / weights if weights else 1
+    return _interval(scale, center, math.sqrt(sum(parts)), freedom, level, candidates, counts, UNPAIRED)
 
 
 def verdict(metric: Metric, interval: Interval) -> Verdict:
-    """What an interval supports: an effect counts when 0 is outside of the interval and the estimate is at least
-    `min_effect`; there is none when the whole interval is closer to 0 than that."""
-    least = least_effect(metric, interval.estimand)
-    if -least < interval.low and interval.high < least:
+    """What an interval supports. An effect counts when 0 is outside of the interval and the estimate is at least the
+    least effect; there is none by two one-sided tests (Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987)."""
+    least = interval.scale.least
+    if abs(interval.center) + interval.narrow < least:
         return "no difference"
     lower = interval.high < 0 and interval.center <= -least
     higher = interval.low > 0 and interval.center >= least
@@ -201,15 +142,54 @@ def verdict(metric: Metric, interval: Interval) -> Verdict:
     return "inconclusive"
 
 
-def noise_floor(metric: Metric, floor: Sequence[Samples]) -> Floor | None:
-    """How far the metric moves between processes that measure the baseline against itself; None with fewer than two."""
-    if len(floor) < 2:
+def looks_differ(looks: Sequence[Sequence[float]], null: Sequence[float] = ()) -> bool:
+    """Whether effects differ from look to look by more than processes scatter: Fisher's F test of the variance between
+    looks against that within them and of the baseline against itself (`null`)."""
+    count = sum(map(len, looks))
+    freedom = count - len(looks) + len(null)
+    within = sum((value - statistics.fmean(look)) ** 2 for look in looks for value in look)
+    within += sum(value**2 for value in null)
+    if len(looks) < 2 or not freedom or not within:
+        return False
+    from scipy.special import fdtrc
+
+    mean = statistics.fmean(value for look in looks for value in look)
+    between = sum(len(look) * (statistics.fmean(look) - mean) ** 2 for look in looks) / (len(looks) - 1)
+    return float(fdtrc(len(looks) - 1, freedom, between / (within / freedom))) < APART
+
+
+def expected_on_replication(intervals: Sequence[Interval]) -> list[float] | None:
+    """What each of several candidates is to be expected to show when it is measured again, because the best of many
+    looks better than it is; None with too few of them to tell.
+
+    Empirical Bayes: effects scatter around a common mean by a variance that is estimated by moments (DerSimonian and
+    Laird, Controlled Clinical Trials 7, 1986), and each is drawn to that mean as far as its own error is large beside
+    it.
+    """
+    if len(intervals) < SHRINKABLE or not all(math.isfinite(interval.half) for interval in intervals):
         return None
-    kind = estimand(metric, floor)
-    means = [process_effect(metric, kind, samples).mean for samples in floor]
+    if not all(interval.error for interval in intervals):
+        return None
+    weights = [1 / interval.error**2 for interval in intervals]
+    common = _weighted(intervals, weights)
+    spread = sum(w * (interval.center - common) ** 2 for w, interval in zip(weights, intervals, strict=True))
+    scale = sum(weights) - sum(weight**2 for weight in weights) / sum(weights)
+    between = max(0.0, (spread - (len(intervals) - 1)) / scale)
+    mean = _weighted(intervals, [1 / (interval.error**2 + between) for interval in intervals])
+    kept = [between / (interval.error**2 + between) for interval in intervals]
+    return [mean + share * (interval.center - mean) for share, interval in zip(kept, intervals, strict=True)]
+
+
+def noise_floor(metric: Metric, floor: Sequence[Samples]) -> Floor | None:
+    """How far the metric moves between processes that measure the baseline against itself; None with fewer than two, or
+    where there is no scale."""
+    scale = scale_for(metric, (), floor) if len(floor) >= 2 else None
+    if scale is None:
+        return None
+    means = [process_effect(metric, scale, samples).mean for samples in floor]
     spread = math.sqrt(statistics.fmean(mean**2 for mean in means))
-    half = student_t(len(means)) * spread
-    return Floor(spread=spread, smallest=math.expm1(half) if kind == "ratio" else half, processes=len(means))
+    half = critical(LEVEL, len(means)) * spread
+    return Floor(spread=spread, smallest=scale.shown(half) - (scale.estimand == "ratio"), processes=len(means))
 
 
 def gain(metric: Metric, claim: Claim) -> float:
@@ -233,5 +213,34 @@ def ranked(metric: Metric, rows: Sequence[Row], claims: Sequence[Claim]) -> list
     return sorted(rows, key=lambda row: places.get(row.trial.sha256, (True, math.inf)))
 
 
-def _method(name: str, candidates: int) -> str:
-    return f"{name}; Bonferroni over {candidates} candidates" if candidates > 1 else name
+def _spread(center: float, effects: Sequence[Effect], null: Sequence[Effect]) -> tuple[float, int, str]:
+    """The variance of a process's effect, its degrees of freedom (0: nothing tells), and by which method."""
+    freedom = len(null) + len(effects) - 1
+    if freedom < 1:
+        return math.inf, 0, PAIRED
+    own = sum((effect.mean - center) ** 2 for effect in effects)
+    variance = (sum(effect.mean**2 for effect in null) + own) / freedom
+    if len(effects) >= OWN_SPREAD:
+        alone = own / (len(effects) - 1)
+        return (alone, len(effects) - 1, OWN) if alone > variance * (1 + 1e-9) else (variance, freedom, PAIRED)
+    if null:
+        mine, theirs = (statistics.fmean(effect.error**2 for effect in group) for group in (effects, null))
+        variance += max(0.0, mine - theirs)
+    return variance, freedom, PAIRED
+
+
+def _interval(
+    scale: Scale, center: float, error: float, freedom: float, level: float, candidates: int, counts: tuple[int, int],
+    method: str,
+) -> Interval:  # fmt: skip
+    half = narrow = error
+    if 0 < error < math.inf:
+        half, narrow = (critical(tests, freedom, candidates) * error for tests in (level, 2 * level))
+    if candidates > 1:
+        method += f"; studentized maximum modulus over {candidates} candidates"
+    return Interval(scale, center, half, narrow, error, *counts, method)
+
+
+def _weighted(intervals: Sequence[Interval], weights: Sequence[float]) -> float:
+    pairs = zip(intervals, weights, strict=True)
+    return sum(weight * interval.center for interval, weight in pairs) / sum(weights)

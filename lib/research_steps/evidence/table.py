@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from research_steps.evidence.claims import CONTENDED, ROUTINE_NOTE, is_routine
-from research_steps.evidence.statistics import medians, unpaired_ratios
+from research_steps.evidence.effects import medians, unpaired_ratios
+from research_steps.evidence.judgement import CONTENDED, ROUTINE_NOTE, is_routine
 from research_steps.records.encoding import Stored
 from research_steps.records.model import InterruptedRecord, Row
 

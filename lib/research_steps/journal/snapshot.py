@@ -10,7 +10,7 @@ from research_steps.errors import NewerObject, UnreadableObject, UsageError
 from research_steps.journal.leases import abandoned
 from research_steps.journal.store import READ_AT_ONCE
 from research_steps.records.encoding import Stored, decode_record, sha256
-from research_steps.records.model import EntryRecord, InterruptedRecord, Record, Ref, Status, TrialRecord
+from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Record, Ref, Status, TrialRecord
 from research_steps.records.objects import Intent
 from research_steps.records.step_kinds import STEP_KINDS
 
@@ -78,9 +78,12 @@ class Snapshot:
         """The trials that these name, as far as they have ended and are known."""
         return [self.trials[ref.sha256] for ref in refs if ref.sha256 in self.trials]
 
-    def baseline_trials(self, ref: Ref) -> tuple[Ref, ...]:
-        """The trials of a baseline that a claim names: those of its entry; or, when dev mode has measured a noise floor
-        that no entry has, those beside its first one."""
+    def floor_trials(self, claim: Claim) -> tuple[Ref, ...]:
+        """The trials of the baseline that a claim rests on: those of its table; or those of the baseline's entry; or,
+        when dev mode has measured a noise floor that no entry has, those beside its first one."""
+        ref = claim.baseline
+        if claim.floor:
+            return claim.floor
         if ref.sha256 in self.entries:
             return tuple(row.trial for row in self.entries[ref.sha256].record.rows)
         if ref.sha256 not in self.trials:

@@ -18,6 +18,7 @@ D = TypeVar("D", bound=Details)
 
 Status = Literal["ok", "failed", "interrupted"]
 Verdict = Literal["improved", "regressed", "no difference", "inconclusive", "failed", "not comparable"]
+Estimand = Literal["ratio", "difference", "absolute"]
 Confidence = Literal["exploratory", "replicated", "stable"]
 Mode = Literal["executor", "dev"]
 
@@ -223,13 +224,19 @@ class Floor(Strict, frozen=True):
     processes: int
 
 
-class Claim(Strict, frozen=True):
+class Claim(Strict, frozen=True, omit_defaults=True):
     """What is said of one candidate (`changes` to the baseline `case`) in one metric.
 
-    The interval from `low` to `high` (95 %) is that of `estimand`: a ratio of candidate to baseline, or a difference of
-    the two as a share of the baseline (for a metric with a target: of distances to it, as a share of the target). It
-    rests on `trials`; those in `also` were made before and only asked whether they agree. Both ends are None when the
-    trials support no interval; `why` says what the verdict could not say.
+    The interval from `low` to `high` is that of `estimand`: a ratio of candidate to baseline, a difference of the two as
+    a share of the baseline (for a metric with a target: of distances to it, as a share of the target), or one in the
+    metric's own unit. It misses with the probability `level`, for all `candidates` of its table together. It rests on
+    `trials`, against those of the `baseline`'s entry, or those in `floor` where the baseline was measured in the
+    candidates' own table; those in `also` were made before and chose the candidate. Both ends are None when the trials
+    support no interval; `why` says what the verdict could not say.
+
+    A claim that is confirmed is the series' `confirmation`-th, and this is the `look`-th time that it is; both are 0 for
+    others. `expected` is what the best of many is to be expected to show when it is measured again. A claim whose
+    `level` is 0 was made by an older rule, which judged each look alone.
     """
 
     metric: str
@@ -238,7 +245,7 @@ class Claim(Strict, frozen=True):
     baseline: Ref
     trials: tuple[Ref, ...]
     also: tuple[Ref, ...]
-    estimand: Literal["ratio", "difference"]
+    estimand: Estimand
     estimate: float | None
     low: float | None
     high: float | None
@@ -250,9 +257,14 @@ class Claim(Strict, frozen=True):
     verdict: Verdict
     confidence: Confidence
     why: str
+    level: float = 0.0
+    floor: tuple[Ref, ...] = ()
+    confirmation: int = 0
+    look: int = 0
+    expected: float | None = None
 
 
-class EntryRecord(Versioned, frozen=True, tag_field="kind", tag="entry"):
+class EntryRecord(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="entry"):
     """The outcome of one step: what becomes an entry of the logbook.
 
     `key` is the experiment ID it was claimed under, `step_key` the executor's own identity of the step: its output path
@@ -261,6 +273,7 @@ class EntryRecord(Versioned, frozen=True, tag_field="kind", tag="entry"):
     """
 
     series: str
+    schema: int = 2
     key: str
     attempt: int
     id: str

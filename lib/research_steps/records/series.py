@@ -33,8 +33,13 @@ class Metric:
     """One number that `measure` reports.
 
     `direction` says which way is better: 'min', 'max', or 'target' for closer to `target`. Effects smaller than
-    `min_effect`, a share of the baseline (0.02 is 2 %), are no difference. `timed` metrics change when others load the
-    machine, so that a contended trial supports no claim on them.
+    `min_effect`, a share of the baseline (0.02 is 2 %), are no difference, and neither are those smaller than
+    `min_effect_abs`, in the metric's own unit. `timed` metrics change when others load the machine, so that a contended
+    trial supports no claim on them.
+
+    An `exact` metric has no noise (bytes, FLOPs, counted instructions): what it gives twice is confirmed, where of any
+    other metric two identical observations count as one. A `budget` (tokens, FLOPs) is no result: unless both sides
+    spent the same of it they are not comparable.
     """
 
     name: str
@@ -42,6 +47,9 @@ class Metric:
     target: float | None = None
     min_effect: float = 0.02
     timed: bool = True
+    min_effect_abs: float = 0.0
+    exact: bool = False
+    budget: bool = False
 
     def __post_init__(self) -> None:
         if not _METRIC.fullmatch(self.name):
@@ -59,6 +67,8 @@ class Metric:
             )
         if not 0 < self.min_effect < 1:
             raise UsageError(f"{has} min_effect={self.min_effect}: expected a share, such as 0.02.")
+        if not 0 <= self.min_effect_abs < math.inf:
+            raise UsageError(f"{has} min_effect_abs={self.min_effect_abs}: expected a finite number, 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,8 @@ class Series:
             object.__setattr__(self, name, tuple(values))
         if not self.metrics:
             raise UsageError(f"{has} no metric: give at least one, such as Metric('time_s', 'min').")
+        if self.metrics[0].budget:
+            raise UsageError(f"{has} the budget {self.metrics[0].name!r} as its first metric: expected a result there.")
         _refuse_repeats(self.topic, "metric", [metric.name for metric in self.metrics])
         _refuse_repeats(self.topic, "hypothesis", [hypothesis.id for hypothesis in self.hypotheses])
         for tag in self.tags:

@@ -12,7 +12,7 @@ from typing import Any
 from research_steps.errors import UsageError
 from research_steps.records.configurations import changed, plain, type_name
 from research_steps.records.resources import Resources
-from research_steps.records.series import Series
+from research_steps.records.series import Metric, Series
 from research_steps.thread import marin
 from research_steps.thread.configs import StepConfig
 from research_steps.thread.recorded import record
@@ -21,6 +21,9 @@ from research_steps.thread.types import Axis, Config, Metrics, Step, Steps
 from research_steps.trial.code import trace
 from research_steps.trial.measured import Measured
 from research_steps.trial.provenance import facts_here
+
+# Of these a step's identity always held the value; the fields that came later change none of what is there.
+FIRST_FIELDS = frozenset(("name", "direction", "target", "min_effect", "timed"))
 
 
 class StepBuilder(Steps):
@@ -171,7 +174,7 @@ class StepBuilder(Steps):
         **parts: Any,
     ) -> Step:
         """A step of one kind, built from the parts of its configuration."""
-        metrics = [asdict(metric) for metric in self.series.metrics]
+        metrics = [_identity(metric) for metric in self.series.metrics]
         version: dict[str, Any] = {"series": self.series.topic, "kind": kind, "metrics": metrics}
         if measured is not None:
             version |= {
@@ -202,6 +205,12 @@ class StepBuilder(Steps):
         step: Step = marin.ExecutorStep(name=name, fn=run_step, config=config, description=hypothesis or label)
         self.built.append(step)
         return step
+
+
+def _identity(metric: Metric) -> dict[str, Any]:
+    """What makes a step new when its metric changes: all but what is as it was before there was such a thing to say."""
+    fields = asdict(metric)
+    return {name: value for name, value in fields.items() if name in FIRST_FIELDS or value}
 
 
 def _conditions(measured: Measured) -> dict[str, str]:

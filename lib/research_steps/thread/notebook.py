@@ -49,7 +49,7 @@ class LoadedThread:
 
     def _row(self, trial: "Stored[TrialRecord]") -> dict[str, Any]:
         from research_steps.evidence.claim_text import changes_text
-        from research_steps.evidence.statistics import medians
+        from research_steps.evidence.effects import medians
         from research_steps.records.configurations import changes_in
 
         record = trial.record

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from research_steps.evidence.statistics import medians
+from research_steps.evidence.effects import medians
 from research_steps.evidence.table import Trial
 from research_steps.journal.progress import passed
 from research_steps.records.conditions import conditions

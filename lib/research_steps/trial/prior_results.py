@@ -10,7 +10,7 @@ from typing import Any
 
 from research_steps.errors import JournalProblem
 from research_steps.evidence.claim_text import estimate_text
-from research_steps.evidence.claims import is_routine
+from research_steps.evidence.judgement import is_routine
 from research_steps.evidence.standing import standing
 from research_steps.journal.snapshot import Snapshot, entries_of
 from research_steps.records.encoding import Stored, canonical

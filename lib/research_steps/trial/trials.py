@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from research_steps.errors import LauncherError
-from research_steps.evidence.statistics import paired_ratios
+from research_steps.evidence.effects import paired_ratios
 from research_steps.evidence.table import Trial
 from research_steps.journal.leases import this_process
 from research_steps.journal.snapshot import OpenAttempt

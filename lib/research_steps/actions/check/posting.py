@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from research_steps.actions.check.reading import AGAIN, CheckedThread, CheckLine, line
-from research_steps.evidence.claims import incomparable
+from research_steps.evidence.comparable import incomparable
+from research_steps.evidence.effects import medians
 from research_steps.evidence.standing import DECIDED
-from research_steps.evidence.statistics import medians
 from research_steps.publish.logbook.format import record_lines
 from research_steps.publish.logbook.verify import check
 from research_steps.records.model import EntryRecord

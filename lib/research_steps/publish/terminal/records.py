@@ -3,9 +3,9 @@
 from typing import Any
 
 from research_steps.evidence.claim_text import changes_text, claim_text, variant_text
-from research_steps.evidence.claims import incomparable
+from research_steps.evidence.comparable import incomparable
+from research_steps.evidence.effects import medians
 from research_steps.evidence.standing import claims_in
-from research_steps.evidence.statistics import medians
 from research_steps.records.configurations import differences
 from research_steps.records.model import EntryRecord, InterruptedRecord, TrialRecord
 from research_steps.records.step_kinds import Measurement

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from research_steps.evidence.statistics import medians
+from research_steps.evidence.effects import medians
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord, Error, Row, Samples, TrialRecord
 from research_steps.records.series import LONGEST_TAG

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from research_steps.evidence.claim_text import candidate_text, changes_text, effect_text
-from research_steps.evidence.claims import incomparable, usable
+from research_steps.evidence.comparable import incomparable
+from research_steps.evidence.judgement import NO_SCALE, usable
 from research_steps.evidence.prediction import Repeat, common_shift, expected, repeat_effect
 from research_steps.evidence.standing import DECIDED, best, standing, together
 from research_steps.journal.snapshot import Snapshot, entries_of
@@ -70,7 +71,7 @@ def _paired(metric: Metric, claim: Claim, again: Claim | None, sealed: Snapshot,
     ended = fresh.trials_of((*again.trials, *again.also))
     before, now = usable(metric, sealed.trials_of(claim.trials)), usable(metric, ended)
     floors = [
-        usable(metric, snapshot.trials_of(snapshot.baseline_trials(of.baseline)))
+        usable(metric, snapshot.trials_of(snapshot.floor_trials(of)))
         for snapshot, of in ((sealed, claim), (fresh, again))
     ]
     repeat = Repeat(*([trial.samples for trial in side if trial.samples] for side in (before, now, *floors)))
@@ -99,9 +100,10 @@ def _by_itself(metric: Metric, judged: Judged, alike: Sequence[Repeat]) -> Judge
     if fresh is None or repeat is None:
         return judged
     interval = expected(metric, repeat, alike, sealed.candidates)
-    if interval.ends is None:
-        return replace(judged, outcome="not comparable", why="too few processes to know how they scatter")
-    effect = repeat_effect(metric, interval.estimand, repeat.now, repeat.floor_now)
+    if interval is None or interval.ends is None:
+        why = "too few processes to know how they scatter" if interval else NO_SCALE
+        return replace(judged, outcome="not comparable", why=why)
+    effect = repeat_effect(metric, interval.scale, repeat.now, repeat.floor_now)
     result, why = judged.outcome, fresh.why
     if not interval.low <= effect <= interval.high:
         processes = f"{len(repeat.now)} process{'es' if len(repeat.now) > 1 else ''}"
@@ -109,8 +111,8 @@ def _by_itself(metric: Metric, judged: Judged, alike: Sequence[Repeat]) -> Judge
     elif fresh.verdict != sealed.verdict and sealed.verdict in DECIDED:
         result = "not reproduced" if fresh.verdict in DECIDED else "not comparable"
         why = f"{fresh.verdict}, {sealed.verdict} when it was sealed; {fresh.why}".removesuffix("; ")
-    low, high = (effect_text(interval.estimand, end).removesuffix(" ×") for end in interval.ends)
-    now = f", {effect_text(interval.estimand, interval.shown(effect))} now (expected: {low} to {high})"
+    low, high = (effect_text(interval.scale.estimand, end).removesuffix(" ×") for end in interval.ends)
+    now = f", {effect_text(interval.scale.estimand, interval.scale.shown(effect))} now (expected: {low} to {high})"
     return replace(judged, outcome=result, why=why, now=now)
 
 
@@ -118,13 +120,13 @@ def _moved_together(metric: Metric, alike: Sequence[Repeat]) -> str:
     """What contradicts several claims that each may hold alone: they all moved, and in one direction."""
     if len(alike) < 2 or not all(repeat.is_paired for repeat in alike):
         return ""
-    shift, interval = common_shift(metric, alike)
-    if interval.low <= shift <= interval.high:
+    moved = common_shift(metric, alike)
+    if moved is None or moved[1].low <= moved[0] <= moved[1].high:
         return ""
-    moved, least, most = (
-        effect_text(interval.estimand, interval.shown(at)) for at in (shift, interval.low, interval.high)
-    )
-    return f"all {len(alike)} of them together have moved by {moved} (expected: {least.removesuffix(' ×')} to {most})"
+    shift, interval = moved
+    scale = interval.scale
+    by, least, most = (effect_text(scale.estimand, scale.shown(at)) for at in (shift, interval.low, interval.high))
+    return f"all {len(alike)} of them together have moved by {by} (expected: {least.removesuffix(' ×')} to {most})"
 
 
 def _contradicted(judged: Judged, why: str) -> Judged:

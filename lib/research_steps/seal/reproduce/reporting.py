@@ -41,7 +41,7 @@ def report(writer: EntryWriter, bundle: Bundle, again: Rerun) -> Stored[EntryRec
     # The fresh trials that the outcome rests on: the candidates', then those of the baseline against itself.
     fresh = [claim.fresh for claim in judged if claim.fresh is not None]
     refs = [ref for claim in fresh for ref in (*claim.trials, *claim.also)]
-    refs += [ref for claim in fresh for ref in again.fresh.baseline_trials(claim.baseline)]
+    refs += [ref for claim in fresh for ref in again.fresh.floor_trials(claim)]
     trials = again.fresh.trials_of({ref.sha256: ref for ref in refs}.values())
     ran = zip(details.commands, details.exits, strict=True)
     failed = [f"'{command}' ended with exit code {code}." for command, code in ran if code != 0]
@@ -89,10 +89,10 @@ def _claims(judged: Judged, again: Rerun, recorded: Snapshot) -> tuple[Claim, ..
         return ()
     now = recorded.trials_of((*fresh.trials, *fresh.also))
     before = again.sealed.trials_of((*claim.trials, *claim.also))
-    floor = again.sealed.trials_of(again.sealed.baseline_trials(claim.baseline))
+    floor = again.sealed.trials_of(again.sealed.floor_trials(claim))
     if not all(trial.record.samples is None or trial.record.samples.paired for trial in now):
         # What is not paired counts against the baseline of its own run.
-        floor = recorded.trials_of(again.fresh.baseline_trials(fresh.baseline))
+        floor = recorded.trials_of(again.fresh.floor_trials(fresh))
     baseline = Baseline(claim.case, claim.baseline, floor)
     claims = make_claims(again.series, baseline, [Candidate(claim.changes, now, before)])
     if judged.outcome == "reproduced":

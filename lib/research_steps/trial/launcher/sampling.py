@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from research_steps.errors import BadMetrics, Side, SideFailed
-from research_steps.evidence.statistics import estimand, process_effect
+from research_steps.evidence.effects import process_effect, scale_for
 from research_steps.records.model import Samples
 from research_steps.records.series import Metric, Series
 from research_steps.trial.launcher.protocol import ChildResult
@@ -91,7 +91,8 @@ def _known_well(primary: Metric, taken: dict[Side, list[dict[str, float]]]) -> b
     """Whether the effect on the primary metric is known better, within this process, than its smallest effect asks."""
     columns = {side: {primary.name: [values[primary.name] for values in rows]} for side, rows in taken.items()}
     samples = Samples(paired=True, order="", candidate=columns["candidate"], baseline=columns["baseline"])
-    return 2 * process_effect(primary, estimand(primary, [samples]), samples).error <= TIGHT * primary.min_effect
+    scale = scale_for(primary, [samples], ())
+    return scale is not None and 2 * process_effect(primary, scale, samples).error <= TIGHT * scale.least
 
 
 @contextmanager

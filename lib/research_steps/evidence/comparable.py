@@ -1,0 +1,81 @@
+"""Which trials can be compared: what has to be the same, besides what was tested."""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from research_steps.evidence.effects import medians
+from research_steps.evidence.statistics import LEVEL, critical
+from research_steps.records.conditions import conditions
+from research_steps.records.configurations import differences
+from research_steps.records.model import Samples, TrialRecord
+from research_steps.records.series import Metric
+
+# A baseline that differs by more than this share from what it is alone is not what it is alone.
+BASELINE_MOVED = 0.2
+
+
+def incomparable(record: TrialRecord, other: TrialRecord) -> dict[str, tuple[Any, Any]]:
+    """What differs between two trials besides their configurations, with both values. Empty: they can be compared."""
+    pairs: dict[str, tuple[Any, Any]] = dict(differences(conditions(record), conditions(other)))
+    mine, theirs = (", ".join(map(str, trial.devices)) for trial in (record, other))
+    pairs["measure function"] = (record.measure, other.measure)
+    pairs["code"] = (record.code[:12], other.code[:12])
+    # A child that started no backend says nothing of its devices.
+    if mine and theirs:
+        pairs["devices"] = (mine, theirs)
+    return {name: values for name, values in pairs.items() if values[0] != values[1]}
+
+
+def incomparable_with_floor(record: TrialRecord, floor: Sequence[TrialRecord]) -> Mapping[str, tuple[Any, Any]]:
+    """The same of a candidate's trial and those of the baseline."""
+    apart = incomparable(record, floor[0]) if floor else {}
+    if record.mode == "dev" and record.samples is not None and record.samples.paired:
+        # The baseline was measured by the same code in the same process; the floor only tells how processes scatter.
+        apart.pop("code", None)
+    return apart
+
+
+def unequal_budgets(
+    budgets: Iterable[Metric], trials: Sequence[TrialRecord], floor: Sequence[TrialRecord]
+) -> dict[str, tuple[Any, Any]]:
+    """The budgets that both sides did not spend alike, with what each spent."""
+    unequal: dict[str, tuple[Any, Any]] = {}
+    for metric in budgets:
+        mine: set[float] = set()
+        theirs: set[float] = set()
+        for samples in (record.samples for record in trials if record.samples):
+            mine.update(samples.candidate.get(metric.name, ()))
+            theirs.update(samples.baseline.get(metric.name, ()))
+        for samples in (record.samples for record in floor if record.samples):
+            theirs.update(samples.candidate.get(metric.name, ()))
+        if mine != theirs or len(mine) != 1:
+            unequal[metric.name] = _listed(mine), _listed(theirs)
+    return unequal
+
+
+def baseline_moved(metric: Metric, trials: Iterable[Samples], floor: Iterable[Samples]) -> dict[str, tuple[Any, Any]]:
+    """That the baseline's side of pairs is not what the baseline is alone: a setting of the whole process reached it, or
+    its code was edited. What is better than that need not be better than the baseline.
+
+    Alone it scatters from process to process; it moved where it lies outside of where one more process is to be expected
+    (Student's t), and by more than a fifth.
+    """
+    beside = _medians(metric, trials)
+    alone = _medians(metric, floor)
+    if not beside or not alone:
+        return {}
+    now, then = statistics.median(beside), statistics.median(alone)
+    reach = BASELINE_MOVED * abs(then)
+    if len(alone) > 1:
+        reach = max(reach, critical(LEVEL, len(alone) - 1) * statistics.stdev(alone) * (1 + 1 / len(alone)) ** 0.5)
+    return {f"the baseline's own {metric.name}": (f"{now:.4g}", f"{then:.4g}")} if abs(now - then) > reach else {}
+
+
+def _medians(metric: Metric, processes: Iterable[Samples]) -> list[float]:
+    found = (medians(samples.baseline).get(metric.name) for samples in processes)
+    return [value for value in found if value is not None]
+
+
+def _listed(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in sorted(values))

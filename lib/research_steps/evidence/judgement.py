@@ -1,0 +1,192 @@
+"""What the trials of one candidate and its baseline support in one metric, by rule and from records alone."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from research_steps.evidence.comparable import baseline_moved, incomparable_with_floor, unequal_budgets
+from research_steps.evidence.effects import Scale, levels, process_effect, scale_for
+from research_steps.evidence.statistics import (
+    EXACT,
+    OWN_SPREAD,
+    Interval,
+    looks_differ,
+    paired_interval,
+    unpaired_interval,
+    verdict,
+)
+from research_steps.records.encoding import Stored, canonical
+from research_steps.records.model import Confidence, InterruptedRecord, Samples, TrialRecord, Verdict
+from research_steps.records.series import Metric
+
+# A slip in the code of the experiment, and no property of what was measured.
+ROUTINE = frozenset(
+    (
+        *("SyntaxError", "IndentationError", "TabError", "NameError", "UnboundLocalError", "AttributeError"),
+        *("CodeChanged", "BadMetrics"),
+    )
+)
+CONTENDED = "contended"
+ROUTINE_NOTE = "routine: "
+IDENTICAL = (
+    "identical values are one observation: vary what a repetition would vary, such as a seed, or declare the metric "
+    "exact=True where it has no noise"
+)
+NO_SCALE = "the baseline can't be told from 0, so that a share of it says nothing: give the metric a min_effect_abs"
+TOO_FEW = "too few undisturbed processes to know how they spread: replicate it, and the baseline"
+
+Ended = Stored[TrialRecord] | Stored[InterruptedRecord]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict with its confidence, the interval where there is one, and what the verdict could not say."""
+
+    verdict: Verdict
+    why: str = ""
+    interval: Interval | None = None
+    confidence: Confidence = "exploratory"
+
+
+def judge(
+    metric: Metric,
+    trials: Sequence[Ended],
+    baseline: Sequence[Ended],
+    level: float,
+    candidates: int = 1,
+    budgets: Sequence[Metric] = (),
+) -> Judgement:
+    """What is said of a candidate that `trials` measured. `baseline` are trials of the case against itself, or alone;
+    `level` is what all `candidates` together may be told wrong."""
+    good, floor = reporting(metric, trials), reporting(metric, baseline)
+    if not good:
+        return Judgement("failed", _failure(trials))
+    differ = {name: pair for record in good for name, pair in incomparable_with_floor(record, floor).items()}
+    differ |= unequal_budgets(budgets, good, floor)
+    if differ:
+        return _not_comparable(differ)
+    undisturbed, quiet = _undisturbed(metric, good), _undisturbed(metric, floor)
+    if not undisturbed:
+        # What was measured beside other load is shown, and supports nothing.
+        loaded = _interval(metric, good, floor, level, candidates)
+        loaded = loaded and replace(loaded, half=math.inf, narrow=math.inf)
+        return Judgement("inconclusive", f"{CONTENDED}: {good[0].contended}", loaded)
+    if moved := baseline_moved(metric, _paired(undisturbed), _paired(quiet)):
+        return _not_comparable(moved)
+    mine, theirs = _distinct(metric, undisturbed), _distinct(metric, quiet)
+    interval = _interval(metric, mine, theirs, level, candidates)
+    if interval is None:
+        return Judgement("inconclusive", NO_SCALE if quiet else "no undisturbed process of the baseline to compare with")
+    reached = verdict(metric, interval)
+    if reached == "inconclusive":
+        repeated = len(mine) < len(undisturbed) or len(theirs) < len(quiet)
+        return Judgement(reached, _open(interval, repeated), interval)
+    failed = [trial for trial in trials if isinstance(trial.record, TrialRecord) and trial.record.error is not None]
+    if failed:
+        return Judgement(reached, f"{len(failed)} of its processes failed: {_failure(failed)}", interval)
+    if any(record.mode == "dev" for record in mine):
+        return Judgement(reached, "", interval)
+    return _sure(metric, reached, interval, mine, theirs)
+
+
+def usable(metric: Metric, trials: Iterable[Ended]) -> list[TrialRecord]:
+    """The trials that succeeded, measured the metric, and were not disturbed in it."""
+    return _undisturbed(metric, reporting(metric, trials))
+
+
+def reporting(metric: Metric, trials: Iterable[Ended]) -> list[TrialRecord]:
+    """The trials that succeeded and measured the metric, which the series may have declared later."""
+    records = [trial.record for trial in trials if isinstance(trial.record, TrialRecord)]
+    return [record for record in records if record.samples and metric.name in record.samples.candidate]
+
+
+def is_routine(record: TrialRecord) -> bool:
+    """Whether a trial failed by a slip in its code, which says nothing about the candidate."""
+    return record.error is not None and record.error.type in ROUTINE
+
+
+def _sure(
+    metric: Metric, reached: Verdict, interval: Interval, trials: Sequence[TrialRecord], floor: Sequence[TrialRecord]
+) -> Judgement:
+    """How sure a verdict is: replicated, where enough processes of the candidate measured it and its looks agree."""
+    needed = 2 if interval.method == EXACT else OWN_SPREAD
+    if len(trials) < needed or (not _all_paired(trials) and len(floor) < needed):
+        return Judgement(reached, f"it takes {needed} processes to be replicated", interval)
+    looks: dict[str, list[TrialRecord]] = {}
+    for record in trials:
+        looks.setdefault(record.id.partition(".")[0], []).append(record)
+    if _all_paired(trials):
+        null = _effects(metric, interval.scale, _paired(floor))
+        groups = [_effects(metric, interval.scale, _samples(look)) for look in looks.values()]
+    else:
+        null, groups = [], [levels(metric, interval.scale, _samples(look)) for look in looks.values()]
+    if looks_differ(groups, null):
+        return Judgement(reached, "its looks differ by more than its processes scatter (F test, 1 %)", interval)
+    return Judgement(reached, "", interval, "replicated")
+
+
+def _interval(
+    metric: Metric, trials: Sequence[TrialRecord], floor: Sequence[TrialRecord], level: float, candidates: int
+) -> Interval | None:
+    """Where the effect lies; None with nothing to compare with, or no scale to tell it on."""
+    mine, theirs = _samples(trials), _samples(floor)
+    if _all_paired(trials):
+        scale = scale_for(metric, mine, _paired(floor))
+        return paired_interval(metric, scale, mine, _paired(floor), level, candidates) if scale else None
+    scale = scale_for(metric, mine, theirs) if theirs else None
+    return unpaired_interval(metric, scale, mine, theirs, level, candidates) if scale else None
+
+
+def _open(interval: Interval, repeated: bool) -> str:
+    if repeated:
+        return IDENTICAL
+    return "the interval leaves it open: more processes, or longer sampling" if interval.ends else TOO_FEW
+
+
+def _not_comparable(differ: Mapping[str, tuple[Any, Any]]) -> Judgement:
+    told = "; ".join(f"{name}: {mine} | {theirs}" for name, (mine, theirs) in differ.items())
+    return Judgement("not comparable", told)
+
+
+def _distinct(metric: Metric, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The records without those that repeat another one's values bit for bit: of one configuration that is no second
+    observation, unless the metric is exact."""
+    if metric.exact:
+        return list(records)
+    observations: dict[bytes, TrialRecord] = {}
+    for record in records:
+        sides = (record.samples.candidate, record.samples.baseline) if record.samples else ()
+        observed = [record.config, record.baseline_config, *(side.get(metric.name) for side in sides)]
+        observations.setdefault(canonical(observed), record)
+    return list(observations.values())
+
+
+def _undisturbed(metric: Metric, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    return [record for record in records if not (metric.timed and record.contended)]
+
+
+def _effects(metric: Metric, scale: Scale, processes: Iterable[Samples]) -> list[float]:
+    return [process_effect(metric, scale, samples).mean for samples in processes]
+
+
+def _samples(records: Iterable[TrialRecord]) -> list[Samples]:
+    return [record.samples for record in records if record.samples is not None]
+
+
+def _paired(records: Iterable[TrialRecord]) -> list[Samples]:
+    return [samples for samples in _samples(records) if samples.paired]
+
+
+def _all_paired(records: Iterable[TrialRecord]) -> bool:
+    return all(samples.paired for samples in _samples(records))
+
+
+def _failure(trials: Sequence[Ended]) -> str:
+    for trial in trials:
+        record = trial.record
+        if isinstance(record, InterruptedRecord):
+            return f"interrupted: {record.reason}"
+        if record.error is not None:
+            return record.error.line
+    return "nothing that was measured of it is left"
