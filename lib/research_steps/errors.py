@@ -11,7 +11,8 @@ ResearchError
 │   └── ConflictedLogbook it holds git's conflict markers
 ├── SurfaceError          a public surface (GitHub, W&B) did not take what it should show
 │   └── SurfaceAway       not now: no network, a fault of the server, a limit on requests
-├── BadMetrics            the measure function gave no set of finite numbers
+├── BadMetrics            the measure function gave no set of numbers
+├── Diverged              the primary metric is no finite number: a result of the configuration
 ├── SideFailed            the measure function raised, as the candidate or as the baseline of the pair
 ├── CodeChanged           its code is no longer the code that the trial was begun for
 ├── LauncherError         what was to run trials, or a run, died or could not start: no result
@@ -75,7 +76,11 @@ class SurfaceAway(SurfaceError):
 
 
 class BadMetrics(ResearchError):
-    """What the measure function gave is not a set of finite numbers with the series' metrics in it."""
+    """What the measure function gave is not a set of numbers with the series' metrics in it."""
+
+
+class Diverged(ResearchError):
+    """The primary metric became NaN or infinite: a result of what was measured, and no slip in its code."""
 
 
 class SideFailed(ResearchError):

@@ -61,7 +61,7 @@ def judge(
     `level` is what all `candidates` together may be told wrong."""
     good, floor = reporting(metric, trials), reporting(metric, baseline)
     if not good:
-        return Judgement("failed", _failure(trials))
+        return Judgement("failed", _failure(metric, trials))
     differ = {name: pair for record in good for name, pair in incomparable_with_floor(record, floor).items()}
     differ |= unequal_budgets(budgets, good, floor)
     if differ:
@@ -84,7 +84,7 @@ def judge(
         return Judgement(reached, _open(interval, repeated), interval)
     failed = [trial for trial in trials if isinstance(trial.record, TrialRecord) and trial.record.error is not None]
     if failed:
-        return Judgement(reached, f"{len(failed)} of its processes failed: {_failure(failed)}", interval)
+        return Judgement(reached, f"{len(failed)} of its processes failed: {_failure(metric, failed)}", interval)
     if any(record.mode == "dev" for record in mine):
         return Judgement(reached, "", interval)
     return _sure(metric, reached, interval, mine, theirs)
@@ -182,11 +182,13 @@ def _all_paired(records: Iterable[TrialRecord]) -> bool:
     return all(samples.paired for samples in _samples(records))
 
 
-def _failure(trials: Sequence[Ended]) -> str:
+def _failure(metric: Metric, trials: Sequence[Ended]) -> str:
     for trial in trials:
         record = trial.record
         if isinstance(record, InterruptedRecord):
             return f"interrupted: {record.reason}"
         if record.error is not None:
             return record.error.line
+        if metric.name in (record.without or {}):
+            return f"it was {(record.without or {})[metric.name]}"
     return "nothing that was measured of it is left"

@@ -156,12 +156,15 @@ class InterruptedRecord(Versioned, frozen=True, tag_field="kind", tag="interrupt
         return "interrupted"
 
 
-class TrialRecord(Versioned, frozen=True, tag_field="kind", tag="trial"):
+class TrialRecord(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="trial"):
     """One measurement of one configuration in one process.
 
     `code` is the digest of the measure function's code, `device_class` the kind of machine it counts for.
-    `contended` says who disturbed it; empty means nobody was seen to.
+    `contended` says who disturbed it; empty means nobody was seen to. `without` tells of metrics that are not among the
+    samples, because they were no finite number, what they were.
     """
+
+    schema: int = 2
 
     series: str
     key: str
@@ -187,6 +190,7 @@ class TrialRecord(Versioned, frozen=True, tag_field="kind", tag="trial"):
     launch: Launch | None
     provenance: Provenance
     late: bool = False
+    without: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Ref(Strict, frozen=True):

@@ -145,6 +145,7 @@ def _record(session: Session, spec: TrialSpec, intent: Intent, outcome: TrialOut
         ratios=paired_ratios(samples) if samples else {},
         error=outcome.error,
         contended=outcome.contended,
+        without=outcome.without or msgspec.UNSET,
         launch=outcome.launch,
         provenance=msgspec.structs.replace(
             session.captured.provenance,

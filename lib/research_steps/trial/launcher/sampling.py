@@ -1,8 +1,8 @@
 """Takes the samples of one trial, inside its process.
 
 A measure function that yields is sampled in pairs: whatever it does before its first yield is set-up (compiling,
-checking, warming up), then candidate and baseline take turns, in random order within each pair. One that returns is
-one sample of the candidate, unpaired.
+checking, warming up), in random order, then candidate and baseline take turns in blocks of two pairs, ABBA or BAAB by
+chance, so that a drift of the machine hits both alike. One that returns is one sample of the candidate, unpaired.
 
 Sampling ends once the primary metric is known well enough within this process, or when the budget is spent. That it
 stops by what it saw is allowed for: intervals rest on how the means of whole processes scatter.
@@ -12,11 +12,11 @@ import gc
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from research_steps.errors import BadMetrics, Side, SideFailed
+from research_steps.errors import BadMetrics, Diverged, Side, SideFailed
 from research_steps.evidence.effects import process_effect, scale_for
 from research_steps.records.model import Samples
 from research_steps.records.series import Metric, Series
@@ -39,26 +39,24 @@ def sample(
 ) -> ChildResult:
     """Run the measure function; `sampling` is called when its set-up is done. Raises SideFailed from whatever it raised,
     BadMetrics included."""
-    started, metrics = time.perf_counter(), [metric.name for metric in series.metrics]
+    started = time.perf_counter()
+    taken: dict[Side, list[dict[str, float]]] = {"candidate": [], "baseline": []}
     with _side("candidate"):
         returned = measure(candidate)
         if not isinstance(returned, Iterator):
-            values = _checked(returned, metrics)
-            samples = Samples(paired=False, order="A", candidate={n: [v] for n, v in values.items()}, baseline={})
-            return ChildResult(samples=samples, sampling_s=time.perf_counter() - started)
+            taken["candidate"].append(_checked(returned, series))
+            took_s = time.perf_counter() - started
+            return ChildResult(**_sampled(taken, "A"), sampling_s=took_s)
 
-    # The baseline first: if it can't run here, that is told before the candidate is blamed.
     with _side("baseline"):
-        sides: dict[Side, Iterator[Any]] = {"baseline": measure(baseline), "candidate": returned}
-    for side, generator in sides.items():
-        with _side(side):
-            _next(generator, side, 0, metrics)
-    setup_s = time.perf_counter() - started
-
-    taken: dict[Side, list[dict[str, float]]] = {"candidate": [], "baseline": []}
-    order: list[str] = []
+        sides: dict[Side, Iterator[Any]] = {"candidate": returned, "baseline": measure(baseline)}
     turn: list[Side] = ["candidate", "baseline"]
     shuffled = random.Random(seed)
+    shuffled.shuffle(turn)
+    _set_up(sides, turn, series)
+    setup_s = time.perf_counter() - started
+
+    order: list[Side] = []
     look = LEAST_TO_BE_TIGHT
     sampling()
     gc.collect()
@@ -72,19 +70,50 @@ def sample(
                 break
             # Looking costs more the more there is, so it is done ever more seldom.
             look += max(1, look // 4)
-        shuffled.shuffle(turn)
+        if pair % 2 == 0:
+            shuffled.shuffle(turn)
+        else:
+            turn.reverse()
         for side in turn:
             with _side(side):
-                taken[side].append(_next(sides[side], side, pair + 1, metrics))
-            order.append("A" if side == "candidate" else "B")
+                taken[side].append(_next(sides[side], side, pair + 1, series))
+        order += turn
     took_s = time.perf_counter() - started
     gc.enable()
-    columns = {}
+    letters = "".join("A" if side == "candidate" else "B" for side in order)
+    return ChildResult(**_sampled(taken, letters), setup_s=setup_s, sampling_s=took_s)
+
+
+def _set_up(sides: Mapping[Side, Iterator[Any]], turn: Sequence[Side], series: Series) -> None:
+    """Have both sides do what comes before their first sample. What the baseline can't do either is not the
+    candidate's fault."""
+    for place, side in enumerate(turn):
+        try:
+            with _side(side):
+                _next(sides[side], side, 0, series)
+        except SideFailed:
+            for other in turn[place + 1 :]:
+                if other == "baseline":
+                    with _side(other):
+                        _next(sides[other], other, 0, series)
+            raise
+
+
+def _sampled(taken: Mapping[Side, list[dict[str, float]]], order: str) -> dict[str, Any]:
+    """All samples by metric, without those metrics that were no finite number at some time, which are told."""
+    columns: dict[Side, dict[str, list[float]]] = {"candidate": {}, "baseline": {}}
+    without: dict[str, str] = {}
     for side, rows in taken.items():
         with _side(side):
             columns[side] = _columns(rows)
-    samples = Samples(paired=True, order="".join(order), candidate=columns["candidate"], baseline=columns["baseline"])
-    return ChildResult(samples=samples, setup_s=setup_s, sampling_s=took_s)
+            for name, values in columns[side].items():
+                strange = [value for value in values if not math.isfinite(value)]
+                if strange:
+                    without.setdefault(name, f"{strange[0]} in {len(strange)} of {len(values)} samples of the {side}")
+    finite = {side: {n: v for n, v in values.items() if n not in without} for side, values in columns.items()}
+    paired = bool(taken["baseline"])
+    samples = Samples(paired=paired, order=order, candidate=finite["candidate"], baseline=finite["baseline"])
+    return {"samples": samples, "without": without}
 
 
 def _known_well(primary: Metric, taken: dict[Side, list[dict[str, float]]]) -> bool:
@@ -103,7 +132,7 @@ def _side(side: Side) -> Iterator[None]:
         raise SideFailed(side, error) from error
 
 
-def _next(generator: Iterator[Any], side: Side, taken: int, metrics: list[str]) -> dict[str, float]:
+def _next(generator: Iterator[Any], side: Side, taken: int, series: Series) -> dict[str, float]:
     try:
         values = next(generator)
     except StopIteration:
@@ -111,12 +140,13 @@ def _next(generator: Iterator[Any], side: Side, taken: int, metrics: list[str]) 
             f"The measure function stopped after {taken} samples of the {side}: expected it to yield for as long as it "
             "is asked; loop forever around the yield."
         ) from None
-    return _checked(values, metrics)
+    return _checked(values, series)
 
 
-def _checked(values: Any, metrics: list[str]) -> dict[str, float]:
+def _checked(values: Any, series: Series) -> dict[str, float]:
     if not isinstance(values, Mapping):
         raise BadMetrics(f"The measure function gave {type(values).__name__}: expected a dict of metric name to number.")
+    metrics = [metric.name for metric in series.metrics]
     missing = [name for name in metrics if name not in values]
     if missing:
         raise BadMetrics(
@@ -126,7 +156,10 @@ def _checked(values: Any, metrics: list[str]) -> dict[str, float]:
     for name in values:
         if not isinstance(name, str) or not name.isprintable():
             raise BadMetrics(f"A metric is named {name!r}: expected printable text, such as 'time_s'.")
-    return {name: _number(name, value) for name, value in values.items()}
+    numbers = {name: _number(name, value) for name, value in values.items()}
+    if not math.isfinite(numbers[series.primary.name]):
+        raise Diverged(f"Metric {series.primary.name!r} is {numbers[series.primary.name]}.")
+    return numbers
 
 
 def _number(name: str, value: Any) -> float:
@@ -138,8 +171,6 @@ def _number(name: str, value: Any) -> float:
             number = float(value)
     if number is None:
         raise BadMetrics(f"Metric {name!r} is {value!r} ({type(value).__name__}): expected a number.")
-    if not math.isfinite(number):
-        raise BadMetrics(f"Metric {name!r} is {number}: expected a finite number.")
     return number
 
 
