@@ -131,7 +131,7 @@ def measure(config):
 BODY = """
     base = steps.baseline(measure, Config())
     works = steps.sweep(base, ("work", [1000, 4000]))
-    steps.seal(steps.interpret(base, works, steps.replicate(works, n=2)))
+    steps.seal(steps.interpret(base, works, steps.replicate(works, n=3)))
 """
 
 

@@ -29,7 +29,7 @@ from unittest.mock import patch
 
 from research_steps import Metric, Series
 from research_steps.evidence.claims import Baseline, Candidate, make_claims
-from research_steps.evidence.judgement import Ended
+from research_steps.evidence.comparable import Ended
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store

@@ -130,7 +130,7 @@ def test_many_candidates_make_the_interval_wider() -> None:
 
 
 @pytest.mark.parametrize(("freedom", "candidates"), [(5, 2), (5, 20), (20, 3), (60, 10)])
-def test_many_against_one_take_the_studentized_maximum_modulus(freedom: int, candidates: int) -> None:
+def test_many_against_one_take_the_maximum_modulus(freedom: int, candidates: int) -> None:
     """The largest of so many effects beside one estimate of their spread, as drawing them a lot shows it."""
     dice = np.random.default_rng(0)
     largest = np.abs(dice.normal(size=(200_000, candidates))).max(axis=1)
@@ -229,7 +229,7 @@ def test_the_best_of_many_is_expected_to_fall_back() -> None:
     assert expected_on_replication(apart[:3]) is None
 
 
-def test_looks_differ_where_their_means_are_further_apart_than_processes_scatter() -> None:
+def test_looks_differ_by_more_than_processes_scatter() -> None:
     """An F test: by chance alone once in a hundred."""
     dice = np.random.default_rng(0)
     alike = []

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from research_steps import Metric, Series
+from research_steps.evidence.effects import Scale
 from research_steps.evidence.standing import standing, together
 from research_steps.evidence.statistics import Interval
 
@@ -43,7 +44,7 @@ def test_a_sweep_says_of_each_candidate_what_its_interval_supports(repository: U
                 and one.confidence == "exploratory"
                 and one.candidates == 3
             )
-            assert "Bonferroni over 3 candidates" in one.method and one.floor_processes == 3
+            assert "over 3 candidates" in one.method and one.floor_processes == 3
     assert "held fixed `mode=paired size=1`" in repository.logbook
     assert "failed: ValueError: no such kernel" in repository.logbook
     floor = repository.entry("TOY-001").floor
@@ -60,8 +61,8 @@ def test_a_sweep_says_of_each_candidate_what_its_interval_supports(repository: U
 
 def test_replicates_make_a_claim_replicated_and_variants_make_it_stable(repository: UntimedThread) -> None:
     """One process is exploratory, three that agree are replicated, and what holds at two sizes is stable."""
-    again = """    again = steps.replicate(works, n=2)
-    wide = steps.replicate(works, n=2, across=("size", [1, 2]))
+    again = """    again = steps.replicate(works, n=3)
+    wide = steps.replicate(works, n=3, across=("size", [1, 2]))
     steps.interpret(base, works, again, wide)
 """
     repository.write(SWEEP.replace("    steps.interpret(base, works)\n", again))
@@ -71,9 +72,11 @@ def test_replicates_make_a_claim_replicated_and_variants_make_it_stable(reposito
     assert repository.says("TOY-003") == {"{'work': 1000}": "improved, replicated"}
     wide = repository.claims("TOY-004")
     assert [(one.case["size"], one.confidence) for one in wide] == [(1, "stable"), (2, "stable")]
-    assert "work=1000 at size=2 is improved, stable." in repository.entry("TOY-004").interpretation
+    assert (
+        "work=1000 at size=2 is improved, stable (confirmation 2, look 1)." in repository.entry("TOY-004").interpretation
+    )
     said = repository.entry("TOY-005")
-    assert "improved, stable, from 2 processes" in said.interpretation
+    assert "improved, stable, from 3 processes" in said.interpretation
     assert said.next_action.startswith("Stop here and seal")
     assert "improved, stable" in repository.head
 
@@ -83,7 +86,7 @@ def test_replicate_by_command_measures_fresh_processes(repository: UntimedThread
     and adds nothing twice."""
     repository.write(REPLICATED)
     repository.ok()
-    assert [row.replicate for row in repository.entry("TOY-003").rows] == [1, 2]
+    assert [row.replicate for row in repository.entry("TOY-003").rows] == [1, 2, 3]
     before = len(repository.measured)
 
     (repository.root / "hold").write_text(str(before + 2))
@@ -100,19 +103,21 @@ def test_replicate_by_command_measures_fresh_processes(repository: UntimedThread
     again.ok()
 
     assert repository.ids == ["TOY-001", "TOY-002", "TOY-003", "TOY-004", "TOY-005"]
-    assert [row.replicate for row in repository.entry("TOY-005").rows] == [3, 4]
+    assert [row.replicate for row in repository.entry("TOY-005").rows] == [4, 5]
     (found,) = repository.claims("TOY-005")
-    assert (found.verdict, found.confidence, found.processes) == ("improved", "replicated", 2)
-    assert {ref.id for ref in found.also} == {"TOY-002.02", "TOY-003.01", "TOY-003.02"}
+    assert (found.verdict, found.confidence, found.processes) == ("improved", "replicated", 5)
+    assert (found.confirmation, found.look) == (1, 2) and "(confirmation 1, look 2)" in repository.logbook
+    assert {ref.id for ref in found.also} == {"TOY-002.02"}, "which chose it, and counts nothing"
+    assert {"TOY-003.01", "TOY-005.02"} < {ref.id for ref in found.trials}, "with all that was measured of it since"
     trials = [one.record.id for one in repository.known().trials.values()]
     assert (trials.count("TOY-005.01"), trials.count("TOY-005.02")) == (1, 1)
     assert len(repository.known().interrupted) == 2, "the trial and the entry that were cut off"
 
     repository.command("replicate", "TOY-002", "-n", "1").ok()
-    assert [row.replicate for row in repository.entry("TOY-006").rows] == [5]
+    assert [row.replicate for row in repository.entry("TOY-006").rows] == [6]
     (found,) = repository.claims("TOY-006")
     assert found.changes == {"work": 1000}, "of an entry its best candidate, which is not the first here"
-    assert {"TOY-003.01", "TOY-005.01"} < {ref.id for ref in found.also}, "with all that was measured of it before"
+    assert {"TOY-003.01", "TOY-005.01"} < {ref.id for ref in found.trials} and found.look == 3
     assert cli(repository, "verify", "toy")[0] == 0
 
 
@@ -411,9 +416,14 @@ def test_what_was_stable_is_so_only_while_its_variants_agree() -> None:
     assert {one.confidence for one in together(series, wide)} == {"replicated"}
 
 
-def test_an_interval_that_no_number_can_hold_has_no_ends() -> None:
+def test_an_interval_ends_where_numbers_do() -> None:
     """A noisy baseline of one process and hundreds of candidates: no verdict, and nothing breaks."""
-    wide = Interval("ratio", 0.1, -800.0, 800.0, 1, 1, "")
-    assert wide.ends is None
-    assert Interval("ratio", 0.0, 0.0, 0.0, 1, 1, "").ends == (1.0, 1.0)
-    assert Interval("difference", 0.0, -math.inf, math.inf, 1, 0, "").ends is None
+    ratio, difference = Scale("ratio", 1.0, 0.02), Scale("difference", 1.0, 0.02)
+
+    def interval(scale: Scale, half: float) -> Interval:
+        return Interval(scale, 0.0, half, half, half, 1, 1, "")
+
+    low, high = interval(ratio, 800.0).ends or (0, 0)
+    assert low == pytest.approx(math.exp(-700)) and high == pytest.approx(math.exp(700)), "as far as numbers go"
+    assert interval(ratio, 0.0).ends == (1.0, 1.0)
+    assert interval(difference, math.inf).ends is None

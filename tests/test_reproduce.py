@@ -43,7 +43,7 @@ from tests.support.toy_thread import Repository, research
 BODY = """
     base = steps.baseline(measure, Config())
     works = steps.sweep(base, ("work", [1000, 1001, 4000]))
-    again = steps.replicate(works, n=2)
+    again = steps.replicate(works, n=3)
     steps.seal(steps.interpret(base, works, again))
 """
 # A time that no other load changes, and that scatters by far less than counts, so that a second run reproduces the

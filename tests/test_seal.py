@@ -771,7 +771,7 @@ def test_the_stop_criterion_seals_by_itself(tmp_path: Path, improvement: float, 
     body = """
     base = steps.baseline(measure, Config())
     works = steps.sweep(base, ("work", [1000]), hypothesis="H1")
-    steps.seal(steps.interpret(base, works, steps.replicate(works, n=2)))
+    steps.seal(steps.interpret(base, works, steps.replicate(works, n=3)))
 """
     main = MAIN.replace("{body}", body.strip("\n")).replace("import Hypothesis,", "import Hypothesis, Stop,")
     main = main.replace("floor_processes=1", f"floor_processes=2, stop_at=Stop({improvement})")

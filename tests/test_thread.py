@@ -289,7 +289,7 @@ def test_replicate_and_interact_go_on_with_what_won(repository: Repository) -> N
     works = steps.sweep(base, ("work", [1000, 100]))
     modes = steps.sweep(base, ("mode", ["other"]))
     both = steps.interact(works, modes)
-    again = steps.replicate(works, n=2)
+    again = steps.replicate(works, n=3)
     steps.interpret(base, works, modes, both, again)
 """
     )

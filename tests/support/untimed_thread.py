@@ -70,7 +70,7 @@ SWEEP = """
     steps.interpret(base, works)
 """
 REPLICATED = SWEEP.replace(
-    "steps.interpret(base, works)", "steps.interpret(base, works, steps.replicate(works, n=2))"
+    "steps.interpret(base, works)", "steps.interpret(base, works, steps.replicate(works, n=3))"
 ).replace("[1000, 4000, 2004, 13]", "[4000, 1000]")
 
 

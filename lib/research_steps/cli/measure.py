@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 _processes = click.option(
-    "-n", "count", type=click.IntRange(min=1), default=2, help="In how many processes. Default: 2."
+    "-n", "count", type=click.IntRange(min=1), default=3, help="In how many processes. Default: 3."
 )
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
+from research_steps.evidence.comparable import Ended
 from research_steps.evidence.error_spending import EACH_TABLE, Spending
-from research_steps.evidence.judgement import Ended, Judgement, judge, usable
+from research_steps.evidence.judgement import Judgement, judge, usable
 from research_steps.evidence.standing import together
 from research_steps.evidence.statistics import expected_on_replication, noise_floor
 from research_steps.journal.snapshot import Snapshot

@@ -8,8 +8,11 @@ from research_steps.evidence.effects import medians
 from research_steps.evidence.statistics import LEVEL, critical
 from research_steps.records.conditions import conditions
 from research_steps.records.configurations import differences
-from research_steps.records.model import Samples, TrialRecord
+from research_steps.records.encoding import Stored
+from research_steps.records.model import InterruptedRecord, Samples, TrialRecord
 from research_steps.records.series import Metric
+
+Ended = Stored[TrialRecord] | Stored[InterruptedRecord]
 
 # A baseline that differs by more than this share from what it is alone is not what it is alone.
 BASELINE_MOVED = 0.2
@@ -34,6 +37,15 @@ def incomparable_with_floor(record: TrialRecord, floor: Sequence[TrialRecord]) -
         # The baseline was measured by the same code in the same process; the floor only tells how processes scatter.
         apart.pop("code", None)
     return apart
+
+
+def comparable_with(trials: Iterable[Ended], fresh: Iterable[Ended]) -> list[Ended]:
+    """Those among earlier trials that count beside fresh ones: measured by the same code, under the same conditions."""
+    now = next((trial.record for trial in fresh if isinstance(trial.record, TrialRecord)), None)
+    measured = ((trial, trial.record) for trial in trials)
+    if now is None:
+        return []
+    return [trial for trial, record in measured if isinstance(record, TrialRecord) and not incomparable(record, now)]
 
 
 def unequal_budgets(

@@ -14,7 +14,7 @@ from typing import Any
 from research_steps.evidence.standing import claims_in
 from research_steps.evidence.statistics import LEVEL
 from research_steps.records.encoding import canonical
-from research_steps.records.model import EntryRecord, Ref
+from research_steps.records.model import Claim, EntryRecord, Ref
 from research_steps.records.series import Series
 from research_steps.records.step_kinds import STEP_KINDS
 
@@ -42,34 +42,44 @@ EACH_TABLE = Spending()
 
 
 @dataclass(frozen=True)
-class Looks:
-    """What the next look at a claim may spend, and the trials that it was looked at with before, oldest first."""
+class NextLook:
+    """What the next look at a claim may spend, the trials that it was looked at with before, oldest first, and those of
+    the baseline that were measured beside them."""
 
     spending: Spending
     trials: tuple[Ref, ...]
+    floor: tuple[Ref, ...]
+
+
+def looks_in(entries: Iterable[EntryRecord]) -> list[tuple[Claim, ...]]:
+    """The claims of each entry that looked again at a candidate, retracted ones too: what was looked at was looked at.
+    The entries come oldest first."""
+    again = (entry for entry in entries if entry.step in ("replicate", "reproduction"))
+    return [claims_in(entry) for entry in again if entry.status == "ok" and not entry.late]
 
 
 def next_look(
-    series: Series, entries: Iterable[EntryRecord], changes: Mapping[str, Any], case: Mapping[str, Any]
-) -> Looks:
-    """The next look at what these `changes` do to this `case`, after these entries (oldest first, retracted ones too:
-    what was looked at was looked at)."""
+    series: Series,
+    looks: Iterable[Iterable[Claim]],
+    changes: Mapping[str, Any],
+    case: Mapping[str, Any],
+    fresh: Iterable[str],
+) -> NextLook:
+    """The next look at what these `changes` do to this `case`, after these looks, with trials of these hashes. Without
+    a trial that is new it is no other look."""
     wanted = _key(changes, case)
     numbers: dict[bytes, int] = {}
-    looks, trials = 0, dict[str, Ref]()
-    for entry in entries:
-        if entry.step != "replicate" or entry.status != "ok" or entry.late:
-            continue
-        for claim in claims_in(entry):
-            if claim.metric != series.primary.name:
-                continue
-            key = _key(claim.changes, claim.case)
-            numbers.setdefault(key, len(numbers) + 1)
-            if key == wanted:
-                looks += 1
-                trials |= {ref.sha256: ref for ref in claim.trials}
-    spending = Spending.for_look(numbers.get(wanted, len(numbers) + 1), looks + 1)
-    return Looks(spending, tuple(trials.values()))
+    count, trials, floor = 0, dict[str, Ref](), dict[str, Ref]()
+    for claim in (claim for claims in looks for claim in claims if claim.metric == series.primary.name):
+        key = _key(claim.changes, claim.case)
+        numbers.setdefault(key, len(numbers) + 1)
+        if key == wanted:
+            count += any(ref.sha256 not in trials for ref in claim.trials)
+            trials |= {ref.sha256: ref for ref in claim.trials}
+            floor |= {ref.sha256: ref for ref in claim.floor}
+    look = count + any(sha not in trials for sha in fresh)
+    spending = Spending.for_look(numbers.get(wanted, len(numbers) + 1), max(1, look))
+    return NextLook(spending, tuple(trials.values()), tuple(floor.values()))
 
 
 def next_table(series: Series, entries: Sequence[EntryRecord]) -> Spending:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from research_steps.evidence.comparable import baseline_moved, incomparable_with_floor, unequal_budgets
+from research_steps.evidence.comparable import Ended, baseline_moved, incomparable_with_floor, unequal_budgets
 from research_steps.evidence.effects import Scale, levels, process_effect, scale_for
 from research_steps.evidence.statistics import (
     EXACT,
@@ -16,7 +16,7 @@ from research_steps.evidence.statistics import (
     unpaired_interval,
     verdict,
 )
-from research_steps.records.encoding import Stored, canonical
+from research_steps.records.encoding import canonical
 from research_steps.records.model import Confidence, InterruptedRecord, Samples, TrialRecord, Verdict
 from research_steps.records.series import Metric
 
@@ -35,8 +35,6 @@ IDENTICAL = (
 )
 NO_SCALE = "the baseline can't be told from 0, so that a share of it says nothing: give the metric a min_effect_abs"
 TOO_FEW = "too few undisturbed processes to know how they spread: replicate it, and the baseline"
-
-Ended = Stored[TrialRecord] | Stored[InterruptedRecord]
 
 
 @dataclass(frozen=True)

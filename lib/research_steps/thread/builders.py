@@ -88,7 +88,7 @@ class StepBuilder(Steps):
         self,
         candidates: Step,
         *,
-        n: int = 2,
+        n: int = 3,
         across: Axis | None = None,
         label: str = "",
         hypothesis: str = "",

@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import Any
@@ -12,6 +13,8 @@ import msgspec
 from research_steps.errors import StepFailed
 from research_steps.evidence.claim_text import changes_text, claim_text, variant_text
 from research_steps.evidence.claims import Baseline, Candidate, floor_of, make_claims
+from research_steps.evidence.comparable import Ended, comparable_with
+from research_steps.evidence.error_spending import looks_in, next_look, next_table
 from research_steps.evidence.interpretation import (
     interpret_baseline,
     interpret_entries,
@@ -23,9 +26,10 @@ from research_steps.evidence.statistics import place, ranked
 from research_steps.evidence.table import Trial, noted, row_of
 from research_steps.journal.entries import Finding
 from research_steps.journal.progress import plan
+from research_steps.journal.snapshot import entries_of
 from research_steps.records.configurations import changes_in
 from research_steps.records.encoding import Stored
-from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Row
+from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Ref, Row
 from research_steps.records.series import Series, trial_id
 from research_steps.remote.worker import TrialRef, measure_elsewhere, trials_of
 from research_steps.thread import marin
@@ -94,10 +98,22 @@ def _compared(
     rows = [row_of(trial, changes, base.record.rows[0].values) for trial, changes in zip(trials, varied, strict=True)]
     # The baseline's own value, in an axis that holds it, is no candidate.
     candidates = [Candidate(row.changes, [trial.stored]) for row, trial in zip(rows, trials, strict=True) if row.changes]
-    claims = make_claims(series, _baseline_of(session, base, case), candidates)
+    entries = entries_of(session.journal.published(session.repository))
+    claims = make_claims(series, _baseline_of(session, base, case), candidates, next_table(series, entries))
     rows = ranked(series.primary, [_beside_independence(row, alone) for row in rows], claims)
     text, next_action = interpret_rows(series, rows, claims)
     return Finding(_summary(series, rows, claims), tuple(rows), text, next_action, claims=claims)
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """A candidate measured again at one variant of the baseline case, and the baseline there; where it is the case
+    itself, that was measured before."""
+
+    changes: dict[str, Any]
+    case: dict[str, Any]
+    trials: list[Trial]
+    controls: list[Trial]
 
 
 def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
@@ -106,33 +122,66 @@ def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRe
     if chosen is None:
         return _nothing(session, inputs[1])
     picked, chosen_by = chosen
-    axis, values = config.across or ("", (None,))
-    variants = [{axis: value} if axis else {} for value in values]
-    wanted: list[Wanted] = []
-    for variant in variants:
-        case, changes = config.changed(variant), {**variant, **picked}
-        for number in config.replicates:
-            trial, label = trial_id(id, len(wanted) + 1), f"{changes_text(changes)} replicate {number}"
-            wanted.append(Wanted(id=trial, label=label, config=config.changed(changes), case=case, replicate=number))
-    measured = iter(measure(session, config, id, wanted))
     rows: list[Row] = []
     claims: list[Claim] = []
-    for variant in variants:
-        case = config.changed(variant)
-        trials = [next(measured) for _ in config.replicates]
-        varied = changes_in(config.changed({**variant, **picked}), case)
-        variant_rows = [row_of(trial, varied, inputs[0].record.rows[0].values) for trial in trials]
-        rows += [noted(row, f"both at {changes_text(variant)}") if variant else row for row in variant_rows]
-        before = (*chosen_by.trials, *chosen_by.also) if chosen_by is not None and case == chosen_by.case else ()
-        also = [session.journal.load("trial", ref) for ref in before if ref.sha256 not in session.retracted]
-        candidate = Candidate(picked, [trial.stored for trial in trials], also)
-        claims += make_claims(series, _baseline_of(session, inputs[0], case), [candidate])
+    looks = looks_in(entries_of(session.journal.published(session.repository)))
+    for variant in _at_variants(session, config, id, picked):
+        varied = changes_in(config.changed({**variant.changes, **picked}), variant.case)
+        baseline = _baseline_of(session, inputs[0], variant.case)
+        beside = row_of(variant.controls[0], {}).values if variant.controls else inputs[0].record.rows[0].values
+        variant_rows = [row_of(trial, varied, beside) for trial in variant.trials]
+        variant_rows += [row_of(trial, {}) for trial in variant.controls]
+        at = f"both at {changes_text(variant.changes)}"
+        rows += [noted(row, at) if variant.changes else row for row in variant_rows]
+        fresh = [trial.stored.sha256 for trial in variant.trials]
+        look = next_look(series, [*looks, claims], picked, variant.case, fresh)
+        if variant.controls:
+            controls = _with_earlier(session, look.floor, variant.controls)
+            baseline = Baseline(variant.case, inputs[0].ref, controls, beside=True)
+        trials = _with_earlier(session, look.trials, variant.trials)
+        chose = (*chosen_by.trials, *chosen_by.also) if chosen_by and variant.case == chosen_by.case else ()
+        left_out = session.retracted | {trial.sha256 for trial in trials}
+        also = [session.journal.load("trial", ref) for ref in chose if ref.sha256 not in left_out]
+        claims += make_claims(series, baseline, [Candidate(picked, trials, also)], look.spending)
     joined = together(series, claims)
     text, next_action = interpret_replicates(series, rows, joined, config.case)
     primary = [claim for claim in joined if claim.metric == series.primary.name]
     results = [claim_text(claim) + variant_text(claim, config.case) for claim in primary]
     result = f"{changes_text(picked)}: {'; '.join(results)}"
     return Finding(result, tuple(rows), text, next_action, claims=joined)
+
+
+def _at_variants(session: Session, config: StepConfig, id: str, picked: dict[str, Any]) -> list[_Variant]:
+    """Measure the candidate again, at each variant; and the baseline where it was not measured yet, because what it took
+    at another variant says nothing there."""
+    axis, values = config.across or ("", (None,))
+    variants = [{axis: value} if axis else {} for value in values]
+    wanted: list[Wanted] = []
+    sizes: list[int] = []
+    for variant in variants:
+        case = config.changed(variant)
+        for side in [picked] if case == config.case else [picked, {}]:
+            changes = {**variant, **side}
+            for number in config.replicates:
+                label = f"{changes_text(changes)} {'replicate' if side else 'baseline'} {number}"
+                trial = trial_id(id, len(wanted) + 1)
+                wanted.append(Wanted(id=trial, label=label, config=config.changed(changes), case=case, replicate=number))
+        sizes.append(len(wanted))
+    trials, count = measure(session, config, id, wanted), len(config.replicates)
+    measured = []
+    for variant, start, end in zip(variants, [0, *sizes], sizes, strict=False):
+        mine, controls = trials[start : start + count], trials[start + count : end]
+        measured.append(_Variant(variant, config.changed(variant), mine, controls))
+    return measured
+
+
+def _with_earlier(session: Session, refs: Sequence[Ref], fresh: Sequence[Trial]) -> list[Ended]:
+    """Fresh trials, and those of earlier looks that count beside them."""
+    now = [trial.stored for trial in fresh]
+    measured_now = {trial.sha256 for trial in now}
+    wanted = [ref for ref in refs if ref.sha256 not in session.retracted | measured_now]
+    earlier = session.journal.scan(session.repository).trials_of(wanted) if wanted else []
+    return [*comparable_with(earlier, now), *now]
 
 
 def _interpret(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
@@ -193,10 +242,12 @@ def points_wanted(config: StepConfig, id: str, points: Sequence[dict[str, Any]])
 def _beside_independence(row: Row, alone: Mapping[str, Claim]) -> Row:
     """The row with what its axes would give together if they did not interact, where each was measured alone."""
     parts = [alone.get(changes_text({axis: value})) for axis, value in row.changes.items()]
-    ratios = [part.estimate for part in parts if part and part.estimand == "ratio" and part.estimate is not None]
+    # Each was the best of its table, and looks better than it is.
+    effects = [part.expected or part.estimate for part in parts if part and part.estimand == "ratio"]
+    ratios = [effect for effect in effects if effect is not None]
     if not parts or len(ratios) < len(parts):
         return row
-    return noted(row, f"{math.prod(ratios):.3f} × if the axes did not interact")
+    return noted(row, f"{math.prod(ratios):.3f} × expected if the axes did not interact")
 
 
 def _summary(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -> str:

@@ -91,7 +91,7 @@ class Steps(Protocol):
         self,
         candidates: Step,
         *,
-        n: int = 2,
+        n: int = 3,
         across: Axis | None = None,
         label: str = "",
         hypothesis: str = "",

@@ -4,17 +4,19 @@ The fresh trials become records of the series, so that the same rules that judge
 raise a claim's confidence is computed and never said.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from research_steps.evidence.claim_text import candidate_text, changes_text, verdict_text
 from research_steps.evidence.claims import Baseline, Candidate, make_claims
+from research_steps.evidence.comparable import comparable_with
+from research_steps.evidence.error_spending import looks_in, next_look
 from research_steps.evidence.standing import together
 from research_steps.evidence.table import Trial, noted, row_of
 from research_steps.journal.entries import Finding
-from research_steps.journal.snapshot import Snapshot
+from research_steps.journal.snapshot import Snapshot, entries_of
 from research_steps.publish.entry_writer import EntryWriter, digest
 from research_steps.records.configurations import changes_in
 from research_steps.records.encoding import Stored, canonical, sha256
@@ -46,22 +48,27 @@ def report(writer: EntryWriter, bundle: Bundle, again: Rerun) -> Stored[EntryRec
     ran = zip(details.commands, details.exits, strict=True)
     failed = [f"'{command}' ended with exit code {code}." for command, code in ran if code != 0]
 
+    known = writer.scan()
+    looks = looks_in(entries_of(known))
+
     def finding(id: str) -> Finding:
         # By the hashes of the fresh trials, which their claims name them by.
         recorded = Snapshot(trials={t.sha256: _recorded(writer, id, number, t) for number, t in enumerate(trials, 1)})
-        claims = together(again.series, [made for claim in judged for made in _claims(claim, again, recorded)])
+        claims: list[Claim] = []
+        for claim in judged:
+            claims += _claims(claim, again, recorded, known, [*looks, claims])
         return Finding(
             result=f"{bundle.tag}: {result}. {'; '.join(told(claim, case) for claim in judged)}",
             rows=tuple(_row(trial, case) for trial in recorded.trials.values()),
             interpretation=" ".join([*failed, *_confidences(judged, claims)]),
             next_action=_NEXT[result],
-            claims=claims,
+            claims=together(again.series, claims),
         )
 
     writer.journal.keep_patch(bundle.patch, again.patch)
     key = f"reproduction/{digest(bundle.tag, sorted(again.fresh.entries))}"
     label = f"{bundle.id} {result}"
-    return writer.write(writer.scan(), "reproduction", key, label, details, finding, (bundle.seal,))
+    return writer.write(known, "reproduction", key, label, details, finding, (bundle.seal,))
 
 
 def _recorded(writer: EntryWriter, id: str, number: int, fresh: Stored[TrialRecord]) -> Stored[TrialRecord]:
@@ -79,22 +86,28 @@ def _row(stored: Stored[TrialRecord], case: dict[str, Any]) -> Row:
     return noted(row, f"both at {changes_text(variant)}") if variant else row
 
 
-def _claims(judged: Judged, again: Rerun, recorded: Snapshot) -> tuple[Claim, ...]:
-    """What the fresh processes say by the rules for replicates; the sealed ones are only asked whether they agree.
+def _claims(
+    judged: Judged, again: Rerun, recorded: Snapshot, known: Snapshot, looks: Sequence[Iterable[Claim]]
+) -> tuple[Claim, ...]:
+    """What the fresh processes say with all that looked at the candidate before, by the rules for replicates.
 
-    They don't where the claim was not reproduced, and then nothing is replicated.
+    Where the claim was not reproduced nothing is replicated.
     """
     claim, fresh = judged.sealed, judged.fresh
     if fresh is None or judged.outcome == "not comparable":
         return ()
     now = recorded.trials_of((*fresh.trials, *fresh.also))
+    look = next_look(again.series, looks, claim.changes, claim.case, [trial.sha256 for trial in now])
     before = again.sealed.trials_of((*claim.trials, *claim.also))
+    earlier = comparable_with(known.trials_of(look.trials), now)
     floor = again.sealed.trials_of(again.sealed.floor_trials(claim))
     if not all(trial.record.samples is None or trial.record.samples.paired for trial in now):
         # What is not paired counts against the baseline of its own run.
         floor = recorded.trials_of(again.fresh.floor_trials(fresh))
     baseline = Baseline(claim.case, claim.baseline, floor)
-    claims = make_claims(again.series, baseline, [Candidate(claim.changes, now, before)])
+    counted = {trial.sha256 for trial in earlier}
+    also = [trial for trial in before if trial.sha256 not in counted]
+    claims = make_claims(again.series, baseline, [Candidate(claim.changes, [*earlier, *now], also)], look.spending)
     if judged.outcome == "reproduced":
         return claims
     why = f"not reproduced: {judged.why}"
