@@ -267,3 +267,16 @@ raise SystemExit(str(failures) if failures else 0)
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_environment_variables_that_are_read_by_name_are_told(tmp_path: Path) -> None:
+    """However they are asked for, in whatever module; a name that is computed is not seen."""
+    body = """
+        import os
+        from os import environ, getenv
+        os.environ["BY_INDEX"], os.environ.get("BY_GET", ""), os.getenv("BY_GETENV"), environ["IMPORTED"]
+        getenv("GETENV"), "ASKED" in os.environ, {}.get("NO_VARIABLE"), os.environ["COMP" + "UTED"]
+        """
+    files = {"toy.py": "import kernels\ndef measure(config): ...\n", "kernels.py": textwrap.dedent(body)}
+    code = trace_name("toy:measure", write(tmp_path, files))
+    assert code.variables == ("ASKED", "BY_GET", "BY_GETENV", "BY_INDEX", "GETENV", "IMPORTED")

@@ -272,6 +272,21 @@ def test_other_conditions_are_measured_again_and_never_mixed(repository: Untimed
     assert "improved, replicated" in repository.head.partition("- TOY")[0]
 
 
+def test_a_variable_that_the_code_reads_is_part_of_what_was_measured(repository: UntimedThread) -> None:
+    """Another value is measured again and compared with nothing that another one gave; the record says which it was."""
+    repository.measure(MEASURE + "\nimport os\nMODE = os.environ.get('TOY_MODE')\n")
+    repository.write(REPLICATED)
+    repository.ok(TOY_MODE="a", OTHER="a")
+    before = len(repository.measured)
+    assert "nothing new" in repository.ok(TOY_MODE="a", OTHER="b")
+    repository.ok(TOY_MODE="b")
+    assert len(repository.measured) == 2 * before
+    trials = [stored.record for stored in repository.known().trials.values()]
+    assert {trial.provenance.env.get("TOY_MODE") for trial in trials} == {"a", "b"}
+    output = cli(repository, "compare", "TOY-002.01", "TOY-006.01")[1]
+    assert "not comparable: they differ in TOY_MODE" in output
+
+
 def test_what_can_not_be_paired_takes_replicates(repository: UntimedThread) -> None:
     """A measure function that returns is compared by its processes: one says nothing, three are tested by Welch."""
     alone = 'Config(mode="alone")'

@@ -219,7 +219,7 @@ def _refuse_other_conditions(trial: TrialRecord, do: str) -> None:
     from research_steps.records.configurations import differences
     from research_steps.trial.provenance import facts_here
 
-    apart = differences(conditions(trial), facts_here().conditions)
+    apart = differences(conditions(trial), facts_here(trial.provenance.env).conditions)
     if apart:
         changes = "; ".join(f"{name} was {was} and is {now}" for name, (was, now) in apart.items())
         raise UsageError(f"{trial.id} was measured under other conditions: {changes}. {do} it under the same ones.")

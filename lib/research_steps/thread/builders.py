@@ -44,7 +44,7 @@ class StepBuilder(Steps):
         resources: Resources | None = None,
     ) -> Step:
         code = trace(measure)
-        measured = Measured(code.name, code.root, code.digest, type_name(config), config, resources)
+        measured = Measured(code.name, code.root, code.digest, type_name(config), config, resources, code.variables)
         case = plain(config, f"baseline {label!r}", marin.unwrap)
         built = (step.config for step in self.built if isinstance(step.config, StepConfig))
         namesakes = [config for config in built if config.kind == "baseline" and config.label == label]
@@ -215,7 +215,7 @@ def _identity(metric: Metric) -> dict[str, Any]:
 
 def _conditions(measured: Measured) -> dict[str, str]:
     """Under what a step measures. Where a cluster finds the machine, what it asks for counts, not the driver's own."""
-    here = facts_here().conditions
+    here = facts_here(measured.variables).conditions
     if measured.resources is None or not marin.has_engine():
         return here
     return {**here, "device class": "", **measured.resources.kind}

@@ -29,7 +29,7 @@ def replicate_again(
         "replicate",
         f"{trial.id} again",
         "",
-        measured=Measured(code.name, str(root), code.digest, trial.config_type, claim.case),
+        measured=Measured(code.name, str(root), code.digest, trial.config_type, claim.case, variables=code.variables),
         rests_on=(msgspec.to_builtins(claim.baseline), msgspec.to_builtins(entry)),
         replicates=tuple(numbers),
         candidate=claim.changes,

@@ -100,7 +100,7 @@ def _outcome(trial: Trial, metric: str) -> str:
 
 def _tried_before(session: Session, spec: TrialSpec, want: Wanted) -> Trial | None:
     """Tell what is known of a configuration that the journal does not hold; with --skip_known that is taken for it."""
-    if session.journal.attempts.of("trial", spec.key(session.host.facts.conditions)):
+    if session.journal.attempts.of("trial", spec.key(session.host.facts(spec.code.variables).conditions)):
         return None
     tried = session.prior_results.about(spec.config, spec.baseline_config)
     if tried is None:
@@ -113,7 +113,7 @@ def _tried_before(session: Session, spec: TrialSpec, want: Wanted) -> Trial | No
 
 def _conditions(session: Session, record: TrialRecord, spec: TrialSpec) -> str:
     """What was different then."""
-    differ = differences(conditions(record), session.host.facts.conditions)
+    differ = differences(conditions(record), session.host.facts(spec.code.variables).conditions)
     parts = [f"{name} {was} then, {now} now" for name, (was, now) in differ.items()]
     parts += [] if record.code == spec.code.digest else ["the measure function's code has changed since"]
     return "; ".join(parts) or f"on {record.device_class}, like now"

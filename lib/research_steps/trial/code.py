@@ -4,6 +4,8 @@ Its digest is part of a trial's identity, so that an edited kernel is measured a
 experiment when its dotted name resolves under the same import root as the measure function's module; anything else
 (JAX, Levanter, this package) is a library: its version is provenance, and the launcher imports it ahead of time.
 Data files, compiled modules and what is imported by a computed name are not seen.
+
+The environment variables that it reads by name are told as well, because their values change what it measures.
 """
 
 import ast
@@ -28,12 +30,13 @@ _parsing = threading.Lock()
 @dataclass(frozen=True)
 class Code:
     """`name` is 'module:function' below the import root `root`; `files` maps each file, relative to that, to the hash
-    of its bytes (LF)."""
+    of its bytes (LF); `variables` are those of the environment that they read."""
 
     name: str
     root: str
     files: dict[str, str]
     libraries: tuple[str, ...]
+    variables: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -69,6 +72,7 @@ def trace_name(name: str, root: Path) -> Code:
     """The code of 'module:function' under an import root, as it is on disk. Raises UsageError when it isn't there."""
     files: dict[str, str] = {}
     paths: dict[str, Path | None] = {}
+    variables: set[str] = set()
     pending = [name.partition(":")[0]]
     while pending:
         module = pending.pop()
@@ -78,14 +82,16 @@ def trace_name(name: str, root: Path) -> Code:
         if path is not None:
             content = _content(path)
             files[path.relative_to(root).as_posix()] = sha256(content)
-            pending += _imports(content, module, path)
+            tree = _parsed(content, path)
+            pending += _imports(tree, module, path)
+            variables.update(_variables(tree))
     if not files:
         raise UsageError(f"There is no source file of {name} below {root}: the module was moved or deleted.")
     # A name below one of the experiment's own packages that is no module is a function, a class or a plain folder.
     own = {file.partition("/")[0].removesuffix(".py") for file in files}
     elsewhere = sorted(module for module, path in paths.items() if path is None)
     libraries = tuple(module for module in elsewhere if module.partition(".")[0] not in own)
-    return Code(name, str(root), dict(sorted(files.items())), libraries)
+    return Code(name, str(root), dict(sorted(files.items())), libraries, tuple(sorted(variables)))
 
 
 def _content(path: Path) -> bytes:
@@ -98,14 +104,36 @@ def _resolve(module: str, root: Path) -> Path | None:
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
-def _imports(content: bytes, module: str, path: Path) -> Iterator[str]:
-    """The names of all modules that a module may import, and of its own packages, whose __init__ runs first."""
+def _parsed(content: bytes, path: Path) -> ast.Module:
     try:
         with _parsing:
-            tree = ast.parse(content, filename=str(path))
+            return ast.parse(content, filename=str(path))
     except (SyntaxError, ValueError) as error:
         where = f"{path}:{error.lineno}" if isinstance(error, SyntaxError) else str(path)
         raise UsageError(f"{where} does not parse ({getattr(error, 'msg', error)}): mend it, then run again.") from error
+
+
+def _variables(tree: ast.Module) -> Iterator[str]:
+    """The environment variables that a module asks for by a name that is written out."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Subscript(value=mapping, slice=ast.Constant(value=str(name))) if _is_environment(mapping):
+                yield name
+            case ast.Compare(left=ast.Constant(value=str(name)), comparators=[mapping]) if _is_environment(mapping):
+                yield name
+            case ast.Call(func=function, args=[ast.Constant(value=str(name)), *_]):
+                called = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+                of = function.value if isinstance(function, ast.Attribute) else None
+                if called == "getenv" or (called in ("get", "pop", "setdefault") and _is_environment(of)):
+                    yield name
+
+
+def _is_environment(node: ast.AST | None) -> bool:
+    return getattr(node, "attr", getattr(node, "id", "")) == "environ"
+
+
+def _imports(tree: ast.Module, module: str, path: Path) -> Iterator[str]:
+    """The names of all modules that a module may import, and of its own packages, whose __init__ runs first."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     parts = package.split(".")
     yield from _with_parents(package)

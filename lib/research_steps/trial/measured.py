@@ -15,7 +15,7 @@ from research_steps.trial.code import Code, trace_name
 @dataclass(frozen=True)
 class Measured:
     """What a step measures, and on what: the measure function's code, the baseline case, a configuration of the
-    experiment, and the resources that a cluster's engine is asked for."""
+    experiment, the resources that a cluster's engine is asked for, and the environment variables that the code reads."""
 
     name: str
     root: str
@@ -23,6 +23,7 @@ class Measured:
     config_type: str
     case: Any
     resources: Resources | None = None
+    variables: tuple[str, ...] = ()
 
     def code(self) -> Code:
         """The code on disk now. Raises UsageError when it is not what the step was built from."""

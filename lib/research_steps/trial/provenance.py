@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -116,9 +116,11 @@ def capture(checkout: Checkout, argv: Sequence[str]) -> Captured:
     )
 
 
-def facts_here() -> Facts:
-    """The facts of this machine, for what this process starts."""
-    env = {name: value for name, value in sorted(os.environ.items()) if name.startswith(ENVIRONMENT)}
+def facts_here(variables: Collection[str] = ()) -> Facts:
+    """The facts of this machine, for what this process starts; these `variables` are read by the code that it
+    measures."""
+    counting = (name for name in sorted(os.environ) if name.startswith(ENVIRONMENT) or name in variables)
+    env = {name: os.environ[name] for name in counting}
     return Facts(socket.gethostname(), device_class(), platform.python_version(), _packages(), env)
 
 

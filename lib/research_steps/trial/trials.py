@@ -50,7 +50,7 @@ def measure_trial(
     With `must_succeed` a failure in the journal is measured again. A trial that somebody else is at is waited for, or
     told by None. Raises LauncherError only when the run is ending.
     """
-    key = spec.key(session.host.facts.conditions)
+    key = spec.key(session.host.facts(spec.code.variables).conditions)
     timed = any(metric.timed for metric in session.series.metrics)
     # For a quiet machine, and to measure again what was disturbed; waiting for the device lock does not count.
     left_s = session.series.contention_wait_s
@@ -122,7 +122,7 @@ def _attempt(
 
 
 def _record(session: Session, spec: TrialSpec, intent: Intent, outcome: TrialOutcome) -> TrialRecord:
-    facts, samples = session.host.facts, outcome.samples
+    facts, samples = session.host.facts(spec.code.variables), outcome.samples
     return TrialRecord(
         series=intent.series,
         key=intent.key,

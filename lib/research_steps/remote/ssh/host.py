@@ -7,7 +7,7 @@ by itself, and its outcome is taken when the host can be reached again, by the t
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -59,7 +59,13 @@ class SshHost:
             is_new = self._session.connect()
             self._root = sync(checkout, self._session, is_new, hear)
         self._env = _chosen(self._session.host, env, self._root)
-        self._conversation, self.facts = self._open()
+        self._conversation, self._facts = self._open()
+
+    def facts(self, variables: Collection[str] = ()) -> Facts:
+        """What the host said of itself, and what goes along to it; what it sets itself is known as far as it counts for
+        any code."""
+        sent = {name: self._env[name] for name in variables if name in self._env}
+        return msgspec.structs.replace(self._facts, env={**self._facts.env, **sent})
 
     @contextmanager
     def turn(self, id: str, timed: bool, wait_s: float, say: Say) -> Iterator[Turn]:
@@ -70,7 +76,7 @@ class SshHost:
         answer = self._ask(wanted, hear)
         if answer is None:
             # It was cut off since the last trial, or while it waited.
-            self._conversation, self.facts = self._insist(self._open)
+            self._conversation, self._facts = self._insist(self._open)
             answer = self._ask(wanted, hear)
         if answer is None:
             raise MachineLost(f"{self._session.name} was cut off again before {id} could begin: try again.")
@@ -131,7 +137,7 @@ class SshHost:
         self._hear(Waiting(f"{name} was cut off: the trial goes on there, and its outcome is taken when it has ended"))
 
         def take() -> TrialOutcome:
-            self._conversation, self.facts = self._open()
+            self._conversation, self._facts = self._open()
             outcome = self._ask(TakeOutcome(nonce), self._hear)
             if not isinstance(outcome, TrialOutcome):
                 raise MachineLost(f"{name} was cut off again.")

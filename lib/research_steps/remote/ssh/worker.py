@@ -79,7 +79,7 @@ def serve(connection: socket, order: bytes) -> None:
     root, speaker, requests = Path(wanted.root), Speaker(connection), _Requests(connection)
     _forget_old(root)
     host = LocalHost(DaemonTrials(Daemon(root), wanted.in_process))
-    speaker.tell(done(host.facts))
+    speaker.tell(done(host.facts()))
     while asked := requests.next():
         try:
             match asked:

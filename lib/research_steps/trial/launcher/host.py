@@ -2,7 +2,7 @@
 say who disturbed them."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -45,9 +45,8 @@ class Host(Protocol):
         """Whether the run is ending, so that no further trial can begin."""
         ...
 
-    @property
-    def facts(self) -> Facts:
-        """What it is to trials."""
+    def facts(self, variables: Collection[str] = ()) -> Facts:
+        """What it is to trials whose code reads these environment variables."""
         ...
 
     def turn(self, id: str, timed: bool, wait_s: float, say: Say) -> AbstractContextManager[Turn]:
@@ -69,9 +68,8 @@ class LocalHost:
     def closed(self) -> bool:
         return self.trials.closed
 
-    @property
-    def facts(self) -> Facts:
-        return facts_here()
+    def facts(self, variables: Collection[str] = ()) -> Facts:
+        return facts_here(variables)
 
     @contextmanager
     def turn(self, id: str, timed: bool, wait_s: float, say: Say) -> Iterator[Turn]:
