@@ -55,19 +55,40 @@ def of_somebody_else(path: Path) -> Path:
 def test_others_that_keep_cores_busy_are_load(machine: Machine) -> None:
     """Before a trial and during one, told in cores of those that there are."""
     machine.load_cores = 0.25
-    watch = CpuWatch()
+    watch = CpuWatch(machine)
     with subprocess.Popen(SPIN) as other:
         time.sleep(1.0)
-        during = watch.contended(0.0, machine.load_cores)
+        during = watch.contended(0.0)
         (before,) = machine.load()
         other.kill()
     assert during.startswith("other processes kept ") and during.endswith(f" of {os.cpu_count()} cores busy")
     assert before.what.startswith("other processes keep ") and before.passes
 
 
+def test_load_is_held_against_the_cores_that_the_trial_uses(tmp_path: Path) -> None:
+    """A core of others is load beside a trial of two cores on a machine of any size, and none beside one of sixteen."""
+    watch = CpuWatch(Machine(processors=tmp_path))
+    watch._busy, watch._wall = watch._busy - 100.0, watch._wall - 10.0
+    assert watch.contended(20.0).startswith("other processes kept ")
+    watch._busy -= 70.0
+    assert watch.contended(160.0) == ""
+
+
+def test_a_processor_that_is_throttled_disturbs(tmp_path: Path) -> None:
+    """As far as the machine counts it, whatever core it was."""
+    for core in (0, 1):
+        (tmp_path / f"cpu{core}" / "thermal_throttle").mkdir(parents=True)
+        (tmp_path / f"cpu{core}" / "thermal_throttle" / "core_throttle_count").write_text("7\n")
+    watch = CpuWatch(Machine(processors=tmp_path, load_cores=math.inf))
+    assert watch.contended(0.0) == ""
+    (tmp_path / "cpu1" / "thermal_throttle" / "core_throttle_count").write_text("9\n")
+    assert watch.contended(0.0) == "the processor was throttled 2 times"
+    assert CpuWatch(Machine(processors=tmp_path / "none", load_cores=math.inf)).contended(0.0) == ""
+
+
 def test_what_this_process_and_its_children_use_is_not_load() -> None:
     """Of all that keeps the cores busy, our own work is left out."""
-    watch = CpuWatch()
+    watch = CpuWatch(Machine())
     psutil.cpu_percent()
     began, own = time.monotonic(), time.process_time()
     while time.process_time() < own + 1.0:

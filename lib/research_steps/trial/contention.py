@@ -1,4 +1,5 @@
-"""What disturbs a timing on this machine: other trials, processes on its accelerators, a lock file in the way, load.
+"""What disturbs a timing on this machine: other trials, processes on its accelerators, a lock file in the way, load, and
+a processor that is throttled.
 
 Trials take turns by the device lock, one for all users and checkouts, because they share the machine's cores and its
 accelerators. The rest is looked at before a trial, and load also during it. Looking changes nothing.
@@ -20,8 +21,8 @@ import psutil
 from research_steps.errors import LauncherError
 from research_steps.trial.provenance import nvidia_smi
 
-# Kernels are timed with most cores at work, and a few per cent of a machine's cores are always busy with something:
-# others count as load above an eighth of its cores, and above a quarter of one where that is more.
+# Something is always busy for a while: others count as load above a quarter of a core, or above an eighth of the cores
+# that the trial itself keeps busy, where that is more.
 LOAD_SHARE, LOAD_CORES = 1 / 8, 0.25
 LOOK_S = 0.3
 GLANCES, GLANCE_S = 5, 0.002
@@ -41,15 +42,16 @@ class Disturbance:
 
 
 class Machine:
-    """Where its devices and lock files are, and how many cores others may keep busy."""
+    """Where its devices, lock files and processors are, and how many cores others may always keep busy."""
 
     def __init__(
         self,
         dev: Path = Path("/dev"),
         tmp: Path = Path("/tmp"),
-        load_cores: float = max(LOAD_CORES, LOAD_SHARE * (os.cpu_count() or 1)),
+        load_cores: float = LOAD_CORES,
+        processors: Path = Path("/sys/devices/system/cpu"),
     ) -> None:
-        self.dev, self.load_cores = dev, load_cores
+        self.dev, self.load_cores, self.processors = dev, load_cores, processors
         self.device_lock = tmp / "research-steps-device.lock"
         self.next_lock = tmp / "research-steps-next.lock"
         self.tpu_lock = tmp / "libtpu_lockfile"
@@ -91,9 +93,14 @@ class Machine:
 
     def others_cores(self) -> float:
         """How many cores others keep busy, by a look of `LOOK_S`."""
-        watch = CpuWatch()
+        watch = CpuWatch(self)
         time.sleep(LOOK_S)
         return watch.others_cores(0.0)
+
+    def throttled(self) -> int:
+        """How often its processors were throttled since they started, as far as they tell."""
+        counts = self.processors.glob("cpu[0-9]*/thermal_throttle/*_throttle_count")
+        return sum(int(count.read_text()) for count in counts)
 
     def lock_holder(self, path: Path) -> str:
         """Who has a lock on a file, empty when nobody has."""
@@ -152,9 +159,10 @@ HERE = Machine()
 
 
 class CpuWatch:
-    """Measures how many cores other processes kept busy, from its creation on."""
+    """Measures from its creation on how many cores other processes kept busy, and whether the processor was throttled."""
 
-    def __init__(self) -> None:
+    def __init__(self, machine: Machine) -> None:
+        self._machine, self._throttled = machine, machine.throttled()
         self._busy, self._own, self._wall = _busy_s(), time.process_time(), time.monotonic()
 
     def others_cores(self, children_cpu_s: float) -> float:
@@ -163,10 +171,17 @@ class CpuWatch:
         own = time.process_time() - self._own + children_cpu_s
         return max(0.0, _busy_s() - self._busy - own) / wall if wall else 0.0
 
-    def contended(self, children_cpu_s: float, load_cores: float) -> str:
-        """Who disturbed the measurement, empty when nobody was seen to."""
+    def contended(self, children_cpu_s: float) -> str:
+        """What disturbed the measurement, empty when nothing was seen to."""
         others = self.others_cores(children_cpu_s)
-        return f"other processes kept {_cores(others)} busy" if others > load_cores else ""
+        own = children_cpu_s / (time.monotonic() - self._wall)
+        throttled = self._machine.throttled() - self._throttled
+        told = [f"other processes kept {_cores(others)} busy"]
+        if others <= max(self._machine.load_cores, LOAD_SHARE * own):
+            told.clear()
+        if throttled > 0:
+            told.append(f"the processor was throttled {throttled} times")
+        return "; ".join(told)
 
 
 @contextmanager

@@ -82,11 +82,11 @@ class LocalHost:
 
     def _run(self, others: list[str] | None, request: Request, hear: Hear) -> TrialOutcome:
         """Run a trial that these disturb from its beginning; None for one that nobody can."""
-        started, watch = utc(), contention.CpuWatch()
+        started, watch = utc(), contention.CpuWatch(contention.HERE)
         outcome = self.trials.run(request, hear)
         self.sources = outcome.sources or self.sources
         if others is not None:
-            load = watch.contended(outcome.launcher_cpu_s, contention.HERE.load_cores)
+            load = watch.contended(outcome.launcher_cpu_s)
             outcome = msgspec.structs.replace(outcome, contended="; ".join(filter(None, [*others, load])))
         return msgspec.structs.replace(outcome, started_at=started, finished_at=utc())
 
