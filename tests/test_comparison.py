@@ -168,7 +168,7 @@ def test_unpaired_processes_are_compared_as_welch_does() -> None:
 def interval(low: float, high: float) -> Interval:
     scale, half = Scale("ratio", 1.0, math.log1p(TIME.min_effect)), (high - low) / 2
     center = (low + high) / 2 if math.isfinite(half) else 0.0
-    return Interval(scale, center, half, 0.8 * half, half / 2, 2, 5, "by hand")
+    return Interval(scale, center, half, half, 0.8 * half, half / 2, 2, 5, "by hand")
 
 
 @pytest.mark.parametrize(

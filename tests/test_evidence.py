@@ -436,7 +436,7 @@ def test_an_interval_ends_where_numbers_do() -> None:
     ratio, difference = Scale("ratio", 1.0, 0.02), Scale("difference", 1.0, 0.02)
 
     def interval(scale: Scale, half: float) -> Interval:
-        return Interval(scale, 0.0, half, half, half, 1, 1, "")
+        return Interval(scale, 0.0, half, half, half, half, 1, 1, "")
 
     low, high = interval(ratio, 800.0).ends or (0, 0)
     assert low == pytest.approx(math.exp(-700)) and high == pytest.approx(math.exp(700)), "as far as numbers go"

@@ -68,7 +68,7 @@ def judge(
     if not undisturbed:
         # What was measured beside other load is shown, and supports nothing.
         loaded = _interval(metric, good, floor, level, candidates)
-        loaded = loaded and replace(loaded, half=math.inf, narrow=math.inf)
+        loaded = loaded and replace(loaded, half=math.inf, tested=math.inf, narrow=math.inf)
         return Judgement("inconclusive", f"{CONTENDED}: {good[0].contended}", loaded)
     if moved := baseline_moved(metric, _paired(undisturbed), _paired(quiet)):
         return _not_comparable(moved)
@@ -79,7 +79,7 @@ def judge(
     reached = verdict(metric, interval)
     if reached == "inconclusive":
         repeated = len(mine) < len(undisturbed) or len(theirs) < len(quiet)
-        return Judgement(reached, _open(interval, repeated), interval)
+        return Judgement(reached, _open(interval, repeated, level), interval)
     failed = [trial for trial in trials if isinstance(trial.record, TrialRecord) and trial.record.error is not None]
     if failed:
         return Judgement(reached, f"{len(failed)} of its processes failed: {_failure(metric, failed)}", interval)
@@ -136,9 +136,11 @@ def _interval(
     return unpaired_interval(metric, scale, mine, theirs, level, candidates) if scale else None
 
 
-def _open(interval: Interval, repeated: bool) -> str:
+def _open(interval: Interval, repeated: bool, level: float) -> str:
     if repeated:
         return IDENTICAL
+    if interval.half < abs(interval.center) and abs(interval.center) >= interval.scale.least:
+        return f"after all that was looked at before, chance may make it once in {1 / level:.0f} times: more processes"
     return "the interval leaves it open: more processes, or longer sampling" if interval.ends else TOO_FEW
 
 

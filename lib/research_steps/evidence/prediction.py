@@ -93,7 +93,7 @@ def common_shift(metric: Metric, alike: Sequence[Repeat]) -> tuple[float, Interv
 
 def _prediction(scale: Scale, center: float, half: float, counts: tuple[int, int]) -> Interval:
     half = max(half, scale.least)
-    return Interval(scale, center, half, half, half, *counts, METHOD)
+    return Interval(scale, center, half, half, half, half, *counts, METHOD)
 
 
 def _told_alike(metric: Metric, scale: Scale, alike: Sequence[Repeat]) -> list[tuple[Repeat, Scale]]:

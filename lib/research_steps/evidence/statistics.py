@@ -31,12 +31,16 @@ EXACT = "exact values, which have no spread"
 
 @dataclass(frozen=True)
 class Interval:
-    """Where an effect lies: `half` to each side for a difference, `narrow` for being no more than the least effect,
-    which asks at both ends one-sidedly. On the scale of effects, not of ratios; `error` is the standard error."""
+    """Where an effect lies, on the scale of effects and not of ratios: with 95 % within `half` to each side.
+
+    A verdict asks by the error that may be spent on it: there is a difference where 0 is not within `tested`, and none
+    where all within `narrow` is less than the least effect. `error` is the standard error.
+    """
 
     scale: Scale
     center: float
     half: float
+    tested: float
     narrow: float
     error: float
     processes: int
@@ -135,8 +139,8 @@ def verdict(metric: Metric, interval: Interval) -> Verdict:
     least = interval.scale.least
     if abs(interval.center) + interval.narrow < least:
         return "no difference"
-    lower = interval.high < 0 and interval.center <= -least
-    higher = interval.low > 0 and interval.center >= least
+    lower = interval.center + interval.tested < 0 and interval.center <= -least
+    higher = interval.center - interval.tested > 0 and interval.center >= least
     if lower or higher:
         return "improved" if lower == (metric.direction != "max") else "regressed"
     return "inconclusive"
@@ -233,12 +237,12 @@ def _interval(
     scale: Scale, center: float, error: float, freedom: float, level: float, candidates: int, counts: tuple[int, int],
     method: str,
 ) -> Interval:  # fmt: skip
-    half = narrow = error
+    half = tested = narrow = error
     if 0 < error < math.inf:
-        half, narrow = (critical(tests, freedom, candidates) * error for tests in (level, 2 * level))
+        half, tested, narrow = (critical(at, freedom, candidates) * error for at in (LEVEL, level, 2 * level))
     if candidates > 1:
         method += f"; studentized maximum modulus over {candidates} candidates"
-    return Interval(scale, center, half, narrow, error, *counts, method)
+    return Interval(scale, center, half, tested, narrow, error, *counts, method)
 
 
 def _weighted(intervals: Sequence[Interval], weights: Sequence[float]) -> float:

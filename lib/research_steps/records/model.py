@@ -231,12 +231,12 @@ class Floor(Strict, frozen=True):
 class Claim(Strict, frozen=True, omit_defaults=True):
     """What is said of one candidate (`changes` to the baseline `case`) in one metric.
 
-    The interval from `low` to `high` is that of `estimand`: a ratio of candidate to baseline, a difference of the two as
-    a share of the baseline (for a metric with a target: of distances to it, as a share of the target), or one in the
-    metric's own unit. It misses with the probability `level`, for all `candidates` of its table together. It rests on
-    `trials`, against those of the `baseline`'s entry, or those in `floor` where the baseline was measured in the
-    candidates' own table; those in `also` were made before and chose the candidate. Both ends are None when the trials
-    support no interval; `why` says what the verdict could not say.
+    The interval from `low` to `high` (95 %) is that of `estimand`: a ratio of candidate to baseline, a difference of the
+    two as a share of the baseline (for a metric with a target: of distances to it, as a share of the target), or one in
+    the metric's own unit. It counts for all `candidates` of its table together; the verdict asks with an error of
+    `level`. It rests on `trials`, against those of the `baseline`'s entry, or those in `floor` where the baseline was
+    measured in the candidates' own table; those in `also` were made before and chose the candidate. Both ends are None
+    when the trials support no interval; `why` says what the verdict could not say.
 
     A claim that is confirmed is the series' `confirmation`-th, and this is the `look`-th time that it is; both are 0 for
     others. `expected` is what the best of many is to be expected to show when it is measured again. A claim whose

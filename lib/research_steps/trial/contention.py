@@ -159,7 +159,7 @@ HERE = Machine()
 
 
 class CpuWatch:
-    """Measures from its creation on how many cores other processes kept busy, and whether the processor was throttled."""
+    """Measures from its creation on how many cores others kept busy, and whether the processor was throttled."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine, self._throttled = machine, machine.throttled()
