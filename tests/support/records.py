@@ -112,6 +112,7 @@ def claim(**changes: Any) -> Claim:
         verdict="improved",
         confidence="exploratory",
         why="",
+        level=0.05,
     )
     return msgspec.structs.replace(made, **changes)
 

@@ -208,7 +208,7 @@ def replicate(series: OpenSeries, id: str, count: int) -> None:
 
         # Only now, because conditions are those that Marin leaves behind when it is imported.
         _refuse_other_conditions(trial, "Replicate")
-        replicate_again(builder, claim, entry.ref, trial, series.checkout.root, numbers)
+        replicate_again(builder, claim, entry, trial, series.checkout.root, numbers)
 
     run(declaration, thread, RunOptions(prefix=series.prefix))
 

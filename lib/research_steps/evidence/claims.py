@@ -6,6 +6,7 @@ about the same thing; which of them count is told by `standing`.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -33,12 +34,14 @@ class Candidate:
 @dataclass(frozen=True)
 class Baseline:
     """The baseline case, its entry, and trials of the case against itself, or alone where nothing is paired: those of
-    that entry, or, at a variant, those that were measured `beside` the candidates, in their table."""
+    that entry, or, at a variant, those that were measured `beside` the candidates, in their table. Repetitions go `over`
+    a field, or over nothing but processes."""
 
     case: dict[str, Any]
     entry: Ref
     trials: Sequence[Ended]
     beside: bool = False
+    over: str = ""
 
 
 def make_claims(
@@ -76,7 +79,7 @@ def remade(series: Series, snapshot: Snapshot, claims: Sequence[Claim], retracte
         if claim.metric not in metrics:
             continue
         floor = snapshot.floor_trials(claim) if claim.baseline.sha256 not in retracted else ()
-        baseline = Baseline(claim.case, claim.baseline, _left(snapshot, floor, retracted), bool(claim.floor))
+        baseline = Baseline(claim.case, claim.baseline, _left(snapshot, floor, retracted), bool(claim.floor), claim.over)
         trials, also = _left(snapshot, claim.trials, retracted), _left(snapshot, claim.also, retracted)
         # Where only what chose the candidate is left, that is what there is to go by.
         candidate = Candidate(claim.changes, trials, also) if trials else Candidate(claim.changes, also)
@@ -95,9 +98,11 @@ def _column(
 ) -> list[Claim]:
     """The claims on one metric."""
     budgets = [metric for metric in series.metrics if metric.budget]
-    judged = [
-        judge(metric, candidate.trials, baseline.trials, test.level, measured, budgets) for candidate in candidates
-    ]
+    compare = partial(judge, metric, level=test.level, candidates=measured, budgets=budgets, over=baseline.over)
+    judged = []
+    for candidate in candidates:
+        table = [other.trials for other in candidates if other is not candidate]
+        judged.append(compare(candidate.trials, baseline.trials, table=table))
     claims = [
         _claim(metric, baseline, candidate, judgement, measured, test)
         for candidate, judgement in zip(candidates, judged, strict=True)
@@ -137,6 +142,7 @@ def _claim(
         floor=tuple(trial.ref for trial in baseline.trials) if baseline.beside else (),
         confirmation=test.confirmation,
         look=test.look,
+        over=baseline.over,
     )
 
 

@@ -1,8 +1,10 @@
 """What the trials of one candidate and its baseline support in one metric, by rule and from records alone."""
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from research_steps.evidence.comparable import Ended, baseline_moved, incomparable_with_floor, unequal_budgets
@@ -13,6 +15,7 @@ from research_steps.evidence.statistics import (
     Interval,
     looks_differ,
     paired_interval,
+    repeated_interval,
     unpaired_interval,
     verdict,
 )
@@ -54,9 +57,13 @@ def judge(
     level: float,
     candidates: int = 1,
     budgets: Sequence[Metric] = (),
+    over: str = "",
+    table: Sequence[Sequence[Ended]] = (),
 ) -> Judgement:
     """What is said of a candidate that `trials` measured. `baseline` are trials of the case against itself, or alone;
-    `level` is what all `candidates` together may be told wrong."""
+    `level` is what all `candidates` together may be told wrong. Where repetitions go `over` a field, `table` are the
+    trials of the other candidates, which tell how such differences scatter."""
+    compare = partial(_interval, metric, level=level, candidates=candidates, over=over, table=table)
     good, floor = reporting(metric, trials), reporting(metric, baseline)
     if not good:
         return Judgement("failed", _failure(metric, trials))
@@ -67,13 +74,13 @@ def judge(
     undisturbed, quiet = _undisturbed(metric, good), _undisturbed(metric, floor)
     if not undisturbed:
         # What was measured beside other load is shown, and supports nothing.
-        loaded = _interval(metric, good, floor, level, candidates)
+        loaded = compare(good, floor)
         loaded = loaded and replace(loaded, half=math.inf, tested=math.inf, narrow=math.inf)
         return Judgement("inconclusive", f"{CONTENDED}: {good[0].contended}", loaded)
     if moved := baseline_moved(metric, _paired(undisturbed), _paired(quiet)):
         return _not_comparable(moved)
     mine, theirs = _distinct(metric, undisturbed), _distinct(metric, quiet)
-    interval = _interval(metric, mine, theirs, level, candidates)
+    interval = compare(mine, theirs)
     if interval is None:
         return Judgement("inconclusive", NO_SCALE if quiet else "no undisturbed process of the baseline to compare with")
     reached = verdict(metric, interval)
@@ -85,7 +92,7 @@ def judge(
         return Judgement(reached, f"{len(failed)} of its processes failed: {_failure(metric, failed)}", interval)
     if any(record.mode == "dev" for record in mine):
         return Judgement(reached, "", interval)
-    return _sure(metric, reached, interval, mine, theirs)
+    return _sure(metric, reached, interval, mine, theirs, over)
 
 
 def usable(metric: Metric, trials: Iterable[Ended]) -> list[TrialRecord]:
@@ -105,18 +112,28 @@ def is_routine(record: TrialRecord) -> bool:
 
 
 def _sure(
-    metric: Metric, reached: Verdict, interval: Interval, trials: Sequence[TrialRecord], floor: Sequence[TrialRecord]
+    metric: Metric,
+    reached: Verdict,
+    interval: Interval,
+    trials: Sequence[TrialRecord],
+    floor: Sequence[TrialRecord],
+    over: str,
 ) -> Judgement:
     """How sure a verdict is: replicated, where enough processes of the candidate measured it and its looks agree."""
     needed = 2 if interval.method == EXACT else OWN_SPREAD
-    if len(trials) < needed or (not _all_paired(trials) and len(floor) < needed):
-        return Judgement(reached, f"it takes {needed} processes to be replicated", interval)
+    if interval.processes < needed or (not _all_paired(trials) and interval.floor_processes < needed):
+        # One process alone was never meant to be more.
+        what = f"values of {over}" if over else "processes"
+        why = f"it takes {needed} {what} to be replicated" if interval.processes > 1 else ""
+        return Judgement(reached, why, interval)
     looks: dict[str, list[TrialRecord]] = {}
     for record in trials:
         looks.setdefault(record.id.partition(".")[0], []).append(record)
     if _all_paired(trials):
         null = _effects(metric, interval.scale, _paired(floor))
         groups = [_effects(metric, interval.scale, _samples(look)) for look in looks.values()]
+    elif over:
+        null, groups = [], [matched(metric, interval.scale, look, floor, over) for look in looks.values()]
     else:
         null, groups = [], [levels(metric, interval.scale, _samples(look)) for look in looks.values()]
     if looks_differ(groups, null):
@@ -124,11 +141,39 @@ def _sure(
     return Judgement(reached, "", interval, "replicated")
 
 
+def matched(
+    metric: Metric, scale: Scale, trials: Iterable[TrialRecord], floor: Iterable[TrialRecord], over: str
+) -> list[float]:
+    """The differences of a candidate to the baseline at each value of a field at which both were measured."""
+    mine, theirs = _levels_at(metric, scale, trials, over), _levels_at(metric, scale, floor, over)
+    return [mine[value] - theirs[value] for value in mine if value in theirs]
+
+
+def _levels_at(metric: Metric, scale: Scale, records: Iterable[TrialRecord], over: str) -> dict[bytes, float]:
+    values: dict[bytes, list[float]] = {}
+    for record in records:
+        values.setdefault(canonical(record.config.get(over)), []).extend(levels(metric, scale, _samples([record])))
+    return {value: statistics.fmean(measured) for value, measured in values.items()}
+
+
 def _interval(
-    metric: Metric, trials: Sequence[TrialRecord], floor: Sequence[TrialRecord], level: float, candidates: int
+    metric: Metric,
+    trials: Sequence[TrialRecord],
+    floor: Sequence[TrialRecord],
+    level: float,
+    candidates: int,
+    over: str,
+    table: Sequence[Sequence[Ended]],
 ) -> Interval | None:
     """Where the effect lies; None with nothing to compare with, or no scale to tell it on."""
     mine, theirs = _samples(trials), _samples(floor)
+    if over and theirs and not _all_paired(trials):
+        others = [usable(metric, other) for other in table]
+        scale = scale_for(metric, [*mine, *(samples for other in others for samples in _samples(other))], theirs)
+        differences = [matched(metric, scale, side, floor, over) for side in (trials, *others)] if scale else []
+        if scale is None or not differences[0]:
+            return None
+        return repeated_interval(scale, differences[0], differences[1:], level, candidates)
     if _all_paired(trials):
         scale = scale_for(metric, mine, _paired(floor))
         return paired_interval(metric, scale, mine, _paired(floor), level, candidates) if scale else None

@@ -60,9 +60,11 @@ class ThreadState:
     """What is known of a series now. Entries come in the order in which they were finished.
 
     `claims` count now, against a baseline case in force; `best` is the best of them on the primary metric, `reached` the
-    one by which the series has what it was started for. `dead_ends` failed or did not help: a row of a table, a whole
-    entry or a claim, each by the ID that names it. `stuck` is the number of trials without an improvement, once they are
-    too many. `sealed` are the seals by the ID of their entry, `unpublished` what the logbook does not show yet.
+    one by which the series has what it was started for. `by_older_rule` are those among them that an older version of
+    this package made, which judged each look alone: a replicate renews them. `dead_ends` failed or did not help: a row
+    of a table, a whole entry or a claim, each by the ID that names it. `stuck` is the number of trials without an
+    improvement, once they are too many. `sealed` are the seals by the ID of their entry, `unpublished` what the logbook
+    does not show yet.
     """
 
     series: Series
@@ -71,6 +73,7 @@ class ThreadState:
     claims: tuple[Claim, ...]
     best: Claim | None
     reached: Claim | None
+    by_older_rule: tuple[Claim, ...]
     winners: tuple[Winner, ...]
     baselines: tuple[MeasuredBaseline, ...]
     reading: Reading | None
@@ -93,7 +96,8 @@ class ThreadState:
         """What to do next, as commands that can be given as they are."""
         topic = self.series.topic
         commands = [f"python -m experiments.{topic}"] if any(step.driver_gone for step in self.running) else []
-        replicable = [winner.claim for winner in self.winners if winner.claim.confidence == "exploratory"]
+        winners = [winner.claim for winner in self.winners]
+        replicable = [claim for claim in winners if claim.confidence == "exploratory" or claim in self.by_older_rule]
         commands += [f"research replicate {claim.trials[0].id}" for claim in replicable]
         if self.unpublished:
             commands.append(f"research sync {topic}")
@@ -132,6 +136,7 @@ def thread_state(
         claims=tuple(claims),
         best=best(series, claims),
         reached=reached(series, claims),
+        by_older_rule=tuple(claim for claim in claims if not claim.level),
         winners=tuple(_winners(series, snapshot, claims)),
         baselines=tuple(_baselines(counting)),
         reading=_reading(counting, taken_back),

@@ -26,6 +26,7 @@ SHRINKABLE = 4
 PAIRED = "Student's t over process means of paired effects, their spread pooled with that of the baseline against itself"
 OWN = "Student's t over process means of paired effects, their own spread, which is more than the baseline's"
 UNPAIRED = "Welch's t over the means of unpaired processes"
+REPEATED = "Student's t over differences at the same seed, their spread pooled over the table where it agrees"
 EXACT = "exact values, which have no spread"
 
 
@@ -131,6 +132,33 @@ def unpaired_interval(
     weights = sum(part**2 / (count - 1) for part, count in zip(parts, counts, strict=True))
     freedom = sum(parts) ** 2 / weights if weights else 1
     return _interval(scale, center, math.sqrt(sum(parts)), freedom, level, candidates, counts, UNPAIRED)
+
+
+def repeated_interval(
+    scale: Scale, differences: Sequence[float], others: Sequence[Sequence[float]], level: float, candidates: int = 1
+) -> Interval:
+    """The interval of a candidate's effect from its `differences` to the baseline at each repetition, such as a seed,
+    which hits both sides alike; endless with fewer than two.
+
+    The model is y = μ(candidate) + u(seed) + v(candidate, seed): the difference is free of u, so that the interval is
+    Student's t of a matched pair. The spread of v is pooled with that of the `others` of the same table where they agree
+    (Bartlett's test, Proc. R. Soc. A 160, 1937).
+    """
+    from scipy.stats import bartlett
+
+    groups = [group for group in (differences, *others) if len(group) > 1 and len(set(group)) > 1]
+    center, counts = statistics.fmean(differences), (len(differences), len(differences))
+    if len(differences) < 2 or not groups:
+        return _interval(scale, center, math.inf, 0, level, candidates, counts, REPEATED)
+    if len(set(differences)) == 1:
+        groups, freedom, variance = [], 1, 0.0
+    elif len(groups) > 1 and bartlett(*groups).pvalue >= LEVEL:
+        freedom = sum(len(group) - 1 for group in groups)
+        variance = sum((len(group) - 1) * statistics.variance(group) for group in groups) / freedom
+    else:
+        freedom, variance = len(differences) - 1, statistics.variance(differences)
+    error = math.sqrt(variance / len(differences))
+    return _interval(scale, center, error, freedom, level, candidates, counts, REPEATED)
 
 
 def verdict(metric: Metric, interval: Interval) -> Verdict:

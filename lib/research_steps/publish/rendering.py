@@ -7,7 +7,7 @@ Command, Config, Result, Interpretation, Next action, then Commit Hash and Links
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from research_steps.evidence.claim_text import claim_text, estimate_text, verdict_text
+from research_steps.evidence.claim_text import claim_text, effect_text, estimate_text, verdict_text
 from research_steps.evidence.hypotheses import SAYS, Item
 from research_steps.evidence.standing import claims_in
 from research_steps.evidence.state import ThreadState
@@ -152,7 +152,11 @@ def _best(claim: Claim | None) -> str:
         return "Nothing measured yet is better than the baseline."
     on = ", ".join(ref.id for ref in claim.trials)
     what = code(_spelled(claim.changes))
-    return f"Best so far: {what} with {prose(claim.metric)} {claim_text(claim)} against {claim.baseline.id} ({on})."
+    # Such a claim stands as it was made, and 'research replicate' makes it anew.
+    rule = "" if claim.level else ", by the older rule that judged each look alone"
+    return (
+        f"Best so far: {what} with {prose(claim.metric)} {claim_text(claim)} against {claim.baseline.id} ({on}){rule}."
+    )
 
 
 def _config(record: EntryRecord) -> str:
@@ -178,11 +182,14 @@ def rows(trials: Sequence[Row], claims: Sequence[Claim], primary: Metric, indent
     """The table of a sweep: what is claimed of each row, and what was measured."""
     metrics = _primary_first({name for row in trials for name in row.values}, primary.name)
     claimed = {ref.sha256: claim for claim in claims if claim.metric == primary.name for ref in claim.trials}
-    header = ["trial", "changed", f"{prose(primary.name)} ÷ baseline (95 %)", "verdict", *map(prose, metrics), "note"]
+    expects = any(claim.expected is not None for claim in claimed.values())
+    header = ["trial", "changed", f"{prose(primary.name)} ÷ baseline (95 %)", "verdict"]
+    header += [*(["expected on replication"] if expects else []), *map(prose, metrics), "note"]
     lines = []
     for row in trials:
         claim = claimed.get(row.trial.sha256)
         cells = [row.trial.id, code(changes(row)), *_claimed(row, claim, primary.name)]
+        cells += [_expected(claim)] if expects else []
         cells += [f"{row.values[name]:.6g}" if name in row.values else "–" for name in metrics]
         note = _note(row, claim)
         lines.append([*cells, code(note) if note else ""])
@@ -205,6 +212,10 @@ def _claimed(row: Row, claim: Claim | None, primary: str) -> list[str]:
     if claim is None:
         return [alone, "–"]
     return [alone if len(claim.trials) > 1 else estimate_text(claim), verdict_text(claim)]
+
+
+def _expected(claim: Claim | None) -> str:
+    return effect_text(claim.estimand, claim.expected) if claim is not None and claim.expected is not None else "–"
 
 
 def _primary_first(names: Iterable[str], primary: str) -> list[str]:

@@ -235,8 +235,9 @@ class Claim(Strict, frozen=True, omit_defaults=True):
     two as a share of the baseline (for a metric with a target: of distances to it, as a share of the target), or one in
     the metric's own unit. It counts for all `candidates` of its table together; the verdict asks with an error of
     `level`. It rests on `trials`, against those of the `baseline`'s entry, or those in `floor` where the baseline was
-    measured in the candidates' own table; those in `also` were made before and chose the candidate. Both ends are None
-    when the trials support no interval; `why` says what the verdict could not say.
+    measured in the candidates' own table; those in `also` were made before and chose the candidate. Where repetitions
+    go `over` a field, such as the seed, both sides are compared at each of its values. Both ends are None when the
+    trials support no interval; `why` says what the verdict could not say.
 
     A claim that is confirmed is the series' `confirmation`-th, and this is the `look`-th time that it is; both are 0 for
     others. `expected` is what the best of many is to be expected to show when it is measured again. A claim whose
@@ -266,6 +267,7 @@ class Claim(Strict, frozen=True, omit_defaults=True):
     confirmation: int = 0
     look: int = 0
     expected: float | None = None
+    over: str = ""
 
 
 class EntryRecord(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="entry"):

@@ -20,10 +20,12 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
 
 
 class Measurement(Details, frozen=True, kw_only=True):
-    """The function that measured, as 'module:function', and the baseline case that everything is compared with."""
+    """The function that measured, as 'module:function', the baseline case that everything is compared with, and the
+    numbers of the field that a repetition goes `over`."""
 
     measure: str = ""
     baseline_case: dict[str, Any] = {}
+    over: dict[str, tuple[int, ...]] = {}
 
 
 class BaselineMeasurement(Measurement, frozen=True, kw_only=True):

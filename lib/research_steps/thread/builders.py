@@ -40,11 +40,15 @@ class StepBuilder(Steps):
         *,
         label: str = "baseline",
         hypothesis: str = "",
+        over: Axis | None = None,
         private: bool = False,
         resources: Resources | None = None,
     ) -> Step:
         code = trace(measure)
-        measured = Measured(code.name, code.root, code.digest, type_name(config), config, resources, code.variables)
+        repeated = _repeated(over, config, label)
+        measured = Measured(
+            code.name, code.root, code.digest, type_name(config), config, resources, code.variables, repeated
+        )
         case = plain(config, f"baseline {label!r}", marin.unwrap)
         built = (step.config for step in self.built if isinstance(step.config, StepConfig))
         namesakes = [config for config in built if config.kind == "baseline" and config.label == label]
@@ -53,7 +57,7 @@ class StepBuilder(Steps):
                 f"The thread has two baselines {label!r} with different cases: give each a label of its own, by which "
                 "it stays fixed."
             )
-        replicates = tuple(range(self.series.floor_processes))
+        replicates = tuple(range(1 if repeated else self.series.floor_processes))
         return self.add("baseline", label, hypothesis, measured=measured, replicates=replicates, private=private)
 
     def sweep(
@@ -183,6 +187,8 @@ class StepBuilder(Steps):
                 "case": plain(measured.case, f"{kind} {label!r}", marin.unwrap),
                 "conditions": _conditions(measured),
             }
+            if measured.over is not None:
+                version["over"] = list(measured.over)
         # What the shards of a sweep are is not what it measures: splitting it otherwise measures nothing again.
         # And what is private from now on is recorded anew, without a new measurement.
         version |= {
@@ -205,6 +211,21 @@ class StepBuilder(Steps):
         step: Step = marin.ExecutorStep(name=name, fn=run_step, config=config, description=hypothesis or label)
         self.built.append(step)
         return step
+
+
+def _repeated(over: Axis | None, config: Any, label: str) -> tuple[str, tuple[int, ...]] | None:
+    """The field that a repetition varies, with its values. Raises UsageError."""
+    if over is None:
+        return None
+    field, values = over[0], tuple(over[1])
+    numbers = [value for value in values if type(value) is int]
+    if len(numbers) < len(values) or len(set(numbers)) < 2:
+        raise UsageError(
+            f"The baseline {label!r} goes over {field}={list(values)!r}: expected two or more different whole numbers, "
+            "such as range(5), because replicates take those that follow."
+        )
+    changed(config, {field: numbers[0]}, f"The baseline {label!r}")
+    return field, tuple(dict.fromkeys(numbers))
 
 
 def _identity(metric: Metric) -> dict[str, Any]:

@@ -7,7 +7,9 @@ import msgspec
 
 from research_steps.errors import UsageError
 from research_steps.records.configurations import changes_in, plain
-from research_steps.records.model import Claim, Ref, TrialRecord
+from research_steps.records.encoding import Stored
+from research_steps.records.model import Claim, EntryRecord, TrialRecord
+from research_steps.records.step_kinds import Measurement
 from research_steps.thread import marin
 from research_steps.thread.builders import StepBuilder, measured_by
 from research_steps.thread.types import Step
@@ -16,7 +18,12 @@ from research_steps.trial.measured import Measured
 
 
 def replicate_again(
-    builder: StepBuilder, claim: Claim, entry: Ref, trial: TrialRecord, root: Path, numbers: Sequence[int]
+    builder: StepBuilder,
+    claim: Claim,
+    entry: Stored[EntryRecord],
+    trial: TrialRecord,
+    root: Path,
+    numbers: Sequence[int],
 ) -> Step:
     """Measure the candidate of an entry again, in processes with these numbers; the thread need not know it.
 
@@ -25,12 +32,13 @@ def replicate_again(
     code = trace_name(trial.measure, root)
     if code.digest != trial.code:
         raise _other_code(trial, code.digest, ", or run the thread again")
+    over = next(iter(entry.record.details_as(Measurement).over.items()), None)
     return builder.add(
         "replicate",
         f"{trial.id} again",
         "",
-        measured=Measured(code.name, str(root), code.digest, trial.config_type, claim.case, variables=code.variables),
-        rests_on=(msgspec.to_builtins(claim.baseline), msgspec.to_builtins(entry)),
+        measured=Measured(code.name, str(root), code.digest, trial.config_type, claim.case, None, code.variables, over),
+        rests_on=(msgspec.to_builtins(claim.baseline), msgspec.to_builtins(entry.ref)),
         replicates=tuple(numbers),
         candidate=claim.changes,
     )

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -39,22 +39,19 @@ from research_steps.trial.context import Session
 
 
 def _baseline(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
-    case, series = config.case, session.series
-    wanted = [
-        Wanted(
-            id=trial_id(id, number + 1), label=config.label, config=case, case=case, replicate=number, must_succeed=True
-        )
-        for number in config.replicates
-    ]
+    series, wanted = session.series, list[Wanted]()
+    for repetition, number in product(config.what.repetitions, config.replicates):
+        at, trial = config.changed(repetition), trial_id(id, len(wanted) + 1)
+        wanted.append(Wanted(id=trial, label=config.label, config=at, case=at, replicate=number, must_succeed=True))
     trials = measure(session, config, id, wanted)
-    rows = tuple(row_of(trial, {}) for trial in trials)
-    for row, trial in zip(rows, trials, strict=True):
-        record = trial.stored.record
+    rows = tuple(_at(config, measured, row_of(measured, {})) for measured in trials)
+    for row, measured in zip(rows, trials, strict=True):
+        record = measured.stored.record
         if isinstance(record, InterruptedRecord):
             raise StepFailed(f"the baseline was interrupted: {record.reason}")
         if record.error is not None:
             return Finding(result=f"baseline case: {row.note}", rows=rows, error=record.error)
-    floor = floor_of(series, [trial.stored for trial in trials])
+    floor = floor_of(series, [measured.stored for measured in trials])
     text, next_action = interpret_baseline(series, rows, floor)
     value = statistics.median(row.values[series.primary.name] for row in rows)
     processes = f"{len(rows)} process{'es' if len(rows) > 1 else ''}"
@@ -94,12 +91,16 @@ def _compared(
 ) -> Finding:
     """What a table of candidates says, each measured in one process; `alone` are the axes of an interaction."""
     series, case = session.series, config.case
-    varied = [changes_in(config.changed(point), case) for point in points]
-    rows = [row_of(trial, changes, base.record.rows[0].values) for trial, changes in zip(trials, varied, strict=True)]
-    # The baseline's own value, in an axis that holds it, is no candidate.
-    candidates = [Candidate(row.changes, [trial.stored]) for row, trial in zip(rows, trials, strict=True) if row.changes]
+    each = len(config.what.repetitions)
+    rows, candidates = [], []
+    for number, point in enumerate(points):
+        changes, mine = changes_in(config.changed(point), case), trials[number * each : (number + 1) * each]
+        rows += [_at(config, trial, row_of(trial, changes, base.record.rows[0].values)) for trial in mine]
+        # The baseline's own value, in an axis that holds it, is no candidate.
+        candidates += [Candidate(changes, [trial.stored for trial in mine])] if changes else []
     entries = entries_of(session.journal.published(session.repository))
-    claims = make_claims(series, _baseline_of(session, base, case), candidates, next_table(series, entries))
+    baseline = _baseline_of(session, config, base, case)
+    claims = make_claims(series, baseline, candidates, next_table(series, entries))
     rows = ranked(series.primary, [_beside_independence(row, alone) for row in rows], claims)
     text, next_action = interpret_rows(series, rows, claims)
     return Finding(_summary(series, rows, claims), tuple(rows), text, next_action, claims=claims)
@@ -127,17 +128,17 @@ def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRe
     looks = looks_in(entries_of(session.journal.published(session.repository)))
     for variant in _at_variants(session, config, id, picked):
         varied = changes_in(config.changed({**variant.changes, **picked}), variant.case)
-        baseline = _baseline_of(session, inputs[0], variant.case)
+        baseline = _baseline_of(session, config, inputs[0], variant.case)
         beside = row_of(variant.controls[0], {}).values if variant.controls else inputs[0].record.rows[0].values
-        variant_rows = [row_of(trial, varied, beside) for trial in variant.trials]
-        variant_rows += [row_of(trial, {}) for trial in variant.controls]
+        variant_rows = [_at(config, trial, row_of(trial, varied, beside)) for trial in variant.trials]
+        variant_rows += [_at(config, trial, row_of(trial, {})) for trial in variant.controls]
         at = f"both at {changes_text(variant.changes)}"
         rows += [noted(row, at) if variant.changes else row for row in variant_rows]
         fresh = [trial.stored.sha256 for trial in variant.trials]
         look = next_look(series, [*looks, claims], picked, variant.case, fresh)
         if variant.controls:
             controls = _with_earlier(session, look.floor, variant.controls)
-            baseline = Baseline(variant.case, inputs[0].ref, controls, beside=True)
+            baseline = replace(baseline, trials=controls, beside=True)
         trials = _with_earlier(session, look.trials, variant.trials)
         chose = (*chosen_by.trials, *chosen_by.also) if chosen_by and variant.case == chosen_by.case else ()
         left_out = session.retracted | {trial.sha256 for trial in trials}
@@ -153,19 +154,19 @@ def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRe
 
 def _at_variants(session: Session, config: StepConfig, id: str, picked: dict[str, Any]) -> list[_Variant]:
     """Measure the candidate again, at each variant; and the baseline where it was not measured yet, because what it took
-    at another variant says nothing there."""
+    at another variant, or at another seed, says nothing there."""
     axis, values = config.across or ("", (None,))
     variants = [{axis: value} if axis else {} for value in values]
     wanted: list[Wanted] = []
     sizes: list[int] = []
     for variant in variants:
         case = config.changed(variant)
-        for side in [picked] if case == config.case else [picked, {}]:
-            changes = {**variant, **side}
-            for number in config.replicates:
-                label = f"{changes_text(changes)} {'replicate' if side else 'baseline'} {number}"
-                trial = trial_id(id, len(wanted) + 1)
-                wanted.append(Wanted(id=trial, label=label, config=config.changed(changes), case=case, replicate=number))
+        is_known = case == config.case and config.what.over is None
+        for side, number in product([picked] if is_known else [picked, {}], config.replicates):
+            at = {**variant, **config.what.further(number)}
+            label = f"{changes_text({**variant, **side})} {'replicate' if side else 'baseline'} {number}"
+            parts = {"config": config.changed({**at, **side}), "case": config.changed(at), "replicate": number}
+            wanted.append(Wanted(id=trial_id(id, len(wanted) + 1), label=label, **parts))
         sizes.append(len(wanted))
     trials, count = measure(session, config, id, wanted), len(config.replicates)
     measured = []
@@ -225,18 +226,27 @@ def measure(session: Session, config: StepConfig, id: str, wanted: Sequence[Want
 
 def points_wanted(config: StepConfig, id: str, points: Sequence[dict[str, Any]]) -> list[Wanted]:
     """The trials of a table of candidates; of a shard, those that are its own."""
-    numbered = list(enumerate(points, 1))
+    numbered = list(enumerate(product(points, config.what.repetitions), 1))
     mine = numbered[config.shard :: config.shards] if config.kind == "shard" else numbered
     return [
         Wanted(
             id=trial_id(id, number),
-            label=changes_text(point),
-            config=config.changed(point),
-            case=config.case,
+            label=changes_text({**point, **repetition}),
+            config=config.changed({**point, **repetition}),
+            case=config.changed(repetition),
             new=True,
         )
-        for number, point in mine
+        for number, (point, repetition) in mine
     ]
+
+
+def _at(config: StepConfig, trial: Trial, row: Row) -> Row:
+    """The row with the value at which it was measured of the field that repetitions go over."""
+    record = trial.stored.record
+    if config.what.over is None or isinstance(record, InterruptedRecord):
+        return row
+    field = config.what.over[0]
+    return noted(row, changes_text({field: record.config[field]}))
 
 
 def _beside_independence(row: Row, alone: Mapping[str, Claim]) -> Row:
@@ -298,6 +308,7 @@ def _nothing(session: Session, entry: Stored[EntryRecord]) -> Finding:
     )
 
 
-def _baseline_of(session: Session, entry: Stored[EntryRecord], case: dict[str, Any]) -> Baseline:
+def _baseline_of(session: Session, config: StepConfig, entry: Stored[EntryRecord], case: dict[str, Any]) -> Baseline:
     left = [row.trial for row in entry.record.rows if row.trial.sha256 not in session.retracted]
-    return Baseline(case, entry.ref, [session.journal.load("trial", ref) for ref in left])
+    trials, over = [session.journal.load("trial", ref) for ref in left], config.what.over
+    return Baseline(case, entry.ref, trials, over=over[0] if over is not None else "")

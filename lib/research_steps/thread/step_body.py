@@ -96,8 +96,9 @@ def _run_shard(session: Session, config: StepConfig) -> list[Any]:
     sweep, label = session.shard_of[config.output_path]
     entry = session.journal.ids.latest_entry(sweep) if sweep not in session.redo else None
     id = entry.record.id if entry else session.journal.ids.reserve(session.series.prefix, sweep, session.used_numbers)
-    plan(session.journal, id, label, len(config.points))
-    trials = measure(session, config, id, points_wanted(config, id, config.points))
+    wanted = points_wanted(config, id, config.points)
+    plan(session.journal, id, label, len(config.points) * len(config.what.repetitions))
+    trials = measure(session, config, id, wanted)
     references: list[Any] = msgspec.to_builtins(refs_of(trials))
     return references
 
@@ -118,7 +119,8 @@ def _details(config: StepConfig, forced: Sequence[str]) -> Details:
     """What the entry records of the step."""
     if config.measured is None:
         return Details()
-    parts: dict[str, Any] = {"measure": config.measured.name, "baseline_case": config.case}
+    over = dict([config.measured.over]) if config.measured.over is not None else {}
+    parts: dict[str, Any] = {"measure": config.measured.name, "baseline_case": config.case, "over": over}
     match config.kind:
         case "baseline":
             return BaselineMeasurement(**parts, replicates=len(config.replicates))

@@ -46,11 +46,16 @@ class Steps(Protocol):
         *,
         label: str = "baseline",
         hypothesis: str = "",
+        over: Axis | None = None,
         private: bool = False,
         resources: Resources | None = None,
     ) -> Step:
         """Measure the baseline case against itself, in `floor_processes` processes: their spread is the noise floor. If
         one fails, that is recorded and raised.
+
+        With `over`, `(field, values)`, such as `("seed", range(5))`, a repetition varies that field: this case and all
+        that is compared with it is measured at each value, and compared value by value. Replicates take the numbers
+        that follow, which nothing was chosen by.
 
         `measure` yields its metrics for as long as it is asked, or returns them once. `config` is a dataclass or dict,
         and may hold Marin's `versioned(…)`, steps and paths of steps. With `resources` a cluster's engine finds the

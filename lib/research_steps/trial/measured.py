@@ -15,7 +15,8 @@ from research_steps.trial.code import Code, trace_name
 @dataclass(frozen=True)
 class Measured:
     """What a step measures, and on what: the measure function's code, the baseline case, a configuration of the
-    experiment, the resources that a cluster's engine is asked for, and the environment variables that the code reads."""
+    experiment, and the resources that a cluster's engine is asked for. `variables` are those of the environment that the
+    code reads; repetitions go `over` these numbers of a field, such as the seed."""
 
     name: str
     root: str
@@ -24,6 +25,16 @@ class Measured:
     case: Any
     resources: Resources | None = None
     variables: tuple[str, ...] = ()
+    over: tuple[str, tuple[int, ...]] | None = None
+
+    @property
+    def repetitions(self) -> tuple[dict[str, Any], ...]:
+        """What each repetition changes: nothing, or the field that it goes over."""
+        return ({},) if self.over is None else tuple({self.over[0]: number} for number in self.over[1])
+
+    def further(self, number: int) -> dict[str, Any]:
+        """What the `number`-th repetition after these changes, from 1."""
+        return {} if self.over is None else {self.over[0]: max(self.over[1]) + number}
 
     def code(self) -> Code:
         """The code on disk now. Raises UsageError when it is not what the step was built from."""
