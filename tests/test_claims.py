@@ -264,7 +264,10 @@ def _row(stored: Stored[Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "routine"), [("NameError", True), ("ImportError", False), ("XlaRuntimeError", False)])
+@pytest.mark.parametrize(
+    ("kind", "routine"),
+    [("NameError", True), ("BadMetrics", True), ("Diverged", False), ("ImportError", False), ("XlaRuntimeError", False)],
+)
 def test_a_slip_in_the_code_is_no_negative_result(kind: str, routine: bool) -> None:
     """A misspelled name says nothing of the candidate; a kernel that is not implemented here does."""
     error = Error(type=kind, message="no", frames=(), where="candidate", output_tail="")

@@ -376,7 +376,7 @@ def test_a_parent_is_replaced_when_what_it_imported_changed(repository: DevCheck
     seen = []
     for change in (
         lambda: None,
-        lambda: (library / "helper.py").write_text("WORTH = 2  # twice\n"),
+        lambda: (library / "helper.py").write_text("WORTH = 1.1  # more\n"),
         lambda: (repository.root / "uv.lock").write_text("another\n"),
         lambda: path.update(XLA_FLAGS="--xla_dump_hlo_as_text"),
     ):

@@ -307,6 +307,23 @@ def test_what_can_not_be_paired_takes_replicates(repository: UntimedThread) -> N
     assert f"work=1000 is best: cost {found.estimate:.3f} × " in repository.entry("TOY-004").interpretation
 
 
+def test_at_a_variant_the_baseline_is_measured_too(repository: UntimedThread) -> None:
+    """Without pairs: twice the size costs both sides twice as much, which says nothing about the candidate."""
+    repository.write(
+        SWEEP.replace("Config()", 'Config(mode="alone")')
+        .replace("[1000, 4000, 2004, 13]", "[2004]")
+        .replace("steps.interpret(base, works)", 'steps.replicate(works, across=("size", [1, 2]))')
+    )
+    repository.ok()
+    rows = [(row.changes, row.note) for row in repository.entry("TOY-003").rows]
+    assert rows[:4] == [({"work": 2004}, "both at size=1")] * 3 + [({"work": 2004}, "both at size=2")]
+    assert rows[6:] == [({}, "both at size=2")] * 3, "the baseline at the size at which it was not measured yet"
+    at_one, at_two = repository.claims("TOY-003")
+    assert {at_one.verdict, at_two.verdict} == {"no difference"}
+    assert at_two.estimate == pytest.approx(1.0, abs=0.02) and at_two.floor_processes == 3
+    assert [ref.id for ref in at_two.floor] == [f"TOY-003.{number:02d}" for number in (7, 8, 9)]
+
+
 def test_a_metric_with_a_target_is_judged_by_the_distance_to_it(repository: UntimedThread) -> None:
     """Closer is better from both sides, in shares of the target."""
     repository.write(

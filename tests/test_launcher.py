@@ -128,7 +128,7 @@ def test_a_message_that_can_not_be_shown_says_so(shared: Launcher, name: str, me
     ("function", "changes", "where", "message"),
     [
         ("raises_in_baseline", {"baseline_config": {"fails": True}}, "baseline", "no baseline here"),
-        ("raises_late", {}, "candidate", "only now"),
+        ("raises_late", {"config": {"fails": True}, "baseline_config": {}}, "candidate", "only now"),
         ("no_such_function", {}, "child", "no_such_function"),
         ("steady", {"cwd": "/no/such/folder"}, "child", "/no/such/folder"),
         ("steady", {"files": {"tests/support/failing_measures.py": "0" * 64}}, "child", "changed on disk"),

@@ -73,11 +73,12 @@ def test_records_written_by_the_first_release_keep_their_hash() -> None:
     samples = trial().samples
     assert samples is not None
     record = trial(
+        schema=1,
         config={"seed": 2**63, "big": 10**30, "text": 'é😀\x00/\\"', "nested": [None, True, {"b": 1, "a": 2}]},
         samples=msgspec.structs.replace(samples, candidate=numbers),
     )
     assert store_record(record).sha256 == "d51094f9233847209dc11ed84c7a1db897804a0a6a2cbcef4a8f029f3f4d32f1"
-    assert store_record(entry()).sha256 == "b4c9ac1991d9e49c97c8a67c39abe18aca43c8ae2f86ab8ba29b7f2629d3303a"
+    assert store_record(entry(schema=1)).sha256 == "b4c9ac1991d9e49c97c8a67c39abe18aca43c8ae2f86ab8ba29b7f2629d3303a"
 
 
 def test_a_record_can_not_be_changed() -> None:
@@ -143,7 +144,7 @@ LINE = store_record(trial()).line
         (_with(LINE, started_at="yesterday"), r"matching regex .* at `\$\.started_at`"),
         (_with(LINE, kind="intent"), "Invalid value 'intent'"),
         (_with(LINE, schema=0), "is not a record"),
-        (_with(LINE, schema=2, surprise=1), "has schema 2, and this version reads up to 1.*install the newest"),
+        (_with(LINE, schema=3, surprise=1), "has schema 3, and this version reads up to 2.*install the newest"),
     ],
 )
 def test_what_is_no_record_is_named_in_one_sentence(line: bytes, reason: str) -> None:
@@ -180,7 +181,7 @@ def test_intents_claims_and_seals_are_as_strict_as_records(kind: type, value: An
     """They come back equal, and are refused with a missing, unknown or newer part."""
     line = encode(value)
     assert decode(kind, line + b"\n", "it") == value
-    for damaged in (_without(line, "id"), _with(line, surprise=1), _with(line, schema=2), line[:-1]):
+    for damaged in (_without(line, "id"), _with(line, surprise=1), _with(line, schema=3), line[:-1]):
         with pytest.raises(UnreadableObject, match=r"^it "):
             decode(kind, damaged, "it")
 

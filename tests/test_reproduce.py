@@ -272,7 +272,7 @@ def test_a_tag_is_measured_again_as_it_was_sealed(made: Sealed, again: Again, se
     assert sealed.state() == before
     assert told.config["outcome"] == "reproduced", told.result
     assert told.inputs == (sealed.bundle.seal,)
-    assert [row.trial.id for row in told.rows] == [f"{told.id}.0{number}" for number in range(1, 7)]
+    assert [row.trial.id for row in told.rows] == [f"{told.id}.0{number}" for number in range(1, 8)]
 
 
 def test_the_outcome_is_an_entry_like_any_other(again: Again, sealed: Sealed) -> None:
@@ -298,11 +298,12 @@ def test_the_outcome_is_an_entry_like_any_other(again: Again, sealed: Sealed) ->
 
 
 def test_the_claim_rests_on_fresh_trials(again: Again, sealed: Sealed) -> None:
-    """What was sealed is only asked whether it agrees; the fresh processes carry the estimate."""
+    """It is one more look: the fresh processes, with those that replicated the candidate before it was sealed; the one
+    that chose it counts neither then nor now but by being asked whether it agrees."""
     told = judged(sealed, again.run)
     (claim,) = told.claims or ()
-    assert claim.changes == sealed.best and claim.processes == 3
-    assert {ref.id.partition(".")[0] for ref in claim.trials} == {told.id}
+    assert claim.changes == sealed.best and (claim.processes, claim.confirmation, claim.look) == (7, 1, 2)
+    assert {ref.id.partition(".")[0] for ref in claim.trials} == {"TOY-003", told.id}
     before = {ref.sha256 for ref in claim.also}
     assert before and before <= {ref.sha256 for ref in sealed.bundle.records}
     assert claim.confidence == "replicated"
@@ -318,7 +319,7 @@ def test_a_slower_kernel_is_not_reproduced(again: Again, sealed: Sealed) -> None
     """It says what was sealed, what it is now and what was expected; and nothing counts as replicated by that."""
     told = judged(sealed, changed(again.run, slower(0.8)))
     assert told.config["outcome"] == "not reproduced"
-    assert "expected: " in told.result and "outside of what was expected of 3 processes" in told.result
+    assert "expected: " in told.result and "outside of what was expected of 4 processes" in told.result
     (claim,) = told.claims or ()
     assert claim.confidence == "exploratory" and claim.why.startswith("not reproduced: ")
     assert told.interpretation.endswith("exploratory now.")
@@ -342,7 +343,7 @@ def test_a_reproduced_exploratory_claim_is_replicated(
 
 def test_what_dev_mode_found_stays_exploratory(again: Again, sealed: Sealed) -> None:
     """However often it is reproduced."""
-    told = judged(sealed, sealed_as(again.run, lambda one: msgspec.structs.replace(one, mode="dev")))
+    told = judged(sealed, changed(again.run, lambda one: msgspec.structs.replace(one, mode="dev")))
     assert told.config["outcome"] == "reproduced", told.result
     assert {one.confidence for one in told.claims or ()} == {"exploratory"}
 
@@ -509,8 +510,8 @@ def a_shift_that_only_all_three_tell() -> float:
     """In the middle between what they may have moved by together, and what the surest of them may have by itself."""
     metric, same = Metric("t", min_effect=0.001), records.samples([1.0], [1.0])
     floors = [[with_effect(same, effect) for effect in SCATTER] for _ in range(2)]
-    # The best one was replicated twice, and now the process that chose it counts as well.
-    alike = [Repeat([same] * before, [same] * now, *floors) for before, now in ((2, 3), (1, 1), (1, 1))]
+    # The best one was replicated three times, and now the process that chose it counts as well.
+    alike = [Repeat([same] * before, [same] * now, *floors) for before, now in ((3, 4), (1, 1), (1, 1))]
     alone, together = min(expected(metric, one, alike).high for one in alike), common_shift(metric, alike)[1].high
     assert 1.1 * together < alone
     return (alone + together) / 2

@@ -68,7 +68,10 @@ def raises_in_baseline(config):
 def raises_late(config):
     yield {"time_s": 1.0}
     yield {"time_s": 1.0}
-    raise ValueError("only now")
+    if config.get("fails"):
+        raise ValueError("only now")
+    while True:
+        yield {"time_s": 1.0}
 
 
 def crashes(config):

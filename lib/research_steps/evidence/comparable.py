@@ -40,12 +40,14 @@ def incomparable_with_floor(record: TrialRecord, floor: Sequence[TrialRecord]) -
 
 
 def comparable_with(trials: Iterable[Ended], fresh: Iterable[Ended]) -> list[Ended]:
-    """Those among earlier trials that count beside fresh ones: measured by the same code, under the same conditions."""
+    """Those among earlier trials that count beside fresh ones: measured by the same code in the same way, under the same
+    conditions."""
     now = next((trial.record for trial in fresh if isinstance(trial.record, TrialRecord)), None)
     measured = ((trial, trial.record) for trial in trials)
     if now is None:
         return []
-    return [trial for trial, record in measured if isinstance(record, TrialRecord) and not incomparable(record, now)]
+    alike = ((trial, record) for trial, record in measured if isinstance(record, TrialRecord))
+    return [trial for trial, record in alike if _is_paired(record) == _is_paired(now) and not incomparable(record, now)]
 
 
 def unequal_budgets(
@@ -87,6 +89,10 @@ def baseline_moved(metric: Metric, trials: Iterable[Samples], floor: Iterable[Sa
 def _medians(metric: Metric, processes: Iterable[Samples]) -> list[float]:
     found = (medians(samples.baseline).get(metric.name) for samples in processes)
     return [value for value in found if value is not None]
+
+
+def _is_paired(record: TrialRecord) -> bool:
+    return record.samples is not None and record.samples.paired
 
 
 def _listed(values: Iterable[float]) -> str:

@@ -152,7 +152,8 @@ def matched(
 def _levels_at(metric: Metric, scale: Scale, records: Iterable[TrialRecord], over: str) -> dict[bytes, float]:
     values: dict[bytes, list[float]] = {}
     for record in records:
-        values.setdefault(canonical(record.config.get(over)), []).extend(levels(metric, scale, _samples([record])))
+        configuration = record.config
+        values.setdefault(canonical(configuration.get(over)), []).extend(levels(metric, scale, _samples([record])))
     return {value: statistics.fmean(measured) for value, measured in values.items()}
 
 
