@@ -270,3 +270,4 @@ def test_a_metric_without_samples_has_no_median() -> None:
     """And one with samples has the middle one."""
     assert medians({"t": [3.0, 1.0, 2.0], "u": []}) == {"t": 2.0}
     assert math.isclose(medians({"t": [1.0, 2.0]})["t"], 1.5)
+    assert medians({"t": [1.7e308, 1.6e308]})["t"] == pytest.approx(1.65e308)

@@ -321,8 +321,9 @@ def test_a_slower_kernel_is_not_reproduced(again: Again, sealed: Sealed) -> None
     assert told.config["outcome"] == "not reproduced"
     assert "expected: " in told.result and "outside of what was expected of 4 processes" in told.result
     (claim,) = told.claims or ()
-    assert claim.confidence == "exploratory" and claim.why.startswith("not reproduced: ")
-    assert told.interpretation.endswith("exploratory now.")
+    assert (claim.verdict, claim.confidence) == ("inconclusive", "exploratory"), "with what was sealed it is unclear"
+    assert claim.why.startswith("not reproduced: ")
+    assert told.interpretation.endswith("was sealed as improved, replicated, and is inconclusive now.")
 
 
 @pytest.mark.parametrize(
@@ -513,7 +514,7 @@ def a_shift_that_only_all_three_tell() -> float:
     # The best one was replicated three times, and now the process that chose it counts as well.
     alike = [Repeat([same] * before, [same] * now, *floors) for before, now in ((3, 4), (1, 1), (1, 1))]
     alone, together = min(expected(metric, one, alike).high for one in alike), common_shift(metric, alike)[1].high
-    assert 1.1 * together < alone
+    assert 1.05 * together < alone
     return (alone + together) / 2
 
 

@@ -14,8 +14,9 @@ from research_steps.records.series import Metric
 
 Ended = Stored[TrialRecord] | Stored[InterruptedRecord]
 
-# A baseline that differs by more than this share from what it is alone is not what it is alone.
-BASELINE_MOVED = 0.2
+# A baseline that differs by more than this share from what it is alone is not what it is alone. Times change with the
+# machine from one day to the next, which hits both sides of a pair alike.
+BASELINE_MOVED, TIMED_BASELINE_MOVED = 0.2, 0.5
 
 
 def incomparable(record: TrialRecord, other: TrialRecord) -> dict[str, tuple[Any, Any]]:
@@ -73,14 +74,14 @@ def baseline_moved(metric: Metric, trials: Iterable[Samples], floor: Iterable[Sa
     its code was edited. What is better than that need not be better than the baseline.
 
     Alone it scatters from process to process; it moved where it lies outside of where one more process is to be expected
-    (Student's t), and by more than a fifth.
+    (Student's t), and by more than a fifth, or half where it is a time.
     """
     beside = _medians(metric, trials)
     alone = _medians(metric, floor)
     if not beside or not alone:
         return {}
     now, then = statistics.median(beside), statistics.median(alone)
-    reach = BASELINE_MOVED * abs(then)
+    reach = (TIMED_BASELINE_MOVED if metric.timed else BASELINE_MOVED) * min(abs(then), abs(now))
     if len(alone) > 1:
         reach = max(reach, critical(LEVEL, len(alone) - 1) * statistics.stdev(alone) * (1 + 1 / len(alone)) ** 0.5)
     return {f"the baseline's own {metric.name}": (f"{now:.4g}", f"{then:.4g}")} if abs(now - then) > reach else {}

@@ -53,7 +53,13 @@ class Effect:
 
 def medians(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """The median of each metric's samples."""
-    return {name: statistics.median(values) for name, values in columns.items() if values}
+    return {name: _median(values) for name, values in columns.items() if values}
+
+
+def _median(values: Sequence[float]) -> float:
+    median = statistics.median(values)
+    # Between two numbers whose sum is more than a number can be.
+    return median if math.isfinite(median) else statistics.median_low(values) / 2 + statistics.median_high(values) / 2
 
 
 def paired_ratios(samples: Samples) -> dict[str, Ratio]:

@@ -111,7 +111,10 @@ def _claims(
     if judged.outcome == "reproduced":
         return claims
     why = f"not reproduced: {judged.why}"
-    return tuple(msgspec.structs.replace(made, confidence="exploratory", why=made.why or why) for made in claims)
+    whys = ("; ".join(filter(None, [why, made.why])) for made in claims)
+    return tuple(
+        msgspec.structs.replace(made, confidence="exploratory", why=so) for made, so in zip(claims, whys, strict=True)
+    )
 
 
 def _confidences(judged: Sequence[Judged], claims: Sequence[Claim]) -> list[str]:
