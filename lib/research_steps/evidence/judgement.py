@@ -83,9 +83,10 @@ def judge(
     interval = compare(mine, theirs)
     if interval is None:
         return Judgement("inconclusive", NO_SCALE if quiet else "no undisturbed process of the baseline to compare with")
-    reached = verdict(metric, interval)
+    repeated = len(mine) < len(undisturbed) or len(theirs) < len(quiet)
+    # What only repeats itself shows no spread, and has one all the same.
+    reached = "inconclusive" if repeated and not interval.error else verdict(metric, interval)
     if reached == "inconclusive":
-        repeated = len(mine) < len(undisturbed) or len(theirs) < len(quiet)
         return Judgement(reached, _open(interval, repeated, level), interval)
     failed = [trial for trial in trials if isinstance(trial.record, TrialRecord) and trial.record.error is not None]
     if failed:
