@@ -319,7 +319,7 @@ def test_at_a_variant_the_baseline_is_measured_too(repository: UntimedThread) ->
     assert rows[:4] == [({"work": 2004}, "both at size=1")] * 3 + [({"work": 2004}, "both at size=2")]
     assert rows[6:] == [({}, "both at size=2")] * 3, "the baseline at the size at which it was not measured yet"
     at_one, at_two = repository.claims("TOY-003")
-    assert {at_one.verdict, at_two.verdict} == {"no difference"}
+    assert {at_one.verdict, at_two.verdict} <= {"no difference", "inconclusive"}
     assert at_two.estimate == pytest.approx(1.0, abs=0.02) and at_two.floor_processes == 3
     assert [ref.id for ref in at_two.floor] == [f"TOY-003.{number:02d}" for number in (7, 8, 9)]
 
