@@ -18,6 +18,7 @@ from tests.support.records import claim, entry
 
 SERIES = Series(topic="t", prefix="T", goal="go", metrics=[Metric("t"), Metric("u")])
 CASE = {"width": 1}
+BASE = claim().baseline.sha256
 
 
 def ref(name: str) -> Ref:
@@ -42,18 +43,19 @@ def test_all_looks_of_a_series_together_spend_five_percent() -> None:
 
 def test_a_look_counts_what_was_looked_at_before() -> None:
     """The evidence of earlier looks counts on, the error they spent is gone; another candidate is another claim."""
-    first = next_look(SERIES, [], {"width": 2}, CASE, "a")
+    first = next_look(SERIES, [], {"width": 2}, CASE, BASE, "a")
     assert (first.spending.confirmation, first.spending.look, first.trials) == (1, 1, ())
     assert first.spending.level == pytest.approx(LEVEL * share(1) ** 2)
     entries = [confirmed(2, "a", "b"), confirmed(3, "c"), confirmed(2, "a", "b", "d")]
-    third = next_look(SERIES, looks_in(entries), {"width": 2}, CASE, "e")
+    third = next_look(SERIES, looks_in(entries), {"width": 2}, CASE, BASE, "e")
     assert (third.spending.text, [one.id for one in third.trials]) == ("confirmation 1, look 3", ["a", "b", "d"])
-    again = next_look(SERIES, looks_in(entries), {"width": 2}, CASE, "ab")
+    again = next_look(SERIES, looks_in(entries), {"width": 2}, CASE, BASE, "ab")
     assert again.spending.text == "confirmation 1, look 2", "nothing of it is new"
-    assert next_look(SERIES, looks_in(entries), {"width": 3}, CASE, "e").spending.text == "confirmation 2, look 2"
-    assert next_look(SERIES, looks_in(entries), {"width": 4}, CASE, "e").spending.text == "confirmation 3, look 1"
+    assert next_look(SERIES, looks_in(entries), {"width": 3}, CASE, BASE, "e").spending.text == "confirmation 2, look 2"
+    assert next_look(SERIES, looks_in(entries), {"width": 4}, CASE, BASE, "e").spending.text == "confirmation 3, look 1"
     assert (
-        next_look(SERIES, looks_in(entries), {"width": 2}, {"width": 9}, "e").spending.text == "confirmation 3, look 1"
+        next_look(SERIES, looks_in(entries), {"width": 2}, {"width": 9}, BASE, "e").spending.text
+        == "confirmation 3, look 1"
     )
 
 
@@ -127,7 +129,7 @@ def test_a_null_candidate_that_is_looked_at_again_and_again_stays_one() -> None:
         for width in (2, 3, 4):
             trials: list[Any] = []
             for look in range(20):
-                spending = next_look(series, looks_in(entries), {"width": width}, CASE, ["new"]).spending
+                spending = next_look(series, looks_in(entries), {"width": width}, CASE, BASE, ["new"]).spending
                 trials += [trial(20 * width + look) for _ in range(2)]
                 claims = make_claims(series, baseline, [Candidate({"width": width}, trials)], spending)
                 entries.append(entry(step="replicate", claims=claims))

@@ -158,6 +158,9 @@ def test_looks_that_differ_are_not_replicated() -> None:
     both = pairs([0.9, 0.901, 0.899]) + pairs([0.8, 0.801, 0.799], 10, look=2)
     judged = judge(LOSS, both, FLOOR, LEVEL)
     assert said(judged) == "improved, exploratory" and "looks differ" in judged.why
+    close = pairs([0.9, 0.9001, 0.8999]) + pairs([0.905, 0.9051, 0.9049], 10, look=2)
+    quiet = pairs([1.0001, 0.9999, 1.0, 1.0001], 50)
+    assert said(judge(LOSS, close, quiet, LEVEL)) == "improved, replicated", "by less than counts"
     agree = pairs([0.9, 0.901, 0.899]) + pairs([0.9, 0.902, 0.9005], 10, look=2)
     assert said(judge(LOSS, agree, FLOOR, LEVEL)) == "improved, replicated"
 

@@ -63,23 +63,31 @@ def next_look(
     looks: Iterable[Iterable[Claim]],
     changes: Mapping[str, Any],
     case: Mapping[str, Any],
+    baseline: str,
     fresh: Iterable[str],
 ) -> NextLook:
     """The next look at what these `changes` do to this `case`, after these looks, with trials of these hashes. Without
-    a trial that is new it is no other look."""
+    a trial that is new it is no other look.
+
+    Evidence counts that was held against the same `baseline` entry (its hash): one that was measured anew is that of
+    another machine, perhaps. What was spent is spent all the same.
+    """
     wanted = _key(changes, case)
     numbers: dict[bytes, int] = {}
-    count, trials, floor = 0, dict[str, Ref](), dict[str, Ref]()
+    count, seen, trials, floor = 0, set[str](), list[Ref](), list[Ref]()
     for claim in (claim for claims in looks for claim in claims if claim.metric == series.primary.name):
         key = _key(claim.changes, claim.case)
         numbers.setdefault(key, len(numbers) + 1)
         if key == wanted:
-            count += any(ref.sha256 not in trials for ref in claim.trials)
-            trials |= {ref.sha256: ref for ref in claim.trials}
-            floor |= {ref.sha256: ref for ref in claim.floor}
-    look = count + any(sha not in trials for sha in fresh)
+            measured = {ref.sha256 for ref in claim.trials}
+            count += not measured <= seen
+            seen |= measured
+            if claim.baseline.sha256 == baseline:
+                trials += claim.trials
+                floor += claim.floor
+    look = count + any(sha not in seen for sha in fresh)
     spending = Spending.for_look(numbers.get(wanted, len(numbers) + 1), max(1, look))
-    return NextLook(spending, tuple(trials.values()), tuple(floor.values()))
+    return NextLook(spending, tuple(dict.fromkeys(trials)), tuple(dict.fromkeys(floor)))
 
 
 def next_table(series: Series, entries: Sequence[EntryRecord]) -> Spending:

@@ -137,7 +137,8 @@ def _sure(
         null, groups = [], [matched(metric, interval.scale, look, floor, over) for look in looks.values()]
     else:
         null, groups = [], [levels(metric, interval.scale, _samples(look)) for look in looks.values()]
-    if looks_differ(groups, null):
+    means = [statistics.fmean(group) for group in groups if group]
+    if max(means) - min(means) > interval.scale.least and looks_differ(groups, null):
         return Judgement(reached, "its looks differ by more than its processes scatter (F test, 1 %)", interval)
     return Judgement(reached, "", interval, "replicated")
 

@@ -135,7 +135,7 @@ def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRe
         at = f"both at {changes_text(variant.changes)}"
         rows += [noted(row, at) if variant.changes else row for row in variant_rows]
         fresh = [trial.stored.sha256 for trial in variant.trials]
-        look = next_look(series, [*looks, claims], picked, variant.case, fresh)
+        look = next_look(series, [*looks, claims], picked, variant.case, baseline.entry.sha256, fresh)
         if variant.controls:
             controls = _with_earlier(session, look.floor, variant.controls)
             baseline = replace(baseline, trials=controls, beside=True)

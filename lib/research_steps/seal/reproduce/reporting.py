@@ -97,7 +97,8 @@ def _claims(
     if fresh is None or judged.outcome == "not comparable":
         return ()
     now = recorded.trials_of((*fresh.trials, *fresh.also))
-    look = next_look(again.series, looks, claim.changes, claim.case, [trial.sha256 for trial in now])
+    fresh_ones = [trial.sha256 for trial in now]
+    look = next_look(again.series, looks, claim.changes, claim.case, claim.baseline.sha256, fresh_ones)
     before = again.sealed.trials_of((*claim.trials, *claim.also))
     earlier = comparable_with(known.trials_of(look.trials), now)
     floor = again.sealed.trials_of(again.sealed.floor_trials(claim))
