@@ -53,10 +53,15 @@ def test_a_look_counts_what_was_looked_at_before() -> None:
     assert again.spending.text == "confirmation 1, look 2", "nothing of it is new"
     assert next_look(SERIES, looks_in(entries), {"width": 3}, CASE, BASE, "e").spending.text == "confirmation 2, look 2"
     assert next_look(SERIES, looks_in(entries), {"width": 4}, CASE, BASE, "e").spending.text == "confirmation 3, look 1"
-    assert (
-        next_look(SERIES, looks_in(entries), {"width": 2}, {"width": 9}, BASE, "e").spending.text
-        == "confirmation 3, look 1"
-    )
+    variant = next_look(SERIES, looks_in(entries), {"width": 2}, {"width": 9}, BASE, "e")
+    assert variant.spending.text == "confirmation 3, look 1"
+
+
+def test_a_baseline_that_was_measured_anew_begins_evidence_anew() -> None:
+    """It may be that of another machine; the error that was spent is spent all the same."""
+    entries = [confirmed(2, "a", "b"), confirmed(2, "a", "b", "d")]
+    anew = next_look(SERIES, looks_in(entries), {"width": 2}, CASE, "another", "e")
+    assert (anew.spending.text, anew.trials) == ("confirmation 1, look 3", ())
 
 
 def test_tables_spend_less_the_more_of_them_found_nothing() -> None:
