@@ -73,12 +73,9 @@ def judge(
         return _not_comparable(differ)
     undisturbed, quiet = _undisturbed(metric, good), _undisturbed(metric, floor)
     if not undisturbed:
-        # What was measured beside other load is shown, and supports nothing.
-        loaded = compare(good, floor)
-        loaded = loaded and replace(loaded, half=math.inf, tested=math.inf, narrow=math.inf)
-        return Judgement("inconclusive", f"{CONTENDED}: {good[0].contended}", loaded)
+        return Judgement("inconclusive", f"{CONTENDED}: {good[0].contended}", _shown(compare(good, floor)))
     if moved := baseline_moved(metric, _paired(undisturbed), _paired(quiet)):
-        return _not_comparable(moved)
+        return _not_comparable(moved, _shown(compare(undisturbed, quiet)))
     mine, theirs = _distinct(metric, undisturbed), _distinct(metric, quiet)
     interval = compare(mine, theirs)
     if interval is None:
@@ -192,9 +189,14 @@ def _open(interval: Interval, repeated: bool, level: float) -> str:
     return "the interval leaves it open: more processes, or longer sampling" if interval.ends else TOO_FEW
 
 
-def _not_comparable(differ: Mapping[str, tuple[Any, Any]]) -> Judgement:
+def _not_comparable(differ: Mapping[str, tuple[Any, Any]], interval: Interval | None = None) -> Judgement:
     told = "; ".join(f"{name}: {mine} | {theirs}" for name, (mine, theirs) in differ.items())
-    return Judgement("not comparable", told)
+    return Judgement("not comparable", told, interval)
+
+
+def _shown(interval: Interval | None) -> Interval | None:
+    """What was measured where it supports nothing: its estimate, and no ends."""
+    return interval and replace(interval, half=math.inf, tested=math.inf, narrow=math.inf)
 
 
 def _distinct(metric: Metric, records: Sequence[TrialRecord]) -> list[TrialRecord]:
