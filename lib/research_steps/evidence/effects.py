@@ -38,10 +38,6 @@ class Scale:
             return effect
         return math.exp(max(-LARGEST_LOG, min(effect, LARGEST_LOG)))
 
-    def read(self, shown: float) -> float:
-        """The effect that is shown as this."""
-        return math.log(shown) if self.estimand == "ratio" else shown
-
 
 @dataclass(frozen=True)
 class Effect:
