@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.dev_checkout import DevCheckout, checkout
+from tests.support.untimed_thread import COST, SWEEP
 
 MEASURE = """
 import time
@@ -44,6 +45,7 @@ WAITS = "waiting for another save"
 def repository(tmp_path: Path) -> Iterator[DevCheckout]:
     with checkout(tmp_path) as made:
         made.measure(MEASURE)
+        made.write(SWEEP, COST.replace("timed=False", "timed=False, exact=True"))
         made.commit()
         yield made
 

@@ -53,6 +53,10 @@ def test_one_seed_read_again_is_one_observation() -> None:
     assert "identical" in judged.why and "seed" in judged.why and "exact=True" in judged.why
     paired = judge(LOSS, [process([1.9] * 4, [2.0] * 4, n) for n in range(3)], pairs([1.0, 1.0], 50), LEVEL)
     assert paired.verdict == "inconclusive" and "identical" in paired.why
+    for ratio in (0.9, 0.5, 0.7, 1.1):
+        # Whether rounding lets the mean of a constant be the constant.
+        again = judge(LOSS, [process([2.0 * ratio] * 10, [2.0] * 10)], pairs([1.0, 1.0], 50), LEVEL)
+        assert again.verdict == "inconclusive" and "identical" in again.why
     seeds = judge(LOSS, alone([1.90, 1.91, 1.89]), alone([2.0, 2.01, 1.99, 2.0, 2.02], 50), LEVEL)
     assert said(seeds) == "improved, replicated"
 

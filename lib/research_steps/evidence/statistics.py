@@ -21,6 +21,8 @@ LEVEL = 0.05
 OWN_SPREAD = 3
 # Looks that differ by chance alone are called different so often.
 APART = 0.01
+# A spread of less than this share of the effect, or of 1, is that of rounding.
+ROUNDING = 1e-12
 # So many candidates tell how far the best of them is to be believed.
 SHRINKABLE = 4
 PAIRED = "Student's t over process means of paired effects, their spread pooled with that of the baseline against itself"
@@ -265,6 +267,8 @@ def _interval(
     scale: Scale, center: float, error: float, freedom: float, level: float, candidates: int, counts: tuple[int, int],
     method: str,
 ) -> Interval:  # fmt: skip
+    if error < ROUNDING * max(1.0, abs(center)):
+        error = 0.0
     half = tested = narrow = error
     if 0 < error < math.inf:
         half, tested, narrow = (critical(at, freedom, candidates) * error for at in (LEVEL, level, 2 * level))
