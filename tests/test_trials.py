@@ -65,6 +65,10 @@ def measure(config):
         case "gated":
             while not os.path.exists("go"):
                 time.sleep(0.01)
+        case "one a ticket":
+            while not os.path.exists("ticket"):
+                time.sleep(0.01)
+            os.unlink("ticket")
         case "hang once" if not os.path.exists("hung"):
             open("hung", "w").close()
             time.sleep(1000)
@@ -542,23 +546,23 @@ def test_a_trial_that_was_disturbed_is_measured_again(
     throttles.parent.mkdir(parents=True)
     throttles.write_text("0\n")
     with ThreadPoolExecutor() as pool:
-        future = pool.submit(bench.measure, bench.session(launcher, series=PATIENT), "gated")
+        future = pool.submit(bench.measure, bench.session(launcher, series=PATIENT), "one a ticket")
         for number in range(disturbed):
             assert soon(lambda number=number: len(bench.measured) > number)
             throttles.write_text(f"{number + 1}\n")
-            (bench.root / "go").touch()
-            assert soon(lambda number=number: isinstance(bench.attempts("gated")[number], Stored))
-            (bench.root / "go").unlink()
-        (bench.root / "go").touch()
+            (bench.root / "ticket").touch()
+            assert soon(lambda number=number: isinstance(bench.attempts("one a ticket")[number], Stored))
+        if disturbed < 3:
+            (bench.root / "ticket").touch()
         trial = future.result(SOON_S)
-    attempts = bench.attempts("gated")
+    attempts = bench.attempts("one a ticket")
     assert [bool(attempt.record.contended) for attempt in attempts] == [True] * disturbed + [False] * (disturbed < 3)
     throttled = "the processor was throttled 1 times"
     assert all(attempt.record.contended == throttled for attempt in attempts[:disturbed])
     assert trial.stored == attempts[-1]
     assert trial.measured_here
     assert sum("it is measured again" in line for line in bench.said) == len(attempts) - 1
-    assert not bench.measure(bench.session(launcher, series=PATIENT), "gated").measured_here
+    assert not bench.measure(bench.session(launcher, series=PATIENT), "one a ticket").measured_here
 
 
 def test_a_run_that_is_ended_while_it_waits_for_quiet_leaves_no_trace(
