@@ -45,8 +45,8 @@ RAISED_FOR_OTHERS = {
     *(("remote/ray/client.py", "JobFailed"), ("remote/ray/client.py", "TimeoutError")),
     # On a node that has none of this package.
     ("remote/ray/node.py", "LookupError"),
-    # How a hook of Python's import system says that a path is not its own.
-    ("trial/launcher/child.py", "ImportError"),
+    # How Python's import system hears that a path is not a hook's own, and that there is no such module.
+    *(("trial/launcher/importing.py", "ImportError"), ("trial/launcher/importing.py", "ModuleNotFoundError")),
 }
 
 

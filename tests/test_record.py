@@ -144,7 +144,7 @@ LINE = store_record(trial()).line
         (_with(LINE, started_at="yesterday"), r"matching regex .* at `\$\.started_at`"),
         (_with(LINE, kind="intent"), "Invalid value 'intent'"),
         (_with(LINE, schema=0), "is not a record"),
-        (_with(LINE, schema=3, surprise=1), "has schema 3, and this version reads up to 2.*install the newest"),
+        (_with(LINE, schema=4, surprise=1), "has schema 4, and this version reads up to 3.*install the newest"),
     ],
 )
 def test_what_is_no_record_is_named_in_one_sentence(line: bytes, reason: str) -> None:

@@ -51,7 +51,8 @@ def merged() -> ThreadState:
 
 def test_a_retracted_record_takes_no_other_with_the_same_id_along(merged: ThreadState) -> None:
     """The rules, the logbook's head, the issue and the stop criterion keep the baseline that was not retracted."""
-    assert fixed_cases(merged.entries) == {"ours": (CASE, "MOE-HC-002")}
+    fixed = {label: (fixed.case, fixed.entry.record.id) for label, fixed in fixed_cases(merged.entries).items()}
+    assert fixed == {"ours": (CASE, "MOE-HC-002")}
     assert [one.case for one in merged.baselines] == [CASE]
     assert merged.best is not None and merged.reached == merged.best == reached(SERIES, list(merged.claims))
     links: Any = SimpleNamespace(section=str, commit=str, tag=str, snapshot=dict, record=str, logbook="", runs="")

@@ -14,6 +14,8 @@ ResearchError
 ├── BadMetrics            the measure function gave no set of numbers
 ├── Diverged              the primary metric is no finite number: a result of the configuration
 ├── SideFailed            the measure function raised, as the candidate or as the baseline of the pair
+├── FailedElsewhere       the other side of a pair raised, in a process of its own
+├── DevicesDiffer         the two sides of a pair, in processes of their own, ran on different devices
 ├── CodeChanged           its code is no longer the code that the trial was begun for
 ├── LauncherError         what was to run trials, or a run, died or could not start: no result
 │   └── MachineLost       another machine that was to run something is gone, silent or out of reach: host, node, cluster
@@ -22,7 +24,7 @@ ResearchError
 Messages say what, where, what was expected, what was found, and what to do next.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 Side = Literal["candidate", "baseline"]
 
@@ -90,6 +92,18 @@ class SideFailed(ResearchError):
         super().__init__(side)
         self.side: Side = side
         self.error = error
+
+
+class DevicesDiffer(ResearchError):
+    """The two sides of a pair, in processes of their own, ran on different devices."""
+
+
+class FailedElsewhere(ResearchError):
+    """The other side of a pair, in a process of its own, raised what `described` tells: an error as a record has it."""
+
+    def __init__(self, described: Any) -> None:
+        super().__init__(described.line)
+        self.described = described
 
 
 class CodeChanged(ResearchError):

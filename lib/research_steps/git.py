@@ -235,6 +235,18 @@ class Checkout:
         }
         return patch, "; ".join(_note(what, names) for what, names in missing.items() if names)
 
+    def export(self, commit: str, patch: bytes | None, folder: Path) -> None:
+        """Write the files of a commit, with a patch on them, below a folder. Submodules are left out.
+
+        Raises RepositoryError when the commit is not here, or the patch is not one of it.
+        """
+        with tempfile.TemporaryDirectory(prefix="research-export-") as scratch:
+            env = self._scratch_index(Path(scratch))
+            self.quietly("read-tree", commit, env=env)
+            if patch:
+                self.quietly("apply", "--cached", "--binary", "--whitespace=nowarn", "-", env=env, input=patch)
+            self.quietly("checkout-index", "--all", f"--prefix={folder}/", env=env)
+
     def _scratch_index(self, folder: Path) -> dict[str, str]:
         """Environment for git to use a copy of the index, and to put new objects into `folder`."""
         assert self.git_dir is not None, "only called with a repository"

@@ -59,7 +59,7 @@ def rebase(writer: EntryWriter, id: str) -> Stored[EntryRecord]:
     # Made again from trials, because a baseline does not rest on what a file says of them.
     again = remade(writer.series, snapshot, _alike(standing_now, named), snapshot.retracted)
     carried = [claim for claim in again if evidence(claim) & shas]
-    in_force = [case for case, _ in fixed_cases(snapshot.entries.values()).values()]
+    in_force = [fixed.case for fixed in fixed_cases(snapshot.entries.values()).values()]
     carrying = [claim for claim in carried if claim.confidence != "exploratory" and claim.case in in_force]
     winner = best(writer.series, carrying)
     if winner is None:

@@ -37,6 +37,9 @@ _processes = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the baseline case, as draccus reads it."
 )
 @click.option("--baseline", default="", metavar="LABEL", help="Which baseline. Default: the first of the thread.")
+@click.option(
+    "--against", default="", metavar="REF", help="Run the baseline on this commit, or trial. Default: as it was fixed."
+)
 @click.option("-n", "processes", type=click.IntRange(min=1), default=1, help="In how many processes. Default: 1.")
 @click.option("--label", default="", help="Make it an entry of this name at once; without, it is scratch.")
 @click.option("--hypothesis", default="", help="Make it an entry that tests this, such as H2.")
@@ -60,7 +63,8 @@ def dev(
 ) -> None:
     """Measure one configuration of TOPIC now, against its baseline. Without the executor; recorded, and exploratory.
 
-    The code is what is on disk now. The first call starts a parent process that keeps what is imported.
+    The code is what is on disk now; the baseline keeps its own, so that without --set this asks whether an edit is
+    better. The first call starts a parent process that keeps what is imported.
     """
     from research_steps.thread.dev.command import new_occasion, order
     from research_steps.thread.dev.progress_line import ProgressLine

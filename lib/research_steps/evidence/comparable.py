@@ -9,7 +9,7 @@ from research_steps.evidence.statistics import LEVEL, critical
 from research_steps.records.conditions import conditions
 from research_steps.records.configurations import differences
 from research_steps.records.encoding import Stored
-from research_steps.records.model import InterruptedRecord, Samples, TrialRecord
+from research_steps.records.model import InterruptedRecord, Samples, TrialRecord, Version
 from research_steps.records.series import Metric
 
 Ended = Stored[TrialRecord] | Stored[InterruptedRecord]
@@ -24,7 +24,10 @@ def incomparable(record: TrialRecord, other: TrialRecord) -> dict[str, tuple[Any
     pairs: dict[str, tuple[Any, Any]] = dict(differences(conditions(record), conditions(other)))
     mine, theirs = (", ".join(map(str, trial.devices)) for trial in (record, other))
     pairs["measure function"] = (record.measure, other.measure)
-    pairs["code"] = (record.code[:12], other.code[:12])
+    # Of a candidate that is another version of the code, the baseline's side has to be the same.
+    pairs["code"] = (record.baseline_code[:12], other.baseline_code[:12])
+    if _is_paired(record) and _is_paired(other):
+        pairs["the baseline's side"] = _where(record), _where(other)
     # A child that started no backend says nothing of its devices.
     if mine and theirs:
         pairs["devices"] = (mine, theirs)
@@ -34,7 +37,7 @@ def incomparable(record: TrialRecord, other: TrialRecord) -> dict[str, tuple[Any
 def incomparable_with_floor(record: TrialRecord, floor: Sequence[TrialRecord]) -> Mapping[str, tuple[Any, Any]]:
     """The same of a candidate's trial and those of the baseline."""
     apart = incomparable(record, floor[0]) if floor else {}
-    if record.mode == "dev" and record.samples is not None and record.samples.paired:
+    if record.mode == "dev" and _is_paired(record) and not isinstance(record.baseline_version, Version):
         # The baseline was measured by the same code in the same process; the floor only tells how processes scatter.
         apart.pop("code", None)
     return apart
@@ -48,7 +51,17 @@ def comparable_with(trials: Iterable[Ended], fresh: Iterable[Ended]) -> list[End
     if now is None:
         return []
     alike = ((trial, record) for trial, record in measured if isinstance(record, TrialRecord))
-    return [trial for trial, record in alike if _is_paired(record) == _is_paired(now) and not incomparable(record, now)]
+    same_code = ((trial, record) for trial, record in alike if candidate_code(record) == candidate_code(now))
+    return [
+        trial for trial, record in same_code if _is_paired(record) == _is_paired(now) and not incomparable(record, now)
+    ]
+
+
+def candidate_code(record: TrialRecord) -> tuple[str | None, ...]:
+    """What tells the candidates' code of two trials apart: where sides ran different versions also what else differed,
+    such as a library that was edited."""
+    is_version = isinstance(record.baseline_version, Version)
+    return (record.code, *((record.provenance.commit, record.provenance.patch) if is_version else ()))
 
 
 def unequal_budgets(
@@ -94,6 +107,16 @@ def _medians(metric: Metric, processes: Iterable[Samples]) -> list[float]:
 
 def _is_paired(record: TrialRecord) -> bool:
     return record.samples is not None and record.samples.paired
+
+
+def _where(record: TrialRecord) -> str:
+    """Where the baseline's side of a pair ran."""
+    version = record.baseline_version
+    if not isinstance(version, Version):
+        return "in the same process"
+    return f"in a process of its own, on commit {version.commit[:12]}" + (
+        f" with patch {version.patch[:12]}" if version.patch else ""
+    )
 
 
 def _listed(values: Iterable[float]) -> str:

@@ -1,6 +1,7 @@
 """Which claims count: those that stand after all entries, what they say of each other, and the best of them."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -51,23 +52,42 @@ def evidence(claim: Claim) -> set[str]:
     return {ref.sha256 for ref in (*claim.trials, *claim.also)}
 
 
-def fixed_cases(entries: Iterable[Stored[EntryRecord]]) -> dict[str, tuple[dict[str, Any], str]]:
-    """The case of each baseline, by its label, and since which entry it is that: as it was measured or moved last."""
+@dataclass(frozen=True)
+class FixedCase:
+    """A baseline case as it was measured or moved last, by an `entry`, and the code that it was fixed with: a commit,
+    None where that is not known, and the patch on it."""
+
+    case: dict[str, Any]
+    entry: Stored[EntryRecord]
+    commit: str | None
+    patch: str | None
+
+    @property
+    def version(self) -> tuple[str | None, str | None]:
+        return self.commit, self.patch
+
+
+def fixed_cases(entries: Iterable[Stored[EntryRecord]]) -> dict[str, FixedCase]:
+    """The case of each baseline, by its label."""
     counting = [entry for entry in entries if entry.record.status == "ok" and not entry.record.late]
     taken_back = retracted(counting)
-    cases: dict[str, tuple[dict[str, Any], str]] = {}
+    cases: dict[str, FixedCase] = {}
     for entry in finished_order(entry for entry in counting if entry.sha256 not in taken_back):
         match entry.record.details:
             case BaselineMeasurement(baseline_case=case):
-                cases[entry.record.label] = case, entry.record.id
-            case Rebase(baseline=label, to=case):
-                cases[label] = case, entry.record.id
+                source = entry.record.provenance
+                # A patch that is not whole can't be applied again.
+                commit = source.commit if source.patch or not source.patch_note else None
+                cases[entry.record.label] = FixedCase(case, entry, commit, source.patch)
+            case Rebase(baseline=label, to=case, commit=commit, patch=patch):
+                before = cases[label].version if label in cases else (None, None)
+                cases[label] = FixedCase(case, entry, *((commit, patch or None) if commit else before))
     return cases
 
 
 def current_claims(series: Series, entries: Sequence[Stored[EntryRecord]]) -> list[Claim]:
     """The claims that count now, against a baseline case that is in force now. `entries` in the order of their end."""
-    in_force = [case for case, _ in fixed_cases(entries).values()]
+    in_force = [fixed.case for fixed in fixed_cases(entries).values()]
     claims = together(series, standing(entry.record for entry in entries))
     return [claim for claim in claims if claim.case in in_force]
 

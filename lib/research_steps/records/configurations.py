@@ -15,6 +15,8 @@ from research_steps.errors import UsageError
 from research_steps.records.encoding import canonical
 
 Substitute = Callable[[Any], Any]
+# What a case, or a candidate, calls the version of its code, where that is another one than the baseline's.
+CODE = "code"
 
 
 def plain(config: Any, what: str, substitute: Substitute | None = None) -> dict[str, Any]:
@@ -82,6 +84,12 @@ def differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str
 def changes_in(config: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, Any]:
     """What a candidate changes in its baseline case."""
     return {name: mine for name, (mine, _) in differences(config, case).items()}
+
+
+def configuration_of(case: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """A case without the version of its code. `other` is a configuration of the same kind, which may have a field of
+    that name itself."""
+    return {name: value for name, value in case.items() if name != CODE or CODE in other}
 
 
 def _plain(value: Any, what: str, path: str, substitute: Substitute) -> Any:

@@ -137,6 +137,15 @@ class Ratio(Strict, frozen=True):
     pairs: int
 
 
+class Version(Strict, frozen=True):
+    """The code that one side of a pair ran: a commit, the SHA-256 of the patch on it, and the digest of the measure
+    function's code there."""
+
+    commit: str
+    patch: str | None
+    code: str
+
+
 class InterruptedRecord(Versioned, frozen=True, tag_field="kind", tag="interrupted"):
     """The end of an attempt whose lease ran out or whose launcher died: no result, for no fault of the measurement."""
 
@@ -161,10 +170,11 @@ class TrialRecord(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="t
 
     `code` is the digest of the measure function's code, `device_class` the kind of machine it counts for.
     `contended` says who disturbed it; empty means nobody was seen to. `without` tells of metrics that are not among the
-    samples, because they were no finite number, what they were.
+    samples, because they were no finite number, what they were. `baseline_version` is the code of the baseline's side,
+    which ran in a process of its own then; unset where one process held both sides, on the same code.
     """
 
-    schema: int = 2
+    schema: int = 3
 
     series: str
     key: str
@@ -191,6 +201,12 @@ class TrialRecord(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="t
     provenance: Provenance
     late: bool = False
     without: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    baseline_version: Version | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def baseline_code(self) -> str:
+        """The digest of the code that the baseline's side ran."""
+        return self.baseline_version.code if isinstance(self.baseline_version, Version) else self.code
 
 
 class Ref(Strict, frozen=True):

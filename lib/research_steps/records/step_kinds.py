@@ -156,12 +156,15 @@ class Brief(Details, frozen=True, kw_only=True, tag_field="kind", tag="brief"):
 
 
 class Rebase(Details, frozen=True, kw_only=True):
-    """From where to where the case of a baseline moved, by its label, and by which claim."""
+    """From where to where the case of a baseline moved, by its label, and by which claim; and the code that it has from
+    then on: a commit and the patch on it."""
 
     baseline: str
     before: dict[str, Any] = msgspec.field(name="from")
     to: dict[str, Any]
     claim: str
+    commit: str = ""
+    patch: str = ""
 
 
 class Correction(Details, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from typing import Any
 from research_steps.errors import UsageError
 from research_steps.evidence.claim_text import changes_text
 from research_steps.evidence.standing import fixed_cases
-from research_steps.records.configurations import differences
+from research_steps.records.configurations import configuration_of, differences
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
 from research_steps.records.step_kinds import Sweep
@@ -30,13 +30,16 @@ def check_case(
 
     The fields `placed` by the executor are nothing that the thread gives.
     """
-    fixed, since = fixed_cases(entries).get(label, (case, ""))
-    apart = {name: pair for name, pair in differences(fixed, case).items() if name not in placed}
+    fixed = fixed_cases(entries).get(label)
+    if fixed is None:
+        return
+    differ = differences(configuration_of(fixed.case, case), case)
+    apart = {name: pair for name, pair in differ.items() if name not in placed}
     if apart:
         expected, now = (changes_text({name: pair[side] for name, pair in apart.items()}) for side in (0, 1))
         raise UsageError(
-            f"The baseline {label!r} is fixed since {since} with {expected}; the thread gives {now}. Move it "
-            "with 'research rebase' and replicated evidence, or give the other case a label of its own."
+            f"The baseline {label!r} is fixed since {fixed.entry.record.id} with {expected}; the thread gives {now}. "
+            "Move it with 'research rebase' and replicated evidence, or give the other case a label of its own."
         )
 
 

@@ -28,15 +28,50 @@ _parsing = threading.Lock()
 
 
 @dataclass(frozen=True)
+class WorkTree:
+    """A copy at `root` of the checkout at `of`, as that was at a commit with a patch on it (its hash)."""
+
+    root: str
+    of: str
+    commit: str
+    patch: str | None
+
+    @property
+    def version(self) -> tuple[str, str | None]:
+        return self.commit, self.patch
+
+    @property
+    def named(self) -> str:
+        return f"commit {self.commit[:12]}" + (f" with patch {self.patch[:12]}" if self.patch else "")
+
+    def moved(self, path: str) -> str:
+        """Where the copy has what lies at a path of the checkout; another path as it is."""
+        below = Path(path)
+        # The copy may lie in the checkout itself.
+        if not below.is_relative_to(self.of) or below.is_relative_to(self.root) or "site-packages" in path:
+            return path
+        return str(self.root / below.relative_to(self.of))
+
+    def holds(self, path: str) -> bool:
+        """Whether it holds a file of the checkout as that is now."""
+        try:
+            return Path(self.moved(path)).read_bytes() == Path(path).read_bytes()
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True)
 class Code:
     """`name` is 'module:function' below the import root `root`; `files` maps each file, relative to that, to the hash
-    of its bytes (LF); `variables` are those of the environment that they read."""
+    of its bytes (LF); `variables` are those of the environment that they read. It lies in the checkout, or in a `tree`
+    that stands in for that."""
 
     name: str
     root: str
     files: dict[str, str]
     libraries: tuple[str, ...]
     variables: tuple[str, ...] = ()
+    tree: WorkTree | None = None
 
     @property
     def digest(self) -> str:
@@ -68,8 +103,9 @@ def trace(measure: Measure) -> Code:
     return trace_name(f"{module_name}:{name}", path.parents[levels - 1])
 
 
-def trace_name(name: str, root: Path) -> Code:
-    """The code of 'module:function' under an import root, as it is on disk. Raises UsageError when it isn't there."""
+def trace_name(name: str, root: Path, tree: WorkTree | None = None) -> Code:
+    """The code of 'module:function' under an import root, as it is on disk, in a `tree` where one stands in for the
+    checkout. Raises UsageError when it isn't there."""
     files: dict[str, str] = {}
     paths: dict[str, Path | None] = {}
     variables: set[str] = set()
@@ -82,16 +118,16 @@ def trace_name(name: str, root: Path) -> Code:
         if path is not None:
             content = _content(path)
             files[path.relative_to(root).as_posix()] = sha256(content)
-            tree = _parsed(content, path)
-            pending += _imports(tree, module, path)
-            variables.update(_variables(tree))
+            parsed = _parsed(content, path)
+            pending += _imports(parsed, module, path)
+            variables.update(_variables(parsed))
     if not files:
         raise UsageError(f"There is no source file of {name} below {root}: the module was moved or deleted.")
     # A name below one of the experiment's own packages that is no module is a function, a class or a plain folder.
     own = {file.partition("/")[0].removesuffix(".py") for file in files}
     elsewhere = sorted(module for module, path in paths.items() if path is None)
     libraries = tuple(module for module in elsewhere if module.partition(".")[0] not in own)
-    return Code(name, str(root), dict(sorted(files.items())), libraries, tuple(sorted(variables)))
+    return Code(name, str(root), dict(sorted(files.items())), libraries, tuple(sorted(variables)), tree)
 
 
 def _content(path: Path) -> bytes:

@@ -56,7 +56,8 @@ class Measured:
 class TrialSpec:
     """What is measured: plain configurations, the code as it was when the run started, and which replicate it is.
 
-    Whoever measures the same for another `occasion` measures it anew: dev mode does each time.
+    Whoever measures the same for another `occasion` measures it anew: dev mode does each time. With a `baseline_code`
+    the baseline's side runs that, in a second process.
     """
 
     code: Code
@@ -65,6 +66,7 @@ class TrialSpec:
     baseline_config: dict[str, Any]
     replicate: int = 0
     occasion: str = ""
+    baseline_code: Code | None = None
 
     def key(self, conditions: Mapping[str, str]) -> str:
         """The trial's identity where it runs under these conditions."""
@@ -75,4 +77,7 @@ class TrialSpec:
             "conditions": conditions,
             "replicate": self.replicate,
         }
+        if self.baseline_code is not None:
+            sides = (self.code, self.baseline_code)
+            identity["versions"] = [[code.digest, *(code.tree.version if code.tree else ())] for code in sides]
         return sha256(canonical({**identity, **({"occasion": self.occasion} if self.occasion else {})}))

@@ -19,8 +19,9 @@ from research_steps.evidence.table import Trial
 from research_steps.journal.leases import this_process
 from research_steps.journal.snapshot import OpenAttempt
 from research_steps.records.encoding import Stored
-from research_steps.records.model import InterruptedRecord, TrialRecord
+from research_steps.records.model import InterruptedRecord, Provenance, TrialRecord, Version
 from research_steps.records.objects import Intent
+from research_steps.trial.code import Code
 from research_steps.trial.context import Session
 from research_steps.trial.launcher.conversation import Hear
 from research_steps.trial.launcher.host import Turn
@@ -147,8 +148,9 @@ def _record(session: Session, spec: TrialSpec, intent: Intent, outcome: TrialOut
         contended=outcome.contended,
         without=outcome.without or msgspec.UNSET,
         launch=outcome.launch,
+        baseline_version=_version(spec.baseline_code),
         provenance=msgspec.structs.replace(
-            session.captured.provenance,
+            _provenance(session, spec.code),
             host=facts.host,
             python=facts.python,
             packages=facts.packages,
@@ -156,6 +158,22 @@ def _record(session: Session, spec: TrialSpec, intent: Intent, outcome: TrialOut
             environment=msgspec.UNSET,
         ),
     )
+
+
+def _provenance(session: Session, code: Code) -> Provenance:
+    """Where the code that was measured comes from: the checkout as it was when the run began, or a version of it."""
+    provenance = session.captured.provenance
+    if code.tree is None:
+        return provenance
+    commit, patch = code.tree.version
+    return msgspec.structs.replace(provenance, commit=commit, branch=None, patch=patch, patch_note="")
+
+
+def _version(code: Code | None) -> Version | msgspec.UnsetType:
+    if code is None or code.tree is None:
+        return msgspec.UNSET
+    commit, patch = code.tree.version
+    return Version(commit=commit, patch=patch, code=code.digest)
 
 
 def _cut_off(session: Session, key: str) -> list[Stored[Any]]:

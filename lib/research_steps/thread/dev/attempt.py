@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from research_steps.errors import UsageError
 from research_steps.evidence.claim_text import changes_text, claim_text, estimate_text
 from research_steps.evidence.claims import Baseline, Candidate, make_claims
 from research_steps.evidence.statistics import gain
@@ -18,17 +20,18 @@ from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from research_steps.publish.logbook.adoption import numbers_used
-from research_steps.records.configurations import changes_in
+from research_steps.records.configurations import CODE, changes_in
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Captured, Claim, TrialRecord
 from research_steps.records.series import trial_id
 from research_steps.remote.ssh.host import SshHost
 from research_steps.thread.dev.cases import DevCase, declared, with_settings
 from research_steps.thread.dev.evidence import DevEvidence
-from research_steps.thread.dev.keep import KeptAttempt, publish_kept, write_kept
+from research_steps.thread.dev.keep import KeptAttempt, changes_of, publish_kept, write_kept
 from research_steps.thread.dev.messages import Attempted, DevRequest
 from research_steps.thread.loading import load_thread
 from research_steps.thread.rules import check_case
+from research_steps.trial.code import Code
 from research_steps.trial.context import Session
 from research_steps.trial.launcher.conversation import Speaker, answer_with
 from research_steps.trial.launcher.daemon import Daemon, DaemonTrials
@@ -38,6 +41,7 @@ from research_steps.trial.launcher.staleness import edited
 from research_steps.trial.measured import TrialSpec
 from research_steps.trial.provenance import capture
 from research_steps.trial.trials import measure_trial
+from research_steps.trial.versions import code_at, differs, version_named
 
 # How long an attempt waits for a quiet machine (seconds). Not longer, because somebody waits for the answer.
 PATIENCE_S = 5.0
@@ -68,9 +72,11 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
     if any(Path(case.code.root, name).stat().st_mtime >= began for name in case.code.files):
         # It was saved meanwhile, and the patch has to be that of the code that is measured.
         captured = capture(checkout, order.command)
+    version = _baseline_version(order, checkout, evidence, case, captured, speaker.say)
     changes = changes_in(config, case.case)
     if not order.done:
-        for line in filter(None, [evidence.tried(changes, case.case), "" if changes else AGAINST_ITSELF]):
+        tried = "" if version else evidence.tried(changes, case.case)
+        for line in filter(None, [tried, "" if changes or version else AGAINST_ITSELF]):
             speaker.say(line)
     daemon = Daemon(checkout.root)
     host: Host = LocalHost(DaemonTrials(daemon, order.in_process))
@@ -93,26 +99,78 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
     journal.attempts.end_orphaned()
     id = journal.ids.reserve(series.prefix, order.occasion, session.used_numbers)
     scratch = KeptAttempt(checkout, evidence, id, order.occasion)
-    measuring = _Attempt(order, session, scratch, case, config, changes, speaker)
+    edits = _edits(checkout, captured)
+    measuring = _Attempt(order, session, scratch, case, config, version, edits, speaker)
     trials = measuring.measure()
     answer = measuring.answer(trials)
     if not order.watched:
         return answer
     sources = tuple(sorted({*host.sources, *map(str, edited())}))
-    return msgspec.structs.replace(answer, edited=_edits(checkout, captured), sources=sources)
+    return msgspec.structs.replace(answer, edited=edits, sources=sources)
+
+
+def _baseline_version(
+    order: DevRequest,
+    checkout: Checkout,
+    evidence: DevEvidence,
+    case: DevCase,
+    captured: Captured,
+    say: Callable[[str], None],
+) -> Code | None:
+    """The code that the baseline's side runs, where it is not what is on disk now: that which was asked for, else that
+    which the baseline was fixed with, else, for an edit by itself, that of the commit. Raises UsageError."""
+    here, fixed = (captured.provenance.commit, captured.provenance.patch), evidence.fixed(case.case, case.label)
+    wanted: tuple[str | None, str | None] = fixed.version if fixed is not None else (None, None)
+    if order.against:
+        wanted = version_named(checkout, evidence.journal, order.against)
+    elif fixed is None and not order.settings:
+        wanted = here[0], None
+    commit, patch = wanted
+    if commit is None or wanted == here:
+        return None
+    try:
+        version = code_at(checkout, evidence.journal, case.code, commit, patch)
+    except UsageError as error:
+        if order.against or fixed is not None:
+            raise
+        say(f"not compared with the commit: {error}")
+        return None
+    if not differs(case.code, version):
+        return None
+    if order.host or order.in_process:
+        option = f"--host {order.host}" if order.host else "--in-process"
+        raise UsageError(
+            f"{option} was given, and the code on disk is not that of the baseline ({_named(version)}): that takes two "
+            "processes on this machine. Leave it out, or commit what is on disk and give --against HEAD."
+        )
+    if CODE in case.case:
+        raise UsageError(
+            f"The configuration has a field {CODE!r}, which is how the version of the code is called that differs from "
+            "the baseline's: give the field another name."
+        )
+    return version
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    """One configuration of a case, under an experiment ID that may be kept."""
+    """One configuration of a case, under an experiment ID that may be kept. `version` is the code of the baseline's
+    side, where that is not the same."""
 
     order: DevRequest
     session: Session
     scratch: KeptAttempt
     case: DevCase
     config: dict[str, Any]
-    changes: dict[str, Any]
+    version: Code | None
+    edits: str
     speaker: Speaker
+
+    @property
+    def what(self) -> str:
+        """The candidate, as people know it."""
+        settings = changes_in(self.config, self.case.case)
+        parts = [self.edits or "as committed"] if self.version else []
+        return ", ".join([*parts, *([changes_text(settings)] if settings or not parts else [])])
 
     def measure(self) -> list[Trial]:
         """Its trials, each in a process of its own."""
@@ -120,7 +178,7 @@ class _Attempt:
         for number in range(self.order.processes):
             id = trial_id(self.scratch.id, self.order.done + number + 1)
             self.speaker.tell(Begun(self.order.done + number + 1))
-            trials.append(self._trial(self.config, number, id, id, self.order.label or changes_text(self.changes)))
+            trials.append(self._trial(self.config, number, id, id, self.order.label or self.what))
         return trials
 
     def answer(self, trials: list[Trial]) -> Attempted:
@@ -130,14 +188,15 @@ class _Attempt:
         baseline = self._floor(good[0]) if good else None
         claim = None
         if baseline is not None:
-            claims = make_claims(series, baseline, [Candidate(self.changes, [trial.stored for trial in trials])])
+            candidate = Candidate(changes_of(good[0]), [trial.stored for trial in trials])
+            claims = make_claims(series, baseline, [candidate])
             claim = next(claim for claim in claims if claim.metric == series.primary.name)
-        result = f"{series.primary.name} {claim_text(claim)}" if claim else row_of(trials[-1], self.changes).note
+        result = f"{series.primary.name} {claim_text(claim)}" if claim else row_of(trials[-1], {}).note
         if claim and claim.why:
             result += f" ({claim.why})"
         first = trials[0].stored.record
         ids = first.id if first is last else f"{first.id} to {last.id.rpartition('.')[2]}"
-        self.speaker.say(f"{ids} {changes_text(self.changes)}: {result or last.status}")
+        self.speaker.say(f"{ids} {self.what}: {result or last.status}")
         for line in self._beside(claim, baseline):
             self.speaker.say(f"  {line}")
         if self.order.label or self.order.hypothesis:
@@ -150,15 +209,19 @@ class _Attempt:
         return Attempted(
             id=self.scratch.id,
             ids=ids,
-            what=changes_text(self.changes),
+            what=self.what,
             status=last.status,
             told=f"{series.primary.name} {estimate_text(claim)}" if claim else result,
             verdict=claim.verdict if claim else last.status,
             gain=gain(series.primary, claim) if claim and claim.verdict == "improved" else 0.0,
+            estimate=claim.estimate if claim and claim.estimand == "ratio" else None,
         )
 
-    def _trial(self, config: dict[str, Any], number: int, id: str, occasion: str, label: str) -> Trial:
-        spec = TrialSpec(self.case.code, self.case.config_type, config, self.case.case, number, occasion)
+    def _trial(
+        self, config: dict[str, Any], number: int, id: str, occasion: str, label: str, code: Code | None = None
+    ) -> Trial:
+        parts = (self.case.config_type, config, self.case.case, number, occasion)
+        spec = TrialSpec(code or self.case.code, *parts, baseline_code=self.version)
         trial = measure_trial(self.session, spec, id=id, label=label, hear=self.speaker.tell)
         assert trial is not None, "it was waited for"
         return trial
@@ -180,7 +243,8 @@ class _Attempt:
         for number in range(count):
             self.speaker.tell(Waiting(f"the noise floor, process {number + 1} of {count}"))
             label = "noise floor"
-            trials.append(self._trial(self.case.case, number, trial_id(id, number + 1), occasion, label).stored)
+            own = trial_id(id, number + 1)
+            trials.append(self._trial(self.case.case, number, own, occasion, label, self.version).stored)
             if trials[-1].record.status != "ok":
                 self.speaker.say(f"{trials[-1].record.id}: the baseline case failed: 'research show' tells how")
                 return None
@@ -198,15 +262,29 @@ class _Attempt:
         if claim is None or baseline is None or claim.estimate is None:
             return []
         lines = []
-        best = self.scratch.evidence.best(self.case.case)
-        if best is not None and best.estimate:
+        best, watched = self.scratch.evidence.best(baseline.case), self.order.best
+        if (
+            watched is not None
+            and watched.estimate
+            and (best is None or watched.gain > gain(self.session.series.primary, best))
+        ):
+            lines.append(f"{claim.estimate / watched.estimate:.3f} × the best so far ({watched.ids}, {watched.told})")
+        elif best is not None and best.estimate:
             where = f"{best.trials[0].id} {changes_text(best.changes)}, {estimate_text(best)}"
             beside = f"{claim.estimate / best.estimate:.3f} ×" if claim.estimand == "ratio" else "beside"
             lines.append(f"{beside} the best so far ({where})")
+        if self.version is not None:
+            lines.append(f"the baseline ran in a process of its own, on {_named(self.version)}")
+            return lines
         first = baseline.trials[0].record
         if isinstance(first, TrialRecord) and first.code != self.case.code.digest:
             lines.append(f"the noise floor is that of {baseline.entry.id}, measured before the code was edited")
         return lines
+
+
+def _named(version: Code) -> str:
+    assert version.tree is not None, "a version lies in a copy"
+    return version.tree.named
 
 
 def _edits(checkout: Checkout, captured: Captured) -> str:

@@ -7,11 +7,12 @@ from typing import Any
 from research_steps.errors import StoreError
 from research_steps.evidence.claim_text import changes_text, estimate_text
 from research_steps.evidence.claims import Baseline
-from research_steps.evidence.standing import best, standing
+from research_steps.evidence.standing import FixedCase, best, fixed_cases, standing
 from research_steps.journal.journal import Journal
 from research_steps.records.conditions import conditions
+from research_steps.records.configurations import CODE, configuration_of
 from research_steps.records.encoding import Stored, canonical, sha256
-from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Ref, TrialRecord
+from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Ref, TrialRecord, Version
 from research_steps.records.objects import FloorTrials
 from research_steps.records.series import Series
 from research_steps.records.step_kinds import Measurement
@@ -27,17 +28,39 @@ class DevEvidence:
     entries: list[Stored[EntryRecord]]
     retracted: frozenset[str]
 
+    def fixed(self, case: Mapping[str, Any], label: str = "") -> FixedCase | None:
+        """A baseline case as it was fixed last, with its code; None where it was not."""
+        wanted = dict(case)
+        for name, fixed in reversed(fixed_cases(self.entries).items()):
+            if label in ("", name) and configuration_of(fixed.case, wanted) == wanted:
+                return fixed
+        return None
+
+    def case(self, record: TrialRecord) -> dict[str, Any]:
+        """What a trial was compared with, as claims name it: the case that is fixed, or that with another version of
+        the code."""
+        fixed, version = self.fixed(record.baseline_config), record.baseline_version
+        if isinstance(version, Version) and (fixed is None or fixed.version != (version.commit, version.patch)):
+            name = version.commit[:12] + (f"+{version.patch[:12]}" if version.patch else "")
+            return {**record.baseline_config, CODE: name}
+        return fixed.case if fixed is not None else record.baseline_config
+
     def floor(self, record: TrialRecord) -> Baseline | None:
         """The noise floor for a trial: of the newest baseline entry with its case and conditions, else of dev mode."""
+        case, fixed = self.case(record), self.fixed(record.baseline_config)
         for entry in reversed(self.entries):
-            baseline, case = entry.record, record.baseline_config
+            baseline = entry.record
             if baseline.step == "baseline" and baseline.status == "ok" and case_of(baseline) == case:
                 trials = self._trials(row.trial for row in baseline.rows)
                 if self._serves(trials, record):
-                    return Baseline(record.baseline_config, entry.ref, trials)
+                    return Baseline(case, entry.ref, trials)
         floor = self.journal.noted(floor_name(record), FloorTrials)
         trials = self._trials(floor.trials) if floor is not None else []
-        return Baseline(record.baseline_config, trials[0].ref, trials) if self._serves(trials, record) else None
+        if not self._serves(trials, record):
+            return None
+        if isinstance(record.baseline_version, Version) and fixed is not None and fixed.case == case:
+            return Baseline(case, fixed.entry.ref, trials, beside=True)
+        return Baseline(case, trials[0].ref, trials)
 
     def keep_floor(self, trials: Sequence[Stored[TrialRecord]]) -> None:
         """Have these be the noise floor that dev mode measured for what they were measured for."""
@@ -82,7 +105,9 @@ class DevEvidence:
             quiet = sum(not trial.record.contended for trial in trials)
             if quiet < min(2, self.series.floor_processes):
                 return False
-        return first.measure == record.measure and (first.code == record.code or _is_paired(record))
+        if _is_paired(record):
+            return bool((first.measure, first.baseline_version) == (record.measure, record.baseline_version))
+        return bool((first.measure, first.code) == (record.measure, record.baseline_code))
 
 
 def case_of(entry: EntryRecord) -> dict[str, Any] | None:
@@ -93,7 +118,9 @@ def case_of(entry: EntryRecord) -> dict[str, Any] | None:
 
 def floor_name(record: TrialRecord) -> str:
     """Under which name the journal keeps the noise floor that dev mode measured for such trials."""
-    code = "" if _is_paired(record) else record.code
+    code = "" if _is_paired(record) else record.baseline_code
+    if _is_paired(record) and isinstance(record.baseline_version, Version):
+        code = f"{record.baseline_version.commit} {record.baseline_version.patch}"
     return f"floors/{sha256(canonical([record.measure, code, record.baseline_config, conditions(record)]))}"
 
 

@@ -7,15 +7,16 @@ from typing import Any
 from research_steps.errors import UsageError
 from research_steps.evidence.claim_text import changes_text, claim_text
 from research_steps.evidence.claims import Baseline, Candidate, make_claims
+from research_steps.evidence.comparable import candidate_code
 from research_steps.evidence.interpretation import interpret_rows
 from research_steps.evidence.standing import DECIDED
 from research_steps.evidence.statistics import gain, ranked
 from research_steps.evidence.table import Trial, noted, row_of
 from research_steps.git import Checkout
 from research_steps.journal.entries import About, Finding, write_entry
-from research_steps.records.configurations import changes_in
+from research_steps.records.configurations import CODE, changes_in
 from research_steps.records.encoding import Stored
-from research_steps.records.model import Captured, Claim, EntryRecord, InterruptedRecord, Row, TrialRecord
+from research_steps.records.model import Captured, Claim, EntryRecord, InterruptedRecord, Row, TrialRecord, Version
 from research_steps.records.step_kinds import Measurement
 from research_steps.thread.dev.evidence import DevEvidence
 
@@ -68,7 +69,9 @@ def write_kept(attempt: KeptAttempt, trials: Sequence[Stored[Any]]) -> Stored[En
         refs = tuple(trial.ref for trial in group.trials)
         claims += tuple(claim for claim in make_claims(series, floor, groups) if claim.trials == refs) if floor else ()
     baseline = next((floor for floor in floors if floor), None)
-    rows = ranked(series.primary, [_row(trial, baseline) for trial in trials], claims)
+    changes = {trial.sha256: group.changes for group in groups for trial in group.trials}
+    rows = [_row(trial, changes.get(trial.sha256, {}), baseline) for trial in trials]
+    rows = ranked(series.primary, rows, claims)
     primary = [claim for claim in claims if claim.metric == series.primary.name]
     if attempt.chosen:
         primary = [claim for claim in primary if any(ref.id == attempt.chosen for ref in claim.trials)]
@@ -79,8 +82,8 @@ def write_kept(attempt: KeptAttempt, trials: Sequence[Stored[Any]]) -> Stored[En
         id = attempt.chosen or chosen.trials[0].id
         next_action = f"Measure it through the executor, with 'research confirm {id}', before anything rests on it."
     measured = next(trial.record for trial in reversed(trials) if isinstance(trial.record, TrialRecord))
-    for floor in {floor.entry.sha256: floor for floor in floors if floor}.values():
-        if floor.trials[0].ref == floor.entry:
+    for floor in {floor.trials[0].sha256: floor for floor in floors if floor}.values():
+        if floor.beside or floor.trials[0].ref == floor.entry:
             # No entry holds the noise floor that the claims rest on, so this one does.
             rows += [noted(row_of(Trial(trial, False), {}), "noise floor of the baseline") for trial in floor.trials]
     result = f"{len(trials)} attempt{'s' if len(trials) != 1 else ''} in dev mode"
@@ -95,7 +98,7 @@ def write_kept(attempt: KeptAttempt, trials: Sequence[Stored[Any]]) -> Stored[En
         step_key=attempt.occasion,
         label=attempt.label or trials[-1].record.label,
         hypothesis=attempt.hypothesis,
-        details=Measurement(measure=measured.measure, baseline_case=measured.baseline_config),
+        details=Measurement(measure=measured.measure, baseline_case=attempt.evidence.case(measured)),
         mode="dev",
         private=_is_private(attempt, trials, floors),
     )
@@ -122,13 +125,20 @@ def publish_kept(attempt: KeptAttempt, say: Callable[[str], None]) -> None:
 
 def _candidates(trials: Sequence[Stored[Any]]) -> list[Candidate]:
     """Trials of the same configuration and code are one candidate."""
-    groups: dict[tuple[str, str], list[Stored[Any]]] = {}
+    groups: dict[tuple[Any, ...], list[Stored[Any]]] = {}
     for trial in trials:
         if isinstance(trial.record, TrialRecord):
-            groups.setdefault((repr(trial.record.config), trial.record.code), []).append(trial)
-    return [
-        Candidate(changes_in(same[0].record.config, same[0].record.baseline_config), same) for same in groups.values()
-    ]
+            groups.setdefault((repr(trial.record.config), *candidate_code(trial.record)), []).append(trial)
+    return [Candidate(changes_of(same[0].record), same) for same in groups.values()]
+
+
+def changes_of(record: TrialRecord) -> dict[str, Any]:
+    """What the candidate of a trial of dev mode changes in the case that it is compared with. An edit of the code goes
+    by the ID of the first trial that measured it."""
+    changes, version = changes_in(record.config, record.baseline_config), record.baseline_version
+    if not isinstance(version, Version) or candidate_code(record) == (version.code, version.commit, version.patch):
+        return changes
+    return {**changes, CODE: record.id}
 
 
 def _floor(attempt: KeptAttempt, group: Candidate) -> Baseline | None:
@@ -147,10 +157,10 @@ def _is_private(attempt: KeptAttempt, trials: Sequence[Stored[Any]], floors: Seq
     return evidence.series.private or rests or any(intent.private is True for intent in intents)
 
 
-def _row(trial: Stored[Any], baseline: Baseline | None) -> Row:
+def _row(trial: Stored[Any], changes: dict[str, Any], baseline: Baseline | None) -> Row:
     record = trial.record
     if isinstance(record, InterruptedRecord):
         return row_of(Trial(trial, True), {})
     values = row_of(Trial(baseline.trials[0], False), {}).values if baseline else None
-    row = row_of(Trial(trial, True), changes_in(record.config, record.baseline_config), values)
+    row = row_of(Trial(trial, True), changes, values)
     return noted(row, f"patch {record.provenance.patch[:12]}") if record.provenance.patch else row

@@ -3,10 +3,28 @@
 import msgspec
 
 
+class Attempted(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it, for the table of attempts: an experiment ID, and in `ids` its trials. `gain` is for finding the
+    best, `estimate` that of the primary metric where it is a ratio. Of one that is watched, `edited` says in what it
+    differs from the commit, and `sources` which of the files that people edit were imported for it."""
+
+    id: str
+    ids: str
+    what: str
+    status: str
+    told: str
+    verdict: str
+    gain: float
+    estimate: float | None = None
+    edited: str = ""
+    sources: tuple[str, ...] = ()
+
+
 class DevRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the command asks for. `occasion` is the step key of its experiment ID, under which `done` trials have been
     begun already, `watched` that another follows. `settings` are changes to the case of the `baseline` with that label.
-    `env` names the variables that go to the `host`."""
+    `env` names the variables that go to the `host`; `against` the version of the code that the baseline runs (default:
+    that which it was fixed with), `best` the best attempt so far of those that are watched."""
 
     cwd: str
     store: str
@@ -23,19 +41,5 @@ class DevRequest(msgspec.Struct, frozen=True, kw_only=True):
     in_process: bool = False
     host: str = ""
     env: tuple[str, ...] = ()
-
-
-class Attempted(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it, for the table of attempts: an experiment ID, and in `ids` its trials. `gain` is for finding the
-    best. Of one that is watched, `edited` says in what it differs from the commit, and `sources` which of the files that
-    people edit were imported for it."""
-
-    id: str
-    ids: str
-    what: str
-    status: str
-    told: str
-    verdict: str
-    gain: float
-    edited: str = ""
-    sources: tuple[str, ...] = ()
+    against: str = ""
+    best: Attempted | None = None

@@ -53,7 +53,9 @@ def watch(checkout: Checkout, request: DevRequest) -> list[Attempted]:
         while True:
             files.begin()
             try:
-                answer = order(checkout, msgspec.structs.replace(request, done=done, watched=True), hear)
+                answer = order(
+                    checkout, msgspec.structs.replace(request, done=done, watched=True, best=_best(attempts)), hear
+                )
             except ResearchError as error:
                 if not files.thread.is_dir():
                     raise
@@ -132,16 +134,21 @@ def _digests(paths: Iterable[Path], before: float = math.inf) -> dict[Path, str]
     return digests
 
 
+def _best(attempts: Sequence[Attempted]) -> Attempted | None:
+    """The attempt that improved most, None while none did."""
+    return max((attempt for attempt in attempts if attempt.gain > 0), key=lambda attempt: attempt.gain, default=None)
+
+
 def _table(attempts: Sequence[Attempted], last: int) -> "Table":
     """The last attempts and the best one."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    best = max(attempts, key=lambda attempt: attempt.gain)
+    best = _best(attempts)
     table = Table("attempt", "edited", "result", "verdict", "", box=box.SIMPLE)
     for number, attempt in enumerate(attempts):
-        is_best = attempt is best and attempt.gain > 0
+        is_best = attempt is best
         if is_best or number >= len(attempts) - last:
             edited, mark = attempt.edited or "as committed", "best" if is_best else ""
             cells = (attempt.ids, edited, attempt.told, attempt.verdict, mark)

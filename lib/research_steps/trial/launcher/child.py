@@ -1,33 +1,28 @@
 """What a forked child does: import the experiment as it is on disk, sample, and report one result."""
 
 import faulthandler
-import importlib
 import os
 import resource
 import socket
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
-from importlib.machinery import (
-    EXTENSION_SUFFIXES,
-    SOURCE_SUFFIXES,
-    ExtensionFileLoader,
-    FileFinder,
-    SourceFileLoader,
-)
-from operator import attrgetter
+from functools import partial
 from pathlib import Path
-from types import CodeType
 from typing import Any, Literal
 
 import draccus
 import msgspec
 
-from research_steps.errors import CodeChanged, SideFailed
+from research_steps.errors import CodeChanged, DevicesDiffer, FailedElsewhere, SideFailed
 from research_steps.records.model import Device, Error
+from research_steps.trial.code import Code
+from research_steps.trial.launcher.importing import import_from, is_below, load
 from research_steps.trial.launcher.protocol import ChildResult, Request, Used, line, received
-from research_steps.trial.launcher.sampling import sample
+from research_steps.trial.launcher.sampling import alone, sample
+from research_steps.trial.launcher.second_process import SecondProcess
 from research_steps.trial.launcher.staleness import edited
 from research_steps.trial.measured import TrialSpec
 from research_steps.trial.provenance import describe_error
@@ -52,7 +47,7 @@ def serve_many(orders: socket.socket, result: Path, stage: int) -> None:
     with orders, orders.makefile("rb") as lines:
         for request in received(lines, Request):
             for name in sys.modules.keys() - before:
-                if _is_below(request.spec.code.root, getattr(sys.modules[name], "__file__", None) or ""):
+                if is_below(request.spec.code.root, getattr(sys.modules[name], "__file__", None) or ""):
                     del sys.modules[name]
             serve(request, result, stage)
             sys.stdout.flush()
@@ -66,6 +61,7 @@ def run(request: Request, stage: int) -> ChildResult:
     import_s = 0.0
     spec, code, series = request.spec, request.spec.code, request.series
     root = Path(code.root)
+    other: SecondProcess | None = None
 
     def say(what: str) -> None:
         # Nobody reads along, or the measure function has closed it.
@@ -77,60 +73,62 @@ def run(request: Request, stage: int) -> ChildResult:
             os.environ.clear()
             os.environ.update(request.env)
         os.chdir(request.cwd)
-        _import_from(code.root)
         say(f"importing {code.name.partition(':')[0]}")
-        measure = load(code.name)
+        if spec.baseline_code is not None:
+            # Before anything is imported here, and a backend started.
+            other = _second_process(request, spec.baseline_code)
+        measure = _imported(code)
         candidate, baseline = (_config(spec, fields) for fields in (spec.config, spec.baseline_config))
-        digest = code.now().digest
-        if digest != code.digest:
-            raise CodeChanged(
-                f"The code of {code.name} changed on disk after the run had started "
-                f"(digest {code.digest[:12]} then, {digest[:12]} now): run the thread again."
-            )
         import_s = time.perf_counter() - started
         say("setting up: compiling, checking, warming up")
         sampling = f"sampling, up to {series.sampling_s:g} s"
-        result = sample(measure, candidate, baseline, series, request.seed, lambda: say(sampling))
+        result = sample(measure, candidate, other or baseline, series, request.seed, lambda: say(sampling))
+        if other is not None and result.samples is not None and result.samples.paired:
+            _check_same_devices(other.devices())
     except BaseException as raised:  # noqa: BLE001  # whatever it is, it is the trial's result
         result = ChildResult(error=_described(raised, root), setup_s=time.perf_counter() - started - import_s)
+    finally:
+        if other is not None:
+            other.end()
     return msgspec.structs.replace(
         result, devices=_devices(), import_s=import_s, sources=tuple(sorted(str(path) for path in edited()))
     )
 
 
-class _FromSource(SourceFileLoader):
-    """Compiles a module's source each time. Cached bytecode is told apart by whole seconds and the file's size, so
-    that it can be older than an edit."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)
-
-
-def _import_from(root: str) -> None:
-    """Have the experiment's modules, which lie below `root`, imported from their sources as they are now."""
-    if root in sys.path:
-        return
-    sys.path.insert(0, root)
-    finder = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (_FromSource, SOURCE_SUFFIXES))
-
-    def hook(entry: str) -> Any:
-        if not _is_below(root, entry):
-            raise ImportError(f"{entry} is not the experiment's")
-        return finder(entry)
-
-    sys.path_hooks.insert(0, hook)
-    sys.path_importer_cache.clear()
+def _imported(code: Code) -> Any:
+    """The measure function, from its code as that was when the run started. Raises CodeChanged."""
+    import_from(code)
+    measure = load(code.name)
+    digest = code.now().digest
+    if digest != code.digest:
+        raise CodeChanged(
+            f"The code of {code.name} changed on disk after the run had started "
+            f"(digest {code.digest[:12]} then, {digest[:12]} now): run the thread again."
+        )
+    return measure
 
 
-def _is_below(root: str, path: str) -> bool:
-    return (path == root or path.startswith(f"{root.rstrip(os.sep)}{os.sep}")) and "site-packages" not in path
+def _second_process(request: Request, code: Code) -> SecondProcess:
+    """The process that measures the baseline by another version of the code."""
+    spec = request.spec
+
+    def begin() -> Iterator[dict[str, float]]:
+        measure = _imported(code)
+        return alone(measure, _config(spec, spec.baseline_config), request.series)
+
+    described = partial(describe_error, where="baseline", root=Path(code.root))
+    return SecondProcess(begin, _devices, lambda raised: _shortened(described(raised)))
 
 
-def load(name: str) -> Any:
-    """What 'module:name' names."""
-    module, _, attribute = name.partition(":")
-    return attrgetter(attribute)(importlib.import_module(module))
+def _check_same_devices(theirs: tuple[Device, ...]) -> None:
+    """A backend that can't have an accelerator for a second process may take another one in silence."""
+    mine = _devices()
+    if mine != theirs:
+        told = [", ".join(map(str, devices)) or "none" for devices in (mine, theirs)]
+        raise DevicesDiffer(
+            f"The candidate ran on {told[0]} and the baseline, in its own process, on {told[1]}: expected the same. "
+            "An accelerator that admits one process at a time can't hold both versions."
+        )
 
 
 def _config(spec: TrialSpec, fields: dict[str, Any]) -> Any:
@@ -149,8 +147,14 @@ def _devices() -> tuple[Device, ...]:
 
 
 def _described(raised: BaseException, root: Path) -> Error:
+    if isinstance(raised, SideFailed) and isinstance(raised.error, FailedElsewhere):
+        described: Error = raised.error.described
+        return described
     where: Literal["candidate", "baseline", "child"] = raised.side if isinstance(raised, SideFailed) else "child"
-    described = describe_error(raised.error if isinstance(raised, SideFailed) else raised, where, root)
+    return _shortened(describe_error(raised.error if isinstance(raised, SideFailed) else raised, where, root))
+
+
+def _shortened(described: Error) -> Error:
     message = described.message
     if len(message) > LONGEST_MESSAGE:
         message = f"{message[:LONGEST_MESSAGE]}… ({len(message)} characters)"

@@ -31,6 +31,7 @@ import psutil
 
 from research_steps.trial.launcher import child
 from research_steps.trial.launcher.daemon import Daemon, short_base
+from research_steps.trial.launcher.importing import load
 from research_steps.trial.launcher.processes import adopt_orphans, die_with_parent, kill_descendants
 from research_steps.trial.launcher.protocol import (
     SOCKET,
@@ -299,7 +300,7 @@ def _work(wanted: StartWorker, env: Mapping[str, str], connection: int) -> None:
     os.environ.update(env)
     with socket.socket(fileno=connection) as speaking:
         speaking.setblocking(True)
-        child.load(wanted.function)(speaking, bytes(wanted.order))
+        load(wanted.function)(speaking, bytes(wanted.order))
 
 
 def _cpu_s() -> float:

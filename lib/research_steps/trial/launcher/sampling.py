@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from typing import Any
 
 from research_steps.errors import BadMetrics, Diverged, Side, SideFailed
@@ -21,6 +22,7 @@ from research_steps.evidence.effects import process_effect, scale_for
 from research_steps.records.model import Samples
 from research_steps.records.series import Metric, Series
 from research_steps.trial.launcher.protocol import ChildResult
+from research_steps.trial.launcher.second_process import SecondProcess
 
 # So many pairs are taken whatever the budget, and so many more before their scatter is believed to be small.
 LEAST_PAIRS = 5
@@ -38,7 +40,10 @@ def sample(
     sampling: Callable[[], None] = lambda: None,
 ) -> ChildResult:
     """Run the measure function; `sampling` is called when its set-up is done. Raises SideFailed from whatever it raised,
-    BadMetrics included."""
+    BadMetrics included.
+
+    `baseline` is a configuration, or the samples of the baseline where these come from another process.
+    """
     started = time.perf_counter()
     taken: dict[Side, list[dict[str, float]]] = {"candidate": [], "baseline": []}
     with _side("candidate"):
@@ -49,7 +54,8 @@ def sample(
             return ChildResult(**_sampled(taken, "A"), sampling_s=took_s)
 
     with _side("baseline"):
-        sides: dict[Side, Iterator[Any]] = {"candidate": returned, "baseline": measure(baseline)}
+        other = baseline if isinstance(baseline, SecondProcess) else measure(baseline)
+        sides: dict[Side, Iterator[Any]] = {"candidate": returned, "baseline": other}
     turn: list[Side] = ["candidate", "baseline"]
     shuffled = random.Random(seed)
     shuffled.shuffle(turn)
@@ -82,6 +88,18 @@ def sample(
     gc.enable()
     letters = "".join("A" if side == "candidate" else "B" for side in order)
     return ChildResult(**_sampled(taken, letters), setup_s=setup_s, sampling_s=took_s)
+
+
+def alone(measure: Callable[[Any], Any], config: Any, series: Series) -> Iterator[dict[str, float]]:
+    """The samples of the baseline's side alone. Raises BadMetrics."""
+    returned = measure(config)
+    if not isinstance(returned, Iterator):
+        raise BadMetrics(
+            f"The baseline's version of the measure function gave {type(returned).__name__} and the candidate's yields: "
+            "expected both to yield, so that they can take turns."
+        )
+    for number in count():
+        yield _next(returned, "baseline", number, series)
 
 
 def _set_up(sides: Mapping[Side, Iterator[Any]], turn: Sequence[Side], series: Series) -> None:
