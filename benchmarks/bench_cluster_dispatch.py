@@ -197,8 +197,8 @@ def report(times: Times, size: Size) -> None:
         spread = f"{min(seconds) * 1e3:.1f} to {max(seconds) * 1e3:.1f}"
         print(f"{way:8} {statistics.median(seconds) * 1e3:6.1f} ms a trial beyond its own time ({spread})")
     plain, here, on = (times.ways[way] for way in WAYS)
-    added = statistics.median((one - other) * 1e3 for one, other in zip(on, here, strict=True))
-    beside = statistics.median((one - other) * 1e3 for one, other in zip(on, plain, strict=True))
+    added = statistics.median((dispatched - other) * 1e3 for dispatched, other in zip(on, here, strict=True))
+    beside = statistics.median((dispatched - other) * 1e3 for dispatched, other in zip(on, plain, strict=True))
     print(f"dispatch adds {added:.1f} ms a trial to here, {beside:.1f} to plain")
     # Those of the baseline are two.
     trials = size.points + 2

@@ -86,7 +86,7 @@ class Havoc:
 
     def work(self) -> None:
         work = [self._workers] + ([self._network_and_drivers] if self.cluster.nodes[-1].namespace else [])
-        threads = [threading.Thread(target=one) for one in work]
+        threads = [threading.Thread(target=job) for job in work]
         for thread in threads:
             thread.start()
         self.over.wait()
@@ -126,7 +126,7 @@ class Havoc:
     def _cut_off(self, node: Node) -> Iterator[None]:
         began = time.monotonic()
         node.cut(True)
-        counts = [len(one.workers("cells-shard")) for one in self.cluster.nodes]
+        counts = [len(machine.workers("cells-shard")) for machine in self.cluster.nodes]
         self.say(f"node {node.ip} cut off; workers of each node: {counts}")
         yield
         node.cut(False)
@@ -145,7 +145,11 @@ class Havoc:
             for process in processes:
                 process.suspend()
             pids = {process.pid for process in processes}
-            names = [f"{one.intent.key}-0.json" for one in self.journal.scan().open if one.intent.owner.pid in pids]
+            names = [
+                f"{attempt.intent.key}-0.json"
+                for attempt in self.journal.scan().open
+                if attempt.intent.owner.pid in pids
+            ]
         self.say(f"node {node.ip} frozen, in the middle of {len(names)} trials")
         yield
         ended = f"journal/{self.journal.topic}/trials/records/"
@@ -153,7 +157,7 @@ class Havoc:
             if self.over.wait(0.5):
                 break
         # Its raylet learns last that the cluster has given the node up; it would kill what still measures.
-        workers = [one for worker in node.workers() for one in (worker, *worker.children(recursive=True))]
+        workers = [process for worker in node.workers() for process in (worker, *worker.children(recursive=True))]
         for some in (workers, processes):
             for process in some:
                 with suppress(psutil.Error):
@@ -232,11 +236,15 @@ def run(cluster: Cluster, root: Path, store: str, havoc: Havoc) -> list[str]:
 def what_is_wrong(journal: Journal, root: Path, trials: int) -> list[str]:
     """What is wrong with the records and the logbook; what there is, is printed."""
     snapshot, here = journal.scan(), Checkout.find(root)
-    entries = [one.record for one in snapshot.entries.values() if one.record.step == "sweep" and not one.record.late]
+    entries = [
+        stored.record for stored in snapshot.entries.values() if stored.record.step == "sweep" and not stored.record.late
+    ]
     rows = [row for entry in entries for row in entry.rows]
     good = [row for row in rows if row.status == "ok"]
-    standing = Counter(one.record.id for one in snapshot.trials.values() if not one.record.late and "." in one.record.id)
-    late = [one.record.id for one in snapshot.trials.values() if one.record.late]
+    standing = Counter(
+        trial.record.id for trial in snapshot.trials.values() if not trial.record.late and "." in trial.record.id
+    )
+    late = [trial.record.id for trial in snapshot.trials.values() if trial.record.late]
     doubled = sum(count > 1 for count in standing.values())
     blocks = [block.id for block in parse(path_of(here, "swept").read_bytes()).entries]
     problems = [*check(read(here, "swept"), journal).problems, *snapshot.problems]

@@ -34,7 +34,7 @@ def run(where: Path, topic: str, rounds: int) -> list[str]:
         seconds(command, where), seconds(PEER, where)
         pairs = [(seconds(command, where), seconds(PEER, where)) for _ in range(rounds)]
         mine, peer = (statistics.median(column) for column in zip(*pairs, strict=True))
-        ratio = statistics.median(one / other for one, other in pairs)
+        ratio = statistics.median(own / other for own, other in pairs)
         met = ratio <= BAR
         print(f"{'research ' + name:<20}{mine:>10.3f}{peer:>10.3f}{ratio:>8.2f}   {'met' if met else 'NOT MET'}")
         missed += [] if met else [name]

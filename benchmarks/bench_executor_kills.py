@@ -116,7 +116,7 @@ def forked(root: Path, log: BinaryIO) -> psutil.Process:
 
 def records(snapshot: Snapshot) -> dict[str, bytes]:
     stored: list[Stored[Any]] = [*snapshot.entries.values(), *snapshot.trials.values(), *snapshot.interrupted.values()]
-    return {one.sha256: one.line for one in stored}
+    return {record.sha256: record.line for record in stored}
 
 
 def kill_one(root: Path, points: int, delay: float, start: Start, age: Callable[[Path], None]) -> Outcome:
@@ -176,7 +176,7 @@ def main() -> None:
         outcomes = list(pool.map(kill, range(KILLS), [delays.uniform(0, LONGEST_DELAY_S) for _ in range(KILLS)]))
     for outcome in outcomes:
         print(outcome)
-    lost, doubled = sum(one.lost for one in outcomes), sum(one.doubled for one in outcomes)
+    lost, doubled = sum(outcome.lost for outcome in outcomes), sum(outcome.doubled for outcome in outcomes)
     whole = all(outcome.whole(POINTS) for outcome in outcomes)
     print(f"{len(outcomes)} kills: {lost} records lost, {doubled} doubled, all as it should be: {whole}")
     if not whole:

@@ -315,7 +315,9 @@ def run(root: Path, wanted: int, moments: random.Random) -> list[str]:
         time.sleep(0.1)
     problems += [f"process {pid} is left" for pid in left]
     snapshot = Journal(open_store(str(root / "store")), SERIES.topic).scan()
-    late = [one.record.late for one in snapshot.trials.values()] + [one.record.late for one in snapshot.entries.values()]
+    late = [trial.record.late for trial in snapshot.trials.values()] + [
+        entry.record.late for entry in snapshot.entries.values()
+    ]
     litter = [path for path in [*root.rglob(".*.tmp"), *(root / "tmp").iterdir()] if path.name[:3] != "log"]
     print(f"kills: {dict(kills)} in {lives} lives and {time.monotonic() - began:.0f} s")
     recorded = f"{len(snapshot.trials)} trials, {len(snapshot.entries)} entries"

@@ -147,17 +147,17 @@ class Thread:
         self._say(swept.ref, f"block {number}")
 
     def _say(self, about: Ref, text: str) -> None:
-        said = Finding(result=text, interpretation="It is the memory traffic.", next_action="Profile it.")
+        finding = Finding(result=text, interpretation="It is the memory traffic.", next_action="Profile it.")
         for note in range(5):
-            self._write("note", f"note {note}", lambda id: said, Details(), about)
-        self._write("interpret", "what it means", lambda id: said, Details(), about)
-        self._write("decision", text, lambda id: said, Decision(owner="bench", scope=False), about)
+            self._write("note", f"note {note}", lambda id: finding, Details(), about)
+        self._write("interpret", "what it means", lambda id: finding, Details(), about)
+        self._write("decision", text, lambda id: finding, Decision(owner="bench", scope=False), about)
         states: tuple[HypothesisState, ...] = ("active", "falsified")
         for state in states:
             change = HypothesisChange(
                 hypothesis=f"H{self.entries}", text=f"{text} is {state}", state=state, because="seen"
             )
-            self._write("hypothesis", state, lambda id: said, change, about)
+            self._write("hypothesis", state, lambda id: finding, change, about)
 
     def _write(
         self, kind: str, label: str, find: Callable[[str], Finding], details: Details, *inputs: Ref
@@ -268,7 +268,7 @@ def run(scratch: Path, size: Size, rounds: int) -> tuple[Thread, dict[str, dict[
     for name, script in (("research status", STATUS), ("the summary", SUMMARY)):
         process(script, root, f"{scratch}/compiled")
         spent = [process(script, root, f"{scratch}/compiled") for _ in range(rounds)]
-        medians[name] = {part: statistics.median(one[part] for one in spent) for part in spent[0]}
+        medians[name] = {part: statistics.median(times[part] for times in spent) for part in spent[0]}
         print("\n".join([name, *(f"  {part:<30}{seconds:>8.3f} s" for part, seconds in medians[name].items())]))
     return thread, medians
 

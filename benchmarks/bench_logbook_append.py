@@ -111,7 +111,7 @@ def compare(small: Book, large: Book, rounds: int) -> list[str]:
         # What a surface does only now and then, once before the clock runs.
         measure(large), measure(small)
         pairs = [(measure(large), measure(small)) for _ in range(min(rounds, most))]
-        ratio = statistics.median(one / other for one, other in pairs)
+        ratio = statistics.median(in_long / in_short for in_long, in_short in pairs)
         at_long, at_short = (f"{statistics.median(column) * 1000:.2f} ms" for column in zip(*pairs, strict=True))
         print(f"{name:24}{at_long:>12}{at_short:>12}{ratio:>8.2f}{BAR if has_bar else '':>6}")
         missed += [name] if has_bar and ratio > BAR else []

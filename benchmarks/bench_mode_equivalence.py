@@ -104,12 +104,12 @@ def run(bench: Bench, tries: int) -> dict[str, list[float]]:
     return effects
 
 
-def equivalent(one: list[float], other: list[float]) -> tuple[float, float]:
+def equivalent(effects: list[float], other: list[float]) -> tuple[float, float]:
     """The difference of two ways, and the larger of the two one-sided p values: below 0.05 they are equivalent."""
     margin = math.log1p(METRIC.min_effect)
-    low = stats.ttest_ind([value + margin for value in one], other, equal_var=False, alternative="greater").pvalue
-    high = stats.ttest_ind([value - margin for value in one], other, equal_var=False, alternative="less").pvalue
-    return sum(one) / len(one) - sum(other) / len(other), max(float(low), float(high))
+    low = stats.ttest_ind([value + margin for value in effects], other, equal_var=False, alternative="greater").pvalue
+    high = stats.ttest_ind([value - margin for value in effects], other, equal_var=False, alternative="less").pvalue
+    return sum(effects) / len(effects) - sum(other) / len(other), max(float(low), float(high))
 
 
 def report(effects: dict[str, list[float]]) -> list[str]:
@@ -117,9 +117,9 @@ def report(effects: dict[str, list[float]]) -> list[str]:
     for way, values in effects.items():
         print(f"{way}: {math.exp(sum(values) / len(values)):.4f} × the baseline, {len(values)} tries")
     missed = []
-    for one, other in combinations(effects, 2):
-        difference, p = equivalent(effects[one], effects[other])
-        line = f"{one} against {other}: {math.expm1(difference):+.2%}, equivalent within 2 % with p = {p:.2g}"
+    for first, other in combinations(effects, 2):
+        difference, p = equivalent(effects[first], effects[other])
+        line = f"{first} against {other}: {math.expm1(difference):+.2%}, equivalent within 2 % with p = {p:.2g}"
         print(f"{line} (bar {BAR_P:g})")
         missed += [line] if p >= BAR_P else []
     return missed

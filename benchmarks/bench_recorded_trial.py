@@ -79,8 +79,8 @@ def run(folder: Path, rounds: int) -> Costs:
 
 def report(costs: Costs) -> bool:
     """Print them; whether the bar is met."""
-    whole = [one + other for one, other in zip(costs.recorded, costs.appended, strict=True)]
-    ratio = statistics.median(one / other for one, other in zip(whole, costs.bare, strict=True))
+    whole = [record_ms + other for record_ms, other in zip(costs.recorded, costs.appended, strict=True)]
+    ratio = statistics.median(whole_ms / other for whole_ms, other in zip(whole, costs.bare, strict=True))
     # The first append also makes the logbook, with its summary.
     first, *others = costs.fsyncs
     for what, values in {

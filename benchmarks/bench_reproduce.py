@@ -203,7 +203,7 @@ def report(outcomes: list[dict[str, str]]) -> list[str]:
     """The arms that miss the bar; what came of all is printed."""
     missed = []
     for arm, right in zip(ARMS, ("reproduced", "not reproduced"), strict=True):
-        counts = Counter(one["outcome"] for one in outcomes if one["arm"] == arm)
+        counts = Counter(outcome["outcome"] for outcome in outcomes if outcome["arm"] == arm)
         print(arm, dict(counts))
         missed += [f"{arm}: {dict(counts)}"] if counts[right] < BAR * counts.total() else []
     return missed

@@ -108,11 +108,11 @@ def compare(folder: Path, count: int, rounds: int) -> list[Round]:
     with contextlib.chdir(folder):
         # The first of each is the slower one, and none of the rounds.
         for number in range(rounds + 1):
-            one, one_cpu = measured(bare, folder / f"bare {number}", count)
-            other, other_cpu = measured(recorded, folder / f"recorded {number}", count)
-            made.append(Round(one, other, one_cpu, other_cpu))
-            cpu = f"CPU {one_cpu:.2f} and {other_cpu:.2f} ms"
-            print(f"round {number}: bare {one:.2f} ms, recorded {other:.2f} ms a step; {cpu}")
+            bare_ms, bare_cpu = measured(bare, folder / f"bare {number}", count)
+            recorded_ms, recorded_cpu = measured(recorded, folder / f"recorded {number}", count)
+            made.append(Round(bare_ms, recorded_ms, bare_cpu, recorded_cpu))
+            cpu = f"CPU {bare_cpu:.2f} and {recorded_cpu:.2f} ms"
+            print(f"round {number}: bare {bare_ms:.2f} ms, recorded {recorded_ms:.2f} ms a step; {cpu}")
     return made[1:]
 
 
@@ -126,7 +126,7 @@ def quick(folder: Path) -> list[str]:
 
 def main() -> None:
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch:
-        median = statistics.median(one.recorded - one.bare for one in compare(Path(scratch), STEPS, ROUNDS))
+        median = statistics.median(pair.recorded - pair.bare for pair in compare(Path(scratch), STEPS, ROUNDS))
     verdict = "met" if median <= BAR_MS else "NOT MET"
     print(f"added: median {median:.2f} ms for each of {STEPS} steps; bar {BAR_MS:g} ms: {verdict}")
     sys.exit(0 if median <= BAR_MS else 1)

@@ -133,7 +133,9 @@ class Bench:
     def trials(self) -> list[TrialRecord]:
         """What was measured, but for noise floors, in the order in which it ended."""
         records = [stored.record for stored in self.journal.scan().trials.values()]
-        return sorted((one for one in records if one.label != "noise floor"), key=lambda record: record.finished_at)
+        return sorted(
+            (record for record in records if record.label != "noise floor"), key=lambda record: record.finished_at
+        )
 
     def last(self) -> TrialRecord:
         return self.trials()[-1]

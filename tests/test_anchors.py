@@ -98,7 +98,7 @@ def test_what_stands_behind_the_newest_anchor_is_not_seen(desk: SealedDesk, what
         desk.path.write_bytes(whole[: whole.rindex(b"<!-- research-steps entry TOY-010")])
         (desk.beside / "TOY-010.jsonl").unlink()
     else:
-        desk.path.write_bytes(rechained(whole, lambda found: [*found[:-1], _edited(found[-1])]))
+        desk.path.write_bytes(rechained(whole, lambda entries: [*entries[:-1], _edited(entries[-1])]))
     assert desk.data != whole
     assert desk.checked().problems == ()
 
@@ -111,9 +111,9 @@ def test_a_tag_on_a_branch_that_is_not_merged_is_a_note(desk: SealedDesk) -> Non
     """Sealing beside this branch says nothing against it; when it is named, what it holds is asked for."""
     desk.git("switch", "--quiet", "--create", "aside", "HEAD~5")
     assert desk.ids == ["TOY-001", "TOY-002", "TOY-003"]
-    found = desk.with_store("empty").checked()
-    assert found.problems == () and found.tags == ("toy/TOY-004",)
-    (note,) = (note for note in found.notes if "was sealed on main" in note)
+    verified = desk.with_store("empty").checked()
+    assert verified.problems == () and verified.tags == ("toy/TOY-004",)
+    (note,) = (note for note in verified.notes if "was sealed on main" in note)
     assert note.startswith("tag toy/TOY-009 was sealed on main; 5 of its entries are not in this logbook")
     asked = desk.checked("toy/TOY-009")
     assert asked.tags == ("toy/TOY-009",)
@@ -135,9 +135,9 @@ def test_what_was_committed_here_is_missed_on_any_branch(desk: SealedDesk) -> No
 def test_a_tag_that_is_not_here_is_a_note(desk: SealedDesk) -> None:
     """A clone may lack tags; the entry of the seal names it, and while the commit is here it is held against that."""
     desk.git("tag", "--delete", "toy/TOY-009")
-    found = desk.checked()
-    assert found.problems == ()
-    assert found.notes == ("tag toy/TOY-009 is not here; 'git fetch --tags' brings it from where it was pushed",)
+    verified = desk.checked()
+    assert verified.problems == ()
+    assert verified.notes == ("tag toy/TOY-009 is not here; 'git fetch --tags' brings it from where it was pushed",)
     desk.path.write_bytes(desk.data.replace(b"result 7", b"result 8"))
     assert any("TOY-008 was edited" in problem for problem in desk.checked().problems)
 
@@ -175,7 +175,9 @@ def test_a_tag_of_an_older_version_still_vouches_for_entries_and_records(desk: S
     rewritten(desk, "toy/TOY-004", {"TOY-004.bundle.json": b'{"schema": 1, "series": "toy", "id": "TOY-004"}'})
     (problem,) = desk.checked().problems
     assert problem.startswith("tag toy/TOY-004 names ") and "but it was sealed as" in problem
-    data = rechained(desk.data, lambda found: [replace(found[0], text=found[0].text + b"- And: more\n"), *found[1:]])
+    data = rechained(
+        desk.data, lambda entries: [replace(entries[0], text=entries[0].text + b"- And: more\n"), *entries[1:]]
+    )
     desk.path.write_bytes(data)
     assert any("TOY-001 reads otherwise than in tag toy/TOY-004" in problem for problem in desk.checked().problems)
 
@@ -222,8 +224,8 @@ def test_a_clone_with_the_same_store_may_have_appended_in_another_order(tmp_path
     clone.git("fetch", "--quiet", "--tags", str(desk.root))
     clone.publish()
     assert clone.ids == ["TOY-001", "TOY-002", "TOY-003"]
-    for one in (desk, clone):
-        assert one.checked().problems == (), one.root
+    for checkout in (desk, clone):
+        assert checkout.checked().problems == (), checkout.root
     assert desk.checked().tags == ("toy/TOY-002",)
 
 
@@ -264,10 +266,10 @@ def test_the_command_names_problems_notes_and_what_it_can_not_see(desk: SealedDe
     ]
     desk.path.write_bytes(desk.data.replace(b"result 1", b"result 2"))
     told = research(desk.root, "verify", "toy", "--tag", "toy/TOY-009", "--json", *store)
-    found = json.loads(told.stdout)
+    answer = json.loads(told.stdout)
     assert told.returncode == 1
-    assert (found["entries"], found["anchors"]) == (9, {"tags": ["toy/TOY-009"], "milestones": 0})
-    assert "TOY-002 was edited after it was appended" in found["problems"][0]
+    assert (answer["entries"], answer["anchors"]) == (9, {"tags": ["toy/TOY-009"], "milestones": 0})
+    assert "TOY-002 was edited after it was appended" in answer["problems"][0]
 
 
 def research(where: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -68,19 +68,19 @@ def test_the_brief_says_what_is_known_and_what_is_not(repository: Repository) ->
     )  # fmt: skip
     text = (repository.root / ".agents" / "logbooks" / "toy" / "background.md").read_text()
     assert printed.startswith(text)
-    found = sections(text)
-    assert [*found] == SECTIONS[1:]
-    assert found["Question"] == ["- Asked in [TOY-009](TOY-009.jsonl): Which one?"]
-    assert found["Internal prior work"] == [
+    parts = sections(text)
+    assert [*parts] == SECTIONS[1:]
+    assert parts["Question"] == ["- Asked in [TOY-009](TOY-009.jsonl): Which one?"]
+    assert parts["Internal prior work"] == [
         "- [TOY-003](TOY-003.jsonl) it loses (run: TOY-001, v2; confidence low)",
         "- [TOY-007](TOY-007.jsonl) works: measured it",
     ]
-    assert found["External prior work"] == [
+    assert parts["External prior work"] == [
         "- [TOY-002](TOY-002.jsonl) dense wins (paper: https://example.org/1, v2; confidence low). on eight chips",
         "- [TOY-004](TOY-004.jsonl) clouds (paper: https://example.org/1, v2; confidence low)",
     ]
-    assert len(found["Failed leads"]) == 1 and found["Failed leads"][0].startswith("- H1 (falsified): less work")
-    assert "\n".join(found["Evidence map"]).replace(".jsonl)", "").replace("](TOY-00", " ") == "\n".join(
+    assert len(parts["Failed leads"]) == 1 and parts["Failed leads"][0].startswith("- H1 (falsified): less work")
+    assert "\n".join(parts["Evidence map"]).replace(".jsonl)", "").replace("](TOY-00", " ") == "\n".join(
         [
             "- H1 (falsified): less work takes less time", "  - Support: [TOY-002 2", "  - Contradictions: [TOY-008 8",
             "- Claim: dense wins", "  - Support: [TOY-002 2", "  - Contradictions: [TOY-003 3, [TOY-005 5",
@@ -89,13 +89,13 @@ def test_the_brief_says_what_is_known_and_what_is_not(repository: Repository) ->
             "- Claim: it rains", "  - Support: [TOY-004 4", "  - Contradictions: none",
         ]
     )  # fmt: skip
-    assert found["Claims without a contradiction pass"] == ["- [TOY-004](TOY-004.jsonl): clouds"]
-    assert found["Ranked next experiments"] == [
+    assert parts["Claims without a contradiction pass"] == ["- [TOY-004](TOY-004.jsonl): clouds"]
+    assert parts["Ranked next experiments"] == [
         "1. Experiment: run it – falsified by: it is slower", "2. Experiment: b – falsified by: c",
     ]  # fmt: skip
     assert "source brief toy" in repository.logbook, "what was asked is recorded as well"
     ledger = json.loads(source(repository, "list", "toy", "--json"))
-    assert [(one["id"], one["checked"]) for one in ledger] == [("TOY-002", True), ("TOY-003", True), ("TOY-004", False)]
+    assert [(row["id"], row["checked"]) for row in ledger] == [("TOY-002", True), ("TOY-003", True), ("TOY-004", False)]
     assert "TOY-004 clouds" in source(repository, "list", "toy")
     assert research(repository.root, "verify", "toy").returncode == 0
 

@@ -56,10 +56,10 @@ def failing(desk: Desk, closing: bool = False) -> dict[str, CheckLine]:
     return {line.name: line for line in lines if not line.ok}
 
 
-def assert_only(desk: Desk, name: str, found: str, mend: str) -> None:
+def assert_only(desk: Desk, name: str, finding: str, mend: str) -> None:
     failed = failing(desk)
     assert list(failed) == [name], failed
-    assert found in failed[name].found and mend in failed[name].mend
+    assert finding in failed[name].found and mend in failed[name].mend
 
 
 def sweep(desk: Desk, trials: Sequence[dict[str, Any]] = ({},), **changes: Any) -> Stored[EntryRecord]:
@@ -279,7 +279,7 @@ def of(**changes: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("trials", "changes", "name", "found"),
+    ("trials", "changes", "name", "finding"),
     [
         ([{}], {"provenance": of(commit=None)}, "command reproducible", "has no commit"),
         ([{}], {"provenance": of(patch_note="withheld: a secret")}, "command reproducible", "withheld for a secret"),
@@ -296,12 +296,12 @@ def of(**changes: Any) -> Any:
     ],
 )
 def test_a_result_that_should_not_be_posted(
-    sealed: Desk, trials: list[dict[str, Any]], changes: dict[str, Any], name: str, found: str
+    sealed: Desk, trials: list[dict[str, Any]], changes: dict[str, Any], name: str, finding: str
 ) -> None:
     """What can't be made again, was not measured alike, or shows other numbers than were measured; once it is
     retracted nothing is asked of it."""
     bad = sweep(sealed, trials, **changes)
-    assert_only(sealed, name, found, "the thread" if name.startswith(("no claim", "claims")) else "research retract")
+    assert_only(sealed, name, finding, "the thread" if name.startswith(("no claim", "claims")) else "research retract")
     done = research(sealed.root, "retract", bad.record.id, "Not measured as it should have been.")
     assert done.returncode == 0, done.stderr
     assert failing(sealed) == {}

@@ -93,9 +93,9 @@ def test_a_series_may_stop_at_its_share_and_confidence(
 ) -> None:
     """Neither a large effect that is not sure, nor a sure one that is too small."""
     series = dataclasses.replace(SERIES, stop_at=wanted)
-    found = claim(metric="time_s", estimate=estimate, verdict="improved", confidence=confidence, changes=DENSE)
-    assert reached(series, [found]) == (found if holds else None)
-    assert reached(SERIES, [found]) is None
+    single = claim(metric="time_s", estimate=estimate, verdict="improved", confidence=confidence, changes=DENSE)
+    assert reached(series, [single]) == (single if holds else None)
+    assert reached(SERIES, [single]) is None
 
 
 def test_the_trial_that_chose_the_candidate_does_not_count_for_it() -> None:
@@ -110,15 +110,15 @@ def test_a_contended_trial_is_shown_and_supports_nothing() -> None:
     assert loaded.estimate == pytest.approx(math.exp(-0.3))
     assert "other processes kept 1.00" in loaded.why
     untimed = Series(topic="t", prefix="T", goal="go", metrics=[Metric("time_s", timed=False)])
-    found = make_claims(untimed, baseline(), [Candidate(DENSE, [trial(-0.3, contended="load")])])
-    assert found[0].verdict == "improved"
+    claims = make_claims(untimed, baseline(), [Candidate(DENSE, [trial(-0.3, contended="load")])])
+    assert claims[0].verdict == "improved"
 
 
 def test_a_contended_process_leaves_the_others_to_speak() -> None:
     """Of four replicates with one beside load, three count."""
     trials = [trial(-0.3, 1), trial(-0.31, 2), trial(-0.305, 3), trial(0.5, 4, contended="load")]
-    found = make_claims(SERIES, baseline(), [Candidate(DENSE, trials)])[0]
-    assert (found.processes, verdict_text(found)) == (3, "improved, replicated")
+    judged = make_claims(SERIES, baseline(), [Candidate(DENSE, trials)])[0]
+    assert (judged.processes, verdict_text(judged)) == (3, "improved, replicated")
 
 
 def moved(**changes: Any) -> Provenance:
@@ -140,9 +140,9 @@ def moved(**changes: Any) -> Provenance:
 )
 def test_what_was_measured_under_other_conditions_is_not_comparable(changes: dict[str, Any], told: str) -> None:
     """Both values of each difference are told, and there is no verdict."""
-    found = claimed([-0.3], **changes)
-    assert found.verdict == "not comparable" and found.estimate is None
-    assert told in found.why
+    judged = claimed([-0.3], **changes)
+    assert judged.verdict == "not comparable" and judged.estimate is None
+    assert told in judged.why
 
 
 @pytest.mark.parametrize(
@@ -163,9 +163,9 @@ def test_records_from_other_places_can_be_compared(changes: dict[str, Any]) -> N
 def test_candidates_that_failed_are_not_counted_in_the_correction() -> None:
     """The error is shared out between those that were compared."""
     candidates = [Candidate({"implementation": str(n)}, [trial(-0.3 if n < 3 else None, n)]) for n in range(5)]
-    found = make_claims(SERIES, baseline(), candidates)
-    assert [one.verdict for one in found] == ["improved"] * 3 + ["failed"] * 2
-    assert {one.candidates for one in found} == {3}
+    claims = make_claims(SERIES, baseline(), candidates)
+    assert [claim.verdict for claim in claims] == ["improved"] * 3 + ["failed"] * 2
+    assert {claim.candidates for claim in claims} == {3}
 
 
 def test_an_interrupted_candidate_failed_for_that_reason() -> None:
@@ -174,15 +174,15 @@ def test_an_interrupted_candidate_failed_for_that_reason() -> None:
         schema=1, series="moe_hc", subject="trial", key="1" * 64, attempt=0, id="MOE-HC-009.01", label="",
         started_at=WHEN, finished_at=WHEN, reason="the run was stopped",
     )  # fmt: skip
-    found = make_claims(SERIES, baseline(), [Candidate(DENSE, [store_record(record)])])[0]
-    assert (found.verdict, found.why) == ("failed", "interrupted: the run was stopped")
+    failed = make_claims(SERIES, baseline(), [Candidate(DENSE, [store_record(record)])])[0]
+    assert (failed.verdict, failed.why) == ("failed", "interrupted: the run was stopped")
 
 
 def test_a_metric_that_was_declared_later_has_no_claim_from_old_trials() -> None:
     """It was not measured; nothing is made up and nothing breaks."""
     both = Series(topic="t", prefix="T", goal="go", metrics=[Metric("time_s"), Metric("bytes")])
-    found = make_claims(both, baseline(), [Candidate(DENSE, [trial(-0.3)])])
-    assert [one.verdict for one in found] == ["improved", "failed"]
+    claims = make_claims(both, baseline(), [Candidate(DENSE, [trial(-0.3)])])
+    assert [claim.verdict for claim in claims] == ["improved", "failed"]
 
 
 def at(tokens: int, verdict: Any = "improved", confidence: Any = "replicated") -> Claim:
@@ -209,7 +209,7 @@ def test_stable_takes_two_values_of_a_variant_that_the_series_declares(claims: l
     """Replicated at both, with nothing else varied, and contradicted at none."""
     assert (together(SERIES, claims)[0].confidence == "stable") is stable
     plain = Series(topic="t", prefix="T", goal="go", metrics=[Metric("time_s")])
-    assert "stable" not in {one.confidence for one in together(plain, claims)}
+    assert "stable" not in {claim.confidence for claim in together(plain, claims)}
 
 
 def ref(name: str) -> Ref:
@@ -221,10 +221,10 @@ def test_the_later_of_two_claims_counts_unless_it_rests_on_less() -> None:
     sweep = entry(claims=(claim(trials=(ref("a"),)),))
     again = entry(step="replicate", claims=(claim(trials=(ref("b"), ref("c")), also=(ref("a"),), estimate=0.6),))
     fresh = entry(claims=(claim(trials=(ref("d"),), estimate=0.7),))
-    assert [one.estimate for one in standing([sweep, again, sweep])] == [0.6]
-    assert [one.estimate for one in standing([sweep, again, fresh])] == [0.7]
+    assert [claim.estimate for claim in standing([sweep, again, sweep])] == [0.6]
+    assert [claim.estimate for claim in standing([sweep, again, fresh])] == [0.7]
     taken_back = entry(step="retraction", claims=(claim(trials=(ref("a"),), estimate=0.8),))
-    assert [one.estimate for one in standing([sweep, again, taken_back])] == [0.8]
+    assert [claim.estimate for claim in standing([sweep, again, taken_back])] == [0.8]
     assert standing([entry()]) == [], "entries from before there were claims say nothing"
 
 
@@ -242,7 +242,7 @@ def test_a_retracted_trial_leaves_a_claim_with_what_is_left() -> None:
     """Its verdict is made again from the other processes; without any it says so, and without its baseline as well."""
     trials = [trial(-0.3, 1), trial(-0.31, 2), trial(-0.305, 3)]
     base = baseline()
-    rows = tuple(records.entry().rows[0].__class__(**_row(one)) for one in base.trials)
+    rows = tuple(records.entry().rows[0].__class__(**_row(process)) for process in base.trials)
     baseline_entry = store_record(entry(step="baseline", rows=rows))
     known = Snapshot()
     for stored in (*trials, *base.trials, baseline_entry):
@@ -251,9 +251,11 @@ def test_a_retracted_trial_leaves_a_claim_with_what_is_left() -> None:
     assert verdict_text(made[0]) == "improved, replicated"
     (one_less,) = remade(SERIES, known, made, frozenset({trials[0].sha256}))
     assert (one_less.processes, verdict_text(one_less)) == (2, "improved, exploratory")
-    (nothing,) = remade(SERIES, known, made, frozenset(one.sha256 for one in trials))
+    (nothing,) = remade(SERIES, known, made, frozenset(process.sha256 for process in trials))
     assert nothing.verdict == "failed"
-    (without,) = remade(SERIES, known, made[:1], frozenset({baseline_entry.sha256, *(one.sha256 for one in trials[:2])}))
+    (without,) = remade(
+        SERIES, known, made[:1], frozenset({baseline_entry.sha256, *(process.sha256 for process in trials[:2])})
+    )
     assert without.verdict == "inconclusive"
 
 
@@ -284,10 +286,10 @@ def test_every_claim_can_be_recorded_and_says_one_thing(
 ) -> None:
     """Whatever was measured: an interval around its estimate or none, and a reason where there is no answer."""
     trials = [[trial(effect, 10 * n + m) for m, effect in enumerate(effects)] for n in range(candidates)]
-    several = [Candidate({"implementation": str(n)}, one) for n, one in enumerate(trials)]
-    for found in make_claims(SERIES, baseline(floor), several):
-        assert (found.low is None) == (found.high is None)
-        if found.low is not None and found.high is not None and found.estimate is not None:
-            assert found.low <= found.estimate * (1 + 1e-12) and found.estimate <= found.high * (1 + 1e-12)
-        assert found.verdict in ("improved", "regressed", "no difference") or found.why
-        store_record(entry(claims=(found,)))
+    several = [Candidate({"implementation": str(n)}, processes) for n, processes in enumerate(trials)]
+    for judged in make_claims(SERIES, baseline(floor), several):
+        assert (judged.low is None) == (judged.high is None)
+        if judged.low is not None and judged.high is not None and judged.estimate is not None:
+            assert judged.low <= judged.estimate * (1 + 1e-12) and judged.estimate <= judged.high * (1 + 1e-12)
+        assert judged.verdict in ("improved", "regressed", "no difference") or judged.why
+        store_record(entry(claims=(judged,)))

@@ -187,9 +187,9 @@ def test_a_decorated_measure_function_is_traced_where_it_is_defined(tmp_path: Pa
             "pkg/measure.py": "from tools.decorators import timed\n@timed\ndef measure(config): ...\n",
         },
     )
-    found = traced(root, TRACE + "from pkg.measure import measure\ntell(measure)\n")
-    assert (found["name"], found["root"]) == ("pkg.measure:measure", str(root))
-    assert found["files"] == ["pkg/measure.py", "tools/decorators.py"]
+    trace = traced(root, TRACE + "from pkg.measure import measure\ntell(measure)\n")
+    assert (trace["name"], trace["root"]) == ("pkg.measure:measure", str(root))
+    assert trace["files"] == ["pkg/measure.py", "tools/decorators.py"]
 
 
 REFUSED = {

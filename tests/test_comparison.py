@@ -149,9 +149,9 @@ def test_a_candidate_that_scatters_more_is_known_less_well() -> None:
 @given(st.lists(st.floats(-0.5, 0.5), min_size=1, max_size=4), st.lists(st.floats(-0.1, 0.1), min_size=2, max_size=5))
 def test_exchanging_candidate_and_baseline_mirrors_the_interval(effects: list[float], floor: list[float]) -> None:
     """0.5 × one way is 2 × the other way, ends included; a ratio has no preferred side."""
-    one = paired(TIME, steady(effects), steady(floor))
+    way = paired(TIME, steady(effects), steady(floor))
     other = paired(TIME, steady([-effect for effect in effects]), steady([-effect for effect in floor]))
-    assert (other.low, other.center, other.high) == pytest.approx((-one.high, -one.center, -one.low), abs=1e-9)
+    assert (other.low, other.center, other.high) == pytest.approx((-way.high, -way.center, -way.low), abs=1e-9)
 
 
 def test_unpaired_processes_are_compared_as_welch_does() -> None:
@@ -196,19 +196,19 @@ def test_a_metric_with_a_target_improves_by_coming_closer() -> None:
     metric = Metric("t", "target", target=10.0)
     for value, says in ((10.5, "improved"), (9.5, "improved"), (8.0, "no difference"), (15.0, "regressed")):
         trials = [samples([value] * 4, [12.0] * 4) for _ in range(3)]
-        found = paired(metric, trials, [samples([12.0] * 4, [12.0] * 4)] * 3)
-        assert found.scale.estimand == "difference"
-        assert verdict(metric, found) == says
-    assert found.center == pytest.approx((5 - 2) / 10)
+        compared = paired(metric, trials, [samples([12.0] * 4, [12.0] * 4)] * 3)
+        assert compared.scale.estimand == "difference"
+        assert verdict(metric, compared) == says
+    assert compared.center == pytest.approx((5 - 2) / 10)
 
 
 def test_what_is_not_above_zero_is_compared_by_difference() -> None:
     """A log-likelihood has no ratio to another; its difference counts as a share of the baseline's size."""
     likelihood = Metric("t", "max")
-    found = paired(likelihood, [samples([-1.8] * 4, [-2.0] * 4)] * 2, [samples([-2.0] * 4, [-2.0] * 4)] * 2)
-    assert found.scale.estimand == "difference"
-    assert found.center == pytest.approx(0.1)
-    assert verdict(likelihood, found) == "improved"
+    compared = paired(likelihood, [samples([-1.8] * 4, [-2.0] * 4)] * 2, [samples([-2.0] * 4, [-2.0] * 4)] * 2)
+    assert compared.scale.estimand == "difference"
+    assert compared.center == pytest.approx(0.1)
+    assert verdict(likelihood, compared) == "improved"
 
 
 def test_the_best_of_many_is_expected_to_fall_back() -> None:
@@ -259,8 +259,8 @@ def test_rows_are_ranked_by_what_is_claimed_of_them() -> None:
         ends = {} if estimate else {"low": None, "high": None}
         claims.append(claim(metric="t", trials=(ref,), estimate=estimate, **ends))
     for direction, order in (("min", "20314"), ("max", "03214")):
-        found = ranked(Metric("t", direction), rows, claims)  # type: ignore[arg-type]
-        assert "".join(row.trial.sha256 for row in found) == order
+        best_first = ranked(Metric("t", direction), rows, claims)  # type: ignore[arg-type]
+        assert "".join(row.trial.sha256 for row in best_first) == order
     # One that looks best of all, and was only measured beside other load.
     claims[3] = msgspec.structs.replace(claims[3], estimate=0.1, low=None, high=None)
     assert "".join(row.trial.sha256 for row in ranked(Metric("t", "min"), rows, claims)) == "20314"

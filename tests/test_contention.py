@@ -34,14 +34,14 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
         (tmp_path / name).mkdir()
     for name in ("accel0", "accel1"):
         (tmp_path / "dev" / name).touch()
-    found = Machine(dev=tmp_path / "dev", tmp=tmp_path / "tmp", load_cores=math.inf)
-    monkeypatch.setattr(contention, "HERE", found)
-    assert found.expected == 2
-    return found
+    here = Machine(dev=tmp_path / "dev", tmp=tmp_path / "tmp", load_cores=math.inf)
+    monkeypatch.setattr(contention, "HERE", here)
+    assert here.expected == 2
+    return here
 
 
 def told(machine: Machine) -> list[str]:
-    return [one.what for one in machine.disturbances()]
+    return [disturbance.what for disturbance in machine.disturbances()]
 
 
 def of_somebody_else(path: Path) -> Path:
@@ -148,18 +148,18 @@ def test_a_run_on_the_cpu_is_not_disturbed_by_users_of_a_tpu(machine: Machine, m
 def test_a_device_that_went_away_is_told(machine: Machine) -> None:
     """The count is compared with that at the start; it is nothing that waiting would mend."""
     (machine.dev / "accel1").unlink()
-    (found,) = machine.disturbances()
-    assert found.what == "accelerator devices that are there: 1; expected: 2, as when the run began"
-    assert not found.passes
+    (disturbance,) = machine.disturbances()
+    assert disturbance.what == "accelerator devices that are there: 1; expected: 2, as when the run began"
+    assert not disturbance.passes
 
 
 def test_a_lock_file_that_somebody_left_behind_is_told(machine: Machine) -> None:
     """libtpu can't open one of another user, which no waiting mends."""
     path = of_somebody_else(machine.tpu_lock)
-    (found,) = machine.disturbances()
-    assert found.what == f"{path} is held by nobody and belongs to user 65534: a stale lock file"
-    assert found.mend == "remove it, as user 65534 or root"
-    assert not found.passes
+    (disturbance,) = machine.disturbances()
+    assert disturbance.what == f"{path} is held by nobody and belongs to user 65534: a stale lock file"
+    assert disturbance.mend == "remove it, as user 65534 or root"
+    assert not disturbance.passes
     assert path.exists()
 
 
@@ -184,9 +184,9 @@ def test_a_lock_file_of_no_harm_is_not_told(machine: Machine) -> None:
 def test_who_has_the_device_lock_is_named(machine: Machine) -> None:
     """As long as it is held, and looking does not keep it."""
     assert machine.lock_holder(machine.device_lock) == ""
-    with machine.device_lock.open("w") as held:
+    with machine.device_lock.open("w") as lock:
         assert machine.lock_holder(machine.device_lock) == ""
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         assert machine.lock_holder(machine.device_lock).startswith(f"process {os.getpid()} (")
 
 
@@ -215,15 +215,15 @@ def test_doctor_shows_what_a_trial_would_see(machine: Machine) -> None:
     assert f"device lock {machine.device_lock}: free" in well.output
     assert "Nothing would disturb a trial now." in well.output
 
-    with holding(machine.dev / "accel0") as other, machine.device_lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with holding(machine.dev / "accel0") as other, machine.device_lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         what = f"process {other.pid} ({other.name()}) holds {machine.dev}/accel0"
         ill = runner.invoke(doctor)
-        found = json.loads(runner.invoke(doctor, "--json").stdout)
+        report = json.loads(runner.invoke(doctor, "--json").stdout)
     assert ill.exit_code == 1
     assert f"problem: {what}; to mend it, wait until it has ended, or end it\n" in ill.output
-    assert [problem["what"] for problem in found["problems"]] == [what]
-    assert found["device_lock"].startswith(f"process {os.getpid()} (")
+    assert [problem["what"] for problem in report["problems"]] == [what]
+    assert report["device_lock"].startswith(f"process {os.getpid()} (")
 
 
 def test_doctor_tells_of_load_and_loads_no_jax() -> None:

@@ -33,9 +33,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCheckout]:
         yield made
 
 
-def ratio(said: str) -> float:
+def ratio(output: str) -> float:
     """The first estimate in an answer."""
-    return float(said.partition("cost ")[2].split()[0])
+    return float(output.partition("cost ")[2].split()[0])
 
 
 # -- the answer --------------------------------------------------------------------------------------------------------
@@ -43,21 +43,21 @@ def ratio(said: str) -> float:
 
 def test_an_attempt_is_answered_and_recorded_as_scratch(repository: DevCheckout) -> None:
     """Ratio with interval and verdict, and its ID; in the journal and in the status, and not in the logbook."""
-    said = repository.dev("--set", "work=1000")
-    assert "TOY-001.01 work=1000: cost" in said
-    assert ratio(said) == HALF
-    assert "improved, exploratory" in said
-    assert "research keep TOY-001 --hypothesis" in said
-    assert "the baseline against itself, in 3 processes" in said
+    output = repository.dev("--set", "work=1000")
+    assert "TOY-001.01 work=1000: cost" in output
+    assert ratio(output) == HALF
+    assert "improved, exploratory" in output
+    assert "research keep TOY-001 --hypothesis" in output
+    assert "the baseline against itself, in 3 processes" in output
 
     (record,) = repository.trials()
     assert (record.id, record.mode, record.config["work"]) == ("TOY-001.01", "dev", 1000)
     assert record.launch is not None and record.launch.how == "forked"
-    assert [one["id"] for one in repository.status()["scratch"]] == ["TOY-001", "TOY-002"]
+    assert [attempt["id"] for attempt in repository.status()["scratch"]] == ["TOY-001", "TOY-002"]
     assert not (repository.root / ".agents").exists()
 
     assert "against itself, in" not in repository.dev("work=1000")
-    assert [one.id for one in repository.trials()] == ["TOY-001.01", "TOY-003.01"]
+    assert [trial.id for trial in repository.trials()] == ["TOY-001.01", "TOY-003.01"]
 
 
 def test_dev_mode_loads_no_marin(repository: DevCheckout) -> None:
@@ -77,9 +77,9 @@ def test_an_edited_kernel_is_what_is_measured(repository: DevCheckout) -> None:
     repository.measure(
         MEASURE.replace('yield {"cost": config.work', 'yield {"cost": (config.work - 500 * (config.work < 2000))')
     )
-    said = repository.dev("--set", "work=1000")
-    assert ratio(said) == QUARTER
-    assert "the noise floor is that of TOY-002.01, measured before the code was edited" in said
+    output = repository.dev("--set", "work=1000")
+    assert ratio(output) == QUARTER
+    assert "the noise floor is that of TOY-002.01, measured before the code was edited" in output
     before, after = repository.trials()
     assert before.code != after.code
     assert before.provenance.patch is None
@@ -89,9 +89,9 @@ def test_an_edited_kernel_is_what_is_measured(repository: DevCheckout) -> None:
 
 def test_several_processes_stay_exploratory(shared: DevCheckout) -> None:
     """Three processes agree, and dev mode is no path for final claims."""
-    said = shared.dev("--set", "work=1000", "-n", "3")
-    assert "01 to 03 work=1000: cost " in said
-    assert "improved, exploratory" in said
+    output = shared.dev("--set", "work=1000", "-n", "3")
+    assert "01 to 03 work=1000: cost " in output
+    assert "improved, exploratory" in output
 
 
 def test_what_is_measured_sees_the_environment_of_the_command(repository: DevCheckout) -> None:
@@ -108,9 +108,9 @@ def test_a_measure_function_that_returns_is_compared_with_the_same_code(reposito
     repository.write("    steps.baseline(measure, Config(mode='alone'))")
     assert ratio(repository.dev("work=1000", "-n", "2")) == HALF
     repository.measure(MEASURE.replace('return {"cost": config.work', 'return {"cost": 2 * config.work'))
-    said = repository.dev("work=1000", "-n", "2")
-    assert "against itself, in" in said
-    assert ratio(said) == HALF
+    output = repository.dev("work=1000", "-n", "2")
+    assert "against itself, in" in output
+    assert ratio(output) == HALF
 
 
 # -- what it refuses, and what fails -----------------------------------------------------------------------------------
@@ -143,8 +143,8 @@ def test_code_that_does_not_run_is_told_and_the_next_attempt_goes_well(repositor
 
 def test_a_candidate_that_fails_is_a_record(shared: DevCheckout) -> None:
     """It says why; once kept, the next attempt at it is warned of before it begins."""
-    said = shared.dev("work=13", code=1)
-    assert "work=13: ValueError: no such kernel" in said
+    output = shared.dev("work=13", code=1)
+    assert "work=13: ValueError: no such kernel" in output
     assert shared.trials()[-1].status == "failed"
 
 
@@ -213,9 +213,9 @@ def test_all_that_is_printed_is_shown(repository: DevCheckout) -> None:
     """Also a megabyte of it, to the end."""
     noisy = "    print('x' * 1_200_000)\n    print('the end')\n    if config.work == BROKEN:"
     repository.measure(MEASURE.replace("    if config.work == BROKEN:", noisy))
-    said = repository.dev("work=1000")
-    assert said.count("the end") >= 2
-    assert said.count("x") > 2_400_000
+    output = repository.dev("work=1000")
+    assert output.count("the end") >= 2
+    assert output.count("x") > 2_400_000
 
 
 def test_the_patch_is_that_of_the_code_that_was_measured(repository: DevCheckout) -> None:
@@ -235,7 +235,7 @@ def test_the_patch_is_that_of_the_code_that_was_measured(repository: DevCheckout
 def test_what_is_kept_becomes_an_entry_under_its_id(repository: DevCheckout) -> None:
     """With what a person says of it, the rules' own verdict, and the noise floor that it rests on; once."""
     repository.dev("work=1000")
-    said = repository.research(
+    output = repository.research(
         "keep",
         "TOY-001",
         "--hypothesis",
@@ -245,7 +245,7 @@ def test_what_is_kept_becomes_an_entry_under_its_id(repository: DevCheckout) -> 
         "--next",
         "confirm it",
     )
-    assert "TOY-001: work=1000" in said
+    assert "TOY-001: work=1000" in output
     entry = repository.entry("TOY-001")
     assert (entry.mode, entry.step, entry.hypothesis) == ("dev", "dev", "less work costs less")
     assert (entry.interpretation, entry.next_action) == ("as thought", "confirm it")
@@ -291,8 +291,8 @@ def test_only_trials_that_count_are_kept(repository: DevCheckout) -> None:
 def test_a_correction_makes_the_same_verdict_again(repository: DevCheckout) -> None:
     """With the noise floor that dev mode measured; without that floor there is none."""
     repository.dev("work=1000", "--label", "half")
-    said = repository.research("correct", "TOY-001", "a slip in the label")
-    assert "improved, exploratory → improved, exploratory" in repository.entry(said.partition(":")[0]).result
+    output = repository.research("correct", "TOY-001", "a slip in the label")
+    assert "improved, exploratory → improved, exploratory" in repository.entry(output.partition(":")[0]).result
     repository.research("retract", "TOY-002.01", "throttled")
     assert "against itself, in" in repository.dev("work=1000")
 
@@ -318,7 +318,7 @@ def test_confirming_measures_through_the_executor(repository: DevCheckout) -> No
     """With its baseline, in fresh processes; what dev mode found is no evidence, only what chose the candidate."""
     repository.dev("work=1000")
     repository.command("confirm", "TOY-001.01").ok()
-    (entry,) = [one.record for one in repository.known().entries.values() if one.record.step == "replicate"]
+    (entry,) = [stored.record for stored in repository.known().entries.values() if stored.record.step == "replicate"]
     assert entry.mode == "executor"
     assert entry.config["confirms"] == "TOY-001.01"
     assert repository.says(entry.id) == {"{'work': 1000}": "improved, replicated"}
@@ -326,17 +326,17 @@ def test_confirming_measures_through_the_executor(repository: DevCheckout) -> No
     assert {repository.journal.load("trial", row.trial).record.mode for row in entry.rows} == {"executor"}
 
     repository.measure(MEASURE + "# edited\n")
-    code, said = repository.command("confirm", "TOY-001.01").ended()
+    code, output = repository.command("confirm", "TOY-001.01").ended()
     assert code == 1
-    assert "is not the code that TOY-001.01 measured" in said
+    assert "is not the code that TOY-001.01 measured" in output
 
 
 def test_dev_mode_stands_beside_what_is_known(repository: DevCheckout) -> None:
     """The executor's noise floor serves it, the best so far is told, and what it finds takes nothing's place."""
     repository.ok()
-    said = repository.dev("work=1000")
-    assert "against itself, in" not in said
-    assert "× the best so far (TOY-002.01 work=1000, " in said
+    output = repository.dev("work=1000")
+    assert "against itself, in" not in output
+    assert "× the best so far (TOY-002.01 work=1000, " in output
     assert "tried before: work=4000: TOY-002.02 regressed" in repository.dev("work=4000")
     assert repository.ok().count("cost") == 0, "the executor measures nothing again"
 

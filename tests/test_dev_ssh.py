@@ -61,12 +61,12 @@ def here(tmp_path_factory: pytest.TempPathFactory, there: There) -> Iterator[Dev
 
 def session(made: DevCheckout) -> list[psutil.Process]:
     """The ssh sessions of a checkout that stay."""
-    found = []
-    for one in psutil.Process(made.parent).children():
+    sessions = []
+    for process in psutil.Process(made.parent).children():
         with suppress(psutil.NoSuchProcess):
-            if one.name() == "ssh" and one.status() != psutil.STATUS_ZOMBIE:
-                found.append(one)
-    return found
+            if process.name() == "ssh" and process.status() != psutil.STATUS_ZOMBIE:
+                sessions.append(process)
+    return sessions
 
 
 # -- an attempt --------------------------------------------------------------------------------------------------------
@@ -74,8 +74,8 @@ def session(made: DevCheckout) -> list[psutil.Process]:
 
 def test_an_attempt_is_recorded_here_as_measured_there(here: DevCheckout, there: There) -> None:
     """With the environment of that machine and the commit of this checkout; nothing is claimed or recorded there."""
-    said = here.dev("work=1000", "--host", "away", MKL_NUM_THREADS="2", OPENBLAS_NUM_THREADS="5")
-    assert "work=1000: cost " in said and "improved, exploratory" in said
+    output = here.dev("work=1000", "--host", "away", MKL_NUM_THREADS="2", OPENBLAS_NUM_THREADS="5")
+    assert "work=1000: cost " in output and "improved, exploratory" in output
     record = here.trials()[-1]
     env = record.provenance.env
     assert (env["OMP_NUM_THREADS"], env["MKL_NUM_THREADS"], env.get("OPENBLAS_NUM_THREADS")) == ("3", "2", None)
@@ -139,20 +139,20 @@ def test_the_value_of_a_variable_is_on_no_command_line(here: DevCheckout) -> Non
 
     def look() -> None:
         while not ended.wait(0.005):
-            for one in psutil.process_iter():
+            for process in psutil.process_iter():
                 with suppress(psutil.Error):
-                    lines.add(" ".join(one.cmdline()))
+                    lines.add(" ".join(process.cmdline()))
 
     watcher = threading.Thread(target=look)
     watcher.start()
     try:
-        said = here.dev("work=1000", "--host", "away", "--env", "MY_TOKEN", MY_TOKEN=value)
+        output = here.dev("work=1000", "--host", "away", "--env", "MY_TOKEN", MY_TOKEN=value)
         assert "seen None" in here.dev("work=1000", "--host", "away", MY_TOKEN=value)
     finally:
         ended.set()
         watcher.join()
         here.git("checkout", "--quiet", ".")
-    assert f"seen {value}" in said
+    assert f"seen {value}" in output
     assert any("rsync" in line for line in lines)
     assert not [line for line in lines if value in line]
 
@@ -163,7 +163,7 @@ def test_one_session_and_one_parent_there_serve_all_attempts(here: DevCheckout) 
     (before,) = session(here)
     here.dev("work=1100", "--host", "away", "-n", "2")
     assert session(here) == [before]
-    assert len({one.launch.parent_pid for one in here.trials()[-3:]}) == 1
+    assert len({trial.launch.parent_pid for trial in here.trials()[-3:]}) == 1
     assert here.trials()[-1].launch.parent_pid != here.parent
 
 
@@ -228,8 +228,8 @@ def cut_session(here: DevCheckout, there: There) -> None:
 
 
 def cut_sshd(here: DevCheckout, there: There) -> None:
-    for one in psutil.Process(there.sshd.pid).children():
-        one.kill()
+    for process in psutil.Process(there.sshd.pid).children():
+        process.kill()
 
 
 @pytest.mark.parametrize("cut", [cut_session, cut_sshd])
@@ -249,8 +249,8 @@ def test_a_connection_that_is_cut_off_in_mid_trial_loses_nothing(
         else:
             (there.root / "hold").write_text("9999")
             cut(here, there)
-        said, told = process.communicate(timeout=60)
-    assert process.returncode == 0, said + told
+        output, told = process.communicate(timeout=60)
+    assert process.returncode == 0, output + told
     assert len(here.known().trials) == records + 1
     assert there.measured[count:] == ["1200 1 paired", "2000 1 paired"]
     record = here.trials()[-1]
@@ -270,9 +270,9 @@ def test_a_trial_that_died_while_it_was_cut_off_is_begun_again(here: DevCheckout
             cut_session(here, there)
             os.kill(parent, signal.SIGKILL)
             (there.root / "hold").write_text("9999")
-            said, told = process.communicate(timeout=60)
-    assert process.returncode == 0, said + told
-    assert "was cut off, and the trial has no result there. It is begun again." in said
+            output, told = process.communicate(timeout=60)
+    assert process.returncode == 0, output + told
+    assert "was cut off, and the trial has no result there. It is begun again." in output
     assert here.trials()[-1].attempt == 1
 
 
@@ -282,14 +282,14 @@ def test_a_turn_that_is_cut_off_before_its_trial_is_free_again(
     """Others on that machine don't wait for somebody who is gone, and who was cut off gets another turn."""
     monkeypatch.chdir(here.root)
     host = SshHost("away", Checkout.find(), tmp_path, (), False, lambda message: None)
-    said: list[str] = []
+    messages: list[str] = []
     for _ in range(2):
-        with host.turn("TOY-900", True, 0.0, said.append) as turn:
+        with host.turn("TOY-900", True, 0.0, messages.append) as turn:
             assert turn.left_s == 0.0
             assert turn.is_quiet is False
             control = next(tmp_path.glob("*.ssh"))
             subprocess.run(["ssh", "-F", there.config, "-S", control, "-O", "exit", "away"], check=True)
-            with contention.device_lock(contention.Machine(), "probe", lambda: False, said.append):
+            with contention.device_lock(contention.Machine(), "probe", lambda: False, messages.append):
                 pass
 
 
@@ -341,8 +341,8 @@ def test_a_network_that_is_gone_for_longer_than_the_session_loses_nothing(tmp_pa
             assert process.stderr is not None
             assert any("can't be reached: ssh: connect to host" in line for line in process.stderr)
             subprocess.run(["ip", "link", "set", end, "up"], check=True)
-            said, told = process.communicate(timeout=120)
-        assert process.returncode == 0, said + told
+            output, told = process.communicate(timeout=120)
+        assert process.returncode == 0, output + told
         assert there.measured[count:] == ["1200 1 paired", "2000 1 paired"]
-        (record,) = [one for one in here.trials() if one.config["work"] == 1200]
+        (record,) = [trial for trial in here.trials() if trial.config["work"] == 1200]
         assert (record.attempt, record.status) == (0, "ok")

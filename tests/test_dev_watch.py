@@ -61,7 +61,7 @@ class Session:
         os.set_blocking(output, False)
 
     @property
-    def said(self) -> str:
+    def printed(self) -> str:
         # A terminal whose program has ended is an error to read.
         with suppress(OSError):
             while data := os.read(self._output, 1 << 16):
@@ -71,10 +71,10 @@ class Session:
     def wait_for(self, text: str) -> None:
         """Wait until it says this, after what was waited for before."""
         deadline = time.monotonic() + SOON_S
-        while (found := self.said.find(text, self._read)) < 0:
-            assert time.monotonic() < deadline and self.process.poll() is None, self.said
+        while (at := self.printed.find(text, self._read)) < 0:
+            assert time.monotonic() < deadline and self.process.poll() is None, self.printed
             time.sleep(0.02)
-        self._read = found + len(text)
+        self._read = at + len(text)
 
     def end(self, number: int = signal.SIGINT) -> int:
         self.process.send_signal(number)
@@ -120,14 +120,14 @@ def test_each_save_is_an_attempt_and_ctrl_c_leaves_a_summary(repository: DevChec
     """All under one experiment ID, which the summary says how to keep; the best is marked."""
     with watching(repository) as session:
         session.wait_for(WAITS)
-        assert "TOY-001.01 fast=True: cost 0.900 ×" in session.said
+        assert "TOY-001.01 fast=True: cost 0.900 ×" in session.printed
         repository.measure(costs("0.5"))
         session.wait_for("TOY-001.02 fast=True: cost 0.500 ×")
         repository.measure(costs("1.5"))
         session.wait_for("TOY-001.03 fast=True: cost 1.500 ×")
         session.wait_for(WAITS)
         assert session.end() == 0
-        summary = session.said.rpartition(WAITS)[2]
+        summary = session.printed.rpartition(WAITS)[2]
 
     rows = {line.split()[0]: line.split() for line in summary.splitlines() if line.strip().startswith("TOY-")}
     assert list(rows) == ids(repository) == ["TOY-001.01", "TOY-001.02", "TOY-001.03"]
@@ -135,7 +135,7 @@ def test_each_save_is_an_attempt_and_ctrl_c_leaves_a_summary(repository: DevChec
     assert "as committed" in " ".join(rows["TOY-001.01"])
     assert "measure.py +1 -1 cost 0.500 × (0.500 to 0.500) improved best" in " ".join(rows["TOY-001.02"])
     assert "fast=True. To make it one entry: research keep TOY-001 --hypothesis" in summary
-    assert [one["id"] for one in repository.status()["scratch"]] == ["TOY-001", "TOY-002"]
+    assert [attempt["id"] for attempt in repository.status()["scratch"]] == ["TOY-001", "TOY-002"]
 
 
 def test_only_what_changes_bytes_is_a_save(repository: DevCheckout) -> None:
@@ -173,7 +173,7 @@ def test_what_does_not_parse_is_told_in_a_line_and_waited_for(repository: DevChe
     repository.measure(costs("0.9 ("))
     with watching(repository) as session:
         session.wait_for(WAITS)
-        (line,) = [line for line in session.said.splitlines() if "was never closed" in line]
+        (line,) = [line for line in session.printed.splitlines() if "was never closed" in line]
         assert line.startswith("not attempted: ") and "measure.py, line 6" in line
         repository.measure(costs("0.9"))
         session.wait_for("TOY-001.01 fast=True: cost 0.900 ×")
@@ -207,7 +207,7 @@ def test_a_save_that_empties_the_file_first_is_one_change(repository: DevCheckou
             file.write(costs("0.5"))
         session.wait_for("TOY-001.02 fast=True: cost 0.500 ×")
         assert session.end() == 0
-        assert "not attempted" not in session.said
+        assert "not attempted" not in session.printed
     assert len(repository.trials()) == 2
 
 
@@ -241,7 +241,7 @@ def test_a_save_in_the_middle_of_an_attempt_begins_the_next(repository: DevCheck
         repository.measure(costs("0.5"))
         (repository.root / "hold").unlink()
         session.wait_for("TOY-001.03 fast=True: cost 0.500 ×")
-        assert "TOY-001.02 fast=True: cost 0.800 ×" in session.said
+        assert "TOY-001.02 fast=True: cost 0.800 ×" in session.printed
         assert session.end() == 0
 
 
@@ -261,7 +261,7 @@ def test_what_was_begun_keeps_its_number(repository: DevCheckout) -> None:
         assert session.end() == 0
     known = repository.known()
     made = [*known.trials.values(), *known.interrupted.values()]
-    assert sorted(one.record.id for one in made if one.record.id.startswith("TOY-001")) == [
+    assert sorted(stored.record.id for stored in made if stored.record.id.startswith("TOY-001")) == [
         "TOY-001.01", "TOY-001.02", "TOY-001.03",
     ]  # fmt: skip
 
@@ -272,7 +272,7 @@ def test_a_session_in_which_nothing_was_attempted_exits_as_interrupted(repositor
     with watching(repository) as session:
         session.wait_for(WAITS)
         assert session.end() == 130
-        assert "research keep" not in session.said
+        assert "research keep" not in session.printed
 
 
 def test_being_ended_in_the_middle_of_an_attempt_sums_up_those_before(repository: DevCheckout) -> None:
@@ -283,7 +283,7 @@ def test_being_ended_in_the_middle_of_an_attempt_sums_up_those_before(repository
         repository.measure(costs("0.8"))
         wait_until_held(repository)
         assert session.end(signal.SIGTERM) == 0
-        assert "To make it one entry: research keep TOY-001" in session.said
+        assert "To make it one entry: research keep TOY-001" in session.printed
     deadline = time.monotonic() + SOON_S
     while not repository.status()["interrupted"]:
         assert time.monotonic() < deadline
@@ -295,11 +295,11 @@ def test_a_terminal_shows_the_table_live(repository: DevCheckout) -> None:
     """Attempts with what is waited for below them, drawn again as they come; the summary is what stays."""
     with watching(repository, output=pty.openpty(), TERM="xterm", COLUMNS="120") as session:
         session.wait_for(WAITS)
-        assert re.search(r"attempt +edited +result +verdict.*TOY-001\.01 .*best.*" + WAITS, session.said, re.DOTALL)
+        assert re.search(r"attempt +edited +result +verdict.*TOY-001\.01 .*best.*" + WAITS, session.printed, re.DOTALL)
         repository.measure(costs("0.5"))
         session.wait_for("TOY-001.02   ")
         assert session.end() == 0
-        assert "To make it one entry" in session.said
+        assert "To make it one entry" in session.printed
 
 
 def test_a_label_is_refused_while_watching(repository: DevCheckout) -> None:

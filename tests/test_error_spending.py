@@ -48,7 +48,7 @@ def test_a_look_counts_what_was_looked_at_before() -> None:
     assert first.spending.level == pytest.approx(LEVEL * share(1) ** 2)
     entries = [confirmed(2, "a", "b"), confirmed(3, "c"), confirmed(2, "a", "b", "d")]
     third = next_look(SERIES, looks_in(entries), {"width": 2}, CASE, BASE, "e")
-    assert (third.spending.text, [one.id for one in third.trials]) == ("confirmation 1, look 3", ["a", "b", "d"])
+    assert (third.spending.text, [trial.id for trial in third.trials]) == ("confirmation 1, look 3", ["a", "b", "d"])
     again = next_look(SERIES, looks_in(entries), {"width": 2}, CASE, BASE, "ab")
     assert again.spending.text == "confirmation 1, look 2", "nothing of it is new"
     assert next_look(SERIES, looks_in(entries), {"width": 3}, CASE, BASE, "e").spending.text == "confirmation 2, look 2"
@@ -67,9 +67,9 @@ def test_a_baseline_that_was_measured_anew_begins_evidence_anew() -> None:
 def test_tables_spend_less_the_more_of_them_found_nothing() -> None:
     """False discoveries are 5 % of all however many sweeps there are; who finds something may go on asking."""
     assert next_table(SERIES, []).level == pytest.approx(LEVEL * share(1))
-    nothing, found = [table("inconclusive")] * 4, [table("improved", "no difference")] * 4
+    nothing, something = [table("inconclusive")] * 4, [table("improved", "no difference")] * 4
     assert next_table(SERIES, nothing).level == pytest.approx(LEVEL * share(5))
-    assert next_table(SERIES, found).level == pytest.approx(LEVEL * share(5) * 5)
+    assert next_table(SERIES, something).level == pytest.approx(LEVEL * share(5) * 5)
 
 
 def stored(number: int, id: str, samples: Samples) -> Any:
@@ -99,8 +99,8 @@ def null_table(dice: np.random.Generator, entries: Sequence[EntryRecord], candid
 
 
 def improved(entries: Sequence[EntryRecord]) -> bool:
-    claims: list[Claim] = [one for made in entries for one in (made.claims or ())]
-    return any(one.verdict == "improved" for one in claims)
+    claims: list[Claim] = [claim for made in entries for claim in (made.claims or ())]
+    return any(claim.verdict == "improved" for claim in claims)
 
 
 def test_twenty_null_candidates_are_as_safe_in_twenty_sweeps_as_in_one() -> None:

@@ -32,31 +32,31 @@ def test_a_sweep_says_of_each_candidate_what_its_interval_supports(repository: U
 
     rows = [row.changes["work"] for row in repository.entry("TOY-002").rows]
     assert rows == [1000, 2004, 4000, 13]
-    assert {one.changes["work"]: one.verdict for one in repository.claims("TOY-002")} == {
+    assert {claim.changes["work"]: claim.verdict for claim in repository.claims("TOY-002")} == {
         1000: "improved", 2004: "no difference", 4000: "regressed", 13: "failed",
     }  # fmt: skip
-    for one in repository.claims("TOY-002"):
-        if one.changes["work"] != 13:
-            assert one.low is not None and one.high is not None and one.estimate is not None
-            assert one.estimate == pytest.approx(one.changes["work"] / 2000, rel=0.01)
+    for judged in repository.claims("TOY-002"):
+        if judged.changes["work"] != 13:
+            assert judged.low is not None and judged.high is not None and judged.estimate is not None
+            assert judged.estimate == pytest.approx(judged.changes["work"] / 2000, rel=0.01)
             assert (
-                one.estimate * 0.95 < one.low < one.estimate < one.high
-                and one.confidence == "exploratory"
-                and one.candidates == 3
+                judged.estimate * 0.95 < judged.low < judged.estimate < judged.high
+                and judged.confidence == "exploratory"
+                and judged.candidates == 3
             )
-            assert "over 3 candidates" in one.method and one.floor_processes == 3
+            assert "over 3 candidates" in judged.method and judged.floor_processes == 3
     assert "held fixed `mode=paired size=1`" in repository.logbook
     assert "failed: ValueError: no such kernel" in repository.logbook
     floor = repository.entry("TOY-001").floor
     assert floor and 0 < floor["cost"].smallest < 0.02
 
-    said = repository.entry("TOY-003")
+    reading = repository.entry("TOY-003")
     best = repository.claims("TOY-002")[0]
-    assert f"work=1000 is best: cost {best.estimate:.3f} × ({best.low:.3f} to {best.high:.3f})" in said.interpretation
-    assert "improved, exploratory" in said.interpretation
-    assert "TOY-002.04 (work=13) failed: ValueError: no such kernel." in said.interpretation
-    assert "Unknown: whether work=1000 holds at other size." in said.interpretation
-    assert said.next_action == "Replicate TOY-002.01 (work=1000) before anything rests on it."
+    assert f"work=1000 is best: cost {best.estimate:.3f} × ({best.low:.3f} to {best.high:.3f})" in reading.interpretation
+    assert "improved, exploratory" in reading.interpretation
+    assert "TOY-002.04 (work=13) failed: ValueError: no such kernel." in reading.interpretation
+    assert "Unknown: whether work=1000 holds at other size." in reading.interpretation
+    assert reading.next_action == "Replicate TOY-002.01 (work=1000) before anything rests on it."
 
 
 def test_replicates_make_a_claim_replicated_and_variants_make_it_stable(repository: UntimedThread) -> None:
@@ -71,13 +71,13 @@ def test_replicates_make_a_claim_replicated_and_variants_make_it_stable(reposito
     assert repository.says("TOY-002")["{'work': 1000}"] == "improved, exploratory"
     assert repository.says("TOY-003") == {"{'work': 1000}": "improved, replicated"}
     wide = repository.claims("TOY-004")
-    assert [(one.case["size"], one.confidence) for one in wide] == [(1, "stable"), (2, "stable")]
+    assert [(claim.case["size"], claim.confidence) for claim in wide] == [(1, "stable"), (2, "stable")]
     assert (
         "work=1000 at size=2 is improved, stable (confirmation 2, look 1)." in repository.entry("TOY-004").interpretation
     )
-    said = repository.entry("TOY-005")
-    assert "improved, stable, from 3 processes" in said.interpretation
-    assert said.next_action.startswith("Stop here and seal")
+    reading = repository.entry("TOY-005")
+    assert "improved, stable, from 3 processes" in reading.interpretation
+    assert reading.next_action.startswith("Stop here and seal")
     assert "improved, stable" in repository.head
 
 
@@ -104,20 +104,20 @@ def test_replicate_by_command_measures_fresh_processes(repository: UntimedThread
 
     assert repository.ids == ["TOY-001", "TOY-002", "TOY-003", "TOY-004", "TOY-005"]
     assert [row.replicate for row in repository.entry("TOY-005").rows] == [4, 5]
-    (found,) = repository.claims("TOY-005")
-    assert (found.verdict, found.confidence, found.processes) == ("improved", "replicated", 5)
-    assert (found.confirmation, found.look) == (1, 2) and "(confirmation 1, look 2)" in repository.logbook
-    assert {ref.id for ref in found.also} == {"TOY-002.02"}, "which chose it, and counts nothing"
-    assert {"TOY-003.01", "TOY-005.02"} < {ref.id for ref in found.trials}, "with all that was measured of it since"
-    trials = [one.record.id for one in repository.known().trials.values()]
+    (judged,) = repository.claims("TOY-005")
+    assert (judged.verdict, judged.confidence, judged.processes) == ("improved", "replicated", 5)
+    assert (judged.confirmation, judged.look) == (1, 2) and "(confirmation 1, look 2)" in repository.logbook
+    assert {ref.id for ref in judged.also} == {"TOY-002.02"}, "which chose it, and counts nothing"
+    assert {"TOY-003.01", "TOY-005.02"} < {ref.id for ref in judged.trials}, "with all that was measured of it since"
+    trials = [trial.record.id for trial in repository.known().trials.values()]
     assert (trials.count("TOY-005.01"), trials.count("TOY-005.02")) == (1, 1)
     assert len(repository.known().interrupted) == 2, "the trial and the entry that were cut off"
 
     repository.command("replicate", "TOY-002", "-n", "1").ok()
     assert [row.replicate for row in repository.entry("TOY-006").rows] == [6]
-    (found,) = repository.claims("TOY-006")
-    assert found.changes == {"work": 1000}, "of an entry its best candidate, which is not the first here"
-    assert {"TOY-003.01", "TOY-005.01"} < {ref.id for ref in found.trials} and found.look == 3
+    (judged,) = repository.claims("TOY-006")
+    assert judged.changes == {"work": 1000}, "of an entry its best candidate, which is not the first here"
+    assert {"TOY-003.01", "TOY-005.01"} < {ref.id for ref in judged.trials} and judged.look == 3
     assert cli(repository, "verify", "toy")[0] == 0
 
 
@@ -221,7 +221,7 @@ def test_what_was_tried_is_told_and_may_be_skipped(repository: UntimedThread) ->
 
     repository.measure(MEASURE.replace("BROKEN = 13", "BROKEN = -1"))
     assert "tried before as TOY-002.02, regressed" in repository.ok(), "skipping it did not make it unknown"
-    assert {one.changes["work"]: one.verdict for one in repository.claims("TOY-008")}[13] == "improved"
+    assert {claim.changes["work"]: claim.verdict for claim in repository.claims("TOY-008")}[13] == "improved"
     repository.measure(MEASURE.replace("BROKEN = 13", "BROKEN = -2"))
     output = repository.ok("--skip-known", "true")
     assert "no such kernel" not in output
@@ -296,15 +296,15 @@ def test_what_can_not_be_paired_takes_replicates(repository: UntimedThread) -> N
         )
     )
     repository.ok()
-    first = {one.changes["work"]: one for one in repository.claims("TOY-002")}
+    first = {claim.changes["work"]: claim for claim in repository.claims("TOY-002")}
     assert first[1000].verdict == "inconclusive" and first[1000].estimate is not None and first[1000].low is None
     assert "replicate it, and the baseline" in first[1000].why
-    (found,) = repository.claims("TOY-003")
-    assert (found.changes, found.verdict, found.confidence) == ({"work": 1000}, "improved", "replicated")
-    assert (found.processes, found.floor_processes) == (3, 3)
-    assert found.method.startswith("Welch") and found.estimate == pytest.approx(0.5, rel=0.01)
-    assert found.low is not None and 0.4 < found.low < found.estimate
-    assert f"work=1000 is best: cost {found.estimate:.3f} × " in repository.entry("TOY-004").interpretation
+    (judged,) = repository.claims("TOY-003")
+    assert (judged.changes, judged.verdict, judged.confidence) == ({"work": 1000}, "improved", "replicated")
+    assert (judged.processes, judged.floor_processes) == (3, 3)
+    assert judged.method.startswith("Welch") and judged.estimate == pytest.approx(0.5, rel=0.01)
+    assert judged.low is not None and 0.4 < judged.low < judged.estimate
+    assert f"work=1000 is best: cost {judged.estimate:.3f} × " in repository.entry("TOY-004").interpretation
 
 
 def test_at_a_variant_the_baseline_is_measured_too(repository: UntimedThread) -> None:
@@ -331,12 +331,12 @@ def test_a_metric_with_a_target_is_judged_by_the_distance_to_it(repository: Unti
         metric='Metric("cost", "target", target=1000.0, timed=False)',
     )
     repository.ok()
-    found = {one.changes["work"]: one for one in repository.claims("TOY-002")}
-    assert {work: one.verdict for work, one in found.items()} == {
+    by_work = {claim.changes["work"]: claim for claim in repository.claims("TOY-002")}
+    assert {work: claim.verdict for work, claim in by_work.items()} == {
         1500: "improved", 900: "improved", 100: "improved", 3900: "regressed",
     }  # fmt: skip
-    assert {one.estimand for one in found.values()} == {"difference"}
-    assert found[1500].estimate == pytest.approx(-0.5, abs=0.02)
+    assert {claim.estimand for claim in by_work.values()} == {"difference"}
+    assert by_work[1500].estimate == pytest.approx(-0.5, abs=0.02)
     assert "work=900 is best: cost -" in repository.entry("TOY-003").interpretation
 
 
@@ -349,15 +349,15 @@ def test_a_sweep_in_which_nothing_can_win_says_so(repository: UntimedThread) -> 
 """
     repository.write(body)
     repository.ok()
-    labelled = {one.record.label: one.record for one in repository.known().entries.values()}
-    own, broken, said, again = (labelled[label] for label in ("work", "broken", "interpretation", "again"))
+    labelled = {stored.record.label: stored.record for stored in repository.known().entries.values()}
+    own, broken, reading, again = (labelled[label] for label in ("work", "broken", "interpretation", "again"))
     assert again.result == f"nothing was measured: {broken.id} has no candidate with an estimate of cost"
     assert own.claims == () and own.result == "1 trial, none improved"
     assert own.interpretation.endswith("Nothing but the baseline case was measured.")
     assert [row.trial.id for row in own.rows] == ["TOY-001.01"], "it is the first process of the baseline"
     assert repository.head.partition("## Negative results\n")[2].startswith(f"- {broken.id}.01 `work=13` failed")
     assert broken.next_action == "Mend what failed, or sweep other values."
-    assert "No candidate improves cost over the baseline. Of 1 candidates: 1 failed." in said.interpretation
+    assert "No candidate improves cost over the baseline. Of 1 candidates: 1 failed." in reading.interpretation
 
 
 @pytest.mark.parametrize(
@@ -411,7 +411,7 @@ def test_what_is_private_is_not_told_by_a_retraction(repository: UntimedThread) 
     taken = repository.entry("TOY-004")
     assert "work=1000" in taken.result and not taken.private
     assert "TOY-003" not in taken.result and "77" not in taken.result
-    assert {name for one in taken.claims or () for name in one.changes} == {"work"}
+    assert {name for claim in taken.claims or () for name in claim.changes} == {"work"}
     assert "hush" not in repository.logbook and "size=77" not in repository.logbook
 
 
@@ -421,10 +421,10 @@ def test_nobody_types_a_claim_in(repository: UntimedThread) -> None:
     repository.ok()
     path = repository.root / ".agents" / "logbooks" / "toy" / "TOY-002.jsonl"
     forged: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
-    (made,) = [one for one in forged if one["kind"] == "entry"]
+    (made,) = [record for record in forged if record["kind"] == "entry"]
     made |= {"id": "TOY-009", "key": "TOY-009", "finished_at": "2099-01-01T00:00:00.000Z"}
-    for said in made["claims"]:
-        said |= {"verdict": "improved", "confidence": "replicated"}
+    for forged_claim in made["claims"]:
+        forged_claim |= {"verdict": "improved", "confidence": "replicated"}
     line = json.dumps(made, sort_keys=True, separators=(",", ":"))
     (path.parent / "TOY-009.jsonl").write_text(line + "\n")
     code, output = cli(repository, "rebase", "TOY-009")
@@ -433,19 +433,19 @@ def test_nobody_types_a_claim_in(repository: UntimedThread) -> None:
 
 def test_a_claim_that_says_nothing_takes_the_place_of_none() -> None:
     """What can't be compared with its baseline leaves what was found before as it is, until that is taken back."""
-    found, apart = claim(), claim(verdict="not comparable", trials=(), estimate=None)
-    assert standing([entry(claims=(found,)), entry(claims=(apart,))]) == [found]
-    assert standing([entry(claims=(apart,)), entry(claims=(found,))]) == [found]
-    assert standing([entry(claims=(found,)), entry(step="retraction", claims=(apart,))]) == [apart]
+    earlier, apart = claim(), claim(verdict="not comparable", trials=(), estimate=None)
+    assert standing([entry(claims=(earlier,)), entry(claims=(apart,))]) == [earlier]
+    assert standing([entry(claims=(apart,)), entry(claims=(earlier,))]) == [earlier]
+    assert standing([entry(claims=(earlier,)), entry(step="retraction", claims=(apart,))]) == [apart]
 
 
 def test_what_was_stable_is_so_only_while_its_variants_agree() -> None:
     """A variant that regresses later takes it back to replicated."""
     series = Series(topic="t", prefix="T", goal="go", metrics=[Metric("time_s")], variants=("tokens",))
     wide = [claim(case={"tokens": tokens}, confidence="stable") for tokens in (1, 2, 3)]
-    assert {one.confidence for one in together(series, wide)} == {"stable"}
+    assert {claim.confidence for claim in together(series, wide)} == {"stable"}
     wide[2] = claim(case={"tokens": 3}, confidence="replicated", verdict="regressed")
-    assert {one.confidence for one in together(series, wide)} == {"replicated"}
+    assert {claim.confidence for claim in together(series, wide)} == {"replicated"}
 
 
 def test_an_interval_ends_where_numbers_do() -> None:

@@ -32,8 +32,8 @@ def script(**changes: str) -> str:
     """The recipe's commands, one block after the other, with our names instead of its examples."""
     text = "\n".join(re.findall(r"(?ms)^```bash\n(.*?)^```$", RECIPE.read_text()))
     for name, value in {**OURS, **changes}.items():
-        text, found = re.subn(rf"(?m)^{name}=.*$", lambda match, line=f"{name}={value}": line, text)
-        assert found == 1, f"the recipe sets {name} {found} times"
+        text, count = re.subn(rf"(?m)^{name}=.*$", lambda match, line=f"{name}={value}": line, text)
+        assert count == 1, f"the recipe sets {name} {count} times"
     return text
 
 

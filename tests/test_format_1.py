@@ -58,7 +58,7 @@ class Old:
         environment = {**os.environ, "WANDB_MODE": "disabled", "PYTHONPATH": str(REPOSITORY / "lib")}
         return subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=300)
 
-    def said(self, *arguments: str) -> Any:
+    def answer(self, *arguments: str) -> Any:
         done = self.run(*RESEARCH, *arguments, "--json")
         assert done.stdout, done.stderr
         return json.loads(done.stdout.replace(str(self.store), "<store>"))
@@ -92,10 +92,10 @@ def old(tmp_path: Path) -> Old:
 def test_it_is_read_as_it_was(old: Old, name: str, arguments: tuple[str, ...]) -> None:
     """The commands say of it what they said then."""
     expected = json.loads((CORPUS / "expected.json").read_text())["in a new repository"][name]["said"]
-    said = old.said(*arguments)
+    answer = old.answer(*arguments)
     if name == "status":
-        assert said[0].pop("newer") == []
-    assert said == expected
+        assert answer[0].pop("newer") == []
+    assert answer == expected
 
 
 def test_every_record_is_encoded_as_it_was(old: Old) -> None:
@@ -104,10 +104,10 @@ def test_every_record_is_encoded_as_it_was(old: Old) -> None:
     assert known.problems == [] and known.newer == []
     stored = [*known.entries.values(), *known.trials.values(), *known.interrupted.values()]
     assert len(stored) > 50
-    for one in stored:
-        assert store_record(one.record).line == one.line
-        if isinstance(one.record, EntryRecord):
-            assert plain_details(one.record.details) == one.record.config
+    for kept in stored:
+        assert store_record(kept.record).line == kept.line
+        if isinstance(kept.record, EntryRecord):
+            assert plain_details(kept.record.details) == kept.record.config
 
 
 def test_it_is_gone_on_with(old: Old) -> None:
@@ -119,12 +119,12 @@ def test_it_is_gone_on_with(old: Old) -> None:
     after = old.bytes()
     assert {name: after.get(name) for name in before} == before
     assert logbook.read_bytes().partition(b"<!-- research-steps end of living part -->")[2].startswith(log)
-    assert "OLD-037" in logbook.read_text() and old.said("verify", "old_series")["problems"] == []
+    assert "OLD-037" in logbook.read_text() and old.answer("verify", "old_series")["problems"] == []
 
 
 def test_a_rerun_finds_everything_done(old: Old) -> None:
     """Under the recorded conditions no step runs and nothing is measured again."""
-    trial = next(one.record for one in old.journal.scan().trials.values() if one.record.mode == "executor")
+    trial = next(stored.record for stored in old.journal.scan().trials.values() if stored.record.mode == "executor")
     made = {name: getattr(trial.provenance, name) for name in ("packages", "env", "python")}
     before = old.bytes()
     done = old.run(sys.executable, "-c", RERUN, json.dumps({**made, "device_class": trial.device_class}))

@@ -78,8 +78,8 @@ def test_what_pygithub_writes_is_what_the_server_holds(github_proxy: Proxy, gith
     assert github_repository.issue(issue.number) == github_api.Issue(
         "an experiment", "the outcome", "closed", ["experiment"]
     )
-    found = github_repository.comments(issue.number)
-    assert [(each.login, each.body) for each in found] == [(RESEARCHER, "first, mended"), (RESEARCHER, "second — 🌈")]
+    comments = github_repository.comments(issue.number)
+    assert [(each.login, each.body) for each in comments] == [(RESEARCHER, "first, mended"), (RESEARCHER, "second — 🌈")]
     assert issue.url.startswith(f"{github_proxy.url}/repos/")
     assert github_proxy.count("POST", COMMENTS) == 2
     assert [each.number for each in github_proxy.requests] == list(range(1, len(github_proxy.requests) + 1))

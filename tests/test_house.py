@@ -107,8 +107,10 @@ def _is_raised(node: ast.Raise, file: ast.Module) -> str:
     """The class that is raised, or, where a function makes the error, the class that this returns."""
     made = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
     name = ast.unparse(made).removeprefix("self.") if made is not None else ""
-    functions = (one for one in ast.walk(file) if isinstance(one, ast.FunctionDef) and one.name == name)
-    return next((ast.unparse(one.returns) for one in functions if one.returns is not None), name)
+    functions = (
+        function for function in ast.walk(file) if isinstance(function, ast.FunctionDef) and function.name == name
+    )
+    return next((ast.unparse(function.returns) for function in functions if function.returns is not None), name)
 
 
 def test_every_error_stands_in_the_one_tree() -> None:

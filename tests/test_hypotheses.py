@@ -35,8 +35,8 @@ def hypothesis(repository: Repository, *arguments: str) -> "subprocess.Completed
 
 
 def listed(repository: Repository, *arguments: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(hypothesis(repository, "list", "toy", "--json", *arguments).stdout)
-    return found
+    rows: list[dict[str, Any]] = json.loads(hypothesis(repository, "list", "toy", "--json", *arguments).stdout)
+    return rows
 
 
 def living_queue(repository: Repository) -> list[str]:
@@ -56,7 +56,7 @@ def test_a_hypothesis_goes_through_its_states(repository: Repository) -> None:
     done = hypothesis(repository, "falsify", "toy", "H1", "--because", "it takes more", "--evidence", "TOY-002")
     assert done.returncode == 0
 
-    assert [(one["id"], one["state"], one["because"], one["evidence"], one["entry"]) for one in listed(repository)] == [
+    assert [(row["id"], row["state"], row["because"], row["evidence"], row["entry"]) for row in listed(repository)] == [
         ("H1", "falsified", "it takes more", ["TOY-002"], "TOY-005"),
         ("H2", "promoted", "ship", ["TOY-001", "TOY-003"], "TOY-004"),
     ]
@@ -103,7 +103,7 @@ def test_the_same_change_said_twice_is_one(repository: Repository) -> None:
     ]  # fmt: skip
     for _ in range(2):
         assert hypothesis(repository, "add", "toy", "dense wins").returncode == 0
-    assert [one["id"] for one in listed(repository)] == ["H1", "H2"]
+    assert [row["id"] for row in listed(repository)] == ["H1", "H2"]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_killed_command_may_be_given_again(repository: Repository, begun: str)
         process.send_signal(signal.SIGKILL)
     assert hypothesis(repository, *add[1:]).returncode == 0
     assert repository.ids == ["TOY-001", "TOY-002"]
-    assert [(one["id"], one["text"]) for one in listed(repository)][1:] == [("H2", "dense wins")]
+    assert [(row["id"], row["text"]) for row in listed(repository)][1:] == [("H2", "dense wins")]
 
 
 def test_agents_that_add_at_once_get_numbers_of_their_own(repository: Repository) -> None:
@@ -132,9 +132,9 @@ def test_agents_that_add_at_once_get_numbers_of_their_own(repository: Repository
         for command in commands
     ]
     assert [process.wait(60) for process in running] == [0, 0, 0]
-    found = listed(repository)
-    assert [one["id"] for one in found] == ["H1", "H2", "H3", "H4"]
-    assert {one["text"] for one in found[1:]} == {"idea 0", "idea 1", "idea 2"}
+    rows = listed(repository)
+    assert [row["id"] for row in rows] == ["H1", "H2", "H3", "H4"]
+    assert {row["text"] for row in rows[1:]} == {"idea 0", "idea 1", "idea 2"}
 
 
 def test_two_branches_that_added_one_each(repository: Repository) -> None:
@@ -155,12 +155,12 @@ def test_two_branches_that_added_one_each(repository: Repository) -> None:
     assert research(repository.root, "sync", "toy").returncode == 0
     repository.commit()
 
-    states = [(one["id"], one["text"], one["state"]) for one in listed(repository)]
+    states = [(row["id"], row["text"], row["state"]) for row in listed(repository)]
     assert sorted(states[1:]) == [("H2", "ours", "falsified"), ("H2", "theirs", "active")]
     told = hypothesis(repository, "block", "toy", "H2", "--resume-when", "x")
     assert told.returncode == 1 and "stands for 2 hypotheses" in told.stderr
     assert hypothesis(repository, "block", "toy", "theirs", "--resume-when", "x").returncode == 0
-    assert [one["state"] for one in listed(repository) if one["text"] == "theirs"] == ["blocked"]
+    assert [row["state"] for row in listed(repository) if row["text"] == "theirs"] == ["blocked"]
     assert hypothesis(repository, "add", "toy", "next").returncode == 0
     assert listed(repository)[-1]["id"] == "H3"
 
@@ -171,7 +171,7 @@ def test_what_rests_on_something_private_is_private(repository: Repository) -> N
     trial = private.record.rows[0].trial.id
     assert hypothesis(repository, "add", "toy", "secretly so", "--evidence", trial).returncode == 0
     assert hypothesis(repository, "block", "toy", "H2", "--resume-when", "in secret").returncode == 0
-    assert [one["state"] for one in listed(repository)] == ["active", "blocked"]
+    assert [row["state"] for row in listed(repository)] == ["active", "blocked"]
     assert hypothesis(repository, "add", "toy", "openly so").returncode == 0
     public = repository.logbook + (repository.root / ".agents" / "issues" / "toy.md").read_text()
     assert "secret" not in public and "- H3 (active): openly so" in public

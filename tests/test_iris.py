@@ -94,9 +94,9 @@ def test_a_job_submits_jobs_through_frays_current_client(
     assert iris_cluster.printed(done, "two/good/0") == ["working on 7"]
     assert "ValueError: no such number" in iris_cluster.printed(done, "two/bad/0")
 
-    found = json.loads((tmp_path / "answer").read_text())
-    assert {".gitignore", "driver.py", "kid.py"} <= set(found.pop("tree"))
-    assert found == {"JAX_PLATFORMS": "cpu", "KID_ONLY": "1", "MARIN_PREFIX": str(tmp_path)}
+    answer = json.loads((tmp_path / "answer").read_text())
+    assert {".gitignore", "driver.py", "kid.py"} <= set(answer.pop("tree"))
+    assert answer == {"JAX_PLATFORMS": "cpu", "KID_ONLY": "1", "MARIN_PREFIX": str(tmp_path)}
 
 
 def test_a_thread_leaves_the_same_records_on_iris(controller: iris_cluster.Controller, tmp_path: Path) -> None:

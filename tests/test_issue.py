@@ -212,7 +212,7 @@ def test_an_update_anchors_the_logbook(thread: Thread) -> None:
     later = thread.milestone("appended, then posted")
     thread.desk.publish()
     thread.publish()
-    links = {one.record: one.link for one in logbook_format.parse(thread.desk.data).entries}
+    links = {entry.record: entry.link for entry in logbook_format.parse(thread.desk.data).entries}
     assert thread.shown == [early, later] and set(links) == {early, later}
     first, second = (comment.body.splitlines() for comment in thread.comments)
     assert first[1].startswith("Update: ")
@@ -280,7 +280,7 @@ def test_what_a_pushed_tag_took_along_is_linked(thread: Thread) -> None:
     sealed(thread)
     thread.desk.journal.decide("pushed/TOY-002", Pushed("origin", utc()))
     made = msgspec.structs.replace(PROVENANCE, commit=commit)
-    seal = next(one for one in thread.desk.journal.entries().entries.values() if one.record.step == "seal")
+    seal = next(stored for stored in thread.desk.journal.entries().entries.values() if stored.record.step == "seal")
     thread.milestone("the end", step="finish", inputs=(seal.ref,), provenance=made, config=FINISHED)
     thread.publish(final=True)
     end = thread.comments[-1].body

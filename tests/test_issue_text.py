@@ -85,10 +85,10 @@ def test_a_seal_of_hostile_text_is_one_update(text: str, other: str, name: str) 
     """Commands, settings and devices of any name are read as they are; nothing in them or a module's name acts."""
     text = text.encode("utf-8", "replace").decode()
     made = msgspec.structs.replace(PROVENANCE, command=text, env={f"XLA_{name}": other}, packages={"jax": text})
-    one = measured("TOY-001.01", device_class=other, devices=(Device(text, other, 4),), provenance=made)
-    sweep = entry("TOY-001", rows=(row(one),), config={"measure": f"{text}.b:{other}"}, provenance=made)
+    record = measured("TOY-001.01", device_class=other, devices=(Device(text, other, 4),), provenance=made)
+    sweep = entry("TOY-001", rows=(row(record),), config={"measure": f"{text}.b:{other}"}, provenance=made)
     seal = entry("TOY-002", step="seal", provenance=made)
-    body = issue_text.comment(seal, [sweep], [], SERIES, SEAL, LINKS, {one.sha256: one})
+    body = issue_text.comment(seal, [sweep], [], SERIES, SEAL, LINKS, {record.sha256: record})
     assert_dead(body)
     tokens = gfm.parse(body)
     assert not [token for token in tokens if token.type in ("html_block", "heading_open", "fence", "code_block", "hr")]
@@ -96,7 +96,7 @@ def test_a_seal_of_hostile_text_is_one_update(text: str, other: str, name: str) 
     spans = {child.content for token in tokens for child in token.children or () if child.type == "code_inline"}
     # A setting that is empty is as good as none.
     setting = [f"XLA_{name}={other}"] if other else []
-    assert {shown(one) or " " for one in (text, other, f"{text} {other}", *setting)} <= spans
+    assert {shown(part) or " " for part in (text, other, f"{text} {other}", *setting)} <= spans
 
 
 def test_a_seal_tells_commands_hardware_and_environment() -> None:
@@ -106,12 +106,12 @@ def test_a_seal_tells_commands_hardware_and_environment() -> None:
     made = msgspec.structs.replace(PROVENANCE, env={"XLA_FLAGS": "--a", "MARIN_PREFIX": "s3://b"}, packages={"jax": "1"})
     again = msgspec.structs.replace(made, command="python -m experiments.toy --retry failed", patch="e" * 64)
     trials = [measured(f"TOY-001.0{n}", device_class="tpu/v4-16/8", devices=tpu, provenance=made) for n in range(1, 4)]
-    base = entry("TOY-001", rows=tuple(row(one) for one in trials[:2]), provenance=made)
+    base = entry("TOY-001", rows=tuple(row(trial) for trial in trials[:2]), provenance=made)
     sweep = entry("TOY-002", rows=(row(trials[2]), row(trials[0])), provenance=again)
     read = entry("TOY-003", step="interpret", provenance=made)
     seal = entry("TOY-004", step="seal", provenance=made)
-    held = {one.sha256: one for one in trials[:2]}
-    lines = issue_text.comment(seal, [base, sweep, read], [], SERIES, SEAL, LINKS, held).splitlines()
+    here = {trial.sha256: trial for trial in trials[:2]}
+    lines = issue_text.comment(seal, [base, sweep, read], [], SERIES, SEAL, LINKS, here).splitlines()
     begin = lines.index("- Measured:")
     assert lines[begin + 1 : lines.index("- Links:")] == [
         f"  - Command: TOY-001, TOY-003 by `python -m experiments.toy` at `{'c' * 40}`",
@@ -140,11 +140,11 @@ def test_the_body_of_hostile_text_keeps_its_sections(record: EntryRecord, text: 
 
 def test_the_production_pr_is_the_one_that_was_named_last() -> None:
     """By a decision or by the end; one that was taken back or is private names none."""
-    said = {"owner": "me", "scope": False}
-    first = entry("TOY-001", step="decision", config={**said, "production_pr": "https://x/1"})
-    second = entry("TOY-002", step="decision", config={**said, "production_pr": "https://x/2"})
-    other = entry("TOY-003", step="decision", config=said)
-    private = entry("TOY-004", step="decision", private=True, config={**said, "production_pr": "https://x/4"})
+    decided = {"owner": "me", "scope": False}
+    first = entry("TOY-001", step="decision", config={**decided, "production_pr": "https://x/1"})
+    second = entry("TOY-002", step="decision", config={**decided, "production_pr": "https://x/2"})
+    other = entry("TOY-003", step="decision", config=decided)
+    private = entry("TOY-004", step="decision", private=True, config={**decided, "production_pr": "https://x/4"})
     assert state_of(SERIES, [other]).production_pr == ""
     assert state_of(SERIES, [first, second, other, private]).production_pr == "https://x/2"
     taken_back = state_of(SERIES, [first, second]).entries[1]

@@ -157,18 +157,18 @@ def interrupted_in_a_race(url: str) -> int:
     journal = Journal(open_store(url), "moe_hc")
     began = Counter((key, number) for what, key, number in lines if what == "began")
     assert set(began.values()) == {1}
-    found = journal.scan()
-    assert found.problems == []
-    assert found.open == []
-    ended = [*found.trials.values(), *found.interrupted.values()]
+    snapshot = journal.scan()
+    assert snapshot.problems == []
+    assert snapshot.open == []
+    ended = [*snapshot.trials.values(), *snapshot.interrupted.values()]
     standing = Counter((stored.record.key, stored.record.attempt) for stored in ended if not stored.record.late)
     assert set(standing.values()) == {1}
     assert set(standing) >= {(key, int(number)) for key, number in began}
-    assert sorted(stored.record.key for stored in found.trials.values()) == [f"key{number}" for number in range(KEYS)]
+    assert sorted(stored.record.key for stored in snapshot.trials.values()) == [f"key{number}" for number in range(KEYS)]
     ids = {(key, id) for what, key, id in lines if what == "claimed"}
     assert sorted(id for _, id in ids) == [f"MOE-HC-{number:03d}" for number in range(1, KEYS + 1)]
     assert len({key for key, _ in ids}) == KEYS
-    return len(found.interrupted)
+    return len(snapshot.interrupted)
 
 
 # -- attempts --------------------------------------------------------------------------------------------------------
@@ -226,9 +226,9 @@ def test_an_owner_and_a_finder_that_end_an_attempt_together_agree(journal: Journ
         assert ends["finder"].sha256 == standing.sha256
         assert ends["owner"].record.late == (ends["owner"].sha256 != standing.sha256)
         late += ends["owner"].record.late
-    found = journal.scan()
-    assert len(found.trials) == 40
-    assert len(found.interrupted) == late
+    snapshot = journal.scan()
+    assert len(snapshot.trials) == 40
+    assert len(snapshot.interrupted) == late
 
 
 def test_the_attempt_of_a_dead_process_is_ended_at_once(journal: Journal) -> None:
@@ -257,9 +257,9 @@ def test_a_live_process_is_waited_for_and_its_record_is_taken(journal: Journal) 
             # By then the one who waits has looked several times.
             threading.Timer(0.5, lambda: finish(process)).start()
 
-        found = wanted(journal, say)
-        assert isinstance(found, Stored)
-        assert isinstance(found.record, TrialRecord)
+        outcome = wanted(journal, say)
+        assert isinstance(outcome, Stored)
+        assert isinstance(outcome.record, TrialRecord)
         assert len(told) == 1
         assert f"waiting for process {process.pid} on " in told[0]
 
@@ -306,9 +306,9 @@ def test_a_lease_that_is_renewed_is_respected(journal: Journal) -> None:
         [attempt] = journal.attempts.of("trial", "k")
         assert isinstance(attempt, OpenAttempt)
         threading.Timer(4.5, lambda: finish(process)).start()
-        found = wanted(journal)
-        assert isinstance(found, Stored)
-        assert isinstance(found.record, TrialRecord)
+        outcome = wanted(journal)
+        assert isinstance(outcome, Stored)
+        assert isinstance(outcome.record, TrialRecord)
         assert utc() > attempt.intent.lease_until
 
 
@@ -371,9 +371,9 @@ def test_a_network_that_loses_answers_loses_and_doubles_nothing(
     s3fs.S3FileSystem.clear_instance_cache()
     again = Journal(open_store(s3_url), "moe_hc")
     assert [claim.id for claim in again.ids.reserved()] == ["MOE-HC-001"]
-    found = again.scan()
-    assert len(found.trials) == 1
-    assert found.open == []
+    snapshot = again.scan()
+    assert len(snapshot.trials) == 1
+    assert snapshot.open == []
 
 
 # -- what can't be read ----------------------------------------------------------------------------------------------
@@ -399,13 +399,13 @@ def test_what_can_not_be_read_is_named_and_left_and_the_thread_goes_on(journal: 
     stored = journal.attempts.finish("trial", trial(key="k", attempt=1))
     assert wanted(journal) == stored
     journal.attempts.finish("trial", trial(key="k", attempt=0))
-    found = journal.scan()
-    for text in (told, found.problems + found.newer) if kind == "records" else (told,):
+    snapshot = journal.scan()
+    for text in (told, snapshot.problems + snapshot.newer) if kind == "records" else (told,):
         assert len(text) == 1
         assert text[0].startswith(f"{journal.store.url}/{broken} ")
         assert "\n" not in text[0]
     assert journal.store.read(broken) == data
-    assert stored.sha256 in found.trials
+    assert stored.sha256 in snapshot.trials
 
 
 def test_a_claim_that_can_not_be_read_still_takes_its_number(journal: Journal) -> None:
@@ -429,9 +429,9 @@ def test_files_that_are_no_objects_disturb_nothing(journal: Journal) -> None:
     again = Journal(journal.store, "moe_hc")
     assert [claim.id for claim in again.ids.reserved()] == ["MOE-HC-001"]
     assert again.ids.reserve("MOE-HC", "b", ()) == "MOE-HC-002"
-    found = again.scan()
-    assert found.problems == []
-    assert len(found.open) == 1
+    snapshot = again.scan()
+    assert snapshot.problems == []
+    assert len(snapshot.open) == 1
 
 
 def test_a_lease_that_can_not_be_read_counts_as_none(journal: Journal) -> None:
@@ -479,12 +479,12 @@ def test_numbers_go_on_after_those_that_are_used_elsewhere(journal: Journal) -> 
 
 def test_a_seal_is_decided_once(journal: Journal) -> None:
     """Whoever was first decides the commit; everybody tags that one."""
-    one = Seal(schema=1, id="MOE-HC-009", tag="moe_hc/MOE-HC-009", commit="a" * 40, sealed_at=WHEN, host="laptop")
-    other = msgspec.structs.replace(one, commit="b" * 40)
+    seal = Seal(schema=1, id="MOE-HC-009", tag="moe_hc/MOE-HC-009", commit="a" * 40, sealed_at=WHEN, host="laptop")
+    other = msgspec.structs.replace(seal, commit="b" * 40)
     assert journal.decided("seals/MOE-HC-009", Seal) is None
-    assert journal.decide("seals/MOE-HC-009", one) == one
-    assert journal.decide("seals/MOE-HC-009", other) == one
-    assert journal.decided("seals/MOE-HC-009", Seal) == one
+    assert journal.decide("seals/MOE-HC-009", seal) == seal
+    assert journal.decide("seals/MOE-HC-009", other) == seal
+    assert journal.decided("seals/MOE-HC-009", Seal) == seal
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------
@@ -498,15 +498,15 @@ def test_store_and_repository_make_one_journal(journal: Journal, tmp_path: Path)
     other = trial(key="elsewhere", id="MOE-HC-002.01")
     (folder / "MOE-HC-001.jsonl").write_bytes(stored.line + b"\n")
     (folder / "MOE-HC-002.jsonl").write_bytes(canonical(msgspec.to_builtins(other)) + b"\n{broken\n")
-    found = journal.scan(folder)
-    assert list(found.entries) == [stored.sha256]
-    assert [one.record for one in found.trials.values()] == [other]
-    [problem] = found.problems
+    snapshot = journal.scan(folder)
+    assert list(snapshot.entries) == [stored.sha256]
+    assert [trial.record for trial in snapshot.trials.values()] == [other]
+    [problem] = snapshot.problems
     assert problem.startswith(f"{folder}/MOE-HC-002.jsonl:2 is not a record")
     fresh = Journal(LocalStore(tmp_path / "empty"), "moe_hc").scan(folder)
-    assert (fresh.entries, fresh.trials) == (found.entries, found.trials)
-    assert [one.record for one in found.find("MOE-HC-002.01")] == [other]
-    assert Journal(journal.store, "moe_hc").entries().entries == found.entries
+    assert (fresh.entries, fresh.trials) == (snapshot.entries, snapshot.trials)
+    assert [trial.record for trial in snapshot.find("MOE-HC-002.01")] == [other]
+    assert Journal(journal.store, "moe_hc").entries().entries == snapshot.entries
     assert Journal(journal.store, "moe_hc").scan(tmp_path / "nowhere").problems == []
 
 
@@ -578,17 +578,17 @@ def test_an_outline_counts_every_trial_once_and_tells_what_a_scan_would(tmp_path
     )
     loose = journal.attempts.finish("trial", trial(key="c", id="MOE-HC-003.01"))
     row = entry().rows[0]
-    rows = tuple(msgspec.structs.replace(row, trial=one.ref) for one in (told, broken))
+    rows = tuple(msgspec.structs.replace(row, trial=trial.ref) for trial in (told, broken))
     stored = journal.attempts.finish("entry", entry(rows=rows))
     name = "journal/moe_hc/trials/records/b-0.json"
     journal.store.put(name, broken.line.replace(b'"status":"ok"', b'"status":"so"'))
     folder = tmp_path / "published"
     folder.mkdir()
     (folder / "MOE-HC-002.jsonl").write_bytes(b"\n".join([stored.line, told.line, b"{broken"]) + b"\n")
-    found = journal.outline(folder)
-    assert (found.ended, list(found.trials)) == ({told.sha256: "ok"}, [loose.sha256])
-    assert found.problems == journal.scan(folder).problems
+    outline = journal.outline(folder)
+    assert (outline.ended, list(outline.trials)) == ({told.sha256: "ok"}, [loose.sha256])
+    assert outline.problems == journal.scan(folder).problems
     where = [f"{journal.store.url}/{name}", f"{folder}/MOE-HC-002.jsonl:3"]
-    assert [problem.split()[0] for problem in found.problems] == where
+    assert [problem.split()[0] for problem in outline.problems] == where
     fresh = Journal(LocalStore(tmp_path / "empty"), "moe_hc").outline(folder)
     assert list(fresh.ended) == [told.sha256]

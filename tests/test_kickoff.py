@@ -78,11 +78,11 @@ def test_kickoff_starts_a_series(project: Project) -> None:
         project.repository.create_label(label)
     done = project.research("kickoff", "toy", "--create-issue", "--json", RESEARCH_ACTOR="agent:climber")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["branch"] == "research/toy" == git(project.root, "branch", "--show-current").strip()
+    answer = json.loads(done.stdout)
+    assert answer["branch"] == "research/toy" == git(project.root, "branch", "--show-current").strip()
     (number,) = project.repository.issues()
     issue = project.repository.issue(number)
-    assert found["issue"].endswith(f"/{project.repository.full_name}/issues/{number}")
+    assert answer["issue"].endswith(f"/{project.repository.full_name}/issues/{number}")
     assert issue.title == "Experiment: toy" and sorted(issue.labels) == ["agent-generated", "experiment"]
     assert ".agents/logbooks/toy.md" in issue.body and "<https://example.org/paper>" in issue.body
     assert "## Hypotheses and first experiment matrix" in issue.body, "the template's own sections stay"
@@ -189,8 +189,8 @@ def test_bad_input_is_one_sentence(project: Project, arguments: tuple[str, ...],
 
 def test_the_issue_can_not_be_changed(project: Project) -> None:
     """Comments can't be moved, so another number is refused with that reason."""
-    one, other = project.repository.create_issue("one"), project.repository.create_issue("other")
-    assert project.research("kickoff", "toy", "--issue", str(one)).returncode == 0
+    number, other = project.repository.create_issue("one"), project.repository.create_issue("other")
+    assert project.research("kickoff", "toy", "--issue", str(number)).returncode == 0
     done = project.research("sync", "toy", "--issue", str(other))
     assert done.returncode == 1 and "comments can't be moved" in done.stderr
 
@@ -214,8 +214,8 @@ def test_the_repository_is_read_off_the_remote(tmp_path: Path, origin: str, repo
     """In each way that git lets it be spelled; another host's is none."""
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "remote", "add", "origin", origin)
-    found = repository_of(Checkout.find(tmp_path))
-    assert found == repository
+    name = repository_of(Checkout.find(tmp_path))
+    assert name == repository
 
 
 def test_labels_that_failed_come_with_the_next_kickoff(project: Project, github_proxy: Proxy) -> None:

@@ -56,7 +56,11 @@ def gone(pid: int) -> bool:
 
 def folder_of(parent: int) -> Path:
     """The folder of the socket that a parent listens on."""
-    return next(Path(found.laddr).parent for found in psutil.Process(parent).net_connections("unix") if found.laddr)
+    return next(
+        Path(connection.laddr).parent
+        for connection in psutil.Process(parent).net_connections("unix")
+        if connection.laddr
+    )
 
 
 @pytest.fixture(scope="module")
@@ -306,20 +310,20 @@ def kernel(value: int) -> str:
 
 def test_an_edited_kernel_is_what_the_next_trial_runs(launcher: Launcher, tmp_path: Path) -> None:
     """Also when the edits come within one second and keep the file's size, which bytecode caches can't tell."""
-    found = []
+    measured = []
     for value in (1, 2, 3):
         for name, text in (("kernel.py", kernel(value)), ("helper.py", f"value = {value}\n")):
             (tmp_path / name).write_text(text)
             os.utime(tmp_path / name, ns=(0, 1_700_000_000_000_000_000 + value))
-        if not found:
+        if not measured:
             # As a driver does: import the code, and so leave its bytecode beside it.
             writing = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
             subprocess.run([sys.executable, "-c", "import kernel, helper"], cwd=tmp_path, env=writing, check=True)
             assert (tmp_path / "__pycache__").exists()
         ended = launcher.run(request("kernel:measure", root=tmp_path, metrics=(Metric("time_s"), Metric("version"))))
-        found.append((ended.samples.candidate, ended.launch.parent_pid))
-    assert [values for values, _ in found] == [{"time_s": [v], "version": [v]} for v in (1.0, 2.0, 3.0)]
-    assert len({parent for _, parent in found}) == 1
+        measured.append((ended.samples.candidate, ended.launch.parent_pid))
+    assert [values for values, _ in measured] == [{"time_s": [v], "version": [v]} for v in (1.0, 2.0, 3.0)]
+    assert len({parent for _, parent in measured}) == 1
 
 
 def test_code_that_changed_after_the_run_began_is_refused(launcher: Launcher, tmp_path: Path) -> None:
@@ -341,15 +345,15 @@ def test_an_edited_library_is_imported_anew(launcher: Launcher, tmp_path: Path, 
     root.mkdir()
     (root / "kernel.py").write_text("def measure(config):\n    import edited\n    return {'time_s': edited.value}\n")
     monkeypatch.setenv("PYTHONPATH", str(library), prepend=os.pathsep)
-    found = []
+    measured = []
     for value, edited in ((1, True), (1, False), (2, True)):
         if edited:
             (library / "edited.py").write_text(f"value = {value}  # {'.' * value}\n")
         ended = launcher.run(request("kernel:measure", root=root, libraries=("edited",)))
-        found.append((ended.samples.candidate["time_s"][0], ended.launch.parent_pid))
-    assert [value for value, _ in found] == [1.0, 1.0, 2.0]
-    assert found[0][1] == found[1][1] != found[2][1]
-    assert gone(found[0][1])
+        measured.append((ended.samples.candidate["time_s"][0], ended.launch.parent_pid))
+    assert [value for value, _ in measured] == [1.0, 1.0, 2.0]
+    assert measured[0][1] == measured[1][1] != measured[2][1]
+    assert gone(measured[0][1])
 
 
 def test_a_library_that_is_saved_while_it_is_imported_is_imported_again(

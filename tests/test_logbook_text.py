@@ -34,7 +34,7 @@ def test_an_entry_is_one_heading_and_parses_back_whole(record: EntryRecord) -> N
     data = b"# Log\n\n" + first + b"\n" + logbook_format.render("TOY-001", stored.sha256, text, [link])
 
     contents = logbook_format.parse(data)
-    assert [(found.id, found.record, found.whole) for found in contents.chain] == 2 * [("TOY-001", stored.sha256, True)]
+    assert [(entry.id, entry.record, entry.whole) for entry in contents.chain] == 2 * [("TOY-001", stored.sha256, True)]
     assert (contents.torn, contents.unfinished, logbook_format.conflicts(data)) == ([], None, [])
 
     names = "Hypothesis|Command|Config|Result|Interpretation|Next action|Commit Hash|Links"
@@ -78,11 +78,11 @@ def test_what_is_read_is_what_was_written(text: str) -> None:
 @given(cells=st.lists(st.lists(texts, min_size=2, max_size=2), min_size=1, max_size=3))
 def test_a_table_keeps_its_cells_apart(cells: list[list[str]]) -> None:
     """No text opens a further column or row, and each cell reads as it was written."""
-    rows = [[prose(one), code(other)] for one, other in cells]
+    rows = [[prose(text), code(other)] for text, other in cells]
     tokens = markdown.parse("- Result: x\n\n" + table(["a", "b"], rows, "  ") + "\n\n- Next action: y\n")
-    found = [token for token in tokens if token.type == "inline"]
-    wanted = [(shown(one), shown(other) or " ") for one, other in cells]
-    read = ["".join(child.content for child in token.children or ()) for token in found[3:-1]]
+    inlines = [token for token in tokens if token.type == "inline"]
+    wanted = [(shown(text), shown(other) or " ") for text, other in cells]
+    read = ["".join(child.content for child in token.children or ()) for token in inlines[3:-1]]
     assert list(zip(read[::2], read[1::2], strict=True)) == wanted
 
 

@@ -153,8 +153,8 @@ def test_inputs_depend_on_seed_and_differ_by_routing_only():
         draw_inputs(**SHAPE, dtype="float32", routing=routing, seed=seed)
         for routing, seed in (("random", 0), ("random", 0), ("runs", 0), ("random", 1))
     )
-    for one, two in zip(random, again, strict=True):
-        np.testing.assert_array_equal(one, two)
+    for first, second in zip(random, again, strict=True):
+        np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(random.x, runs.x)
     assert not np.array_equal(random.x, other.x)
     first_run = runs.selected_experts[:RUN_TOKENS]
@@ -305,7 +305,7 @@ def implementation_names() -> dict:
     return {"levanter": list(get_args(MoeImplementation)), "candidates": list(CANDIDATES)}
 
 
-def run_both(one: dict, four: dict) -> list[dict]:
+def run_both(on_one: dict, on_four: dict) -> list[dict]:
     """In the child: the outcomes of both, the second in a fork. What is imported before has started no backend."""
     names = implementation_names()
     read, write = os.pipe()
@@ -313,11 +313,11 @@ def run_both(one: dict, four: dict) -> list[dict]:
     if pid == 0:
         try:
             with os.fdopen(write, "w") as pipe:
-                json.dump(run_trials(four), pipe)
+                json.dump(run_trials(on_four), pipe)
         finally:
             os._exit(0)
     os.close(write)
-    first = run_trials(one)
+    first = run_trials(on_one)
     with os.fdopen(read) as pipe:
         second = json.load(pipe)
     os.waitpid(pid, 0)

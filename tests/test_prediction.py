@@ -31,7 +31,7 @@ def repeated(dice: np.random.Generator, counts: tuple[int, int, int], tails: str
 
     def side(count: int, effect: float) -> list[Samples]:
         scatter = dice.normal(0, 1, count) if tails == "normal" else dice.standard_t(3, count) / math.sqrt(3)
-        return [samples([math.exp(effect + 0.02 * one)], [1.0], paired) for one in scatter]
+        return [samples([math.exp(effect + 0.02 * deviation)], [1.0], paired) for deviation in scatter]
 
     return Repeat(side(before, 0.0), side(now, shift), side(floor, 0.0), side(floor, 0.0))
 
@@ -40,13 +40,13 @@ def shares(counts: tuple[int, int, int], tails: str, paired: bool = True) -> tup
     """How often a repetition lies where it is expected: of the same, and of what takes 10 % longer."""
     inside = []
     for shift in (0.0, math.log(1.1)):
-        dice, found = np.random.default_rng(1), 0
+        dice, hits = np.random.default_rng(1), 0
         for _ in range(1000):
             repeat = repeated(dice, counts, tails, shift, paired)
             interval = predicted(TIME, repeat, [repeat])
             effect = repeat_effect(TIME, interval.scale, repeat.now, repeat.floor_now)
-            found += interval.low <= effect <= interval.high
-        inside.append(found / 1000)
+            hits += interval.low <= effect <= interval.high
+        inside.append(hits / 1000)
     return inside[0], inside[1]
 
 
@@ -92,7 +92,7 @@ def test_a_candidate_that_its_own_processes_chose_is_expected_within_more() -> N
     best, repeats = [], 400
     for _ in range(repeats):
         tried = [repeated(dice, (1, 2, 5), "normal", 0.0, True) for _ in range(10)]
-        won = min(tried, key=lambda one: one.before[0].candidate["t"][0])
+        won = min(tried, key=lambda repetition: repetition.before[0].candidate["t"][0])
         interval = predicted(TIME, won, [won], candidates=10)
         best.append(interval.low <= repeat_effect(TIME, RATIO, won.now, won.floor_now) <= interval.high)
     assert sum(best) / repeats >= 0.93
@@ -116,8 +116,8 @@ def test_a_common_shift_is_found_where_neither_alone_tells_it() -> None:
         dice, alone, together = np.random.default_rng(3), 0, 0
         for _ in range(300):
             both = [repeated(dice, (4, 4, 5), "normal", shift, True) for _ in range(2)]
-            intervals = [predicted(TIME, one, both) for one in both]
-            effects = [repeat_effect(TIME, RATIO, one.now, one.floor_now) for one in both]
+            intervals = [predicted(TIME, repetition, both) for repetition in both]
+            effects = [repeat_effect(TIME, RATIO, repetition.now, repetition.floor_now) for repetition in both]
             alone += not intervals[0].low <= effects[0] <= intervals[0].high
             moved, interval = common_shift(TIME, both) or pytest.fail()
             together += not interval.low <= moved <= interval.high

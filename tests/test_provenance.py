@@ -65,14 +65,14 @@ def root(tmp_path: Path) -> Path:
 
 def everything(folder: Path) -> dict[str, Any]:
     """All that lies in a folder, byte for byte, with what kind of file it is."""
-    found: dict[str, Any] = {}
+    contents: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         mode = path.lstat().st_mode
-        found[str(path)] = (
+        contents[str(path)] = (
             mode,
             os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None,
         )
-    return found
+    return contents
 
 
 def files_of(root: Path) -> dict[str, Any]:

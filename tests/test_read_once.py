@@ -120,7 +120,7 @@ def test_showing_a_record_decodes_no_other_trial(desk: Desk, reads: Reads, id: s
     assert shown.returncode == 0 and shown.stdout.startswith(f"{id} "), shown.stdout + shown.stderr
     check_once(reads)
     decoded = [line.split()[2].rpartition("-")[0] for line in reads.of("decoded")]
-    assert [one for one in decoded if "." in one] == [id] * trials
+    assert [name for name in decoded if "." in name] == [id] * trials
     topics = {line.split()[2].split("/")[1] for line in reads.of("read") if "/records/" in line}
     assert topics == {"toy" if id.startswith("TOY") else "other"}
 

@@ -115,7 +115,7 @@ class Sealed:
 
     @property
     def best(self) -> dict[str, Any]:
-        return next(one.changes for one in self.bundle.claims if one.confidence == "replicated")
+        return next(claim.changes for claim in self.bundle.claims if claim.confidence == "replicated")
 
     def state(self) -> dict[str, str]:
         """All that a reproduction must leave as it is."""
@@ -152,34 +152,34 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
     with pytest.MonkeyPatch.context() as patch:
         main = toy_thread.MAIN.replace('"min")', '"min", timed=False)').replace("floor_processes=1", "floor_processes=3")
         patch.setattr(toy_thread, "MAIN", main)
-        found = Repository(root)
-        found.measure(MEASURE)
-        found.thread(BODY)
+        repository = Repository(root)
+        repository.measure(MEASURE)
+        repository.thread(BODY)
     tools = root / "tools"
     tools.mkdir()
     (tools / "odd.py").write_text("ODD = 'committed'\n")
-    found.commit()
-    found.git("switch", "--quiet", "--create", "trial")
-    found.git("commit", "--quiet", "--allow-empty", "--message", "on a branch")
+    repository.commit()
+    repository.git("switch", "--quiet", "--create", "trial")
+    repository.git("commit", "--quiet", "--allow-empty", "--message", "on a branch")
     (tools / "odd.py").write_text("ODD = 'edited'\n")
     (tools / "even.py").write_text("EVEN = 'new'\n")
-    done = found.run("--seal", "true", "--prefix", str(root / "local_store"))
+    done = repository.run("--seal", "true", "--prefix", str(root / "local_store"))
     assert done.code == 0, done.output
-    (tag,) = found.git("tag").split()
-    found.git("switch", "--quiet", "--force", "main")
+    (tag,) = repository.git("tag").split()
+    repository.git("switch", "--quiet", "--force", "main")
     (tools / "even.py").unlink()
-    found.git("branch", "--quiet", "--delete", "--force", "trial")
-    found.measure(MEASURE.replace("0.002", "0.004"))
-    found.thread("    raise SystemExit('this thread is another one now')")
-    found.git("commit", "--quiet", "--all", "--message", "gone on")
-    return Sealed(found, tag)
+    repository.git("branch", "--quiet", "--delete", "--force", "trial")
+    repository.measure(MEASURE.replace("0.002", "0.004"))
+    repository.thread("    raise SystemExit('this thread is another one now')")
+    repository.git("commit", "--quiet", "--all", "--message", "gone on")
+    return Sealed(repository, tag)
 
 
 def copy_of(made: Sealed, where: Path) -> Sealed:
     shutil.copytree(made.repository.root, where, symlinks=True)
-    held = object.__new__(Repository)
-    held.root, held.experiment = where, where / "experiments" / "toy"
-    return Sealed(held, made.tag)
+    repository = object.__new__(Repository)
+    repository.root, repository.experiment = where, where / "experiments" / "toy"
+    return Sealed(repository, made.tag)
 
 
 @pytest.fixture
@@ -192,27 +192,27 @@ class Again:
     """What the commands did when they were run again, and what they were said to do."""
 
     run: Rerun
-    said: list[str]
+    messages: list[str]
 
 
 @pytest.fixture(scope="module")
 def again(made: Sealed, tmp_path_factory: pytest.TempPathFactory) -> Again:
     sealed = copy_of(made, tmp_path_factory.mktemp("again") / "checkout")
-    before, said = sealed.state(), list[str]()
+    before, messages = sealed.state(), list[str]()
     files = {path: path.read_bytes() for path in sealed.repository.root.rglob("*") if path.is_file()}
-    found = rerun(sealed.checkout, sealed.bundle, True, said.append)
+    run = rerun(sealed.checkout, sealed.bundle, True, messages.append)
     assert sealed.state() == before
     now = {path: path.read_bytes() for path in sealed.repository.root.rglob("*") if path.is_file()}
     outside = {path for path, data in now.items() if files.get(path) != data and ".git" not in path.parts}
     assert not outside and not files.keys() - now.keys(), outside
-    return Again(found, said)
+    return Again(run, messages)
 
 
 def entry_of(sealed: Sealed, id: str) -> dict[str, Any]:
     done = research(sealed.repository.root, "show", id, "--json")
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)[0]
-    return found
+    entry: dict[str, Any] = json.loads(done.stdout)[0]
+    return entry
 
 
 def judged(sealed: Sealed, again: Rerun) -> EntryRecord:
@@ -225,29 +225,29 @@ def changed(again: Rerun, change: Callable[[TrialRecord], TrialRecord | Interrup
     fresh = Snapshot()
     for trial in again.fresh.trials.values():
         fresh.add(Stored(change(trial.record), trial.line))
-    for sha, one in again.fresh.entries.items():
-        claims = remade(again.series, fresh, one.record.claims or (), frozenset())
-        fresh.entries[sha] = Stored(msgspec.structs.replace(one.record, claims=claims), one.line)
+    for sha, entry in again.fresh.entries.items():
+        claims = remade(again.series, fresh, entry.record.claims or (), frozenset())
+        fresh.entries[sha] = Stored(msgspec.structs.replace(entry.record, claims=claims), entry.line)
     return replace(again, fresh=fresh)
 
 
 def sealed_as(again: Rerun, change: Callable[[TrialRecord], TrialRecord]) -> Rerun:
     """The run, had the trials that were sealed ended so."""
-    trials = {sha: Stored(change(one.record), one.line) for sha, one in again.sealed.trials.items()}
+    trials = {sha: Stored(change(trial.record), trial.line) for sha, trial in again.sealed.trials.items()}
     return replace(again, sealed=Snapshot(entries=again.sealed.entries, trials=trials))
 
 
 def of_candidate(
     change: Callable[[TrialRecord], TrialRecord | InterruptedRecord],
 ) -> Callable[[TrialRecord], TrialRecord | InterruptedRecord]:
-    return lambda one: change(one) if one.config["work"] in (1000, 1001) else one
+    return lambda trial: change(trial) if trial.config["work"] in (1000, 1001) else trial
 
 
 def slower(share: float) -> Callable[[TrialRecord], TrialRecord | InterruptedRecord]:
-    def change(one: TrialRecord) -> TrialRecord:
-        assert one.samples is not None
-        times = {name: [value * (1 + share) for value in values] for name, values in one.samples.candidate.items()}
-        return msgspec.structs.replace(one, samples=msgspec.structs.replace(one.samples, candidate=times))
+    def change(trial: TrialRecord) -> TrialRecord:
+        assert trial.samples is not None
+        times = {name: [value * (1 + share) for value in values] for name, values in trial.samples.candidate.items()}
+        return msgspec.structs.replace(trial, samples=msgspec.structs.replace(trial.samples, candidate=times))
 
     return of_candidate(change)
 
@@ -260,13 +260,13 @@ def test_a_tag_is_measured_again_as_it_was_sealed(made: Sealed, again: Again, se
     run = again.run
     assert run.details.exits == (0,)
     assert run.details.commands == ("python -m experiments.toy --seal true",), "without the store that it named"
-    assert again.said == [f"running {run.details.commands[0]}"]
-    steps = sorted(one.record.step for one in run.fresh.entries.values())
+    assert again.messages == [f"running {run.details.commands[0]}"]
+    steps = sorted(entry.record.step for entry in run.fresh.entries.values())
     assert steps == ["baseline", "interpret", "replicate", "seal", "sweep"]
-    for one in run.fresh.trials.values():
-        assert one.record.error is None
-        assert one.record.provenance.commit == sealed.bundle.commit
-        assert one.record.provenance.patch == sealed.bundle.patch is not None
+    for trial in run.fresh.trials.values():
+        assert trial.record.error is None
+        assert trial.record.provenance.commit == sealed.bundle.commit
+        assert trial.record.provenance.patch == sealed.bundle.patch is not None
     before = sealed.state()
     told = judged(sealed, run)
     assert sealed.state() == before
@@ -279,20 +279,20 @@ def test_the_outcome_is_an_entry_like_any_other(again: Again, sealed: Sealed) ->
     """Logbook, issue, W&B and checks take it, and what was there before stays as it was."""
     root = sealed.repository.root
     old = sealed.repository.logbook.partition("## Experiment Log")[2]
-    held = {path: path.read_bytes() for path in (root / ".agents" / "logbooks" / "toy").iterdir()}
+    contents = {path: path.read_bytes() for path in (root / ".agents" / "logbooks" / "toy").iterdir()}
     told = judged(sealed, again.run)
     done = research(root, "sync", "toy", "--json", WANDB_MODE="offline")
     assert done.returncode == 0 and not json.loads(done.stdout)["problems"], done.stderr
     assert sealed.repository.logbook.partition("## Experiment Log")[2].startswith(old)
-    assert all(path.read_bytes() == data for path, data in held.items())
+    assert all(path.read_bytes() == data for path, data in contents.items())
     assert f"{told.id} TOY-005 reproduced" in sealed.repository.logbook
     issue = (root / ".agents" / "issues" / "toy.md").read_text()
     assert issue.count(f"Update: {told.id} ") == 1 and told.result in issue
     assert {run_id(row.trial.sha256) for row in told.rows} <= runs_in(folder_of(sealed.checkout, "toy")).keys()
     assert sealed.repository.git("tag").split() == [sealed.tag]
     for command in (["verify", "toy"], ["status", "toy"], ["show", told.id]):
-        found = research(root, *command)
-        assert found.returncode == 0, (command, found.stdout, found.stderr)
+        shown = research(root, *command)
+        assert shown.returncode == 0, (command, shown.stdout, shown.stderr)
     lines = json.loads(research(root, "check", "toy", "--json").stdout)["lines"]
     assert lines and [f"{line['name']}: {line['found']}" for line in lines if not line["ok"]] == []
 
@@ -334,36 +334,36 @@ def test_a_reproduced_exploratory_claim_is_replicated(
 ) -> None:
     """One process was sealed, and fresh ones agree with it or don't."""
     run = again.run
-    sweep = next(one.record for one in run.sealed.entries.values() if one.record.step == "sweep")
+    sweep = next(entry.record for entry in run.sealed.entries.values() if entry.record.step == "sweep")
     bundle = msgspec.structs.replace(sealed.bundle, claims=sweep.claims)
-    assert {one.confidence for one in bundle.claims} == {"exploratory"}
+    assert {claim.confidence for claim in bundle.claims} == {"exploratory"}
     told = report(sealed.desk, bundle, changed(run, slower(share))).record
     assert told.config["outcome"] == outcome, told.result
-    assert {one.confidence for one in told.claims or ()} == {confidence}
+    assert {claim.confidence for claim in told.claims or ()} == {confidence}
 
 
 def test_what_dev_mode_found_stays_exploratory(again: Again, sealed: Sealed) -> None:
     """However often it is reproduced."""
-    told = judged(sealed, changed(again.run, lambda one: msgspec.structs.replace(one, mode="dev")))
+    told = judged(sealed, changed(again.run, lambda trial: msgspec.structs.replace(trial, mode="dev")))
     assert told.config["outcome"] == "reproduced", told.result
-    assert {one.confidence for one in told.claims or ()} == {"exploratory"}
+    assert {claim.confidence for claim in told.claims or ()} == {"exploratory"}
 
 
 @pytest.mark.parametrize(
     "change, outcome, says",
     [
-        (lambda one: msgspec.structs.replace(one, device_class="cpu/other/1"), "not comparable", "cpu/other/1 here"),
+        (lambda trial: msgspec.structs.replace(trial, device_class="cpu/other/1"), "not comparable", "cpu/other/1 here"),
         (
-            lambda one: msgspec.structs.replace(
-                one, provenance=msgspec.structs.replace(one.provenance, env={"XLA_FLAGS": "--x"})
+            lambda trial: msgspec.structs.replace(
+                trial, provenance=msgspec.structs.replace(trial.provenance, env={"XLA_FLAGS": "--x"})
             ),
             "not comparable",
             "XLA_FLAGS: None sealed, --x here",
         ),
         (
             of_candidate(
-                lambda one: msgspec.structs.replace(
-                    one,
+                lambda trial: msgspec.structs.replace(
+                    trial,
                     status="failed",
                     samples=None,
                     error=Error(type="ValueError", message="no\nsuch", frames=(), where="candidate", output_tail=""),
@@ -390,7 +390,7 @@ def test_a_timed_metric_that_was_disturbed_is_not_compared(again: Again, sealed:
     """Nothing follows from what was measured beside other load."""
     timed = replace(again.run.series, metrics=(replace(again.run.series.primary, timed=True),))
     loaded = changed(
-        replace(again.run, series=timed), lambda one: msgspec.structs.replace(one, contended="2 other processes")
+        replace(again.run, series=timed), lambda trial: msgspec.structs.replace(trial, contended="2 other processes")
     )
     told = judged(sealed, loaded)
     assert told.config["outcome"] == "not comparable"
@@ -401,10 +401,10 @@ def test_a_candidate_that_was_not_measured_is_told_with_the_reason(again: Again,
     """A baseline that fails ends the run, and the entry says both."""
     run = again.run
     fresh = Snapshot(trials=run.fresh.trials)
-    for sha, one in run.fresh.entries.items():
-        if one.record.step == "baseline":
+    for sha, entry in run.fresh.entries.items():
+        if entry.record.step == "baseline":
             error = Error(type="ValueError", message="broken", frames=(), where="step", output_tail="")
-            fresh.entries[sha] = Stored(msgspec.structs.replace(one.record, status="failed", error=error), one.line)
+            fresh.entries[sha] = Stored(msgspec.structs.replace(entry.record, status="failed", error=error), entry.line)
     told = judged(sealed, replace(run, fresh=fresh, details=msgspec.structs.replace(run.details, exits=(1,))))
     assert told.config["outcome"] == "not comparable"
     assert "the commands measured no such candidate this time (the baseline failed: ValueError: broken)" in told.result
@@ -415,11 +415,11 @@ def test_an_order_that_turned_round_is_not_reproduced(again: Again, sealed: Seal
     """Within what was expected of it, and yet clearly behind another candidate that it was clearly ahead of."""
     run = again.run
 
-    def change(one: TrialRecord) -> TrialRecord:
-        if one.config["work"] != 4000 or one.samples is None:
-            return one
-        times = {name: [value / 20 for value in values] for name, values in one.samples.candidate.items()}
-        return msgspec.structs.replace(one, samples=msgspec.structs.replace(one.samples, candidate=times))
+    def change(trial: TrialRecord) -> TrialRecord:
+        if trial.config["work"] != 4000 or trial.samples is None:
+            return trial
+        times = {name: [value / 20 for value in values] for name, values in trial.samples.candidate.items()}
+        return msgspec.structs.replace(trial, samples=msgspec.structs.replace(trial.samples, candidate=times))
 
     told = judged(sealed, changed(run, change))
     assert told.config["outcome"] == "not reproduced"
@@ -429,9 +429,9 @@ def test_an_order_that_turned_round_is_not_reproduced(again: Again, sealed: Seal
 def test_a_candidate_that_was_only_interrupted_is_not_comparable(again: Again, sealed: Sealed) -> None:
     """No trial of it ended, which says nothing about it."""
 
-    def interrupted(one: TrialRecord) -> InterruptedRecord:
+    def interrupted(trial: TrialRecord) -> InterruptedRecord:
         names = ("series", "key", "attempt", "id", "label", "started_at", "finished_at")
-        kept = {name: getattr(one, name) for name in names}
+        kept = {name: getattr(trial, name) for name in names}
         return InterruptedRecord(subject="trial", reason="its launcher died", **kept)
 
     told = judged(sealed, changed(again.run, of_candidate(interrupted)))
@@ -443,10 +443,10 @@ def test_unpaired_trials_are_held_against_their_own_baseline(again: Again, seale
     """On a machine that takes longer for both sides, the candidate is as much faster as it was."""
 
     def alone(seconds: float) -> Callable[[TrialRecord], TrialRecord]:
-        def change(one: TrialRecord) -> TrialRecord:
-            share = {2000: 1.0, 4000: 2.0}.get(one.config["work"], 0.9)
-            time_s = seconds * share * (1 + (-0.001, 0.001, 0.0)[one.replicate % 3])
-            return with_samples(one, Samples(paired=False, order="A", candidate={"time_s": [time_s]}, baseline={}))
+        def change(trial: TrialRecord) -> TrialRecord:
+            share = {2000: 1.0, 4000: 2.0}.get(trial.config["work"], 0.9)
+            time_s = seconds * share * (1 + (-0.001, 0.001, 0.0)[trial.replicate % 3])
+            return with_samples(trial, Samples(paired=False, order="A", candidate={"time_s": [time_s]}, baseline={}))
 
         return change
 
@@ -466,8 +466,8 @@ WORKS = (1000, 1001, 4000)
 SCATTER = (-0.05, 0.05, 0.0)
 
 
-def with_samples(one: TrialRecord, taken: Samples) -> TrialRecord:
-    return msgspec.structs.replace(one, samples=taken, ratios={})
+def with_samples(trial: TrialRecord, taken: Samples) -> TrialRecord:
+    return msgspec.structs.replace(trial, samples=taken, ratios={})
 
 
 def with_effect(taken: Samples, effect: float) -> Samples:
@@ -486,11 +486,11 @@ def moved(again: Rerun, shifts: Mapping[int, float]) -> Rerun:
     and now these effects besides."""
 
     def ended(shifts: Mapping[int, float]) -> Callable[[TrialRecord], TrialRecord]:
-        def change(one: TrialRecord) -> TrialRecord:
-            work = one.config["work"]
-            effect = SCATTER[one.replicate % 3] if work == 2000 else math.log(work / 2000) + shifts.get(work, 0.0)
-            assert one.samples is not None
-            return with_samples(one, with_effect(one.samples, effect))
+        def change(trial: TrialRecord) -> TrialRecord:
+            work = trial.config["work"]
+            effect = SCATTER[trial.replicate % 3] if work == 2000 else math.log(work / 2000) + shifts.get(work, 0.0)
+            assert trial.samples is not None
+            return with_samples(trial, with_effect(trial.samples, effect))
 
         return change
 
@@ -500,11 +500,11 @@ def moved(again: Rerun, shifts: Mapping[int, float]) -> Rerun:
 
 def told_of_three(sealed: Sealed, run: Rerun) -> tuple[EntryRecord, dict[int, str]]:
     """The entry of an outcome that three replicated claims decide, and what it tells of each by its work."""
-    claims = [msgspec.structs.replace(one, confidence="replicated") for one in claims_of(sealed.bundle, run)]
-    assert sorted(one.changes["work"] for one in claims) == [*WORKS]
+    claims = [msgspec.structs.replace(claim, confidence="replicated") for claim in claims_of(sealed.bundle, run)]
+    assert sorted(claim.changes["work"] for claim in claims) == [*WORKS]
     told = report(sealed.desk, msgspec.structs.replace(sealed.bundle, claims=tuple(claims)), run).record
-    found = re.findall(r"work=(\d+): time_s .*?\): (not reproduced|reproduced)", told.result)
-    return told, {int(work): outcome for work, outcome in found}
+    outcomes = re.findall(r"work=(\d+): time_s .*?\): (not reproduced|reproduced)", told.result)
+    return told, {int(work): outcome for work, outcome in outcomes}
 
 
 def a_shift_that_only_all_three_tell() -> float:
@@ -513,7 +513,7 @@ def a_shift_that_only_all_three_tell() -> float:
     floors = [[with_effect(same, effect) for effect in SCATTER] for _ in range(2)]
     # The best one was replicated three times, and now the process that chose it counts as well.
     alike = [Repeat([same] * before, [same] * now, *floors) for before, now in ((3, 4), (1, 1), (1, 1))]
-    alone, together = min(expected(metric, one, alike).high for one in alike), common_shift(metric, alike)[1].high
+    alone, together = min(expected(metric, repeat, alike).high for repeat in alike), common_shift(metric, alike)[1].high
     assert 1.05 * together < alone
     return (alone + together) / 2
 
@@ -549,9 +549,9 @@ def test_a_clone_with_nothing_but_the_tag_reproduces_it(made: Sealed, tmp_path: 
     """No store, no logbook on the branch: the entry gets the number after the tag's, and the logbook is sound."""
     where = tmp_path / "a clone"
     made.repository.git("clone", "--quiet", str(made.repository.root), str(where))
-    held = object.__new__(Repository)
-    held.root, held.experiment = where, where / "experiments" / "toy"
-    clone = Sealed(held, made.tag)
+    repository = object.__new__(Repository)
+    repository.root, repository.experiment = where, where / "experiments" / "toy"
+    clone = Sealed(repository, made.tag)
     before = clone.state()
     done = research(where, "reproduce", made.tag, "--here", "--json", RESEARCH_ACTOR="agent:tester")
     assert done.returncode == 0, done.stderr
@@ -610,7 +610,7 @@ def test_the_bundle_of_another_version_is_refused_in_a_sentence(sealed: Sealed) 
 
 
 def with_commands(bundle: Bundle, *commands: str) -> Bundle:
-    return msgspec.structs.replace(bundle, commands=tuple(Command(one, ("TOY-001",)) for one in commands))
+    return msgspec.structs.replace(bundle, commands=tuple(Command(command, ("TOY-001",)) for command in commands))
 
 
 def test_only_commands_that_run_a_thread_are_given_again(sealed: Sealed) -> None:
@@ -625,7 +625,7 @@ def test_only_commands_that_run_a_thread_are_given_again(sealed: Sealed) -> None
     )
     commands, others = runnable(bundle)
     assert commands == [["python", "-m", "experiments.toy", "--seal", "true"]]
-    assert others == [one.command for one in bundle.commands[2:]]
+    assert others == [command.command for command in bundle.commands[2:]]
     with pytest.raises(UsageError, match=r"rests on no command that runs a thread \(research replicate TOY-002\)"):
         runnable(with_commands(sealed.bundle, "research replicate TOY-002"))
 
@@ -644,23 +644,23 @@ def test_commands_that_record_nothing_leave_no_entry(sealed: Sealed) -> None:
 def test_a_seal_without_an_estimate_is_refused_before_anything_runs(sealed: Sealed) -> None:
     """Where every candidate failed there is nothing to measure again."""
     bundle = msgspec.structs.replace(sealed.bundle, claims=())
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(UsageError, match="no estimate of time_s for any candidate"):
-        rerun(sealed.checkout, bundle, True, said.append)
-    assert said == []
+        rerun(sealed.checkout, bundle, True, messages.append)
+    assert messages == []
 
 
 def test_another_machine_is_told_before_anything_runs(sealed: Sealed) -> None:
     """Where none of the sealed trials ran on such a one, so that hours of measuring are not for nothing."""
     here = sealed.light("")
     (machine,) = here.hardware
-    said: list[list[str]] = []
+    messages: list[list[str]] = []
     for kind in (machine, msgspec.structs.replace(machine, device_class="tpu/v5p/4")):
-        said.append([])
+        messages.append([])
         with pytest.raises(ResearchError, match="recorded nothing"):
-            rerun(sealed.checkout, msgspec.structs.replace(here, hardware=(kind,)), True, said[-1].append)
+            rerun(sealed.checkout, msgspec.structs.replace(here, hardware=(kind,)), True, messages[-1].append)
     told = f"sealed on tpu/v5p/4, and this machine is {machine.device_class}: what it measures can't be compared"
-    assert said[1] == [told, *said[0]]
+    assert messages[1] == [told, *messages[0]]
 
 
 def test_what_decides_a_result_is_as_it_was_sealed(
@@ -680,11 +680,15 @@ def test_what_decides_a_result_is_as_it_was_sealed(
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     with pytest.raises(ResearchError, match="recorded nothing"):
         rerun(sealed.checkout, bundle, True, lambda line: None)
-    found = json.loads(out.read_text())
-    assert found["XLA_FLAGS"] == "--sealed" and "OMP_NUM_THREADS" not in found
-    assert found["CUDA_VISIBLE_DEVICES"] == "3" and found["MINE"] == "kept" and found["WANDB_MODE"] == "disabled"
-    assert "RAY_ADDRESS" not in found
-    assert found["MARIN_PREFIX"].endswith("/store") and found["RESEARCH_CHOICES"].endswith("/choices.json")
+    environment = json.loads(out.read_text())
+    assert environment["XLA_FLAGS"] == "--sealed" and "OMP_NUM_THREADS" not in environment
+    assert (
+        environment["CUDA_VISIBLE_DEVICES"] == "3"
+        and environment["MINE"] == "kept"
+        and environment["WANDB_MODE"] == "disabled"
+    )
+    assert "RAY_ADDRESS" not in environment
+    assert environment["MARIN_PREFIX"].endswith("/store") and environment["RESEARCH_CHOICES"].endswith("/choices.json")
 
 
 # -- killed, stopped, at once ---------------------------------------------------------------------------------------
@@ -749,9 +753,9 @@ def test_what_a_killed_one_left_is_removed_by_the_next(sealed: Sealed, tmp_path:
 
 def test_two_at_once_and_ctrl_c(sealed: Sealed, tmp_path: Path) -> None:
     """Each has its own folder; who stops one ends its command and leaves nothing."""
-    with started(sealed, tmp_path) as (one, _), started(sealed, tmp_path, 2) as (other, commands):
+    with started(sealed, tmp_path) as (first, _), started(sealed, tmp_path, 2) as (other, commands):
         assert trees(sealed) == 2
-        for process, left in ((one, 1), (other, 0)):
+        for process, left in ((first, 1), (other, 0)):
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=60) != 0
             assert trees(sealed) == left
@@ -803,15 +807,15 @@ def test_submodules_are_at_their_commits_and_the_configuration_stays(
     git("commit", "--quiet", "--message", "with submodules")
     git("-C", "moved", "checkout", "--quiet", "HEAD~1")
     git("submodule", "--quiet", "deinit", "absent")
-    held = {name: git("-C", name, "rev-parse", "HEAD").strip() for name in ("moved", "named")}
-    assert held["moved"] != held["named"]
+    commits = {name: git("-C", name, "rev-parse", "HEAD").strip() for name in ("moved", "named")}
+    assert commits["moved"] != commits["named"]
     submodules = sealed.checkout.submodules()
     bundle = msgspec.structs.replace(
         sealed.bundle, commit=git("rev-parse", "HEAD").strip(), patch=None, submodules=submodules
     )
     before = sealed.state()
     there = add_measured(sealed.checkout, bundle, b"", tmp_path / "tree")
-    assert {name: there.git("-C", name, "rev-parse", "HEAD").decode().strip() for name in held} == held
+    assert {name: there.git("-C", name, "rev-parse", "HEAD").decode().strip() for name in commits} == commits
     assert list((there.root / "absent").iterdir()) == []
     git("worktree", "remove", "--force", str(tmp_path / "tree"))
     assert sealed.state() == before
@@ -843,16 +847,16 @@ def test_the_sealed_packages_make_an_environment_of_their_own(
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "only_here.py").touch()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "here"))
-    said: list[str] = []
+    messages: list[str] = []
     pins = b"click==8.1.8\n-e ./\n# other==1.0 was installed from a file or folder of elsewhere\n"
     env = variables(sealed.bundle, tmp_path / "store", here=False)
-    built = build_environment(sealed.bundle, pins, tree, tmp_path, env, said.append)
-    assert said[0] == "not installed: other==1.0 was installed from a file or folder of elsewhere"
-    assert said[1].endswith(", 2 packages")
+    built = build_environment(sealed.bundle, pins, tree, tmp_path, env, messages.append)
+    assert messages[0] == "not installed: other==1.0 was installed from a file or folder of elsewhere"
+    assert messages[1].endswith(", 2 packages")
     ask = "import importlib.metadata as m, importlib.util as u, own, click; print(m.version('click'), own.WHERE, "
     ask += "u.find_spec('only_here'), u.find_spec('research_steps'))"
-    found = subprocess.run([str(built), "-c", ask], env=env, capture_output=True, text=True, check=True).stdout
-    assert found.split("\n")[0] == "8.1.8 from the tree None None"
+    printed = subprocess.run([str(built), "-c", ask], env=env, capture_output=True, text=True, check=True).stdout
+    assert printed.split("\n")[0] == "8.1.8 from the tree None None"
 
 
 def test_the_commands_run_in_the_environment_that_was_sealed(sealed: Sealed, tmp_path: Path) -> None:
@@ -865,10 +869,10 @@ def test_the_commands_run_in_the_environment_that_was_sealed(sealed: Sealed, tmp
     bundle = sealed.light(main, {"backend.py": BACKEND, "pyproject.toml": PROJECT})
     listed = sealed.commit(sealed.tag, {name_of("toy", bundle.id, "requirements.txt"): "-e ./\n"})
     sealed.repository.git("tag", "--force", "--annotate", "--message", "sealed", sealed.tag, listed)
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(ResearchError, match="recorded nothing"):
-        rerun(sealed.checkout, bundle, False, said.append)
-    assert said[0].endswith(", 1 packages") and said[1:] == ["running python -m experiments.toy --seal true"]
+        rerun(sealed.checkout, bundle, False, messages.append)
+    assert messages[0].endswith(", 1 packages") and messages[1:] == ["running python -m experiments.toy --seal true"]
     where, prefix, has_ours = json.loads(out.read_text())
     assert (where, has_ours) == ("from the tree", False)
     assert Path(prefix).parent.name.startswith("research-reproduce-")

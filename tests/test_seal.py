@@ -115,17 +115,17 @@ def bytes_below(folder: Path) -> Iterator[tuple[str, object]]:
             if name not in ("objects", "research-steps"):
                 yield from bytes_below(path)
         else:
-            found = path.stat()
-            yield str(path), (found.st_mode, found.st_mtime_ns if ".git" not in path.parts else 0, path.read_bytes())
+            status = path.stat()
+            yield str(path), (status.st_mode, status.st_mtime_ns if ".git" not in path.parts else 0, path.read_bytes())
 
 
 def flags(copy: Copy) -> dict[str, tuple[str, ...]]:
     """The index, by path, with all that it keeps of a file."""
     listed = copy.git("ls-files", "--stage", "-v", "--debug", "-z")
-    found = re.findall(r"(\S [0-7]{6} [0-9a-f]{40} \d)\t([^\0]*)\0((?:  .*\n)*)", listed)
-    assert len(found) == listed.count("\0")
+    entries = re.findall(r"(\S [0-7]{6} [0-9a-f]{40} \d)\t([^\0]*)\0((?:  .*\n)*)", listed)
+    assert len(entries) == listed.count("\0")
     # CE_UPDATE_IN_BASE tells in which part of a split index an entry lies, and nothing of the entry.
-    return {name: (entry, re.sub(r"(?<=flags: )\w+", masked, kept)) for entry, name, kept in found}
+    return {name: (entry, re.sub(r"(?<=flags: )\w+", masked, kept)) for entry, name, kept in entries}
 
 
 def masked(flags: re.Match[str]) -> str:
@@ -233,10 +233,10 @@ def assert_right(copy: Copy, states: set[str]) -> None:
     if "ignored_and_added" in states:
         run("add", "--force", "--", f"{CODE}/new/two.ignored")
     tree = subprocess.run(["git", "write-tree"], cwd=copy.root, env=env, check=True, capture_output=True, text=True)
-    expected, found = copy.names(tree.stdout.strip()), copy.names(TAG)
-    bundle = {name for name in found if name.startswith(".agents/logbooks/toy/TOY-004.")}
+    expected, sealed = copy.names(tree.stdout.strip()), copy.names(TAG)
+    bundle = {name for name in sealed if name.startswith(".agents/logbooks/toy/TOY-004.")}
     assert len(bundle) == 4
-    assert {one for one in found.items() ^ expected.items() if one[0] not in bundle} == set()
+    assert {entry for entry in sealed.items() ^ expected.items() if entry[0] not in bundle} == set()
 
 
 def test_with_an_index_that_the_user_locks_the_branch_waits(copy: Copy) -> None:
@@ -247,10 +247,10 @@ def test_with_an_index_that_the_user_locks_the_branch_waits(copy: Copy) -> None:
     lock.touch()
     published = copy.seal()
     assert "index.lock" in published.problems[0]
-    assert [one.what for one in published.done] == [f"sealed as {TAG}"]
+    assert [change.what for change in published.done] == [f"sealed as {TAG}"]
     assert copy.git("rev-parse", "HEAD") == head
     lock.unlink()
-    assert [one.what for one in copy.seal().done] == [f"committed to {BRANCH}"]
+    assert [change.what for change in copy.seal().done] == [f"committed to {BRANCH}"]
     assert copy.git("rev-parse", "HEAD") == copy.git("rev-parse", f"{TAG}^{{commit}}")
     assert copy.seal().done == ()
 
@@ -314,26 +314,26 @@ def test_what_is_unfinished_is_refused_and_sealed_once_it_is_over(copy: Copy, ho
             copy.git("checkout", "--quiet", "HEAD", "--", "outside/edited.txt")
         case _:
             copy.git(how.removeprefix("a "), "--abort")
-    assert [one.what for one in copy.seal().done] == [f"sealed as {TAG}"]
+    assert [change.what for change in copy.seal().done] == [f"sealed as {TAG}"]
 
 
 @pytest.mark.parametrize("change", ["edited", "broken", "deleted"])
 def test_code_that_is_not_what_was_measured_is_refused(copy: Copy, change: str) -> None:
     """The sentence names the measure function; with the old code back, the next sync seals."""
     path = copy.root / "experiments" / "toy" / "measure.py"
-    held = path.read_text()
+    text = path.read_text()
     if change == "deleted":
         path.unlink()
     else:
-        path.write_text(held + ("\nEDITED = 1\n" if change == "edited" else "\ndef (\n"))
+        path.write_text(text + ("\nEDITED = 1\n" if change == "edited" else "\ndef (\n"))
     published = copy.seal()
     assert published.done == ()
     expected = {"edited": "is not what TOY-002.0", "broken": "does not parse", "deleted": "no source file of"}
     (problem,) = published.problems
     assert re.search("experiments[./]toy[./]measure", problem) and expected[change] in problem
     assert copy.git("tag", "--list").split() == []
-    path.write_text(held)
-    assert [one.what for one in copy.seal().done] == [f"sealed as {TAG}"]
+    path.write_text(text)
+    assert [change.what for change in copy.seal().done] == [f"sealed as {TAG}"]
 
 
 def test_ignored_code_and_records_are_in_the_tag_all_the_same(copy: Copy) -> None:
@@ -376,7 +376,7 @@ def test_a_secret_in_the_experiment_is_refused(copy: Copy) -> None:
         assert name in published.problems[0] and secret not in published.problems[0]
         path.unlink()
     assert copy.git("tag", "--list") == ""
-    assert [one.what for one in copy.seal().done] == [f"sealed as {TAG}"]
+    assert [change.what for change in copy.seal().done] == [f"sealed as {TAG}"]
 
 
 def test_a_secret_that_people_write_into_the_logbook_is_refused(copy: Copy) -> None:
@@ -425,8 +425,8 @@ def test_what_is_named_by_its_hash_is_sealed_byte_for_byte(copy: Copy) -> None:
     assert copy.sync().problems == ()
     (name,) = [name for name in copy.names(TAG) if name.endswith("-table.csv")]
     assert git(copy.root, "cat-file", "blob", f"{TAG}:{name}") == table.read_bytes()
-    found = verify(copy.desk.checkout, "toy", copy.desk.journal)
-    assert found.problems == () and found.tags == (TAG,)
+    verified = verify(copy.desk.checkout, "toy", copy.desk.journal)
+    assert verified.problems == () and verified.tags == (TAG,)
 
 
 def test_submodules_are_told_as_they_were_measured(copy: Copy) -> None:
@@ -494,7 +494,7 @@ def test_a_large_file_is_named_by_its_hash(copy: Copy) -> None:
     copy.git("-C", "experiments", "init", "--quiet", "toy/other")
     assert copy.seal().problems == ()
     assert "experiments/toy/weights.bin" not in copy.names(TAG)
-    large, other = sorted(bundle.read(copy.desk.checkout, TAG).elsewhere, key=lambda one: one.where, reverse=True)
+    large, other = sorted(bundle.read(copy.desk.checkout, TAG).elsewhere, key=lambda file: file.where, reverse=True)
     assert (large.where, large.bytes, large.sha256) == ("experiments/toy/weights.bin", len(data), sha256(data))
     assert (other.where, other.why) == ("experiments/toy/other/", "a repository of its own, at commit None")
 
@@ -502,12 +502,12 @@ def test_a_large_file_is_named_by_its_hash(copy: Copy) -> None:
 def test_a_lost_record_is_refused(copy: Copy) -> None:
     """A claim whose trials nobody has any more is not sealed; once they are there, it is."""
     path = copy.root / ".agents" / "logbooks" / "toy" / "TOY-002.jsonl"
-    held = path.read_bytes()
+    data = path.read_bytes()
     path.unlink()
     published = copy.seal()
     assert "TOY-002, TOY-002.01, TOY-002.02, which it rests on, is not beside the logbook" in published.problems[0]
-    path.write_bytes(held)
-    assert [one.what for one in copy.seal().done] == [f"sealed as {TAG}"]
+    path.write_bytes(data)
+    assert [change.what for change in copy.seal().done] == [f"sealed as {TAG}"]
 
 
 @pytest.mark.parametrize("signed", ["tag", "commit", "both"])
@@ -549,10 +549,10 @@ def test_only_the_tag_is_pushed_and_only_where_that_is_allowed(copy: Copy, remot
     copy.git("config", "push.recurseSubmodules", "on-demand")
     copy.git("switch", "--quiet", "--create", BRANCH)
     before = git(remote, "for-each-ref").decode()
-    assert [one.what for one in copy.seal().done] == [f"sealed as {TAG}", f"committed to {BRANCH}"]
+    assert [change.what for change in copy.seal().done] == [f"sealed as {TAG}", f"committed to {BRANCH}"]
     assert git(remote, "for-each-ref").decode() == before
     copy.git("config", "research.push", "true")
-    assert [one.what for one in copy.seal().done] == [f"pushed {TAG} to {remote}"]
+    assert [change.what for change in copy.seal().done] == [f"pushed {TAG} to {remote}"]
     pushed = set(git(remote, "for-each-ref").decode().splitlines()) - set(before.splitlines())
     assert [line.split("\t")[1] for line in pushed] == [f"refs/tags/{TAG}"]
     git(remote, "tag", "--delete", TAG)
@@ -566,10 +566,10 @@ def test_a_push_that_fails_is_told_and_tried_again(copy: Copy, remote: Path) -> 
     hook.write_text("#!/bin/sh\necho no tags here >&2\nexit 1\n")
     hook.chmod(0o755)
     failed = copy.seal()
-    assert [one.what for one in failed.done] == [f"sealed as {TAG}"]
+    assert [change.what for change in failed.done] == [f"sealed as {TAG}"]
     assert f"tag {TAG} is made and could not be pushed" in failed.problems[0] and "no tags here" in failed.problems[0]
     hook.unlink()
-    assert [one.what for one in copy.seal().done] == [f"pushed {TAG} to {remote}"]
+    assert [change.what for change in copy.seal().done] == [f"pushed {TAG} to {remote}"]
 
 
 def test_a_tag_of_the_remote_is_never_overwritten(copy: Copy, remote: Path) -> None:
@@ -588,7 +588,7 @@ def test_a_tag_that_names_another_commit_is_told_and_stays(copy: Copy) -> None:
     assert f"the tag {TAG} names" in published.problems[0] and "see who moved it" in published.problems[0]
     assert copy.git("rev-parse", TAG) == copy.git("rev-parse", "HEAD")
     copy.git("tag", "--delete", TAG)
-    assert [one.what for one in copy.seal().done] == [f"sealed as {TAG}"]
+    assert [change.what for change in copy.seal().done] == [f"sealed as {TAG}"]
 
 
 def test_a_remote_that_gives_no_answer_is_waited_for_only_so_long(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -608,11 +608,11 @@ def test_a_remote_that_gives_no_answer_is_waited_for_only_so_long(copy: Copy, mo
 
 def processes_about(words: str) -> list[str]:
     """The commands that run and name this."""
-    found = []
+    commands = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            found.append(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
-    return [line for line in found if words in line]
+            commands.append(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
+    return [line for line in commands if words in line]
 
 
 @pytest.mark.parametrize(
@@ -666,9 +666,9 @@ def test_two_at_once_make_one_tag(copy: Copy) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         both = [pool.submit(sync) for _ in range(2)]
-        published = [one.result() for one in both]
-    assert [one.problems for one in published] == [(), ()]
-    done = [one.what for found in published for one in found.done]
+        published = [future.result() for future in both]
+    assert [result.problems for result in published] == [(), ()]
+    done = [change.what for result in published for change in result.done]
     assert sorted(done) == ["appended to the logbook", f"committed to {BRANCH}", f"sealed as {TAG}"]
 
 
@@ -706,7 +706,7 @@ def test_a_seal_that_was_taken_back_can_be_asked_for_again(copy: Copy) -> None:
     assert refused.returncode == 0, refused.stderr
     asked = notes.seal(copy.desk, ()).record.id
     assert asked == "TOY-006" == notes.seal(copy.desk, ()).record.id
-    assert [one.what for one in copy.sync().done if "seal" in one.what] == ["sealed as toy/TOY-006"]
+    assert [change.what for change in copy.sync().done if "seal" in change.what] == ["sealed as toy/TOY-006"]
 
 
 def test_a_commit_that_is_gone_before_it_has_a_tag_is_told(copy: Copy) -> None:
@@ -797,30 +797,30 @@ def test_the_stop_criterion_seals_by_itself(tmp_path: Path, improvement: float, 
 def test_the_bundle_says_what_the_records_say(copy: Copy) -> None:
     """Commands, configurations, hardware, environment, packages, records with their hashes, and the comparison."""
     assert copy.seal().problems == ()
-    found, known = bundle.read(copy.desk.checkout, TAG), copy.desk.scan()
+    sealed, known = bundle.read(copy.desk.checkout, TAG), copy.desk.scan()
     records = {**known.entries, **known.trials}
-    assert {ref.sha256: ref.id for ref in found.records} == {
-        sha: one.record.id for sha, one in records.items() if one.record.id != "TOY-004"
+    assert {ref.sha256: ref.id for ref in sealed.records} == {
+        sha: stored.record.id for sha, stored in records.items() if stored.record.id != "TOY-004"
     }
-    trials = [one.record for one in known.trials.values()]
-    assert found.commands == (bundle.Command("python -m experiments.toy", ("TOY-001", "TOY-002", "TOY-003")),)
-    assert (found.commit, found.branch, found.python) == (
+    trials = [stored.record for stored in known.trials.values()]
+    assert sealed.commands == (bundle.Command("python -m experiments.toy", ("TOY-001", "TOY-002", "TOY-003")),)
+    assert (sealed.commit, sealed.branch, sealed.python) == (
         trials[0].provenance.commit, "main", platform.python_version(),
     )  # fmt: skip
-    assert found.packages == trials[0].provenance.packages and found.packages["research-steps"]
-    assert found.environment == trials[0].provenance.env
-    assert found.environment["XLA_FLAGS"] == "--xla_cpu_enable_fast_math=false"
-    assert found.seeds["configurations"] == {"seed": [7]}
-    (kind,) = found.hardware
+    assert sealed.packages == trials[0].provenance.packages and sealed.packages["research-steps"]
+    assert sealed.environment == trials[0].provenance.env
+    assert sealed.environment["XLA_FLAGS"] == "--xla_cpu_enable_fast_math=false"
+    assert sealed.seeds["configurations"] == {"seed": [7]}
+    (kind,) = sealed.hardware
     assert kind.device_class == trials[0].device_class and kind.hosts == (socket.gethostname(),)
     assert kind.devices == trials[0].devices
-    (measured,) = found.measured
+    (measured,) = sealed.measured
     assert measured.code == trials[0].code
     assert "experiments/toy/measure.py" in measured.files
     for name, sha in measured.files.items():
         assert sha256(copy.git("cat-file", "blob", f"{TAG}:{name}").encode()) == sha
-    assert set(found.submodules) == {f"{CODE}/module", "outside/module"}
-    assert found.series["goal"] == "see it run"
+    assert set(sealed.submodules) == {f"{CODE}/module", "outside/module"}
+    assert sealed.series["goal"] == "see it run"
     claims = {claim.changes["work"]: claim for claim in known.find("TOY-002")[0].record.claims}
     text = copy.git("cat-file", "blob", f"{TAG}:.agents/logbooks/toy/TOY-004.table.csv")
     rows = {row["candidate"]: row for row in csv.DictReader(io.StringIO(text))}

@@ -113,8 +113,8 @@ def test_names_and_addresses_are_no_secrets() -> None:
         "password: ${DB_PASSWORD_1}",
     ):
         assert redact(text) == text
-    one, other = planted(6)["GitHub"], planted(7)["GitHub"]
-    assert redact_tree({one: 1, other: 2}, redactor()) == {REDACTED: 1, f"{REDACTED} (another)": 2}
+    secret, other = planted(6)["GitHub"], planted(7)["GitHub"]
+    assert redact_tree({secret: 1, other: 2}, redactor()) == {REDACTED: 1, f"{REDACTED} (another)": 2}
 
 
 def test_a_long_text_costs_no_more_than_its_length() -> None:
@@ -135,9 +135,9 @@ def surfaces(
     repository.measure(MEASURE)
     repository.thread(BODY)
     thread = repository.experiment / "__main__.py"
-    said = "(Path(os.environ['PLANTS']).with_name('series').read_text() if 'PLANTS' in os.environ else '')"
+    expression = "(Path(os.environ['PLANTS']).with_name('series').read_text() if 'PLANTS' in os.environ else '')"
     text = thread.read_text().replace(
-        'goal="see it run"', f'goal="see it run " + {said}, stop={said}, references=({said},)'
+        'goal="see it run"', f'goal="see it run " + {expression}, stop={expression}, references=({expression},)'
     )
     thread.write_text(f"import os\nfrom pathlib import Path\n{text}")
     repository.commit()
@@ -156,7 +156,11 @@ def test_none_of_fifty_planted_secrets_reaches_a_surface(
     (outside / "label").write_text(f"work {shaped[0]}")
     (outside / "notes").write_text("|".join(shaped[1:12]))
     (outside / "series").write_text(shaped[16])
-    held = {"SOME_API_KEY": "from-the-environment-1", "DB_PASSWORD": "correct horse battery", "XLA_NOTE": shaped[12]}
+    variables = {
+        "SOME_API_KEY": "from-the-environment-1",
+        "DB_PASSWORD": "correct horse battery",
+        "XLA_NOTE": shaped[12],
+    }
     secrets = [*shaped[:17], *planted(4).values(), *(value for value, _ in named(5).values())]
     secrets += ["from-the-environment-1", "correct horse battery"]
     # Of a key of several lines each line is one.
@@ -168,7 +172,7 @@ def test_none_of_fifty_planted_secrets_reaches_a_surface(
         "PLANTS": str(outside / "plants"),
         "WANDB_MODE": "offline",
         "JAX_NOTE": f"https://ada:{shaped[13]}@x/",
-        **held,
+        **variables,
     }
     done = repository.run("--seal", "true", **run)
     assert done.code == 0, done.output

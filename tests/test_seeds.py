@@ -92,7 +92,7 @@ def test_what_no_replicate_could_follow_is_refused(repository: UntimedThread, va
 
 def test_pairs_by_seed_find_what_unpaired_seeds_do_not() -> None:
     """A true 1 % at five seeds that scatter by 1 %, with a correlation of 0.9: 95 % by pairs, 23 % without."""
-    dice, found = np.random.default_rng(0), {"seed": 0, "": 0}
+    dice, wins = np.random.default_rng(0), {"seed": 0, "": 0}
     null = 0
     for _ in range(400):
         shared, own = dice.normal(0, 0.01 * math.sqrt(0.9), 5), dice.normal(0, 0.01 * math.sqrt(0.1), (3, 5))
@@ -107,8 +107,8 @@ def test_pairs_by_seed_find_what_unpaired_seeds_do_not() -> None:
 
         baseline = trials(shared + own[0], 100)
         better, same = trials(shared + own[1] - 0.01, 0), trials(shared + own[2], 50)
-        for over in found:
-            found[over] += judge(LOSS, better, baseline, LEVEL, over=over).verdict == "improved"
+        for over in wins:
+            wins[over] += judge(LOSS, better, baseline, LEVEL, over=over).verdict == "improved"
         null += judge(LOSS, same, baseline, LEVEL, over="seed").verdict in ("improved", "regressed")
-    assert found["seed"] >= 0.93 * 400 and found[""] <= 0.4 * 400
+    assert wins["seed"] >= 0.93 * 400 and wins[""] <= 0.4 * 400
     assert null <= 0.06 * 400

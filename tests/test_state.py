@@ -53,7 +53,7 @@ def test_a_retracted_record_takes_no_other_with_the_same_id_along(merged: Thread
     """The rules, the logbook's head, the issue and the stop criterion keep the baseline that was not retracted."""
     fixed = {label: (fixed.case, fixed.entry.record.id) for label, fixed in fixed_cases(merged.entries).items()}
     assert fixed == {"ours": (CASE, "MOE-HC-002")}
-    assert [one.case for one in merged.baselines] == [CASE]
+    assert [baseline.case for baseline in merged.baselines] == [CASE]
     assert merged.best is not None and merged.reached == merged.best == reached(SERIES, list(merged.claims))
     links: Any = SimpleNamespace(section=str, commit=str, tag=str, snapshot=dict, record=str, logbook="", runs="")
     for text in (summary(merged, None), "\n".join(issue_text.sections(merged, links, 7_000).values())):

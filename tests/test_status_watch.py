@@ -46,8 +46,8 @@ def actor(journal: Journal) -> Iterator[Callable[[], Actor]]:
         return started[-1]
 
     yield start
-    for one in started:
-        one.kill()
+    for worker in started:
+        worker.kill()
 
 
 def research(where: Path, *arguments: str) -> str:
@@ -56,13 +56,13 @@ def research(where: Path, *arguments: str) -> str:
 
 
 def seen(journal: Journal) -> progress.StepProgress:
-    (found,) = progress.under_way(journal, journal.recent())
-    return found
+    (step,) = progress.under_way(journal, journal.recent())
+    return step
 
 
 def counts(journal: Journal) -> tuple[int, int, int, int, int]:
-    found = seen(journal)
-    return found.done, found.failed, found.held, len(found.running), found.queued
+    step = seen(journal)
+    return step.done, step.failed, step.held, len(step.running), step.queued
 
 
 def test_status_says_how_far_a_step_is_and_what_became_of_its_driver(
@@ -105,23 +105,23 @@ def test_a_trial_counts_once_however_often_it_was_tried(journal: Journal, actor:
     one trial in the state of its newest attempt."""
     actor().do("plan|4|block sizes", "step|0")
     progress.passed(journal, STEP, "0", [f"{STEP}.04"])
-    with ExitStack() as held:
-        held.enter_context(begin(journal, 1))
-        (attempt,) = [one for one in journal.scan().open if one.intent.subject == "trial"]
+    with ExitStack() as attempts:
+        attempts.enter_context(begin(journal, 1))
+        (attempt,) = [attempt for attempt in journal.scan().open if attempt.intent.subject == "trial"]
         journal.attempts.interrupt(attempt, "its machine was lost")
         assert counts(journal) == (2, 1, 1, 0, 2)
         time.sleep(0.002)
-        held.enter_context(begin(journal, 1, attempt=1))
+        attempts.enter_context(begin(journal, 1, attempt=1))
         assert counts(journal) == (1, 0, 1, 1, 2)
         end(journal, 1, attempt=1)
         end(journal, 1, attempt=0)
         end(journal, 1, attempt=1, status="failed")
         assert counts(journal) == (2, 0, 1, 0, 2)
         time.sleep(0.002)
-        held.enter_context(begin(journal, 1, attempt=2))
+        attempts.enter_context(begin(journal, 1, attempt=2))
         assert counts(journal) == (1, 0, 1, 1, 2)
         end(journal, 1, attempt=2, status="failed")
-        held.enter_context(begin(journal, 4))
+        attempts.enter_context(begin(journal, 4))
         end(journal, 4)
         assert counts(journal) == (2, 1, 0, 0, 2)
 
@@ -132,9 +132,9 @@ def test_a_trial_that_another_step_shows_already_is_done(journal: Journal, actor
     (stored,) = journal.scan().trials.values()
     row = msgspec.structs.replace(entry().rows[0], trial=stored.ref)
     journal.attempts.finish("entry", entry(id="MOE-HC-032", key="MOE-HC-032", rows=(row,)))
-    found = [journal.recent(), journal.outline(Path("none")), journal.scan()]
-    assert [len(one.trials) for one in found] == [0, 0, 1]
-    assert [one.done for held in found for one in progress.under_way(journal, held)] == [1, 1, 1]
+    snapshots = [journal.recent(), journal.outline(Path("none")), journal.scan()]
+    assert [len(snapshot.trials) for snapshot in snapshots] == [0, 0, 1]
+    assert [step.done for snapshot in snapshots for step in progress.under_way(journal, snapshot)] == [1, 1, 1]
 
 
 def test_the_next_driver_goes_on_with_the_plan(journal: Journal, actor: Callable[[], Actor]) -> None:
@@ -155,11 +155,11 @@ def test_the_next_driver_goes_on_with_the_plan(journal: Journal, actor: Callable
     second = actor().do("plan|9|block sizes", "step|1")
     progress.passed(journal, STEP, "0", [f"{STEP}.01", f"{STEP}.02"])
     assert counts(journal) == (2, 0, 0, 0, 7)
-    found = seen(journal)
-    assert not found.driver_gone and found.left_s is None
+    step = seen(journal)
+    assert not step.driver_gone and step.left_s is None
     second.do("begin|3", "end|3|ok", "begin|4", "end|4|ok")
-    found = seen(journal)
-    assert found.done == 4 and found.left_s is not None and found.left_s < timedelta(days=1).total_seconds()
+    step = seen(journal)
+    assert step.done == 4 and step.left_s is not None and step.left_s < timedelta(days=1).total_seconds()
 
 
 def test_a_driver_that_has_not_begun_its_entry_is_known_by_its_process(
@@ -205,7 +205,7 @@ def planned(journal: Journal, ends: list[tuple[float, float]], total: int) -> pr
     assert note is not None
     journal.note(f"plans/{STEP}", msgspec.structs.replace(note, planned_at=utc(now - timedelta(days=1))))
     for number, ago in enumerate(ends, 1):
-        began, ended = (utc(now - timedelta(seconds=one)) for one in ago)
+        began, ended = (utc(now - timedelta(seconds=seconds)) for seconds in ago)
         journal.attempts.finish("trial", _ended(number, began, ended))
     return seen(journal)
 
@@ -218,21 +218,21 @@ def test_the_forecast_follows_the_machines_that_are_there_now(journal: Journal) 
     """Ten machines made ten trials a minute for ten minutes; then one was left, which makes one: the 60 trials that are
     left take an hour, not the twelve minutes that they would take at the rate since the beginning."""
     many = [(60.0 * minute + 60, 60.0 * minute) for minute in range(30, 40) for _ in range(10)]
-    one = [(60.0 * minute + 60, 60.0 * minute) for minute in range(30)]
-    found = planned(journal, many + one, 190)
-    assert found.left_s is not None
-    assert found.left_s == pytest.approx(3600, rel=0.1)
+    few = [(60.0 * minute + 60, 60.0 * minute) for minute in range(30)]
+    step = planned(journal, many + few, 190)
+    assert step.left_s is not None
+    assert step.left_s == pytest.approx(3600, rel=0.1)
 
 
 def test_the_forecast_of_trials_that_end_together_counts_whole_rounds(journal: Journal) -> None:
     """Fifty machines that began together end together, within a second of each other: after two rounds of ten minutes,
     two more take twenty minutes."""
-    rounds = [(600.0 * (one + 1), 600.0 * one + share / 50) for one in (0, 1) for share in range(50)]
-    with ExitStack() as held:
+    rounds = [(600.0 * (turn + 1), 600.0 * turn + share / 50) for turn in (0, 1) for share in range(50)]
+    with ExitStack() as attempts:
         for number in range(201, 251):
-            held.enter_context(begin(journal, number))
-        found = planned(journal, rounds, 200)
-    assert found.left_s == pytest.approx(1200, rel=0.1)
+            attempts.enter_context(begin(journal, number))
+        step = planned(journal, rounds, 200)
+    assert step.left_s == pytest.approx(1200, rel=0.1)
 
 
 def test_there_is_no_forecast_from_one_trial(journal: Journal) -> None:
@@ -339,7 +339,7 @@ def test_looking_again_asks_a_store_only_for_what_is_new(
     def reads() -> list[str]:
         asked.clear()
         progress.under_way(viewer, viewer.recent())
-        return sorted(one.partition("moe_hc/")[2] for one in asked if "?" not in one and "moe_hc/" in one)
+        return sorted(path.partition("moe_hc/")[2] for path in asked if "?" not in path and "moe_hc/" in path)
 
     notes = [f"plans/{STEP}.json", f"plans/{STEP}/0.json"]
     assert reads() == ["entries/records/MOE-HC-002-0.json", *notes]

@@ -89,7 +89,7 @@ class Bench:
         self.code = trace_name("kernel:measure", root)
         self.journal = Journal(open_store(str(root / "store")), SERIES.topic)
         self.captured = capture(Checkout(root, None), ["test"])
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     def session(self, launcher: Launcher, *retry: str, series: Series = SERIES) -> Session:
         return Session(
@@ -100,7 +100,7 @@ class Bench:
             repository=self.root / "published",
             used_numbers=frozenset(),
             retry=frozenset(retry),
-            say=self.said.append,
+            say=self.messages.append,
             changed=lambda: None,
         )
 
@@ -199,7 +199,7 @@ def test_what_a_trial_is_is_what_it_measures(bench: Bench) -> None:
         replace(spec, replicate=1),
         replace(spec, occasion="TOY-002.01"),
     ]
-    assert len({one.key(facts_here().conditions) for one in (spec, *others)}) == 6
+    assert len({variant.key(facts_here().conditions) for variant in (spec, *others)}) == 6
 
 
 @pytest.mark.parametrize("work", ["raise", "exit"])
@@ -311,8 +311,8 @@ def test_two_processes_never_sample_at_the_same_time(bench: Bench) -> None:
     records.sort(key=lambda record: record.started_at)
     assert len(records) == 8
     assert len({record.launch.parent_pid for record in records}) == 2
-    for one, following in pairwise(records):
-        assert one.finished_at <= following.started_at
+    for record, following in pairwise(records):
+        assert record.finished_at <= following.started_at
 
 
 def test_what_a_killed_run_had_begun_is_ended_and_measured_by_the_next(bench: Bench, launcher: Launcher) -> None:
@@ -357,7 +357,7 @@ def test_a_trial_whose_launcher_died_is_begun_again(bench: Bench, launcher: Laun
     assert trial.stored.record.status == "ok"
     assert bench.outcomes("hang once") == ["interrupted", "ok"]
     assert "is gone (exit code -9)" in bench.attempts("hang once")[0].record.reason
-    assert any("begun again" in line for line in bench.said)
+    assert any("begun again" in line for line in bench.messages)
 
 
 def test_a_trial_that_loses_every_launcher_is_left_as_interrupted(bench: Bench, launcher: Launcher) -> None:
@@ -437,7 +437,7 @@ def test_a_lost_launcher_ends_its_own_attempt_and_nobody_elses(bench: Bench, lau
         with bench.journal.attempts.begin("trial", key, 1, id="TOY-001.01", label="other", config={}) as begun:
             assert begun
             parent_of_trials().kill()
-            assert soon(lambda: any("waiting for process" in line for line in bench.said))
+            assert soon(lambda: any("waiting for process" in line for line in bench.messages))
             assert bench.outcomes("hang once") == ["interrupted", "open"]
             launcher.close()
             (_, other) = bench.attempts("hang once")
@@ -453,14 +453,14 @@ def test_a_run_that_is_ended_while_it_waits_for_the_device_leaves_no_trace(
 ) -> None:
     """Whoever waits is told for what; Ctrl-C need not wait for the other's trial, and nothing was begun."""
     monkeypatch.setattr(contention, "WAIT_TOLD_S", 0.1)
-    with contention.HERE.device_lock.open("w") as held, ThreadPoolExecutor() as pool:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with contention.HERE.device_lock.open("w") as lock, ThreadPoolExecutor() as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         future = pool.submit(bench.measure, bench.session(launcher), 1)
-        assert soon(lambda: bench.said)
+        assert soon(lambda: bench.messages)
         launcher.close()
         with pytest.raises(LauncherError, match="was not begun"):
             future.result(SOON_S)
-    assert bench.said == ["TOY-001.01: waiting for another trial on this machine"]
+    assert bench.messages == ["TOY-001.01: waiting for another trial on this machine"]
     assert bench.attempts(1) == []
 
 
@@ -501,13 +501,13 @@ def test_a_trial_waits_until_the_machine_is_quiet(bench: Bench, launcher: Launch
     """Who is waited for is told once; nothing is begun before, and the trial is then an ordinary one."""
     with ThreadPoolExecutor() as pool, holding(machine.dev / "accel0") as other:
         future = pool.submit(bench.measure, bench.session(launcher, series=PATIENT), 1)
-        assert soon(lambda: bench.said)
+        assert soon(lambda: bench.messages)
         time.sleep(2 * POLL_S)
         assert bench.attempts(1) == []
         other.kill()
         record = future.result(SOON_S).stored.record
     assert (record.status, record.contended, record.attempt) == ("ok", "", 0)
-    (line,) = bench.said
+    (line,) = bench.messages
     assert line.startswith(f"TOY-001.01: waiting up to 60 s for a quiet machine: process {other.pid} (")
     assert line.endswith(f" holds {machine.dev}/accel0")
 
@@ -532,7 +532,7 @@ def test_what_would_not_pass_is_not_waited_for(bench: Bench, launcher: Launcher,
     (machine.dev / "accel0").unlink()
     record = bench.measure(bench.session(launcher, series=PATIENT), 1).stored.record
     assert record.contended == "accelerator devices that are there: 0; expected: 1, as when the run began"
-    assert bench.said == []
+    assert bench.messages == []
     assert bench.outcomes(1) == ["ok"]
 
 
@@ -561,7 +561,7 @@ def test_a_trial_that_was_disturbed_is_measured_again(
     assert all(attempt.record.contended == throttled for attempt in attempts[:disturbed])
     assert trial.stored == attempts[-1]
     assert trial.measured_here
-    assert sum("it is measured again" in line for line in bench.said) == len(attempts) - 1
+    assert sum("it is measured again" in line for line in bench.messages) == len(attempts) - 1
     assert not bench.measure(bench.session(launcher, series=PATIENT), "one a ticket").measured_here
 
 
@@ -571,7 +571,7 @@ def test_a_run_that_is_ended_while_it_waits_for_quiet_leaves_no_trace(
     """Ctrl-C need not wait for others."""
     with ThreadPoolExecutor() as pool, holding(machine.dev / "accel0"):
         future = pool.submit(bench.measure, bench.session(launcher, series=PATIENT), 1)
-        assert soon(lambda: bench.said)
+        assert soon(lambda: bench.messages)
         launcher.close()
         assert isinstance(future.exception(SOON_S), LauncherError)
     assert bench.attempts(1) == []
@@ -581,8 +581,8 @@ def test_what_is_not_timed_waits_for_nobody(bench: Bench, launcher: Launcher, ma
     """A loss is the same on a busy machine: such trials run beside others, and nothing disturbs them."""
     untimed = replace(PATIENT, metrics=(Metric("time_s", timed=False),))
     machine.load_cores = -1.0
-    with holding(machine.dev / "accel0"), machine.device_lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with holding(machine.dev / "accel0"), machine.device_lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         record = bench.measure(bench.session(launcher, series=untimed), 1).stored.record
     assert (record.status, record.contended) == ("ok", "")
-    assert bench.said == []
+    assert bench.messages == []

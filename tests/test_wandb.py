@@ -92,8 +92,8 @@ def files(desk: Desk) -> dict[str, Path]:
 
 def runs(desk: Desk) -> dict[str, RunContents]:
     """The runs in place, by name, read back from their files."""
-    found = [read(path) for path in files(desk).values()]
-    return {contents.run.display_name: contents for contents in found}
+    parsed = [read(path) for path in files(desk).values()]
+    return {contents.run.display_name: contents for contents in parsed}
 
 
 def everything(desk: Desk) -> bytes:
@@ -119,24 +119,24 @@ def test_a_trial_becomes_a_run_that_says_what_was_measured(desk: Desk) -> None:
     assert published.problems == ()
     assert [(done.id, done.what) for done in published.done] == [("TOY-001", "2 runs for W&B in .agents/wandb/toy")]
 
-    found = runs(desk)["TOY-001.01 work=1"]
+    contents = runs(desk)["TOY-001.01 work=1"]
     trial = desk.journal.load("trial", entry.record.rows[0].trial)
-    assert found.kinds[0] == "header" and found.kinds[-1] == "exit" and found.exit_code == 0
-    assert found.run.run_id == trial.sha256[:16]
-    assert (found.run.project, found.run.run_group, found.run.job_type) == ("toy", "TOY-001 work", "trial")
-    assert list(found.run.tags) == ["TOY", "toy", "#42", "sweep", "H1", "ok", "contended"]
-    assert found.run.notes == "H1: less work takes less time"
-    assert found.run.start_time.ToJsonString() == "2026-05-21T09:30:00Z"
-    assert found.config["config"] == {"work": 1} and found.config["baseline"] == {"work": 2}
-    assert found.config["from"]["commit"] == "c" * 40
-    assert found.config["from"]["command"] == "python -m experiments.toy"
-    assert [row["time_s"] for row in found.history] == SAMPLES.candidate["time_s"]
-    assert {row["_timestamp"] for row in found.history} == {parse_utc(finished).timestamp()}
-    assert [row["baseline/time_s"] for row in found.history] == SAMPLES.baseline["time_s"]
-    assert found.history[3]["ratio/time_s"] == 2.0
-    assert found.summary["time_s"] == 0.3 and found.summary["baseline/time_s"] == 0.2
-    assert found.summary["sha256"] == trial.sha256 and found.summary["duration_s"] == 7.5
-    assert found.summary["status"] == "ok" and found.summary["commit"] == "c" * 40
+    assert contents.kinds[0] == "header" and contents.kinds[-1] == "exit" and contents.exit_code == 0
+    assert contents.run.run_id == trial.sha256[:16]
+    assert (contents.run.project, contents.run.run_group, contents.run.job_type) == ("toy", "TOY-001 work", "trial")
+    assert list(contents.run.tags) == ["TOY", "toy", "#42", "sweep", "H1", "ok", "contended"]
+    assert contents.run.notes == "H1: less work takes less time"
+    assert contents.run.start_time.ToJsonString() == "2026-05-21T09:30:00Z"
+    assert contents.config["config"] == {"work": 1} and contents.config["baseline"] == {"work": 2}
+    assert contents.config["from"]["commit"] == "c" * 40
+    assert contents.config["from"]["command"] == "python -m experiments.toy"
+    assert [row["time_s"] for row in contents.history] == SAMPLES.candidate["time_s"]
+    assert {row["_timestamp"] for row in contents.history} == {parse_utc(finished).timestamp()}
+    assert [row["baseline/time_s"] for row in contents.history] == SAMPLES.baseline["time_s"]
+    assert contents.history[3]["ratio/time_s"] == 2.0
+    assert contents.summary["time_s"] == 0.3 and contents.summary["baseline/time_s"] == 0.2
+    assert contents.summary["sha256"] == trial.sha256 and contents.summary["duration_s"] == 7.5
+    assert contents.summary["status"] == "ok" and contents.summary["commit"] == "c" * 40
 
 
 def test_a_sweep_has_a_run_with_its_raw_table(desk: Desk) -> None:
@@ -146,10 +146,10 @@ def test_a_sweep_has_a_run_with_its_raw_table(desk: Desk) -> None:
     error = scratch_logbook.error("no room", "measure.py:3 in measure")
     measure(desk, {}, {"status": "failed", "samples": None, "error": error}, label="work", result="one of two")
     assert show(desk).problems == ()
-    found = runs(desk)["TOY-001 work"]
-    assert (found.run.run_group, found.run.job_type) == ("TOY-001 work", "sweep")
-    assert found.summary["result"] == "one of two" and found.summary["failed trials"] == 1
-    (artifact,) = found.artifacts
+    contents = runs(desk)["TOY-001 work"]
+    assert (contents.run.run_group, contents.run.job_type) == ("TOY-001 work", "sweep")
+    assert contents.summary["result"] == "one of two" and contents.summary["failed trials"] == 1
+    (artifact,) = contents.artifacts
     (entry,) = artifact.manifest.contents
     assert entry.path == "samples.table.json"
     path = folder_of(desk.checkout, "toy") / entry.local_path
@@ -198,7 +198,7 @@ def test_hostile_text_stays_text_and_fits(desk: Desk) -> None:
         config=config,
     )
     assert show(desk).problems == ()
-    (trial,) = [found for found in runs(desk).values() if found.run.job_type == "trial"]
+    (trial,) = [contents for contents in runs(desk).values() if contents.run.job_type == "trial"]
     assert trial.run.display_name.startswith("TOY-001.01")
     assert len(trial.run.display_name) <= 64 and len(trial.run.run_group) <= 64
     assert "\n" not in trial.run.display_name + trial.run.run_group + "".join(trial.run.tags)
@@ -221,10 +221,10 @@ def test_a_table_over_ten_megabytes_stays_away_and_a_long_history_does_not(desk:
     samples = Samples(paired=True, order="AB" * 2000, candidate={"time_s": many}, baseline={"time_s": many})
     measure(desk, {"samples": samples, "label": "x" * 4000}, label="work")
     assert show(desk).problems == ()
-    found = runs(desk)["TOY-001 work"]
-    assert found.artifacts == [] and not list((desk.root / ".agents" / "wandb").rglob("*.table.json"))
-    assert "10 MB" in found.config["raw table"] and ".agents/logbooks/toy" in found.config["raw table"]
-    assert "Raw table: left out" in found.run.notes and str(desk.store) not in found.run.notes
+    contents = runs(desk)["TOY-001 work"]
+    assert contents.artifacts == [] and not list((desk.root / ".agents" / "wandb").rglob("*.table.json"))
+    assert "10 MB" in contents.config["raw table"] and ".agents/logbooks/toy" in contents.config["raw table"]
+    assert "Raw table: left out" in contents.run.notes and str(desk.store) not in contents.run.notes
     (trial,) = [path for path in files(desk).values() if path.stat().st_size > 5 * 32768]
     assert [row["time_s"] for row in read(trial).history] == many
 
@@ -268,24 +268,24 @@ def in_background(call: Any) -> Iterator[list[Any]]:
 
 def children(name: str) -> list[psutil.Process]:
     """Processes below this one whose command line says this name."""
-    found = []
+    processes = []
     for process in psutil.Process().children(recursive=True):
         try:
             if any(name in word for word in process.cmdline()):
-                found.append(process)
+                processes.append(process)
         except psutil.Error:
             continue
-    return found
+    return processes
 
 
 def left_by_wandb(tmp_path: Path) -> list[psutil.Process]:
     """Processes that were started with a place below this in their environment, whoever's children they are now."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if any(str(tmp_path) in value for value in process.environ().values()):
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 def kill_one(name: str, after: float, number: int = signal.SIGKILL) -> bool:
@@ -303,9 +303,9 @@ def kill_one(name: str, after: float, number: int = signal.SIGKILL) -> bool:
 def whole(desk: Desk, expected: int) -> None:
     """Every run is there once, and whole; nothing else lies beside them."""
     folder = folder_of(desk.checkout, "toy")
-    found = [read(path) for path in folder.glob("*/*.wandb")]
-    assert len(found) == len({contents.run.run_id for contents in found}) == expected
-    for contents in found:
+    parsed = [read(path) for path in folder.glob("*/*.wandb")]
+    assert len(parsed) == len({contents.run.run_id for contents in parsed}) == expected
+    for contents in parsed:
         assert contents.kinds[-1] == "exit"
         assert len(contents.history) == (5 if contents.run.job_type == "trial" else 0)
     assert sorted(folder.iterdir()) == sorted(path.parent for path in files(desk).values())
@@ -476,10 +476,10 @@ def test_nothing_of_this_machine_gets_into_a_run(desk: Desk, monkeypatch: pytest
     assert done.stdout.strip() == "[]"
     whole(desk, 2)
     wandb_files = (desk.root / ".agents" / "wandb").rglob("*")
-    found = b"\n".join(path.read_bytes() for path in wandb_files if path.is_file())
+    data = b"\n".join(path.read_bytes() for path in wandb_files if path.is_file())
     words = [SECRET, KEY, "of-the-environment", "elsewhere", "a-remote", str(desk.root), "pytest"]
     for word in [*words, sys.executable, *(name for name in [socket.gethostname()] if len(name) > 5)]:
-        assert word.encode() not in found, word
+        assert word.encode() not in data, word
     for contents in runs(desk).values():
         assert set(contents.kinds) <= {"header", "run", "telemetry", "summary", "history", "artifact", "exit", "config"}
         assert not contents.run.host and not contents.run.git.remote_url

@@ -55,8 +55,8 @@ def run(repository: Repository, body: str, of_series: str = "") -> list[RunConte
     where.mkdir()
     done = repository.run(WANDB_MODE="offline", WANDB_DIR=str(where), WANDB_SILENT="true", JAX_PLATFORMS="cpu")
     assert done.code == 0, done.output
-    found = [read(path) for path in where.glob("*/offline-run-*/*.wandb")]
-    return sorted(found, key=lambda contents: contents.run.display_name)
+    parsed = [read(path) for path in where.glob("*/offline-run-*/*.wandb")]
+    return sorted(parsed, key=lambda contents: contents.run.display_name)
 
 
 def test_a_recorded_levanter_run_has_tags_group_and_name(repository: Repository) -> None:
@@ -171,19 +171,19 @@ def test_a_tracker_is_found_wherever_a_configuration_holds_it() -> None:
     """In dataclasses, dicts, lists, tuples and named tuples; the configuration that was given is not changed."""
     config = wandb_config(tags=["own"])
     for shape in (
-        lambda held: held,
-        lambda held: Holder(Holder(held)),
-        lambda held: {"a": [1, {"b": held}]},
-        lambda held: ("x", held),
-        lambda held: Pair(held, 3),
-        lambda held: defaultdict(list, {"trackers": [held]}),
+        lambda tracker: tracker,
+        lambda tracker: Holder(Holder(tracker)),
+        lambda tracker: {"a": [1, {"b": tracker}]},
+        lambda tracker: ("x", tracker),
+        lambda tracker: Pair(tracker, 3),
+        lambda tracker: defaultdict(list, {"trackers": [tracker]}),
     ):
         given = shape(config)
         before = copy.deepcopy(given)
-        found = tagged_config(given, TAGGING)
+        with_tags = tagged_config(given, TAGGING)
         assert given == before
         expected = wandb_config(tags=["own", "TOY", "toy"], group="TOY-001 a step", name="TOY-001")
-        assert found == shape(expected) and type(found) is type(given)
+        assert with_tags == shape(expected) and type(with_tags) is type(given)
 
 
 def test_what_holds_no_tracker_comes_back_itself() -> None:
@@ -197,8 +197,8 @@ def test_what_holds_no_tracker_comes_back_itself() -> None:
 
 def test_one_tracker_that_is_held_twice_stays_one() -> None:
     config = wandb_config()
-    found = tagged_config([config, config], TAGGING)
-    assert found[0] is found[1] and list(found[0].tags) == ["TOY", "toy"]
+    with_tags = tagged_config([config, config], TAGGING)
+    assert with_tags[0] is with_tags[1] and list(with_tags[0].tags) == ["TOY", "toy"]
 
 
 def test_without_levanter_or_without_tags_the_configuration_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

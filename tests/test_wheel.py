@@ -45,8 +45,8 @@ def test_a_thread_runs_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None
     site = environment / "lib" / version / "site-packages"
     (site / "others.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     ask = [python, "-c", "import research_steps; print(research_steps.__file__)"]
-    found = subprocess.run(ask, capture_output=True, text=True, check=True)
-    assert Path(found.stdout.strip()).is_relative_to(site)
+    printed = subprocess.run(ask, capture_output=True, text=True, check=True)
+    assert Path(printed.stdout.strip()).is_relative_to(site)
 
     repository = Repository(tmp_path / "elsewhere")
     done = subprocess.run(

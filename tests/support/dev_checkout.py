@@ -48,9 +48,9 @@ class DevCheckout(UntimedThread):
     def dev(self, *arguments: str, code: int = 0, **environment: str) -> str:
         """What a command of dev mode says, in a process that has imported nothing before."""
         with self.start("dev", "toy", *arguments, **environment) as process:
-            said, told = process.communicate(timeout=120)
-        assert process.returncode == code, said + told
-        return said + told
+            output, told = process.communicate(timeout=120)
+        assert process.returncode == code, output + told
+        return output + told
 
     @property
     def journal(self) -> Journal:
@@ -58,8 +58,10 @@ class DevCheckout(UntimedThread):
 
     def trials(self) -> list[TrialRecord]:
         """What dev mode measured, but for noise floors, in order."""
-        found = [one.record for one in self.known().trials.values()]
-        return sorted((one for one in found if one.label != "noise floor"), key=lambda one: one.started_at)
+        records = [trial.record for trial in self.known().trials.values()]
+        return sorted(
+            (record for record in records if record.label != "noise floor"), key=lambda record: record.started_at
+        )
 
     def status(self) -> dict:
         return json.loads(self.research("status", "toy", "--json"))[0]

@@ -143,13 +143,13 @@ class Repository:
         self._call("DELETE", f"issues/comments/{comment}", login=login)
 
     def _pages(self, path: str, query: str = "") -> list[Any]:
-        found: list[Any] = []
+        items: list[Any] = []
         for page in itertools.count(1):
             shown = self._call("GET", f"{path}?per_page=100&page={page}&{query}")
-            found += shown
+            items += shown
             if len(shown) < 100:
                 break
-        return found
+        return items
 
     def _call(self, method: str, path: str, data: object = None, login: str = RESEARCHER) -> Any:
         return self._server.call(method, f"/repos/{self.full_name}/{path}", data, login)

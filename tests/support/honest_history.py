@@ -35,8 +35,8 @@ class Honest:
             if act == self.work or self.dice.random() < 0.8:
                 act()
                 checked += 1
-                found = self.desk.checked()
-                assert found.problems == (), (self.done, act, found)
+                verified = self.desk.checked()
+                assert verified.problems == (), (self.done, act, verified)
         return checked
 
     def work(self) -> None:
@@ -104,8 +104,8 @@ class Honest:
     def summary(self) -> None:
         self.desk.publish()
         data = self.desk.data
-        if found := logbook_format.summary_span(data):
-            self.desk.path.write_bytes(data[: found[0]] + b"## TL;DR\n- Changed.\n" + data[found[1] :])
+        if span := logbook_format.summary_span(data):
+            self.desk.path.write_bytes(data[: span[0]] + b"## TL;DR\n- Changed.\n" + data[span[1] :])
 
     def clone(self) -> None:
         """Somebody goes on in a clone, with this store or an own one, and that is merged here."""

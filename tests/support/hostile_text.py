@@ -78,17 +78,17 @@ def shown(text: str) -> str:
 
 def running_text(body: str) -> list[str]:
     """What GitHub looks for names and numbers in: text outside code and outside our own links."""
-    found = []
+    plain = []
     inside = 0
     for token in gfm.parse(body):
         for child in token.children or ():
             inside += {"link_open": 1, "link_close": -1}.get(child.type, 0)
             if child.type in ("text", "text_special") and not inside:
-                found.append(child.content)
+                plain.append(child.content)
             assert child.type != "html_inline", child.content
         # A paragraph, an item or a cell ends here, and with it what could be a name.
-        found.append("\n")
-    return ["".join(found)] if found else []
+        plain.append("\n")
+    return ["".join(plain)] if plain else []
 
 
 def assert_dead(body: str) -> None:

@@ -47,8 +47,8 @@ class SealedDesk(Desk):
 
     def seal(self) -> str:
         """Seal everything that this store holds; returns the tag."""
-        entries = [one for one in self.journal.entries().entries.values() if one.record.step != "seal"]
-        sealed = self.measured("seal", trials=0, step="seal", inputs=tuple(one.ref for one in entries))
+        entries = [entry for entry in self.journal.entries().entries.values() if entry.record.step != "seal"]
+        sealed = self.measured("seal", trials=0, step="seal", inputs=tuple(entry.ref for entry in entries))
         published = self.publish()
         assert published.problems == (), published.problems
         return f"toy/{sealed.record.id}"
@@ -88,21 +88,21 @@ class Piece:
 
 def pieces(data: bytes) -> tuple[list[Piece], bytes]:
     """The entries of a logbook, and what stands behind the last."""
-    found, at = [], 0
+    entries, at = [], 0
     for entry in logbook_format.parse(data).entries:
         text = data[entry.start : data.index(b"<!-- research-steps end ", entry.start)]
-        found.append(Piece(data[at : entry.start], entry.id, entry.record, text, entry.prev, entry.link))
+        entries.append(Piece(data[at : entry.start], entry.id, entry.record, text, entry.prev, entry.link))
         at = entry.end
-    return found, data[at:]
+    return entries, data[at:]
 
 
 def rechained(data: bytes, change: Callable[[list[Piece]], list[Piece]]) -> bytes:
     """The logbook with its entries changed, and every hash made to fit: the chain agrees with itself again."""
-    found, rest = pieces(data)
+    entries, rest = pieces(data)
     links: dict[str, str] = {}
     out, last = b"", ""
-    order = [piece.link for piece in found]
-    for piece in change(found):
+    order = [piece.link for piece in entries]
+    for piece in change(entries):
         there = [links[link] for link in piece.prev if link in links] if piece.link in order else []
         prev = ",".join(there or ([last] if last else [])) or "none"
         marker = (

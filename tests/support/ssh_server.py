@@ -94,9 +94,9 @@ def sshd(folder: Path, address: str = "127.0.0.1", inside: tuple[str, ...] = ())
             env={name: value for name, value in os.environ.items() if name != "XDG_RUNTIME_DIR"},
         )
         server = psutil.Process(process.pid)
-        for one in [*server.children(recursive=True), server]:
+        for running in [*server.children(recursive=True), server]:
             with suppress(psutil.NoSuchProcess):
-                one.kill()
+                running.kill()
         process.wait()
 
 

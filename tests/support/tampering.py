@@ -46,11 +46,11 @@ class Attack:
     def an_entry_moved(self) -> tuple[str, ...]:
         order = list(self.pieces)
         was = self._one()
-        one = order.pop(was)
+        moved = order.pop(was)
         # Of two neighbours that changed places, either may be told.
         near = [piece.id for piece in self.pieces[max(0, was - 1) : was + 2]]
         at = self.dice.choice([at for at in range(len(self.pieces)) if at != was])
-        order.insert(at, one)
+        order.insert(at, moved)
         head = self.pieces[0].gap
         texts = {
             piece.id: self.data[entry.start : entry.end] for piece, entry in zip(self.pieces, self.entries, strict=True)
@@ -58,13 +58,13 @@ class Attack:
         return self._write(head + b"\n".join(texts[piece.id] for piece in order) + self.rest, *near)
 
     def a_marker_copied(self) -> tuple[str, ...]:
-        one, other = self.entries[self._one()], self.entries[self._one()]
-        whole = self.data[one.start : one.end]
+        source, other = self.entries[self._one()], self.entries[self._one()]
+        whole = self.data[source.start : source.end]
         marker = self.dice.choice([whole.splitlines(keepends=True)[0], whole.splitlines(keepends=True)[-1], whole])
         at = self.dice.choice([other.start, other.end])
         line = self.data.count(b"\n", 0, at)
         near = [f"line {line + shift}:" for shift in range(3)]
-        return self._write(self.data[:at] + marker + self.data[at:], one.id, *near)
+        return self._write(self.data[:at] + marker + self.data[at:], source.id, *near)
 
     def a_record_altered(self) -> tuple[str, ...]:
         path = self.dice.choice(sorted(self.desk.beside.glob("*.jsonl")))
@@ -103,37 +103,40 @@ class Attack:
         gone = self.pieces[at:]
         for piece in gone:
             (self.desk.beside / f"{piece.id}.jsonl").unlink()
-        return self._write(self.data[: self.entries[at].start], *(one.record[:12] for one in ours if one in gone))
+        return self._write(self.data[: self.entries[at].start], *(piece.record[:12] for piece in ours if piece in gone))
 
     def an_edit_and_the_chain(self) -> tuple[str, ...]:
-        one = self.pieces[self.dice.randrange(len(self.pieces) - 1)]
-        edited = replace(one, text=one.text.replace(b"- Result: ", b"- Result: not "))
+        piece = self.pieces[self.dice.randrange(len(self.pieces) - 1)]
+        edited = replace(piece, text=piece.text.replace(b"- Result: ", b"- Result: not "))
         return self._write(
-            rechained(self.data, lambda found: [edited if p is one else p for p in _same(found, one, edited)]), one.id
+            rechained(self.data, lambda chain: [edited if p is piece else p for p in _same(chain, piece, edited)]),
+            piece.id,
         )
 
     def a_record_with_its_entry_and_the_chain(self) -> tuple[str, ...]:
         """The record changed in git and store, and every hash made to fit."""
-        one = self.dice.choice([p for p in self.pieces if b"- Result: result" in p.text])
-        path = self.desk.beside / f"{one.id}.jsonl"
-        line = next(line for line in path.read_bytes().splitlines() if sha256(line) == one.record)
+        piece = self.dice.choice([p for p in self.pieces if b"- Result: result" in p.text])
+        path = self.desk.beside / f"{piece.id}.jsonl"
+        line = next(line for line in path.read_bytes().splitlines() if sha256(line) == piece.record)
         new = line.replace(b'"result":"result', b'"result":"better result')
         path.write_bytes(path.read_bytes().replace(line, new))
-        store = self.desk.store / "journal" / "toy" / "entries" / "records" / f"{one.id}-0.json"
+        store = self.desk.store / "journal" / "toy" / "entries" / "records" / f"{piece.id}-0.json"
         store.write_bytes(new + b"\n")
-        edited = replace(one, record=sha256(new), text=one.text.replace(b"- Result: ", b"- Result: better "))
-        return self._write(rechained(self.data, lambda found: _same(found, one, edited)), one.id)
+        edited = replace(piece, record=sha256(new), text=piece.text.replace(b"- Result: ", b"- Result: better "))
+        return self._write(rechained(self.data, lambda chain: _same(chain, piece, edited)), piece.id)
 
     def an_entry_removed_and_the_chain(self) -> tuple[str, ...]:
-        one = self.pieces[self.dice.randrange(len(self.pieces) - 1)]
-        (self.desk.beside / f"{one.id}.jsonl").unlink()
-        return self._write(rechained(self.data, lambda found: [p for p in found if p.link != one.link]), one.id)
+        piece = self.pieces[self.dice.randrange(len(self.pieces) - 1)]
+        (self.desk.beside / f"{piece.id}.jsonl").unlink()
+        return self._write(rechained(self.data, lambda chain: [p for p in chain if p.link != piece.link]), piece.id)
 
     def entries_swapped_and_the_chain(self) -> tuple[str, ...]:
         at = self.dice.randrange(1, len(self.pieces) - 2)
-        one, other = self.pieces[at], self.pieces[at + 1]
-        swapped = {one.link: replace(other, gap=one.gap), other.link: replace(one, gap=other.gap)}
-        return self._write(rechained(self.data, lambda found: [swapped.get(p.link, p) for p in found]), one.id, other.id)
+        piece, other = self.pieces[at], self.pieces[at + 1]
+        swapped = {piece.link: replace(other, gap=piece.gap), other.link: replace(piece, gap=other.gap)}
+        return self._write(
+            rechained(self.data, lambda chain: [swapped.get(p.link, p) for p in chain]), piece.id, other.id
+        )
 
     def a_tag_moved(self) -> tuple[str, ...]:
         tag, other = self.dice.sample(["toy/TOY-004", "toy/TOY-009"], 2)
@@ -163,14 +166,14 @@ class Attack:
 
     def a_comment(self) -> tuple[str, ...]:
         text = self.desk.issue.read_text()
-        found = [line for line in text.splitlines() if " chain " in line]
-        line = self.dice.choice(found)
+        lines = [line for line in text.splitlines() if " chain " in line]
+        line = self.dice.choice(lines)
         self.desk.issue.write_text(text.replace(line, line[:-10] + ("0" if line[-10] != "0" else "1") + line[-9:]))
-        return (f"comment {found.index(line) + 1} of",)
+        return (f"comment {lines.index(line) + 1} of",)
 
 
-def _same(found: list[Piece], one: Piece, edited: Piece) -> list[Piece]:
-    return [edited if piece.link == one.link else piece for piece in found]
+def _same(chain: list[Piece], original: Piece, edited: Piece) -> list[Piece]:
+    return [edited if piece.link == original.link else piece for piece in chain]
 
 
 ATTACKS: list[Callable[[Attack], tuple[str, ...]]] = [

@@ -260,10 +260,10 @@ def told(store: Path) -> list[Any]:
         # Tables have the best candidate first.
         return sorted(map(without, value), key=str) if isinstance(value, list) else value
 
-    found = Journal(open_store(str(store)), "toy").scan()
-    records: list[Stored[Any]] = [*found.entries.values(), *found.trials.values(), *found.interrupted.values()]
+    snapshot = Journal(open_store(str(store)), "toy").scan()
+    records: list[Stored[Any]] = [*snapshot.entries.values(), *snapshot.trials.values(), *snapshot.interrupted.values()]
     plain = [without(json.loads(stored.line)) for stored in records]
-    return sorted(plain, key=lambda one: (one["id"], one["attempt"]))
+    return sorted(plain, key=lambda record: (record["id"], record["attempt"]))
 
 
 def started(root: Path) -> Repository:

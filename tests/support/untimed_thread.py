@@ -100,15 +100,15 @@ class UntimedThread(Repository):
         return Journal(open_store(str(self.root / "local_store")), "toy").scan()
 
     def entry(self, id: str) -> EntryRecord:
-        (found,) = [one.record for one in self.known().entries.values() if one.record.id == id]
-        return found
+        (record,) = [stored.record for stored in self.known().entries.values() if stored.record.id == id]
+        return record
 
     def claims(self, id: str) -> list[Claim]:
         return list(self.entry(id).claims or ())
 
     def says(self, id: str) -> dict[str, str]:
         """Verdict and confidence of each candidate in an entry."""
-        return {f"{one.changes}": f"{one.verdict}, {one.confidence}" for one in self.claims(id)}
+        return {f"{claim.changes}": f"{claim.verdict}, {claim.confidence}" for claim in self.claims(id)}
 
     @property
     def head(self) -> str:

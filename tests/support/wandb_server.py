@@ -52,8 +52,8 @@ class Server:
         if answer is None:
             self.unknown.append(name)
             return {}
-        found: dict[str, Any] = answer(variables)
-        return found
+        data: dict[str, Any] = answer(variables)
+        return data
 
     def _UpsertBucket(self, variables: dict[str, Any]) -> dict[str, Any]:
         run = self.runs.setdefault(variables["name"], SentRun())

@@ -308,14 +308,14 @@ def allocate(name: str, config: Path, tpu_type: str, for_s: float, wait_s: float
 
     _open_cluster(name, config)
     with tpu.signals() as stop:
-        held = tpu.allocate(name, tpu_type, wait_s, stop, say)
-        if held is None:
+        allocation = tpu.allocate(name, tpu_type, wait_s, stop, say)
+        if allocation is None:
             return
-        about = held.about
+        about = allocation.about
         where = f"{about['node']} ({about['ip']})"
         click.echo(f"{name}: {about['type']} is held on {where} for {times.duration(for_s)}, until Ctrl-C")
         click.echo(f"{name}: use it with 'research dev-tpu execute --tpu-name {name} --config {config} -- COMMAND'")
-        click.echo(f"{name} is free again: {tpu.hold(held, for_s, stop, say)}")
+        click.echo(f"{name} is free again: {tpu.hold(allocation, for_s, stop, say)}")
 
 
 @dev_tpu.command(cls=ResearchCommand, prefix=True)
@@ -348,13 +348,13 @@ def execute(
     # A series that can't be written to is told before the command runs.
     writer = series.writer if series else None
     _open_cluster(name, config)
-    held = tpu.find(name)
+    allocation = tpu.find(name)
     with tpu.signals() as stop:
-        outcome = execution.execute(held, Checkout.find(), list(argv), env, stop, say)
+        outcome = execution.execute(allocation, Checkout.find(), list(argv), env, stop, say)
     if series is not None and writer is not None:
         # What is printed to stdout is the command's, and so is the exit code; what wasn't published is told.
         with redirect_stdout(sys.stderr), suppress(SystemExit):
-            series.tell(record(writer, label, held, list(argv), env, outcome))
+            series.tell(record(writer, label, allocation, list(argv), env, outcome))
     if outcome.lost:
         say(f"error: {outcome.lost}")
     sys.exit(outcome.code)
@@ -368,9 +368,9 @@ def release(name: str, config: Path) -> None:
     from research_steps.remote.ray import tpu
 
     _open_cluster(name, config)
-    held = tpu.find(name)
-    tpu.release(held)
-    click.echo(f"{name} is free again; it was held by {held.about['by']}")
+    allocation = tpu.find(name)
+    tpu.release(allocation)
+    click.echo(f"{name} is free again; it was held by {allocation.about['by']}")
 
 
 def _open_cluster(name: str, config: Path) -> None:

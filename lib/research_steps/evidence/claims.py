@@ -107,7 +107,11 @@ def _column(
         _claim(metric, baseline, candidate, judgement, measured, test)
         for candidate, judgement in zip(candidates, judged, strict=True)
     ]
-    ended = {place: one.interval for place, one in enumerate(judged) if one.interval is not None and one.interval.ends}
+    ended = {
+        place: judgement.interval
+        for place, judgement in enumerate(judged)
+        if judgement.interval is not None and judgement.interval.ends
+    }
     expected = expected_on_replication([*ended.values()]) or ()
     for (place, interval), effect in zip(ended.items(), expected, strict=False):
         claims[place] = msgspec.structs.replace(claims[place], expected=interval.scale.shown(effect))

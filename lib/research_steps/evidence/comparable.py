@@ -101,8 +101,8 @@ def baseline_moved(metric: Metric, trials: Iterable[Samples], floor: Iterable[Sa
 
 
 def _medians(metric: Metric, processes: Iterable[Samples]) -> list[float]:
-    found = (medians(samples.baseline).get(metric.name) for samples in processes)
-    return [value for value in found if value is not None]
+    values = (medians(samples.baseline).get(metric.name) for samples in processes)
+    return [value for value in values if value is not None]
 
 
 def _is_paired(record: TrialRecord) -> bool:

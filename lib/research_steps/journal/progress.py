@@ -83,12 +83,12 @@ def under_way(journal: Journal, snapshot: Snapshot) -> list[StepProgress]:
         for part in parts:
             if isinstance(part, UnreadableObject):
                 snapshot.leave_out(part)
-        held = {id for part in parts if isinstance(part, KnownTrials) for id in part.held}
-        progresses.append(_progress(noted, held, snapshot))
+        known = {id for part in parts if isinstance(part, KnownTrials) for id in part.held}
+        progresses.append(_progress(noted, known, snapshot))
     return progresses
 
 
-def _progress(plan: TrialPlan, held: set[str], snapshot: Snapshot) -> StepProgress:
+def _progress(plan: TrialPlan, known: set[str], snapshot: Snapshot) -> StepProgress:
     records: list[TrialRecord | InterruptedRecord] = [trial.record for trial in snapshot.trials.values()]
     records += [interrupted.record for interrupted in snapshot.interrupted.values()]
     mine = (record for record in records if _owner(record.id) == plan.id and not record.late)
@@ -99,10 +99,10 @@ def _progress(plan: TrialPlan, held: set[str], snapshot: Snapshot) -> StepProgre
     attempts = [attempt for attempt in snapshot.open if _owner(attempt.intent.id) == plan.id]
     begun = {attempt.intent.id for attempt in attempts}
     ended = {id: status for id, status in ended.items() if id not in begun}
-    held = held - ended.keys() - begun
+    known = known - ended.keys() - begun
     running = tuple(attempt.intent for attempt in attempts if not attempt.orphaned())
     fresh = [record for id, record in newest.items() if id in ended and record.started_at >= plan.planned_at]
-    done = len(ended) + len(held)
+    done = len(ended) + len(known)
     driver_gone = _driver_gone(plan, snapshot)
     return StepProgress(
         id=plan.id,
@@ -110,7 +110,7 @@ def _progress(plan: TrialPlan, held: set[str], snapshot: Snapshot) -> StepProgre
         total=plan.total,
         done=done,
         failed=sum(status != "ok" for status in ended.values()),
-        held=len(held),
+        held=len(known),
         running=running,
         orphaned=tuple(sorted(begun - {intent.id for intent in running})),
         driver_gone=driver_gone,

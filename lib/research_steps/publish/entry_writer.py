@@ -65,8 +65,8 @@ def standing_entry(known: Snapshot, key: str) -> Stored[EntryRecord] | None:
     return next((entry for entry in entries if entry.record.step_key == key and not entry.record.late), None)
 
 
-def digest(*said: Any) -> str:
-    return sha256(canonical(said))[:16]
+def digest(*parts: Any) -> str:
+    return sha256(canonical(parts))[:16]
 
 
 def key_after(earlier: Sequence[EntryRecord], key: str) -> str:

@@ -41,9 +41,9 @@ def _final_tag(thread: CheckedThread) -> CheckLine:
         return CheckLine(GROUP, "final tag", True, "what is private is not sealed", "")
     last = thread.seals[-1].record.id if thread.seals else ""
     tag = thread.finish.record.details_as(Finish).snapshot if thread.finish else f"{thread.topic}/{last}"
-    found = tag if tag in thread.tags else f"{tag} is no tag of this repository" if last else "nothing is sealed"
+    finding = tag if tag in thread.tags else f"{tag} is no tag of this repository" if last else "nothing is sealed"
     mend = f"run the thread with '--seal true', then 'research finish {thread.topic}'; or git fetch --tags"
-    return CheckLine(GROUP, "final tag", tag in thread.tags, found, mend)
+    return CheckLine(GROUP, "final tag", tag in thread.tags, finding, mend)
 
 
 def _production(thread: CheckedThread) -> CheckLine:
@@ -76,8 +76,10 @@ def _said(
     if thread.finish is None:
         return CheckLine(GROUP, name, False, f"pending: '{command}' writes it", f"{command} … {option}")
     record = thread.finish.record
-    said = bool(part(record))
-    return CheckLine(GROUP, name, said, record.id if said else f"{record.id} does not say", f"{command} … {option}")
+    has_part = bool(part(record))
+    return CheckLine(
+        GROUP, name, has_part, record.id if has_part else f"{record.id} does not say", f"{command} … {option}"
+    )
 
 
 LINES = (
