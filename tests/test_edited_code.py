@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from research_steps.records.model import TrialRecord, Version
+from research_steps.records.model import Claim, TrialRecord, Version
 
 from tests.support.dev_checkout import DevCheckout, checkout
 
@@ -153,3 +153,80 @@ def test_a_library_that_is_edited_counts(tmp_path: Path) -> None:
         assert "measured against itself" in made.dev(**environment)
         (folder / "toolbox.py").write_text("COST = 0.7\n")
         assert cost(made.dev(**environment)) == (pytest.approx(0.7, rel=0.02), "improved")
+
+
+def confirmed(repository: DevCheckout, trial: str) -> Claim:
+    """What the executor says of a trial of dev mode."""
+    repository.research("confirm", trial)
+    entry = repository.known().in_order[-1].record
+    assert entry.step == "replicate" and entry.status == "ok", entry.result
+    (claim,) = entry.claims or ()
+    return claim
+
+
+def test_what_was_found_is_confirmed_whatever_the_tree_holds(repository: DevCheckout) -> None:
+    """By the version that was measured, beside the baseline's own in as many processes; again by `replicate`, pooled."""
+    edit(repository, "COST = 0.9\n")
+    repository.dev()
+    trial = last(repository)
+    assert "improved" in repository.research("keep", trial.id, "--hypothesis", "H1") + repository.logbook
+    edit(repository, "this does not parse (\n")
+    claim = confirmed(repository, trial.id)
+    assert (claim.verdict, claim.confidence) == ("improved", "replicated")
+    assert claim.estimate == pytest.approx(0.9, rel=0.01)
+    assert (claim.changes, claim.confirmation, claim.look) == ({"code": trial.id}, 1, 1)
+    trials = [stored.record for stored in repository.known().trials_of(claim.trials)]
+    assert {(measured.code, measured.provenance.patch) for measured in trials} == {(trial.code, trial.provenance.patch)}
+    assert len(trials) == len(claim.floor) == 3
+    repository.research("replicate", trials[0].id)
+    (again,) = repository.known().in_order[-1].record.claims or ()
+    assert (again.confirmation, again.look, len(again.trials)) == (1, 2, 6)
+    assert "code=" + trial.id in repository.head and "0.90" in repository.head
+    assert repository.research("verify", "toy")
+
+
+def test_a_baseline_moves_to_an_edit_that_was_confirmed(repository: DevCheckout) -> None:
+    """What dev mode measures from then on is held against that code; what was found before counts for the old one."""
+    edit(repository, "COST = 0.8\n")
+    repository.dev()
+    first = last(repository)
+    claim = confirmed(repository, first.id)
+    repository.research("rebase", claim.trials[0].id)
+    assert f"research show {claim.trials[0].id} --patch" in " ".join(repository.logbook.split())
+    assert "measured against itself" in repository.dev()
+    edit(repository, "COST = 0.72\n")
+    assert cost(repository.dev()) == (pytest.approx(0.9, rel=0.02), "improved")
+    second = confirmed(repository, last(repository).id)
+    assert second.estimate == pytest.approx(0.9, rel=0.01) and second.confidence == "replicated"
+    assert second.case == {"size": 1, "code": first.id}
+    repository.research("rebase", second.trials[0].id)
+    edit(repository, "COST = 0.8\n")
+    assert cost(repository.dev()) == (pytest.approx(0.8 / 0.72, rel=0.02), "regressed")
+
+
+def test_a_thread_compares_versions_of_the_code(repository: DevCheckout) -> None:
+    """By branch, commit or the ID of a trial, in one table with the baseline measured beside them."""
+    edit(repository, "COST = 0.9\n")
+    repository.dev()
+    trial = last(repository).id
+    edit(repository, "COST = 1.2\n")
+    repository.git("switch", "--quiet", "--create", "research/x")
+    repository.git("add", "--all")
+    repository.git("commit", "--quiet", "--message", "slower")
+    repository.git("switch", "--quiet", "main")
+    repository.write(
+        f"""
+    base = steps.baseline(measure, Config())
+    codes = steps.sweep(base, axis=("code", ["main", "research/x", "{trial}"]))
+    steps.replicate(codes)
+"""
+    )
+    repository.ok()
+    sweep, replicates = (stored.record for stored in repository.known().in_order[-2:])
+    verdicts = {claim.changes["code"]: (claim.verdict, claim.estimate) for claim in sweep.claims or ()}
+    assert verdicts["research/x"] == ("regressed", pytest.approx(1.2, rel=0.02))
+    assert verdicts[trial] == ("improved", pytest.approx(0.9, rel=0.02))
+    assert verdicts["main"][0] in ("no difference", "inconclusive")
+    (claim,) = replicates.claims or ()
+    assert (claim.changes, claim.verdict, claim.confidence) == ({"code": trial}, "improved", "replicated")
+    assert repository.research("verify", "toy")

@@ -16,7 +16,7 @@ from research_steps.journal.entries import Finding
 from research_steps.journal.snapshot import Snapshot, entries_of, find, rests_on
 from research_steps.publish.entry_writer import EntryWriter, digest, refuse_empty, short
 from research_steps.records.encoding import Stored, canonical
-from research_steps.records.model import Claim, EntryRecord, Ref, TrialRecord
+from research_steps.records.model import Claim, EntryRecord, Ref, TrialRecord, Version
 from research_steps.records.series import Metric
 from research_steps.records.step_kinds import STEP_KINDS, Correction, Rebase, Retraction
 
@@ -73,15 +73,25 @@ def rebase(writer: EntryWriter, id: str) -> Stored[EntryRecord]:
     base = snapshot.entries.get(winner.baseline.sha256)
     if base is None:
         raise UsageError(f"The entry {winner.baseline.id} of the baseline is not here: fetch its branch, or its store.")
-    to = {**winner.case, **winner.changes}
-    details = Rebase(baseline=base.record.label, before=winner.case, to=to, claim=claim_text(winner))
-    changes = changes_text(winner.changes)
+    # The last move of a baseline has no measurements of its own.
+    moved = base.record.details
+    label = moved.baseline if isinstance(moved, Rebase) else base.record.label
+    to, trial = {**winner.case, **winner.changes}, snapshot.trials_of(winner.trials)[0].record
+    source, changes = trial.provenance, changes_text(winner.changes)
+    version = {"commit": source.commit or "", "patch": source.patch or ""}
+    details = Rebase(baseline=label, before=winner.case, to=to, claim=claim_text(winner), **version)
+    next_action = f"Give steps.baseline(…, label={label!r}) this case and run the thread."
+    if isinstance(trial.baseline_version, Version):
+        next_action = (
+            f"Have that code in the work tree: commit {(source.commit or '')[:12]} with the patch that 'research show "
+            f"{trial.id} --patch' prints. 'research dev' compares with it from now on."
+        )
     finding = Finding(
-        result=f"The baseline {base.record.label!r} moves to {changes}: {winner.metric} {claim_text(winner)}.",
-        next_action=f"Give steps.baseline(…, label={base.record.label!r}) this case and run the thread.",
+        result=f"The baseline {label!r} moves to {changes}: {winner.metric} {claim_text(winner)}.",
+        next_action=next_action,
     )
     inputs = dict.fromkeys((about.ref, winner.baseline, *winner.trials, *winner.also))
-    key = f"rebase/{digest(base.record.label, winner.case, to, about.sha256)}"
+    key = f"rebase/{digest(label, winner.case, to, about.sha256)}"
     return writer.write(snapshot, "rebase", key, short(f"baseline moves to {changes}"), details, finding, tuple(inputs))
 
 

@@ -158,30 +158,47 @@ def keep(everywhere: list[OpenSeries], id: str, hypothesis: str, **texts: str) -
 @_processes
 def confirm(everywhere: list[OpenSeries], id: str, count: int) -> None:
     """Measure what dev mode found through Marin's executor. ID is that of its trial, such as MOE-HC-031.02, whose
-    baseline is measured with it."""
+    baseline is measured with it.
+
+    Both run the code that the trial ran, whatever the work tree holds by now.
+    """
     from research_steps.actions.revisions import next_numbers
     from research_steps.journal.snapshot import find
     from research_steps.thread.dev.cases import declared
+    from research_steps.thread.dev.evidence import DevEvidence
+    from research_steps.thread.dev.keep import changes_of
     from research_steps.thread.run import run
 
     experiment = id.partition(".")[0]
     series, _ = _reserved(everywhere, experiment)
-    declaration, thread = load_thread(series.checkout, series.topic)
     trial = find(series.snapshot, id).record
     if not isinstance(trial, TrialRecord) or trial.mode != "dev" or trial.status != "ok":
         raise UsageError(f"{id} is no trial of dev mode that succeeded: expected one such as {experiment}.01.")
-    compared_with = f"with the case that {id} was compared with"
-    baseline = declared(thread, lambda case: case.case == trial.baseline_config, compared_with)
-    numbers = next_numbers(series.snapshot, count)
+    snapshot = series.snapshot
+    evidence = DevEvidence(series.series, series.journal, snapshot.counting, snapshot.retracted)
+    changes, case, numbers = changes_of(trial), evidence.case(trial), next_numbers(snapshot, count)
 
     def confirming(builder: "StepBuilder") -> None:
         from research_steps.thread import command_steps
 
         _refuse_other_conditions(trial, "Confirm")
-        base = builder.baseline(baseline.measure, baseline.config, label=baseline.label)
-        command_steps.confirm(builder, base, trial, numbers)
+        again = command_steps.Again(series.checkout, series.journal, trial, changes, case, numbers)
+        if again.is_on_disk:
+            thread = load_thread(series.checkout, series.topic)[1]
+            compared_with = f"with the case that {id} was compared with"
+            baseline = declared(thread, lambda case: case.case == trial.baseline_config, compared_with)
+            base = builder.baseline(baseline.measure, baseline.config, label=baseline.label)
+            command_steps.confirm(builder, again, base)
+            return
+        fixed = evidence.fixed(trial.baseline_config)
+        if fixed is None:
+            raise UsageError(
+                f"The baseline that {id} was compared with is in no entry yet: run 'python -m experiments."
+                f"{series.topic}' on the code that it has, so that claims can rest on it."
+            )
+        command_steps.confirm_version(builder, again, fixed.entry.ref)
 
-    run(declaration, confirming, RunOptions(prefix=series.prefix))
+    run(series.series, confirming, RunOptions(prefix=series.prefix))
 
 
 def _reserved(everywhere: list[OpenSeries], id: str) -> tuple[OpenSeries, str]:
@@ -198,23 +215,24 @@ def _reserved(everywhere: list[OpenSeries], id: str) -> tuple[OpenSeries, str]:
 def replicate(series: OpenSeries, id: str, count: int) -> None:
     """Measure a candidate again, in processes of their own. This is the way from exploratory to replicated.
 
-    ID is that of its row, or of the entry, whose best candidate is taken. Runs through Marin's executor.
+    ID is that of its row, or of the entry, whose best candidate is taken. Runs through Marin's executor, on the code
+    that was measured.
     """
     from research_steps.actions.revisions import claim_of, next_numbers
     from research_steps.thread.run import run
 
-    declaration = load_series(series.checkout, series.topic)
-    claim, entry, trial = claim_of(series.snapshot, id, declaration.primary)
+    claim, entry, trial = claim_of(series.snapshot, id, series.series.primary)
     numbers = next_numbers(series.snapshot, count)
 
     def thread(builder: "StepBuilder") -> None:
-        from research_steps.thread.command_steps import replicate_again
+        from research_steps.thread.command_steps import Again, replicate_again
 
         # Only now, because conditions are those that Marin leaves behind when it is imported.
         _refuse_other_conditions(trial, "Replicate")
-        replicate_again(builder, claim, entry, trial, series.checkout.root, numbers)
+        again = Again(series.checkout, series.journal, trial, claim.changes, claim.case, numbers)
+        replicate_again(builder, again, claim, entry)
 
-    run(declaration, thread, RunOptions(prefix=series.prefix))
+    run(series.series, thread, RunOptions(prefix=series.prefix))
 
 
 def _refuse_other_conditions(trial: TrialRecord, do: str) -> None:

@@ -168,7 +168,7 @@ def _edge(series: Series, claims: Sequence[Claim]) -> str:
     if winner is None or any(len(claim.changes) > 1 for claim in claims):
         return ""
     ((axis, value),) = winner.changes.items()
-    numbers = [winner.case[axis], *(claim.changes[axis] for claim in claims)]
+    numbers = [winner.case.get(axis), *(claim.changes[axis] for claim in claims)]
     enough = len(claims) >= 3 and all(type(number) in (int, float) for number in numbers)
     outermost = enough and value in (min(numbers), max(numbers))
     return f"Extend {axis} beyond {value}, where it is best, then replicate the winner." if outermost else ""

@@ -20,7 +20,7 @@ from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import AWAY_S, open_store
 from research_steps.records.model import Captured, Ref
-from research_steps.trial.batch import Wanted, measure_wanted
+from research_steps.trial.batch import Wanted, codes_of, measure_wanted
 from research_steps.trial.context import Session
 from research_steps.trial.launcher.host import LocalHost
 from research_steps.trial.launcher.launcher import Launcher
@@ -61,7 +61,6 @@ def work(
     """What the job does: `begin` the driver's session with what is this machine's own, measure, and leave in the object
     `answer` of the store what was measured. The import root of `measured` is relative to the work tree."""
     measured = replace(measured, root=str(Path.cwd() / measured.root))
-    code = measured.code()
     store, topic = open_store(store_url, AWAY_S), begin.keywords["series"].topic
     session = begin(
         journal=Journal(store, topic),
@@ -69,7 +68,7 @@ def work(
         repository=Path.cwd() / ".agents" / "logbooks" / topic,
         say=partial(print, file=sys.stderr, flush=True),
     )
-    trials = measure_wanted(session, code, measured.config_type, id, wanted)
+    trials = measure_wanted(session, codes_of(session, measured), measured.config_type, id, wanted)
     store.put(answer, msgspec.json.encode(refs_of(trials)))
 
 

@@ -5,12 +5,12 @@ What each does is told in `types`; here is what it refuses, and the `ExecutorSte
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 from research_steps.errors import UsageError
-from research_steps.records.configurations import changed, plain, type_name
+from research_steps.records.configurations import CODE, changed, plain, type_name
 from research_steps.records.resources import Resources
 from research_steps.records.series import Metric, Series
 from research_steps.thread import marin
@@ -29,9 +29,11 @@ FIRST_FIELDS = frozenset(("name", "direction", "target", "min_effect", "timed"))
 class StepBuilder(Steps):
     """Builds the steps of one series. `built` holds them, in order."""
 
-    def __init__(self, series: Series) -> None:
+    def __init__(self, series: Series, version: Callable[[str], tuple[str, str | None]] | None = None) -> None:
+        """`version` finds the commit and patch of a version of the code by its name."""
         self.series = series
         self.built: list[Step] = []
+        self._version = version
 
     def baseline(
         self,
@@ -76,10 +78,11 @@ class StepBuilder(Steps):
             raise UsageError(f"The sweep {label!r} has no values for {name!r}: give at least one.")
         if shards < 1:
             raise UsageError(f"The sweep {label!r} has shards={shards}: expected 1 or more.")
-        measured = measured_by(base, label)
+        measured = self._with_versions(measured_by(base, label), name, values, label, shards)
         points = tuple({name: value} for value in values)
         for index, point in enumerate(points):
-            changed(measured.case, point, f"The sweep {label!r}")
+            if not measured.versions:
+                changed(measured.case, point, f"The sweep {label!r}")
             if point in points[:index]:
                 raise UsageError(f"The sweep {label!r} has {name}={point[name]!r} twice: give each value once.")
         before = [
@@ -168,6 +171,18 @@ class StepBuilder(Steps):
         self.built.append(wrapped)
         return wrapped
 
+    def _with_versions(self, measured: Measured, axis: str, values: Sequence[Any], label: str, shards: int) -> Measured:
+        """What a sweep measures, with the versions of the code that it goes over, if it does. Raises UsageError."""
+        fields = plain(measured.case, f"sweep {label!r}", marin.unwrap)
+        if axis != CODE or CODE in fields:
+            return measured
+        if self._version is None or shards > 1 or measured.resources is not None:
+            raise UsageError(
+                f"The sweep {label!r} goes over versions of the code, which takes a checkout: run it on one machine, "
+                "without shards and resources."
+            )
+        return replace(measured, versions={str(name): self._version(str(name)) for name in values})
+
     def add(
         self,
         kind: str,
@@ -189,6 +204,8 @@ class StepBuilder(Steps):
             }
             if measured.over is not None:
                 version["over"] = list(measured.over)
+            if measured.versions:
+                version["versions"] = {name: list(version) for name, version in measured.versions.items()}
         # What the shards of a sweep are is not what it measures: splitting it otherwise measures nothing again.
         # And what is private from now on is recorded anew, without a new measurement.
         version |= {

@@ -1,73 +1,115 @@
-"""The steps that `research replicate` and `research confirm` run: a candidate of the journal, measured again."""
+"""The steps that `research replicate` and `research confirm` run: a candidate of the journal, measured again.
+
+It is measured by the code that it was measured with, whatever the work tree holds by now: where that is other code, by a
+copy of that version.
+"""
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from research_steps.errors import UsageError
-from research_steps.records.configurations import changes_in, plain
+from research_steps.git import Checkout
+from research_steps.journal.journal import Journal
+from research_steps.records.configurations import CODE, configuration_of
 from research_steps.records.encoding import Stored
-from research_steps.records.model import Claim, EntryRecord, TrialRecord
+from research_steps.records.model import Claim, EntryRecord, Ref, TrialRecord, Version
 from research_steps.records.step_kinds import Measurement
-from research_steps.thread import marin
 from research_steps.thread.builders import StepBuilder, measured_by
 from research_steps.thread.types import Step
-from research_steps.trial.code import trace_name
+from research_steps.trial.code import Code, trace_name
 from research_steps.trial.measured import Measured
+from research_steps.trial.versions import code_at
 
 
-def replicate_again(
-    builder: StepBuilder,
-    claim: Claim,
-    entry: Stored[EntryRecord],
-    trial: TrialRecord,
-    root: Path,
-    numbers: Sequence[int],
-) -> Step:
-    """Measure the candidate of an entry again, in processes with these numbers; the thread need not know it.
+@dataclass(frozen=True)
+class Again:
+    """A `trial` of a candidate that is measured again, in processes with these `numbers`: the `changes` to the baseline
+    `case`, as claims name them, in the checkout and journal that hold it."""
 
-    Raises UsageError when the code under `root` is not what the trial measured.
-    """
-    code = trace_name(trial.measure, root)
-    if code.digest != trial.code:
-        raise _other_code(trial, code.digest, ", or run the thread again")
+    checkout: Checkout
+    journal: Journal
+    trial: TrialRecord
+    changes: dict[str, Any]
+    case: dict[str, Any]
+    numbers: Sequence[int]
+
+    def measured(self, over: tuple[str, tuple[int, ...]] | None = None) -> Measured:
+        """What is measured, by the versions of the code that the trial ran. Raises UsageError without these."""
+        trial, versions = self.trial, self._versions()
+        code = next(iter(versions.values())) if versions else trace_name(trial.measure, self.checkout.root)
+        case = configuration_of(self.case, trial.baseline_config)
+        parts = (code.name, str(self.checkout.root), code.digest, trial.config_type, case, None, code.variables, over)
+        named = {name: version.tree.version for name, version in versions.items() if version.tree is not None}
+        return Measured(*parts, versions=named, baseline_version=str(self.case.get(CODE, "")) if versions else "")
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether the code on disk is what both sides of the trial ran."""
+        if isinstance(self.trial.baseline_version, Version):
+            return False
+        try:
+            return trace_name(self.trial.measure, self.checkout.root).digest == self.trial.code
+        except UsageError:
+            # It was moved, or does not even parse.
+            return False
+
+    def _versions(self) -> dict[str, Code]:
+        """The code of the baseline, then that of the candidate where it is another one; nothing where it is on disk."""
+        if self.is_on_disk:
+            return {}
+        trial, name = self.trial, str(self.case.get(CODE, ""))
+        source, baseline = trial.provenance, trial.baseline_version
+        if source.commit is None or (source.patch is None and source.patch_note):
+            raise UsageError(
+                f"The code that {trial.id} measured can't be had again, because it is not known by a commit and a patch "
+                f"({source.patch_note or 'there is no commit'}): bring it back, and measure it anew."
+            )
+        mine = (source.commit, source.patch)
+        theirs = (baseline.commit, baseline.patch) if isinstance(baseline, Version) else mine
+        wanted = {name: theirs} | ({str(self.changes[CODE]): mine} if isinstance(baseline, Version) else {})
+        return {
+            name: code_at(self.checkout, self.journal, trial.measure, self.checkout.root, *version)
+            for name, version in wanted.items()
+        }
+
+
+def replicate_again(builder: StepBuilder, again: Again, claim: Claim, entry: Stored[EntryRecord]) -> Step:
+    """Measure the candidate of an entry again; the thread need not know it. Raises UsageError."""
     over = next(iter(entry.record.details_as(Measurement).over.items()), None)
     return builder.add(
         "replicate",
-        f"{trial.id} again",
+        f"{again.trial.id} again",
         "",
-        measured=Measured(code.name, str(root), code.digest, trial.config_type, claim.case, None, code.variables, over),
+        measured=again.measured(over),
         rests_on=(msgspec.to_builtins(claim.baseline), msgspec.to_builtins(entry.ref)),
-        replicates=tuple(numbers),
+        replicates=tuple(again.numbers),
         candidate=claim.changes,
     )
 
 
-def confirm(builder: StepBuilder, base: Step, trial: TrialRecord, numbers: Sequence[int]) -> Step:
-    """Measure what dev mode found through the executor, in processes with these numbers. `base` is its baseline.
+def confirm(builder: StepBuilder, again: Again, base: Step) -> Step:
+    """Measure what dev mode found through the executor, by the code on disk. `base` is its baseline."""
+    measured = measured_by(base, f"{again.trial.id} confirmed")
+    return _confirm(builder, again, measured, inputs=[base])
 
-    Raises UsageError when the code is not what the trial measured.
-    """
-    measured = measured_by(base, f"{trial.id} confirmed")
-    if measured.digest != trial.code:
-        mend = f", and bring the edits back with 'research show {trial.id} --patch | git apply'"
-        raise _other_code(trial, measured.digest, mend)
-    case = plain(measured.case, trial.id, marin.unwrap)
+
+def confirm_version(builder: StepBuilder, again: Again, base: Ref) -> Step:
+    """Measure what dev mode found through the executor, by its own version of the code. `base` is the entry that fixed
+    its baseline. Raises UsageError."""
+    return _confirm(builder, again, again.measured(), rests_on=(msgspec.to_builtins(base),))
+
+
+def _confirm(builder: StepBuilder, again: Again, measured: Measured, **parts: Any) -> Step:
     return builder.add(
         "replicate",
-        f"{trial.id} confirmed",
+        f"{again.trial.id} confirmed",
         "",
-        [base],
-        measured,
-        replicates=tuple(numbers),
-        candidate=changes_in(trial.config, case),
-        confirms=trial.id,
-    )
-
-
-def _other_code(trial: TrialRecord, digest: str, mend: str) -> UsageError:
-    return UsageError(
-        f"{trial.measure} is not the code that {trial.id} measured (digest {trial.code[:12]} then, {digest[:12]} now): "
-        f"check out commit {trial.provenance.commit}{mend}."
+        measured=measured,
+        replicates=tuple(again.numbers),
+        candidate=again.changes,
+        confirms=again.trial.id,
+        **parts,
     )

@@ -47,7 +47,7 @@ class StepConfig:
 
     @property
     def case(self) -> dict[str, Any]:
-        """The baseline case as it is recorded."""
+        """The configuration of the baseline."""
         return self.what.changed({}, self.label)
 
     def changed(self, changes: Mapping[str, Any]) -> dict[str, Any]:

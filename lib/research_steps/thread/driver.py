@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from research_steps.trial import provenance
 from research_steps.trial.context import CHOICES, Session, use
 from research_steps.trial.launcher.host import LocalHost
 from research_steps.trial.launcher.launcher import Launcher
+from research_steps.trial.versions import version_named
 
 # Marin's own: how many steps run at once.
 STEPS_AT_ONCE = 8
@@ -75,7 +76,7 @@ class ThreadRun:
 
     def _plan(self, thread: Callable[[StepBuilder], object]) -> list[marin.ExecutorPlan]:
         """What the executor makes of all steps, of those that run now, and of the seals, which may run then."""
-        builder = StepBuilder(self.series)
+        builder = StepBuilder(self.series, partial(version_named, self.checkout, self.journal))
         thread(builder)
         seals = [step for step in builder.built if isinstance(step.config, StepConfig) and step.config.kind == "seal"]
         chosen = [step for step in builder.built if self.options.seal or step not in seals]

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from research_steps.errors import StepFailed
+from research_steps.errors import StepFailed, UsageError
 from research_steps.evidence.claim_text import changes_text, claim_text, variant_text
 from research_steps.evidence.claims import Baseline, Candidate, floor_of, make_claims
 from research_steps.evidence.comparable import Ended, comparable_with
@@ -27,14 +27,14 @@ from research_steps.evidence.table import Trial, noted, row_of
 from research_steps.journal.entries import Finding
 from research_steps.journal.progress import plan
 from research_steps.journal.snapshot import entries_of
-from research_steps.records.configurations import changes_in
+from research_steps.records.configurations import CODE, changes_in
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Ref, Row
 from research_steps.records.series import Series, trial_id
 from research_steps.remote.worker import TrialRef, measure_elsewhere, trials_of
 from research_steps.thread import marin
 from research_steps.thread.configs import StepConfig, step_key
-from research_steps.trial.batch import Wanted, measure_wanted
+from research_steps.trial.batch import Wanted, codes_of, measure_wanted
 from research_steps.trial.context import Session
 
 
@@ -65,7 +65,9 @@ def _sweep(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord
     shards = [trials_of(session, shard) for shard in refs]
     # A shard has each of its trials in the order of the points.
     trials = [shards[n % len(shards)][n // len(shards)] for n in range(len(wanted))] if shards else None
-    return _compared(session, config, inputs[0], trials or measure(session, config, id, wanted), config.points, {})
+    if trials is None:
+        trials = measure(session, config, id, [*wanted, *_controls(session, config, id, len(wanted))])
+    return _compared(session, config, inputs[0], trials, config.points, {})
 
 
 def _interact(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
@@ -77,7 +79,8 @@ def _interact(session: Session, config: StepConfig, inputs: list[Stored[EntryRec
     choices += [[{axis: value} for value in values] for axis, values in config.axes]
     points = [{name: value for changes in cell for name, value in changes.items()} for cell in product(*choices)]
     alone = {changes_text(claim.changes): claim for top in tops for claim in top}
-    trials = measure(session, config, id, points_wanted(config, id, points))
+    wanted = points_wanted(config, id, points)
+    trials = measure(session, config, id, [*wanted, *_controls(session, config, id, len(wanted))])
     return _compared(session, config, inputs[0], trials, points, alone)
 
 
@@ -89,17 +92,21 @@ def _compared(
     points: Sequence[dict[str, Any]],
     alone: Mapping[str, Claim],
 ) -> Finding:
-    """What a table of candidates says, each measured in one process; `alone` are the axes of an interaction."""
+    """What a table of candidates says, each measured in one process, and the baseline after them where that was measured
+    beside them; `alone` are the axes of an interaction."""
     series, case = session.series, config.case
     each = len(config.what.repetitions)
     rows, candidates = [], []
     for number, point in enumerate(points):
-        changes, mine = changes_in(config.changed(point), case), trials[number * each : (number + 1) * each]
+        changes, mine = _changes(config, point, case), trials[number * each : (number + 1) * each]
         rows += [_at(config, trial, row_of(trial, changes, base.record.rows[0].values)) for trial in mine]
         # The baseline's own value, in an axis that holds it, is no candidate.
         candidates += [Candidate(changes, [trial.stored for trial in mine])] if changes else []
     entries = entries_of(session.journal.published(session.repository))
-    baseline = _baseline_of(session, config, base, case)
+    baseline, controls = _baseline_of(session, config, base, config.what.named(case)), trials[len(points) * each :]
+    if controls:
+        baseline = replace(baseline, trials=[control.stored for control in controls], beside=True)
+        rows += [_at(config, control, row_of(control, {})) for control in controls]
     claims = make_claims(series, baseline, candidates, next_table(series, entries))
     rows = ranked(series.primary, [_beside_independence(row, alone) for row in rows], claims)
     text, next_action = interpret_rows(series, rows, claims)
@@ -127,27 +134,28 @@ def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRe
     claims: list[Claim] = []
     looks = looks_in(entries_of(session.journal.published(session.repository)))
     for variant in _at_variants(session, config, id, picked):
-        varied = changes_in(config.changed({**variant.changes, **picked}), variant.case)
-        baseline = _baseline_of(session, config, inputs[0], variant.case)
+        varied, case = _changes(config, {**variant.changes, **picked}, variant.case), config.what.named(variant.case)
+        baseline = _baseline_of(session, config, inputs[0], case)
         beside = row_of(variant.controls[0], {}).values if variant.controls else inputs[0].record.rows[0].values
         variant_rows = [_at(config, trial, row_of(trial, varied, beside)) for trial in variant.trials]
         variant_rows += [_at(config, trial, row_of(trial, {})) for trial in variant.controls]
         at = f"both at {changes_text(variant.changes)}"
         rows += [noted(row, at) if variant.changes else row for row in variant_rows]
         fresh = [trial.stored.sha256 for trial in variant.trials]
-        look = next_look(series, [*looks, claims], picked, variant.case, baseline.entry.sha256, fresh)
+        look = next_look(series, [*looks, claims], picked, case, baseline.entry.sha256, fresh)
         if variant.controls:
             controls = _with_earlier(session, look.floor, variant.controls)
             baseline = replace(baseline, trials=controls, beside=True)
         trials = _with_earlier(session, look.trials, variant.trials)
-        chose = (*chosen_by.trials, *chosen_by.also) if chosen_by and variant.case == chosen_by.case else ()
+        chose = (*chosen_by.trials, *chosen_by.also) if chosen_by and case == chosen_by.case else ()
         left_out = session.retracted | {trial.sha256 for trial in trials}
         also = [session.journal.load("trial", ref) for ref in chose if ref.sha256 not in left_out]
         claims += make_claims(series, baseline, [Candidate(picked, trials, also)], look.spending)
     joined = together(series, claims)
-    text, next_action = interpret_replicates(series, rows, joined, config.case)
+    base = config.what.named(config.case)
+    text, next_action = interpret_replicates(series, rows, joined, base)
     primary = [claim for claim in joined if claim.metric == series.primary.name]
-    results = [claim_text(claim) + variant_text(claim, config.case) for claim in primary]
+    results = [claim_text(claim) + variant_text(claim, base) for claim in primary]
     result = f"{changes_text(picked)}: {'; '.join(results)}"
     return Finding(result, tuple(rows), text, next_action, claims=joined)
 
@@ -161,11 +169,12 @@ def _at_variants(session: Session, config: StepConfig, id: str, picked: dict[str
     sizes: list[int] = []
     for variant in variants:
         case = config.changed(variant)
-        is_known = case == config.case and config.what.over is None
+        is_known = case == config.case and config.what.over is None and not config.what.versions
         for side, number in product([picked] if is_known else [picked, {}], config.replicates):
             at = {**variant, **config.what.further(number)}
             label = f"{changes_text({**variant, **side})} {'replicate' if side else 'baseline'} {number}"
             parts = {"config": config.changed({**at, **side}), "case": config.changed(at), "replicate": number}
+            parts["code"] = side.get(CODE, "")
             wanted.append(Wanted(id=trial_id(id, len(wanted) + 1), label=label, **parts))
         sizes.append(len(wanted))
     trials, count = measure(session, config, id, wanted), len(config.replicates)
@@ -219,7 +228,12 @@ def measure(session: Session, config: StepConfig, id: str, wanted: Sequence[Want
     if config.kind != "shard":
         plan(session.journal, id, config.label, len(wanted))
     if what.resources is None or not marin.has_engine():
-        return measure_wanted(session, what.code(), what.config_type, id, wanted)
+        return measure_wanted(session, codes_of(session, what), what.config_type, id, wanted)
+    if what.versions:
+        raise UsageError(
+            f"{config.label!r} compares versions of the code on a cluster, whose machines have one: leave the resources "
+            "out, and run it on a machine with a checkout."
+        )
     dispatch = partial(marin.dispatch, config.label, what.resources)
     return measure_elsewhere(session, what, step_key(config.output_path, session.journal), id, wanted, dispatch)
 
@@ -235,9 +249,29 @@ def points_wanted(config: StepConfig, id: str, points: Sequence[dict[str, Any]])
             config=config.changed({**point, **repetition}),
             case=config.changed(repetition),
             new=True,
+            code=point.get(CODE, ""),
         )
         for number, (point, repetition) in mine
     ]
+
+
+def _controls(session: Session, config: StepConfig, id: str, after: int) -> list[Wanted]:
+    """The baseline against itself, in as many processes as its entry has, where versions of the code are compared: two
+    processes scatter more than the two sides of one. They come `after` so many trials."""
+    if not config.what.versions:
+        return []
+    each = session.series.floor_processes if config.what.over is None else 1
+    wanted: list[Wanted] = []
+    for repetition, number in product(config.what.repetitions, range(each)):
+        at, own = config.changed(repetition), trial_id(id, after + len(wanted) + 1)
+        wanted.append(Wanted(id=own, label=f"baseline {number}", config=at, case=at, replicate=number))
+    return wanted
+
+
+def _changes(config: StepConfig, point: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, Any]:
+    """What a candidate changes in a case, the version of its code among that."""
+    changes = changes_in(config.changed(point), case)
+    return {**changes, CODE: point[CODE]} if config.what.versions and CODE in point else changes
 
 
 def _at(config: StepConfig, trial: Trial, row: Row) -> Row:

@@ -120,7 +120,8 @@ def _details(config: StepConfig, forced: Sequence[str]) -> Details:
     if config.measured is None:
         return Details()
     over = dict([config.measured.over]) if config.measured.over is not None else {}
-    parts: dict[str, Any] = {"measure": config.measured.name, "baseline_case": config.case, "over": over}
+    parts: dict[str, Any] = {"measure": config.measured.name, "over": over}
+    parts["baseline_case"] = config.measured.named(config.case)
     match config.kind:
         case "baseline":
             return BaselineMeasurement(**parts, replicates=len(config.replicates))

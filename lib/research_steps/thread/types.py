@@ -75,8 +75,9 @@ class Steps(Protocol):
     ) -> Step:
         """Measure one axis, `(field, values)`, value by value against the baseline case of `base`.
 
-        A trial that fails is a row. With `shards` above 1 the points are split into so many steps that can run side by
-        side.
+        A trial that fails is a row. The field `code` goes over versions of the code: commits, branches or tags of git,
+        or the IDs of trials; each is compared with what is on disk, in two processes. With `shards` above 1 the points
+        are split into so many steps that can run side by side.
         """
         ...
 

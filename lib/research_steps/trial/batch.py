@@ -3,22 +3,26 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from research_steps.errors import UsageError
 from research_steps.evidence.effects import medians
 from research_steps.evidence.table import Trial
+from research_steps.git import Checkout
 from research_steps.journal.progress import passed
 from research_steps.records.conditions import conditions
 from research_steps.records.configurations import differences
 from research_steps.records.model import InterruptedRecord, TrialRecord
 from research_steps.trial.code import Code
 from research_steps.trial.context import Session
-from research_steps.trial.measured import TrialSpec
+from research_steps.trial.measured import Measured, TrialSpec
 from research_steps.trial.trials import measure_trial
+from research_steps.trial.versions import code_at
 
 # How often it is noted what the journal had already, for whoever watches (seconds).
 NOTED_S = 1.0
@@ -27,7 +31,8 @@ NOTED_S = 1.0
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """A trial that a step asks for: of this configuration, against this baseline case, under this ID.
 
-    One that `must_succeed` is measured again when it had failed, and when it fails the trials after it are not begun.
+    Where versions of the code are compared, `code` names that of the candidate. One that `must_succeed` is measured
+    again when it had failed, and when it fails the trials after it are not begun.
     One that is `new` is told when the series knows it from before.
     """
 
@@ -38,9 +43,46 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     replicate: int = 0
     must_succeed: bool = False
     new: bool = False
+    code: str = ""
 
 
-def measure_wanted(session: Session, code: Code, config_type: str, id: str, wanted: Sequence[Wanted]) -> list[Trial]:
+@dataclass(frozen=True)
+class Codes:
+    """The code that the trials of a step run: all of them that of the baseline, in one process; or, where there are
+    `versions`, the candidate the one that it names, and the baseline its own beside it."""
+
+    baseline: Code
+    versions: Mapping[str, Code]
+
+    def spec(self, config_type: str, want: Wanted) -> TrialSpec:
+        parts = (config_type, want.config, want.case, want.replicate)
+        if not self.versions:
+            return TrialSpec(self.baseline, *parts)
+        return TrialSpec(self.versions.get(want.code, self.baseline), *parts, baseline_code=self.baseline)
+
+
+def codes_of(session: Session, what: Measured) -> Codes:
+    """The code that the trials of a step run. Raises UsageError when it can't be had here."""
+    if not what.versions:
+        return Codes(what.code(), {})
+    checkout, wanted = Checkout.find(Path(what.root)), dict(what.versions)
+    if what.baseline_version not in wanted:
+        source = session.captured.provenance
+        if source.commit is None or (source.patch is None and source.patch_note):
+            raise UsageError(
+                "Versions of the code can't be compared here, because what is on disk is not known by a commit and a "
+                f"patch: {source.patch_note or 'there is no commit'}."
+            )
+        wanted[what.baseline_version] = source.commit, source.patch
+    versions = {
+        name: code_at(checkout, session.journal, what.name, what.root, commit, patch)
+        for name, (commit, patch) in wanted.items()
+    }
+    baseline = versions.pop(what.baseline_version)
+    return Codes(baseline, versions)
+
+
+def measure_wanted(session: Session, codes: Codes, config_type: str, id: str, wanted: Sequence[Wanted]) -> list[Trial]:
     """The trials, in the order in which they were asked for; those after a failure that must not be are missing.
 
     What somebody else is measuring right now is left for the end, and then waited for. How far it is is told by a bar on
@@ -56,8 +98,8 @@ def measure_wanted(session: Session, code: Code, config_type: str, id: str, want
     with tqdm(total=len(wanted), desc=id, unit="trial", disable=not sys.stderr.isatty()) as bar:
         while pending:
             want = pending.popleft()
-            spec = TrialSpec(code, config_type, want.config, want.case, want.replicate)
-            trial = _tried_before(session, spec, want) if want.new else None
+            spec = codes.spec(config_type, want)
+            trial = _tried_before(session, spec, want) if want.new and not codes.versions else None
             # Whoever has nothing else left to do waits.
             wait = waiting >= len(pending)
             trial = trial or measure_trial(

@@ -1,12 +1,12 @@
 """What a step measures, and on what; and what one of its trials does."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from research_steps.errors import UsageError
-from research_steps.records.configurations import changed, plain
+from research_steps.records.configurations import CODE, changed, plain
 from research_steps.records.encoding import canonical, sha256
 from research_steps.records.resources import Resources
 from research_steps.trial.code import Code, trace_name
@@ -16,7 +16,9 @@ from research_steps.trial.code import Code, trace_name
 class Measured:
     """What a step measures, and on what: the measure function's code, the baseline case, a configuration of the
     experiment, and the resources that a cluster's engine is asked for. `variables` are those of the environment that the
-    code reads; repetitions go `over` these numbers of a field, such as the seed."""
+    code reads; repetitions go `over` these numbers of a field, such as the seed. Where versions of the code are
+    compared, `versions` holds the commit and patch of each by the name that candidates give it; that of the baseline is
+    named `baseline_version`, and is what is on disk where it is not among them."""
 
     name: str
     root: str
@@ -26,6 +28,8 @@ class Measured:
     resources: Resources | None = None
     variables: tuple[str, ...] = ()
     over: tuple[str, tuple[int, ...]] | None = None
+    versions: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    baseline_version: str = ""
 
     @property
     def repetitions(self) -> tuple[dict[str, Any], ...]:
@@ -48,8 +52,13 @@ class Measured:
         return code
 
     def changed(self, changes: Mapping[str, Any], what: str) -> dict[str, Any]:
-        """The baseline case with some fields replaced, as it is recorded."""
-        return plain(changed(self.case, changes, what), what)
+        """The baseline case with some fields replaced, as a configuration."""
+        fields = {name: value for name, value in changes.items() if name != CODE or not self.versions}
+        return plain(changed(self.case, fields, what), what)
+
+    def named(self, case: dict[str, Any]) -> dict[str, Any]:
+        """A configuration of the baseline's as claims name it: with the version of its code, where that has a name."""
+        return {**case, CODE: self.baseline_version} if self.baseline_version else case
 
 
 @dataclass(frozen=True)

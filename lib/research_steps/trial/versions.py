@@ -23,17 +23,17 @@ from research_steps.trial.code import Code, WorkTree, trace_name
 KEPT_S = 7 * 86_400.0
 
 
-def code_at(checkout: Checkout, journal: Journal, code: Code, commit: str, patch: str | None) -> Code:
-    """The code of a measure function as it was at a commit with a patch on it (its hash, whose bytes the journal has).
+def code_at(checkout: Checkout, journal: Journal, name: str, root: Path | str, commit: str, patch: str | None) -> Code:
+    """The code of the measure function of this name, whose import root is `root` in the checkout, as it was at a commit
+    with a patch on it (its hash, whose bytes the journal has).
 
     Raises UsageError where that can't be had here, or the function was not there.
     """
     tree = WorkTree(str(_copied(checkout, journal, commit, patch)), str(checkout.root), commit, patch)
-    root = Path(tree.moved(os.path.realpath(code.root)))
     try:
-        return trace_name(code.name, root, tree)
+        return trace_name(name, Path(tree.moved(os.path.realpath(root))), tree)
     except UsageError as error:
-        raise UsageError(f"{code.name} can't be measured as it was at {tree.named}: {error}") from error
+        raise UsageError(f"{name} can't be measured as it was at {tree.named}: {error}") from error
 
 
 def version_named(checkout: Checkout, journal: Journal, name: str) -> tuple[str, str | None]:

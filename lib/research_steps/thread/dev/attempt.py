@@ -129,7 +129,7 @@ def _baseline_version(
     if commit is None or wanted == here:
         return None
     try:
-        version = code_at(checkout, evidence.journal, case.code, commit, patch)
+        version = code_at(checkout, evidence.journal, case.code.name, case.code.root, commit, patch)
     except UsageError as error:
         if order.against or fixed is not None:
             raise
