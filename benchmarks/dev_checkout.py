@@ -117,8 +117,18 @@ class Bench:
 
     def order(self, *settings: str) -> Attempted:
         """One attempt, from this process, which has imported what a command imports."""
+        return self._order(self.request(*settings))
+
+    def order_edit(self) -> Attempted:
+        """One attempt at what differs from the commit, without settings."""
+        return self._order(msgspec.structs.replace(self.request(), settings=()))
+
+    def commit(self, message: str) -> None:
+        subprocess.run(["git", "commit", "--quiet", "--all", "--allow-empty", "-m", message], cwd=self.root, check=True)
+
+    def _order(self, request: DevRequest) -> Attempted:
         with ProgressLine() as progress, open(os.devnull, "w") as nothing, redirect_stdout(nothing):
-            answer = order(self.checkout, self.request(*settings), progress.hear)
+            answer = order(self.checkout, request, progress.hear)
         return msgspec.json.decode(answer, type=Attempted)
 
     def command(self, *arguments: str) -> str:

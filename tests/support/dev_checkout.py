@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
@@ -63,8 +64,9 @@ class DevCheckout(UntimedThread):
             (record for record in records if record.label != "noise floor"), key=lambda record: record.started_at
         )
 
-    def status(self) -> dict:
-        return json.loads(self.research("status", "toy", "--json"))[0]
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = json.loads(self.research("status", "toy", "--json"))[0]
+        return status
 
     @property
     def parent(self) -> int:

@@ -208,6 +208,12 @@ class TrialRecord(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="t
         """The digest of the code that the baseline's side ran."""
         return self.baseline_version.code if isinstance(self.baseline_version, Version) else self.code
 
+    @property
+    def patches(self) -> set[str]:
+        """The hashes of the patches that its code was made of."""
+        baseline = self.baseline_version.patch if isinstance(self.baseline_version, Version) else None
+        return {patch for patch in (self.provenance.patch, baseline) if patch is not None}
+
 
 class Ref(Strict, frozen=True):
     """Names another record: by hash, and by the attempt under which the journal keeps it."""

@@ -104,9 +104,9 @@ class LogbookSurface:
         wanted = [entry.line, *(trial.line for trial in measured)]
         if not set(wanted) <= set(present):
             write_aside(path, b"".join(line + b"\n" for line in dict.fromkeys([*present, *wanted])))
-        provenances = [record.provenance]
-        provenances += [trial.record.provenance for trial in measured if isinstance(trial.record, TrialRecord)]
-        for sha in dict.fromkeys(source.patch for source in provenances if source.patch is not None):
+        patches = {record.provenance.patch} if record.provenance.patch is not None else set()
+        patches |= {sha for trial in measured if isinstance(trial.record, TrialRecord) for sha in trial.record.patches}
+        for sha in sorted(patches):
             path = self.records / f"{sha}.patch"
             if not path.exists() and (patch := self.journal.patch(sha)) is not None:
                 write_aside(path, patch)
