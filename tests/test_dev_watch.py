@@ -82,9 +82,13 @@ class Session:
 
 
 @contextmanager
-def watching(repository: DevCheckout, *, output: tuple[int, int] | None = None, **environment: str) -> Iterator[Session]:
+def watching(
+    repository: DevCheckout, *settings: str, output: tuple[int, int] | None = None, **environment: str
+) -> Iterator[Session]:
+    """With these settings, by default that of the candidate; an empty one for none."""
     read, write = output or os.pipe()
-    command = [sys.executable, "-m", "research_steps", "dev", "toy", "--set", "fast=true", "--watch"]
+    given = [setting for setting in settings or ("fast=true",) if setting]
+    command = [sys.executable, "-m", "research_steps", "dev", "toy", "--watch", *given]
     env = {**repository.environment, **environment}
     with subprocess.Popen(command, cwd=repository.root, env=env, stdin=write, stdout=write, stderr=write) as process:
         os.close(write)
@@ -136,6 +140,21 @@ def test_each_save_is_an_attempt_and_ctrl_c_leaves_a_summary(repository: DevChec
     assert "measure.py +1 -1 cost 0.500 × (0.500 to 0.500) improved best" in " ".join(rows["TOY-001.02"])
     assert "fast=True. To make it one entry: research keep TOY-001 --hypothesis" in summary
     assert [attempt["id"] for attempt in repository.status()["scratch"]] == ["TOY-001", "TOY-002"]
+
+
+def test_an_edit_is_held_against_the_commit_and_the_best_so_far(repository: DevCheckout) -> None:
+    """Without a setting each save asks whether the code is better than what was committed."""
+    with watching(repository, "") as session:
+        session.wait_for("measured against itself")
+        session.wait_for(WAITS)
+        for cost, best in (("0.8", ""), ("0.6", "0.750 × the best so far (TOY-001.02, cost 0.800 ×")):
+            repository.measure(MEASURE.replace("else 1.0", f"else {cost}"))
+            session.wait_for(f"measure.py +1 -1: cost {float(cost):.3f} ×")
+            session.wait_for(best)
+            session.wait_for(WAITS)
+        assert session.end() == 0
+        assert ids(repository) == ["TOY-001.01", "TOY-001.02", "TOY-001.03"]
+        assert re.search(r"TOY-001\.03 +measure\.py \+1 -1 +cost 0\.600 × .*improved +best", session.printed)
 
 
 def test_only_what_changes_bytes_is_a_save(repository: DevCheckout) -> None:

@@ -114,9 +114,7 @@ def _where(record: TrialRecord) -> str:
     version = record.baseline_version
     if not isinstance(version, Version):
         return "in the same process"
-    return f"in a process of its own, on commit {version.commit[:12]}" + (
-        f" with patch {version.patch[:12]}" if version.patch else ""
-    )
+    return f"in a process of its own, on {version}"
 
 
 def _listed(values: Iterable[float]) -> str:

@@ -145,6 +145,14 @@ class Version(Strict, frozen=True):
     patch: str | None
     code: str
 
+    def __str__(self) -> str:
+        return version_text(self.commit, self.patch)
+
+
+def version_text(commit: str, patch: str | None) -> str:
+    """A version of the code in a few words."""
+    return f"commit {commit[:12]}" + (f" with patch {patch[:12]}" if patch else "")
+
 
 class InterruptedRecord(Versioned, frozen=True, tag_field="kind", tag="interrupted"):
     """The end of an attempt whose lease ran out or whose launcher died: no result, for no fault of the measurement."""

@@ -71,6 +71,7 @@ class LoadedThread:
             "actor": record.provenance.actor.name,
             "commit": record.provenance.commit,
             "patch": record.provenance.patch,
+            "baseline_version": str(record.baseline_version) if record.baseline_version else "",
         }
         row |= _flat("config", record.config)
         row |= _flat("metric", medians(record.samples.candidate) if record.samples is not None else {})

@@ -20,6 +20,7 @@ from typing import Any
 from research_steps.errors import UsageError
 from research_steps.records.configurations import importable_name
 from research_steps.records.encoding import canonical, sha256
+from research_steps.records.model import version_text
 
 Measure = Callable[[Any], Any]
 # CPython 3.11 counts the depth of all trees that are being built in one place, so that two threads at it at once can
@@ -42,7 +43,7 @@ class WorkTree:
 
     @property
     def named(self) -> str:
-        return f"commit {self.commit[:12]}" + (f" with patch {self.patch[:12]}" if self.patch else "")
+        return version_text(self.commit, self.patch)
 
     def moved(self, path: str) -> str:
         """Where the copy has what lies at a path of the checkout; another path as it is."""

@@ -35,6 +35,8 @@ def record_lines(record: EntryRecord | TrialRecord | InterruptedRecord) -> list[
         lines.append(f"  {record.config}")
         ratios = record.ratios.items()
         lines += [f"  {name}: {ratio.median:.4f} × baseline, {ratio.pairs} pairs" for name, ratio in ratios]
+        version = record.baseline_version
+        lines += [f"  the baseline ran in a process of its own, on {version}"] if version else []
         lines += [f"  contended: {record.contended}"] if record.contended else []
     if record.error is not None:
         lines += [f"  {record.error.type}: {record.error.message}", *(f"    {frame}" for frame in record.error.frames)]

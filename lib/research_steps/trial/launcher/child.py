@@ -90,9 +90,9 @@ def run(request: Request, stage: int) -> ChildResult:
     finally:
         if other is not None:
             other.end()
-    return msgspec.structs.replace(
-        result, devices=_devices(), import_s=import_s, sources=tuple(sorted(str(path) for path in edited()))
-    )
+    # Nobody edits a copy.
+    sources = sorted(map(str, edited())) if code.tree is None else []
+    return msgspec.structs.replace(result, devices=_devices(), import_s=import_s, sources=tuple(sources))
 
 
 def _imported(code: Code) -> Any:
