@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from research_steps import Metric, Series
 from research_steps.evidence.claims import Baseline, Candidate, make_claims
-from research_steps.evidence.error_spending import looks_in, next_look, next_table, share
+from research_steps.evidence.error_spending import NextLook, looks_in, next_look, next_table, share
 from research_steps.evidence.statistics import LEVEL
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, Ref, Samples
@@ -41,6 +41,11 @@ def test_all_looks_of_a_series_together_spend_five_percent() -> None:
     assert sum(map(share, range(1, 100_000))) == pytest.approx(1, abs=1e-4)
 
 
+def place(look: NextLook) -> tuple[int, int]:
+    """Which confirmation of its series, and which look at it."""
+    return look.spending.confirmation, look.spending.look
+
+
 def test_a_look_counts_what_was_looked_at_before() -> None:
     """The evidence of earlier looks counts on, the error they spent is gone; another candidate is another claim."""
     first = next_look(SERIES, [], {"width": 2}, CASE, BASE, "a")
@@ -48,20 +53,20 @@ def test_a_look_counts_what_was_looked_at_before() -> None:
     assert first.spending.level == pytest.approx(LEVEL * share(1) ** 2)
     entries = [confirmed(2, "a", "b"), confirmed(3, "c"), confirmed(2, "a", "b", "d")]
     third = next_look(SERIES, looks_in(entries), {"width": 2}, CASE, BASE, "e")
-    assert (third.spending.text, [trial.id for trial in third.trials]) == ("confirmation 1, look 3", ["a", "b", "d"])
+    assert (place(third), [trial.id for trial in third.trials]) == ((1, 3), ["a", "b", "d"])
     again = next_look(SERIES, looks_in(entries), {"width": 2}, CASE, BASE, "ab")
-    assert again.spending.text == "confirmation 1, look 2", "nothing of it is new"
-    assert next_look(SERIES, looks_in(entries), {"width": 3}, CASE, BASE, "e").spending.text == "confirmation 2, look 2"
-    assert next_look(SERIES, looks_in(entries), {"width": 4}, CASE, BASE, "e").spending.text == "confirmation 3, look 1"
+    assert place(again) == (1, 2), "nothing of it is new"
+    assert place(next_look(SERIES, looks_in(entries), {"width": 3}, CASE, BASE, "e")) == (2, 2)
+    assert place(next_look(SERIES, looks_in(entries), {"width": 4}, CASE, BASE, "e")) == (3, 1)
     variant = next_look(SERIES, looks_in(entries), {"width": 2}, {"width": 9}, BASE, "e")
-    assert variant.spending.text == "confirmation 3, look 1"
+    assert place(variant) == (3, 1)
 
 
 def test_a_baseline_that_was_measured_anew_begins_evidence_anew() -> None:
     """It may be that of another machine; the error that was spent is spent all the same."""
     entries = [confirmed(2, "a", "b"), confirmed(2, "a", "b", "d")]
     anew = next_look(SERIES, looks_in(entries), {"width": 2}, CASE, "another", "e")
-    assert (anew.spending.text, anew.trials) == ("confirmation 1, look 3", ())
+    assert (place(anew), anew.trials) == ((1, 3), ())
 
 
 def test_tables_spend_less_the_more_of_them_found_nothing() -> None:

@@ -57,6 +57,10 @@ def test_a_sweep_over_seeds_compares_seed_by_seed(repository: UntimedThread) -> 
     assert len(repository.entry("TOY-001").rows) == 5
     rows = repository.entry("TOY-002").rows
     assert len(rows) == 15 and {row.note for row in rows} == {f"seed={seed}" for seed in range(5)}
+    # Each row stands beside the baseline at its own seed.
+    measured = [*rows, *repository.entry("TOY-003").rows]
+    ratios = [row.ratios["cost"].median for row in measured if row.changes == {"width": 3}]
+    assert ratios == [pytest.approx(0.97, abs=0.012)] * 8
     claims = {claim.changes["width"]: claim for claim in repository.claims("TOY-002")}
     assert claims[3].verdict == "improved" and claims[3].estimate == pytest.approx(0.97, abs=0.005)
     assert (claims[3].processes, claims[3].over) == (5, "seed")

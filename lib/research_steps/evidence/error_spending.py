@@ -32,10 +32,6 @@ class Spending:
     def for_look(cls, confirmation: int, look: int) -> "Spending":
         return cls(LEVEL * share(confirmation) * share(look), confirmation, look)
 
-    @property
-    def text(self) -> str:
-        return f"confirmation {self.confirmation}, look {self.look}" if self.confirmation else ""
-
 
 # What a table has that is judged by itself alone.
 EACH_TABLE = Spending()

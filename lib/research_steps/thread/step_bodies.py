@@ -99,7 +99,8 @@ def _compared(
     rows, candidates = [], []
     for number, point in enumerate(points):
         changes, mine = _changes(config, point, case), trials[number * each : (number + 1) * each]
-        rows += [_at(config, trial, row_of(trial, changes, base.record.rows[0].values)) for trial in mine]
+        beside = _values_beside(config, base.record.rows, mine)
+        rows += [_at(config, trial, row_of(trial, changes, theirs)) for trial, theirs in beside]
         # The baseline's own value, in an axis that holds it, is no candidate.
         candidates += [Candidate(changes, [trial.stored for trial in mine])] if changes else []
     entries = entries_of(session.journal.published(session.repository))
@@ -136,9 +137,10 @@ def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRe
     for variant in _at_variants(session, config, id, picked):
         varied, case = _changes(config, {**variant.changes, **picked}, variant.case), config.what.named(variant.case)
         baseline = _baseline_of(session, config, inputs[0], case)
-        beside = row_of(variant.controls[0], {}).values if variant.controls else inputs[0].record.rows[0].values
-        variant_rows = [_at(config, trial, row_of(trial, varied, beside)) for trial in variant.trials]
-        variant_rows += [_at(config, trial, row_of(trial, {})) for trial in variant.controls]
+        control_rows = [row_of(control, {}) for control in variant.controls]
+        beside = _values_beside(config, control_rows or inputs[0].record.rows, variant.trials)
+        variant_rows = [_at(config, trial, row_of(trial, varied, theirs)) for trial, theirs in beside]
+        variant_rows += [_at(config, trial, row) for trial, row in zip(variant.controls, control_rows, strict=True)]
         at = f"both at {changes_text(variant.changes)}"
         rows += [noted(row, at) if variant.changes else row for row in variant_rows]
         fresh = [trial.stored.sha256 for trial in variant.trials]
@@ -272,6 +274,15 @@ def _changes(config: StepConfig, point: Mapping[str, Any], case: Mapping[str, An
     """What a candidate changes in a case, the version of its code among that."""
     changes = changes_in(config.changed(point), case)
     return {**changes, CODE: point[CODE]} if config.what.versions and CODE in point else changes
+
+
+def _values_beside(
+    config: StepConfig, rows: Sequence[Row], trials: Sequence[Trial]
+) -> list[tuple[Trial, Mapping[str, float]]]:
+    """Each trial with what the baseline's `rows` say beside it where nothing is paired: the one at the same repetition,
+    else the first."""
+    places = range(len(trials)) if config.what.over is not None else [0] * len(trials)
+    return [(trial, rows[place].values) for trial, place in zip(trials, places, strict=True)]
 
 
 def _at(config: StepConfig, trial: Trial, row: Row) -> Row:
