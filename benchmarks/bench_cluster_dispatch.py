@@ -116,7 +116,7 @@ def ways(root: Path, environment: dict[str, str], size: Size) -> dict[str, list[
     from research_steps.remote.ray.client import joined
     from research_steps.thread.builders import StepBuilder
     from research_steps.thread.marin import executor_steps as marin
-    from research_steps.thread.step_bodies import measure
+    from research_steps.thread.table_trials import measure
 
     checkout, store = Checkout.find(), str(root / "local_store")
     series, _ = load_thread(checkout, "naps")

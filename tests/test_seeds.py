@@ -116,3 +116,63 @@ def test_pairs_by_seed_find_what_unpaired_seeds_do_not() -> None:
         null += judge(LOSS, same, baseline, LEVEL, over="seed").verdict in ("improved", "regressed")
     assert wins["seed"] >= 0.93 * 400 and wins[""] <= 0.4 * 400
     assert null <= 0.06 * 400
+
+
+# A training that is best at another learning rate for each width; width 2 only looks better where its own is not tried.
+TUNED = """
+import math, random
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Config:
+    width: int = 1
+    lr: float = 0.1
+    seed: int = 0
+
+BEST = {1: 0.4, 2: 0.1, 3: 0.2}
+
+def measure(config):
+    open("measured", "a").write(f"{config.width} {config.lr} {config.seed}\\n")
+    if (config.width, config.lr) == (3, 0.4):
+        return {"cost": math.nan}
+    seed, both = random.Random(f"seed {config.seed}"), random.Random(f"{config} {config.seed}")
+    away = abs(math.log2(config.lr / BEST[config.width]))
+    better = 0.95 if config.width == 3 else 1.0
+    return {"cost": (2.0 * better + 0.1 * away) * (1 + seed.gauss(0, 0.02)) * (1 + both.gauss(0, 0.002))}
+"""
+
+
+def test_what_is_tuned_is_compared_with_a_tuned_baseline(repository: UntimedThread) -> None:
+    """On an equal budget, on seeds that tuned nothing. Width 2 is better at the baseline's learning rate, and no better
+    than a baseline that has its own."""
+    repository.measure(TUNED)
+    body = THREAD.replace('("width", [2, 3, 4])', '("width", [2, 3]), tuned_over=("lr", [0.1, 0.2, 0.4])')
+    repository.write(body)
+    repository.ok()
+    sweep = repository.entry("TOY-002")
+    # Nine settings at five seeds, one of which is the baseline's own and was measured before.
+    assert len(set(repository.measured[5:45])) == 40
+    assert {line.split()[2] for line in repository.measured[5:45]} == set("01234")
+    assert {line.split()[2] for line in repository.measured[-21:-6]} == set("56789")
+    claims = {claim.changes["width"]: claim for claim in sweep.claims or ()}
+    assert claims[2].changes == {"width": 2, "lr": 0.1} and claims[2].case["lr"] == 0.4
+    assert claims[2].verdict in ("no difference", "inconclusive")
+    assert (claims[3].verdict, claims[3].estimate) == ("improved", pytest.approx(0.95, abs=0.006))
+    assert "lr=0.4" in sweep.interpretation and len(claims[3].also) == 5
+    (again,) = repository.claims("TOY-003")
+    assert (again.changes, again.case["lr"], again.confidence) == ({"width": 3, "lr": 0.2}, 0.4, "replicated")
+    assert {row.note.partition(";")[0] for row in repository.entry("TOY-003").rows} == {
+        f"seed={n}" for n in (10, 11, 12)
+    }
+    assert cli(repository, "verify", "toy")[0] == 0
+    repository.command("replicate", "TOY-003.01", "-n", "2").ok()
+    assert repository.claims("TOY-005")[0].look == 2
+
+
+@pytest.mark.parametrize("tuned", ['("width", [1, 2])', '("lr", [0.1])', '("seed", [1, "x"]), shards=2'])
+def test_a_tuning_that_tells_nothing_is_refused(repository: UntimedThread, tuned: str) -> None:
+    """Over its own axis, one value, or in shards."""
+    repository.measure(TUNED)
+    repository.write(THREAD.replace('("width", [2, 3, 4])', f'("width", [2, 3]), tuned_over={tuned}'))
+    refused = repository.run()
+    assert refused.code == 1 and "is tuned over" in refused.output

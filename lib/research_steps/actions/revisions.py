@@ -150,7 +150,7 @@ def _resting_on(snapshot: Snapshot, refs: Sequence[Ref]) -> list[str]:
 
 def next_numbers(snapshot: Snapshot, count: int) -> list[int]:
     """Numbers of further replicates, above all that were finished."""
-    rows = (row for entry in entries_of(snapshot) if entry.step == "replicate" for row in entry.rows)
+    rows = (row for entry in entries_of(snapshot) if STEP_KINDS[entry.step].compares for row in entry.rows)
     first = max((row.replicate for row in rows), default=0) + 1
     return list(range(first, first + count))
 

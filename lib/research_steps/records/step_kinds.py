@@ -35,10 +35,12 @@ class BaselineMeasurement(Measurement, frozen=True, kw_only=True):
 
 
 class Sweep(Measurement, frozen=True, kw_only=True):
-    """Every point as its change to the baseline case, and the axis that they vary."""
+    """Every point as its change to the baseline case, the axis that they vary, and the values of the field that each was
+    `tuned_over`."""
 
     points: tuple[dict[str, Any], ...] = ()
     axis: str = ""
+    tuned_over: dict[str, tuple[Any, ...]] = {}
 
 
 class Replication(Measurement, frozen=True, kw_only=True):

@@ -22,6 +22,8 @@ from research_steps.trial.code import trace
 from research_steps.trial.measured import Measured
 from research_steps.trial.provenance import facts_here
 
+# In so many processes what was tuned is judged, where repetitions go over no field.
+JUDGED = 3
 # Of these a step's identity always held the value; the fields that came later change none of what is there.
 FIRST_FIELDS = frozenset(("name", "direction", "target", "min_effect", "timed"))
 
@@ -68,6 +70,7 @@ class StepBuilder(Steps):
         axis: Axis,
         *,
         label: str = "",
+        tuned_over: Axis | None = None,
         hypothesis: str = "",
         shards: int = 1,
         private: bool = False,
@@ -85,11 +88,12 @@ class StepBuilder(Steps):
                 changed(measured.case, point, f"The sweep {label!r}")
             if point in points[:index]:
                 raise UsageError(f"The sweep {label!r} has {name}={point[name]!r} twice: give each value once.")
+        parts = self._tuning(tuned_over, measured, name, label, shards) if tuned_over is not None else {}
         before = [
             self.add("shard", f"{label} shard {shard}", "", [base], measured, points=points, shard=shard, shards=shards)
             for shard in range(shards if shards > 1 else 0)
         ]
-        return self.add("sweep", label, hypothesis, [base, *before], measured, points=points, private=private)
+        return self.add("sweep", label, hypothesis, [base, *before], measured, points=points, private=private, **parts)
 
     def replicate(
         self,
@@ -105,7 +109,9 @@ class StepBuilder(Steps):
             raise UsageError(f"replicate has n={n}: expected 1 or more.")
         config = _config(candidates, ("sweep", "interact"), "replicate")
         label = label or f"replication of {config.label}" + (f" across {across[0]}" if across else "")
-        parts: dict[str, Any] = {"replicates": tuple(range(1, n + 1))}
+        # Not those that judged a sweep which was tuned.
+        first = max(config.replicates, default=0) + 1
+        parts: dict[str, Any] = {"replicates": tuple(range(first, first + n))}
         if across is not None:
             axis, values = across
             for value in values:
@@ -170,6 +176,19 @@ class StepBuilder(Steps):
         wrapped: Step = marin.wrap(step, partial(record, label=label, hypothesis=hypothesis, private=private))
         self.built.append(wrapped)
         return wrapped
+
+    def _tuning(self, tuned_over: Axis, measured: Measured, axis: str, label: str, shards: int) -> dict[str, Any]:
+        """What a sweep has that tunes each of its points over a field. Raises UsageError."""
+        field, values = tuned_over[0], tuple(tuned_over[1])
+        if field == axis or len(values) < 2 or shards > 1 or measured.versions:
+            raise UsageError(
+                f"The sweep {label!r} of {axis!r} is tuned over {field}={list(values)!r}: expected another field, two "
+                "values or more, and neither shards nor versions of the code."
+            )
+        for value in values:
+            changed(measured.case, {field: value}, f"The tuning of {label!r}")
+        count = len(measured.repetitions) if measured.over is not None else JUDGED
+        return {"tuned_over": {field: values}, "replicates": tuple(range(1, count + 1))}
 
     def _with_versions(self, measured: Measured, axis: str, values: Sequence[Any], label: str, shards: int) -> Measured:
         """What a sweep measures, with the versions of the code that it goes over, if it does. Raises UsageError."""

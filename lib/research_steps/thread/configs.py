@@ -1,7 +1,7 @@
 """The configuration of a research step: what it measures, as the thread declares it and the executor resolves it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from research_steps.journal.journal import Journal
@@ -17,7 +17,7 @@ class StepConfig:
     processes that measure a candidate again: the one with these changes, else the best; `across` names an axis and its
     values at which both sides are measured. `axes` of an interaction are those that came without a sweep. `inputs` are
     output paths, `rests_on` references to entries that the journal has already. `confirms` is the trial of dev mode that
-    a replicate measures again.
+    a replicate measures again. A sweep that is `tuned_over` the values of a field chooses one for each of its points.
     """
 
     version: Any
@@ -34,6 +34,7 @@ class StepConfig:
     candidate: dict[str, Any] | None = None
     across: tuple[str, tuple[Any, ...]] | None = None
     confirms: str = ""
+    tuned_over: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     top: int = 0
     shard: int = 0
     shards: int = 1

@@ -4,15 +4,14 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from typing import Any
 
 import msgspec
 
-from research_steps.errors import StepFailed, UsageError
+from research_steps.errors import StepFailed
 from research_steps.evidence.claim_text import changes_text, claim_text, variant_text
-from research_steps.evidence.claims import Baseline, Candidate, floor_of, make_claims
+from research_steps.evidence.claims import Candidate, floor_of, make_claims
 from research_steps.evidence.comparable import Ended, comparable_with
 from research_steps.evidence.error_spending import looks_in, next_look, next_table
 from research_steps.evidence.interpretation import (
@@ -25,16 +24,25 @@ from research_steps.evidence.standing import best, claims_in, standing, together
 from research_steps.evidence.statistics import place, ranked
 from research_steps.evidence.table import Trial, noted, row_of
 from research_steps.journal.entries import Finding
-from research_steps.journal.progress import plan
 from research_steps.journal.snapshot import entries_of
-from research_steps.records.configurations import CODE, changes_in
+from research_steps.records.configurations import CODE, changes_in, configuration_of
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Ref, Row
 from research_steps.records.series import Series, trial_id
-from research_steps.remote.worker import TrialRef, measure_elsewhere, trials_of
+from research_steps.remote.worker import TrialRef, trials_of
 from research_steps.thread import marin
-from research_steps.thread.configs import StepConfig, step_key
-from research_steps.trial.batch import Wanted, codes_of, measure_wanted
+from research_steps.thread.configs import StepConfig
+from research_steps.thread.table_trials import (
+    at_repetition,
+    baseline_of,
+    changes_to,
+    controls_wanted,
+    measure,
+    points_wanted,
+    values_beside,
+)
+from research_steps.thread.tuned_sweep import tuned_sweep
+from research_steps.trial.batch import Wanted
 from research_steps.trial.context import Session
 
 
@@ -44,7 +52,7 @@ def _baseline(session: Session, config: StepConfig, inputs: list[Stored[EntryRec
         at, trial = config.changed(repetition), trial_id(id, len(wanted) + 1)
         wanted.append(Wanted(id=trial, label=config.label, config=at, case=at, replicate=number, must_succeed=True))
     trials = measure(session, config, id, wanted)
-    rows = tuple(_at(config, measured, row_of(measured, {})) for measured in trials)
+    rows = tuple(at_repetition(config, measured, row_of(measured, {})) for measured in trials)
     for row, measured in zip(rows, trials, strict=True):
         record = measured.stored.record
         if isinstance(record, InterruptedRecord):
@@ -60,13 +68,15 @@ def _baseline(session: Session, config: StepConfig, inputs: list[Stored[EntryRec
 
 
 def _sweep(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord]], id: str) -> Finding:
+    if config.tuned_over:
+        return tuned_sweep(session, config, inputs, id)
     wanted = points_wanted(config, id, config.points)
     refs = [msgspec.convert(marin.read_artifact(path), list[TrialRef]) for path in config.inputs[1:]]
     shards = [trials_of(session, shard) for shard in refs]
     # A shard has each of its trials in the order of the points.
     trials = [shards[n % len(shards)][n // len(shards)] for n in range(len(wanted))] if shards else None
     if trials is None:
-        trials = measure(session, config, id, [*wanted, *_controls(session, config, id, len(wanted))])
+        trials = measure(session, config, id, [*wanted, *controls_wanted(session, config, id, len(wanted))])
     return _compared(session, config, inputs[0], trials, config.points, {})
 
 
@@ -80,7 +90,7 @@ def _interact(session: Session, config: StepConfig, inputs: list[Stored[EntryRec
     points = [{name: value for changes in cell for name, value in changes.items()} for cell in product(*choices)]
     alone = {changes_text(claim.changes): claim for top in tops for claim in top}
     wanted = points_wanted(config, id, points)
-    trials = measure(session, config, id, [*wanted, *_controls(session, config, id, len(wanted))])
+    trials = measure(session, config, id, [*wanted, *controls_wanted(session, config, id, len(wanted))])
     return _compared(session, config, inputs[0], trials, points, alone)
 
 
@@ -98,16 +108,16 @@ def _compared(
     each = len(config.what.repetitions)
     rows, candidates = [], []
     for number, point in enumerate(points):
-        changes, mine = _changes(config, point, case), trials[number * each : (number + 1) * each]
-        beside = _values_beside(config, base.record.rows, mine)
-        rows += [_at(config, trial, row_of(trial, changes, theirs)) for trial, theirs in beside]
+        changes, mine = changes_to(config, point, case), trials[number * each : (number + 1) * each]
+        beside = values_beside(config, base.record.rows, mine)
+        rows += [at_repetition(config, trial, row_of(trial, changes, theirs)) for trial, theirs in beside]
         # The baseline's own value, in an axis that holds it, is no candidate.
         candidates += [Candidate(changes, [trial.stored for trial in mine])] if changes else []
     entries = entries_of(session.journal.published(session.repository))
-    baseline, controls = _baseline_of(session, config, base, config.what.named(case)), trials[len(points) * each :]
+    baseline, controls = baseline_of(session, config, base, config.what.named(case)), trials[len(points) * each :]
     if controls:
         baseline = replace(baseline, trials=[control.stored for control in controls], beside=True)
-        rows += [_at(config, control, row_of(control, {})) for control in controls]
+        rows += [at_repetition(config, control, row_of(control, {})) for control in controls]
     claims = make_claims(series, baseline, candidates, next_table(series, entries))
     rows = ranked(series.primary, [_beside_independence(row, alone) for row in rows], claims)
     text, next_action = interpret_rows(series, rows, claims)
@@ -133,14 +143,18 @@ def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRe
     picked, chosen_by = chosen
     rows: list[Row] = []
     claims: list[Claim] = []
+    tuned = _tuned_baseline(config, chosen_by)
     looks = looks_in(entries_of(session.journal.published(session.repository)))
-    for variant in _at_variants(session, config, id, picked):
-        varied, case = _changes(config, {**variant.changes, **picked}, variant.case), config.what.named(variant.case)
-        baseline = _baseline_of(session, config, inputs[0], case)
+    for variant in _at_variants(session, config, id, picked, tuned):
+        varied = changes_to(config, {**tuned, **variant.changes, **picked}, variant.case)
+        case = config.what.named(variant.case)
+        baseline = baseline_of(session, config, inputs[0], case)
         control_rows = [row_of(control, {}) for control in variant.controls]
-        beside = _values_beside(config, control_rows or inputs[0].record.rows, variant.trials)
-        variant_rows = [_at(config, trial, row_of(trial, varied, theirs)) for trial, theirs in beside]
-        variant_rows += [_at(config, trial, row) for trial, row in zip(variant.controls, control_rows, strict=True)]
+        beside = values_beside(config, control_rows or inputs[0].record.rows, variant.trials)
+        variant_rows = [at_repetition(config, trial, row_of(trial, varied, theirs)) for trial, theirs in beside]
+        variant_rows += [
+            at_repetition(config, trial, row) for trial, row in zip(variant.controls, control_rows, strict=True)
+        ]
         at = f"both at {changes_text(variant.changes)}"
         rows += [noted(row, at) if variant.changes else row for row in variant_rows]
         fresh = [trial.stored.sha256 for trial in variant.trials]
@@ -162,7 +176,15 @@ def _replicate(session: Session, config: StepConfig, inputs: list[Stored[EntryRe
     return Finding(result, tuple(rows), text, next_action, claims=joined)
 
 
-def _at_variants(session: Session, config: StepConfig, id: str, picked: dict[str, Any]) -> list[_Variant]:
+def _tuned_baseline(config: StepConfig, chosen_by: Claim | None) -> dict[str, Any]:
+    """What the baseline that a candidate was chosen against changes in the case of the thread: something where it was
+    tuned first."""
+    return {} if chosen_by is None else changes_in(configuration_of(chosen_by.case, config.case), config.case)
+
+
+def _at_variants(
+    session: Session, config: StepConfig, id: str, picked: dict[str, Any], tuned: dict[str, Any]
+) -> list[_Variant]:
     """Measure the candidate again, at each variant; and the baseline where it was not measured yet, because what it took
     at another variant, or at another seed, says nothing there."""
     axis, values = config.across or ("", (None,))
@@ -170,10 +192,10 @@ def _at_variants(session: Session, config: StepConfig, id: str, picked: dict[str
     wanted: list[Wanted] = []
     sizes: list[int] = []
     for variant in variants:
-        case = config.changed(variant)
+        case = config.changed({**tuned, **variant})
         is_known = case == config.case and config.what.over is None and not config.what.versions
         for side, number in product([picked] if is_known else [picked, {}], config.replicates):
-            at = {**variant, **config.what.further(number)}
+            at = {**tuned, **variant, **config.what.further(number)}
             label = f"{changes_text({**variant, **side})} {'replicate' if side else 'baseline'} {number}"
             parts = {"config": config.changed({**at, **side}), "case": config.changed(at), "replicate": number}
             parts["code"] = side.get(CODE, "")
@@ -183,7 +205,7 @@ def _at_variants(session: Session, config: StepConfig, id: str, picked: dict[str
     measured = []
     for variant, start, end in zip(variants, [0, *sizes], sizes, strict=False):
         mine, controls = trials[start : start + count], trials[start + count : end]
-        measured.append(_Variant(variant, config.changed(variant), mine, controls))
+        measured.append(_Variant(variant, config.changed({**tuned, **variant}), mine, controls))
     return measured
 
 
@@ -221,77 +243,6 @@ BODIES = {
     "interpret": _interpret,
     "seal": _seal,
 }
-
-
-def measure(session: Session, config: StepConfig, id: str, wanted: Sequence[Wanted]) -> list[Trial]:
-    """The trials that a step wants, on this machine, or by a job where its resources are found. Raises UsageError where
-    they can't be."""
-    what = config.what
-    if config.kind != "shard":
-        plan(session.journal, id, config.label, len(wanted))
-    if what.resources is None or not marin.has_engine():
-        return measure_wanted(session, codes_of(session, what), what.config_type, id, wanted)
-    if what.versions:
-        raise UsageError(
-            f"{config.label!r} compares versions of the code on a cluster, whose machines have one: leave the resources "
-            "out, and run it on a machine with a checkout."
-        )
-    dispatch = partial(marin.dispatch, config.label, what.resources)
-    return measure_elsewhere(session, what, step_key(config.output_path, session.journal), id, wanted, dispatch)
-
-
-def points_wanted(config: StepConfig, id: str, points: Sequence[dict[str, Any]]) -> list[Wanted]:
-    """The trials of a table of candidates; of a shard, those that are its own."""
-    numbered = list(enumerate(product(points, config.what.repetitions), 1))
-    mine = numbered[config.shard :: config.shards] if config.kind == "shard" else numbered
-    return [
-        Wanted(
-            id=trial_id(id, number),
-            label=changes_text({**point, **repetition}),
-            config=config.changed({**point, **repetition}),
-            case=config.changed(repetition),
-            new=True,
-            code=point.get(CODE, ""),
-        )
-        for number, (point, repetition) in mine
-    ]
-
-
-def _controls(session: Session, config: StepConfig, id: str, after: int) -> list[Wanted]:
-    """The baseline against itself, in as many processes as its entry has, where versions of the code are compared: two
-    processes scatter more than the two sides of one. They come `after` so many trials."""
-    if not config.what.versions:
-        return []
-    each = session.series.floor_processes if config.what.over is None else 1
-    wanted: list[Wanted] = []
-    for repetition, number in product(config.what.repetitions, range(each)):
-        at, own = config.changed(repetition), trial_id(id, after + len(wanted) + 1)
-        wanted.append(Wanted(id=own, label=f"baseline {number}", config=at, case=at, replicate=number))
-    return wanted
-
-
-def _changes(config: StepConfig, point: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, Any]:
-    """What a candidate changes in a case, the version of its code among that."""
-    changes = changes_in(config.changed(point), case)
-    return {**changes, CODE: point[CODE]} if config.what.versions and CODE in point else changes
-
-
-def _values_beside(
-    config: StepConfig, rows: Sequence[Row], trials: Sequence[Trial]
-) -> list[tuple[Trial, Mapping[str, float]]]:
-    """Each trial with what the baseline's `rows` say beside it where nothing is paired: the one at the same repetition,
-    else the first."""
-    places = range(len(trials)) if config.what.over is not None else [0] * len(trials)
-    return [(trial, rows[place].values) for trial, place in zip(trials, places, strict=True)]
-
-
-def _at(config: StepConfig, trial: Trial, row: Row) -> Row:
-    """The row with the value at which it was measured of the field that repetitions go over."""
-    record = trial.stored.record
-    if config.what.over is None or isinstance(record, InterruptedRecord):
-        return row
-    field = config.what.over[0]
-    return noted(row, changes_text({field: record.config[field]}))
 
 
 def _beside_independence(row: Row, alone: Mapping[str, Claim]) -> Row:
@@ -351,9 +302,3 @@ def _nothing(session: Session, entry: Stored[EntryRecord]) -> Finding:
         next_action=f"See in the table of {entry.record.id} what became of its candidates, and mend or replace them.",
         claims=(),
     )
-
-
-def _baseline_of(session: Session, config: StepConfig, entry: Stored[EntryRecord], case: dict[str, Any]) -> Baseline:
-    left = [row.trial for row in entry.record.rows if row.trial.sha256 not in session.retracted]
-    trials, over = [session.journal.load("trial", ref) for ref in left], config.what.over
-    return Baseline(case, entry.ref, trials, over=over[0] if over is not None else "")

@@ -23,7 +23,8 @@ from research_steps.remote.worker import refs_of
 from research_steps.thread import rules
 from research_steps.thread.configs import StepConfig, step_key
 from research_steps.thread.marin import read_artifact
-from research_steps.thread.step_bodies import BODIES, measure, points_wanted
+from research_steps.thread.step_bodies import BODIES
+from research_steps.thread.table_trials import measure, points_wanted
 from research_steps.trial.context import Session, current
 from research_steps.trial.provenance import describe_error
 
@@ -127,7 +128,7 @@ def _details(config: StepConfig, forced: Sequence[str]) -> Details:
             return BaselineMeasurement(**parts, replicates=len(config.replicates))
         case "sweep":
             points = tuple(plain(point, config.label) for point in config.points)
-            return Sweep(**parts, points=points, axis=next(iter(config.points[0])))
+            return Sweep(**parts, points=points, axis=next(iter(config.points[0])), tuned_over=config.tuned_over)
         case "replicate":
             across = {config.across[0]: config.across[1]} if config.across is not None else {}
             return Replication(

@@ -69,6 +69,7 @@ class Steps(Protocol):
         axis: Axis,
         *,
         label: str = "",
+        tuned_over: Axis | None = None,
         hypothesis: str = "",
         shards: int = 1,
         private: bool = False,
@@ -76,8 +77,10 @@ class Steps(Protocol):
         """Measure one axis, `(field, values)`, value by value against the baseline case of `base`.
 
         A trial that fails is a row. The field `code` goes over versions of the code: commits, branches or tags of git,
-        or the IDs of trials; each is compared with what is on disk, in two processes. With `shards` above 1 the points
-        are split into so many steps that can run side by side.
+        or the IDs of trials; each is compared with what is on disk, in two processes. `tuned_over` another field,
+        `(field, values)`, each value of the axis and the baseline have their own best of these, and are judged by trials
+        that chose none: at further seeds, or in three processes more. With `shards` above 1 the points are split into so
+        many steps that can run side by side.
         """
         ...
 
