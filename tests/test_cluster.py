@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -18,15 +17,8 @@ from research_steps.journal.store import open_store
 from research_steps.remote import worker as away
 from research_steps.trial.trials import CUT_OFF_TRIES
 
-from tests.support.ray_cluster import LOCAL, Cluster, cluster, eventually
+from tests.support.ray_cluster import LOCAL, Cluster, eventually
 from tests.support.toy_thread import MEASURE, RESEARCH, STEADY, Done, Repository, told
-
-
-@pytest.fixture(scope="module")
-def ray() -> Iterator[Cluster]:
-    """Two nodes of two cores, with a job server."""
-    with cluster(1, jobs=True) as found:
-        yield found
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`research submit`, as a person uses it, on a real Ray cluster that was started as `make cluster` does."""
+"""`research submit`, as a person uses it, on a real Ray cluster whose head was started as `make cluster` does."""
 
 import json
 import os
