@@ -13,8 +13,8 @@ run: $(READY)  ## the main job: the moe_hc thread, sealed
 cluster: $(READY)  ## a Ray cluster on this machine, for 'research submit --cluster infra/local.yaml'; Ctrl-C ends it
 	$(BIN)/python -m research_steps.remote.ray infra/local.yaml
 
-test: $(READY)  ## all tests; a file's own stay together, because they share what is slow to start; much is waiting
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+test: $(READY)  ## all tests; much of what they do is waiting
+	$(BIN)/python -m pytest -n 4
 
 check: $(READY) lint types test  ## what a change must pass
 

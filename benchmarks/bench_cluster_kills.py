@@ -281,7 +281,7 @@ def main() -> None:
 
             s3fs.S3FileSystem().mkdir("shared")
             root, store = checkout(Path(folder) / "checkout", options.trials, SHARDS), "s3://shared/bench"
-            with cluster(3, head_cpus=0, jobs=True, network=net, env=env) as nodes:
+            with cluster(head_cpus=0, jobs=True, network=net, env=env) as nodes:
                 havoc = Havoc(nodes, Journal(open_store(store), "swept"), options.trials, EVERY, options.seed)
                 problems = run(nodes, root, store, havoc)
     if havoc.drivers != DRIVERS:

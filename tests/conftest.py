@@ -1,23 +1,28 @@
 """Fixtures that several test files share: a store on local disk, one in an object store, a GitHub and a Ray cluster, all
-real. And which files begin first.
+real. And which files run in one process, and which begin first.
 """
 
 import os
 import uuid
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 from research_steps.trial import contention
+from xdist.scheduler import LoadFileScheduling
 
 from tests.support import github_api, object_store, ray_cluster
 
+# They share one cluster, and therefore one process.
+ON_RAY = ("test_cluster", "test_dev_tpu", "test_submit")
 # What takes longest begins first, so that no process is left with it in the end.
 LONG = [
-    *("test_benchmarks", "test_cluster", "test_evidence", "test_thread", "test_seal", "test_reproduce", "test_dev"),
-    *("test_dev_tpu", "test_submit", "test_wandb", "test_iris", "test_moe_hc_experiment", "test_cli", "test_dev_ssh"),
+    *("ON_RAY", "test_benchmarks", "test_evidence", "test_thread", "test_seal", "test_reproduce", "test_dev"),
+    *("test_wandb", "test_iris", "test_moe_hc_experiment", "test_cli", "test_dev_ssh"),
     *("test_anchors", "test_dev_watch", "test_wandb_tagging", "test_extract_recipe", "test_wheel", "test_finish"),
     *("test_kickoff", "test_secrets", "test_code"),
 ]
@@ -31,8 +36,28 @@ def pytest_make_parametrize_id(val: object) -> str | None:
     return f"{' '.join(val.split())[:20]}.." if isinstance(val, str) and len(val) > 24 else None
 
 
+def group_of(file: Path) -> str:
+    """Tests of one group run in one process, one after the other. A file's own do, because they share what is slow to
+    start."""
+    return "ON_RAY" if file.stem in ON_RAY else file.stem
+
+
+class GroupScheduling(LoadFileScheduling):
+    """As `--dist loadgroup`, whose marks pytest-xdist 3.8 doesn't see with pytest 9.2."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(Path(super()._split_scope(nodeid)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
+    return GroupScheduling(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+    def place(item: pytest.Item) -> int:
+        return LONG.index(group_of(item.path)) if group_of(item.path) in LONG else len(LONG)
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -95,9 +120,39 @@ def github_proxy(github_server: github_api.Server) -> Iterator[github_api.Proxy]
         yield proxy
 
 
-# It ends with the file: one that waits for the next file takes as much of the processor as starting another.
-@pytest.fixture(scope="module")
-def ray() -> Iterator[ray_cluster.Cluster]:
-    """One node of two cores with a job server, which says that it has a TPU."""
-    with ray_cluster.local() as cluster:
+@dataclass
+class SharedCluster:
+    """The cluster that runs, what ends it, and the tests that have yet to use it."""
+
+    cluster: ray_cluster.Cluster
+    ending: ExitStack
+    waiting: set[str]
+
+
+SHARED = pytest.StashKey[SharedCluster]()
+
+
+@pytest.fixture(scope="session")
+def ray(request: pytest.FixtureRequest) -> Iterator[ray_cluster.Cluster]:
+    """The one cluster of a test run: two nodes of two cores; the first has a job server, and says that it has a TPU. A
+    test may kill what works on a node, but no node."""
+    users = [item for item in request.session.items if "ray" in getattr(item, "fixturenames", ())]
+    assert {item.path.stem for item in users} <= set(ON_RAY), "conftest.ON_RAY has every file whose tests need it"
+    with ExitStack() as ending:
+        cluster = ending.enter_context(ray_cluster.local())
+        request.session.stash[SHARED] = SharedCluster(cluster, ending, {item.nodeid for item in users})
         yield cluster
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
+    """A test that ends a node of the cluster fails itself, before those that come later. The cluster ends with the last
+    one that needs it, because it takes from the processor while it waits, too."""
+    result = yield
+    shared = item.session.stash.get(SHARED, None)
+    if shared is not None and item.nodeid in shared.waiting:
+        shared.waiting.remove(item.nodeid)
+        assert all(node.runs() for node in shared.cluster.nodes), "a node that all tests share has ended"
+        if not shared.waiting:
+            shared.ending.close()
+    return result

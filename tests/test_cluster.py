@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -18,23 +17,16 @@ from research_steps.journal.store import open_store
 from research_steps.remote import worker as away
 from research_steps.trial.trials import CUT_OFF_TRIES
 
-from tests.support.ray_cluster import LOCAL, Cluster, cluster, eventually
+from tests.support.ray_cluster import LOCAL, Cluster, eventually
 from tests.support.toy_thread import MEASURE, RESEARCH, STEADY, Done, Repository, told
-
-
-@pytest.fixture(scope="module")
-def ray() -> Iterator[Cluster]:
-    """Two nodes of two cores, with a job server."""
-    with cluster(1, jobs=True) as found:
-        yield found
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    found = Repository(tmp_path / "checkout")
-    found.spread()
-    found.commit()
-    return found
+    repository = Repository(tmp_path / "checkout")
+    repository.spread()
+    repository.commit()
+    return repository
 
 
 def on(ray: Cluster, repository: Repository, *arguments: str, **environment: str) -> Done:
@@ -56,10 +48,10 @@ def test_a_thread_leaves_the_same_records_here_and_on_a_cluster(ray: Cluster, re
     assert done.code == 0, done.output
     assert told(repository.root / "local_store") == told(here.root / "local_store")
     assert "(work-shard-0-" in done.output and "(replication-of-work-" in done.output
-    trials = [one.record for one in journal(repository).scan().trials.values()]
-    assert len({one.launch.parent_pid for one in trials}) < 4, "launchers stay for the next of four jobs"
+    trials = [stored.record for stored in journal(repository).scan().trials.values()]
+    assert len({trial.launch.parent_pid for trial in trials}) < 4, "launchers stay for the next of four jobs"
     # The nodes are one machine.
-    times = sorted((one.started_at, one.finished_at) for one in trials)
+    times = sorted((trial.started_at, trial.finished_at) for trial in trials)
     assert all(end <= start for (_, end), (start, _) in pairwise(times)), "timed trials take turns"
     assert on(ray, repository).code == 0
     assert told(repository.root / "local_store") == told(here.root / "local_store")
@@ -87,14 +79,14 @@ def test_a_failing_measure_function_is_a_result_and_a_killed_worker_is_not(
     with ThreadPoolExecutor() as pool:
         done = pool.submit(on, ray, repository)
         eventually(lambda: slow.exists() or done.done(), 240)
-        (worker,) = [one for node in ray.nodes for one in node.workers("modes")]
+        (worker,) = [process for node in ray.nodes for process in node.workers("modes")]
         worker.kill()
         assert done.result().code == 0, done.result().output
-    found = journal(repository).scan()
-    (table,) = [one.record for one in found.entries.values() if one.record.step == "sweep"]
+    snapshot = journal(repository).scan()
+    (table,) = [stored.record for stored in snapshot.entries.values() if stored.record.step == "sweep"]
     assert {row.changes["mode"]: row.status for row in table.rows} == {"raise": "failed", "exit": "failed", "slow": "ok"}
-    assert [one.record.id for one in found.interrupted.values()] == ["TOY-002.03"]
-    assert len(found.trials) == 4
+    assert [stored.record.id for stored in snapshot.interrupted.values()] == ["TOY-002.03"]
+    assert len(snapshot.trials) == 4
 
 
 def test_a_trial_that_ends_its_worker_is_left_after_a_few_times(ray: Cluster, repository: Repository) -> None:
@@ -104,7 +96,7 @@ def test_a_trial_that_ends_its_worker_is_left_after_a_few_times(ray: Cluster, re
             'if config.mode == "exit":',
             'if config.mode == "deadly":\n'
             "        import psutil\n"
-            "        [one.kill() for one in psutil.Process().parents() if 'ray::' in ' '.join(one.cmdline())]\n"
+            "        [up.kill() for up in psutil.Process().parents() if 'ray::' in ' '.join(up.cmdline())]\n"
             "        time.sleep(60)\n"
             '    if config.mode == "exit":',
         )
@@ -117,10 +109,10 @@ def test_a_trial_that_ends_its_worker_is_left_after_a_few_times(ray: Cluster, re
     )
     done = on(ray, repository)
     assert done.code == 0, done.output
-    found = journal(repository).scan()
-    (table,) = [one.record for one in found.entries.values() if one.record.step == "sweep"]
+    snapshot = journal(repository).scan()
+    (table,) = [stored.record for stored in snapshot.entries.values() if stored.record.step == "sweep"]
     assert {row.changes["mode"]: row.status for row in table.rows} == {"deadly": "interrupted", "exit": "failed"}
-    assert len(found.interrupted) == CUT_OFF_TRIES
+    assert len(snapshot.interrupted) == CUT_OFF_TRIES
 
 
 def test_any_step_with_resources_runs_on_the_cluster(ray: Cluster, repository: Repository) -> None:
@@ -154,7 +146,7 @@ def prepare(config):
     done = on(ray, repository, MARIN_PREFIX=str(repository.root / "local_store"))
     assert done.code == 0, done.output
     assert "(toy-raw" in done.output and "(toy-own" in done.output and done.output.count("prepared by") == 2
-    (entry,) = [one.record for one in journal(repository).scan().entries.values()]
+    (entry,) = [stored.record for stored in journal(repository).scan().entries.values()]
     assert (entry.label, entry.status) == ("prepared", "ok")
 
 
@@ -307,8 +299,8 @@ def test_a_submitted_thread_is_the_same_from_every_checkout(ray: Cluster, reposi
         "experiments.toy",
     )
     assert "(work-shard-1-" in submitted and "TOY-004: appended to the logbook" in submitted
-    found = Journal(open_store(str(store)), "toy").scan()
-    made = {(one.record.provenance.commit, one.record.provenance.patch) for one in found.trials.values()}
+    trials = Journal(open_store(str(store)), "toy").scan().trials.values()
+    made = {(stored.record.provenance.commit, stored.record.provenance.patch) for stored in trials}
     ((commit, patch),) = made
     assert commit == head and b"# not committed" in (store / "journal/toy/patches" / f"{patch}.patch").read_bytes()
     again = repository.root.parent / "again"
@@ -316,7 +308,7 @@ def test_a_submitted_thread_is_the_same_from_every_checkout(ray: Cluster, reposi
     clone = Repository.__new__(Repository)
     clone.root = again
     research(clone, ray, "sync", "toy", "--prefix", str(store))
-    folders = [one.root / ".agents" / "logbooks" for one in (repository, clone)]
+    folders = [checkout.root / ".agents" / "logbooks" for checkout in (repository, clone)]
     files = [{path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")} for folder in folders]
     assert files[0] == files[1]
     assert clone.ids == here.ids

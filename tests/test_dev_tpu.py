@@ -32,8 +32,8 @@ OBSERVER = """
 import sys, ray
 ray.init(sys.argv[1], logging_level="CRITICAL", log_to_driver=False)
 for _ in sys.stdin:
-    found = ray.available_resources()
-    print(found.get("TPU") == 4 and found.get("TPU-v4-8-head") == 1, flush=True)
+    free = ray.available_resources()
+    print(free.get("TPU") == 4 and free.get("TPU-v4-8-head") == 1, flush=True)
 """
 
 
@@ -53,10 +53,10 @@ class Cluster(ray_cluster.Cluster):
 
 @pytest.fixture(scope="module")
 def cluster(ray: ray_cluster.Cluster) -> Iterator[Cluster]:
-    found = Cluster(ray.address, ray.client, ray.jobs)
-    yield found
-    if found.observer is not None:
-        found.observer.communicate()
+    cluster = Cluster(ray.address, ray.client, ray.jobs)
+    yield cluster
+    if cluster.observer is not None:
+        cluster.observer.communicate()
 
 
 @pytest.fixture
@@ -194,10 +194,10 @@ LATE = """
 import sys, time, ray
 from research_steps.remote.ray import tpu
 ray.init(sys.argv[1], namespace=tpu.NAMESPACE, logging_level="CRITICAL", log_to_driver=False)
-held = tpu.allocate("late", "v4-8", 60, [], print)
-ray.get(held.actor.release.remote("somebody"))
+allocated = tpu.allocate("late", "v4-8", 60, [], print)
+ray.get(allocated.actor.release.remote("somebody"))
 time.sleep(4)
-print(tpu.hold(held, 60, [], print))
+print(tpu.hold(allocated, 60, [], print))
 """
 
 

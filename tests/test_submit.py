@@ -1,4 +1,4 @@
-"""`research submit`, as a person uses it, on a real Ray cluster that was started as `make cluster` does."""
+"""`research submit`, as a person uses it, on a real Ray cluster whose head was started as `make cluster` does."""
 
 import json
 import os
@@ -50,8 +50,8 @@ if __name__ == "__main__":
     for word in sys.argv[1:]:
         does, _, value = word.partition("=")
         if does == "look":
-            found = {str(path): os.access(path, os.X_OK) for path in Path(".").rglob("*") if path.is_file()}
-            print(json.dumps({"files": found, "env": dict(os.environ)}))
+            files = {str(path): os.access(path, os.X_OK) for path in Path(".").rglob("*") if path.is_file()}
+            print(json.dumps({"files": files, "env": dict(os.environ)}))
         elif does == "decide":
             decide(value)
         elif does == "wait":
@@ -95,9 +95,9 @@ class Sender(Repository):
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     """Its exit code and what else it printed on both streams."""
-    said, told = process.communicate(timeout=SOON_S)
+    printed, told = process.communicate(timeout=SOON_S)
     assert "Traceback" not in told, told
-    return process.returncode, said, told
+    return process.returncode, printed, told
 
 
 @pytest.fixture
@@ -124,11 +124,11 @@ def test_a_driver_runs_on_the_work_tree_as_it_is_and_the_logbook_follows(sender:
         eventually(lambda: "TOY-002 It works." in sender.logbook or process.poll() is not None, SOON_S)
     finally:
         go.touch()
-    code, said, told = ended(process)
+    code, printed, told = ended(process)
     assert code == 3, told
 
-    found = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
-    files, env = found["files"], found["env"]
+    seen = json.loads(next(line for line in printed.splitlines() if line.startswith("{")))
+    files, env = seen["files"], seen["env"]
     assert {"experiments/toy/__main__.py", ".agents/logbooks/toy/TOY-001.jsonl", "new.sh", "link"} <= set(files)
     assert not {"needed", "away"} & set(files) and not any(name.startswith(".git/") for name in files)
     assert "left out, because Ray takes no such links or names: 'away', 'not \\udcff UTF-8'" in told
@@ -136,7 +136,7 @@ def test_a_driver_runs_on_the_work_tree_as_it_is_and_the_logbook_follows(sender:
     assert (env["MINE"], env["GIVEN"], env["JAX_PLATFORMS"]) == ("from here", "a b", "cpu")
     assert env["MARIN_PREFIX"] == str(sender.store)
 
-    (entry,) = (one.record for one in sender.journal.scan().entries.values())
+    (entry,) = (stored.record for stored in sender.journal.scan().entries.values())
     made = entry.provenance
     assert (made.commit, made.branch) == (sender.git("rev-parse", "HEAD").strip(), "main")
     assert made.actor.name == "A Person" and made.command.startswith("python -m experiments.toy look")
@@ -158,7 +158,7 @@ def id_in(told: str) -> str:
 def wait_for(process: "subprocess.Popen[str]", line: str) -> None:
     """Read what a process prints up to this line."""
     assert process.stdout is not None
-    assert any(found == line for found in process.stdout)
+    assert any(printed == line for printed in process.stdout)
 
 
 def test_a_thread_is_running_once(sender: Sender, tmp_path: Path) -> None:
@@ -196,8 +196,8 @@ def test_a_thread_is_running_once(sender: Sender, tmp_path: Path) -> None:
 
 def test_nobody_has_to_wait(sender: Sender) -> None:
     """--no-wait ends at once, and `research sync` brings the logbook up to date as it says."""
-    code, said, told = ended(sender.start("decide=Nobody waits.", options=("--no-wait",)))
-    assert (code, said) == (0, ""), told
+    code, printed, told = ended(sender.start("decide=Nobody waits.", options=("--no-wait",)))
+    assert (code, printed) == (0, ""), told
     eventually(lambda: sender.journal.scan().entries, SOON_S)
     assert "Nobody waits." not in sender.logbook
     command = told.split("; 'research ")[1].partition("'")[0].split()
@@ -218,9 +218,9 @@ class Cutter:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        for one in self._open:
+        for connection in self._open:
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -232,18 +232,18 @@ class Cutter:
             while True:
                 client, server = self._listener.accept()[0], socket.create_connection(self._to)
                 self._open += [client, server]
-                for one, other in ((client, server), (server, client)):
-                    threading.Thread(target=self._forward, args=(one, other), daemon=True).start()
+                for source, target in ((client, server), (server, client)):
+                    threading.Thread(target=self._forward, args=(source, target), daemon=True).start()
 
-    def _forward(self, one: socket.socket, other: socket.socket) -> None:
+    def _forward(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
-            while data := one.recv(1 << 16):
+            while data := source.recv(1 << 16):
                 if self.refused and self.refused in data:
                     self.refusals += 1
-                    one.shutdown(socket.SHUT_RDWR)
+                    source.shutdown(socket.SHUT_RDWR)
                     break
-                other.sendall(data)
-            other.shutdown(socket.SHUT_WR)
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
 
 
 def test_a_log_goes_on_where_its_connection_broke(sender: Sender) -> None:
@@ -277,11 +277,11 @@ def test_the_end_of_a_log_is_not_lost(sender: Sender, tmp_path: Path) -> None:
         before = cutter.refusals
         eventually(lambda: cutter.refusals > before + 2 or process.poll() is not None, SOON_S)
         cutter.refused = b""
-        code, said, told = ended(process)
+        code, printed, told = ended(process)
     finally:
         cutter.close()
     assert code == 5, told
-    assert said.endswith("line 0\nline 1\nline 2\n")
+    assert printed.endswith("line 0\nline 1\nline 2\n")
 
 
 def statuses(sender: Sender) -> list[str]:

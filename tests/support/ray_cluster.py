@@ -1,6 +1,6 @@
 """A Ray cluster of several nodes on this machine, ended by its own processes alone.
 
-Its workers are on loopback addresses, or each in a network namespace of its own, whose link can be cut.
+Its nodes are on loopback addresses, or each in a network namespace of its own, whose link can be cut.
 """
 
 import os
@@ -35,9 +35,9 @@ def eventually(holds: Callable[[], object], within_s: float) -> None:
 
 def free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    ports = [bound.getsockname()[1] for bound in sockets]
+    for bound in sockets:
+        bound.close()
     return ports
 
 
@@ -51,15 +51,22 @@ class Node:
 
     def workers(self, name: str = "") -> list[psutil.Process]:
         """Its worker processes that run a task of this name now."""
-        found = []
+        working = []
         for process in self.process.children(recursive=True):
             try:
                 title = " ".join(process.cmdline())
             except psutil.Error:
                 continue
             if title.startswith("ray::") and name in title and "IDLE" not in title:
-                found.append(process)
-        return found
+                working.append(process)
+        return working
+
+    def runs(self) -> bool:
+        """A node is there for as long as its raylet is."""
+        with suppress(psutil.Error):
+            raylets = [process for process in self.process.children() if process.name() == "raylet"]
+            return any(raylet.status() != psutil.STATUS_ZOMBIE for raylet in raylets)
+        return False
 
     def cut(self, off: bool) -> None:
         """Take its link away, or bring it back."""
@@ -81,40 +88,35 @@ class Cluster:
 
 @contextmanager
 def cluster(
-    workers: int = 0,
     *,
-    head_cpus: int = 2,
-    worker_cpus: int = 2,
+    head_cpus: int,
     jobs: bool = False,
-    network: tuple[str, list[str]] | None = None,
+    network: tuple[str, list[str]] = ("127.0.0.1", []),
     env: Mapping[str, str] | None = None,
 ) -> Iterator[Cluster]:
-    """A head, with a job server if wanted, and so many further nodes, in the namespaces of a `network` if given. What
-    is in `env` all their processes see."""
+    """A head, with a job server if wanted, and a further node in each namespace of a `network`. What is in `env` all
+    their processes see."""
     with ExitStack() as stack:
         folder, environment = stack.enter_context(_folder()), {**_environment(), **(env or {})}
-        head, links = network or ("127.0.0.1", [""] * workers)
+        head, links = network
 
         def asked(port: int, client: int, *dashboard: int) -> list[str]:
             shown = [f"--include-dashboard={'true' if jobs else 'false'}", f"--dashboard-host={head}"]
-            shown += [*(f"--dashboard-port={one}" for one in dashboard), f"--ray-client-server-port={client}"]
+            shown += [*(f"--dashboard-port={number}" for number in dashboard), f"--ray-client-server-port={client}"]
             return ["--head", f"--port={port}", f"--num-cpus={head_cpus}", f"--node-ip-address={head}", *shown]
 
         first, ports = stack.enter_context(_node(asked, head, "", folder, environment, 3 if jobs else 2))
-        found = _found(head, *ports)
-        found.nodes.append(first)
-        for number, link in enumerate(links, 2):
-            address = f"{head.rpartition('.')[0]}.{number}"
-            argv = [f"--address={found.address}", f"--node-ip-address={address}", f"--num-cpus={worker_cpus}"]
-            node, _ = stack.enter_context(_node(lambda argv=argv: argv, address, link, folder, environment))
-            found.nodes.append(node)
-        yield found
+        running = _cluster_at(head, *ports)
+        running.nodes.append(first)
+        for link in links:
+            stack.enter_context(_further_node(running, link, folder, environment))
+        yield running
 
 
 @contextmanager
 def local() -> Iterator[Cluster]:
-    """What `make cluster` starts, on other ports and with the resources of a v4-8 host. What ends it is what a terminal
-    sends for Ctrl-C, and nothing of it is left then."""
+    """What `make cluster` starts, on other ports and with the resources of a v4-8 host, and a second node, which has no
+    TPU. What ends the first is what a terminal sends for Ctrl-C, and nothing of it is left then."""
     more = ["--num-cpus=2", """--resources='{"TPU": 4, "TPU-v4-8-head": 1}'""", *SMALL]
     with _folder() as folder:
 
@@ -129,12 +131,13 @@ def local() -> Iterator[Cluster]:
 
         environment = {**_without_rays(), "RAY_TMPDIR": str(folder)}
         with _started(make_cluster, folder / "log", environment, 3, ctrl_c=True) as (process, ports):
-            found = _found("127.0.0.1", *ports)
-            found.nodes.append(Node(process, "127.0.0.1"))
-            yield found
+            running = _cluster_at("127.0.0.1", *ports)
+            running.nodes.append(Node(process, "127.0.0.1"))
+            with _further_node(running, "", folder, _environment()):
+                yield running
 
 
-def _found(head: str, port: int, client: int, dashboard: int = 0) -> Cluster:
+def _cluster_at(head: str, port: int, client: int, dashboard: int = 0) -> Cluster:
     return Cluster(f"{head}:{port}", f"ray://{head}:{client}", f"http://{head}:{dashboard}" if dashboard else "")
 
 
@@ -170,6 +173,16 @@ def _node(
 
     with _started(start, folder / f"{address}.log", env, count) as (process, ports):
         yield Node(process, address, namespace), ports
+
+
+@contextmanager
+def _further_node(running: Cluster, namespace: str, folder: Path, env: dict[str, str]) -> Iterator[None]:
+    """One more node of two cores, on the address that follows those of the others."""
+    address = f"{running.nodes[0].ip.rpartition('.')[0]}.{len(running.nodes) + 1}"
+    argv = [f"--address={running.address}", f"--node-ip-address={address}", "--num-cpus=2"]
+    with _node(lambda: argv, address, namespace, folder, env) as (node, _):
+        running.nodes.append(node)
+        yield
 
 
 @contextmanager
@@ -211,11 +224,11 @@ def _begun(
 
 def _listening(pid: int) -> set[int]:
     """The ports on which a process listens, or what it started."""
-    found = set()
-    for one in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+    ports = set()
+    for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
         with suppress(psutil.Error):
-            found |= {at.laddr.port for at in one.net_connections("tcp") if at.status == psutil.CONN_LISTEN}
-    return found
+            ports |= {at.laddr.port for at in process.net_connections("tcp") if at.status == psutil.CONN_LISTEN}
+    return ports
 
 
 def _end(process: "subprocess.Popen[bytes]", ctrl_c: bool = False) -> list[psutil.Process]:
@@ -228,9 +241,9 @@ def _end(process: "subprocess.Popen[bytes]", ctrl_c: bool = False) -> list[psuti
         else:
             process.send_signal(signal.SIGTERM)
         left = psutil.wait_procs(processes, timeout=END_S)[1]
-        for one in left:
+        for survivor in left:
             with suppress(psutil.NoSuchProcess):
-                one.kill()
+                survivor.kill()
     process.wait()
     return left
 
@@ -246,15 +259,15 @@ def network(count: int) -> Iterator[tuple[str, list[str]]]:
         ip("link", "set", name, "up")
         names = []
         for number in range(2, count + 2):
-            one = f"{name}n{number}"
-            ip("netns", "add", one)
-            stack.callback(ip, "netns", "del", one)
-            ip("link", "add", f"{one}a", "type", "veth", "peer", "name", "eth0", "netns", one)
-            ip("link", "set", f"{one}a", "master", name, "up")
-            ip("-n", one, "addr", "add", f"{subnet}.{number}/24", "dev", "eth0")
-            ip("-n", one, "link", "set", "eth0", "up")
-            ip("-n", one, "link", "set", "lo", "up")
-            names.append(one)
+            namespace = f"{name}n{number}"
+            ip("netns", "add", namespace)
+            stack.callback(ip, "netns", "del", namespace)
+            ip("link", "add", f"{namespace}a", "type", "veth", "peer", "name", "eth0", "netns", namespace)
+            ip("link", "set", f"{namespace}a", "master", name, "up")
+            ip("-n", namespace, "addr", "add", f"{subnet}.{number}/24", "dev", "eth0")
+            ip("-n", namespace, "link", "set", "eth0", "up")
+            ip("-n", namespace, "link", "set", "lo", "up")
+            names.append(namespace)
         yield f"{subnet}.1", names
 
 
