@@ -162,8 +162,8 @@ def main() -> None:
     beside = f"{theirs:.2f} s in one process: {mine / theirs:.2f} ×"
     print(f"from save to answer: {mine:.2f} s across versions, {beside}; bar 0.8 s")
     right = stats.binomtest(false, comment.total(), alternative="less").proportion_ci(0.95).high <= BAR_FALSE
-    found = slower["regressed"] >= BAR_FOUND * slower.total()
-    sys.exit(0 if right and found and worst <= 3 and mine <= BAR_S else 1)
+    finds = slower["regressed"] >= BAR_FOUND * slower.total()
+    sys.exit(0 if right and finds and worst <= 3 and mine <= BAR_S else 1)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def quick(folder: Path) -> list[str]:
 
 def main() -> None:
     sweeps = int(sys.argv[1]) if len(sys.argv) > 1 else SWEEPS
-    false = found = 0
+    false = finds = 0
     began = time.monotonic()
     for number in range(sweeps):
         with tempfile.TemporaryDirectory() as folder:
@@ -88,14 +88,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rates = improved(Path(folder), "lr", number)
         false += bool(salts)
-        found += bool(rates) and set(rates) <= set(LARGER)
+        finds += bool(rates) and set(rates) <= set(LARGER)
         print(
             f"sweep {number + 1}, {time.monotonic() - began:.0f} s: salt {salts or 'none'}, lr {rates or 'none'}",
             flush=True,
         )
     print(f"the salt has a value called improved: {false} of {sweeps}; bar {MOST_FALSE} of {SWEEPS}")
-    print(f"a better learning rate is found, and no worse one: {found} of {sweeps}; bar {LEAST_FOUND} of {SWEEPS}")
-    sys.exit(0 if false <= MOST_FALSE and found >= LEAST_FOUND * sweeps / SWEEPS else 1)
+    print(f"a better learning rate is found, and no worse one: {finds} of {sweeps}; bar {LEAST_FOUND} of {SWEEPS}")
+    sys.exit(0 if false <= MOST_FALSE and finds >= LEAST_FOUND * sweeps / SWEEPS else 1)
 
 
 if __name__ == "__main__":
