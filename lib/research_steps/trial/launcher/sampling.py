@@ -54,8 +54,8 @@ def sample(
             return ChildResult(**_sampled(taken, "A"), sampling_s=took_s)
 
     with _side("baseline"):
-        other = baseline if isinstance(baseline, SecondProcess) else measure(baseline)
-        sides: dict[Side, Iterator[Any]] = {"candidate": returned, "baseline": other}
+        apart = baseline if isinstance(baseline, SecondProcess) else None
+        sides: dict[Side, Iterator[Any]] = {"candidate": returned, "baseline": apart or measure(baseline)}
     turn: list[Side] = ["candidate", "baseline"]
     shuffled = random.Random(seed)
     shuffled.shuffle(turn)
@@ -81,6 +81,8 @@ def sample(
         else:
             turn.reverse()
         for side in turn:
+            if apart is not None:
+                apart.place(side, pair // 2)
             with _side(side):
                 taken[side].append(_next(sides[side], side, pair + 1, series))
         order += turn
