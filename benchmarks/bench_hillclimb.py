@@ -4,8 +4,9 @@
 
 A kernel that computes has five parts; five edits make one of them cheaper each, by 8 % of the whole as it starts. 10
 others break it (it does not parse, raises, or gives nothing), and 25 change a comment. They come in random order. The
-agent saves an edit and asks `research dev` whether that is better. What is called improved it keeps and confirms, up to
-three times, until the baseline may move to it; else it takes the edit back. It never gives a setting.
+agent saves an edit and asks `research dev` whether that is better; what is left open it asks again, in three processes.
+What is called improved it keeps and confirms, up to five times, until the baseline may move to it or it is no
+difference; else it takes the edit back. It never gives a setting.
 
 Bars, in 10 runs: each ends with the five and nothing else, and no baseline ever moved to another edit.
 """
@@ -23,7 +24,7 @@ from pathlib import Path
 from tests.support.dev_checkout import DevCheckout, checkout
 
 PARTS, BROKEN, COMMENTS = 5, 10, 25
-RUNS, LOOKS = 10, 3
+RUNS, LOOKS = 10, 5
 COST, CHEAPER = 60, 36
 KERNEL = """
 import time
@@ -106,14 +107,22 @@ def climb(repository: DevCheckout, text: str, edits: Sequence[Edit]) -> tuple[li
     file = repository.experiment / "kernel.py"
     for edit in edits:
         file.write_text(kernel(text, [*accepted, edit]))
-        told = repository.start("dev", "toy")
-        output = "".join(told.communicate(timeout=300))
-        did["attempts"] += 1
-        trial = re.search(r"^(TOY-\d+)\.\d+ .*, improved, exploratory", output, re.MULTILINE)
-        if trial is not None and _moves(repository, trial[1], did):
+        id, verdict = _attempted(repository, did)
+        if verdict in ("inconclusive", "not comparable"):
+            id, verdict = _attempted(repository, did, "-n", "3")
+        if verdict == "improved" and _moves(repository, id, did):
             accepted.append(edit)
         file.write_text(kernel(text, accepted))
     return accepted, did
+
+
+def _attempted(repository: DevCheckout, did: Counter[str], *options: str) -> tuple[str, str]:
+    """The ID and verdict of an attempt; no verdict where it failed."""
+    did["attempts"] += 1
+    with repository.start("dev", "toy", *options) as told:
+        output = "".join(told.communicate(timeout=300))
+    answer = re.search(r"^(TOY-\d+)\.\d+.*: cost .* × ?(?:\(.*?\))?, ([a-z ]+)", output, re.MULTILINE)
+    return (answer[1], answer[2].strip()) if answer else ("", "")
 
 
 def _moves(repository: DevCheckout, id: str, did: Counter[str]) -> bool:
@@ -129,14 +138,21 @@ def _moves(repository: DevCheckout, id: str, did: Counter[str]) -> bool:
             did["moves"] += 1
             return True
         assert "does not carry a baseline" in refusal, refusal
+        if "no difference" in refusal:
+            break
     return False
 
 
-def run(folder: Path, text: str, metric: str, edits: Sequence[Edit]) -> tuple[list[Edit], Counter[str]]:
+def run(
+    folder: Path, text: str, metric: str, edits: Sequence[Edit], sampling: str = "max_pairs=5000, sampling_s=0.7"
+) -> tuple[list[Edit], Counter[str]]:
     with checkout(folder) as repository:
         repository.measure(MEASURE)
         (repository.experiment / "kernel.py").write_text(kernel(text, []))
         repository.write(THREAD, metric)
+        thread = repository.experiment / "__main__.py"
+        # As much sampling as a kernel takes.
+        thread.write_text(thread.read_text().replace("max_pairs=20, sampling_s=5", sampling))
         repository.commit()
         repository.ok()
         return climb(repository, text, edits)
@@ -152,7 +168,8 @@ def wrong(edits: Sequence[Edit], accepted: Sequence[Edit]) -> list[str]:
 def quick(folder: Path) -> list[str]:
     """Costs that are drawn, and four edits."""
     edits = [Edit("broken", 0), Edit("cheaper", 0), Edit("comment", 0), Edit("cheaper", 1)]
-    return wrong(edits, run(folder, DRAWN, 'Metric("cost", "min", timed=False)', edits)[0])
+    drawn = run(folder, DRAWN, 'Metric("cost", "min", timed=False)', edits, "max_pairs=20, sampling_s=5")
+    return wrong(edits, drawn[0])
 
 
 def main() -> None:

@@ -119,9 +119,9 @@ class Bench:
         """One attempt, from this process, which has imported what a command imports."""
         return self._order(self.request(*settings))
 
-    def order_edit(self) -> Attempted:
-        """One attempt at what differs from the commit, without settings."""
-        return self._order(msgspec.structs.replace(self.request(), settings=()))
+    def order_edit(self, processes: int = 1) -> Attempted:
+        """One attempt at what differs from the commit, without settings, in so many processes."""
+        return self._order(msgspec.structs.replace(self.request(), settings=(), processes=processes))
 
     def commit(self, message: str) -> None:
         subprocess.run(["git", "commit", "--quiet", "--all", "--allow-empty", "-m", message], cwd=self.root, check=True)

@@ -138,6 +138,19 @@ def test_what_goes_wrong_in_the_other_process_is_told(repository: DevCheckout) -
         assert error is not None and error.where == "baseline", error
 
 
+def test_sides_on_different_devices_are_no_pair(repository: DevCheckout) -> None:
+    """As where an accelerator admits one process, and the other side took the CPU in silence."""
+    devices = "import os\nos.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count={count}'\n"
+    devices += "import jax\nCOST = 1.0 + 0 * jax.device_count()\n"
+    edit(repository, devices.format(count=2))
+    assert "on 2 × cpu" not in repository.dev()
+    repository.git("add", "--all")
+    repository.git("commit", "--quiet", "--message", "two devices")
+    edit(repository, devices.format(count=1))
+    refused = repository.dev("--against", "HEAD", code=1)
+    assert "The candidate ran on 1 × cpu cpu and the baseline, in its own process, on 2 × cpu cpu" in refused
+
+
 def test_a_library_that_is_edited_counts(tmp_path: Path) -> None:
     """One that is installed from the checkout: both sides import their own version of it, though the kept parent had
     imported it before."""
