@@ -118,6 +118,30 @@ def test_pairs_by_seed_find_what_unpaired_seeds_do_not() -> None:
     assert null <= 0.06 * 400
 
 
+def test_an_interaction_over_seeds_is_compared_seed_by_seed(repository: UntimedThread) -> None:
+    """What won on each axis, together, at the seeds of the baseline; replicates of it take those that follow."""
+    deeper = TRAINING.replace("width: int = 1", "width: int = 1\n    depth: int = 1")
+    repository.measure(deeper.replace("2.0 * better", "2.0 * better * (0.96 if config.depth == 2 else 1.0)"))
+    repository.write(
+        """
+    base = steps.baseline(measure, Config(), over=("seed", range(5)))
+    widths = steps.sweep(base, ("width", [2, 3]))
+    depths = steps.sweep(base, ("depth", [2, 3]))
+    both = steps.interact(widths, depths)
+    steps.replicate(both, n=3)
+"""
+    )
+    repository.ok()
+    by_step = {stored.record.step: stored.record for stored in repository.known().in_order}
+    (claim,) = [claim for claim in by_step["interact"].claims or () if claim.metric == "cost"]
+    assert (claim.changes, claim.verdict) == ({"width": 3, "depth": 2}, "improved")
+    assert (claim.estimate, claim.processes, claim.over) == (pytest.approx(0.97 * 0.96, abs=0.006), 5, "seed")
+    assert "expected if the axes did not interact" in by_step["interact"].rows[0].note
+    (again,) = by_step["replicate"].claims or ()
+    assert (again.changes, again.confidence, again.processes) == (claim.changes, "replicated", 3)
+    assert {row.note.rpartition("; ")[2] for row in by_step["replicate"].rows} == {"seed=5", "seed=6", "seed=7"}
+
+
 # A training that is best at another learning rate for each width; width 2 only looks better where its own is not tried.
 TUNED = """
 import math, random
