@@ -75,10 +75,7 @@ def fixed_cases(entries: Iterable[Stored[EntryRecord]]) -> dict[str, FixedCase]:
     for entry in finished_order(entry for entry in counting if entry.sha256 not in taken_back):
         match entry.record.details:
             case BaselineMeasurement(baseline_case=case):
-                source = entry.record.provenance
-                # A patch that is not whole can't be applied again.
-                commit = source.commit if source.patch or not source.patch_note else None
-                cases[entry.record.label] = FixedCase(case, entry, commit, source.patch)
+                cases[entry.record.label] = FixedCase(case, entry, *(entry.record.provenance.version or (None, None)))
             case Rebase(baseline=label, to=case, commit=commit, patch=patch):
                 before = cases[label].version if label in cases else (None, None)
                 cases[label] = FixedCase(case, entry, *((commit, patch or None) if commit else before))

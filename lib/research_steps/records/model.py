@@ -78,6 +78,14 @@ class Provenance(Strict, frozen=True):
     env: dict[str, str]
     environment: str | msgspec.UnsetType = msgspec.UNSET
 
+    @property
+    def version(self) -> tuple[str, str | None] | None:
+        """The commit and patch that the code can be had again by; None without a commit, or where the patch is not
+        kept."""
+        if self.commit is None or (self.patch is None and self.patch_note):
+            return None
+        return self.commit, self.patch
+
 
 @dataclass(frozen=True)
 class Captured:

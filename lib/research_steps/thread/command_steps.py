@@ -61,13 +61,12 @@ class Again:
         if self.is_on_disk:
             return {}
         trial, name = self.trial, str(self.case.get(CODE, ""))
-        source, baseline = trial.provenance, trial.baseline_version
-        if source.commit is None or (source.patch is None and source.patch_note):
+        mine, baseline = trial.provenance.version, trial.baseline_version
+        if mine is None:
             raise UsageError(
                 f"The code that {trial.id} measured can't be had again, because it is not known by a commit and a patch "
-                f"({source.patch_note or 'there is no commit'}): bring it back, and measure it anew."
+                f"({trial.provenance.patch_note or 'there is no commit'}): bring it back, and measure it anew."
             )
-        mine = (source.commit, source.patch)
         theirs = (baseline.commit, baseline.patch) if isinstance(baseline, Version) else mine
         wanted = {name: theirs} | ({str(self.changes[CODE]): mine} if isinstance(baseline, Version) else {})
         return {

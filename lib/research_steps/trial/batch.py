@@ -68,12 +68,12 @@ def codes_of(session: Session, what: Measured) -> Codes:
     checkout, wanted = Checkout.find(Path(what.root)), dict(what.versions)
     if what.baseline_version not in wanted:
         source = session.captured.provenance
-        if source.commit is None or (source.patch is None and source.patch_note):
+        if source.version is None:
             raise UsageError(
                 "Versions of the code can't be compared here, because what is on disk is not known by a commit and a "
                 f"patch: {source.patch_note or 'there is no commit'}."
             )
-        wanted[what.baseline_version] = source.commit, source.patch
+        wanted[what.baseline_version] = source.version
     versions = {
         name: code_at(checkout, session.journal, what.name, what.root, commit, patch)
         for name, (commit, patch) in wanted.items()
