@@ -78,7 +78,7 @@ def rebase(writer: EntryWriter, id: str) -> Stored[EntryRecord]:
     label = moved.baseline if isinstance(moved, Rebase) else base.record.label
     to, trial = {**winner.case, **winner.changes}, snapshot.trials_of(winner.trials)[0].record
     source, changes = trial.provenance, changes_text(winner.changes)
-    version = {"commit": source.commit or "", "patch": source.patch or ""}
+    version = {"commit": source.commit or "", "patch": source.patch or "", "digest": trial.code}
     details = Rebase(baseline=label, before=winner.case, to=to, claim=claim_text(winner), **version)
     next_action = f"Give steps.baseline(…, label={label!r}) this case and run the thread."
     if isinstance(trial.baseline_version, Version):

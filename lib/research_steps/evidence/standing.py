@@ -55,12 +55,13 @@ def evidence(claim: Claim) -> set[str]:
 @dataclass(frozen=True)
 class FixedCase:
     """A baseline case as it was measured or moved last, by an `entry`, and the code that it was fixed with: a commit,
-    None where that is not known, and the patch on it."""
+    None where that is not known, the patch on it, and the digest of the measure function's."""
 
     case: dict[str, Any]
     entry: Stored[EntryRecord]
     commit: str | None
     patch: str | None
+    digest: str
 
     @property
     def version(self) -> tuple[str | None, str | None]:
@@ -74,11 +75,12 @@ def fixed_cases(entries: Iterable[Stored[EntryRecord]]) -> dict[str, FixedCase]:
     cases: dict[str, FixedCase] = {}
     for entry in finished_order(entry for entry in counting if entry.sha256 not in taken_back):
         match entry.record.details:
-            case BaselineMeasurement(baseline_case=case):
-                cases[entry.record.label] = FixedCase(case, entry, *(entry.record.provenance.version or (None, None)))
-            case Rebase(baseline=label, to=case, commit=commit, patch=patch):
+            case BaselineMeasurement(baseline_case=case, digest=digest):
+                commit, patch = entry.record.provenance.version or (None, None)
+                cases[entry.record.label] = FixedCase(case, entry, commit, patch, digest)
+            case Rebase(baseline=label, to=case, commit=commit, patch=patch, digest=digest):
                 before = cases[label].version if label in cases else (None, None)
-                cases[label] = FixedCase(case, entry, *((commit, patch or None) if commit else before))
+                cases[label] = FixedCase(case, entry, *((commit, patch or None) if commit else before), digest=digest)
     return cases
 
 

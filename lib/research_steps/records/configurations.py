@@ -92,6 +92,11 @@ def configuration_of(case: Mapping[str, Any], other: Mapping[str, Any]) -> dict[
     return {name: value for name, value in case.items() if name != CODE or CODE in other}
 
 
+def code_name(commit: str, patch: str | None) -> str:
+    """What claims call a version of the code that has no name of its own."""
+    return commit[:12] + (f"+{patch[:12]}" if patch else "")
+
+
 def _plain(value: Any, what: str, path: str, substitute: Substitute) -> Any:
     value = substitute(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

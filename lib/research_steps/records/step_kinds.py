@@ -29,9 +29,10 @@ class Measurement(Details, frozen=True, kw_only=True):
 
 
 class BaselineMeasurement(Measurement, frozen=True, kw_only=True):
-    """In how many processes the baseline case was measured against itself."""
+    """In how many processes the baseline case was measured against itself, and the digest of the code."""
 
     replicates: int = 0
+    digest: str = ""
 
 
 class Sweep(Measurement, frozen=True, kw_only=True):
@@ -159,7 +160,7 @@ class Brief(Details, frozen=True, kw_only=True, tag_field="kind", tag="brief"):
 
 class Rebase(Details, frozen=True, kw_only=True):
     """From where to where the case of a baseline moved, by its label, and by which claim; and the code that it has from
-    then on: a commit and the patch on it."""
+    then on: a commit, the patch on it and the digest of the measure function's."""
 
     baseline: str
     before: dict[str, Any] = msgspec.field(name="from")
@@ -167,6 +168,7 @@ class Rebase(Details, frozen=True, kw_only=True):
     claim: str
     commit: str = ""
     patch: str = ""
+    digest: str = ""
 
 
 class Correction(Details, frozen=True, kw_only=True):

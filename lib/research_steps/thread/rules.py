@@ -6,7 +6,7 @@ from typing import Any
 from research_steps.errors import UsageError
 from research_steps.evidence.claim_text import changes_text
 from research_steps.evidence.standing import fixed_cases
-from research_steps.records.configurations import configuration_of, differences
+from research_steps.records.configurations import CODE, code_name, configuration_of, differences
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
 from research_steps.records.step_kinds import Sweep
@@ -43,6 +43,18 @@ def check_case(
         )
 
 
+def name_of_code(session: Session, config: StepConfig) -> str:
+    """What the case of a baseline step calls its code: nothing, until a rebase moved it to other code; then as that
+    did, for as long as it is that code."""
+    fixed = fixed_cases(_entries(session)).get(config.label)
+    if fixed is None or CODE not in fixed.case:
+        return ""
+    if fixed.digest == config.what.digest:
+        return str(fixed.case[CODE])
+    source = session.captured.provenance
+    return code_name(source.commit or config.what.digest, source.patch)
+
+
 def _check_baseline(session: Session, config: StepConfig) -> None:
     case, declared = config.case, config.version["case"]
     # Where the executor puts a path changes with the code and the store.
@@ -57,7 +69,7 @@ def _check_axes(session: Session, config: StepConfig) -> list[str]:
         for stored in _entries(session)
         if stored.record.step == "sweep" and stored.record.status == "ok" and stored.sha256 not in session.retracted
     ]
-    swept = {sweep.axis for sweep in sweeps if sweep.baseline_case == config.case}
+    swept = {sweep.axis for sweep in sweeps if sweep.baseline_case == config.what.named(config.case)}
     missing = [axis for axis, _ in config.axes if axis not in swept]
     if not missing:
         return []

@@ -6,16 +6,18 @@ between the entry and the executor's own status adds nothing when it is started 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from research_steps.errors import LauncherError, StepFailed, StoreError
+from research_steps.evidence.standing import fixed_cases
 from research_steps.journal.entries import About, Finding, write_entry
 from research_steps.journal.progress import plan
 from research_steps.journal.snapshot import OpenAttempt
-from research_steps.records.configurations import plain
+from research_steps.records.configurations import CODE, plain
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord, Ref
 from research_steps.records.step_kinds import BaselineMeasurement, Details, Interaction, Replication, Sweep
@@ -36,6 +38,7 @@ def run_step(config: StepConfig) -> dict[str, Any] | list[Any]:
     if config.kind == "shard":
         return _run_shard(session, config)
     inputs = _inputs(session, config)
+    config = _with_code_named(session, config, inputs)
     forced = rules.check(session, config)
     about = About(
         kind=config.kind,
@@ -116,6 +119,17 @@ def _inputs(session: Session, config: StepConfig) -> list[Stored[EntryRecord]]:
     return [session.journal.load("entry", msgspec.convert(ref, Ref)) for ref in artifacts if isinstance(ref, dict)]
 
 
+def _with_code_named(session: Session, config: StepConfig, inputs: Sequence[Stored[EntryRecord]]) -> StepConfig:
+    """The step with the name that its baseline's code has in claims, where that was moved to other code."""
+    if config.measured is None or config.measured.baseline_version or CODE in config.case:
+        return config
+    if config.kind == "baseline":
+        name = rules.name_of_code(session, config)
+    else:
+        name = next((str(fixed.case.get(CODE, "")) for fixed in fixed_cases(inputs[:1]).values()), "")
+    return replace(config, measured=replace(config.measured, baseline_version=name))
+
+
 def _details(config: StepConfig, forced: Sequence[str]) -> Details:
     """What the entry records of the step."""
     if config.measured is None:
@@ -125,7 +139,7 @@ def _details(config: StepConfig, forced: Sequence[str]) -> Details:
     parts["baseline_case"] = config.measured.named(config.case)
     match config.kind:
         case "baseline":
-            return BaselineMeasurement(**parts, replicates=len(config.replicates))
+            return BaselineMeasurement(**parts, replicates=len(config.replicates), digest=config.measured.digest)
         case "sweep":
             points = tuple(plain(point, config.label) for point in config.points)
             return Sweep(**parts, points=points, axis=next(iter(config.points[0])), tuned_over=config.tuned_over)

@@ -71,7 +71,8 @@ def controls_wanted(session: Session, config: StepConfig, id: str, after: int) -
 def changes_to(config: StepConfig, point: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, Any]:
     """What a candidate changes in a case, the version of its code among that."""
     changes = changes_in(config.changed(point), case)
-    return {**changes, CODE: point[CODE]} if config.what.versions and CODE in point else changes
+    version = point.get(CODE, "") if config.what.versions else ""
+    return {**changes, CODE: version} if version not in ("", config.what.baseline_version) else changes
 
 
 def values_beside(

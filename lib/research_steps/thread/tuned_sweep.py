@@ -95,7 +95,8 @@ def _compared(
     """What is said of the tuned sides, the first of which is the baseline's."""
     series, count, mine = session.series, len(config.replicates), sides[0].changes
     case, parts = config.changed(mine), [judged[at : at + count] for at in range(0, len(judged), count)]
-    baseline = Baseline(case, base.entry, [trial.stored for trial in parts[0]], beside=True, over=base.over)
+    named = config.what.named(case)
+    baseline = Baseline(named, base.entry, [trial.stored for trial in parts[0]], beside=True, over=base.over)
     control_rows = [_row(config, trial) for trial in parts[0]]
     rows, candidates = list[Row](), list[Candidate]()
     for side, trials in zip(sides[1:], parts[1:], strict=True):

@@ -10,7 +10,7 @@ from research_steps.evidence.claims import Baseline
 from research_steps.evidence.standing import FixedCase, best, fixed_cases, standing
 from research_steps.journal.journal import Journal
 from research_steps.records.conditions import conditions
-from research_steps.records.configurations import CODE, configuration_of
+from research_steps.records.configurations import CODE, code_name, configuration_of
 from research_steps.records.encoding import Stored, canonical, sha256
 from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Ref, TrialRecord, Version
 from research_steps.records.objects import FloorTrials
@@ -41,8 +41,7 @@ class DevEvidence:
         the code."""
         fixed, version = self.fixed(record.baseline_config), record.baseline_version
         if isinstance(version, Version) and (fixed is None or fixed.version != (version.commit, version.patch)):
-            name = version.commit[:12] + (f"+{version.patch[:12]}" if version.patch else "")
-            return {**record.baseline_config, CODE: name}
+            return {**record.baseline_config, CODE: code_name(version.commit, version.patch)}
         return fixed.case if fixed is not None else record.baseline_config
 
     def floor(self, record: TrialRecord) -> Baseline | None:
