@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from research_steps.evidence.standing import current_claims
+from research_steps.records.encoding import canonical
 from research_steps.records.model import Claim, TrialRecord, Version
+from research_steps.thread.dev.evidence import case_of
 
 from tests.support.dev_checkout import DevCheckout, checkout
 
@@ -151,6 +154,39 @@ def test_sides_on_different_devices_are_no_pair(repository: DevCheckout) -> None
     assert "The candidate ran on 1 × cpu cpu and the baseline, in its own process, on 2 × cpu cpu" in refused
 
 
+ONE_PROCESS = """
+import fcntl
+
+DEVICE = open("device", "a")
+
+
+def cost():
+    try:
+        fcntl.flock(DEVICE, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RuntimeError("the device is in use by another process") from None
+    return {cost}
+"""
+
+
+def test_versions_take_turns_on_a_device_that_admits_one_process(repository: DevCheckout) -> None:
+    """Each in two processes of its own, ABBA or BAAB, which the order of the samples tells; a file that is locked stands
+    for the accelerator. What fails alone too has failed."""
+    repository.measure(MEASURE.replace("import COST", "import cost").replace("COST *", "cost() *"))
+    edit(repository, ONE_PROCESS.format(cost=1.0))
+    repository.commit()
+    edit(repository, ONE_PROCESS.format(cost=0.8))
+    assert cost(repository.dev("--against", "HEAD")) == (pytest.approx(0.8, rel=0.02), "improved")
+    samples = last(repository).samples
+    assert samples is not None and samples.paired
+    assert re.fullmatch(r"(A+)B+A+|(B+)A+B+", samples.order), samples.order
+    assert len(samples.candidate["cost"]) == len(samples.baseline["cost"]) == samples.order.count("A") == 20
+    edit(repository, ONE_PROCESS.format(cost="1 / 0"))
+    assert "ZeroDivisionError" in repository.dev("--against", "HEAD", code=1)
+    error = last(repository).error
+    assert error is not None and error.where == "candidate", error
+
+
 def test_a_library_that_is_edited_counts(tmp_path: Path) -> None:
     """One that is installed from the checkout: both sides import their own version of it, though the kept parent had
     imported it before."""
@@ -215,6 +251,37 @@ def test_a_baseline_moves_to_an_edit_that_was_confirmed(repository: DevCheckout)
     repository.research("rebase", second.trials[0].id)
     edit(repository, "COST = 0.8\n")
     assert cost(repository.dev()) == (pytest.approx(0.8 / 0.72, rel=0.02), "regressed")
+
+
+def counting(repository: DevCheckout) -> list[Claim]:
+    """The claims that count now."""
+    entries = repository.known().in_order
+    return current_claims(repository.journal.series(), entries)
+
+
+def test_a_thread_on_code_that_was_moved_to_names_it(repository: DevCheckout) -> None:
+    """Its baseline is that which the rebase fixed, so that what was claimed against the old code does not count again;
+    on other code it is another one."""
+    edit(repository, "COST = 0.8\n")
+    repository.dev()
+    trial = last(repository).id
+    repository.research("rebase", confirmed(repository, trial).trials[0].id)
+    repository.commit()
+    repository.write(BASELINE.replace("    steps.", "    base = steps.") + "    steps.sweep(base, axis=('size', [2]))\n")
+    repository.ok()
+    assert [claim.changes for claim in counting(repository)] == [{"size": 2}]
+    baseline, sweep = repository.known().in_order[-2:]
+    assert case_of(baseline.record) == case_of(sweep.record) == {"size": 1, "code": trial}
+    assert {canonical(claim.case) for claim in sweep.record.claims or ()} == {canonical({"size": 1, "code": trial})}
+    assert "measured against itself" in repository.dev()
+    edit(repository, "COST = 0.9\n")
+    assert cost(repository.dev()) == (pytest.approx(0.9 / 0.8, rel=0.02), "regressed")
+    repository.commit()
+    repository.ok()
+    commit = repository.git("rev-parse", "HEAD").strip()
+    assert case_of(repository.known().in_order[-2].record) == {"size": 1, "code": commit[:12]}
+    assert [claim.case["code"] for claim in counting(repository)] == [commit[:12]]
+    assert repository.research("verify", "toy")
 
 
 def test_a_thread_compares_versions_of_the_code(repository: DevCheckout) -> None:

@@ -14,7 +14,7 @@ ResearchError
 ├── BadMetrics            the measure function gave no set of numbers
 ├── Diverged              the primary metric is no finite number: a result of the configuration
 ├── SideFailed            the measure function raised, as the candidate or as the baseline of the pair
-├── FailedElsewhere       the other side of a pair raised, in a process of its own
+├── FailedElsewhere       a side of a pair raised, in a process of its own
 ├── DevicesDiffer         the two sides of a pair, in processes of their own, ran on different devices
 ├── CodeChanged           its code is no longer the code that the trial was begun for
 ├── LauncherError         what was to run trials, or a run, died or could not start: no result
@@ -99,7 +99,7 @@ class DevicesDiffer(ResearchError):
 
 
 class FailedElsewhere(ResearchError):
-    """The other side of a pair, in a process of its own, raised what `described` tells: an error as a record has it."""
+    """A side of a pair, in a process of its own, raised what `described` tells: an error as a record has it."""
 
     def __init__(self, described: Any) -> None:
         super().__init__(described.line)

@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,15 @@ from typing import Any, Literal
 import draccus
 import msgspec
 
-from research_steps.errors import CodeChanged, DevicesDiffer, FailedElsewhere, SideFailed
+from research_steps.errors import CodeChanged, FailedElsewhere, Side, SideFailed
 from research_steps.records.model import Device, Error
 from research_steps.trial.code import Code
 from research_steps.trial.launcher.importing import import_from, is_below, load
 from research_steps.trial.launcher.protocol import ChildResult, Request, Used, line, received
-from research_steps.trial.launcher.sampling import alone, sample
-from research_steps.trial.launcher.second_process import SecondProcess
+from research_steps.trial.launcher.sampling import sample
+from research_steps.trial.launcher.side_process import SideProcess, SideRun, SideWork
 from research_steps.trial.launcher.staleness import edited
+from research_steps.trial.launcher.two_versions import TwoVersions
 from research_steps.trial.measured import TrialSpec
 from research_steps.trial.provenance import describe_error
 
@@ -61,7 +62,7 @@ def run(request: Request, stage: int) -> ChildResult:
     import_s = 0.0
     spec, code, series = request.spec, request.spec.code, request.series
     root = Path(code.root)
-    other: SecondProcess | None = None
+    versions: TwoVersions | None = None
 
     def say(what: str) -> None:
         # Nobody reads along, or the measure function has closed it.
@@ -74,25 +75,23 @@ def run(request: Request, stage: int) -> ChildResult:
             os.environ.update(request.env)
         os.chdir(request.cwd)
         say(f"importing {code.name.partition(':')[0]}")
+        sampling = partial(say, f"sampling, up to {series.sampling_s:g} s")
         if spec.baseline_code is not None:
-            # Before anything is imported here, and a backend started.
-            other = _second_process(request, spec.baseline_code)
-        measure = _imported(code)
-        candidate, baseline = (_config(spec, fields) for fields in (spec.config, spec.baseline_config))
-        import_s = time.perf_counter() - started
-        say("setting up: compiling, checking, warming up")
-        sampling = f"sampling, up to {series.sampling_s:g} s"
-        result = sample(measure, candidate, other or baseline, series, request.seed, lambda: say(sampling))
-        if other is not None and result.samples is not None and result.samples.paired:
-            _check_same_devices(other.devices())
+            # Nothing is imported here, and no backend started: each side has a process of its own.
+            say("importing and setting up both versions of the code")
+            versions = TwoVersions(partial(_side_process, request), series, request.seed)
+            result = versions.sample(sampling)
+        else:
+            measure = _imported(code)
+            candidate, baseline = (_config(spec, fields) for fields in (spec.config, spec.baseline_config))
+            import_s = time.perf_counter() - started
+            say("setting up: compiling, checking, warming up")
+            result = sample(measure, candidate, baseline, series, request.seed, sampling)
     except BaseException as raised:  # noqa: BLE001  # whatever it is, it is the trial's result
         result = ChildResult(error=_described(raised, root), setup_s=time.perf_counter() - started - import_s)
-    finally:
-        if other is not None:
-            other.end()
-    # Nobody edits a copy.
-    sources = sorted(map(str, edited())) if code.tree is None else []
-    return msgspec.structs.replace(result, devices=_devices(), import_s=import_s, sources=tuple(sources))
+    ran = versions.ran if versions is not None else _ran(code)
+    parts = {"devices": ran.devices, "sources": ran.sources, "import_s": ran.import_s or import_s}
+    return msgspec.structs.replace(result, **parts)
 
 
 def _imported(code: Code) -> Any:
@@ -108,32 +107,29 @@ def _imported(code: Code) -> Any:
     return measure
 
 
-def _second_process(request: Request, code: Code) -> SecondProcess:
-    """The process that measures the baseline by another version of the code."""
+def _side_process(request: Request, side: Side) -> SideProcess:
+    """The process that measures a side by its own version of the code."""
     spec = request.spec
+    mine = spec.code if side == "candidate" else spec.baseline_code
+    assert mine is not None, "there are two versions"
+    code, fields = mine, spec.config if side == "candidate" else spec.baseline_config
 
-    def begin() -> Iterator[dict[str, float]]:
-        measure = _imported(code)
-        return alone(measure, _config(spec, spec.baseline_config), request.series)
+    def load() -> Callable[[], Any]:
+        return partial(_imported(code), _config(spec, fields))
 
-    described = partial(describe_error, where="baseline", root=Path(code.root))
-    return SecondProcess(begin, _devices, lambda raised: _shortened(described(raised)))
-
-
-def _check_same_devices(theirs: tuple[Device, ...]) -> None:
-    """A backend that can't have an accelerator for a second process may take another one in silence."""
-    mine = _devices()
-    # A side that started no backend says nothing of its devices.
-    if mine and theirs and mine != theirs:
-        told = [", ".join(map(str, devices)) or "none" for devices in (mine, theirs)]
-        raise DevicesDiffer(
-            f"The candidate ran on {told[0]} and the baseline, in its own process, on {told[1]}: expected the same. "
-            "An accelerator that admits one process at a time can't hold both versions."
-        )
+    described = partial(describe_error, where=side, root=Path(code.root))
+    return SideProcess(
+        side, SideWork(request.series, load, partial(_ran, code), lambda raised: _shortened(described(raised)))
+    )
 
 
 def _config(spec: TrialSpec, fields: dict[str, Any]) -> Any:
     return fields if spec.config_type == "dict" else draccus.decode(load(spec.config_type), fields)
+
+
+def _ran(code: Code) -> SideRun:
+    """What this process ran on, and the files of the code that people edit; nobody edits a copy."""
+    return SideRun(_devices(), tuple(sorted(map(str, edited()))) if code.tree is None else ())
 
 
 def _devices() -> tuple[Device, ...]:

@@ -14,7 +14,6 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import count
 from typing import Any
 
 from research_steps.errors import BadMetrics, Diverged, Side, SideFailed
@@ -22,13 +21,14 @@ from research_steps.evidence.effects import process_effect, scale_for
 from research_steps.records.model import Samples
 from research_steps.records.series import Metric, Series
 from research_steps.trial.launcher.protocol import ChildResult
-from research_steps.trial.launcher.second_process import SecondProcess
 
 # So many pairs are taken whatever the budget, and so many more before their scatter is believed to be small.
 LEAST_PAIRS = 5
 LEAST_TO_BE_TIGHT = 10
 # Sampling stops when two standard errors are this share of the smallest effect that counts.
 TIGHT = 0.25
+
+Values = dict[str, float]
 
 
 def sample(
@@ -39,27 +39,34 @@ def sample(
     seed: int,
     sampling: Callable[[], None] = lambda: None,
 ) -> ChildResult:
-    """Run the measure function; `sampling` is called when its set-up is done. Raises SideFailed from whatever it raised,
-    BadMetrics included.
-
-    `baseline` is a configuration, or the samples of the baseline where these come from another process.
-    """
+    """Run the measure function on two configurations; `sampling` is called when its set-up is done. Raises SideFailed
+    from whatever it raised, BadMetrics included."""
     started = time.perf_counter()
-    taken: dict[Side, list[dict[str, float]]] = {"candidate": [], "baseline": []}
-    with _side("candidate"):
+    with failing("candidate"):
         returned = measure(candidate)
         if not isinstance(returned, Iterator):
-            taken["candidate"].append(_checked(returned, series))
-            took_s = time.perf_counter() - started
-            return ChildResult(**_sampled(taken, "A"), sampling_s=took_s)
+            return unpaired(numbers(returned, series), time.perf_counter() - started)
+    with failing("baseline"):
+        sides: dict[Side, Iterator[Any]] = {"candidate": returned, "baseline": measure(baseline)}
+    return paired(lambda side, taken: next_sample(sides[side], side, taken, series), series, seed, sampling)
 
-    with _side("baseline"):
-        apart = baseline if isinstance(baseline, SecondProcess) else None
-        sides: dict[Side, Iterator[Any]] = {"candidate": returned, "baseline": apart or measure(baseline)}
+
+def unpaired(values: Values, took_s: float) -> ChildResult:
+    """What a measure function that returns says of the candidate."""
+    return ChildResult(**sampled({"candidate": [values], "baseline": []}, "A"), sampling_s=took_s)
+
+
+def paired(
+    take: Callable[[Side, int], Values], series: Series, seed: int, sampling: Callable[[], None] = lambda: None
+) -> ChildResult:
+    """Sample both sides by turns: `take` gives a side's next sample, told how many it has given, the first of which ends
+    its set-up; `sampling` is called when that is done. Raises SideFailed."""
+    started = time.perf_counter()
+    taken: dict[Side, list[Values]] = {"candidate": [], "baseline": []}
     turn: list[Side] = ["candidate", "baseline"]
     shuffled = random.Random(seed)
     shuffled.shuffle(turn)
-    _set_up(sides, turn, series)
+    _set_up(take, turn)
     setup_s = time.perf_counter() - started
 
     order: list[Side] = []
@@ -81,50 +88,40 @@ def sample(
         else:
             turn.reverse()
         for side in turn:
-            if apart is not None:
-                apart.place(side, pair // 2)
-            with _side(side):
-                taken[side].append(_next(sides[side], side, pair + 1, series))
+            with failing(side):
+                taken[side].append(take(side, pair + 1))
         order += turn
     took_s = time.perf_counter() - started
     gc.enable()
-    letters = "".join("A" if side == "candidate" else "B" for side in order)
-    return ChildResult(**_sampled(taken, letters), setup_s=setup_s, sampling_s=took_s)
+    return ChildResult(**sampled(taken, letters(order)), setup_s=setup_s, sampling_s=took_s)
 
 
-def alone(measure: Callable[[Any], Any], config: Any, series: Series) -> Iterator[dict[str, float]]:
-    """The samples of the baseline's side alone. Raises BadMetrics."""
-    returned = measure(config)
-    if not isinstance(returned, Iterator):
-        raise BadMetrics(
-            f"The baseline's version of the measure function gave {type(returned).__name__} and the candidate's yields: "
-            "expected both to yield, so that they can take turns."
-        )
-    for number in count():
-        yield _next(returned, "baseline", number, series)
+def letters(order: Sequence[Side]) -> str:
+    """The sides in the order of their samples, A for the candidate and B for the baseline."""
+    return "".join("A" if side == "candidate" else "B" for side in order)
 
 
-def _set_up(sides: Mapping[Side, Iterator[Any]], turn: Sequence[Side], series: Series) -> None:
+def _set_up(take: Callable[[Side, int], Values], turn: Sequence[Side]) -> None:
     """Have both sides do what comes before their first sample. What the baseline can't do either is not the
     candidate's fault."""
     for place, side in enumerate(turn):
         try:
-            with _side(side):
-                _next(sides[side], side, 0, series)
+            with failing(side):
+                take(side, 0)
         except SideFailed:
             for other in turn[place + 1 :]:
                 if other == "baseline":
-                    with _side(other):
-                        _next(sides[other], other, 0, series)
+                    with failing(other):
+                        take(other, 0)
             raise
 
 
-def _sampled(taken: Mapping[Side, list[dict[str, float]]], order: str) -> dict[str, Any]:
+def sampled(taken: Mapping[Side, Sequence[Values]], order: str) -> dict[str, Any]:
     """All samples by metric, without those metrics that were no finite number at some time, which are told."""
     columns: dict[Side, dict[str, list[float]]] = {"candidate": {}, "baseline": {}}
     without: dict[str, str] = {}
     for side, rows in taken.items():
-        with _side(side):
+        with failing(side):
             columns[side] = _columns(rows)
             for name, values in columns[side].items():
                 strange = [value for value in values if not math.isfinite(value)]
@@ -136,7 +133,7 @@ def _sampled(taken: Mapping[Side, list[dict[str, float]]], order: str) -> dict[s
     return {"samples": samples, "without": without}
 
 
-def _known_well(primary: Metric, taken: dict[Side, list[dict[str, float]]]) -> bool:
+def _known_well(primary: Metric, taken: Mapping[Side, Sequence[Values]]) -> bool:
     """Whether the effect on the primary metric is known better, within this process, than its smallest effect asks."""
     columns = {side: {primary.name: [values[primary.name] for values in rows]} for side, rows in taken.items()}
     samples = Samples(paired=True, order="", candidate=columns["candidate"], baseline=columns["baseline"])
@@ -145,14 +142,16 @@ def _known_well(primary: Metric, taken: dict[Side, list[dict[str, float]]]) -> b
 
 
 @contextmanager
-def _side(side: Side) -> Iterator[None]:
+def failing(side: Side) -> Iterator[None]:
+    """Whatever is raised here was raised by this side."""
     try:
         yield
     except BaseException as error:
         raise SideFailed(side, error) from error
 
 
-def _next(generator: Iterator[Any], side: Side, taken: int, series: Series) -> dict[str, float]:
+def next_sample(generator: Iterator[Any], side: Side, taken: int, series: Series) -> Values:
+    """The next sample of a side, which has given so many. Raises BadMetrics, and Diverged."""
     try:
         values = next(generator)
     except StopIteration:
@@ -160,10 +159,11 @@ def _next(generator: Iterator[Any], side: Side, taken: int, series: Series) -> d
             f"The measure function stopped after {taken} samples of the {side}: expected it to yield for as long as it "
             "is asked; loop forever around the yield."
         ) from None
-    return _checked(values, series)
+    return numbers(values, series)
 
 
-def _checked(values: Any, series: Series) -> dict[str, float]:
+def numbers(values: Any, series: Series) -> Values:
+    """What a measure function gave, as the numbers that the series asks for. Raises BadMetrics, and Diverged."""
     if not isinstance(values, Mapping):
         raise BadMetrics(f"The measure function gave {type(values).__name__}: expected a dict of metric name to number.")
     metrics = [metric.name for metric in series.metrics]
@@ -176,10 +176,10 @@ def _checked(values: Any, series: Series) -> dict[str, float]:
     for name in values:
         if not isinstance(name, str) or not name.isprintable():
             raise BadMetrics(f"A metric is named {name!r}: expected printable text, such as 'time_s'.")
-    numbers = {name: _number(name, value) for name, value in values.items()}
-    if not math.isfinite(numbers[series.primary.name]):
-        raise Diverged(f"Metric {series.primary.name!r} is {numbers[series.primary.name]}.")
-    return numbers
+    checked = {name: _number(name, value) for name, value in values.items()}
+    if not math.isfinite(checked[series.primary.name]):
+        raise Diverged(f"Metric {series.primary.name!r} is {checked[series.primary.name]}.")
+    return checked
 
 
 def _number(name: str, value: Any) -> float:
@@ -194,7 +194,7 @@ def _number(name: str, value: Any) -> float:
     return number
 
 
-def _columns(rows: list[dict[str, float]]) -> dict[str, list[float]]:
+def _columns(rows: Sequence[Values]) -> dict[str, list[float]]:
     names = {name for row in rows for name in row}
     uneven = sorted(name for name in names if any(name not in row for row in rows))
     if uneven:
