@@ -179,10 +179,7 @@ def _show_patch(everywhere: list[OpenSeries], id: str) -> None:
         raise UsageError(f"The trials of {id} have {len(patches)} different patches: name one of {names}.")
     series, trial = measured[0]
     code = trial.provenance
-    published = series.checkout.logbooks / series.topic / f"{code.patch}.patch"
-    patch = series.journal.patch(code.patch) if code.patch else b""
-    if patch is None and published.exists():
-        patch = published.read_bytes()
+    patch = series.journal.patch(code.patch, series.checkout.logbooks / series.topic) if code.patch else b""
     if patch is None:
         raise StoreError(
             f"{series.journal.store.url} does not hold the patch of {trial.id}: name its store with --prefix."

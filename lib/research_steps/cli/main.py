@@ -16,7 +16,7 @@ _GROUPS = {
         ("hypothesis", "source", "note", "attach", "decide", "correct", "retract", "rebase"),
     ),
     "Hand it over": ("hand_over", ("seal", "reproduce", "finish")),
-    "Set up and publish": ("set_up", ("kickoff", "adopt", "sync", "origin")),
+    "Set up and publish": ("set_up", ("kickoff", "adopt", "sync", "origin", "trust")),
 }
 _MODULES = {name: module for module, names in _GROUPS.values() for name in names}
 

@@ -6,13 +6,15 @@ import click
 
 from research_steps.actions import notes
 from research_steps.actions.kickoff import link_issue, take_branch
-from research_steps.cli.common import OpenSeries, ResearchCommand, SeriesCommand, print_result
+from research_steps.cli.common import OpenSeries, RecordCommand, ResearchCommand, SeriesCommand, print_result
+from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.publish.entry_writer import EntryWriter
 from research_steps.publish.logbook import adoption
 from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.merge import rebuild
 from research_steps.publish.wandb.surface import check_project, project_of
+from research_steps.records.model import version_text
 from research_steps.records.objects import IssueLink
 from research_steps.records.series import check_topic
 from research_steps.thread.loading import load_series
@@ -100,3 +102,24 @@ def origin(series: OpenSeries) -> None:
 
     load_series(series.checkout, series.topic)
     click.echo(keep_origin(series.checkout, series.journal))
+
+
+@click.command(cls=RecordCommand, json=False)
+def trust(series: OpenSeries, id: str) -> None:
+    """Allow code that a record names to run in this checkout. Read it first: 'research show ID --patch'.
+
+    ID is that of a trial, or of an entry for all of its trials. What was run here needs no word.
+    """
+    from research_steps.trial.trust import Trust
+
+    trials = [
+        stored.record
+        for stored in series.snapshot.trials.values()
+        if id in (stored.record.id, stored.record.id.partition(".")[0])
+    ]
+    if not trials:
+        raise UsageError(f"{id} names no trial: expected one such as MOE-HC-007.03, or an entry that measured.")
+    for trial in trials:
+        Trust(series.checkout).add_trial(trial)
+    for text in sorted({f"{trial.measure}, {version_text(*version)}" for trial in trials for version in trial.ran}):
+        click.echo(f"allowed here: {text}")

@@ -39,7 +39,7 @@ from research_steps.journal.leases import Leases
 from research_steps.journal.objects import FOLDERS, Objects, Subject
 from research_steps.journal.snapshot import Outline, Snapshot, add_published
 from research_steps.journal.store import Store
-from research_steps.records.encoding import Stored, canonical, decode, encode, sha256
+from research_steps.records.encoding import Stored, canonical, decode, encode, sha256, verified
 from research_steps.records.model import Ref
 from research_steps.records.series import MILESTONES, Series
 from research_steps.records.step_kinds import STEP_KINDS
@@ -146,20 +146,33 @@ class Journal:
         if sha is not None and patch is not None:
             self.store.create(self.objects.path(f"patches/{sha}.patch"), patch)
 
-    def patch(self, sha: str) -> bytes | None:
-        return self.store.read(self.objects.path(f"patches/{sha}.patch"))
+    def patch(self, sha: str, repository: Path | None = None) -> bytes | None:
+        """What a work tree differed in, by its hash; as it was published, given the folder of that, where the store has
+        none. Raises UnreadableObject where the bytes are others."""
+        data = self._content(f"patches/{sha}.patch", sha)
+        published = repository / f"{sha}.patch" if repository is not None else None
+        if data is None and published is not None and published.is_file():
+            data = verified(published.read_bytes(), sha, str(published))
+        return data
 
     def keep_environment(self, packages: bytes) -> None:
         self.store.create(self.objects.path(f"environments/{sha256(packages)}.txt"), packages)
 
     def environment(self, sha: str) -> bytes | None:
-        return self.store.read(self.objects.path(f"environments/{sha}.txt"))
+        """The packages that were installed, by the hash of their list. Raises UnreadableObject."""
+        return self._content(f"environments/{sha}.txt", sha)
 
     def keep_attachment(self, name: str, data: bytes) -> None:
         self.store.create(self.objects.path(f"attachments/{name}"), data)
 
-    def attachment(self, name: str) -> bytes | None:
-        return self.store.read(self.objects.path(f"attachments/{name}"))
+    def attachment(self, name: str, sha: str) -> bytes | None:
+        """What was attached, by its name and hash. Raises UnreadableObject."""
+        return self._content(f"attachments/{name}", sha)
+
+    def _content(self, name: str, sha: str) -> bytes | None:
+        path = self.objects.path(name)
+        data = self.store.read(path)
+        return None if data is None else verified(data, sha, self.objects.where(path))
 
     # -- reading -----------------------------------------------------------------------------------------------
 

@@ -107,6 +107,16 @@ class _Header(msgspec.Struct):
     provenance: Any = None
 
 
+def verified(data: bytes, sha: str, where: str) -> bytes:
+    """The bytes, once they are known to be those that a hash names. Raises UnreadableObject."""
+    if sha256(data) != sha:
+        raise UnreadableObject(
+            f"{where} should have the hash {sha[:12]}, and its bytes have {sha256(data)[:12]}: it was changed after it "
+            "was written. Restore it from a copy."
+        )
+    return data
+
+
 _RECORD = msgspec.json.Decoder(Record)
 _HEADER = msgspec.json.Decoder(_Header)
 _RECORD_KINDS: dict[str, type[Versioned]] = {

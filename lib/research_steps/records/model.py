@@ -225,10 +225,11 @@ class TrialRecord(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="t
         return self.baseline_version.code if isinstance(self.baseline_version, Version) else self.code
 
     @property
-    def patches(self) -> set[str]:
-        """The hashes of the patches that its code was made of."""
-        baseline = self.baseline_version.patch if isinstance(self.baseline_version, Version) else None
-        return {patch for patch in (self.provenance.patch, baseline) if patch is not None}
+    def ran(self) -> tuple[tuple[str, str | None], ...]:
+        """The commit and patch of the code of each side, as far as they are known."""
+        own, baseline = self.provenance.version, self.baseline_version
+        versions = (own, (baseline.commit, baseline.patch) if isinstance(baseline, Version) else None)
+        return tuple(version for version in versions if version is not None)
 
 
 class Ref(Strict, frozen=True):

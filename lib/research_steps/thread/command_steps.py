@@ -18,9 +18,12 @@ from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, Ref, TrialRecord, Version
 from research_steps.records.step_kinds import Measurement
 from research_steps.thread.builders import StepBuilder, measured_by
+from research_steps.thread.dev.cases import measures_with
+from research_steps.thread.loading import load_thread
 from research_steps.thread.types import Step
 from research_steps.trial.code import Code, trace_name
 from research_steps.trial.measured import Measured
+from research_steps.trial.trust import Trust
 from research_steps.trial.versions import code_at
 
 
@@ -37,7 +40,9 @@ class Again:
     numbers: Sequence[int]
 
     def measured(self, over: tuple[str, tuple[int, ...]] | None = None) -> Measured:
-        """What is measured, by the versions of the code that the trial ran. Raises UsageError without these."""
+        """What is measured, by the versions of the code that the trial ran. Raises UsageError without these, and where
+        only the record says what measures."""
+        self._check_measure()
         trial, versions = self.trial, self._versions()
         code = next(iter(versions.values())) if versions else trace_name(trial.measure, self.checkout.root)
         case = configuration_of(self.case, trial.baseline_config)
@@ -55,6 +60,19 @@ class Again:
         except UsageError:
             # It was moved, or does not even parse.
             return False
+
+    def _check_measure(self) -> None:
+        """Raises UsageError where no thread that was run in this checkout measures like that, nor the one here."""
+        trial, topic = self.trial, self.journal.topic
+        if Trust(self.checkout).has_measure(trial.measure, trial.config_type):
+            return
+        _, thread = load_thread(self.checkout, topic)
+        if not measures_with(thread, trial.measure, trial.config_type):
+            raise UsageError(
+                f"{trial.id} says that it measured with {trial.measure} on a {trial.config_type}, and no baseline of "
+                f"experiments/{topic}/__main__.py does: a record can name any function, so it is not called. Where it "
+                f"is right, allow it to run here with 'research trust {trial.id}'."
+            )
 
     def _versions(self) -> dict[str, Code]:
         """The code of the baseline, then that of the candidate where it is another one; nothing where it is on disk."""

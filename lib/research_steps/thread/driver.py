@@ -34,6 +34,7 @@ from research_steps.trial import provenance
 from research_steps.trial.context import CHOICES, Session, use
 from research_steps.trial.launcher.host import LocalHost
 from research_steps.trial.launcher.launcher import Launcher
+from research_steps.trial.trust import Trust
 from research_steps.trial.versions import version_named
 
 # Marin's own: how many steps run at once.
@@ -78,6 +79,9 @@ class ThreadRun:
         """What the executor makes of all steps, of those that run now, and of the seals, which may run then."""
         builder = StepBuilder(self.series, partial(version_named, self.checkout, self.journal))
         thread(builder)
+        for measured in (step.config.measured for step in builder.built if isinstance(step.config, StepConfig)):
+            if measured is not None:
+                Trust(self.checkout).add_measure(measured.name, measured.config_type)
         seals = [step for step in builder.built if isinstance(step.config, StepConfig) and step.config.kind == "seal"]
         chosen = [step for step in builder.built if self.options.seal or step not in seals]
         if not chosen:
@@ -105,6 +109,8 @@ class ThreadRun:
     def _capture(self) -> Captured:
         """Where the run's records come from; patch and packages are in the journal then."""
         captured = provenance.capture(self.checkout, provenance.command_line())
+        if captured.provenance.version is not None:
+            Trust(self.checkout).add_code(*captured.provenance.version)
         self.journal.keep_patch(captured.provenance.patch, captured.patch)
         packages = provenance.installed(self.checkout.root)
         self.journal.keep_environment(packages)

@@ -15,9 +15,9 @@ from pathlib import Path
 from research_steps.errors import RepositoryError, UsageError
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
-from research_steps.records.encoding import sha256
 from research_steps.records.model import TrialRecord
 from research_steps.trial.code import Code, WorkTree, trace_name
+from research_steps.trial.trust import Trust
 
 # A copy that was not used for so long is removed (seconds).
 KEPT_S = 7 * 86_400.0
@@ -27,8 +27,9 @@ def code_at(checkout: Checkout, journal: Journal, name: str, root: Path | str, c
     """The code of the measure function of this name, whose import root is `root` in the checkout, as it was at a commit
     with a patch on it (its hash, whose bytes the journal has).
 
-    Raises UsageError where that can't be had here, or the function was not there.
+    Raises UsageError where that can't be had here or may not run here, or the function was not there.
     """
+    Trust(checkout).check_code(commit, patch)
     tree = WorkTree(str(_copied(checkout, journal, commit, patch)), str(checkout.root), commit, patch)
     try:
         return trace_name(name, Path(tree.moved(os.path.realpath(root))), tree)
@@ -37,9 +38,11 @@ def code_at(checkout: Checkout, journal: Journal, name: str, root: Path | str, c
 
 
 def version_named(checkout: Checkout, journal: Journal, name: str) -> tuple[str, str | None]:
-    """The commit and patch that a revision of git names, or a trial of the series by its ID. Raises UsageError."""
+    """The commit and patch that a revision of git names, which is trusted by that, or a trial of the series by its ID.
+    Raises UsageError."""
     commit = checkout.commit_of(name) if checkout.git_dir is not None else None
     if commit is not None:
+        Trust(checkout).add_code(commit, None)
         return commit, None
     trials = [
         stored.record
@@ -52,11 +55,11 @@ def version_named(checkout: Checkout, journal: Journal, name: str) -> tuple[str,
             "a trial that was measured on a commit, such as MOE-HC-031.02."
         )
     source = trials[-1].provenance
-    if source.patch is None and source.patch_note:
+    if source.version is None:
         raise UsageError(
             f"The code of {name} can't be measured again, because its patch is not whole: {source.patch_note}."
         )
-    return trials[-1].provenance.commit, source.patch
+    return source.version
 
 
 def differs(code: Code, other: Code) -> bool:
@@ -70,8 +73,8 @@ def differs(code: Code, other: Code) -> bool:
 def _copied(checkout: Checkout, journal: Journal, commit: str, patch: str | None) -> Path:
     data = None
     if patch is not None:
-        data = journal.patch(patch)
-        if data is None or sha256(data) != patch:
+        data = journal.patch(patch, checkout.logbooks / journal.topic)
+        if data is None:
             raise UsageError(
                 f"The patch {patch[:12]} on commit {commit[:12]} is not in {journal.store.url}, so that code can't be "
                 "measured again: name the store that it was measured with (--prefix), or measure it anew."

@@ -105,21 +105,22 @@ class LogbookSurface:
         if not set(wanted) <= set(present):
             write_aside(path, b"".join(line + b"\n" for line in dict.fromkeys([*present, *wanted])))
         patches = {record.provenance.patch} if record.provenance.patch is not None else set()
-        patches |= {sha for trial in measured if isinstance(trial.record, TrialRecord) for sha in trial.record.patches}
+        versions = [trial.record.ran for trial in measured if isinstance(trial.record, TrialRecord)]
+        patches |= {patch for sides in versions for _, patch in sides if patch is not None}
         for sha in sorted(patches):
             path = self.records / f"{sha}.patch"
             if not path.exists() and (patch := self.journal.patch(sha)) is not None:
                 write_aside(path, patch)
         if isinstance(record.details, Attachment) and record.details.file:
-            self._keep_attachment(record.details.file)
+            self._keep_attachment(record.details)
 
-    def _keep_attachment(self, name: str) -> None:
-        path = self.records / "attachments" / name
+    def _keep_attachment(self, attached: Attachment) -> None:
+        path = self.records / "attachments" / attached.file
         if path.exists():
             return
-        data = self.journal.attachment(name) if is_name(name) else None
+        data = self.journal.attachment(attached.file, attached.sha256) if is_name(attached.file) else None
         if data is None:
-            raise StoreError(f"the file {name!r} that it attaches is not in the store. Attach it again.")
+            raise StoreError(f"the file {attached.file!r} that it attaches is not in the store. Attach it again.")
         write_aside(path, data)
 
     def _rewrite_summary(self, entries: Snapshot) -> None:

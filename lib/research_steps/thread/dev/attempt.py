@@ -41,6 +41,7 @@ from research_steps.trial.launcher.staleness import edited
 from research_steps.trial.measured import TrialSpec
 from research_steps.trial.provenance import capture
 from research_steps.trial.trials import measure_trial
+from research_steps.trial.trust import Trust
 from research_steps.trial.versions import code_at, differs, version_named
 
 # How long an attempt waits for a quiet machine (seconds). Not longer, because somebody waits for the answer.
@@ -72,6 +73,10 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
     if any(Path(case.code.root, name).stat().st_mtime >= began for name in case.code.files):
         # It was saved meanwhile, and the patch has to be that of the code that is measured.
         captured = capture(checkout, order.command)
+    trust = Trust(checkout)
+    trust.add_measure(case.code.name, case.config_type)
+    if captured.provenance.version is not None:
+        trust.add_code(*captured.provenance.version)
     version = _baseline_version(order, checkout, evidence, case, captured, speaker.say)
     changes = changes_in(config, case.case)
     if not order.done:

@@ -78,6 +78,26 @@ def declared(thread: Callable[[Any], Any], wanted: Callable[[DevCase], bool], wh
     raise UsageError(f"The thread declares no baseline {what}: it has {', '.join(map(repr, baselines.labels))}.")
 
 
+class _Measures:
+    """Stands in for the builders of steps, and takes note of what measures."""
+
+    def __init__(self) -> None:
+        self.seen: set[tuple[str, str]] = set()
+
+    def baseline(self, measure: Any, config: Any, **_: Any) -> None:
+        self.seen.add((trace(measure).name, type_name(config)))
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments, **named: None
+
+
+def measures_with(thread: Callable[[Any], Any], measure: str, config_type: str) -> bool:
+    """Whether a baseline of the thread measures with this function, on this type of configuration."""
+    measures = _Measures()
+    thread(measures)
+    return (measure, config_type) in measures.seen
+
+
 def with_settings(case: DevCase, settings: Sequence[str]) -> dict[str, Any]:
     """The case with settings such as 'implementation=dense' or 'model.hidden=64', read as draccus reads them.
 
