@@ -44,7 +44,13 @@ def sealed_history(where: Path, branch: str, adopted: bool, committed: bool) -> 
         if not step:
             desk.seal()
             continue
-        changes = {"config": {"file": plot}} if step == "attachment" else {"provenance": made} if number == 1 else {}
+        changes = (
+            {"config": {"file": plot, "sha256": sha256(PLOT)}}
+            if step == "attachment"
+            else {"provenance": made}
+            if number == 1
+            else {}
+        )
         desk.measured(f"step {number}", trials=2, step=step, result=f"result {number}", **changes)
         desk.publish()
         if committed:

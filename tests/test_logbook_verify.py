@@ -270,7 +270,7 @@ def test_a_changed_attachment_is_named(desk: Desk) -> None:
     plot = b"<svg>1</svg>\n"
     name = f"{sha256(plot)[:12]}-plot.svg"
     desk.journal.keep_attachment(name, plot)
-    desk.record("a plot", step="attachment", config={"file": name})
+    desk.record("a plot", step="attachment", config={"file": name, "sha256": sha256(plot)})
     desk.publish()
     assert desk.problems() == []
     path = desk.path.with_suffix("") / "attachments" / name
