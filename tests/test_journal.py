@@ -33,6 +33,8 @@ from tests.support.object_store import Proxy
 from tests.support.records import WHEN, entry, trial
 
 KEYS = 6
+# The identity of a trial.
+KEY = sha256(b"k")
 
 # Eight drivers want the same trials. Three of them die inside their first attempt, if they begin one, three at any
 # moment, two go on.
@@ -41,7 +43,7 @@ import os, random, signal, sys, time
 import fsspec, s3fs
 from research_steps.journal import attempts as module
 from research_steps.journal.journal import Journal
-from research_steps.records.encoding import Stored
+from research_steps.records.encoding import Stored, sha256
 from research_steps.journal.store import open_store
 from tests.support.records import trial
 url, keys = sys.argv[1], int(sys.argv[2])
@@ -61,7 +63,7 @@ else:
         assert status in (0, -signal.SIGKILL), status
     sys.exit()
 journal = Journal(open_store(url), "moe_hc")
-for key in random.sample([f"key{number}" for number in range(keys)], keys):
+for key in random.sample([sha256(b"%d" % number) for number in range(keys)], keys):
     id = journal.ids.reserve("MOE-HC", key, ())
     os.write(1, f"claimed {key} {id}\\n".encode())
     while True:
@@ -80,17 +82,18 @@ for key in random.sample([f"key{number}" for number in range(keys)], keys):
 
 # Begins an attempt, says so, and finishes it when it is told to.
 HOLD = """
-import sys
+import hashlib, sys
 from research_steps.journal import leases as module
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from tests.support.records import trial
 module.LEASE_S = float(sys.argv[2])
 journal = Journal(open_store(sys.argv[1]), "moe_hc")
-with journal.attempts.begin("trial", "k", int(sys.argv[3]), id="MOE-HC-001.01", label="held", config={}) as begun:
+key = hashlib.sha256(b"k").hexdigest()
+with journal.attempts.begin("trial", key, int(sys.argv[3]), id="MOE-HC-001.01", label="held", config={}) as begun:
     print(begun is not None, flush=True)
     sys.stdin.readline()
-    stored = journal.attempts.finish("trial", trial(key="k", attempt=int(sys.argv[3]), id="MOE-HC-001.01"))
+    stored = journal.attempts.finish("trial", trial(key=key, attempt=int(sys.argv[3]), id="MOE-HC-001.01"))
     print("late" if stored.record.late else "standing", flush=True)
 """
 
@@ -133,14 +136,14 @@ def finish(process: "subprocess.Popen[str]") -> str:
     return said(process)
 
 
-def begin(journal: Journal, key: str = "k", attempt: int = 0) -> bool:
+def begin(journal: Journal, key: str = KEY, attempt: int = 0) -> bool:
     with journal.attempts.begin("trial", key, attempt, id="MOE-HC-001.01", label="", config={}) as begun:
         return begun is not None
 
 
 def wanted(journal: Journal, say: Callable[[str], None] = lambda line: None) -> Any:
     """What a driver that wants trial 'k' to succeed gets from the journal."""
-    return journal.attempts.next("trial", "k", lambda stored: stored.record.status == "ok", say)
+    return journal.attempts.next("trial", KEY, lambda stored: stored.record.status == "ok", say)
 
 
 def run_race(url: str, keys: int) -> list[list[str]]:
@@ -164,7 +167,9 @@ def interrupted_in_a_race(url: str) -> int:
     standing = Counter((stored.record.key, stored.record.attempt) for stored in ended if not stored.record.late)
     assert set(standing.values()) == {1}
     assert set(standing) >= {(key, int(number)) for key, number in began}
-    assert sorted(stored.record.key for stored in snapshot.trials.values()) == [f"key{number}" for number in range(KEYS)]
+    assert sorted(stored.record.key for stored in snapshot.trials.values()) == sorted(
+        sha256(b"%d" % number) for number in range(KEYS)
+    )
     ids = {(key, id) for what, key, id in lines if what == "claimed"}
     assert sorted(id for _, id in ids) == [f"MOE-HC-{number:03d}" for number in range(1, KEYS + 1)]
     assert len({key for key, _ in ids}) == KEYS
@@ -191,7 +196,7 @@ def test_of_racing_threads_one_holds_the_attempt(journal: Journal) -> None:
 
         def run(key: int = key, together: threading.Barrier = together, won: list[bool] = won) -> None:
             together.wait()
-            won.append(begin(journal, f"key{key}"))
+            won.append(begin(journal, sha256(b"%d" % key)))
 
         threads = [threading.Thread(target=run) for _ in range(8)]
         for thread in threads:
@@ -205,7 +210,7 @@ def test_an_owner_and_a_finder_that_end_an_attempt_together_agree(journal: Journ
     """One end stands; the owner's record is the standing one or is kept as late, never lost."""
     late = 0
     for number in range(40):
-        key = f"key{number}"
+        key = sha256(b"%d" % number)
         begin(journal, key)
         [attempt] = journal.attempts.of("trial", key)
         assert isinstance(attempt, OpenAttempt)
@@ -240,7 +245,7 @@ def test_the_attempt_of_a_dead_process_is_ended_at_once(journal: Journal) -> Non
         process.wait()
         assert wanted(journal) == 1
     assert time.monotonic() - started < 30.0, "a lease is of 60 s"
-    [ended] = journal.attempts.of("trial", "k")
+    [ended] = journal.attempts.of("trial", KEY)
     assert isinstance(ended, Stored)
     assert isinstance(ended.record, InterruptedRecord)
     assert "before it was finished" in ended.record.reason
@@ -269,7 +274,7 @@ def test_a_process_out_of_sight_lasts_as_long_as_its_lease(journal: Journal) -> 
     with holder(journal, lease_s=1.5, elsewhere=True) as process:
         process.kill()
         process.wait()
-        [attempt] = journal.attempts.of("trial", "k")
+        [attempt] = journal.attempts.of("trial", KEY)
         assert isinstance(attempt, OpenAttempt)
         assert wanted(journal) == 1
         assert datetime.now(UTC) >= attempt.lease_until
@@ -291,8 +296,8 @@ def test_a_lease_that_ran_out_while_the_store_was_away_is_given_anew(
         monkeypatch.setattr(journal.store, "create", late)
 
     be_late()
-    with journal.attempts.begin("trial", "k", 0, id="MOE-HC-001.01", label="", config={}):
-        [attempt] = journal.attempts.of("trial", "k")
+    with journal.attempts.begin("trial", KEY, 0, id="MOE-HC-001.01", label="", config={}):
+        [attempt] = journal.attempts.of("trial", KEY)
         assert isinstance(attempt, OpenAttempt)
         assert utc(attempt.lease_until) > attempt.intent.lease_until and not attempt.orphaned()
     be_late()
@@ -303,7 +308,7 @@ def test_a_lease_that_ran_out_while_the_store_was_away_is_given_anew(
 def test_a_lease_that_is_renewed_is_respected(journal: Journal) -> None:
     """A trial may take longer than its lease, also on another machine."""
     with holder(journal, lease_s=3.0, elsewhere=True) as process:
-        [attempt] = journal.attempts.of("trial", "k")
+        [attempt] = journal.attempts.of("trial", KEY)
         assert isinstance(attempt, OpenAttempt)
         threading.Timer(4.5, lambda: finish(process)).start()
         outcome = wanted(journal)
@@ -320,7 +325,7 @@ def test_a_cut_off_process_that_comes_back_is_late(journal: Journal) -> None:
         assert begin(journal, attempt=1)
         process.send_signal(signal.SIGCONT)
         assert finish(process) == "late"
-    first, _ = journal.attempts.of("trial", "k")
+    first, _ = journal.attempts.of("trial", KEY)
     assert isinstance(first, Stored)
     assert isinstance(first.record, InterruptedRecord)
     [late] = journal.scan().trials.values()
@@ -331,7 +336,7 @@ def test_a_cut_off_process_that_comes_back_is_late(journal: Journal) -> None:
 def test_a_process_number_that_is_used_again_is_not_taken_for_the_owner(journal: Journal) -> None:
     """After the owner died another program may get its number."""
     begin(journal)
-    [attempt] = journal.attempts.of("trial", "k")
+    [attempt] = journal.attempts.of("trial", KEY)
     assert isinstance(attempt, OpenAttempt)
     assert not attempt.orphaned()
     owner = msgspec.structs.replace(attempt.intent.owner, process_started=attempt.intent.owner.process_started - 60)
@@ -341,11 +346,11 @@ def test_a_process_number_that_is_used_again_is_not_taken_for_the_owner(journal:
 def test_a_record_that_is_finished_twice_is_the_same_record(journal: Journal) -> None:
     """Saying the same again changes nothing; saying something else is late."""
     begin(journal)
-    first = journal.attempts.finish("trial", trial(key="k"))
-    assert journal.attempts.finish("trial", trial(key="k")) == first
-    second = journal.attempts.finish("trial", trial(key="k", label="another"))
+    first = journal.attempts.finish("trial", trial(key=KEY))
+    assert journal.attempts.finish("trial", trial(key=KEY)) == first
+    second = journal.attempts.finish("trial", trial(key=KEY, label="another"))
     assert second.record.late
-    assert journal.attempts.finish("trial", trial(key="k", label="another")).sha256 == second.sha256
+    assert journal.attempts.finish("trial", trial(key=KEY, label="another")).sha256 == second.sha256
     assert len(journal.scan().trials) == 2
 
 
@@ -364,7 +369,7 @@ def test_a_network_that_loses_answers_loses_and_doubles_nothing(
     proxy.lose_answers(lost)
     assert journal.ids.reserve("MOE-HC", "step", ()) == "MOE-HC-001"
     assert begin(journal)
-    assert not journal.attempts.finish("trial", trial(key="k")).record.late
+    assert not journal.attempts.finish("trial", trial(key=KEY)).record.late
     assert proxy.lost >= min(lost, 3)
     proxy.close()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3_port}")
@@ -391,14 +396,14 @@ BROKEN = {
 def test_what_can_not_be_read_is_named_and_left_and_the_thread_goes_on(journal: Journal, kind: str, data: bytes) -> None:
     """The object keeps its bytes, is told with its name, ends its attempt, and the next attempt is made."""
     begin(journal)
-    broken = f"journal/moe_hc/trials/{kind}/k-0.json"
+    broken = f"journal/moe_hc/trials/{kind}/{KEY}-0.json"
     journal.store.put(broken, data)
     told: list[str] = []
     assert wanted(journal, told.append) == 1
     assert begin(journal, attempt=1)
-    stored = journal.attempts.finish("trial", trial(key="k", attempt=1))
+    stored = journal.attempts.finish("trial", trial(key=KEY, attempt=1))
     assert wanted(journal) == stored
-    journal.attempts.finish("trial", trial(key="k", attempt=0))
+    journal.attempts.finish("trial", trial(key=KEY, attempt=0))
     snapshot = journal.scan()
     for text in (told, snapshot.problems + snapshot.newer) if kind == "records" else (told,):
         assert len(text) == 1
@@ -439,7 +444,7 @@ def test_a_lease_that_can_not_be_read_counts_as_none(journal: Journal) -> None:
     with holder(journal, lease_s=0.5, elsewhere=True) as process:
         process.kill()
         process.wait()
-        journal.store.put("journal/moe_hc/trials/leases/k-0.json", b"half a le")
+        journal.store.put(f"journal/moe_hc/trials/leases/{KEY}-0.json", b"half a le")
         assert wanted(journal) == 1
 
 
@@ -495,7 +500,7 @@ def test_store_and_repository_make_one_journal(journal: Journal, tmp_path: Path)
     folder = tmp_path / "logbooks" / "moe_hc"
     folder.mkdir(parents=True)
     stored = end(journal, "MOE-HC-001")
-    other = trial(key="elsewhere", id="MOE-HC-002.01")
+    other = trial(key=sha256(b"elsewhere"), id="MOE-HC-002.01")
     (folder / "MOE-HC-001.jsonl").write_bytes(stored.line + b"\n")
     (folder / "MOE-HC-002.jsonl").write_bytes(canonical(msgspec.to_builtins(other)) + b"\n{broken\n")
     snapshot = journal.scan(folder)
@@ -574,13 +579,14 @@ def test_an_outline_counts_every_trial_once_and_tells_what_a_scan_would(tmp_path
     """A trial that a row tells is only counted, wherever it is; one whose bytes were changed is told."""
     journal = Journal(LocalStore(tmp_path / "store"), "moe_hc")
     told, broken = (
-        journal.attempts.finish("trial", trial(key=key, id=f"MOE-HC-002.0{n}")) for n, key in enumerate("ab", 1)
+        journal.attempts.finish("trial", trial(key=key, id=f"MOE-HC-002.0{n}"))
+        for n, key in enumerate((KEY, "b" * 64), 1)
     )
-    loose = journal.attempts.finish("trial", trial(key="c", id="MOE-HC-003.01"))
+    loose = journal.attempts.finish("trial", trial(key="c" * 64, id="MOE-HC-003.01"))
     row = entry().rows[0]
     rows = tuple(msgspec.structs.replace(row, trial=trial.ref) for trial in (told, broken))
     stored = journal.attempts.finish("entry", entry(rows=rows))
-    name = "journal/moe_hc/trials/records/b-0.json"
+    name = f"journal/moe_hc/trials/records/{'b' * 64}-0.json"
     journal.store.put(name, broken.line.replace(b'"status":"ok"', b'"status":"so"'))
     folder = tmp_path / "published"
     folder.mkdir()

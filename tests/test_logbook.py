@@ -356,7 +356,7 @@ def test_a_record_with_no_usable_id_is_not_published(desk: Desk, id: str) -> Non
     published = desk.publish()
     assert published.ids == ("TOY-001",)
     (problem,) = published.problems
-    assert f"has the experiment ID {id!r}, expected one such as MOE-HC-007" in problem
+    assert "is not a record (Expected `str` matching regex" in problem and "`$.id`" in problem
     names = {path.name for path in desk.root.rglob("*") if ".git/" not in str(path)} - {path.name for path in before}
     assert names <= {".agents", "logbooks", "toy.md", "toy", "TOY-001.jsonl"}
 

@@ -105,11 +105,11 @@ def desk(tmp_path: Path) -> Desk:
     assert elsewhere.publish().problems == ()
     assert desk.journal.ids.reserve("TOY", "dev/loose", {5}) == "TOY-006"
     for number in (1, 2):
-        desk.journal.attempts.finish("trial", trial(series="toy", key=f"loose{number}", id=f"TOY-006.0{number}"))
+        desk.journal.attempts.finish("trial", trial(series="toy", key=f"{number:064x}", id=f"TOY-006.0{number}"))
     other = Journal(desk.journal.store, "other")
     assert other.ids.reserve("OTHER", "step", ()) == "OTHER-001"
     for number in range(3):
-        other.attempts.finish("trial", trial(series="other", key=f"other{number}", id=f"OTHER-001.0{number}"))
+        other.attempts.finish("trial", trial(series="other", key=f"{number + 9:064x}", id=f"OTHER-001.0{number}"))
     return desk
 
 

@@ -29,11 +29,11 @@ from tests.support.records import PROVENANCE, WHEN, entry, trial
 
 OWNER = Owner(machine="laptop/boot/pid:[1]", host="laptop", pid=7, process_started=12.34)
 INTERRUPTED = InterruptedRecord(
-    schema=1, series="moe_hc", subject="trial", key="k", attempt=0, id="MOE-HC-002.01", label="", started_at=WHEN,
+    schema=1, series="moe_hc", subject="trial", key="0" * 64, attempt=0, id="MOE-HC-002.01", label="", started_at=WHEN,
     finished_at=WHEN, reason="its process ended",
 )  # fmt: skip
 INTENT = Intent(
-    schema=1, series="moe_hc", subject="trial", key="k", attempt=0, id="MOE-HC-002.01", label="", started_at=WHEN,
+    schema=1, series="moe_hc", subject="trial", key="0" * 64, attempt=0, id="MOE-HC-002.01", label="", started_at=WHEN,
     lease_until=WHEN, owner=OWNER, nonce="00", config={"tokens": 512},
 )  # fmt: skip
 
@@ -175,7 +175,7 @@ def test_a_flipped_byte_is_told_or_changes_the_hash(place: int, byte: int) -> No
     [
         (Intent, INTENT),
         (IDReservation, IDReservation(schema=1, id="MOE-HC-007", step_key="s", claimed_at=WHEN, by=OWNER)),
-        (Seal, Seal(schema=1, id="MOE-HC-009", tag="moe_hc/MOE-HC-009", commit="c", sealed_at=WHEN, host="laptop")),
+        (Seal, Seal(schema=1, id="MOE-HC-009", tag="moe_hc/MOE-HC-009", commit="c" * 40, sealed_at=WHEN, host="laptop")),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )

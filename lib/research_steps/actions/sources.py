@@ -18,9 +18,8 @@ from research_steps.publish.entry_writer import EntryWriter, digest, key_after, 
 from research_steps.publish.logbook.file import lock
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
+from research_steps.records.names import HYPOTHESIS
 from research_steps.records.step_kinds import Brief, ContradictionCheck, NextExperiment, Source, plain_details
-
-_HYPOTHESIS = re.compile(r"H[1-9][0-9]*")
 
 
 def add_source(writer: EntryWriter, source: Source) -> Stored[EntryRecord]:
@@ -33,7 +32,7 @@ def add_source(writer: EntryWriter, source: Source) -> Stored[EntryRecord]:
     named = [*source.supports, *source.contradicts]
     for name in named:
         refuse_empty(name, "What is supported or contradicted", "name a hypothesis, a source or a claim")
-        if _HYPOTHESIS.fullmatch(name):
+        if re.fullmatch(HYPOTHESIS, name):
             hypotheses.find(items, name)
     rests_on = [_the_source(snapshot, name) for name in named if _is_id(writer, name)]
     if _is_id(writer, source.where):

@@ -3,13 +3,11 @@
 from typing import Any
 
 import click
-import msgspec
 
 from research_steps.actions import notes
 from research_steps.cli.common import OpenSeries, ResearchCommand, SeriesCommand, say, series_here
 from research_steps.git import Checkout
 from research_steps.publish.entry_writer import EntryWriter
-from research_steps.records.series import Series
 from research_steps.records.step_kinds import Finish, Reproduction
 
 
@@ -41,7 +39,7 @@ def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> No
     sealed = bundle.read(checkout, tag)
     (series,) = series_here(sealed.topic, prefix, json_output)
     # In a clone whose store is empty, what was sealed says what it is about.
-    declared = series.journal.declared() or msgspec.convert(sealed.series, Series)
+    declared = series.journal.declared() or bundle.series_of(sealed)
     again = rerun(checkout, sealed, here, lambda line: say(f"{tag}: {line}"))
     entry = report(EntryWriter(checkout, series.journal, declared), sealed, again)
     if not json_output:

@@ -11,7 +11,6 @@ from research_steps.records.redaction import redact
 
 LARGEST_BYTES = 5_000_000
 _LONGEST_NAME = 80
-_NAME = re.compile(r"[0-9a-f]{12}-[A-Za-z0-9._-]{1,80}")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/]\S*")
 
 
@@ -34,11 +33,6 @@ def read_attachment(path: Path) -> tuple[str, bytes]:
     if redact(safe) != safe or _holds_secret(data):
         raise UsageError(f"{path} holds what looks like a secret: take it out, then attach the file.")
     return f"{sha256(data)[:12]}-{safe}", data
-
-
-def is_name(name: str) -> bool:
-    """Whether an attachment can go by this name, which is then safe as a file's."""
-    return _NAME.fullmatch(name) is not None
 
 
 def check_address(address: str) -> str:

@@ -39,10 +39,9 @@ from research_steps.journal.leases import Leases
 from research_steps.journal.objects import FOLDERS, Objects, Subject
 from research_steps.journal.snapshot import Outline, Snapshot, add_published
 from research_steps.journal.store import Store
-from research_steps.records.encoding import Stored, canonical, decode, encode, sha256, verified
+from research_steps.records.encoding import Stored, canonical, decode, decode_series, encode, sha256, verified
 from research_steps.records.model import Ref
-from research_steps.records.series import MILESTONES, Series
-from research_steps.records.step_kinds import STEP_KINDS
+from research_steps.records.series import Series
 
 # How many objects an outline holds in memory.
 TAKEN_AT_ONCE = 500
@@ -92,17 +91,7 @@ class Journal:
         """The series as it was last declared, None when this store holds none. Raises StoreError when it can't tell."""
         name = self.objects.path("series.json")
         data = self.store.read(name)
-        if data is None:
-            return None
-        try:
-            fields = msgspec.json.decode(data, type=dict[str, Any])
-            # A later version may post kinds of steps that are not known here, and declare what is not asked here.
-            fields["milestones"] = [kind for kind in fields.get("milestones", MILESTONES) if kind in STEP_KINDS]
-            return msgspec.convert(fields, Series)
-        except msgspec.MsgspecError as error:
-            raise UnreadableObject(
-                f"{self.objects.where(name)} is not a series ({error}): run the thread again."
-            ) from error
+        return None if data is None else decode_series(data, self.topic, self.objects.where(name))
 
     # -- what is decided once, and what changes ------------------------------------------------------------------
 

@@ -13,10 +13,11 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
-from research_steps.errors import NewerObject, UnreadableObject
+from research_steps.errors import NewerObject, UnreadableObject, UsageError
 from research_steps.records.model import EntryRecord, InterruptedRecord, Record, Ref, TrialRecord, Versioned
 from research_steps.records.objects import OBJECTS
 from research_steps.records.redaction import redact_tree, redactor
+from research_steps.records.series import MILESTONES, Series
 from research_steps.records.step_kinds import STEP_KINDS, read_details
 
 # What names, orders and classifies records comes from this package and is never taken for a secret.
@@ -96,6 +97,20 @@ def decode(kind: type[T], data: bytes, where: str) -> T:
     _check_schema(kind, _strictly(_HEADER, data, where), where)
     decoder: msgspec.json.Decoder[T] = _DECODERS[kind]
     return _strictly(decoder, data, where)
+
+
+def decode_series(data: bytes, topic: str, where: str) -> Series:
+    """The series of this topic as a thread declared it, from JSON. Raises UnreadableObject."""
+    try:
+        fields = msgspec.json.decode(data, type=dict[str, Any])
+        # A later version may post kinds of steps that are not known here, and declare what is not asked here.
+        fields["milestones"] = [kind for kind in fields.get("milestones", MILESTONES) if kind in STEP_KINDS]
+        series = msgspec.convert(fields, Series)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError, UsageError) as error:
+        raise UnreadableObject(f"{where} is not a series ({error}): run the thread again.") from error
+    if series.topic != topic:
+        raise UnreadableObject(f"{where} is the series {series.topic}, expected {topic}: run the thread again.")
+    return series
 
 
 class _Header(msgspec.Struct):

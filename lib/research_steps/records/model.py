@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from research_steps.errors import JournalProblem
+from research_steps.records import names
 from research_steps.records.step_kinds import Details, read_details
 from research_steps.records.times import Time
 
@@ -68,15 +69,15 @@ class Provenance(Strict, frozen=True):
 
     command: str
     actor: Actor
-    commit: str | None
+    commit: names.Commit | None
     branch: str | None
-    patch: str | None
+    patch: names.Hash | None
     patch_note: str
     host: str
-    python: str
+    python: names.PythonVersion
     packages: dict[str, str]
     env: dict[str, str]
-    environment: str | msgspec.UnsetType = msgspec.UNSET
+    environment: names.Hash | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def version(self) -> tuple[str, str | None] | None:
@@ -149,9 +150,9 @@ class Version(Strict, frozen=True):
     """The code that one side of a pair ran: a commit, the SHA-256 of the patch on it, and the digest of the measure
     function's code there."""
 
-    commit: str
-    patch: str | None
-    code: str
+    commit: names.Commit
+    patch: names.Hash | None
+    code: names.Hash
 
     def __str__(self) -> str:
         return version_text(self.commit, self.patch)
@@ -165,11 +166,11 @@ def version_text(commit: str, patch: str | None) -> str:
 class InterruptedRecord(Versioned, frozen=True, tag_field="kind", tag="interrupted"):
     """The end of an attempt whose lease ran out or whose launcher died: no result, for no fault of the measurement."""
 
-    series: str
+    series: names.Topic
     subject: Literal["trial", "entry"]
-    key: str
-    attempt: int
-    id: str
+    key: names.Key
+    attempt: names.Attempt
+    id: names.RecordID
     label: str
     started_at: Time
     finished_at: Time
@@ -192,17 +193,17 @@ class TrialRecord(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="t
 
     schema: int = 3
 
-    series: str
-    key: str
-    attempt: int
-    id: str
+    series: names.Topic
+    key: names.Hash
+    attempt: names.Attempt
+    id: names.RecordID
     label: str
     started_at: Time
     finished_at: Time
     status: Literal["ok", "failed"]
     mode: Mode
     measure: str
-    code: str
+    code: names.Hash
     config_type: str
     config: dict[str, Any]
     baseline_config: dict[str, Any]
@@ -235,10 +236,10 @@ class TrialRecord(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="t
 class Ref(Strict, frozen=True):
     """Names another record: by hash, and by the attempt under which the journal keeps it."""
 
-    id: str
-    key: str
-    attempt: int
-    sha256: str
+    id: names.RecordID
+    key: names.Key
+    attempt: names.Attempt
+    sha256: names.Hash
 
 
 class Row(Strict, frozen=True):
@@ -283,7 +284,7 @@ class Claim(Strict, frozen=True, omit_defaults=True):
     `level` is 0 was made by an older rule, which judged each look alone.
     """
 
-    metric: str
+    metric: names.MetricName
     changes: dict[str, Any]
     case: dict[str, Any]
     baseline: Ref
@@ -317,11 +318,11 @@ class EntryRecord(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="e
     or interprets says, `floor` is by metric. One that is `private`, or rests on such a one, is published nowhere.
     """
 
-    series: str
+    series: names.Topic
     schema: int = 2
-    key: str
-    attempt: int
-    id: str
+    key: names.ExperimentID
+    attempt: names.Attempt
+    id: names.ExperimentID
     step: str
     step_key: str
     label: str
@@ -341,7 +342,7 @@ class EntryRecord(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="e
     late: bool = False
     private: bool | msgspec.UnsetType = msgspec.UNSET
     claims: tuple[Claim, ...] | msgspec.UnsetType = msgspec.UNSET
-    floor: dict[str, Floor] | msgspec.UnsetType = msgspec.UNSET
+    floor: dict[names.MetricName, Floor] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def details(self) -> Details:

@@ -1,9 +1,10 @@
 """What a journal keeps beside its records: intents, leases, reserved IDs, and what is decided once."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from research_steps.records import names
 from research_steps.records.model import Owner, Ref, Versioned
 from research_steps.records.times import Time
 
@@ -12,16 +13,16 @@ class Intent(Versioned, frozen=True, tag_field="kind", tag="intent"):
     """What is written, durably, before an attempt starts. `lease_until` may be extended beside it; `nonce` tells two
     intents of one process in one millisecond apart."""
 
-    series: str
+    series: names.Topic
     subject: Literal["trial", "entry"]
-    key: str
-    attempt: int
-    id: str
+    key: names.Key
+    attempt: names.Attempt
+    id: names.RecordID
     label: str
     started_at: Time
     lease_until: Time
     owner: Owner
-    nonce: str
+    nonce: names.Nonce
     config: dict[str, Any]
     private: bool | msgspec.UnsetType = msgspec.UNSET
 
@@ -37,13 +38,13 @@ class PublisherLease(Versioned, frozen=True):
 
     by: Owner
     lease_until: Time
-    nonce: str
+    nonce: names.Nonce
 
 
 class TrialPlan(Versioned, frozen=True):
     """How many trials a step asks for, and the driver that saw to it last, since when."""
 
-    id: str
+    id: names.ExperimentID
     label: str
     total: int
     by: Owner
@@ -53,13 +54,13 @@ class TrialPlan(Versioned, frozen=True):
 class KnownTrials(Versioned, frozen=True):
     """The trials of one part of a plan that the journal had already, by the IDs that they would have got."""
 
-    held: tuple[str, ...]
+    held: tuple[names.RecordID, ...]
 
 
 class IDReservation(Versioned, frozen=True):
     """An experiment ID that a step holds from before it begins."""
 
-    id: str
+    id: names.ReservedName
     step_key: str
     claimed_at: Time
     by: Owner
@@ -68,16 +69,16 @@ class IDReservation(Versioned, frozen=True):
 class IssueLink(Versioned, frozen=True):
     """The experiment issue of a series: 'owner/name' and number. Decided once: comments can't be moved."""
 
-    repository: str
-    number: int
-    url: str
+    repository: names.Repository
+    number: Annotated[int, msgspec.Meta(ge=1)]
+    url: names.WebAddress
     linked_at: Time
 
 
 class Project(Versioned, frozen=True):
     """The W&B project of a series. Decided once: runs can't be moved."""
 
-    name: str
+    name: names.ProjectName
     decided_at: Time
 
 
@@ -85,7 +86,7 @@ class Posting(Versioned, frozen=True):
     """Written before a comment is posted: when that was last tried, and by whom; then `comment` names it, and if
     people delete that it stays away."""
 
-    marker: str
+    marker: names.Marker
     tried_at: Time
     by: Owner
     comment: int | msgspec.UnsetType = msgspec.UNSET
@@ -106,9 +107,9 @@ class Closed(Versioned, frozen=True):
 class Seal(Versioned, frozen=True):
     """Which commit an entry was sealed with: decided once, by whoever sealed it first."""
 
-    id: str
-    tag: str
-    commit: str
+    id: names.ExperimentID
+    tag: names.TagName
+    commit: names.Commit
     sealed_at: Time
     host: str
 

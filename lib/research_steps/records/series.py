@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from research_steps.errors import UsageError
+from research_steps.records.names import HYPOTHESIS, METRIC, PREFIX, TOPIC
 from research_steps.records.redaction import redact_tree, redactor
 from research_steps.records.step_kinds import STEP_KINDS
 
-_TOPIC = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_PREFIX = re.compile(r"[A-Z][A-Z0-9-]{0,31}")
-_HYPOTHESIS = re.compile(r"H[1-9][0-9]*")
 # The kinds of steps whose entries are worth finding again on the issue, unless the series says otherwise.
 MILESTONES = tuple(name for name, kind in STEP_KINDS.items() if kind.milestone)
 LONGEST_TAG = 64
@@ -25,7 +23,6 @@ _TEXTS = (
     *("goal", "constraints", "stop", "motivation", "problem", "success", "baseline_case"),
     *("matrix", "code_paths", "references", "tags"),
 )
-_METRIC = re.compile(r"[A-Za-z][A-Za-z0-9_./-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Metric:
     budget: bool = False
 
     def __post_init__(self) -> None:
-        if not _METRIC.fullmatch(self.name):
+        if not re.fullmatch(METRIC, self.name):
             raise UsageError(
                 f"Metric name {self.name!r} is not usable: expected a letter, then letters, digits or _ . / -, "
                 "at most 64 characters, such as time_s."
@@ -79,7 +76,7 @@ class Hypothesis:
     text: str
 
     def __post_init__(self) -> None:
-        if not _HYPOTHESIS.fullmatch(self.id):
+        if not re.fullmatch(HYPOTHESIS, self.id):
             raise UsageError(f"Hypothesis ID {self.id!r} is not usable: expected H1, H2, …")
 
 
@@ -205,7 +202,7 @@ class Series:
 
 def check_topic(topic: str) -> str:
     """The topic itself, once it is known to be a safe file name. Raises UsageError."""
-    if not _TOPIC.fullmatch(topic):
+    if not re.fullmatch(TOPIC, topic):
         shown = topic if len(topic) <= 80 else f"{topic[:77]}… ({len(topic)} characters)"
         raise UsageError(
             f"Topic {shown!r} is not usable as a name: expected lower-case letters, digits, _ and -, "
@@ -216,7 +213,7 @@ def check_topic(topic: str) -> str:
 
 def check_prefix(topic: str, prefix: str) -> str:
     """The experiment ID prefix itself, once it is known to be one. Raises UsageError."""
-    if not _PREFIX.fullmatch(prefix) or prefix.endswith("-"):
+    if not re.fullmatch(PREFIX, prefix):
         raise UsageError(
             f"Series {topic!r} has the experiment ID prefix {prefix!r}: expected capitals, digits and inner hyphens, at "
             "most 32 characters, such as MOE-HC."

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from research_steps.records import names
+
 HypothesisState = Literal["active", "blocked", "promoted", "falsified"]
 
 
@@ -32,7 +34,7 @@ class BaselineMeasurement(Measurement, frozen=True, kw_only=True):
     """In how many processes the baseline case was measured against itself, and the digest of the code."""
 
     replicates: int = 0
-    digest: str = ""
+    digest: names.MaybeHash = ""
 
 
 class Sweep(Measurement, frozen=True, kw_only=True):
@@ -50,7 +52,7 @@ class Replication(Measurement, frozen=True, kw_only=True):
 
     replicates: int = 0
     candidate: dict[str, Any] | None = None
-    confirms: str = ""
+    confirms: names.MaybeRecordID = ""
     across: dict[str, tuple[Any, ...]] = {}
 
 
@@ -107,8 +109,8 @@ class Decision(Details, frozen=True, kw_only=True):
 class Attachment(Details, frozen=True, kw_only=True):
     """A file by its name in the journal, its hash and size; or the address of one."""
 
-    file: str = ""
-    sha256: str = ""
+    file: names.MaybeAttachedFile = ""
+    sha256: names.MaybeHash = ""
     bytes: int | msgspec.UnsetType = msgspec.UNSET
     link: str = ""
 
@@ -116,7 +118,7 @@ class Attachment(Details, frozen=True, kw_only=True):
 class HypothesisChange(Details, frozen=True, kw_only=True):
     """A hypothesis, what it is from now on, and why: the next test, resume condition, decision or stopping reason."""
 
-    hypothesis: str
+    hypothesis: names.HypothesisID
     text: str
     state: HypothesisState
     because: str
@@ -166,28 +168,28 @@ class Rebase(Details, frozen=True, kw_only=True):
     before: dict[str, Any] = msgspec.field(name="from")
     to: dict[str, Any]
     claim: str
-    commit: str = ""
-    patch: str = ""
-    digest: str = ""
+    commit: names.MaybeCommit = ""
+    patch: names.MaybeHash = ""
+    digest: names.MaybeHash = ""
 
 
 class Correction(Details, frozen=True, kw_only=True):
     """The ID of what it corrects."""
 
-    corrects: str = ""
+    corrects: names.MaybeRecordID = ""
 
 
 class Retraction(Details, frozen=True, kw_only=True):
     """The ID of what it takes back."""
 
-    retracts: str = ""
+    retracts: names.MaybeRecordID = ""
 
 
 class Reproduction(Details, frozen=True, kw_only=True):
     """The tag that was measured again, by which commands with which exit codes, and what came of it."""
 
-    tag: str = ""
-    commit: str = ""
+    tag: names.MaybeTag = ""
+    commit: names.MaybeCommit = ""
     commands: tuple[str, ...] = ()
     exits: tuple[int, ...] = ()
     not_run: tuple[str, ...] = ()
@@ -203,7 +205,7 @@ class Finish(Details, frozen=True, kw_only=True):
     confidence: str
     limitations: str
     next_steps: tuple[str, ...]
-    snapshot: str = ""
+    snapshot: names.MaybeTag = ""
     production_pr: str = ""
     docs: str = ""
 

@@ -11,8 +11,10 @@ import msgspec
 
 from research_steps.errors import RepositoryError
 from research_steps.git import Checkout
-from research_steps.records.encoding import canonical
+from research_steps.records import names
+from research_steps.records.encoding import canonical, decode_series
 from research_steps.records.model import Claim, Device, Ref, Strict
+from research_steps.records.series import Series
 
 SCHEMA = 2
 
@@ -21,7 +23,7 @@ class Command(Strict, frozen=True):
     """A command as it was given, and the entries that it made."""
 
     command: str
-    entries: tuple[str, ...]
+    entries: tuple[names.ExperimentID, ...]
 
 
 class Hardware(Strict, frozen=True):
@@ -36,8 +38,8 @@ class MeasuredWith(Strict, frozen=True):
     """A measure function ('module:function'), the digest of its code, and the hashes of the files that this covers."""
 
     measure: str
-    code: str
-    files: dict[str, str]
+    code: names.Hash
+    files: dict[names.InnerPath, names.Hash]
 
 
 class Elsewhere(Strict, frozen=True):
@@ -46,7 +48,7 @@ class Elsewhere(Strict, frozen=True):
     where: str
     why: str
     bytes: int | None
-    sha256: str | None
+    sha256: names.Hash | None
 
 
 UNLISTED = Elsewhere("a list of all installed packages", "with the store of the run, if there is one", None, None)
@@ -63,26 +65,26 @@ class Bundle(Strict, frozen=True):
     """
 
     schema: int
-    topic: str
-    id: str
-    tag: str
+    topic: names.Topic
+    id: names.ExperimentID
+    tag: names.TagName
     seal: Ref
     series: dict[str, Any]
     commands: tuple[Command, ...]
-    commit: str
+    commit: names.Commit
     branch: str | None
-    patch: str | None
+    patch: names.Hash | None
     patch_note: str
-    submodules: dict[str, str]
+    submodules: dict[names.InnerPath, names.SubmoduleState]
     measured: tuple[MeasuredWith, ...]
     seeds: dict[str, Any]
     hardware: tuple[Hardware, ...]
     environment: dict[str, str]
-    python: str
+    python: names.PythonVersion
     packages: dict[str, str]
     records: tuple[Ref, ...]
     claims: tuple[Claim, ...]
-    logbook: tuple[str, ...]
+    logbook: tuple[names.Hash, ...]
     elsewhere: tuple[Elsewhere, ...]
 
 
@@ -107,6 +109,11 @@ def decode(tag: str, data: bytes) -> Bundle | None:
         reads = f"this version reads up to {SCHEMA}: install the newer research-steps"
         raise RepositoryError(f"tag {tag}: its bundle has schema {schema}, {reads}")
     return bundle
+
+
+def series_of(bundle: Bundle) -> Series:
+    """The series that was sealed. Raises UnreadableObject."""
+    return decode_series(canonical(bundle.series), bundle.topic, f"the series in the bundle of {bundle.tag}")
 
 
 def read(checkout: Checkout, tag: str, commit: str = "") -> Bundle:

@@ -79,7 +79,7 @@ class Sealer:
         on_branch = checkout.branch() == self._branch
         onto = head if on_branch and head and checkout.is_ancestor(evidence.commit, head) else None
         commit = self._commit(stored, evidence, onto or evidence.commit)
-        tag, host = f"{record.series}/{record.id}", record.provenance.host
+        tag, host = f"{self._series.topic}/{record.id}", record.provenance.host
         if onto is not None:
             write_aside(tags.waiting(checkout, tag), commit.encode())
         seal = Seal(id=record.id, tag=tag, commit=commit, sealed_at=utc(), host=host)

@@ -27,6 +27,7 @@ from research_steps.git import Checkout
 from research_steps.records.conditions import ENVIRONMENT, PACKAGES, Facts
 from research_steps.records.encoding import sha256
 from research_steps.records.model import Actor, Captured, Error, Provenance
+from research_steps.records.names import Commit, Hash
 from research_steps.records.redaction import redact, redact_arguments, redactor
 from research_steps.records.resources import Resources
 
@@ -44,9 +45,9 @@ class Origin(msgspec.Struct, frozen=True):
     """Which code a run is of, and who started it. `patch` is the sha256 of what differs from the commit. It is believed
     of a `copy` that was made for one run, also where git is there; whoever made the copy publishes what is recorded."""
 
-    commit: str | None
+    commit: Commit | None
     branch: str | None
-    patch: str | None
+    patch: Hash | None
     patch_note: str
     actor: Actor
     copy: bool = False

@@ -22,6 +22,7 @@ from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.publish.issue.comment import Comment
 from research_steps.records.model import Owner
+from research_steps.records.names import REPOSITORY
 from research_steps.records.objects import IssueLink
 
 # How long one read may take, and how long a whole answer (seconds).
@@ -35,8 +36,6 @@ _EDITS = """query($owner: String!, $name: String!, $number: Int!) {
   repository(owner: $owner, name: $name) { issue(number: $number) { userContentEdits(first: 5) { nodes { diff } } } }
 }"""
 _INSIDERS = ("OWNER", "MEMBER", "COLLABORATOR", None)
-# 'owner/name', neither of which is '.' or '..'.
-_REPOSITORY = re.compile(r"(?!\.\.?/)[A-Za-z0-9._-]+/(?!\.\.?\Z)[A-Za-z0-9._-]+")
 
 
 class Clock:
@@ -64,12 +63,12 @@ def repository_of(checkout: Checkout) -> str | None:
     address = urlsplit(origin if "://" in origin else f"ssh://{origin.replace(':', '/', 1)}")
     hosts = tuple(f"{before}{urlsplit(web()).hostname}" for before in ("", "www.", "ssh."))
     name = address.path.strip("/").removesuffix(".git")
-    return name if address.hostname in hosts and _REPOSITORY.fullmatch(name) else None
+    return name if address.hostname in hosts and re.fullmatch(REPOSITORY, name) else None
 
 
 def check_repository(name: str) -> str:
     """The name itself, once it is known to be 'owner/name'. Raises UsageError."""
-    if not _REPOSITORY.fullmatch(name):
+    if not re.fullmatch(REPOSITORY, name):
         raise UsageError(f"The repository {name!r} is not usable: expected owner/name, such as marin-community/marin.")
     return name
 

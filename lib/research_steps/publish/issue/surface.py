@@ -31,6 +31,7 @@ from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.publisher import Change
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
+from research_steps.records.names import REPOSITORY, WEB_ADDRESS
 from research_steps.records.objects import Closed, IssueLink, Posting, Seal
 from research_steps.records.series import Series
 from research_steps.records.times import parse_utc, utc
@@ -270,7 +271,7 @@ def linked_issue(checkout: Checkout, journal: Journal) -> IssueLink | None:
         return decided
     logbook = checkout.logbooks / f"{journal.topic}.md"
     text = logbook.read_bytes().decode("utf-8", "replace") if logbook.is_file() else ""
-    match = re.search(r"(?m)^- Issue: \[([\w.-]+/[\w.-]+)#(\d+)\]\((https?://\S+)\)\r?$", text)
+    match = re.search(rf"(?m)^- Issue: \[({REPOSITORY})#([1-9][0-9]*)\]\(({WEB_ADDRESS})\)\r?$", text)
     if match is None:
         return None
     return journal.decide("issue", IssueLink(match[1], int(match[2]), match[3], utc()))

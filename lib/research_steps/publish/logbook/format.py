@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 from research_steps.publish.logbook.handwritten import closing
 from research_steps.records.encoding import sha256
 
-EXPERIMENT_ID = re.compile(r"[A-Z0-9-]+")
 _MARKER = re.compile(rb"<!-- research-steps [^\n]*")
 _BEGIN = re.compile(rb"<!-- research-steps entry (?P<id>[A-Z0-9-]+) -->")
 _END = re.compile(

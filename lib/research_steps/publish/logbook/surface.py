@@ -11,12 +11,11 @@ from collections.abc import Container, Iterator
 from itertools import islice
 from pathlib import Path
 
-from research_steps.errors import StoreError, UnreadableObject
+from research_steps.errors import StoreError
 from research_steps.evidence.state import thread_state
 from research_steps.evidence.visibility import belongs_in_logbook
 from research_steps.files import write_aside
 from research_steps.git import Checkout
-from research_steps.journal.attachments import is_name
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot, finished_order
 from research_steps.publish import rendering
@@ -82,8 +81,6 @@ class LogbookSurface:
 
     def _append(self, entry: Stored[EntryRecord]) -> bool:
         record = entry.record
-        if not logbook_format.EXPERIMENT_ID.fullmatch(record.id):
-            raise UnreadableObject(f"it has the experiment ID {record.id!r}, expected one such as MOE-HC-007.")
         seal = self.journal.decided(f"seals/{record.id}", Seal) if record.step == "seal" else None
         if record.step == "seal" and seal is None:
             # Its entry names the tag, so it waits for it; what holds the tag up is told by who makes it.
@@ -118,7 +115,7 @@ class LogbookSurface:
         path = self.records / "attachments" / attached.file
         if path.exists():
             return
-        data = self.journal.attachment(attached.file, attached.sha256) if is_name(attached.file) else None
+        data = self.journal.attachment(attached.file, attached.sha256)
         if data is None:
             raise StoreError(f"the file {attached.file!r} that it attaches is not in the store. Attach it again.")
         write_aside(path, data)

@@ -12,16 +12,16 @@ from typing import Any
 
 from research_steps.errors import NewerObject, UnreadableObject, UsageError
 from research_steps.git import Checkout
-from research_steps.journal.attachments import is_name
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.file import lock, path_of
 from research_steps.records.encoding import Stored, decode_record, sha256
 from research_steps.records.model import EntryRecord
+from research_steps.records.names import ATTACHED_FILE, EXPERIMENT_ID, HASH
 
-_PATCH = re.compile(r"[0-9a-f]{64}\.patch")
-_BUNDLE = re.compile(r"[A-Z0-9-]+\.(?:bundle\.json|bundle\.md|table\.csv|requirements\.txt)")
+_PATCH = re.compile(rf"{HASH}\.patch")
+_BUNDLE = re.compile(rf"{EXPERIMENT_ID}\.(?:bundle\.json|bundle\.md|table\.csv|requirements\.txt)")
 _ATTACHED = "attachments/"
 
 
@@ -56,7 +56,8 @@ class Files:
         return {
             name: data
             for name, data in self.beside.items()
-            if _PATCH.fullmatch(name) or (name.startswith(_ATTACHED) and is_name(name.removeprefix(_ATTACHED)))
+            if _PATCH.fullmatch(name)
+            or (name.startswith(_ATTACHED) and re.fullmatch(ATTACHED_FILE, name.removeprefix(_ATTACHED)))
         }
 
     @cached_property

@@ -8,6 +8,7 @@ journal.
 
 import importlib.util
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,14 +26,13 @@ from research_steps.publish.wandb.runs import Place, of_entry, of_trial, run_id
 from research_steps.publish.wandb.sync import NO_KEY, may_have_key, send
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord, Row
+from research_steps.records.names import PROJECT
 from research_steps.records.objects import IssueLink, Project
 from research_steps.records.redaction import redact
 from research_steps.records.series import Series
 from research_steps.records.step_kinds import STEP_KINDS
 from research_steps.records.times import utc
 
-LONGEST_PROJECT = 128
-_NOT_IN_PROJECTS = "/\\#?%:"
 # A run that there should be: of a row's trial, or of the entry itself.
 _Wanted = tuple[Stored[EntryRecord], Row | None]
 
@@ -189,10 +189,10 @@ def _named(journal: Journal, series: Series, below: frozenset[str] = frozenset()
 
 def _checked(series: Series, name: str) -> str:
     """The name itself, once it is known to be one of a W&B project."""
-    if not name.strip() or len(name) > LONGEST_PROJECT or any(c in _NOT_IN_PROJECTS for c in name):
+    if not name.strip() or not re.fullmatch(PROJECT, name):
         raise UsageError(
-            f"Series {series.topic!r} has the W&B project {name[:80]!r}: expected 1 to {LONGEST_PROJECT} characters "
-            f"without any of {_NOT_IN_PROJECTS}."
+            f"Series {series.topic!r} has the W&B project {name[:80]!r}: expected 1 to 128 characters on one "
+            r"line, without any of /\#?%:."
         )
     return name
 

@@ -20,7 +20,7 @@ from research_steps.journal.store import open_store
 from research_steps.records.encoding import canonical
 from research_steps.records.series import Series
 from research_steps.records.step_kinds import Reproduction
-from research_steps.seal.bundle import Bundle
+from research_steps.seal.bundle import Bundle, series_of
 from research_steps.seal.reproduce.judging import deciding
 from research_steps.seal.reproduce.sandbox import add_measured, build_environment, scratch, variables
 from research_steps.seal.tags import files_at
@@ -48,7 +48,7 @@ class Rerun:
 
 def rerun(checkout: Checkout, bundle: Bundle, here: bool, say: Callable[[str], None]) -> Rerun:
     """Run the commands of a bundle again. Raises ResearchError when that can't be done here."""
-    series = msgspec.convert(bundle.series, Series)
+    series = series_of(bundle)
     commands, others = runnable(bundle)
     if not deciding(series, bundle.claims):
         raise UsageError(

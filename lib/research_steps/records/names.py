@@ -1,0 +1,66 @@
+"""Names: what a path, a ref of git, an address or a marker may be made of, and how each is spelled.
+
+Whoever reads a record or an object reads these strictly, so that one with any other spelling is broken. Everything else
+in a record is text, which is shown and never used.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+HASH = "[0-9a-f]{64}"
+COMMIT = "[0-9a-f]{40}(?:[0-9a-f]{24})?"
+TOPIC = "[a-z0-9][a-z0-9_-]{0,63}"
+PREFIX = "[A-Z](?:[A-Z0-9-]{0,30}[A-Z0-9])?"
+EXPERIMENT_ID = f"{PREFIX}-[0-9]{{3,9}}"
+# That of an entry, or of a trial below it.
+RECORD_ID = rf"{EXPERIMENT_ID}(?:\.[0-9]{{2,9}})?"
+HYPOTHESIS = "H[1-9][0-9]{0,8}"
+METRIC = "[A-Za-z][A-Za-z0-9_./-]{0,63}"
+TAG = f"{TOPIC}/{EXPERIMENT_ID}"
+ATTACHED_FILE = "[0-9a-f]{12}-[A-Za-z0-9._-]{1,80}"
+# 'owner/name', neither of which is '.' or '..'.
+REPOSITORY = r"(?!\.\.?/)[A-Za-z0-9._-]+/(?!\.\.?\Z)[A-Za-z0-9._-]+"
+# Nothing in it ends a link of Markdown.
+WEB_ADDRESS = "https?://[A-Za-z0-9_.~:/?#@!$&'*+,;=%-]+"
+MARKER = f"record {HASH}|heartbeat [0-9A-Za-z_:.+-]+|series {TOPIC} [0-9a-f]+"
+# Of W&B.
+PROJECT = r"[^/\\#?%:\x00-\x1f\x7f]{1,128}"
+# Of a file inside of a repository.
+INNER_PATH = r"(?!/)(?!(?:[^\x00]*/)?\.\.?(?:/|\Z))[^\x00]+"
+
+
+def _spelled(pattern: str) -> msgspec.Meta:
+    # Not '$', which leaves room for a line break.
+    return msgspec.Meta(pattern=rf"^(?:{pattern})\Z")
+
+
+Hash = Annotated[str, _spelled(HASH)]
+Commit = Annotated[str, _spelled(COMMIT)]
+Topic = Annotated[str, _spelled(TOPIC)]
+ExperimentID = Annotated[str, _spelled(EXPERIMENT_ID)]
+RecordID = Annotated[str, _spelled(RECORD_ID)]
+# Under which the journal keeps attempts: a trial's identity, or an entry's ID.
+Key = Annotated[str, _spelled(f"{HASH}|{EXPERIMENT_ID}")]
+Attempt = Annotated[int, msgspec.Meta(ge=0)]
+HypothesisID = Annotated[str, _spelled(HYPOTHESIS)]
+# What is reserved in a sequence of a series.
+ReservedName = Annotated[str, _spelled(f"{EXPERIMENT_ID}|{HYPOTHESIS}")]
+MetricName = Annotated[str, _spelled(METRIC)]
+TagName = Annotated[str, _spelled(TAG)]
+Repository = Annotated[str, _spelled(REPOSITORY)]
+WebAddress = Annotated[str, _spelled(WEB_ADDRESS)]
+Marker = Annotated[str, _spelled(MARKER)]
+ProjectName = Annotated[str, _spelled(PROJECT)]
+Nonce = Annotated[str, _spelled("[0-9a-f]{1,64}")]
+PythonVersion = Annotated[str, _spelled("[0-9][0-9A-Za-z.+_-]{0,39}")]
+InnerPath = Annotated[str, _spelled(INNER_PATH)]
+# What git says of the commit that is checked out in a submodule, and that commit.
+SubmoduleState = Annotated[str, _spelled(f"(?:[a-z ]+, )*{COMMIT}")]
+
+# Empty where there is none.
+MaybeHash = Annotated[str, _spelled(f"(?:{HASH})?")]
+MaybeCommit = Annotated[str, _spelled(f"(?:{COMMIT})?")]
+MaybeRecordID = Annotated[str, _spelled(f"(?:{RECORD_ID})?")]
+MaybeTag = Annotated[str, _spelled(f"(?:{TAG})?")]
+MaybeAttachedFile = Annotated[str, _spelled(f"(?:{ATTACHED_FILE})?")]
