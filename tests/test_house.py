@@ -19,7 +19,7 @@ PACKAGE = Path(research_steps.__file__).parent
 # A room imports only from itself and the rooms before it.
 ROOMS = ["records", "journal", "evidence", "trial", "remote", "publish", "seal", "thread", "actions", "cli"]
 # Everybody may import these; the two doors import whatever they lead to.
-GROUND, DOORS = {"errors.py", "files.py", "git.py"}, {"__init__.py", "__main__.py"}
+GROUND, DOORS = {"errors.py", "files.py", "git.py", "terminal.py"}, {"__init__.py", "__main__.py"}
 HEAVY = (
     *("marin", "levanter", "jax", "wandb", "github", "ray", "scipy", "numpy"),
     *("requests", "tenacity", "detect_secrets", "draccus", "pandas"),
@@ -38,6 +38,15 @@ USERS = {
     "detect_secrets": {"records/redaction.py"},
     # A driver that loads it would disturb what it times; its own command sends.
     "wandb": set(),
+}
+# Who prints beside the one way to the terminal, and why it reaches none.
+PRINTERS = {
+    # To a process that it started.
+    ("remote/ray/node.py", "print"),
+    # The answer to another process of this package, over ssh.
+    *(("trial/launcher/daemon.py", "print"), ("trial/launcher/daemon.py", "sys.exit")),
+    # What stands in what rich draws was made by `terminal.cells`.
+    *(("thread/dev/watch.py", "Console().print"), ("publish/terminal/watch.py", "live.console.print")),
 }
 # Errors outside of the one tree, each because whoever calls expects it.
 RAISED_FOR_OTHERS = {
@@ -83,7 +92,7 @@ def _floor(file: str) -> int:
 
 
 def test_the_house_has_ten_rooms() -> None:
-    """A new file has a room, or is one of the five that anybody may know."""
+    """A new file has a room, or is one of the six at the top."""
     top = {file.split("/")[0] for file in _files()}
     assert top == {*ROOMS, *GROUND, *DOORS}
 
@@ -130,6 +139,30 @@ def test_every_error_stands_in_the_one_tree() -> None:
                 raised |= {(name, what)} if what not in tree and not what.startswith("_") else set()
     assert raised == RAISED_FOR_OTHERS
     assert [name for name in made if not name.startswith("_")] == []
+
+
+def _prints(node: ast.Call) -> str:
+    """By what a call writes to the terminal, empty where it doesn't."""
+    called = re.sub(r"\([^()]*(?:\([^()]*\))*[^()]*\)", "()", ast.unparse(node.func))
+    if called == "sys.exit" and all(isinstance(given, ast.Constant | ast.Name | ast.Attribute) for given in node.args):
+        # With an exit code.
+        return ""
+    own = ("print", "sys.exit", "Text", "click.echo", "click.secho", "echo", "secho")
+    written = re.fullmatch(r"sys\.(?:stdout|stderr)(?:\.buffer)?\.write|.*\.print", called)
+    return called if called in own or written else ""
+
+
+def test_there_is_one_way_to_the_terminal() -> None:
+    """What a record, a store or another machine says is text there: whatever is printed goes through `terminal`, which
+    shows what would act. What a program of the user's own prints is passed on as it is, by `terminal` too."""
+    prints = {
+        (file, called)
+        for file in _files()
+        if file != "terminal.py"
+        for node in ast.walk(ast.parse((PACKAGE / file).read_text()))
+        if isinstance(node, ast.Call) and (called := _prints(node))
+    }
+    assert prints == PRINTERS
 
 
 def test_a_file_holds_one_concept() -> None:

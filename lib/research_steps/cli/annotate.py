@@ -12,6 +12,7 @@ from research_steps.journal.snapshot import entries_of
 from research_steps.publish import background_text, rendering
 from research_steps.publish.markdown import one_line
 from research_steps.records.step_kinds import HypothesisChange, Source
+from research_steps.terminal import print_text
 
 _evidence, _needs_evidence = (
     click.option(
@@ -132,7 +133,7 @@ def brief(series: OpenSeries, question: str, ranked: tuple[str, ...]) -> None:
     """Write the background brief from the records, and print it. It is .agents/logbooks/TOPIC/background.md."""
     entry, text = sources.brief(series.writer, question, ranked)
     if not series.json_output:
-        click.echo(text)
+        print_text(text)
     series.tell(entry, text=text)
 
 

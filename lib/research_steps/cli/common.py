@@ -1,6 +1,5 @@
 """What the commands share: how they end, the options that repeat, and the series that one is about."""
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from research_steps.journal.store import open_store, store_url
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
 from research_steps.records.series import Series, check_topic
+from research_steps.terminal import print_json, print_lines, say
 
 if TYPE_CHECKING:
     from research_steps.publish.entry_writer import EntryWriter
@@ -64,7 +64,7 @@ class OpenSeries:
     def tell(self, entry: Stored[EntryRecord], **more: Any) -> None:
         """Say what was written, and publish it."""
         if not self.json_output:
-            click.echo(f"{entry.record.id}: {entry.record.label}")
+            print_lines(f"{entry.record.id}: {entry.record.label}")
         self.publish(entry=entry.record.id, **more)
 
     def publish(self, **about: Any) -> None:
@@ -178,11 +178,9 @@ def _where(options: dict[str, Any]) -> dict[str, Any]:
 
 def print_result(json_output: bool, data: Any, lines: Iterable[str] = (), failed: bool = False) -> None:
     """Print what a command has to say, as data or for people; exits with 1 when it is about something that failed."""
-    click.echo(json.dumps(data, indent=2) if json_output else "\n".join(lines))
+    if json_output:
+        print_json(data)
+    else:
+        print_lines(*lines)
     if failed:
         sys.exit(1)
-
-
-def say(text: str) -> None:
-    """Tell a person something beside what the command prints."""
-    click.echo(text, err=True)

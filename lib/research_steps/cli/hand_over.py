@@ -5,10 +5,11 @@ from typing import Any
 import click
 
 from research_steps.actions import notes
-from research_steps.cli.common import OpenSeries, ResearchCommand, SeriesCommand, say, series_here
+from research_steps.cli.common import OpenSeries, ResearchCommand, SeriesCommand, series_here
 from research_steps.git import Checkout
 from research_steps.publish.entry_writer import EntryWriter
 from research_steps.records.step_kinds import Finish, Reproduction
+from research_steps.terminal import print_lines, say
 
 
 @click.command(cls=SeriesCommand)
@@ -43,7 +44,7 @@ def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> No
     again = rerun(checkout, sealed, here, lambda line: say(f"{tag}: {line}"))
     entry = report(EntryWriter(checkout, series.journal, declared), sealed, again)
     if not json_output:
-        click.echo(entry.record.result)
+        print_lines(entry.record.result)
     series.tell(entry, outcome=entry.record.details_as(Reproduction).outcome)
 
 

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import sys
 from dataclasses import asdict
 from itertools import groupby
 from typing import Any
@@ -16,7 +17,6 @@ from research_steps.cli.common import (
     SeriesCommand,
     print_result,
     reserving,
-    say,
     series_here,
     with_record,
 )
@@ -24,6 +24,7 @@ from research_steps.errors import StoreError, UsageError
 from research_steps.journal.snapshot import Snapshot
 from research_steps.records.encoding import Stored
 from research_steps.records.model import TrialRecord
+from research_steps.terminal import pass_on, print_text, say
 
 
 @click.command(cls=ResearchCommand, prefix=True, json=True)
@@ -186,7 +187,10 @@ def _show_patch(everywhere: list[OpenSeries], id: str) -> None:
         )
     if code.patch_note or not patch:
         say(f"{trial.id}: {code.patch_note or f'nothing differed from commit {code.commit}'}")
-    click.echo(patch, nl=False)
+    if sys.stdout.isatty():
+        print_text(patch.decode("utf-8", "replace"))
+    else:
+        pass_on(patch, sys.stdout)
 
 
 def _carrying(id: str, everywhere: list[OpenSeries]) -> list[tuple[Snapshot, Stored[Any]]]:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from research_steps.cli.common import OpenSeries, RecordCommand, ResearchCommand, SearchCommand, say, series_here
+from research_steps.cli.common import OpenSeries, RecordCommand, ResearchCommand, SearchCommand, series_here
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.journal.store import store_url
 from research_steps.records.model import TrialRecord
 from research_steps.records.series import check_topic
+from research_steps.terminal import print_lines, say
 from research_steps.thread.dev.messages import Attempted, DevRequest
 from research_steps.thread.loading import load_series, load_thread
 from research_steps.thread.options import RunOptions
@@ -114,13 +115,12 @@ def _tell_of(checkout: Checkout, stop: bool) -> None:
     daemon = Daemon(checkout.root)
     state = daemon.state()
     if state is None:
-        click.echo(f"No kept parent runs for {daemon.root}.")
-        return
-    about = f"The kept parent of {state.root}: process {state.pid} since {state.since}, {state.python}"
-    click.echo(f"{about}; log: {daemon.folder / 'log'}")
+        return print_lines(f"No kept parent runs for {daemon.root}.")
+    who = f"process {state.pid} since {state.since}, {state.python}"
+    print_lines(f"The kept parent of {state.root}: {who}; log: {daemon.folder / 'log'}")
     if stop:
         daemon.stop()
-        click.echo("It was stopped.")
+        print_lines("It was stopped.")
 
 
 @click.command(cls=SearchCommand)
@@ -286,7 +286,8 @@ def submit(
         try:
             code = server.follow(id)
         except KeyboardInterrupt:
-            say(f"\ndetached: {id} runs on; submit it again to attach; {catch_up}")
+            say("")
+            say(f"detached: {id} runs on; submit it again to attach; {catch_up}")
             code = INTERRUPTED
     sys.exit(code)
 
@@ -331,9 +332,9 @@ def allocate(name: str, config: Path, tpu_type: str, for_s: float, wait_s: float
             return
         about = allocation.about
         where = f"{about['node']} ({about['ip']})"
-        click.echo(f"{name}: {about['type']} is held on {where} for {times.duration(for_s)}, until Ctrl-C")
-        click.echo(f"{name}: use it with 'research dev-tpu execute --tpu-name {name} --config {config} -- COMMAND'")
-        click.echo(f"{name} is free again: {tpu.hold(allocation, for_s, stop, say)}")
+        print_lines(f"{name}: {about['type']} is held on {where} for {times.duration(for_s)}, until Ctrl-C")
+        print_lines(f"{name}: use it with 'research dev-tpu execute --tpu-name {name} --config {config} -- COMMAND'")
+        print_lines(f"{name} is free again: {tpu.hold(allocation, for_s, stop, say)}")
 
 
 @dev_tpu.command(cls=ResearchCommand, prefix=True)
@@ -388,7 +389,7 @@ def release(name: str, config: Path) -> None:
     _open_cluster(name, config)
     allocation = tpu.find(name)
     tpu.release(allocation)
-    click.echo(f"{name} is free again; it was held by {allocation.about['by']}")
+    print_lines(f"{name} is free again; it was held by {allocation.about['by']}")
 
 
 def _open_cluster(name: str, config: Path) -> None:

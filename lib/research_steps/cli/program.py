@@ -6,6 +6,7 @@ from typing import Any, TypeVar, overload
 
 from research_steps.errors import ResearchError, UsageError
 from research_steps.records.series import Series
+from research_steps.terminal import say
 from research_steps.thread.options import RunOptions, own_options
 from research_steps.thread.types import Steps
 
@@ -50,7 +51,8 @@ def main(
         run_options, own = _parse(given, thread, options)
         run(series, thread if own is None else lambda steps: thread(steps, own), run_options)
     except ResearchError as error:
-        sys.exit(f"error: {error}")
+        say(f"error: {error}")
+        sys.exit(1)
 
 
 def _parse(given: Sequence[str], thread: Callable[..., object], options: type[Any] | None) -> tuple[RunOptions, Any]:

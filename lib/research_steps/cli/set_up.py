@@ -17,6 +17,7 @@ from research_steps.publish.wandb.surface import check_project, project_of
 from research_steps.records.model import version_text
 from research_steps.records.objects import IssueLink
 from research_steps.records.series import check_topic
+from research_steps.terminal import print_lines
 from research_steps.thread.loading import load_series
 
 _repository = click.option(
@@ -52,8 +53,8 @@ def kickoff(
     entry = notes.kickoff(EntryWriter(checkout, journal, declared), name, project_of(journal, declared)).record
     if not series.json_output:
         local = "none, the series is private" if declared.private else f".agents/issues/{topic}.md"
-        click.echo(f"{topic}: on branch {name}, kickoff is {entry.id}")
-        click.echo(f"{topic}: the issue is {link.url if link else local}")
+        where = f"{topic}: the issue is {link.url if link else local}"
+        print_lines(f"{topic}: on branch {name}, kickoff is {entry.id}", where)
     series.publish(branch=name, issue=link.url if link else None, entry=entry.id)
 
 
@@ -82,7 +83,7 @@ def sync(series: OpenSeries, issue: int | None, repository: str) -> None:
     checkout, topic, journal = series.checkout, series.topic, series.journal
     rebuilt = path_of(checkout, topic).exists() and rebuild(checkout, topic)
     if rebuilt and not series.json_output:
-        click.echo(f"{topic}: rebuilt from the whole entries of both sides of the merge")
+        print_lines(f"{topic}: rebuilt from the whole entries of both sides of the merge")
     # A merge can be mended without the store that the entries came from.
     if not rebuilt or journal.declared() is not None:
         if issue is not None:
@@ -101,7 +102,7 @@ def origin(series: OpenSeries) -> None:
     from research_steps.remote.ray.jobs import keep_origin
 
     load_series(series.checkout, series.topic)
-    click.echo(keep_origin(series.checkout, series.journal))
+    print_lines(keep_origin(series.checkout, series.journal))
 
 
 @click.command(cls=RecordCommand, json=False)
@@ -121,5 +122,5 @@ def trust(series: OpenSeries, id: str) -> None:
         raise UsageError(f"{id} names no trial: expected one such as MOE-HC-007.03, or an entry that measured.")
     for trial in trials:
         Trust(series.checkout).add_trial(trial)
-    for text in sorted({f"{trial.measure}, {version_text(*version)}" for trial in trials for version in trial.ran}):
-        click.echo(f"allowed here: {text}")
+    allowed = {f"{trial.measure}, {version_text(*version)}" for trial in trials for version in trial.ran}
+    print_lines(*(f"allowed here: {text}" for text in sorted(allowed)))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from research_steps.errors import StoreError, UsageError
+from research_steps.terminal import visible_line
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -179,7 +180,9 @@ class ObjectStore:
 
     def _tell_first(self, state: "RetryCallState") -> None:
         if state.attempt_number == 1 and state.outcome is not None:
-            log.warning("%s It is asked again for %g s at most.", state.outcome.exception(), self._away_s)
+            log.warning(
+                "%s It is asked again for %g s at most.", visible_line(str(state.outcome.exception())), self._away_s
+            )
 
     def _create(self, path: str, data: bytes) -> bool:
         self._check_conditional_create()

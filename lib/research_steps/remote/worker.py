@@ -6,7 +6,6 @@ Whatever the engine starts again goes on where the journal says that it was.
 
 import os
 import secrets
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,6 +19,7 @@ from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import AWAY_S, open_store
 from research_steps.records.model import Captured, Ref
+from research_steps.terminal import say
 from research_steps.trial.batch import Wanted, codes_of, measure_wanted
 from research_steps.trial.context import Session
 from research_steps.trial.launcher.host import LocalHost
@@ -66,7 +66,7 @@ def work(
         journal=Journal(store, topic),
         host=LocalHost(_launcher()),
         repository=Path.cwd() / ".agents" / "logbooks" / topic,
-        say=partial(print, file=sys.stderr, flush=True),
+        say=say,
     )
     trials = measure_wanted(session, codes_of(session, measured), measured.config_type, id, wanted)
     store.put(answer, msgspec.json.encode(refs_of(trials)))

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.store import AWAY_S, open_store, store_url
 from research_steps.records.series import Series
 from research_steps.remote.ray.task import as_driver
+from research_steps.terminal import say
 from research_steps.thread.options import RunOptions
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ def run(series: Series, thread: "Callable[[StepBuilder], object]", options: RunO
     checkout = Checkout.find()
     prefix = store_url(checkout.root, options.prefix)
     journal = Journal(open_store(prefix, AWAY_S), series.topic)
-    _say(f"{series.topic}: store {prefix}; loading Marin")
+    say(f"{series.topic}: store {prefix}; loading Marin")
     # What takes long, before the cluster waits for it.
     from research_steps.thread.driver import ThreadRun
 
     logging.getLogger("jax").setLevel(logging.WARNING)
     with _engine(checkout):
-        ThreadRun(series, options, retry, checkout, journal, _say).drive(thread)
+        ThreadRun(series, options, retry, checkout, journal, say).drive(thread)
 
 
 @contextmanager
@@ -46,7 +46,3 @@ def _engine(checkout: Checkout) -> Iterator[None]:
 
     with joined(address, checkout) as client, marin.using(client):
         yield
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -39,7 +39,8 @@ def record_lines(record: EntryRecord | TrialRecord | InterruptedRecord) -> list[
         lines += [f"  the baseline ran in a process of its own, on {version}"] if version else []
         lines += [f"  contended: {record.contended}"] if record.contended else []
     if record.error is not None:
-        lines += [f"  {record.error.type}: {record.error.message}", *(f"    {frame}" for frame in record.error.frames)]
+        first, *more = record.error.message.splitlines() or [""]
+        lines += [f"  {record.error.type}: {first}", *(f"    {line}" for line in (*more, *record.error.frames))]
         lines += [f"    | {line}" for line in record.error.output_tail.splitlines()[-OUTPUT_LINES:]]
     return lines
 

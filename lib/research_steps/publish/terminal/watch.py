@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from research_steps.journal.journal import Journal
 from research_steps.journal.progress import StepProgress, under_way
 from research_steps.journal.snapshot import OpenAttempt
@@ -21,10 +19,10 @@ from research_steps.publish.markdown import one_line
 from research_steps.records.model import EntryRecord
 from research_steps.records.objects import Intent
 from research_steps.records.times import duration, parse_utc
+from research_steps.terminal import cells, print_lines
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.text import Text
 
 LOOK_S = 1.5
 # Between two steps nothing runs for a second or two.
@@ -114,7 +112,7 @@ class _Lines:
                 lines[attempt.intent.nonce] = (attempt.orphaned(), attempt_line(attempt))
         for key, (state, text) in lines.items():
             if self._shown.get(key) != state:
-                click.echo(text)
+                print_lines(text)
         self._shown = {key: state for key, (state, _) in lines.items()}
 
 
@@ -126,7 +124,7 @@ def _table(stack: ExitStack) -> Callable[[View], None]:
 
     def show(view: View) -> None:
         for entry in view.ended:
-            live.console.print(*_texts(_entry_line(entry)))
+            live.console.print(*cells(_entry_line(entry)))
         live.update(_drawn(view), refresh=True)
 
     return show
@@ -142,8 +140,8 @@ def _drawn(view: View) -> "RenderableType":
     for step in view.steps:
         left = GONE if step.driver_gone else "" if step.left_s is None else f"about {duration(step.left_s)}"
         bar = ProgressBar(total=step.total, completed=step.done, width=20)
-        cells = _texts(f"{step.done}/{step.total}", step.failed or "", _hosts(step.running), left)
-        steps.add_row(*_texts(f"{step.id} {step.label}"), bar, *cells)
+        counts = cells(f"{step.done}/{step.total}", step.failed or "", _hosts(step.running), left)
+        steps.add_row(*cells(f"{step.id} {step.label}"), bar, *counts)
     attempts = Table("running", "", "process", "for", box=box.SIMPLE)
     measuring = {step.id for step in view.steps}
     for attempt in view.open:
@@ -151,16 +149,9 @@ def _drawn(view: View) -> "RenderableType":
         if intent.id not in measuring:
             age = (datetime.now(UTC) - parse_utc(intent.started_at)).total_seconds()
             spent = "orphaned" if attempt.orphaned() else duration(max(0.0, age))
-            attempts.add_row(*_texts(intent.id, intent.label, f"{intent.owner.pid} on {intent.owner.host}", spent))
+            attempts.add_row(*cells(intent.id, intent.label, f"{intent.owner.pid} on {intent.owner.host}", spent))
     tables = [table for table in (steps, attempts) if table.row_count]
     return Group(*tables) if tables else "Nothing runs."
-
-
-def _texts(*cells: object) -> "list[Text]":
-    """What may come from anybody as text, and not as rich's markup."""
-    from rich.text import Text
-
-    return [Text(one_line(str(cell))) for cell in cells]
 
 
 def _entry_line(entry: EntryRecord) -> str:

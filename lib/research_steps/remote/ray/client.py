@@ -26,6 +26,7 @@ from research_steps.records.redaction import is_secret_name, redact
 from research_steps.records.times import duration
 from research_steps.remote.ray import task, worktree
 from research_steps.remote.ray.config import connect, imported
+from research_steps.terminal import print_lines
 from research_steps.trial.provenance import ORIGIN
 
 ray = imported()
@@ -98,7 +99,7 @@ class RayJob:
                 self.terminate()
                 raise UsageError(f"{self.job_id} was given up after {duration(now - feasible)}: {lacking}")
             elif not has_said:
-                print(f"{self.job_id} waits: {lacking}", flush=True)
+                print_lines(f"{self.job_id} waits: {lacking}")
                 has_said = True
 
 

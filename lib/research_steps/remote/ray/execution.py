@@ -13,6 +13,7 @@ from research_steps.git import Checkout
 from research_steps.records.times import utc
 from research_steps.remote.ray import worktree
 from research_steps.remote.ray.tpu import HeldTpu, Say, answer, me
+from research_steps.terminal import pass_on
 
 PART = 4 << 20
 TAIL = 4000
@@ -81,9 +82,8 @@ def _run(tpu: HeldTpu, token: str, argv: list[str], env: dict[str, str], stop: l
         if status is not None:
             # As a shell tells the death by a signal.
             return status if status >= 0 else 128 - status, tail.decode("utf-8", "replace")
-        for stream, text in ((sys.stdout.buffer, out), (sys.stderr.buffer, err)):
-            stream.write(text)
-            stream.flush()
+        pass_on(out, sys.stdout)
+        pass_on(err, sys.stderr)
         tail = (tail + out + err)[-TAIL:]
         if len(stop) > passed_on or time.monotonic() > kill_at:
             number = signal.SIGKILL if passed_on else stop[0]

@@ -30,6 +30,7 @@ from research_steps.records.redaction import is_secret_name, redact
 from research_steps.records.series import check_topic
 from research_steps.remote.ray import worktree
 from research_steps.remote.ray.config import Cluster, check_listening, environment, imported, read_yaml
+from research_steps.terminal import pass_on, say
 from research_steps.trial.provenance import ORIGIN, origin_of
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class Server:
                     )
                 read = self.command("logs", id)
                 ended = f"{id} has ended, and {self.address} has not told the end of its log {silent}: {read!r} may."
-                print(ended, file=sys.stderr)
+                say(ended)
                 return job
             await asyncio.sleep(AGAIN_S)
 
@@ -162,7 +163,7 @@ class Server:
                 return printed, _line(error)
             if text is None:
                 return printed, ""
-            print(text[max(printed - position, 0) :], end="", flush=True)
+            pass_on(text[max(printed - position, 0) :], sys.stdout)
             position += len(text)
             printed = max(printed, position)
 

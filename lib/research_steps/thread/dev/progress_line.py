@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import click
-
+from research_steps.terminal import cells, pass_on, print_lines, say
 from research_steps.trial.launcher.protocol import Message, Output, Said, Waiting
 
 QUIET_S = 1.0
@@ -43,10 +42,10 @@ class ProgressLine:
                     self._wait_for(what)
                 case Said(text):
                     self._clear()
-                    click.echo(text)
+                    print_lines(text)
                 case Output(text):
                     self._clear()
-                    click.echo(text, nl=False, err=True)
+                    pass_on(text, sys.stderr)
 
     def _wait_for(self, what: str) -> None:
         self._what, self._since, self._due = what, time.monotonic(), True
@@ -62,17 +61,16 @@ class ProgressLine:
     def _show(self) -> None:
         self._due = False
         if not sys.stderr.isatty():
-            click.echo(f"… {self._what}", err=True)
+            say(f"… {self._what}")
             return
         from rich.console import Console, Group
         from rich.live import Live
         from rich.spinner import Spinner
-        from rich.text import Text
 
         if self._line is None:
             self._line = Live(console=Console(stderr=True), transient=True)
             self._line.start()
-        self._line.update(Group(*self._above(), Spinner("dots", Text(self._what))))
+        self._line.update(Group(*self._above(), Spinner("dots", *cells(self._what))))
 
     def _clear(self) -> None:
         if self._line is not None:

@@ -14,12 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
 import msgspec
 
 from research_steps.errors import ResearchError
 from research_steps.git import Checkout
 from research_steps.records.encoding import sha256
+from research_steps.terminal import cells, print_lines
 from research_steps.thread.dev.command import order
 from research_steps.thread.dev.messages import Attempted, DevRequest
 from research_steps.thread.dev.progress_line import ProgressLine
@@ -143,7 +143,6 @@ def _table(attempts: Sequence[Attempted], last: int) -> "Table":
     """The last attempts and the best one."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     best = _best(attempts)
     table = Table("attempt", "edited", "result", "verdict", "", box=box.SIMPLE)
@@ -151,8 +150,8 @@ def _table(attempts: Sequence[Attempted], last: int) -> "Table":
         is_best = attempt is best
         if is_best or number >= len(attempts) - last:
             edited, mark = attempt.edited or "as committed", "best" if is_best else ""
-            cells = (attempt.ids, edited, attempt.told, attempt.verdict, mark)
-            table.add_row(*map(Text, cells), style=STYLES.get(attempt.verdict))
+            row = cells(attempt.ids, edited, attempt.told, attempt.verdict, mark)
+            table.add_row(*row, style=STYLES.get(attempt.verdict))
     return table
 
 
@@ -160,4 +159,4 @@ def _sum_up(attempts: Sequence[Attempted]) -> None:
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else WIDE).print(_table(attempts, len(attempts)))
-    click.echo(f"{attempts[-1].what}. To make it one entry: research keep {attempts[-1].id} --hypothesis …")
+    print_lines(f"{attempts[-1].what}. To make it one entry: research keep {attempts[-1].id} --hypothesis …")
