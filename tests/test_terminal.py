@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from research_steps.records.encoding import sha256
 from research_steps.terminal import print_json, print_lines, print_text, say, visible, visible_line
 
-from tests.support.hostile_store import FORBIDDEN, HARMLESS, HOSTILE, write_store
+from tests.support.hostile_store import FORBIDDEN, HARMLESS, HOSTILE, HOSTILES, write_store
 from tests.support.hostile_text import HOSTILE as PIECES
 from tests.support.scratch_logbook import PROVENANCE, SERIES, Desk, trial
 from tests.support.toy_thread import research
@@ -61,11 +61,11 @@ def test_each_is_shown_as_python_spells_it(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
-    """A checkout and a store for each text, published."""
+    """A checkout and a store for each kind of text, published."""
     made = {}
-    for name, text in (("harmless", HARMLESS), ("hostile", HOSTILE)):
+    for name, texts in (("harmless", HARMLESS), ("hostile", HOSTILES)):
         desk = Desk.make(tmp_path_factory.mktemp(name))
-        write_store(desk.store, text)
+        write_store(desk.store, texts)
         # Somebody may name what lies there as well.
         (desk.store / "journal/old_series/entries/records" / "OLD-\x1b[2J\u202e-0.json").write_bytes(b"{")
         made[name] = desk.root, desk.store
@@ -137,7 +137,7 @@ def test_a_patch_is_bytes_for_git_and_text_for_people(tmp_path: Path) -> None:
 def test_the_view_that_is_drawn_again_holds_no_text_that_acts(tmp_path: Path) -> None:
     """`status --watch` on a terminal: what runs is named by its label, and only rich's own sequences are written."""
     desk = Desk.make(tmp_path)
-    write_store(desk.store, HOSTILE)
+    write_store(desk.store, [HOSTILE])
     written = on_a_terminal(desk.root, "status", "old_series", "--watch", "--prefix", str(desk.store)).decode()
     for sequence in ("\x1b]", "\x1b[2J", "\x9b", "\u202e", "\u200b", "\ufeff", "\x07"):
         assert sequence not in written, ascii(sequence)

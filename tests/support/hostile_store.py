@@ -1,14 +1,16 @@
-"""A series with every kind of step, in whose records every field that takes any text holds the same one.
+"""A series with every kind of step, in whose records every field that takes any text holds a hostile one.
 
-Made from the corpus: each text is replaced, each mapping gets one more name, and what names records by their hashes is
-made to fit, as somebody would who writes to the store by hand.
+Made from the corpus: each text is replaced by one of a few, the same by the same, each mapping gets one more name, and
+what names records by their hashes is made to fit, as somebody would who writes to the store by hand.
 """
 
 import json
 import re
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from msgspec import inspect
 from research_steps.records.encoding import canonical, sha256
@@ -18,7 +20,6 @@ from research_steps.records.series import LONGEST_TAG
 from research_steps.records.step_kinds import STEP_KINDS
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "format_1"
-HARMLESS = "plain words"
 # Forges a heading, an entry's marker and a line of a table; mentions, refers to, closes, links and loads; opens HTML and
 # code; asks a terminal for its clipboard, a title, an empty screen and a link, with eight and seven bits; reorders and
 # hides. In one line as well as over several.
@@ -29,6 +30,14 @@ HOSTILE = (
     "\x1b]52;c;Zm9yZ2Vk\x07 \x1b]0;title\x07 \x1b[2J \x1b]8;;http://evil.example\x07 \x9b31m \x9d0;t\x9c \x08\x7f\x00 "
     "\u202e\u2066\u200f\u061c\u200b\u200d\u2060\ufeff\u2028\u2029\U000e0041 end"
 )
+# Each of these would act at the beginning of a line, or at the end of one.
+HOSTILES = (
+    *(HOSTILE, "# x", "> x", "- x", "1. x", "    x", "| a | b |\n| --- | --- |", "```\nx", "~~~", "---", "x\n==="),
+    *("[x]: http://y", "<b>x</b>", "<!-- research-steps end tldr -->\n## TL;DR", "@someone", "#1", "closes #2"),
+    *("https://evil.example/x", "<https://evil.example>", "![x](data:image/png;base64,AA==)", "[x](file:///etc/passwd)"),
+    *("`x", "\\", "x#", "&#64;someone"),
+)
+HARMLESS = tuple(f"plain words {number}" for number in range(len(HOSTILES)))
 # What a terminal would obey, or a reader not see.
 FORBIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
@@ -45,8 +54,12 @@ _RECORDS = ("trials/records", "trials/late", "entries/records", "entries/late")
 _HASH = re.compile(r'(?<=")[0-9a-f]{64}(?=")')
 
 
-def write_store(store: Path, text: str) -> None:
-    """The journal of the series old_series, with this text everywhere."""
+def write_store(store: Path, texts: Sequence[str]) -> None:
+    """The journal of the series old_series, with these texts in place of all others."""
+
+    def text(was: str) -> str:
+        return texts[crc32(was.encode()) % len(texts)]
+
     shutil.copytree(CORPUS / "store", store)
     journal = store / "journal" / "old_series"
     shutil.rmtree(journal / "postings")
@@ -67,19 +80,19 @@ def write_store(store: Path, text: str) -> None:
             _replace(path, canonical(filled(inspect.type_info(_KINDS[folder]), json.loads(path.read_bytes()), text)))
     series = json.loads((journal / "series.json").read_bytes())
     for name in ("goal", "constraints", "stop", "motivation", "problem", "success", "baseline_case"):
-        series[name] = text
+        series[name] = text(name)
     for name in ("matrix", "code_paths", "references", "variants"):
-        series[name] = [text]
-    series["tags"] = [text[-LONGEST_TAG:]]
-    series["hypotheses"] = [{**hypothesis, "text": text} for hypothesis in series["hypotheses"]]
+        series[name] = [text(name)]
+    series["tags"] = [texts[0][-LONGEST_TAG:]]
+    series["hypotheses"] = [{**hypothesis, "text": text(hypothesis["text"])} for hypothesis in series["hypotheses"]]
     _replace(journal / "series.json", canonical(series))
 
 
-def filled(kind: inspect.Type, value: Any, text: str) -> Any:
+def filled(kind: inspect.Type, value: Any, text: Callable[[str], str]) -> Any:
     """The value with a text wherever its type takes any."""
     match kind, value:
         case inspect.StrType(pattern=None), str():
-            return text
+            return text(value)
         case inspect.StructType(), dict():
             types = {field.encode_name: field.type for field in kind.fields}
             # Which kind an entry is, is not said in anybody's words.
@@ -95,7 +108,7 @@ def filled(kind: inspect.Type, value: Any, text: str) -> Any:
         case inspect.DictType(), dict():
             items = {name: filled(kind.value_type, item, text) for name, item in value.items()}
             free = isinstance(kind.key_type, inspect.StrType) and kind.key_type.pattern is None
-            return {**items, **({text: next(iter(items.values()), text)} if free and items else {})}
+            return {**items, **({text(name): items[name] for name in list(items)[:1]} if free else {})}
         case inspect.AnyType(), _:
             return _plain(value, text)
     return value
@@ -108,12 +121,12 @@ def _fits(kind: inspect.Type, value: Any) -> bool:
     return isinstance(kind, wanted) or (isinstance(kind, inspect.AnyType) and value is not None)
 
 
-def _plain(value: Any, text: str) -> Any:
+def _plain(value: Any, text: Callable[[str], str]) -> Any:
     if isinstance(value, dict):
-        return {**{name: _plain(item, text) for name, item in value.items()}, text: text}
+        return {**{name: _plain(item, text) for name, item in value.items()}, text("".join(value)): text("")}
     if isinstance(value, list):
         return [_plain(item, text) for item in value]
-    return text if isinstance(value, str) else value
+    return text(value) if isinstance(value, str) else value
 
 
 def _replace(path: Path, line: bytes) -> None:

@@ -72,7 +72,10 @@ def flat(tokens: list[Token]) -> list[Token]:
 def shown(text: str) -> str:
     """A text as one line, with what can't be shown replaced."""
     return re.sub(
-        "[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", "\ufffd", " ".join(text.split())
+        "[\x00-\x08\x0e-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+        "\U000e0000-\U000e007f\ud800-\udfff]",
+        "\ufffd",
+        " ".join(text.split()),
     )
 
 

@@ -49,8 +49,8 @@ def source(entry: EntryRecord, say: rendering.Say, link: rendering.Link) -> str:
     """One line of the ledger."""
     details = entry.details_as(Source)
     notes = f". {say(details.notes)}" if details.notes else ""
-    where = f"{details.type}: {say(details.where)}, {say(details.version)}"
-    return f"- {link(entry.id)} {say(details.claim)} ({where}; confidence {details.confidence}){notes}"
+    where = f"{say(details.type)}: {say(details.where)}, {say(details.version)}"
+    return f"- {link(entry.id)} {say(details.claim)} ({where}; confidence {say(details.confidence)}){notes}"
 
 
 def _measured(entry: EntryRecord) -> bool:

@@ -1,13 +1,15 @@
 """Text from measurements as Markdown that stays text: it reads as it was, and nothing in it acts.
 
 Everything here is one line, or indented below column 0, so it can't open a heading, close a fence or forge a marker.
-Control characters, which could steer a terminal or reorder a line, and halves of surrogate pairs are shown as U+FFFD.
+What steers a terminal, reorders a line or can't be seen is shown as U+FFFD. A link is made of an address only.
 """
 
 import re
 from collections.abc import Sequence
 
-_UNSHOWN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+from research_steps.terminal import UNSEEN
+
+_UNSHOWN = re.compile(f"[{UNSEEN}]")
 _LINE_END = re.compile("\r\n|[\n\r\v\f\x1c-\x1f\x85\u2028\u2029]")
 # A backslash before punctuation; code and emphasis; a link or image; '#' that would end a heading.
 _ACTIVE = re.compile(
@@ -28,6 +30,11 @@ def unlinked(text: str) -> str:
     A zero-width space comes between the characters that it looks for.
     """
     return _LINKING.sub(r"\g<0>&#8203;", prose(text))
+
+
+def address(text: str) -> str:
+    """A web address as a link, anything else as text."""
+    return f"<{text}>" if re.fullmatch(r"https?://[\w.~:/?#@!$&'()*+,;=%-]+", text) else unlinked(text)
 
 
 def code(text: str) -> str:

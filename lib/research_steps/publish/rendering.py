@@ -37,14 +37,14 @@ def entry(record: EntryRecord, series: Series, seal: Seal | None) -> str:
         f"- Result: {'**failed**: ' if record.status == 'failed' else ''}{prose(record.result)}",
     ]
     if record.rows:
-        lines += ["", rows(record.rows, claims_in(record), series.primary, INDENT), ""]
+        lines += ["", rows(record.rows, claims_in(record), series.primary, INDENT, prose), ""]
     if record.error is not None:
         report = "\n".join([f"{record.error.type}: {record.error.message}", *record.error.frames])
         lines += ["", block(report, INDENT), ""]
     lines += [
         f"- Interpretation: {prose(record.interpretation) or '–'}",
         f"- Next action: {prose(record.next_action) or '–'}",
-        f"- Commit Hash: {commit(record.provenance)}",
+        f"- Commit Hash: {commit(record.provenance, prose)}",
         f"- Links: {_links(record, series.topic, seal)}",
     ]
     return "\n".join(lines)
@@ -68,7 +68,7 @@ def summary(state: ThreadState, issue: IssueLink | None) -> str:
 
 def tldr(state: ThreadState, say: Say) -> list[str]:
     """What is best so far, and what the last interpretation or the conclusion says."""
-    lines = [f"- {_best(state.best)}"]
+    lines = [f"- {_best(state.best, say)}"]
     reading = state.reading
     if reading is not None:
         lost = reading.retracted
@@ -88,7 +88,7 @@ def baselines(state: ThreadState, say: Say) -> list[str]:
         lines += [
             f"- {entry.id} {say(entry.label)}",
             f"  - Date: {entry.started_at[:10]}",
-            f"  - Code refs: {measure} at {commit(entry.provenance)}",
+            f"  - Code refs: {measure} at {commit(entry.provenance, say)}",
             f"  - Case: {code(_spelled(baseline.case))}",
             f"  - Baseline numbers: {say(', '.join(numbers))}",
             f"  - Noise floor: {say(noise) or 'none'}",
@@ -147,16 +147,14 @@ def revisions(state: ThreadState, say: Say, link: Link) -> list[str]:
     return lines or ["- none"]
 
 
-def _best(claim: Claim | None) -> str:
+def _best(claim: Claim | None, say: Say) -> str:
     if claim is None:
         return "Nothing measured yet is better than the baseline."
     on = ", ".join(ref.id for ref in claim.trials)
     what = code(_spelled(claim.changes))
     # Such a claim stands as it was made, and 'research replicate' makes it anew.
     rule = "" if claim.level else ", by the older rule that judged each look alone"
-    return (
-        f"Best so far: {what} with {prose(claim.metric)} {claim_text(claim)} against {claim.baseline.id} ({on}){rule}."
-    )
+    return f"Best so far: {what} with {say(claim.metric)} {claim_text(claim)} against {claim.baseline.id} ({on}){rule}."
 
 
 def _config(record: EntryRecord) -> str:
@@ -178,13 +176,13 @@ def _spelled(value: Any) -> str:
     return str(value)
 
 
-def rows(trials: Sequence[Row], claims: Sequence[Claim], primary: Metric, indent: str) -> str:
+def rows(trials: Sequence[Row], claims: Sequence[Claim], primary: Metric, indent: str, say: Say) -> str:
     """The table of a sweep: what is claimed of each row, and what was measured."""
     metrics = _primary_first({name for row in trials for name in row.values}, primary.name)
     claimed = {ref.sha256: claim for claim in claims if claim.metric == primary.name for ref in claim.trials}
     expects = any(claim.expected is not None for claim in claimed.values())
-    header = ["trial", "changed", f"{prose(primary.name)} ÷ baseline (95 %)", "verdict"]
-    header += [*(["expected on replication"] if expects else []), *map(prose, metrics), "note"]
+    header = ["trial", "changed", f"{say(primary.name)} ÷ baseline (95 %)", "verdict"]
+    header += [*(["expected on replication"] if expects else []), *map(say, metrics), "note"]
     lines = []
     for row in trials:
         claim = claimed.get(row.trial.sha256)
@@ -229,7 +227,7 @@ def changes(row: Row) -> str:
     return f"{changed} #{row.replicate}" if row.replicate else changed
 
 
-def commit(provenance: Provenance) -> str:
+def commit(provenance: Provenance, say: Say) -> str:
     """The commit that a record was made from, and how the tree differed from it."""
     text = code(provenance.commit) if provenance.commit else "none"
     if provenance.branch:
@@ -237,7 +235,7 @@ def commit(provenance: Provenance) -> str:
     if provenance.patch:
         text += f", with patch {code(provenance.patch)}"
     if provenance.patch_note:
-        text += f" ({prose(provenance.patch_note)})"
+        text += f" ({say(provenance.patch_note)})"
     return text
 
 

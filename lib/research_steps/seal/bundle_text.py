@@ -47,9 +47,11 @@ def table(bundle: Bundle) -> str:
     columns = ("metric", "estimand", "estimate", "low", "high", "processes", "verdict", "confidence", "why")
     writer.writerow(("candidate", "case", *columns, "baseline", "trials"))
     for claim in bundle.claims:
-        values = (getattr(claim, name) for name in columns)
+        values = (one_line(value) if isinstance(value := getattr(claim, name), str) else value for name in columns)
         trials = " ".join(ref.id for ref in claim.trials)
-        writer.writerow((changes_text(claim.changes), changes_text(claim.case), *values, claim.baseline.id, trials))
+        writer.writerow(
+            (*map(one_line, map(changes_text, (claim.changes, claim.case))), *values, claim.baseline.id, trials)
+        )
     return out.getvalue()
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.publish.issue import github
-from research_steps.publish.markdown import code
+from research_steps.publish.markdown import address, code
 from research_steps.records.model import EntryRecord
 from research_steps.records.objects import IssueLink, Project, Pushed, Seal
 
@@ -36,7 +36,7 @@ class Links:
         self._there = [seal for seal in seals if journal.decided(f"pushed/{seal.id}", Pushed) is not None]
         project = journal.decided("project", Project)
         waiting = f"{code(project.name)} (not sent yet)" if project else "none yet"
-        self.runs = f"<{runs}>" if runs else waiting
+        self.runs = address(runs) if runs else waiting
         linked = f"[{code(self._path)}]({self._address})"
         self.logbook = linked if self._content and self._web else f"{code(self._path)} (not pushed yet)"
 

@@ -15,7 +15,7 @@ from research_steps.evidence.state import ThreadState, numbers
 from research_steps.evidence.statistics import ranked
 from research_steps.publish import rendering
 from research_steps.publish.issue.links import Links
-from research_steps.publish.markdown import code, unlinked
+from research_steps.publish.markdown import address, code, unlinked
 from research_steps.records.conditions import conditions_at
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, Row, TrialRecord
@@ -79,7 +79,7 @@ def comment(
     if shown:
         claims = claims_in(record) or standing(rests_on)
         lines += ["", *_table(shown, claims, series), ""]
-    lines.append(f"- Confidence: {confidence(series, record, rests_on)}")
+    lines.append(f"- Confidence: {unlinked(confidence(series, record, rests_on))}")
     sealed_here = seal if record.step == "seal" else None
     lines += ["- Measured:", *_measured(rests_on, trials, links)] if sealed_here else []
     lines += ["- Links:", f"  - Tag: {links.tag(seal) if seal else 'not sealed'}"]
@@ -201,11 +201,6 @@ def cut(text: str, where: str) -> str:
     return text[: text.rfind("\n", 0, LONGEST - _HEAD - len(end))] + end
 
 
-def address(text: str) -> str:
-    """A web address that people typed as a link, anything else as text."""
-    return f"<{text}>" if re.fullmatch(r"https?://[\w.~:/?#@!$&'()*+,;=%-]+", text) else unlinked(text)
-
-
 def _fitting(lines: Sequence[str], where: str, room: int, newest: bool) -> str:
     """As many of the lines as there is room for: the first ones, or the newest where they are a history."""
     lengths = accumulate(len(line) + 1 for line in (reversed(lines) if newest else lines))
@@ -282,7 +277,7 @@ def _code_folders(series: Series, rests_on: Sequence[EntryRecord]) -> list[str]:
 
 def _table(rows: Sequence[Row], claims: Sequence[Claim], series: Series) -> list[str]:
     shown = ranked(series.primary, rows, claims)
-    lines = [rendering.rows(shown[:ROWS_SHOWN], claims, series.primary, "")]
+    lines = [rendering.rows(shown[:ROWS_SHOWN], claims, series.primary, "", unlinked)]
     if len(shown) > ROWS_SHOWN:
         lines += ["", f"… and {len(shown) - ROWS_SHOWN} more rows in the logbook."]
     return lines

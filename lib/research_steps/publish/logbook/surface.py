@@ -28,6 +28,7 @@ from research_steps.records.model import EntryRecord, TrialRecord
 from research_steps.records.objects import IssueLink, Seal
 from research_steps.records.series import Series
 from research_steps.records.step_kinds import Attachment
+from research_steps.terminal import visible
 
 SUMMARY_EVERY_S = 60.0
 
@@ -141,7 +142,8 @@ def _lines(path: Path) -> list[bytes]:
 def _scaffold(series: Series) -> bytes:
     """A new logbook for a series: front matter, Scope, the summary, and the log without entries."""
     metrics = ", ".join(f"{metric.name} ({metric.direction})" for metric in series.metrics)
-    tags = json.dumps(list(series.shared_tags(None)), ensure_ascii=False)
+    # As YAML spells it in quotes, too.
+    tags = visible(json.dumps(list(series.shared_tags(None)), ensure_ascii=False))
     lines = [
         logbook_format.front_matter(topic=series.topic, prefix=series.prefix, tags=tags),
         f"# {series.topic}: Research Logbook",
