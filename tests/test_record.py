@@ -23,7 +23,8 @@ from research_steps.records.configurations import differences, plain, type_name
 from research_steps.records.encoding import Stored, canonical, decode, decode_record, encode, sha256, store_record
 from research_steps.records.model import Error, InterruptedRecord, Owner
 from research_steps.records.objects import IDReservation, Intent, Seal
-from research_steps.records.redaction import is_secret_name, redact
+from research_steps.records.redaction import redact
+from research_steps.records.secret_names import level
 
 from tests.support.records import PROVENANCE, WHEN, entry, trial
 
@@ -38,7 +39,7 @@ INTENT = Intent(
 )  # fmt: skip
 
 # What stands under the name of a secret is withheld.
-names = st.text().filter(lambda name: not is_secret_name(name))
+names = st.text().filter(lambda name: not level(name))
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=4),
