@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 from research_steps.errors import UsageError
+from research_steps.journal.looked_into import refusals
 from research_steps.records.encoding import sha256
 from research_steps.records.redaction import redact
 
@@ -30,8 +31,11 @@ def read_attachment(path: Path) -> tuple[str, bytes]:
             "git. Put it in a store and attach its address with --link URL."
         )
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", path.name)[-_LONGEST_NAME:]
-    if redact(safe) != safe or _holds_secret(data):
-        raise UsageError(f"{path} holds what looks like a secret: take it out, then attach the file.")
+    if redact(path.name) != path.name:
+        raise UsageError("The file's name holds what looks like a secret: rename it, then attach it.")
+    refusal = next(refusals(data), None)
+    if refusal is not None:
+        raise UsageError(f"{path} {refusal}, then attach the file.")
     return f"{sha256(data)[:12]}-{safe}", data
 
 
@@ -40,12 +44,3 @@ def check_address(address: str) -> str:
     if not _ADDRESS.fullmatch(address):
         raise UsageError(f"{address!r} is no address: expected one such as gs://bucket/profile or https://….")
     return address
-
-
-def _holds_secret(data: bytes) -> bool:
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        # Not text: there is nothing to read in it.
-        return False
-    return redact(text) != text

@@ -14,6 +14,7 @@ from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.logbook.adoption import numbers_used
 from research_steps.records.encoding import Stored, canonical, sha256
 from research_steps.records.model import EntryRecord, Ref
+from research_steps.records.redaction import redact
 from research_steps.records.series import Series
 from research_steps.records.step_kinds import Details
 from research_steps.trial.provenance import capture, command_line
@@ -75,6 +76,8 @@ def key_after(earlier: Sequence[EntryRecord], key: str) -> str:
 
 
 def short(text: str) -> str:
+    # Of a secret that is cut, what is left looks like none.
+    text = redact(text)
     return text if len(text) <= LABEL_LENGTH else f"{text[: LABEL_LENGTH - 1]}…"
 
 

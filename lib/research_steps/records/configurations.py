@@ -13,6 +13,7 @@ from typing import Any
 
 from research_steps.errors import UsageError
 from research_steps.records.encoding import canonical
+from research_steps.records.redaction import redact
 
 Substitute = Callable[[Any], Any]
 # What a case, or a candidate, calls the version of its code, where that is another one than the baseline's.
@@ -167,7 +168,7 @@ def _key(name: Any, what: str, path: str) -> str:
 
 def _unrecordable(what: str, path: str, value: Any) -> UsageError:
     # An int is refused for its length only, and such a one has no decimal form.
-    shown = hex(value) if isinstance(value, int) else repr(value)
+    shown = hex(value) if isinstance(value, int) else redact(repr(value))
     shown = shown if len(shown) <= 80 else f"{shown[:77]}…"
     return UsageError(
         f"The configuration of {what} can't be recorded: {path.lstrip('.')} is {shown} "

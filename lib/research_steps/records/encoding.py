@@ -27,11 +27,12 @@ _STRUCTURE = frozenset(
         *("status", "mode", "kind", "where", "how", "order", "machine", "measure", "config_type"),
         *("verdict", "confidence", "estimand"),
         *("started_at", "finished_at", "lease_until", "claimed_at", "sealed_at", "linked_at", "decided_at"),
-        *("tried_at", "closed_at", "marker", "planned_at", "held", "pushed_at", "environment"),
+        *("tried_at", "closed_at", "marker", "planned_at", "held", "pushed_at", "environment", "files", "submodules"),
     )
 )
 
 R = TypeVar("R", TrialRecord, EntryRecord, InterruptedRecord, Record)
+S = TypeVar("S", bound=msgspec.Struct)
 T = TypeVar("T")
 
 
@@ -62,12 +63,18 @@ def canonical(value: Any) -> bytes:
 
 def encode(value: msgspec.Struct) -> bytes:
     """The canonical bytes of a record or intent, without the final LF and without secrets."""
-    return canonical(msgspec.to_builtins(_cleaned(value, redactor())))
+    return canonical(msgspec.to_builtins(without_secrets(value)))
+
+
+def without_secrets(value: S) -> S:
+    """The record, intent or bundle as it may be shown: each text in it without what looks like a secret."""
+    cleaned: S = _cleaned(value, redactor())
+    return cleaned
 
 
 def store_record(record: R) -> Stored[R]:
     """The record as it is kept: without secrets, with its line."""
-    cleaned = _cleaned(record, redactor())
+    cleaned = without_secrets(record)
     return Stored(record=cleaned, line=canonical(msgspec.to_builtins(cleaned)))
 
 

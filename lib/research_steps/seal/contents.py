@@ -11,7 +11,7 @@ from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.logbook.verify import Files
-from research_steps.records.encoding import Stored
+from research_steps.records.encoding import Stored, without_secrets
 from research_steps.records.model import EntryRecord, Provenance, Ref, TrialRecord
 from research_steps.records.series import Series
 from research_steps.records.step_kinds import Attachment
@@ -126,7 +126,7 @@ def bundle_files(
     machines = _grouped((trial.device_class, trial) for trial in trials)
     fields = (item for trial in trials for item in trial.config.items())
     seeds = _grouped(item for item in fields if "seed" in item[0].lower() and isinstance(item[1], str | int))
-    contents = bundle.Bundle(
+    made = bundle.Bundle(
         schema=bundle.SCHEMA,
         topic=series.topic,
         id=id,
@@ -160,6 +160,8 @@ def bundle_files(
         logbook=tuple(sorted(logbook.contents.tips)),
         elsewhere=(*left_out, *_linked(journal, evidence.entries), *([] if packages else [bundle.UNLISTED])),
     )
+    # What git calls things was never in a record: the branch, paths.
+    contents = without_secrets(made)
     files = {
         "bundle.json": bundle.encode(contents),
         "bundle.md": bundle_text.page(contents, series, evidence.entries).encode(),

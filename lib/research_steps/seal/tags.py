@@ -115,9 +115,10 @@ def refuse_secrets(checkout: Checkout, base: str, tree: str, wanted: Sequence[st
     for file in re.split(r"(?m)^diff --git ", patch)[1:]:
         lines = file.split("\n")
         added = "\n".join(line[1:] for line in lines if line.startswith("+"))
-        if redact(added) != added:
+        name = lines[0].rpartition(" b/")[2]
+        if redact(added) != added or redact(name) != name:
             raise RepositoryError(
-                f"{lines[0].rpartition(' b/')[2]} in {checkout.root} holds what looks like a secret, and a "
+                f"{redact(name)} in {checkout.root} holds what looks like a secret, and a "
                 "tag can be pushed: take it out, or have git ignore the file."
             )
 

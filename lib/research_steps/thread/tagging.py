@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from research_steps.records.redaction import redact
 from research_steps.records.series import LONGEST_TAG
 
 LONGEST_GROUP = 64
@@ -37,8 +38,8 @@ class Tagging:
 
     @staticmethod
     def of(shared: tuple[str, ...], id: str, label: str) -> "Tagging":
-        group = " ".join(f"{id} {label}".split())
-        tags = tuple(tag for tag in shared if 0 < len(tag) <= LONGEST_TAG)
+        group = " ".join(redact(f"{id} {label}").split())
+        tags = tuple(tag for tag in map(redact, shared) if 0 < len(tag) <= LONGEST_TAG)
         return Tagging(tags, group if len(group) <= LONGEST_GROUP else f"{group[: LONGEST_GROUP - 1]}…", id)
 
     def missing(self, tags: Any) -> tuple[str, ...]:

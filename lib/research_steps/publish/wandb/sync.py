@@ -121,7 +121,7 @@ def _sync(paths: Sequence[Path], scratch: Path) -> tuple[bool, str]:
             child.wait()
             kill_marked(_MARK, mark)
         output.seek(0)
-        return ended, output.read().decode("utf-8", "replace")
+        return ended, redact(output.read().decode("utf-8", "replace"))
 
 
 def _refused_tables(scratch: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from research_steps.errors import MachineLost, UsageError
 from research_steps.git import Checkout
+from research_steps.records.redaction import LONGEST, redact_end, redactor
 from research_steps.records.times import utc
 from research_steps.remote.ray import worktree
 from research_steps.remote.ray.tpu import HeldTpu, Say, answer, me
@@ -81,10 +82,10 @@ def _run(tpu: HeldTpu, token: str, argv: list[str], env: dict[str, str], stop: l
         out, err, status = answer(tpu.name, tpu.actor.output.remote(token))
         if status is not None:
             # As a shell tells the death by a signal.
-            return status if status >= 0 else 128 - status, tail.decode("utf-8", "replace")
+            return status if status >= 0 else 128 - status, redact_end(tail, TAIL, redactor({**os.environ, **env}))
         pass_on(out, sys.stdout)
         pass_on(err, sys.stderr)
-        tail = (tail + out + err)[-TAIL:]
+        tail = (tail + out + err)[-(TAIL + 2 * LONGEST) :]
         if len(stop) > passed_on or time.monotonic() > kill_at:
             number = signal.SIGKILL if passed_on else stop[0]
             passed_on, kill_at = len(stop), time.monotonic() + STOP_S

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from research_steps.errors import MachineLost, UsageError
+from research_steps.records.redaction import redact
 from research_steps.records.times import duration
 from research_steps.remote.ray import node
 from research_steps.remote.ray.config import Cluster, connect, imported
@@ -168,7 +169,7 @@ def answer(name: str, call: Any) -> Any:
         return ray.get(call, timeout=ANSWER_S)
     except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, ConnectionError) as error:
         # Of Ray's explanations the last line says why, in its first sentence.
-        why = (str(error).strip() or type(error).__name__).splitlines()[-1].partition(". ")[0]
+        why = (redact(str(error)).strip() or type(error).__name__).splitlines()[-1].partition(". ")[0]
         raise MachineLost(
             f"{name} is lost: it was released, its holder ended, its node went away, or nothing was heard from here for "
             f"{node.HEARD_S:g} s ({why})."

@@ -18,6 +18,7 @@ from pathlib import Path
 from research_steps.errors import RepositoryError, UsageError
 from research_steps.git import Checkout
 from research_steps.records.conditions import ENVIRONMENT, PLACES
+from research_steps.records.redaction import redact
 from research_steps.seal.bundle import Bundle
 
 # With the host, because a clone that several machines share lists the folders of all, and shows none of the others'.
@@ -96,8 +97,7 @@ def build_environment(
             f"{bundle.tag} holds no list of packages, because none was recorded, or it was sealed with another store "
             "than that of the run: reproduce it with --here, in an environment like the one that it names."
         )
-    pins = folder / "requirements.txt"
-    pins.write_bytes(requirements)
+    (pins := folder / "requirements.txt").write_bytes(requirements)
     lines = requirements.decode().splitlines()
     unpinned = [line for line in lines if line.startswith("# ")]
     for line in unpinned:
@@ -114,7 +114,7 @@ def build_environment(
     ):
         done = subprocess.run([uv, *command], cwd=tree, env=env, capture_output=True, text=True, errors="replace")
         if done.returncode != 0:
-            last = "; ".join(done.stderr.strip().splitlines()[-3:]) or "it said nothing"
+            last = "; ".join(redact(done.stderr).strip().splitlines()[-3:]) or "it said nothing"
             raise UsageError(
                 f"uv {command[0]} failed while the sealed environment was built: {last}. See to what it misses, or "
                 "reproduce with --here, in an environment of your own."

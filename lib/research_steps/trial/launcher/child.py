@@ -18,6 +18,7 @@ import msgspec
 
 from research_steps.errors import CodeChanged, FailedElsewhere, Side, SideFailed
 from research_steps.records.model import Device, Error
+from research_steps.records.redaction import redact
 from research_steps.trial.code import Code
 from research_steps.trial.launcher.importing import import_from, is_below, load
 from research_steps.trial.launcher.protocol import ChildResult, Request, Used, line, received
@@ -153,6 +154,8 @@ def _described(raised: BaseException, root: Path) -> Error:
 
 def _shortened(described: Error) -> Error:
     message = described.message
+    if len(message) > LONGEST_MESSAGE:
+        message = redact(message)
     if len(message) > LONGEST_MESSAGE:
         message = f"{message[:LONGEST_MESSAGE]}… ({len(message)} characters)"
     # Half of a surrogate pair, which JSON can't carry, is spelled out.

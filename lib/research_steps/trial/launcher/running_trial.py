@@ -14,6 +14,7 @@ import msgspec
 import psutil
 
 from research_steps.records.model import Error, Launch
+from research_steps.records.redaction import LONGEST, redact_end, redactor
 from research_steps.trial.launcher.protocol import ChildResult, Request, TrialOutcome, Used, line
 
 OUTPUT_TAIL = 4096
@@ -91,9 +92,10 @@ class RunningTrial:
         return Error(type=kind, message=message, frames=(), where="child", output_tail="")
 
     def _output_tail(self) -> str:
-        output = self.output.fileno()
-        tail = os.pread(output, OUTPUT_TAIL, max(0, os.fstat(output).st_size - OUTPUT_TAIL))
-        return tail.decode("utf-8", "replace")
+        output, seen = self.output.fileno(), OUTPUT_TAIL + 2 * LONGEST
+        end = os.pread(output, seen, max(0, os.fstat(output).st_size - seen))
+        # What it printed are the secrets of its own environment, which the driver may not have.
+        return redact_end(end, OUTPUT_TAIL, redactor(self.request.env))
 
 
 @dataclass
