@@ -15,6 +15,7 @@ from tests.support import github_api
 from tests.support.github_api import Proxy
 from tests.support.issue_thread import environment
 from tests.support.planted_secrets import named, planted
+from tests.support.secret_corpus import MUST_GO, secrets
 from tests.support.toy_thread import Repository, research
 
 ROOT = Path(__file__).parents[1]
@@ -144,14 +145,23 @@ def surfaces(
     yield repository, outside
 
 
-def test_none_of_fifty_planted_secrets_reaches_a_surface(
+def test_none_of_many_planted_secrets_reaches_a_surface(
     surfaces: tuple[Repository, Path], github_repository: github_api.Repository
 ) -> None:
-    """In arguments, the environment, labels, configurations, an exception, output, a decision and a patch: a search of
-    every byte that is left behind finds none of them."""
+    """In arguments, the environment, labels, configurations, an exception, output, a decision, a patch and the branch's
+    name: a search of every byte that is left behind, the tag's too, finds none of them."""
     repository, outside = surfaces
     shaped = [secret for secret in planted(3).values() if "\n" not in secret]
-    plants = [*planted(4).values(), *named(5)]
+    corpus = secrets(MUST_GO, 6)
+    # The end of the output begins inside of a key.
+    key = "\n".join(f"{row:02}{planted(8 + row)['Hugging Face'][3:]}" * 2 for row in range(40))
+    plants = [
+        *planted(4).values(),
+        *corpus,
+        *named(5),
+        f"-----BEGIN {'PRIVATE'} KEY-----\n{key}\n-----END {'PRIVATE'} KEY-----",
+        "x " * 900,
+    ]
     (outside / "plants").write_text("\n".join(plants))
     (outside / "label").write_text(f"work {shaped[0]}")
     (outside / "notes").write_text("|".join(shaped[1:12]))
@@ -160,12 +170,18 @@ def test_none_of_fifty_planted_secrets_reaches_a_surface(
         "SOME_API_KEY": "from-the-environment-1",
         "DB_PASSWORD": "correct horse battery",
         "XLA_NOTE": shaped[12],
+        "OPENAI_KEY": "from-the-environment-2",
+        "SMTP_PASS": "from-the-environment-3",
+        "DATABASE_URL": "postgres://ada:from-the-environment-4@db/x",
     }
-    secrets = [*shaped[:17], *planted(4).values(), *(value for value, _ in named(5).values())]
-    secrets += ["from-the-environment-1", "correct horse battery"]
+    branch = planted(7)["GitHub"]
+    repository.git("switch", "--create", f"try-{branch}")
+    hidden = [*shaped[:17], *planted(4).values(), *(value for value, _ in named(5).values())]
+    hidden += [f"from-the-environment-{number}" for number in (1, 2, 3, 4)] + ["correct horse battery", branch, key]
+    hidden += [part for parts in corpus.values() for part in parts]
     # Of a key of several lines each line is one.
-    secrets = [line for secret in secrets for line in secret.splitlines() if "PRIVATE KEY" not in line]
-    assert len(secrets) >= 50
+    hidden = [line for secret in hidden for line in secret.splitlines() if "PRIVATE KEY" not in line]
+    assert len(hidden) >= 250
 
     assert research(repository.root, "kickoff", "toy", "--create-issue", "--branch", ".").returncode == 0
     run = {
@@ -195,10 +211,11 @@ def test_none_of_fifty_planted_secrets_reaches_a_surface(
         everything[f"git {name}"] = content
     for where, data in everything.items():
         searched += len(data)
-        for secret in secrets:
+        for secret in hidden:
             assert secret.encode() not in data, (where, secret)
             assert json.dumps(secret)[1:-1].encode() not in data, (where, secret)
     assert searched > 100_000
+    assert any(b'"branch": "try-[redacted]"' in data for data in everything.values()), "so is the bundle"
     assert any(".wandb" in where for where in everything), "W&B runs are among what was searched"
     assert any(REDACTED.encode() in data for where, data in everything.items() if where == "issue")
 

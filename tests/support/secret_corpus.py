@@ -220,7 +220,7 @@ SG.<an 22>.<an 43>
 sk_live_<an 24>
 shpat_<hex 32>
 otpauth://totp/x:ada?secret=<up 16>7AB&issuer=x
-client_secret=<an 3>8Q~<an 34>
+client_secret=Abc8Q~<an 34>
 ?access_token=<an 30>&page=2
 &refresh_token=<an 40>
 "refresh_token": "<an 60>"
