@@ -76,6 +76,12 @@ def own_turns(tmp_path_factory: pytest.TempPathFactory) -> None:
     contention.HERE = contention.Machine(tmp=tmp_path_factory.mktemp("machine"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_state(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What a checkout without git keeps among the user's own files."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture(scope="session")
 def s3_port() -> Iterator[int]:
     with object_store.server() as port:

@@ -96,9 +96,14 @@ def runs(desk: Desk) -> dict[str, RunContents]:
     return {contents.run.display_name: contents for contents in parsed}
 
 
+def place(desk: Desk) -> Path:
+    """Where the runs of all series of a checkout lie."""
+    return folder_of(desk.checkout, SERIES.topic).parent
+
+
 def everything(desk: Desk) -> bytes:
-    """All bytes under .agents/wandb, names included."""
-    paths = sorted((desk.root / ".agents" / "wandb").rglob("*"))
+    """All bytes that lie where W&B's runs are written, names included."""
+    paths = sorted(place(desk).rglob("*"))
     return b"\n".join(str(path).encode() + b"\n" + (path.read_bytes() if path.is_file() else b"") for path in paths)
 
 
@@ -117,7 +122,9 @@ def test_a_trial_becomes_a_run_that_says_what_was_measured(desk: Desk) -> None:
     )
     published = show(desk)
     assert published.problems == ()
-    assert [(done.id, done.what) for done in published.done] == [("TOY-001", "2 runs for W&B in .agents/wandb/toy")]
+    assert [(done.id, done.what) for done in published.done] == [
+        ("TOY-001", "2 runs for W&B in .git/research-steps/wandb/toy")
+    ]
 
     contents = runs(desk)["TOY-001.01 work=1"]
     trial = desk.journal.load("trial", entry.record.rows[0].trial)
@@ -222,7 +229,7 @@ def test_a_table_over_ten_megabytes_stays_away_and_a_long_history_does_not(desk:
     measure(desk, {"samples": samples, "label": "x" * 4000}, label="work")
     assert show(desk).problems == ()
     contents = runs(desk)["TOY-001 work"]
-    assert contents.artifacts == [] and not list((desk.root / ".agents" / "wandb").rglob("*.table.json"))
+    assert contents.artifacts == [] and not list(place(desk).rglob("*.table.json"))
     assert "10 MB" in contents.config["raw table"] and ".agents/logbooks/toy" in contents.config["raw table"]
     assert "Raw table: left out" in contents.run.notes and str(desk.store) not in contents.run.notes
     (trial,) = [path for path in files(desk).values() if path.stat().st_size > 5 * 32768]
@@ -239,11 +246,11 @@ def test_each_trial_is_one_run_however_often_it_is_published(desk: Desk) -> None
     before = {id: path.stat().st_mtime_ns for id, path in files(desk).items()}
     assert show(desk) == Published()
     desk.journal.attempts.finish("entry", scratch_logbook.entry("TOY-002", rows=first.record.rows, label="again"))
-    assert [done.what for done in show(desk).done] == ["1 run for W&B in .agents/wandb/toy"]
+    assert [done.what for done in show(desk).done] == ["1 run for W&B in .git/research-steps/wandb/toy"]
     after = {id: path.stat().st_mtime_ns for id, path in files(desk).items()}
     assert len(after) == 4 and before.items() <= after.items()
     # Also when all are written anew.
-    shutil.rmtree(desk.root / ".agents" / "wandb")
+    shutil.rmtree(place(desk))
     assert show(desk).problems == ()
     assert set(files(desk)) == set(after)
     assert runs(desk)["TOY-001.01 work=1"].run.run_group == "TOY-001 work"
@@ -253,7 +260,7 @@ def test_nothing_is_written_while_a_thread_runs(desk: Desk) -> None:
     """Writing runs takes a core, and a trial may be measured on it."""
     measure(desk, {})
     assert show(desk, final=False) == Published()
-    assert not (desk.root / ".agents" / "wandb").exists()
+    assert not place(desk).exists()
 
 
 @contextmanager
@@ -348,18 +355,18 @@ def test_runs_of_wandbs_own_client_are_sent_once(
     """So did the version before: what it left is sent as it is, once."""
     entry = measure(desk, {}, {}, label="work")
     theirs, sent, _ = (run.sha256[:16] for run in (entry.record.rows[0].trial, entry.record.rows[1].trial, entry))
-    place = folder_of(desk.checkout, "toy")
+    where = folder_of(desk.checkout, "toy")
     for number, id in enumerate((theirs, sent)):
         code = f"import wandb; wandb.init(mode='offline', project='toy', id='{id}', dir={str(tmp_path)!r}).finish()"
         subprocess.run([sys.executable, "-c", code], check=True)
         (written,) = tmp_path.glob(f"wandb/offline-run-*-{id}/*.wandb")
-        there = place / f"offline-run-20260521_09300{number}-{id}" / written.name
+        there = where / f"offline-run-20260521_09300{number}-{id}" / written.name
         there.parent.mkdir(parents=True)
         written.rename(there)
     files(desk)[sent].with_name(f"run-{sent}.wandb.synced").write_bytes(b"")
     before = {id: files(desk)[id].read_bytes() for id in (theirs, sent)}
     assert [done.what for done in show(desk).done] == [
-        "1 run for W&B in .agents/wandb/toy",
+        "1 run for W&B in .git/research-steps/wandb/toy",
         f"2 runs sent to W&B: {wandb_server.url}/ada/toy",
     ]
     assert before == {id: files(desk)[id].read_bytes() for id in before}
@@ -382,7 +389,7 @@ def test_two_publishers_of_one_work_tree_take_turns(desk: Desk) -> None:
 @pytest.fixture
 def small_disk(desk: Desk) -> Iterator[Path]:
     """Two megabytes for W&B's files."""
-    where = desk.root / ".agents" / "wandb"
+    where = place(desk)
     where.mkdir(parents=True)
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(where)], capture_output=True)
     if done.returncode != 0:
@@ -450,7 +457,7 @@ def test_private_series_and_records_leave_nothing(desk: Desk) -> None:
     assert show(desk) == Published()
     measure(desk, {}, label="open")
     assert show(desk, series(private=True)) == Published()
-    assert not (desk.root / ".agents" / "wandb").exists()
+    assert not place(desk).exists()
     assert desk.journal.decided("project", Project) is None
     assert show(desk).problems == ()
     assert b"hidden" not in everything(desk)
@@ -475,7 +482,7 @@ def test_nothing_of_this_machine_gets_into_a_run(desk: Desk, monkeypatch: pytest
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     whole(desk, 2)
-    wandb_files = (desk.root / ".agents" / "wandb").rglob("*")
+    wandb_files = place(desk).rglob("*")
     data = b"\n".join(path.read_bytes() for path in wandb_files if path.is_file())
     words = [SECRET, KEY, "of-the-environment", "elsewhere", "a-remote", str(desk.root), "pytest"]
     for word in [*words, sys.executable, *(name for name in [socket.gethostname()] if len(name) > 5)]:
@@ -491,7 +498,7 @@ def test_wandb_can_be_switched_off(desk: Desk, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("WANDB_MODE", "disabled")
     measure(desk, {})
     assert show(desk) == Published()
-    assert not (desk.root / ".agents" / "wandb").exists()
+    assert not place(desk).exists()
 
 
 def test_a_record_that_is_gone_keeps_back_only_its_own_runs(desk: Desk) -> None:
@@ -582,7 +589,7 @@ def test_runs_are_sent_by_wandbs_own_command_and_once(
     published = show(desk)
     assert published.problems == ()
     url = f"{wandb_server.url}/a-team/toy"
-    told = ["3 runs for W&B in .agents/wandb/toy", f"3 runs sent to W&B: {url}"]
+    told = ["3 runs for W&B in .git/research-steps/wandb/toy", f"3 runs sent to W&B: {url}"]
     assert [done.what for done in published.done] == told
     assert all(map(is_sent, files(desk).values()))
     assert url_of(desk.checkout, "toy") == url
@@ -724,8 +731,8 @@ def test_without_a_key_runs_wait_and_one_in_netrc_is_found(
 
 def test_a_folder_that_can_not_be_used_is_told(desk: Desk) -> None:
     measure(desk, {})
-    (desk.root / ".agents").mkdir(exist_ok=True)
-    (desk.root / ".agents" / "wandb").write_text("in the way")
+    place(desk).parent.mkdir(exist_ok=True)
+    place(desk).write_text("in the way")
     with pytest.raises(SurfaceError, match="could not be used"):
         list(WandbSurface(desk.checkout, desk.journal, SERIES).publish(desk.journal.entries(), True))
     assert show(desk).problems[0].endswith("No W&B run was written.")

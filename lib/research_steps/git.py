@@ -4,6 +4,7 @@ Reads only, but for `switch` and `exclude`; the user's index, work tree and obje
 git is a checkout too: it has a root and no commit.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -67,8 +68,12 @@ class Checkout:
 
     @property
     def private(self) -> Path:
-        """Where locks lie: inside the git directory, which belongs to this work tree alone."""
-        return (self.git_dir or self.root / ".agents") / "research-steps"
+        """Where lies what is this work tree's alone and nobody else can bring: inside the git directory; without git,
+        among the user's own files."""
+        if self.git_dir is not None:
+            return self.git_dir / "research-steps"
+        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+        return state / "research-steps" / hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
 
     def git(
         self,

@@ -1,9 +1,9 @@
 """The W&B surface: runs made from records, written offline at the end of a run, and sent when there is a key.
 
-A run lies in `.agents/wandb/<topic>/` once it is whole; that is its receipt, and W&B's own `.synced` beside it is the
-receipt of sending. W&B itself runs only in the child process that sends, with bounded time: what it does there,
-hangs or crashes reaches neither the driver nor a measurement. Everything here can be deleted and is made again from the
-journal.
+A run lies in `research-steps/wandb/<topic>/` of the git directory once it is whole; that is its receipt, and W&B's own
+`.synced` beside it is the receipt of sending. There nobody else can bring one: what is sent was written here. W&B itself
+runs only in the child process that sends, with bounded time: what it does there, hangs or crashes reaches neither the
+driver nor a measurement. Everything here can be deleted and is made again from the journal.
 """
 
 import importlib.util
@@ -54,14 +54,27 @@ class WandbSurface:
             return
         no_run = " No W&B run was written."
         with locked(self._checkout, f"{self._series.topic}.wandb", self._folder, SurfaceError, no_run):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            _ignore(self._folder.parent)
+            yield from self._begin()
             run_file.clear(self._folder)
             in_place = runs_in(self._folder)
             yield from self._write([run for id, run in wanted.items() if id not in in_place])
             waiting = [path for id, path in runs_in(self._folder).items() if id in wanted and not is_sent(path)]
             if waiting and mode not in ("offline", "dryrun") and may_have_key():
                 yield from self._send(waiting)
+
+    def _begin(self) -> Iterator[Change]:
+        """Make the folder; tells of the one that an older version used, which anybody's commit could hold."""
+        before = Path(".agents", "wandb", self._series.topic)
+        if not self._folder.exists() and os.path.lexists(self._checkout.root / before):
+            told = f"its W&B runs are made again in {self._where}; {before} is not read any more and can be deleted"
+            yield Change(self._series.topic, told)
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def _where(self) -> Path:
+        """The folder as people find it: the git directory of another work tree lies outside of it."""
+        root = self._checkout.root
+        return self._folder.relative_to(root) if self._folder.is_relative_to(root) else self._folder
 
     def _wanted(self, entries: Snapshot) -> dict[str, _Wanted]:
         """The runs that there should be, by ID. A trial belongs to the first entry that names it."""
@@ -92,8 +105,7 @@ class WandbSurface:
                 failed.setdefault(getattr(error, "strerror", None) or str(error), []).append(id)
             else:
                 written[entry.record.id] += 1
-        where = self._folder.relative_to(self._checkout.root)
-        yield from (Change(entry, f"{_runs(number)} for W&B in {where}") for entry, number in written.items())
+        yield from (Change(entry, f"{_runs(number)} for W&B in {self._where}") for entry, number in written.items())
         for reason, ids in failed.items():
             yield (
                 f"{_runs(len(ids))} could not be written for W&B, {ids[0]} first: {reason}. The records are "
@@ -129,13 +141,13 @@ class WandbSurface:
             yield Change(topic, f"{_runs(len(sent))} sent to W&B: {_project(sent)}")
         if left and why != NO_KEY:
             yield (
-                f"{_runs(left)} of {topic} did not get to W&B: {why}. They wait in "
-                f"{self._folder.relative_to(self._checkout.root)}, and 'research sync {topic}' sends them."
+                f"{_runs(left)} of {topic} did not get to W&B: {why}. They wait in {self._where}, and 'research sync "
+                f"{topic}' sends them."
             )
 
 
 def folder_of(checkout: Checkout, topic: str) -> Path:
-    return checkout.root / ".agents" / "wandb" / topic
+    return checkout.private / "wandb" / topic
 
 
 def url_of(checkout: Checkout, topic: str, sha256: str = "") -> str:
@@ -195,13 +207,6 @@ def _checked(series: Series, name: str) -> str:
             r"line, without any of /\#?%:."
         )
     return name
-
-
-def _ignore(folder: Path) -> None:
-    """Have git see nothing of a folder. Publishers of other series may be at it, too."""
-    path = folder / ".gitignore"
-    if not path.exists() or path.stat().st_size == 0:
-        path.write_bytes(b"*\n")
 
 
 def _measured(entry: EntryRecord) -> list[Row]:
