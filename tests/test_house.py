@@ -48,6 +48,13 @@ PRINTERS = {
     # What stands in what rich draws was made by `terminal.cells`.
     *(("thread/dev/watch.py", "Console().print"), ("publish/terminal/watch.py", "live.console.print")),
 }
+# Who opens files that are not below .agents: of the system, the store, W&B's folder and the git directory, those that a
+# user names, and the code.
+OTHER_FILES = {
+    *("journal/leases.py", "journal/store.py", "journal/attachments.py"),
+    *("publish/wandb/run_file.py", "publish/wandb/sync.py"),
+    *("seal/sealing.py", "seal/tags.py", "seal/verify.py", "seal/reproduce/sandbox.py"),
+}
 # Errors outside of the one tree, each because whoever calls expects it.
 RAISED_FOR_OTHERS = {
     # Fray's own contract for a job.
@@ -190,6 +197,20 @@ def test_what_entries_record_is_read_by_its_type() -> None:
                 case ast.Call(func=ast.Attribute(attr="get", value=ast.Attribute(attr="config"))):
                     keyed.append(f"{file}:{node.lineno}")
     assert keyed == []
+
+
+def test_files_that_git_brings_are_read_in_one_way() -> None:
+    """Nobody but `files` opens or lists what lies below .agents: each other use of a file is one of these."""
+    rooms, calls = (
+        ("journal", "publish", "seal", "actions", "cli"),
+        {"open", "read_bytes", "read_text", "glob", "iterdir"},
+    )
+    users = set()
+    for file in (file for file in _files() if file.split("/")[0] in rooms):
+        for node in ast.walk(ast.parse((PACKAGE / file).read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in calls:
+                users.add(file)
+    assert users == OTHER_FILES
 
 
 def test_no_test_file_needs_another() -> None:

@@ -4,6 +4,7 @@ them."""
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from research_steps.publish.wandb.runs import Place, of_entry, run_id
 from research_steps.publish.wandb.surface import folder_of
 
 from tests.support.scratch_logbook import SERIES, Desk, git
-from tests.support.toy_thread import research
+from tests.support.toy_thread import RESEARCH, research
 from tests.support.wandb_server import server
 
 PRIVATE = "a line of a file that is the user's own"
@@ -79,3 +80,83 @@ def test_what_others_committed_is_not_sent_to_wandb(
     assert not [path for path in (clone / ".agents").rglob("*") if path.name.endswith((".synced", "address"))]
     again = research(clone, "sync", "toy", "--prefix", str(desk.store))
     assert again.stdout == "toy: nothing new\n"
+
+
+# -- links ------------------------------------------------------------------------------------------------------------
+
+# What may be a link, and the commands that have to do with it.
+_ALL = frozenset({"sync", "verify", "check", "source", "status"})
+LINKED = {
+    **dict.fromkeys((".agents", ".agents/logbooks", ".agents/logbooks/toy", ".agents/logbooks/toy/TOY-001.jsonl"), _ALL),
+    **{".agents/logbooks/toy.md": _ALL, ".agents/logbooks/toy/attachments": frozenset({"verify", "check"})},
+    **dict.fromkeys((".agents/issues", ".agents/issues/toy.md"), _ALL - {"status"}),
+}
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """All files below a folder; of a link where it leads."""
+    paths = [path for path in folder.rglob("*") if ".git" not in path.relative_to(folder).parts]
+    files = {path: path.read_bytes() for path in paths if path.is_file() and not path.is_symlink()}
+    return {**files, **{path: os.fsencode(os.readlink(path)) for path in paths if path.is_symlink()}}
+
+
+@pytest.mark.parametrize("linked", LINKED)
+def test_no_link_is_followed(desk: Desk, tmp_path: Path, linked: str) -> None:
+    """Whatever file or folder of the tool's is a link, to a place that looks just like it: one sentence names it,
+    nothing is written there, and what it leads to is in no file of the checkout afterwards."""
+    (tmp_path / "plot.txt").write_text("a plot")
+    assert (
+        research(desk.root, "attach", "TOY-001", str(tmp_path / "plot.txt"), "--prefix", str(desk.store)).returncode == 0
+    )
+    clone, outside = cloned(desk, tmp_path), tmp_path / "outside" / linked
+    outside.parent.mkdir(parents=True)
+    shutil.move(clone / linked, outside)
+    (clone / linked).symlink_to(outside)
+    if outside.suffix == ".md":
+        outside.write_bytes(outside.read_bytes() + f"\n{PRIVATE}\n".encode())
+    desk.record("a milestone", trials=0, step="interpret")
+    there, here = contents(tmp_path / "outside"), contents(clone)
+    for command in (["sync", "toy"], ["verify", "toy"], ["check", "toy"], ["source", "brief", "toy", "--question", "?"],
+                    ["adopt", "toy", "--id-prefix", "TOY"], ["status", "toy"]):  # fmt: skip
+        store = [] if command[0] == "adopt" else ["--prefix", str(desk.store)]
+        done = research(clone, *command, *store)
+        assert contents(tmp_path / "outside") == there, command
+        assert "Traceback" not in done.stderr
+        if command[0] in LINKED[linked]:
+            assert f"{linked} is a symbolic link" in done.stdout + done.stderr, (command, done)
+            assert done.returncode == (command[0] != "status"), command
+    assert not [path for path, data in contents(clone).items() if PRIVATE.encode() in data]
+    assert contents(clone)[clone / linked] == here[clone / linked]
+
+
+def test_no_link_is_followed_where_a_file_is_written_aside(desk: Desk, tmp_path: Path, private: Path) -> None:
+    """The name that a writer uses before it renames the file is known, too."""
+    (desk.root / ".agents" / "logbooks" / ".toy.md.tmp").symlink_to(private)
+    clone = cloned(desk, tmp_path)
+    desk.record("more")
+    assert research(clone, "sync", "toy", "--prefix", str(desk.store)).returncode == 0
+    assert private.read_text() == f"{PRIVATE}\n"
+
+
+def test_a_logbook_that_is_a_link_is_not_adopted(desk: Desk, tmp_path: Path, private: Path) -> None:
+    """What it leads to would be copied into a file that git tracks."""
+    (desk.root / ".agents" / "logbooks" / "notes.md").symlink_to(private)
+    clone = cloned(desk, tmp_path)
+    done = research(clone, "adopt", "notes", "--id-prefix", "NOTES")
+    assert done.returncode == 1 and "notes.md is a symbolic link" in done.stderr
+    assert (clone / ".agents" / "logbooks" / "notes.md").is_symlink()
+
+
+@pytest.mark.parametrize(
+    "name", [".agents/logbooks/toy.md", ".agents/logbooks/toy/TOY-001.jsonl", ".agents/issues/toy.md"]
+)
+def test_nobody_waits_for_what_is_no_file(desk: Desk, tmp_path: Path, name: str) -> None:
+    """A FIFO is named and left alone, where opening it would wait for ever."""
+    clone = cloned(desk, tmp_path)
+    (clone / name).unlink(missing_ok=True)
+    (clone / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(clone / name)
+    desk.record("a milestone", trials=0, step="interpret")
+    command = [*RESEARCH, "sync", "toy", "--prefix", str(desk.store)]
+    done = subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and f"{name} is a FIFO" in done.stderr

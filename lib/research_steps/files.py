@@ -1,9 +1,73 @@
-"""Replacing a file of the checkout so that readers see the old or the new one, and the new one lasts."""
+"""Files of the checkout: read and replaced so that what git brought leads nowhere, and so that what was written lasts.
+
+Below `.agents` and `.github` lies what is published, and what others committed with it: no symbolic link there is
+followed, neither as a file nor on the way to one, and nothing but a regular file is opened, because a FIFO would hang.
+Each of these raises RepositoryError where it finds something else. Anywhere else only the file itself is looked at.
+"""
 
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
+from typing import Literal
 
 from research_steps.errors import RepositoryError
+
+# Folders of a checkout with what is published: no link is followed below what holds them.
+_BROUGHT = (".agents", ".github")
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a folder", stat.S_IFREG: "a file", stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device",
+}  # fmt: skip
+
+
+def read(path: Path) -> bytes | None:
+    """A file's content, None where there is none."""
+    try:
+        with opened(path) as file:
+            return file.readall()
+    except FileNotFoundError:
+        return None
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file."""
+    try:
+        with _folder(path.parent) as folder:
+            _is_file(path, folder)
+            return True
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise RepositoryError(f"{path} could not be looked at: {error.strerror}.") from error
+
+
+def opened(path: Path, mode: Literal["rb", "r+b"] = "rb") -> FileIO:
+    """A file, unbuffered. Raises FileNotFoundError where there is none."""
+    try:
+        with _folder(path.parent) as folder:
+            _is_file(path, folder)
+            # Not waiting, and not through a link, whatever came there since.
+            flags = (os.O_RDONLY if mode == "rb" else os.O_RDWR) | os.O_NOFOLLOW | os.O_NONBLOCK
+            return FileIO(os.open(path.name, flags, dir_fd=folder), mode)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RepositoryError(f"{path} could not be opened: {error.strerror}.") from error
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All in a folder but the folders in it, sorted; none where it isn't there. What can't be read is among them."""
+    try:
+        with _folder(folder) as descriptor, os.scandir(descriptor) as entries:
+            return sorted(folder / entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RepositoryError(f"{folder} could not be listed: {error.strerror}.") from error
 
 
 def write_aside(path: Path, data: bytes) -> None:
@@ -11,19 +75,72 @@ def write_aside(path: Path, data: bytes) -> None:
 
     The caller holds the lock: there is one name for the file beside it, which a killed writer leaves for the next.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = f".{path.name}.tmp"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            if path.exists():
-                os.fchmod(file.fileno(), path.stat().st_mode & 0o7777)
-                # What is replaced was whole: it must not give way to a name whose bytes are not there yet.
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            # The renaming changed the inode, so this fsync makes its name last, and its bytes where it is new.
-            os.fsync(file.fileno())
+        with _folder(path.parent, make=True) as folder:
+            mode = None
+            with suppress(FileNotFoundError):
+                mode = _is_file(path, folder)
+            try:
+                _unlink(temporary, folder)
+                new = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
+                with open(new, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    if mode is not None:
+                        os.fchmod(file.fileno(), mode)
+                        # What is replaced was whole: it must not give way to a name whose bytes are not there yet.
+                        os.fsync(file.fileno())
+                    os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+                    # The renaming changed the inode, so this fsync makes its name last, and its bytes where it is new.
+                    os.fsync(file.fileno())
+            except OSError:
+                _unlink(temporary, folder)
+                raise
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise RepositoryError(f"{path} could not be written: {error.strerror}. It is as it was.") from error
+
+
+@contextmanager
+def _folder(path: Path, make: bool = False) -> Iterator[int]:
+    """A folder, as a descriptor that nobody can lead elsewhere any more. Raises OSError."""
+    at = max((number for number, name in enumerate(path.parts) if name in _BROUGHT), default=len(path.parts))
+    here, below = Path(*path.parts[:at]), path.parts[at:]
+    if make:
+        here.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(here, _FOLDER)
+    try:
+        for name in below:
+            here /= name
+            if make:
+                with suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=descriptor)
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode):
+                raise _refusal(here, status.st_mode, "a folder")
+            inner = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _is_file(path: Path, folder: int) -> int:
+    """The permissions of a regular file in a folder."""
+    mode = os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode
+    if not stat.S_ISREG(mode):
+        raise _refusal(path, mode, "a file")
+    return stat.S_IMODE(mode)
+
+
+def _refusal(path: Path, mode: int, expected: str) -> RepositoryError:
+    return RepositoryError(
+        f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'something else')}, and a commit of others could have put it there: "
+        f"expected {expected}. Nothing is read or written through it; put {expected} there, or take it away."
+    )
+
+
+def _unlink(name: str, folder: int) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)

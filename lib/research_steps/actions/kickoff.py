@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable
 
 from research_steps.errors import SurfaceAway, UsageError
+from research_steps.files import read
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.leases import this_process
@@ -113,8 +114,8 @@ def _create(checkout: Checkout, journal: Journal, series: Series, github: GitHub
         number = _made_before(github, marker, tried)
         if number is not None:
             return number
-    path = checkout.root / TEMPLATE
-    title, body, labels = from_template(path.read_text() if path.exists() else "", series.topic)
+    template = (read(checkout.root / TEMPLATE) or b"").decode("utf-8", "replace")
+    title, body, labels = from_template(template, series.topic)
     content = {"title": title, "body": f"{marker}\n{body}", "labels": _labels(checkout, github, labels)}
     number = github.write("POST", "/issues", content).get("number")
     if not isinstance(number, int):

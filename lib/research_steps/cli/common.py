@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from research_steps.errors import ResearchError, UsageError
+from research_steps.files import files_in, is_there
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
@@ -53,7 +54,7 @@ class OpenSeries:
     def may_hold(self, id: str) -> bool:
         """Whether the series reserved this experiment ID or published it."""
         published = self.checkout.logbooks / self.topic / f"{id}.jsonl"
-        return published.exists() or self.journal.ids.may_hold(id)
+        return is_there(published) or self.journal.ids.may_hold(id)
 
     @cached_property
     def writer(self) -> "EntryWriter":
@@ -93,7 +94,7 @@ def series_here(topic: str | None = None, prefix: str | None = None, json_output
         topics = [check_topic(topic)]
     else:
         store = open_store(store_url(checkout.root, prefix))
-        logbooks = {path.stem for path in checkout.logbooks.glob("*.md")}
+        logbooks = {path.stem for path in files_in(checkout.logbooks) if path.suffix == ".md"}
         topics = sorted(logbooks | {name.rsplit("/", 1)[-1] for name in store.names("journal")})
     return [OpenSeries(checkout, name, prefix, json_output) for name in topics]
 

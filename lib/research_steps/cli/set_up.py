@@ -8,6 +8,7 @@ from research_steps.actions import notes
 from research_steps.actions.kickoff import link_issue, take_branch
 from research_steps.cli.common import OpenSeries, RecordCommand, ResearchCommand, SeriesCommand, print_result
 from research_steps.errors import UsageError
+from research_steps.files import is_there
 from research_steps.git import Checkout
 from research_steps.publish.entry_writer import EntryWriter
 from research_steps.publish.logbook import adoption
@@ -81,7 +82,7 @@ def sync(series: OpenSeries, issue: int | None, repository: str) -> None:
     After a merge with conflicts the logbook is rebuilt first, from the whole entries of both sides.
     """
     checkout, topic, journal = series.checkout, series.topic, series.journal
-    rebuilt = path_of(checkout, topic).exists() and rebuild(checkout, topic)
+    rebuilt = is_there(path_of(checkout, topic)) and rebuild(checkout, topic)
     if rebuilt and not series.json_output:
         print_lines(f"{topic}: rebuilt from the whole entries of both sides of the merge")
     # A merge can be mended without the store that the entries came from.

@@ -32,7 +32,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from research_steps.errors import JournalProblem, StoreError, UnreadableObject
+from research_steps.errors import JournalProblem, RepositoryError, StoreError, UnreadableObject
+from research_steps.files import read
 from research_steps.journal.attempts import Attempts
 from research_steps.journal.experiment_ids import ExperimentIDs
 from research_steps.journal.leases import Leases
@@ -139,9 +140,10 @@ class Journal:
         """What a work tree differed in, by its hash; as it was published, given the folder of that, where the store has
         none. Raises UnreadableObject where the bytes are others."""
         data = self._content(f"patches/{sha}.patch", sha)
-        published = repository / f"{sha}.patch" if repository is not None else None
-        if data is None and published is not None and published.is_file():
-            data = verified(published.read_bytes(), sha, str(published))
+        if data is None and repository is not None:
+            published = repository / f"{sha}.patch"
+            data = read(published)
+            return None if data is None else verified(data, sha, str(published))
         return data
 
     def keep_environment(self, packages: bytes) -> None:
@@ -226,7 +228,10 @@ class Journal:
                     outline.take(data, self.objects.where(path))
 
         self._scan(outline, take)
-        add_published(outline, repository)
+        try:
+            add_published(outline, repository)
+        except RepositoryError as error:
+            outline.problems.append(str(error))
         return outline
 
     def _scan(self, snapshot: Snapshot, read: Callable[[Sequence[str]], object]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from research_steps.errors import RepositoryError, ResearchError
-from research_steps.files import write_aside
+from research_steps.files import is_there, write_aside
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
@@ -144,7 +144,7 @@ class Sealer:
             return
         for name in tags.changed(checkout, seal.commit):
             path = checkout.root / name
-            if name.startswith(f".agents/logbooks/{self._series.topic}/{seal.id}.") and not path.exists():
+            if name.startswith(f".agents/logbooks/{self._series.topic}/{seal.id}.") and not is_there(path):
                 write_aside(path, checkout.file_at(seal.commit, name))
         tags.put_on_branch(checkout, seal.commit, self._branch)
         waiting.unlink()

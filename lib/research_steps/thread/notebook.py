@@ -86,6 +86,7 @@ def load(topic: str, prefix: str | None = None) -> LoadedThread:
     `prefix` is the store (default: MARIN_PREFIX, else local_store/ in the checkout). Raises ResearchError.
     """
     from research_steps.evidence.state import thread_state
+    from research_steps.files import read
     from research_steps.git import Checkout
     from research_steps.journal.journal import Journal
     from research_steps.journal.progress import under_way
@@ -97,14 +98,14 @@ def load(topic: str, prefix: str | None = None) -> LoadedThread:
 
     checkout = Checkout.find()
     journal = Journal(open_store(store_url(checkout.root, prefix)), check_topic(topic))
-    series, logbook = series_of(checkout, journal), path_of(checkout, topic)
+    series = series_of(checkout, journal)
     records = journal.scan(checkout.logbooks / topic)
     state = thread_state(
         series,
         records,
         running=under_way(journal, records),
         seals=[seal for seal in journal.notes("seals", Seal).values() if isinstance(seal, Seal)],
-        shown=logbook_format.parse(logbook.read_bytes()).records if logbook.is_file() else (),
+        shown=logbook_format.parse(read(path_of(checkout, topic)) or b"").records,
     )
     return LoadedThread(series, records, state)
 

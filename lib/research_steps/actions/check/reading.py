@@ -10,6 +10,7 @@ import msgspec
 
 from research_steps.evidence.standing import standing
 from research_steps.evidence.visibility import is_public
+from research_steps.files import is_there
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.publish.issue.local_file import IssueFile
@@ -48,7 +49,7 @@ class CheckedThread:
     def __init__(self, checkout: Checkout, journal: Journal, series: Series) -> None:
         self.checkout, self.journal, self.series, self.topic = checkout, journal, series, series.topic
         path = path_of(checkout, self.topic)
-        self.files = read(checkout, self.topic) if path.is_file() else Files(b"", {})
+        self.files = read(checkout, self.topic) if is_there(path) else Files(b"", {})
         self.shown = self.files.contents.records
         self.snapshot = journal.scan(path.with_suffix(""))
         # What another store holds is posted from there.

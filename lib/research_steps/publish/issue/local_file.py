@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from research_steps.errors import SurfaceError
-from research_steps.files import write_aside
+from research_steps.files import read, write_aside
 from research_steps.git import Checkout
 from research_steps.publish.issue.comment import Comment
 from research_steps.publish.lock import locked
@@ -56,7 +56,7 @@ class IssueFile:
 
     def _text(self) -> str:
         # Newlines as they are: what people wrote stays byte for byte.
-        return self.path.read_bytes().decode("utf-8", "surrogateescape") if self.path.exists() else ""
+        return (read(self.path) or b"").decode("utf-8", "surrogateescape")
 
     def _write(self, text: str) -> None:
         write_aside(self.path, text.encode("utf-8", "surrogateescape"))

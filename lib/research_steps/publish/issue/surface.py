@@ -17,6 +17,7 @@ import msgspec
 from research_steps.errors import StoreError, SurfaceAway, SurfaceError, UnreadableObject
 from research_steps.evidence.state import thread_state
 from research_steps.evidence.visibility import is_public
+from research_steps.files import read
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.leases import this_process
@@ -165,8 +166,7 @@ class IssueSurface:
 
     def _chain_link(self, sha256: str) -> str:
         """What later entries of the logbook in this checkout name a record's entry by; empty while it has none."""
-        logbook = self._records.with_suffix(".md")
-        entries = logbook_format.parse(logbook.read_bytes()).entries if logbook.is_file() else []
+        entries = logbook_format.parse(read(self._records.with_suffix(".md")) or b"").entries
         return next((entry.link for entry in entries if entry.record == sha256), "")
 
     def _links(self, runs: str, seals: Sequence[Seal]) -> Links:
@@ -270,7 +270,7 @@ def linked_issue(checkout: Checkout, journal: Journal) -> IssueLink | None:
     if decided is not None:
         return decided
     logbook = checkout.logbooks / f"{journal.topic}.md"
-    text = logbook.read_bytes().decode("utf-8", "replace") if logbook.is_file() else ""
+    text = (read(logbook) or b"").decode("utf-8", "replace")
     match = re.search(rf"(?m)^- Issue: \[({REPOSITORY})#([1-9][0-9]*)\]\(({WEB_ADDRESS})\)\r?$", text)
     if match is None:
         return None

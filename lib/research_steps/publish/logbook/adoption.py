@@ -3,7 +3,7 @@
 import re
 
 from research_steps.errors import ConflictedLogbook, UsageError
-from research_steps.files import write_aside
+from research_steps.files import files_in, is_there, read, write_aside
 from research_steps.git import Checkout
 from research_steps.publish import rendering
 from research_steps.publish.logbook import format as logbook_format
@@ -21,7 +21,7 @@ def adopt(checkout: Checkout, topic: str, prefix: str) -> int:
     check_prefix(topic, prefix)
     path = path_of(checkout, topic)
     with lock(checkout, topic):
-        if not path.is_file():
+        if not is_there(path):
             raise UsageError(f"There is no logbook {path} to adopt: expected one that people wrote by hand.")
         files = read_files(path)
         old = files.logbook
@@ -46,9 +46,9 @@ def numbers_used(checkout: Checkout, topic: str, prefix: str) -> set[int]:
     people wrote."""
     pattern = re.compile(rf"(?<![A-Za-z0-9-]){re.escape(prefix)}-(\d{{1,9}})(?!\d)")
     path = path_of(checkout, topic)
-    names = [file.stem for file in path.with_suffix("").glob("*.jsonl")]
-    if path.is_file():
-        data = path.read_bytes()
+    names = [file.stem for file in files_in(path.with_suffix("")) if file.suffix == ".jsonl"]
+    data = read(path)
+    if data is not None:
         names += [entry.id for entry in logbook_format.parse(data).entries]
         names += headings(data[: logbook_format.adopted_end(data)] if logbook_format.is_ours(data) else data)
     # A clone may have the tags of a series, and a branch without its logbook.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from research_steps.errors import ConflictedLogbook, LogbookError
-from research_steps.files import write_aside
+from research_steps.files import opened, write_aside
 from research_steps.git import Checkout
 from research_steps.publish.lock import locked
 from research_steps.publish.logbook import format as logbook_format
@@ -102,7 +102,8 @@ class LogbookFile:
 
     def replace_summary(self, text: str) -> None:
         """Rewrite the summary, aside and then renamed."""
-        data = self.path.read_bytes()
+        with self._open("rb") as file:
+            data = file.readall()
         span = logbook_format.summary_span(data)
         if span is None or data[slice(*span)] == text.encode():
             return
@@ -146,7 +147,7 @@ class LogbookFile:
 
     def _open(self, mode: Literal["rb", "r+b"]) -> FileIO:
         try:
-            return self.path.open(mode, buffering=0)
+            return opened(self.path, mode)
         except FileNotFoundError as error:
             raise LogbookError(
                 f"{self.path} is gone: restore it with git, or run the thread again to make it."

@@ -12,7 +12,7 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 
 from research_steps.errors import ConflictedLogbook, RepositoryError
-from research_steps.files import write_aside
+from research_steps.files import files_in, read, write_aside
 from research_steps.git import Checkout
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.file import lock, path_of
@@ -33,7 +33,7 @@ def rebuild(checkout: Checkout, topic: str) -> bool:
     """
     path = path_of(checkout, topic)
     with lock(checkout, topic):
-        data = path.read_bytes() if path.is_file() else b""
+        data = read(path) or b""
         mended = _mended(checkout, path, data) if any(logbook_format.problems(data)) else data
         if logbook_format.conflicts(mended):
             raise ConflictedLogbook(
@@ -163,8 +163,8 @@ def _merge_records(checkout: Checkout, folder: Path) -> bool:
     if checkout.git_dir is not None:
         listed = checkout.git("diff", "--name-only", "--diff-filter=U", "-z", "--", str(folder))
         unmerged = {checkout.root / os.fsdecode(name) for name in listed.split(b"\0") if name.endswith(b".jsonl")}
-    for file in sorted({*folder.glob("*.jsonl"), *unmerged}):
-        present = file.read_bytes() if file.exists() else b""
+    for file in sorted({*(file for file in files_in(folder) if file.suffix == ".jsonl"), *unmerged}):
+        present = read(file) or b""
         if file not in unmerged and not logbook_format.conflicts(b"\n" + present):
             continue
         name = file.relative_to(checkout.root).as_posix()

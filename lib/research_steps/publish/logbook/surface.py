@@ -14,7 +14,7 @@ from pathlib import Path
 from research_steps.errors import StoreError
 from research_steps.evidence.state import thread_state
 from research_steps.evidence.visibility import belongs_in_logbook
-from research_steps.files import write_aside
+from research_steps.files import is_there, read, write_aside
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot, finished_order
@@ -56,7 +56,7 @@ class LogbookSurface:
                 self._checkout.exclude(
                     f"/.agents/logbooks/{self.series.topic}.md", f"/.agents/logbooks/{self.series.topic}/"
                 )
-            if not self.path.exists():
+            if not is_there(self.path):
                 write_aside(self.path, _scaffold(self.series))
             if self._file.refresh():
                 self._waiting, self._seen = {}, 0
@@ -107,14 +107,14 @@ class LogbookSurface:
         patches |= {patch for sides in versions for _, patch in sides if patch is not None}
         for sha in sorted(patches):
             path = self.records / f"{sha}.patch"
-            if not path.exists() and (patch := self.journal.patch(sha)) is not None:
+            if not is_there(path) and (patch := self.journal.patch(sha)) is not None:
                 write_aside(path, patch)
         if isinstance(record.details, Attachment) and record.details.file:
             self._keep_attachment(record.details)
 
     def _keep_attachment(self, attached: Attachment) -> None:
         path = self.records / "attachments" / attached.file
-        if path.exists():
+        if is_there(path):
             return
         data = self.journal.attachment(attached.file, attached.sha256)
         if data is None:
@@ -136,7 +136,7 @@ def summary(series: Series, entries: Snapshot, shown: Container[str], issue: Iss
 
 
 def _lines(path: Path) -> list[bytes]:
-    return path.read_bytes().splitlines() if path.exists() else []
+    return (read(path) or b"").splitlines()
 
 
 def _scaffold(series: Series) -> bytes:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from research_steps.errors import NewerObject, UnreadableObject, UsageError
+from research_steps.files import files_in, is_there
+from research_steps.files import read as read_file
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
@@ -96,7 +98,7 @@ class Findings:
 def read(checkout: Checkout, topic: str) -> Files:
     """The logbook of this work tree with what lies beside it. Raises UsageError when there is none."""
     path = path_of(checkout, topic)
-    if not path.is_file():
+    if not is_there(path):
         raise UsageError(f"There is no logbook {path}: expected one; run the thread, or 'research sync {topic}'.")
     with lock(checkout, topic):
         return read_files(path)
@@ -105,9 +107,9 @@ def read(checkout: Checkout, topic: str) -> Files:
 def read_files(path: Path) -> Files:
     """A logbook with what lies beside it. The caller holds its lock."""
     folder = path.with_suffix("")
-    paths = sorted(file for pattern in ("*", f"{_ATTACHED}*") for file in folder.glob(pattern) if file.is_file())
-    beside = {file.relative_to(folder).as_posix(): file.read_bytes() for file in paths}
-    return Files(path.read_bytes() if path.exists() else b"", beside)
+    paths = sorted([*files_in(folder), *files_in(folder / _ATTACHED)])
+    beside = {file.relative_to(folder).as_posix(): data for file in paths if (data := read_file(file)) is not None}
+    return Files(read_file(path) or b"", beside)
 
 
 def check(files: Files, journal: Journal | None) -> Findings:

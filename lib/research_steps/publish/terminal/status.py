@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from research_steps.errors import UnreadableObject
+from research_steps.errors import RepositoryError, UnreadableObject
 from research_steps.evidence.background import stuck
 from research_steps.evidence.state import unpublished
+from research_steps.files import read
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.progress import StepProgress, under_way
@@ -24,9 +25,12 @@ def status_of(checkout: Checkout, journal: Journal) -> tuple[dict[str, Any], lis
     """The status of a series: what `--json` prints, and its lines."""
     topic = journal.topic
     path = checkout.logbooks / f"{topic}.md"
-    logbook = path.read_bytes() if path.is_file() else b""
+    outline, logbook = journal.outline(path.with_suffix("")), b""
+    try:
+        logbook = read(path) or b""
+    except RepositoryError as error:
+        outline.problems.append(str(error))
     shown = logbook_format.parse(logbook).records
-    outline = journal.outline(path.with_suffix(""))
     entries, steps = entries_of(outline), under_way(journal, outline)
     counted = [stored.record.status for stored in outline.trials.values() if not stored.record.late]
     ended = Counter([*counted, *outline.ended.values()])
