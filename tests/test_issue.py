@@ -432,8 +432,12 @@ def test_a_broken_try_keeps_nothing_back(thread: Thread) -> None:
     assert thread.shown == [record]
 
 
-def test_another_store_keeps_what_the_body_says(tmp_path: Path, thread: Thread) -> None:
-    """A second checkout with a store of its own knows from git what was found before, and which issue it is."""
+def test_another_store_keeps_what_the_body_says(thread: Thread, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second checkout with a store of its own knows from git what was found before, and which issue of its repository
+    the kickoff has named."""
+    monkeypatch.setenv("GITHUB_REPOSITORY", thread.repository.full_name)
+    issue = f"{thread.repository.full_name}#{thread.number}"
+    thread.desk.record("kickoff", trials=0, step="kickoff", config={"issue": issue})
     thread.desk.record(
         "a decision", trials=0, step="decision", result="Keep it.", config={"owner": "me", "scope": False}
     )
@@ -461,10 +465,11 @@ def test_a_long_body_of_people_leaves_room_for_short_sections(thread: Thread) ->
     assert "decision" not in thread.body or "TOY-040" in thread.body
 
 
-def test_a_moved_repository_is_found(thread: Thread, github_proxy: Proxy) -> None:
+def test_a_moved_repository_is_found(thread: Thread, github_proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a rename everything goes to the new name, and what was posted before is seen."""
     records = [thread.milestone(str(number)) for number in range(40)]
     old = "lab/old-name"
+    monkeypatch.setenv("GITHUB_REPOSITORY", old)
     folder = thread.desk.store / "journal" / "toy" / "issue.json"
     folder.write_bytes(folder.read_bytes().replace(thread.repository.full_name.encode(), old.encode()))
 

@@ -5,6 +5,7 @@ them."""
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,11 @@ from research_steps.git import Checkout
 from research_steps.publish.wandb import run_file
 from research_steps.publish.wandb.runs import Place, of_entry, run_id
 from research_steps.publish.wandb.surface import folder_of
+from research_steps.records.objects import IssueLink
+from research_steps.records.times import utc
 
+from tests.support.github_api import Proxy, Repository
+from tests.support.issue_thread import Thread, environment
 from tests.support.scratch_logbook import SERIES, Desk, git
 from tests.support.toy_thread import RESEARCH, research
 from tests.support.wandb_server import server
@@ -160,3 +165,91 @@ def test_nobody_waits_for_what_is_no_file(desk: Desk, tmp_path: Path, name: str)
     command = [*RESEARCH, "sync", "toy", "--prefix", str(desk.store)]
     done = subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and f"{name} is a FIFO" in done.stderr
+
+
+# -- the issue --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def thread(
+    desk: Desk, github_repository: Repository, github_proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Thread]:
+    """A series with a milestone, in a checkout of a repository on GitHub."""
+    for name, value in {**environment(github_proxy), "GITHUB_REPOSITORY": "lab/own"}.items():
+        monkeypatch.setenv(name, value)
+    thread = Thread(desk, SERIES)
+    thread.repository, thread.number = github_repository, github_repository.create_issue("Experiment: theirs", "Body")
+    thread.milestone()
+    yield thread
+
+
+def untouched(thread: Thread, proxy: Proxy) -> bool:
+    """Whether the issue is as it was, and GitHub was not even asked."""
+    return thread.comments == [] and thread.body == "Body" and proxy.requests == []
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_line_of_a_logbook_links_no_issue(thread: Thread, tmp_path: Path, github_proxy: Proxy, own: bool) -> None:
+    """Hidden in what people write: nothing is posted, closed or decided, in the own repository neither; one sentence
+    says how a person would link it, and no second issue is made beside it. Once a person has said so it is linked."""
+    desk, name, issue = thread.desk, thread.repository.full_name, thread.number
+    environment = {"GITHUB_REPOSITORY": name if own else "lab/own"}
+    line = f"<details hidden>\n\n- Issue: [{name}#{issue}](https://github.com/{name}/issues/{issue})\n\n</details>\n"
+    desk.path.write_bytes(desk.data + line.encode())
+    clone, store = cloned(desk, tmp_path), ("--prefix", str(desk.store))
+    say = f"research sync toy --issue {issue}{'' if own else f' --repository {name}'}"
+    for command in (("sync", "toy"), ("decide", "toy", "Keep it.")):
+        done = research(clone, *command, *store, **environment)
+        assert done.returncode == 1 and f"'{say}'" in done.stderr
+        assert untouched(thread, github_proxy) and desk.journal.decided("issue", IssueLink) is None
+    assert (clone / ".agents" / "issues" / "toy.md").read_text().count("Update: ") == 2
+    assert research(clone, *say.split()[1:], *store, **environment).returncode == 0
+    assert len(thread.shown) == 2
+
+
+def test_a_record_of_a_kickoff_links_no_issue_elsewhere(thread: Thread, tmp_path: Path, github_proxy: Proxy) -> None:
+    """Only one in the repository of the checkout."""
+    desk, issue = thread.desk, f"{thread.repository.full_name}#{thread.number}"
+    desk.record("kickoff", trials=0, step="kickoff", config={"issue": issue})
+    desk.publish()
+    desk.path.write_bytes(desk.data + f"\n- Issue: [{issue}](https://github.com)\n".encode())
+    clone = cloned(desk, tmp_path)
+    done = research(clone, "sync", "toy", "--prefix", str(desk.store))
+    assert done.returncode == 1 and "which nobody has linked here" in done.stderr
+    assert untouched(thread, github_proxy) and desk.journal.decided("issue", IssueLink) is None
+
+
+def test_a_store_links_no_issue_elsewhere(thread: Thread, tmp_path: Path, github_proxy: Proxy) -> None:
+    """Whoever may write to the store names an issue of another repository: nobody posts there until a person names it,
+    repository and number, and then once for all."""
+    desk, name, issue = thread.desk, thread.repository.full_name, thread.number
+    desk.journal.decide("issue", IssueLink(name, issue, f"https://github.com/{name}/issues/{issue}", utc()))
+    clone, store = cloned(desk, tmp_path), ("--prefix", str(desk.store))
+    say = ("sync", "toy", "--issue", str(issue), *store)
+    for command in (("sync", "toy", *store), say, ("sync", "toy", *store)):
+        done = research(clone, *command)
+        assert done.returncode == 1 and f"--repository {name}" in done.stderr
+        assert untouched(thread, github_proxy)
+    assert research(clone, *say, "--repository", name).returncode == 0
+    assert len(thread.shown) == 1
+    thread.milestone("another")
+    assert research(clone, "sync", "toy", *store).returncode == 0
+    assert len(thread.shown) == 2
+
+
+def test_what_is_kept_for_an_issue_is_not_posted(thread: Thread, tmp_path: Path) -> None:
+    """Text in the embedded issue, and W&B's receipts, which others committed: the issue on GitHub says what records
+    say."""
+    desk, name, (entry, *_) = thread.desk, thread.repository.full_name, thread.desk.journal.entries().entries.values()
+    planted = desk.root / ".agents" / "wandb" / "toy" / f"offline-run-1-{run_id(entry.sha256)}"
+    planted.mkdir(parents=True)
+    for ending in ("", ".synced"):
+        (planted / f"run-{run_id(entry.sha256)}.wandb{ending}").touch()
+    (planted / "address").write_text("https://w/x/runs/1> @everyone planted")
+    (desk.root / ".agents" / "issues").mkdir()
+    body = "planted body\n<!-- research-steps comment 1 -->\n<!-- research-steps record 0 -->\nplanted comment\n"
+    (desk.root / ".agents" / "issues" / "toy.md").write_text(body)
+    clone = cloned(desk, tmp_path)
+    linking = ("--issue", str(thread.number), "--repository", name)
+    assert research(clone, "sync", "toy", "--prefix", str(desk.store), *linking).returncode == 0
+    assert len(thread.shown) == 1 and "planted" not in thread.body + thread.comments[0].body

@@ -6,6 +6,7 @@ from typing import Any
 
 from research_steps.publish.issue import github
 from research_steps.publish.issue.comment import Comment
+from research_steps.publish.issue.linked_issue import permit
 from research_steps.publish.issue.surface import IssueSurface
 from research_steps.publish.publisher import Published, publish
 from research_steps.records.objects import IssueLink
@@ -52,6 +53,7 @@ class Thread:
         name = repository.full_name
         link = IssueLink(name, self.number, f"https://github.com/{name}/issues/{self.number}", utc())
         self.desk.journal.decide("issue", link)
+        permit(self.desk.checkout, self.series.topic, link)
 
     def publisher(self) -> IssueSurface:
         """One that has seen nothing before."""

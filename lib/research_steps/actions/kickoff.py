@@ -13,7 +13,7 @@ from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.leases import this_process
 from research_steps.publish.issue.github import Clock, GitHub, check_repository, repository_of, web
-from research_steps.publish.issue.surface import linked_issue
+from research_steps.publish.issue.linked_issue import linked_issue, may_post, named_in_logbook, permit
 from research_steps.publish.issue.text import from_template
 from research_steps.records.objects import IssueLink, Posting
 from research_steps.records.series import Series
@@ -72,7 +72,20 @@ def link_issue(
             f"Series {series.topic!r} has the issue {linked.repository}#{linked.number}, which can't be changed to "
             f"#{number}: comments can't be moved."
         )
+    named = next(named_in_logbook(checkout, series.topic), None)
+    if linked is None and number is None and named is not None:
+        raise UsageError(
+            f"The logbook of {series.topic} names the issue {named[0]}#{named[1]}, so no other is made: take that one "
+            f"with --issue {named[1]} --repository {named[0]}, or take the line out."
+        )
     linked = linked or _link(checkout, journal, series, number, repository)
+    # Who says only its number means one of their own repository.
+    if repository.lower() != linked.repository.lower() and not may_post(checkout, series.topic, linked):
+        raise UsageError(
+            f"Series {series.topic!r} has the issue {linked.repository}#{linked.number}, which is not in the repository "
+            f"of {checkout.root}: to post there all the same, say --repository {linked.repository}."
+        )
+    permit(checkout, series.topic, linked)
     _label(checkout, GitHub(linked.repository, Clock()), linked.number)
     return linked
 

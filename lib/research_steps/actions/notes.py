@@ -19,7 +19,7 @@ from research_steps.journal.entries import Finding
 from research_steps.journal.leases import this_process
 from research_steps.journal.snapshot import Snapshot, entries_of, find, find_all
 from research_steps.publish.entry_writer import EntryWriter, digest, key_after, refuse_empty, short, standing_entry
-from research_steps.publish.issue.surface import linked_issue
+from research_steps.publish.issue.linked_issue import linked_issue
 from research_steps.publish.issue.text import confidence
 from research_steps.records.encoding import Stored, sha256
 from research_steps.records.model import EntryRecord, Ref

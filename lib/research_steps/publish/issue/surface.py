@@ -6,7 +6,6 @@ which they were recorded. Of two that slipped through, the later one is deleted.
 record's entry in the logbook, where nobody can change it together with the file.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -26,6 +25,7 @@ from research_steps.publish.issue import heartbeat as issue_heartbeat
 from research_steps.publish.issue import text as issue_text
 from research_steps.publish.issue.comment import Comment, chained, marked
 from research_steps.publish.issue.github import Clock, GitHub, GitHubIssue
+from research_steps.publish.issue.linked_issue import linked_issue, unsaid
 from research_steps.publish.issue.links import Links
 from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.logbook import format as logbook_format
@@ -88,10 +88,15 @@ class IssueSurface:
         """Post what is not shown yet, oldest first. Whatever GitHub answers, what is left waits for the next pass."""
         if self._series.private:
             return
-        # A link may be made while the thread runs.
-        if self._link is None and (link := linked_issue(self._checkout, self._journal)) is not None:
-            github = GitHub(link.repository, self._clock)
-            self._begin(GitHubIssue(github, self._journal, link), link)
+        if self._link is None:
+            # A link may be made while the thread runs.
+            link = linked_issue(self._checkout, self._journal)
+            why = unsaid(self._checkout, self._series.topic, link)
+            yield from [why] if why else []
+            if link is not None:
+                if why:
+                    return
+                self._begin(GitHubIssue(GitHub(link.repository, self._clock), self._journal, link), link)
         name = self._tracker.name
         public = [stored for stored in entries.in_order if is_public(stored.record, self._series)]
         waiting = [stored for stored in public if self._waits(stored)]
@@ -262,19 +267,6 @@ class IssueSurface:
             sleep=self._clock.sleep,
             reraise=True,
         )(action)
-
-
-def linked_issue(checkout: Checkout, journal: Journal) -> IssueLink | None:
-    """The issue of a series: as the store knows it, else as the logbook in git names it."""
-    decided = journal.decided("issue", IssueLink)
-    if decided is not None:
-        return decided
-    logbook = checkout.logbooks / f"{journal.topic}.md"
-    text = (read(logbook) or b"").decode("utf-8", "replace")
-    match = re.search(rf"(?m)^- Issue: \[({REPOSITORY})#([1-9][0-9]*)\]\(({WEB_ADDRESS})\)\r?$", text)
-    if match is None:
-        return None
-    return journal.decide("issue", IssueLink(match[1], int(match[2]), match[3], utc()))
 
 
 def _marker(stored: Stored[EntryRecord]) -> str:
