@@ -199,6 +199,23 @@ def test_what_entries_record_is_read_by_its_type() -> None:
     assert keyed == []
 
 
+def test_only_what_measures_loads_a_thread() -> None:
+    """Whoever looks at a checkout runs none of its code; the kickoff takes the series from there."""
+    users = set()
+    for file in _files():
+        for function in ast.walk(ast.parse((PACKAGE / file).read_text())):
+            if isinstance(function, ast.FunctionDef):
+                called = {ast.unparse(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)}
+                users |= {f"{file}:{function.name}"} if called & {"load_series", "load_thread"} else set()
+    in_commands = {
+        "cli/measure.py:confirm",
+        "cli/measure.py:confirming",
+        "cli/measure.py:submit",
+        "cli/set_up.py:kickoff",
+    }
+    assert users == {*in_commands, "thread/dev/attempt.py:attempt"}
+
+
 def test_files_that_git_brings_are_read_in_one_way() -> None:
     """Nobody but `files` opens or lists what lies below .agents: each other use of a file is one of these."""
     rooms, calls = (

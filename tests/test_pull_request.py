@@ -2,14 +2,18 @@
 person's clone of a branch into which somebody else committed whatever they liked, and the commands as that person types
 them."""
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from research_steps.git import Checkout
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
 from research_steps.publish.wandb import run_file
 from research_steps.publish.wandb.runs import Place, of_entry, run_id
 from research_steps.publish.wandb.surface import folder_of
@@ -20,6 +24,7 @@ from tests.support.github_api import Proxy, Repository
 from tests.support.issue_thread import Thread, environment
 from tests.support.scratch_logbook import SERIES, Desk, git
 from tests.support.toy_thread import RESEARCH, research
+from tests.support.toy_thread import Repository as ToyRepository
 from tests.support.wandb_server import server
 
 PRIVATE = "a line of a file that is the user's own"
@@ -253,3 +258,99 @@ def test_what_is_kept_for_an_issue_is_not_posted(thread: Thread, tmp_path: Path)
     linking = ("--issue", str(thread.number), "--repository", name)
     assert research(clone, "sync", "toy", "--prefix", str(desk.store), *linking).returncode == 0
     assert len(thread.shown) == 1 and "planted" not in thread.body + thread.comments[0].body
+
+
+# -- code -------------------------------------------------------------------------------------------------------------
+
+READING = [
+    *(("status",), ("status", "toy"), ("show", "TOY-002"), ("show", "TOY-002.01"), ("show", "TOY-002.01", "--patch")),
+    *(("compare", "TOY-002.01", "TOY-002.02"), ("verify", "toy"), ("check", "toy"), ("check", "toy", "--closing")),
+    *(("hypothesis", "list", "toy"), ("source", "list", "toy"), ("source", "brief", "toy", "--question", "Why?")),
+    *(("origin", "toy"), ("decide", "toy", "Keep it."), ("note", "TOY-002", "--next", "More."), ("sync", "toy")),
+]
+PLANTED = "from pathlib import Path\nPath('{ran}').write_text('ran')\n"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> ToyRepository:
+    """A thread that has run."""
+    repository = ToyRepository(tmp_path_factory.mktemp("measured") / "checkout")
+    done = repository.run()
+    assert done.code == 0, done.output
+    return repository
+
+
+def planted(measured: ToyRepository, where: Path) -> tuple[Path, Path]:
+    """A clone of it whose code writes a file when it is imported, and that file."""
+    clone, ran = where / "clone", where / "ran"
+    shutil.copytree(measured.root, where / "theirs", ignore=shutil.ignore_patterns("local_store"))
+    for file in ("__init__.py", "toy/__init__.py", "toy/__main__.py", "toy/measure.py"):
+        path = where / "theirs" / "experiments" / file
+        path.write_text(PLANTED.format(ran=ran) + path.read_text())
+    git(where / "theirs", "add", "--all")
+    git(where / "theirs", "commit", "--quiet", "--message", "a pull request")
+    git(where, "clone", "--quiet", str(where / "theirs"), str(clone))
+    return clone, ran
+
+
+def test_whoever_reads_a_checkout_runs_none_of_its_code(measured: ToyRepository, tmp_path: Path) -> None:
+    """With an empty store all that reads, and all that people say themselves, knows the series from git; the thread is
+    imported where something is measured."""
+    clone, ran = planted(measured, tmp_path)
+    for command in READING:
+        done = research(clone, *command)
+        assert not ran.exists(), command
+        assert done.returncode == (command[0] == "check"), (command, done)
+    assert "H1" in research(clone, "hypothesis", "list", "toy").stdout
+    code = f"import os, research_steps; os.chdir({str(clone)!r}); print(research_steps.load('toy').series.goal)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=clone, capture_output=True, text=True)
+    assert loaded.stdout == "see it run\n", loaded.stderr
+    assert not ran.exists()
+    assert research(clone, "dev", "toy", "--label", "by hand").returncode == 0
+    assert ran.exists()
+    research(clone, "dev", "--stop")
+
+
+def test_a_series_that_is_nowhere_is_asked_for(measured: ToyRepository, tmp_path: Path) -> None:
+    """Neither the store nor git has it, as where an older version published: the sentence says how to get it, and the
+    thread is not imported for it."""
+    clone, ran = planted(measured, tmp_path)
+    (clone / ".agents" / "logbooks" / "toy" / "series.json").unlink()
+    for command in (("check", "toy"), ("hypothesis", "list", "toy"), ("decide", "toy", "Keep it.")):
+        done = research(clone, *command)
+        assert done.returncode == 1 and "toy/series.json: name the store that the thread ran with" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    for command in (("origin", "toy"), ("status", "toy"), ("show", "TOY-002"), ("source", "list", "toy")):
+        assert research(clone, *command).returncode == 0
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{}", "is not a series"),
+        ("[1]", "is not a series"),
+        ("<<<<<<< ours", "is not a series"),
+        ('{"topic": "../toy", "prefix": "TOY", "goal": "", "metrics": [{"name": "x"}]}', "is not usable as a name"),
+        ('{"topic": "other", "prefix": "TOY", "goal": "", "metrics": [{"name": "x"}]}', "of the series 'other'"),
+    ],
+)
+def test_a_series_of_others_is_checked(measured: ToyRepository, tmp_path: Path, content: str, told: str) -> None:
+    """What git brings as a series is one, and this one."""
+    clone, _ = planted(measured, tmp_path)
+    (clone / ".agents" / "logbooks" / "toy" / "series.json").write_text(content)
+    done = research(clone, "check", "toy")
+    assert done.returncode == 1 and told in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_series_of_others_names_no_place_for_runs(measured: ToyRepository, tmp_path: Path) -> None:
+    """It may name a W&B project of the reader's: that is not read, and none is written where others would read it."""
+    clone, _ = planted(measured, tmp_path)
+    path = clone / ".agents" / "logbooks" / "toy" / "series.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "wandb_project": "theirs"}))
+    store = Journal(open_store(str(clone / "local_store")), "toy")
+    assert research(clone, "decide", "toy", "Keep it.").returncode == 0
+    series = store.declared()
+    assert series is not None and (series.wandb_project, series.parent) == ("", "")
+    assert json.loads(path.read_text()) == told

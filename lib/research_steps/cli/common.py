@@ -43,9 +43,7 @@ class OpenSeries:
 
     @cached_property
     def series(self) -> Series:
-        from research_steps.thread.loading import series_of
-
-        return series_of(self.checkout, self.journal)
+        return self.journal.series(self.checkout.logbooks / self.topic)
 
     @cached_property
     def snapshot(self) -> Snapshot:

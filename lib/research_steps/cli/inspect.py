@@ -21,7 +21,6 @@ from research_steps.cli.common import (
     with_record,
 )
 from research_steps.errors import StoreError, UsageError
-from research_steps.files import read
 from research_steps.journal.snapshot import Snapshot
 from research_steps.records.encoding import Stored
 from research_steps.records.model import TrialRecord

@@ -102,7 +102,6 @@ def origin(series: OpenSeries) -> None:
     """
     from research_steps.remote.ray.jobs import keep_origin
 
-    load_series(series.checkout, series.topic)
     print_lines(keep_origin(series.checkout, series.journal))
 
 

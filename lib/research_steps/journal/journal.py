@@ -25,7 +25,6 @@ together, with what is decided once, what is kept beside the records, and the sn
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +33,7 @@ import msgspec
 
 from research_steps.errors import JournalProblem, RepositoryError, StoreError, UnreadableObject
 from research_steps.files import read
+from research_steps.journal import series_file
 from research_steps.journal.attempts import Attempts
 from research_steps.journal.experiment_ids import ExperimentIDs
 from research_steps.journal.leases import Leases
@@ -74,23 +74,27 @@ class Journal:
 
     def declare(self, series: Series) -> None:
         """Keep the series as its thread declares it now, for whoever has the store and not the thread."""
-        name, data = self.objects.path("series.json"), canonical(asdict(series.without_secrets())) + b"\n"
+        name, data = self.objects.path(series_file.NAME), series_file.encoded(series)
         if self.store.read(name) != data:
             self.store.put(name, data)
 
-    def series(self) -> Series:
-        """The series as it was last declared. Raises StoreError when this store holds none."""
+    def series(self, repository: Path | None = None) -> Series:
+        """The series as it was last declared in this store, else as it was published in a repository. Raises StoreError
+        when neither holds it."""
         series = self.declared()
+        if series is None and repository is not None:
+            series = series_file.read_published(repository, self.topic)
         if series is None:
+            beside = f", and there is no {repository / series_file.NAME}" if repository is not None else ""
             raise StoreError(
-                f"{self.store.url} holds no series {self.topic!r}: name the store that the thread ran with (--prefix, "
-                "or MARIN_PREFIX), or run the thread."
+                f"{self.store.url} holds no series {self.topic!r}{beside}: name the store that the thread ran with "
+                "(--prefix, or MARIN_PREFIX), or run the thread."
             )
         return series
 
     def declared(self) -> Series | None:
         """The series as it was last declared, None when this store holds none. Raises StoreError when it can't tell."""
-        name = self.objects.path("series.json")
+        name = self.objects.path(series_file.NAME)
         data = self.store.read(name)
         return None if data is None else decode_series(data, self.topic, self.objects.where(name))
 

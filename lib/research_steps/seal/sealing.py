@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from research_steps.errors import RepositoryError, ResearchError
 from research_steps.files import is_there, write_aside
 from research_steps.git import Checkout
+from research_steps.journal import series_file
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.logbook.file import lock, path_of
@@ -100,7 +101,8 @@ class Sealer:
             )
         where = f".agents/logbooks/{topic}"
         # What is being written has a name with a dot in front.
-        beside = [name for name in (*(f"{id}.jsonl" for id in logbook.lines), *logbook.bundles) if name[0] != "."]
+        names = (*(f"{id}.jsonl" for id in logbook.lines), *logbook.bundles, series_file.NAME)
+        beside = [name for name in names if name[0] != "."]
         # What was measured belongs to it, also where git is told to ignore that; so do the logbook and its records.
         measured = [name for function in evidence.measured for name in function.files]
         always = (*measured, f"{where}.md", *(f"{where}/{name}" for name in beside))

@@ -1,4 +1,8 @@
-"""The threads of a checkout: one module each, experiments/<topic>/__main__.py, which is imported here and not run."""
+"""The threads of a checkout: one module each, experiments/<topic>/__main__.py, which is imported here and not run.
+
+Only for what measures, and for the kickoff, which takes the series from there. Whoever reads has it from the journal, so
+that looking at a checkout runs none of its code.
+"""
 
 import importlib
 import sys
@@ -7,7 +11,6 @@ from types import ModuleType
 
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
-from research_steps.journal.journal import Journal
 from research_steps.records.series import Series
 from research_steps.thread.options import own_options
 from research_steps.thread.types import Steps
@@ -16,14 +19,6 @@ from research_steps.thread.types import Steps
 def load_series(checkout: Checkout, topic: str) -> Series:
     """The series that a thread declares. Raises UsageError."""
     return _series(_module(checkout, topic), topic)
-
-
-def series_of(checkout: Checkout, journal: Journal) -> Series:
-    """The series as the store knows it; in a clone whose store is empty, as its thread declares it."""
-    declared = journal.declared()
-    if declared is not None or not (checkout.root / "experiments" / journal.topic).is_dir():
-        return declared or journal.series()
-    return load_series(checkout, journal.topic)
 
 
 def load_thread(checkout: Checkout, topic: str) -> tuple[Series, Callable[[Steps], object]]:

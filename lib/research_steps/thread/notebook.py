@@ -94,11 +94,10 @@ def load(topic: str, prefix: str | None = None) -> LoadedThread:
     from research_steps.publish.logbook import format as logbook_format
     from research_steps.publish.logbook.file import path_of
     from research_steps.records.objects import Seal
-    from research_steps.thread.loading import series_of
 
     checkout = Checkout.find()
     journal = Journal(open_store(store_url(checkout.root, prefix)), check_topic(topic))
-    series = series_of(checkout, journal)
+    series = journal.series(checkout.logbooks / topic)
     records = journal.scan(checkout.logbooks / topic)
     state = thread_state(
         series,

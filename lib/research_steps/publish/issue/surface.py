@@ -32,7 +32,6 @@ from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.publisher import Change
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
-from research_steps.records.names import REPOSITORY, WEB_ADDRESS
 from research_steps.records.objects import Closed, IssueLink, Posting, Seal
 from research_steps.records.series import Series
 from research_steps.records.times import parse_utc, utc

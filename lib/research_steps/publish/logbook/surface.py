@@ -1,8 +1,9 @@
 """The logbook surface: entries appended to `.agents/logbooks/<topic>.md`, their records beside it in git.
 
 For each entry first its records are made to last in `<topic>/<ID>.jsonl`, then the entry is appended. A publisher that
-is killed in between leaves a records file that the next one finds. One publisher at a time for each work tree, by a
-lock in its git directory; what is already there is told by the logbook's own markers.
+is killed in between leaves a records file that the next one finds. `<topic>/series.json` is the series itself. One
+publisher at a time for each work tree, by a lock in its git directory; what is already there is told by the logbook's
+own markers.
 """
 
 import json
@@ -16,6 +17,7 @@ from research_steps.evidence.state import thread_state
 from research_steps.evidence.visibility import belongs_in_logbook
 from research_steps.files import is_there, read, write_aside
 from research_steps.git import Checkout
+from research_steps.journal import series_file
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot, finished_order
 from research_steps.publish import rendering
@@ -41,6 +43,7 @@ class LogbookSurface:
         self.journal = journal
         self.path = path_of(checkout, series.topic)
         self.records = self.path.with_suffix("")
+        self._declared = series_file.published(series)
         self._checkout = checkout
         self._file = LogbookFile(self.path)
         self._rewritten = float("-inf")
@@ -58,6 +61,8 @@ class LogbookSurface:
                 )
             if not is_there(self.path):
                 write_aside(self.path, _scaffold(self.series))
+            if read(self.records / series_file.NAME) != self._declared:
+                write_aside(self.records / series_file.NAME, self._declared)
             if self._file.refresh():
                 self._waiting, self._seen = {}, 0
             for stored in self._missing(entries):
