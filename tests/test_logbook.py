@@ -283,7 +283,8 @@ def test_a_full_disk_is_told_once_and_nothing_is_lost(desk: Desk, small_disk: Pa
     (small_disk / "fill").unlink()
     assert small.publish().ids == ("TOY-002",)
     assert small.problems() == []
-    assert {path.name for path in small.path.with_suffix("").iterdir()} == {"TOY-001.jsonl", "TOY-002.jsonl"}
+    beside = {path.name for path in small.path.with_suffix("").iterdir()}
+    assert beside == {"TOY-001.jsonl", "TOY-002.jsonl", "series.json"}
 
 
 def test_what_can_not_be_used_is_told_in_a_sentence(desk: Desk) -> None:
@@ -291,7 +292,10 @@ def test_what_can_not_be_used_is_told_in_a_sentence(desk: Desk) -> None:
     desk.record("waits")
     desk.path.mkdir(parents=True)
     (problem,) = desk.publish().problems
-    assert problem == f"{desk.path} could not be used: Is a directory."
+    assert problem == (
+        f"{desk.path} is a folder, and a commit of others could have put it there: expected a file. Nothing is read or "
+        "written through it; put a file there, or take it away."
+    )
     desk.path.rmdir()
     private = desk.checkout.private
     private.rename(private.with_name("moved"))

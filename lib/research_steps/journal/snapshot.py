@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from research_steps.errors import NewerObject, UnreadableObject, UsageError
-from research_steps.files import files_in, opened
+from research_steps.files import opened_in
 from research_steps.journal.leases import abandoned
 from research_steps.journal.store import READ_AT_ONCE
 from research_steps.records.encoding import Stored, decode_record, sha256
@@ -183,11 +183,10 @@ def add_published(
     decode: Callable[[bytes, str], Stored[Record]] = decode_record,
 ) -> Snapshot:
     """The snapshot, with the records in a folder of published ones whose lines are wanted. Raises RepositoryError."""
-    for path in (path for path in files_in(repository) if path.suffix == ".jsonl"):
-        with BufferedReader(opened(path), READ_AT_ONCE) as file:
-            for number, line in enumerate(file, 1):
-                if wanted(line):
-                    snapshot.take(line.rstrip(b"\r\n"), f"{path}:{number}", decode)
+    for path, file in opened_in(repository, ".jsonl"):
+        for number, line in enumerate(BufferedReader(file, READ_AT_ONCE), 1):
+            if wanted(line):
+                snapshot.take(line.rstrip(b"\r\n"), f"{path}:{number}", decode)
     return snapshot
 
 

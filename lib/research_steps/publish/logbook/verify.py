@@ -7,11 +7,12 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from research_steps.errors import NewerObject, UnreadableObject, UsageError
-from research_steps.files import files_in, is_there
+from research_steps.files import is_there, opened_in
 from research_steps.files import read as read_file
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
@@ -107,8 +108,8 @@ def read(checkout: Checkout, topic: str) -> Files:
 def read_files(path: Path) -> Files:
     """A logbook with what lies beside it. The caller holds its lock."""
     folder = path.with_suffix("")
-    paths = sorted([*files_in(folder), *files_in(folder / _ATTACHED)])
-    beside = {file.relative_to(folder).as_posix(): data for file in paths if (data := read_file(file)) is not None}
+    everything = chain(opened_in(folder), opened_in(folder / _ATTACHED))
+    beside = {name.relative_to(folder).as_posix(): file.readall() for name, file in everything}
     return Files(read_file(path) or b"", beside)
 
 
