@@ -417,9 +417,185 @@ cookie_cutter_template=v2
 state_key_value_cache[layer_12]: bf16[8,4096,128]
 """.strip().splitlines()
 
-# Written after the rules were, by somebody who tried to find what they miss.
+# Written after the rules were, to find what they miss. At first sight 75 of these 87 went, and 88 of those 89 stayed.
 FRESH_GO = r"""
+http -a ada:<an 14> POST https://x.example/runs
+gcloud auth activate-refresh-token ada 1//0<an 60>
+export AWS_BEARER_TOKEN_BEDROCK=ABSK<b64 80>
+rclone config create s3 s3 secret_access_key=<b64 40>
+mc alias set minio http://minio:9000 admin <an 20>
+s3cmd --secret_key=<b64 40> ls
+helm upgrade x --set auth.password=<an 12>
+docker run -e HF_TOKEN=hf_<an 34> image
+docker run -e POSTGRES_PASSWORD=<an 10> postgres
+git config --global url."https://ada:<an 36>@github.com/".insteadOf "https://github.com/"
+pip install --index-url https://__token__:<an 40>@pypi.example/simple x
+uv pip install --extra-index-url https://ada:<an 20>@nexus.example/simple
+conda config --add channels https://conda.example/t/<an 30>/channel
+jupyter notebook list: http://localhost:8888/?token=<hex 48>
+[I 2026-01-02 ServerApp] http://127.0.0.1:8888/lab?token=<hex 48>
+ngrok config add-authtoken <an 49>
+aim up --token <an 24>
+requests.post(url, headers={"X-Auth-Token": "<an 32>"})
+requests.exceptions.HTTPError: 403 for https://api.example/v1/models?key=AIza<an 35>
+grpc metadata: [('authorization', 'Bearer <an 40>')]
+openai.OpenAI(api_key='<an 40>')
+anthropic.AuthenticationError: invalid x-api-key: sk-ant-api03-<an 90>
+os.environ["WANDB_API_KEY"]="<hex 40>"
+wandb: ERROR API key <hex 40> is invalid
+"client_secret": "<an 32>",
+{"type":"service_account","private_key":"-----BEGIN PRIVATE KEY-----\n<b64 64>\n-----END PRIVATE KEY-----\n"}
+MINIO_ROOT_PASSWORD: <an 12>
+ray start --redis-password=<an 16>
+dvc remote modify --local s3 secret_access_key <b64 40>
+mlflow.set_tracking_uri("https://ada:<an 16>@mlflow.example")
+ftp://ada:<an 10>@files.example/x
+smb://ada:<an 10>@nas/share
+jdbc:postgresql://db/x?user=ada&password=<an 12>
+spark.hadoop.fs.s3a.secret.key=<b64 40>
+fs.azure.account.key.acc.blob.core.windows.net=<b64 86>==
+hub:\n  token: <an 32>\n  user: ada
+SLACK_WEBHOOK_URL=https://hooks.slack.com/services/T0<up 9>/B0<up 9>/<an 24>
+NTFY_TOKEN=tk_<low 29>
+kubeconfig token: eyJhbGciOiJSUzI1NiJ9.<an 200>.<an 80>
+BUILDKITE_AGENT_TOKEN="<an 40>"
+password_hash = $2b$12$<an 53>
+encryption_key = "<b64 43>="
+COMET_API_KEY <an 25>
+ssh-add: passphrase=<pw 18>
+skypilot: env HF_TOKEN: hf_<an 34>
+envs:\n  WANDB_API_KEY: <hex 40>
+kubectl set env deploy/x OPENAI_API_KEY=<an 51>
+gh auth login --with-token <<< ghp_<an 36>
+echo "ghp_<an 36>" | gh auth login --with-token
+machine huggingface.co\nlogin ada\npassword hf_<an 34>
+git remote add origin https://ada:ghp_<an 36>@github.com/ada/x.git
+remote: Invalid username or token for https://oauth2:glpat-<an 20>@gitlab.com/x
+hub_token='hf_<an 34>', push_to_hub=True
+TrainingArguments(output_dir='x', hub_token='<an 37>', seed=42)
+vllm serve model --api-key <an 32>
+text-generation-launcher --hf-api-token hf_<an 34>
+aws configure set aws_secret_access_key <b64 40>
+AWS_ACCESS_KEY_ID=AKIA<up 16> AWS_SECRET_ACCESS_KEY=<b64 40> python x.py
+s3://AKIA<up 16>:<b64 39>@bucket/key
+storage_options={'key': 'x', 'secret': '<b64 40>'}
+az storage blob upload --account-key <b64 86>==
+azcopy copy x "https://acc.blob.core.windows.net/c?se=2026-01-01&sp=rw&sv=2022-11-02&sr=c&sig=<an 43>%3D"
+AZURE_CLIENT_SECRET=abc8Q~<an 34>
+elastic: http://elastic:<an 20>@es:9200
+influx --token <an 84>==
+GRAFANA_TOKEN=glsa_<an 32>_<hex 8>
+neptune.init_run(project="x", api_token="<an 120>")
+comet_ml.Experiment(api_key="<an 25>")
+clearml: access_key: "<up 20>" secret_key: "<an 50>"
+labelstudio --token <hex 40>
+{'hub_token': 'hf_<an 34>', 'lr': 0.1}
+Namespace(api_key='<an 32>', lr=0.1)
+Config(lr=0.1, wandb_api_key='<hex 40>', steps=10)
+export SLACK_BOT_TOKEN=xoxb-<num 12>-<num 13>-<an 24>
+ssh://ada:<an 10>@host:22/x
+X-Vault-Token: hvs.<an 90>
+Cookie: _xsrf=2|<hex 8>|<hex 32>|1700000000
+psql "host=db user=ada password=<an 12> dbname=x"
+sqlcmd -S db -U ada -P <an 12>
+ldapsearch -w <an 12> -D cn=x
+zip -P <an 12> out.zip x
+openssl enc -aes-256-cbc -pass pass:<an 12>
+ANTHROPIC_AUTH_TOKEN=<an 40>
+LANGFUSE_SECRET_KEY=sk-lf-<hex 36>
+{"Authorization":"Bearer sk-or-v1-<hex 64>"}
+curl "https://generativelanguage.googleapis.com/v1?key=AIza<an 35>"
+CLOUDFLARE_API_TOKEN=<an 40>
 """.strip().splitlines()
 
 FRESH_STAY = r"""
+jax.random.fold_in(key, 12345) -> Array([2718843009, 1272950319], dtype=uint32)
+{"decoder_start_token_id": 0, "forced_bos_token_id": null}
+"added_tokens": [{"id": 128256, "content": "<|reserved_special_token_0|>", "special": true}]
+special token <|fim_prefix|> has id 151659
+tokenizer.sep_token = "[SEP]"
+cls_token="[CLS]" mask_token="[MASK]"
+prefix_token: "▁<PRE>"
+tok/s: 18234.5, token acc: 0.6123
+tokens: 1.05e+09 of 2.00e+10
+next_token_loss=2.3456
+token_type_ids shape (8, 4096)
+MultiHeadAttention(num_heads=32, key_dim=128, value_dim=128)
+query_states, key_states, value_states = qkv.split(128, dim=-1)
+k_cache[layer=3] key=bf16[8,4096,8,128]
+missing_keys=['encoder.block.0.attn.key.weight'] unexpected_keys=[]
+KeyError: 'gpt_neox.layers.10.attention.query_key_value.weight'
+safetensors metadata key "format" = "pt"
+orbax: restoring key params/decoder/layers_12/mlp/wi_0/kernel
+jit_train_step(12345678901234567890) cache miss, key hash 3f7c9a1b2d4e5f60
+XLA compilation cache key: jit_step-9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+fingerprint: 3f7c9a1b2d4e5f60718293a4b5c6d7e8
+%param.3 = f32[256]{0} parameter(3), sharding={devices=[8]<=[8]}, metadata={op_name="opt_state.mu['key']"}
+sharding={devices=[2,1,4]0,1,2,3,4,5,6,7 last_tile_dim_replicate}
+custom-call.12 = (bf16[8,128]) custom-call(%a), backend_config={"body": "TUzvUgFNTElSMjAuMC4wZ2l0AAE3CQEDBQcJAwsDDQMP"}
+#loc12 = loc("/home/ada/marin/lib/levanter/attention.py":123:45)
+ptxas info : Used 255 registers, 64 bytes spill stores
+sm_90a, cuda 12.8, cudnn 9.10.2.21
+ncclUniqueId 0x7f3a2c001b40, commId 0x3f7c9a1b2d4e5f60
+ray job raysubmit_Xk3vz2q8LmN4pR7t
+ray.exceptions.RayTaskError(ValueError): ray::measure() (pid=12345, ip=10.130.0.7)
+iris job marin-moe-hc-1a2b3c4d on v5p-64-us-east5-a
+node ray-marin-us-central2-worker-3f7c9a1b-tpu
+gs://marin-us-east5/tokenized/dclm_baseline-0206f1/train/shard_00012/input_ids/c/0
+experiments/moe_hc/__main__.py::thread
+commit 3f7c9a1 Author: Ada <ada@example.com>
+Merge pull request #2123 from ada/fix-token-budget-2
+branch research/2123-token-dropless-moe-v2
+sweep: lr=[1e-4, 3e-4], wd=[0.1], keys=['a1', 'b2']
+config hash md5:d41d8cd98f00b204e9800998ecf8427e (16 of 64)
+export PATH=/usr/local/cuda-12.8/bin:$PATH
+AUTH=none SESSION=warm-2
+password prompt timed out after 30 s
+session id 42, pass 3 of 10
+authors: 12, author_key: lovelace1815
+webhook delivered in 12 ms
+wandb: Run data is saved locally in /tmp/wandb/run-20260102_030405-2q8xk3vz
+wandb: Tracking run with wandb version 0.31.0
+token embedding table: 128256 x 4096
+the secret is 32 layers of attention
+password policy v2: 12 characters
+api key rotation takes 30 days
+access token expires in 3600 s
+auth key exchange uses curve25519-sha256@libssh.org
+KV cache: key 8x128, value 8x128
+token ids 128000,9906,1917
+token count 1.2e9 in shard_00012-of-00128
+pass 12 of 64: hlo-pass-pipeline-fusion-2
+pass=LayoutAssignment-23
+after_all = stablehlo.after_all %0 : !stablehlo.token
+tokens/param ratio: 20.0
+key_padding_mask[0] = bool[8,4096]
+model.layers.0.self_attn.key_norm.weight f32[128]
+"key": "train/loss", "value": 2.345
+{"key": "val_2", "metric": "acc"}
+cache key ('jit_step', 'v5p-64', 3f7c9a1b)
+lock key /tmp/libtpu_lockfile_1000
+session /tmp/ray/session_2026-01-02_03-04-05_123456_789
+session_dir=/tmp/ray/session_2026-01-02_03-04-05_123456_789
+sig: (i32[8,128], f32[]) -> f32[8,128]
+signature = 'bf16[4096,14336]{1,0}'
+sid=12, pid=34567
+auth: none
+cookie = None
+Set --token-budget=16384 and --key-block=512
+--learning-rate 3e-4 --key-size 128
+--seed 12345678901234567890
+dedup_key: c4/en/shard-00012
+dataset_key = "allenai/c4@3f7c9a1b2d4e5f60718293a4b5c6d7e8f9012345"
+row_key=step_00001234
+step key: step-1718000000
+content-md5: 1B2M2Y8AsgTpgAmY7PhCfg==
+ETag: W/"5f607182-93a4b5c6"
+x-goog-hash: crc32c=n03x6A==,md5=Ojk9c3dhfxgoKVVHYwFbHQ==
+x-request-id: 123e4567-e89b-12d3-a456-426614174000
+Bearer authentication is required
+basic auth is not supported in version 2.1.0
+curl -s https://huggingface.co/gpt2/resolve/main/vocab.json
+http://10.130.0.7:8265/#/jobs/raysubmit_Xk3vz2q8LmN4pR7t
+git clone https://github.com/marin-community/marin
 """.strip().splitlines()

@@ -43,6 +43,7 @@ _OPEN = re.compile(r"[bru]{0,2}(?P<quote>\\{0,3}(?:\"\"\"|'''|[\"'`]))|")
 _BARE = re.compile(
     r"(?:[^\s\"'`\\<>,;&)}\]|\x1b]|[,;&)}\]|]++(?!\s|$|[\"'`\\<>\x1b]|[\w.%-]{1,40}[=:]))++",
 )
+_APART = re.compile(r"(?=[\w+/-]{0,80}\d)(?=[\w+/-]{0,80}[A-Za-z])[\w+/=-]{20,}+(?![.(])")
 _LIST = re.compile(r"[\[(]\s{0,8}(?:(?:[bru]?[\"'][^\"'\n]{0,400}+[\"']|[\w.+-]{1,80}+)\s{0,4},?\s{0,8}){1,64}+[\])]")
 _ITEM = re.compile(r"[\"']([^\"'\n]*)[\"']")
 _COOKIES = re.compile(r"\\{0,3}[\"']?(?P<cookies>(?=[^\n\r\"'`]{0,256}\d)[\w.-]{1,60}=[^\n\r\"'`;]{4}[^\n\r\"'`]*+)")
@@ -185,12 +186,16 @@ def _value(text: str, named: re.Match[str]) -> slice | None:
         # The colour that a terminal was told.
         name = re.sub(r"\A\d{1,3}m", "", name)
     # 'arn:…:secret:…' is an address.
-    if (
-        (lead == ":" and name[0] != "_")
-        or not level(name)
-        or (named["option"] is not None and not name.startswith("--"))
-    ):
+    apart = named["option"] is not None and not name.startswith("--")
+    if apart and before[len(name) :].lower().startswith((" ipa", " sseca", " terces", " htua")):
+        name = f"api_{name}"
+    if not level(name) or (lead == ":" and not name.startswith("_")):
         return None
+    if apart:
+        # In a sentence it has to look like one whatever the name says.
+        found = _APART.match(text, named.end())
+        sure = level(name) is Level.CERTAIN and found and is_secret_in_text("token", found[0], False)
+        return slice(*found.span()) if found and sure else None
     begin = named.end()
     if name.lower().endswith("cookie"):
         return _line(text, begin)

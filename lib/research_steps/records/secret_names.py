@@ -113,7 +113,7 @@ def is_secret_in_text(name: str, value: str, quoted: bool) -> bool:
     letters, digits = re.search(r"[A-Za-z]", value), re.search(r"\d", value)
     if sure is Level.PERHAPS and not re.fullmatch(r"[\w.~+/=:%-]+", value):
         return False
-    if sure is Level.PERHAPS and not name.lower().endswith(("pass", "pwd", "pw")):
+    if sure is Level.PERHAPS and not name.lower().endswith(("pwd", "pw")):
         return len(value) >= LONG_ENOUGH and bool(letters and digits) and not _is_plain(name, value)
     if not letters:
         return len(value) >= 6 and value.isdigit()

@@ -101,6 +101,13 @@ _PLACES = (
     ("wandb.login", rf"wandb\.login\([^)\n]{{0,100}}?key\s?=\s?{_QUOTE}", r"[\w-]{30,}"),
     ("sshpass", r"sshpass\s{1,4}-p\s{0,4}['\"]?", r"[^\s'\"]{1,200}"),
     ("login", rf"(?:docker|podman|oras|registry|skopeo|az)\slogin{_FLAGS}\s-p[\s=]{{0,2}}{_QUOTE}", _PASSWORD),
+    ("add-authtoken", r"add-authtoken\s", r"[\w-]{20,}"),
+    ("mc alias", r"mc\salias\sset\s\S{1,60}\s\S{1,200}\s\S{1,100}\s", r"[^\s'\"]{8,200}"),
+    ("http", rf"(?:http|https|xh){_FLAGS}\s-a\s{_QUOTE}[^\s:\"'$]{{1,100}}:", r"[^\s\"'$]{2,200}"),
+    ("/t/", r"//[\w.-]{1,100}/t/", r"[\w-]{20,}(?=/)"),
+    ("pass:", r"-pass(?:in|out)?\s{1,3}pass:", _PASSWORD),
+    ("AKIA ASIA", r"A[KS]IA[A-Z0-9]{16}:", r"[\w+/]{36,}"),
+    ("sqlcmd bcp zip ldapsearch", rf"(?:sqlcmd|bcp|zip|ldapsearch){_FLAGS}\s-[Pw]\s{_QUOTE}", _PASSWORD),
     ("redis-cli", rf"redis-cli{_FLAGS}\s-a\s{_QUOTE}", r"[^\s'\"]{4,200}"),
     ("mysql", rf"mysql(?:dump|admin)?{_FLAGS}\s-p{_QUOTE}", _PASSWORD),
     (
@@ -117,6 +124,7 @@ _PLACES = (
     # Connection strings, signed addresses.
     (";", r";\s?(?:[Pp]wd|PWD|[Pp]assword|PASSWORD)\s?=\s?", r"[^;\s\"']{1,200}"),
     ("ignature=", r"(?:-|[?&]|%26)[Ss]ignature=", r"[\w%+/=~-]{16,}"),
+    ("account.key.", r"account\.key\.[\w.]{1,100}\s?[=:]?\s?", r"[\w+/=]{40,}"),
     ("sig=", r"(?:[?&;\s]|%26)sig=", r"[\w%+/=~-]{16,}"),
 )  # fmt: skip
 # A shape takes the rest of its word along; those of GitLab go on behind dots.
