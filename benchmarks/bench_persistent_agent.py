@@ -52,7 +52,7 @@ class Agent:
 
 @cache
 def template() -> TrialRecord:
-    return synthetic.trial("BENCH-00000.1", "0" * 64, synthetic.captured(Checkout.find(Path(__file__).parent)))
+    return synthetic.trial("BENCH-00000.01", "0" * 64, synthetic.captured(Checkout.find(Path(__file__).parent)))
 
 
 def finds(agent: Agent, seed: int) -> bool:

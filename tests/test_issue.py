@@ -582,7 +582,7 @@ def test_a_heartbeat_comes_once_while_work_goes_on(thread: Thread) -> None:
                 thread.surface = thread.publisher()
                 assert thread.publish().problems == ()
         for number in (1, 2):
-            thread.desk.journal.attempts.finish("trial", trial(f"{id}.{number:02d}", f"key{number}"))
+            thread.desk.journal.attempts.finish("trial", trial(f"{id}.{number:02d}", f"{number:064x}"))
         thread.clock.time += 6 * 3600
         assert thread.publish().problems == ()
     assert len(thread.comments) == 4

@@ -18,6 +18,7 @@ from research_steps.journal.progress import passed
 from research_steps.records.conditions import conditions
 from research_steps.records.configurations import differences
 from research_steps.records.model import InterruptedRecord, TrialRecord
+from research_steps.terminal import visible_line
 from research_steps.trial.code import Code
 from research_steps.trial.context import Session
 from research_steps.trial.measured import Measured, TrialSpec
@@ -117,7 +118,7 @@ def measure_wanted(session: Session, codes: Codes, config_type: str, id: str, wa
                 had.append(want.id)
             done[want.id] = trial
             outcome = f"{want.label}: {_outcome(trial, session.series.primary.name)}"
-            bar.set_postfix_str(outcome)
+            bar.set_postfix_str(visible_line(outcome))
             bar.update()
             if bar.disable:
                 session.say(f"{id}: {len(done)}/{len(wanted)} {outcome}")
