@@ -32,8 +32,9 @@ from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, Error, InterruptedRecord, Samples, TrialRecord
 from research_steps.records.series import Metric
 from research_steps.seal.bundle import Bundle, Command, name_of, read
+from research_steps.seal.reproduce.commands import runnable
 from research_steps.seal.reproduce.reporting import report
-from research_steps.seal.reproduce.rerun import Rerun, rerun, runnable
+from research_steps.seal.reproduce.rerun import Rerun, rerun
 from research_steps.seal.reproduce.sandbox import add_measured, build_environment, variables
 from research_steps.seal.tags import Paths, make_commit, make_tree
 
@@ -553,8 +554,14 @@ def test_a_clone_with_nothing_but_the_tag_reproduces_it(made: Sealed, tmp_path: 
     repository.root, repository.experiment = where, where / "experiments" / "toy"
     clone = Sealed(repository, made.tag)
     before = clone.state()
-    done = research(where, "reproduce", made.tag, "--here", "--json", RESEARCH_ACTOR="agent:tester")
+    secret = {"RESEARCH_ACTOR": "agent:tester", "HF_TOKEN": "a-token-of-somebody"}
+    done = research(where, "reproduce", made.tag, "--here", "--json", **secret)
     assert done.returncode == 0, done.stderr
+    for line in (
+        "not in its environment, because they are secrets by their names or values: HF_TOKEN\n",
+        "running python -m experiments.toy --seal true\n",
+    ):
+        assert f"{made.tag}: {line}" in done.stderr
     told = json.loads(done.stdout)
     assert told["outcome"] == "reproduced", told
     assert told["entry"] == "TOY-006" and not told["problems"]
@@ -613,21 +620,45 @@ def with_commands(bundle: Bundle, *commands: str) -> Bundle:
     return msgspec.structs.replace(bundle, commands=tuple(Command(command, ("TOY-001",)) for command in commands))
 
 
-def test_only_commands_that_run_a_thread_are_given_again(sealed: Sealed) -> None:
-    """Each once, without the places that they named, and measuring all of it; the others are told."""
+def test_only_the_thread_of_the_tag_is_run_again(sealed: Sealed) -> None:
+    """With the options of each command that ran it, once, without the places that they named, and measuring all of it;
+    whatever else a record says that was run is told, and is not run."""
     bundle = with_commands(
         sealed.bundle,
         "python -m experiments.toy --prefix 's3://a b' --seal true",
-        "python -m experiments.toy --seal true --executor-info-base-path=/x --skip_known true",
+        "python -m experiments.toy --seal true --executor-info-base-path=/x --skip_known true --config_path=/y",
         "python -m experiments.toy --dev true --set work=1",
         "research replicate TOY-002",
         "python -m research_steps confirm TOY-002.01",
+        "python -m timeit -n1 -r1 pass",
+        "python -m experiments.other",
+        "python -m experiments.toy.measure",
+        "python -m 'unbalanced",
     )
     commands, others = runnable(bundle)
     assert commands == [["python", "-m", "experiments.toy", "--seal", "true"]]
     assert others == [command.command for command in bundle.commands[2:]]
-    with pytest.raises(UsageError, match=r"rests on no command that runs a thread \(research replicate TOY-002\)"):
+    with pytest.raises(UsageError, match=r"rests on no command that runs its thread \(research replicate TOY-002\)"):
         runnable(with_commands(sealed.bundle, "research replicate TOY-002"))
+
+
+def test_what_a_record_says_that_was_run_is_not_run(sealed: Sealed, tmp_path: Path) -> None:
+    """Neither a module of Python beside the thread, nor a word that the thread does not know: it refuses that itself."""
+    planted = tmp_path / "planted"
+    write = f"open({str(planted)!r}, 'w')"
+    main = "from research_steps import Metric, Series, main\n"
+    main += "main(Series('toy', 'TOY', 'goal', (Metric('time_s'),)), lambda steps: None)\n"
+    bundle = with_commands(
+        sealed.light(main), f'python -m timeit -n1 -r1 "{write}"', "python -m experiments.toy --evil 1"
+    )
+    messages: list[str] = []
+    with pytest.raises(ResearchError, match=r"recorded nothing \(exit 2; "):
+        rerun(sealed.checkout, bundle, True, messages.append)
+    assert messages[0].startswith("not run, because it does not run the thread: python -m timeit ")
+    assert messages[-1] == "running python -m experiments.toy --evil 1" and not planted.exists()
+    with pytest.raises(UsageError, match="rests on no command that runs its thread"):
+        rerun(sealed.checkout, with_commands(bundle, f'python -m timeit "{write}"'), True, messages.append)
+    assert not planted.exists()
 
 
 def test_commands_that_record_nothing_leave_no_entry(sealed: Sealed) -> None:
@@ -674,7 +705,7 @@ def test_what_decides_a_result_is_as_it_was_sealed(
     for name, value in here.items():
         monkeypatch.setenv(name, value)
     out = tmp_path / "environment.json"
-    main = f"import json, os\njson.dump(dict(os.environ), open({str(out)!r}, 'w'))\n"
+    main = WRITES_ENVIRONMENT.format(str(out))
     sealed_there = {"XLA_FLAGS": "--sealed", "CUDA_VISIBLE_DEVICES": "0", "MARIN_PREFIX": "s3://theirs"}
     bundle = msgspec.structs.replace(sealed.light(main), environment=sealed_there)
     monkeypatch.setenv("GIT_DIR", "/nowhere")
@@ -689,6 +720,30 @@ def test_what_decides_a_result_is_as_it_was_sealed(
     )
     assert "RAY_ADDRESS" not in environment
     assert environment["MARIN_PREFIX"].endswith("/store") and environment["RESEARCH_CHOICES"].endswith("/choices.json")
+
+
+WRITES_ENVIRONMENT = "import json, os\njson.dump(dict(os.environ), open({!r}, 'w'))\n"
+
+
+def test_no_secret_is_in_its_environment(sealed: Sealed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by its name, nor by its value under an innocent one; each is named in one line, and what it is nowhere."""
+    here = {
+        "HF_TOKEN": "a-token-of-somebody", "MY_API_KEY": "k", "HARMLESS": f"ghp_{'a1B2' * 9}",
+        "INDEX": "https://somebody:password-1@example.org/simple", "MINE": "kept",
+    }  # fmt: skip
+    for name, value in here.items():
+        monkeypatch.setenv(name, value)
+    out, messages = tmp_path / "environment.json", list[str]()
+    with pytest.raises(ResearchError, match="recorded nothing"):
+        rerun(sealed.checkout, sealed.light(WRITES_ENVIRONMENT.format(str(out))), True, messages.append)
+    environment = json.loads(out.read_text())
+    assert environment["MINE"] == "kept" and not {name for name in here if name != "MINE"} & environment.keys()
+    (told,) = [line for line in messages if line.startswith("not in its environment")]
+    for name, value in here.items():
+        assert (name in told) == (name != "MINE")
+        assert not [
+            line for line in (*messages, *environment.values()) if name != "MINE" and len(value) > 1 and value in line
+        ]
 
 
 # -- killed, stopped, at once ---------------------------------------------------------------------------------------

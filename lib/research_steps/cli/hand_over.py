@@ -29,8 +29,9 @@ def seal(series: OpenSeries, ids: tuple[str, ...]) -> None:
 def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> None:
     """Measure again what TAG sealed, and record whether it holds. TAG is one such as moe_hc/MOE-HC-009.
 
-    Its commands run in a work tree, an environment and a store of their own. The outcome (reproduced, not reproduced,
-    not comparable) is an entry of the series here.
+    Its thread runs in a work tree, an environment and a store of its own, with the options that were sealed and without
+    the secrets of the environment here. The outcome (reproduced, not reproduced, not comparable) is an entry of the
+    series here.
     """
     from research_steps.seal import bundle
     from research_steps.seal.reproduce.reporting import report

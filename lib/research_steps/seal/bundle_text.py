@@ -71,7 +71,8 @@ def page(bundle: Bundle, series: Series, entries: Sequence[Stored[EntryRecord]])
         f"[{bundle.id}.table.csv]({bundle.id}.table.csv) has all of that, for every metric.",
         "## Measure it again",
         f"    research reproduce {bundle.tag}",
-        "It runs those of these commands that run a thread, in a work tree, an environment and a store of their own:",
+        "It runs the thread, with the options of each of these commands that ran it, in a work tree, an environment and "
+        "a store of its own:",
         "\n".join(f"- {code(command.command)} ({', '.join(command.entries)})" for command in bundle.commands),
         "## What it ran on",
         "\n".join(f"- {line}" for line in _conditions(bundle)),

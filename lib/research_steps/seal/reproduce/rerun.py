@@ -1,6 +1,5 @@
-"""The sealed commands again: in a work tree of the tag, with a store of their own, publishing nothing."""
+"""The thread of a tag again: in a work tree of the tag, with a store of its own, publishing nothing."""
 
-import argparse
 import shlex
 import subprocess
 import sys
@@ -21,17 +20,12 @@ from research_steps.records.encoding import canonical
 from research_steps.records.series import Series
 from research_steps.records.step_kinds import Reproduction
 from research_steps.seal.bundle import Bundle, series_of
+from research_steps.seal.reproduce.commands import runnable
 from research_steps.seal.reproduce.judging import deciding
-from research_steps.seal.reproduce.sandbox import add_measured, build_environment, scratch, variables
+from research_steps.seal.reproduce.sandbox import add_measured, build_environment, left_out, scratch, variables
 from research_steps.seal.tags import files_at
 from research_steps.trial.context import CHOICES
 from research_steps.trial.provenance import ORIGIN, Origin, current_actor, device_class
-
-# Places of the run that was sealed; and what would take the sealed results in place of measuring.
-_LEFT_OUT = (
-    *("--prefix", "--executor_info_base_path", "--executor-info-base-path"),
-    *("--skip_known", "--skip-known"),
-)
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class Rerun:
 
 
 def rerun(checkout: Checkout, bundle: Bundle, here: bool, say: Callable[[str], None]) -> Rerun:
-    """Run the commands of a bundle again. Raises ResearchError when that can't be done here."""
+    """Run the thread of a bundle again. Raises ResearchError when that can't be done here."""
     series = series_of(bundle)
     commands, others = runnable(bundle)
     if not deciding(series, bundle.claims):
@@ -65,7 +59,9 @@ def rerun(checkout: Checkout, bundle: Bundle, here: bool, say: Callable[[str], N
             f"{bundle.patch}.patch, which is to hold them: without them it can't be measured again."
         )
     for other in others:
-        say(f"not run, because it runs no thread: {other}")
+        say(f"not run, because it does not run the thread: {other}")
+    if secrets := left_out():
+        say(f"not in its environment, because they are secrets by their names or values: {', '.join(secrets)}")
     with scratch(checkout) as (folder, lock):
         tree = add_measured(checkout, bundle, patch, folder / "tree").root
         store, choices = folder / "store", folder / "choices.json"
@@ -98,28 +94,6 @@ def rerun(checkout: Checkout, bundle: Bundle, here: bool, say: Callable[[str], N
         environment="the one here" if here else "built from the sealed list of packages",
     )
     return Rerun(series, sealed.records, fresh, details, patch)
-
-
-def runnable(bundle: Bundle) -> tuple[list[list[str]], list[str]]:
-    """The commands that run a thread, as a store of its own takes them, and the others. Raises UsageError when none
-    does."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(*_LEFT_OUT, nargs="?")
-    commands, others = list[list[str]](), list[str]()
-    for given in bundle.commands:
-        words = shlex.split(given.command)
-        is_module = words[:2] == ["python", "-m"] and len(words) > 2
-        if is_module and words[2].partition(".")[0] != "research_steps" and not {"--dev", "--dev=true"} & {*words}:
-            _, command = parser.parse_known_args(words)
-            commands += [command] if command not in commands else []
-        else:
-            others.append(given.command)
-    if not commands:
-        raise UsageError(
-            f"{bundle.tag} rests on no command that runs a thread ({'; '.join(others)}): expected one such as "
-            "'python -m experiments.moe_hc'. Run the thread, and seal what it finds."
-        )
-    return commands, others
 
 
 def _choices(series: Series, bundle: Bundle, sealed: Snapshot) -> dict[str, list[dict[str, object]]]:

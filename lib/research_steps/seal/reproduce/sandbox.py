@@ -18,7 +18,7 @@ from pathlib import Path
 from research_steps.errors import RepositoryError, UsageError
 from research_steps.git import Checkout
 from research_steps.records.conditions import ENVIRONMENT, PLACES
-from research_steps.records.redaction import redact
+from research_steps.records.redaction import is_secret_name, redact, redactor
 from research_steps.seal.bundle import Bundle
 
 # With the host, because a clone that several machines share lists the folders of all, and shows none of the others'.
@@ -73,12 +73,19 @@ def add_measured(checkout: Checkout, bundle: Bundle, patch: bytes, tree: Path) -
 
 
 def variables(bundle: Bundle, store: Path, here: bool) -> dict[str, str]:
-    """The variables of a reproduction: those here, but for what decides a result, which is as it was sealed."""
-    left_out = _ELSEWHERE if here else (*_ELSEWHERE, *_MORE)
-    inherited = {name: value for name, value in os.environ.items() if not _decides(name) and name not in left_out}
+    """The variables of a reproduction: those here that are no secrets, but for what decides a result, which is as it was
+    sealed."""
+    others = {*_ELSEWHERE, *(() if here else _MORE), *left_out()}
+    inherited = {name: value for name, value in os.environ.items() if not _decides(name) and name not in others}
     sealed = {name: value for name, value in bundle.environment.items() if _decides(name)}
     # Runs that the code itself starts there are nobody's.
     return {**inherited, **sealed, "MARIN_PREFIX": str(store), "WANDB_MODE": "disabled"}
+
+
+def left_out() -> list[str]:
+    """The variables here that are secrets, by their names or values. The code of a tag is somebody's, and gets none."""
+    clean = redactor()
+    return sorted(name for name, value in os.environ.items() if is_secret_name(name) or clean(value) != value)
 
 
 def _decides(name: str) -> bool:
