@@ -192,7 +192,7 @@ def test_a_tag_of_an_older_version_still_vouches_for_entries_and_records(desk: S
     ("changes", "expected"),
     [
         ({"bundle.json": b"{"}, "its bundle can't be read"),
-        ({"bundle.json": b'{"schema": 99}'}, "its bundle has schema 99, this version reads up to 2"),
+        ({"bundle.json": b'{"schema": 99}'}, "its bundle has schema 99, this version reads up to 3"),
     ],
 )
 def test_a_bundle_that_can_not_be_read_is_told(desk: SealedDesk, changes: dict[str, bytes], expected: str) -> None:
@@ -252,11 +252,77 @@ def test_a_tag_that_is_not_whole_in_itself_is_told(desk: SealedDesk) -> None:
     changed = {**bundle, "logbook": ["0" * 64], "records": [{**bundle["records"][0], "sha256": "1" * 64}]}
     rewritten(desk, "toy/TOY-099", {"TOY-099.bundle.json": json.dumps(changed).encode(), "TOY-002.jsonl": b""})
     problems = [problem for problem in desk.checked().problems if problem.startswith("tag toy/TOY-099")]
-    assert len(problems) == 4, problems
+    assert len(problems) == 6, problems
     assert "in its own tree: TOY-002: its record" in problems[0]
     assert "its bundle says that it belongs to toy/TOY-009" in problems[1]
     assert "its logbook does not end where its bundle says that it does" in problems[2]
     assert "its bundle rests on record 111111111111 of TOY-001, which is not in the tag" in problems[3]
+    assert "it is a lightweight tag, and was sealed as an annotated one" in problems[4]
+    assert problems[5].endswith("its bundle rests on no entry")
+
+
+def made_anew(desk: SealedDesk, tag: str, **changes: str) -> None:
+    """The object of a tag as somebody makes it anew over the very commit that was sealed."""
+    fields = "%(taggername)%00%(taggeremail:trim)%00%(contents)"
+    name, address, message = desk.git("for-each-ref", f"--format={fields}", f"refs/tags/{tag}").split("\0")
+    made = {"name": name, "address": address, "message": message, **changes}
+    env = {"GIT_COMMITTER_NAME": made["name"], "GIT_COMMITTER_EMAIL": made["address"]}
+    new = ("-c", "tag.gpgSign=false", "tag", "--annotate", "--force", "--cleanup=verbatim", "--file=-")
+    desk.checkout.git(*new, tag, f"{tag}^{{commit}}", env=env, input=made["message"].encode())
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"message": "toy: dense: time_s 0.101 ×\n"},
+            "its message says 'toy: dense: time_s 0.101 ×', and its bundle 'toy: see",
+        ),
+        ({"name": "Somebody"}, "Somebody <person@example.org> made it, and A Person <person@example.org> sealed it"),
+        ({"address": "a@example.org"}, "A Person <a@example.org> made it, and A Person <person@example.org> sealed it"),
+    ],
+)
+def test_a_tag_that_was_made_anew_is_told(desk: SealedDesk, changes: dict[str, str], says: str) -> None:
+    """Over the commit that was sealed, with another message or by somebody else; and as no object of its own at all."""
+    made_anew(desk, "toy/TOY-009")
+    assert desk.checked().problems == ()
+    made_anew(desk, "toy/TOY-009", **changes)
+    (problem,) = desk.with_store("empty").checked("toy/TOY-009").problems
+    assert problem.startswith(f"tag toy/TOY-009: {says}"), problem
+    desk.git("tag", "--force", "toy/TOY-009", "toy/TOY-009^{commit}")
+    (problem,) = desk.checked().problems
+    assert problem.startswith("tag toy/TOY-009: it is a lightweight tag, and was sealed as an annotated one")
+
+
+def test_a_signature_that_was_taken_off_is_told(tmp_path: Path) -> None:
+    """The bundle says that there was one; whoever makes the tag anew here without a key is stopped."""
+    desk, key = SealedDesk.make(tmp_path), tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    for name, value in (("gpg.format", "ssh"), ("user.signingKey", str(key)), ("tag.gpgSign", "true")):
+        desk.git("config", name, value)
+    desk.measured(step="baseline")
+    tag = desk.seal()
+    assert desk.checked().problems == ()
+    signed = desk.git("for-each-ref", "--format=%(contents)", f"refs/tags/{tag}").partition("-----BEGIN ")
+    assert signed[1]
+    made_anew(desk, tag, message=signed[0])
+    (problem,) = desk.checked().problems
+    assert problem == f"tag {tag}: it was sealed with a signature, and has none: the tag was made anew"
+    desk.git("tag", "--delete", tag)
+    desk.git("config", "tag.gpgSign", "false")
+    (problem,) = desk.publish().problems
+    assert "it was sealed with a signature, and git in " in problem and "'git fetch --tags' brings the tag" in problem
+    desk.git("config", "tag.gpgSign", "true")
+    assert desk.publish().problems == () and desk.checked().problems == ()
+
+
+def test_a_lost_tag_is_made_again_as_it_was(desk: SealedDesk, tmp_path: Path) -> None:
+    """By whoever has the commit and the store, so that nobody is told of another tagger."""
+    before = desk.git("rev-parse", "refs/tags/toy/TOY-009")
+    desk.git("tag", "--delete", "toy/TOY-009")
+    desk.git("config", "user.name", "Another Person")
+    assert desk.publish().problems == ()
+    assert desk.git("rev-parse", "refs/tags/toy/TOY-009") == before
 
 
 def test_the_command_names_problems_notes_and_what_it_can_not_see(desk: SealedDesk) -> None:

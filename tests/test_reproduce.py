@@ -32,11 +32,13 @@ from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, Error, InterruptedRecord, Samples, TrialRecord
 from research_steps.records.series import Metric
 from research_steps.seal.bundle import Bundle, Command, name_of, read
+from research_steps.seal.bundle_text import tag_message
 from research_steps.seal.reproduce.commands import runnable
 from research_steps.seal.reproduce.reporting import report
 from research_steps.seal.reproduce.rerun import Rerun, rerun
 from research_steps.seal.reproduce.sandbox import add_measured, build_environment, variables
-from research_steps.seal.tags import Paths, make_commit, make_tree
+from research_steps.seal.reproduce.trusted import other_series
+from research_steps.seal.tags import Paths, make_commit, make_tag, make_tree
 
 from tests.support import records, toy_thread
 from tests.support.toy_thread import Repository, research
@@ -558,6 +560,7 @@ def test_a_clone_with_nothing_but_the_tag_reproduces_it(made: Sealed, tmp_path: 
     done = research(where, "reproduce", made.tag, "--here", "--json", **secret)
     assert done.returncode == 0, done.stderr
     for line in (
+        "neither the store nor the logbook here names its commit: that it was sealed so rests on whoever gave it\n",
         "not in its environment, because they are secrets by their names or values: HF_TOKEN\n",
         "running python -m experiments.toy --seal true\n",
     ):
@@ -611,6 +614,88 @@ def test_the_bundle_of_another_version_is_refused_in_a_sentence(sealed: Sealed) 
     done = research(sealed.repository.root, "reproduce", "toy/TOY-009", "--here")
     assert done.returncode == 1
     assert "made by another version" in done.stderr and "Traceback" not in done.stderr
+
+
+# -- the tag is checked first ---------------------------------------------------------------------------------------
+
+
+def forged(sealed: Sealed, change: Callable[[dict[str, Any]], Any]) -> None:
+    """The tag moved to a commit whose bundle was changed, with the message that follows from it."""
+    name = name_of("toy", "TOY-005", "bundle.json")
+    bundle = json.loads(sealed.checkout.file_at(sealed.tag, name))
+    change(bundle)
+    # Somebody who looks closely writes the message anew, too.
+    data = json.dumps(bundle)
+    commit = sealed.commit(sealed.tag, {name: data})
+    made = msgspec.json.decode(data, type=Bundle)
+    sealed.repository.git("tag", "--delete", sealed.tag)
+    make_tag(sealed.checkout, made, commit, tag_message(made, made.declared), "1700000000 +0000")
+
+
+def rewrite(**fields: Any) -> Callable[[dict[str, Any]], None]:
+    def change(bundle: dict[str, Any]) -> None:
+        for claim in bundle["claims"]:
+            claim |= fields
+
+    return change
+
+
+def other_metric(bundle: dict[str, Any]) -> None:
+    bundle["series"]["metrics"][0]["direction"] = "max"
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (
+            rewrite(estimate=0.1),
+            r"its bundle claims work=1000: time_s 0\.100 × .*: no entry that it rests on makes this",
+        ),
+        (rewrite(confidence="stable"), "improved, stable, .*: what it rests on does not make it so sure"),
+        (lambda bundle: bundle["claims"].pop(), "its bundle leaves out 1 of the claims that its records make"),
+        (
+            lambda bundle: bundle["commands"].append({"command": "python -m timeit", "entries": ["TOY-001"]}),
+            "its bundle names other commands than its records",
+        ),
+        (lambda bundle: bundle.update(commit="HEAD"), "its bundle says that it was measured at HEAD, and its records"),
+        (lambda bundle: bundle["series"].update(topic="other"), "its bundle holds the series 'other': expected 'toy'"),
+        (other_metric, "its claim work=.*: its trials say .*regressed"),
+    ],
+    ids=["estimate", "confidence", "left out", "command", "commit", "topic", "direction"],
+)
+def test_a_changed_bundle_is_refused_before_anything_runs(
+    sealed: Sealed, tmp_path: Path, change: Callable[[dict[str, Any]], Any], says: str
+) -> None:
+    """One sentence names what differs, in a clone that has nothing else; nothing is measured, no outcome recorded."""
+    forged(sealed, change)
+    clone = tmp_path / "clone"
+    sealed.repository.git("clone", "--quiet", str(sealed.repository.root), str(clone))
+    done = research(clone, "reproduce", sealed.tag, "--here")
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert re.search(rf"tag {sealed.tag}: .*{says}", line) and "So nothing of it is measured" in line, line
+    assert not (clone / "local_store").exists() and not (clone / ".agents" / "logbooks" / "toy.md").exists()
+    told = research(sealed.repository.root, "verify", "toy", "--tag", sealed.tag)
+    assert told.returncode == 1 and f"tag {sealed.tag} names " in told.stdout
+
+
+def test_a_tag_that_was_moved_is_refused_where_its_commit_is_known(sealed: Sealed) -> None:
+    """By the store, or by the logbook alone: whatever else of it agrees, with a tagger and a message as they were."""
+    forged(sealed, lambda bundle: bundle.update(branch="another"))
+    store = sealed.repository.root / "local_store" / "journal" / "toy" / "seals"
+    for known in ("by the store", "by the logbook"):
+        done = research(sealed.repository.root, "reproduce", sealed.tag, "--here")
+        assert done.returncode == 1 and f"tag {sealed.tag} names " in done.stderr, (known, done.stderr)
+        shutil.rmtree(store, ignore_errors=True)
+    assert "TOY-006" not in sealed.repository.logbook
+
+
+def test_a_thread_that_is_not_that_of_the_bundle_is_refused(again: Again, sealed: Sealed) -> None:
+    """What the thread of the tag declares is what the claims are about."""
+    metric = replace(again.run.series.primary, direction="max")
+    assert other_series(again.run.series, again.run.series) == []
+    (differs,) = other_series(again.run.series, replace(again.run.series, metrics=(metric,)))
+    assert differs == "its series has time_s ('min', None), and here ('max', None)"
 
 
 # -- the commands ---------------------------------------------------------------------------------------------------

@@ -36,13 +36,18 @@ def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> No
     from research_steps.seal import bundle
     from research_steps.seal.reproduce.reporting import report
     from research_steps.seal.reproduce.rerun import rerun
+    from research_steps.seal.reproduce.trusted import checked
+
+    def tell(line: str) -> None:
+        say(f"{tag}: {line}")
 
     checkout = Checkout.find()
-    sealed = bundle.read(checkout, tag)
-    (series,) = series_here(sealed.topic, prefix, json_output)
+    bundle.read(checkout, tag)
+    (series,) = series_here(tag.rpartition("/")[0], prefix, json_output)
+    sealed = checked(checkout, series.journal, tag, tell)
     # In a clone whose store is empty, what was sealed says what it is about.
-    declared = series.journal.declared() or bundle.series_of(sealed)
-    again = rerun(checkout, sealed, here, lambda line: say(f"{tag}: {line}"))
+    declared = series.journal.declared() or sealed.declared
+    again = rerun(checkout, sealed, here, tell)
     entry = report(EntryWriter(checkout, series.journal, declared), sealed, again)
     if not json_output:
         print_lines(entry.record.result)

@@ -58,7 +58,7 @@ def make_claims(
     for metric in results:
         level = spending.level if metric == series.primary else spending.level / (len(results) - 1)
         test = replace(spending, level=level)
-        columns.append(_column(series, metric, baseline, candidates, max(1, measured), test))
+        columns.append(claims_on(series, metric, baseline, candidates, max(1, measured), test))
     return tuple(claim for row in zip(*columns, strict=True) for claim in row)
 
 
@@ -84,11 +84,11 @@ def remade(series: Series, snapshot: Snapshot, claims: Sequence[Claim], retracte
         # Where only what chose the candidate is left, that is what there is to go by.
         candidate = Candidate(claim.changes, trials, also) if trials else Candidate(claim.changes, also)
         test = Spending(claim.level or EACH_TABLE.level, claim.confirmation, claim.look)
-        again += _column(series, metrics[claim.metric], baseline, [candidate], claim.candidates, test)
+        again += claims_on(series, metrics[claim.metric], baseline, [candidate], claim.candidates, test)
     return together(series, again)
 
 
-def _column(
+def claims_on(
     series: Series,
     metric: Metric,
     baseline: Baseline,
@@ -96,7 +96,7 @@ def _column(
     measured: int,
     test: Spending,
 ) -> list[Claim]:
-    """The claims on one metric."""
+    """The claims on one metric, of candidates of which so many were `measured`."""
     budgets = [metric for metric in series.metrics if metric.budget]
     compare = partial(judge, metric, level=test.level, candidates=measured, budgets=budgets, over=baseline.over)
     judged = []

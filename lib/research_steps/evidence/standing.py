@@ -28,7 +28,7 @@ def standing(entries: Iterable[EntryRecord]) -> list[Claim]:
     final: set[bytes] = set()
     for entry in entries:
         for claim in claims_in(entry):
-            key = msgspec.json.encode([claim.metric, claim.changes, claim.case], order="deterministic")
+            key = about(claim)
             earlier = claims.get(key)
             if entry.mode == "dev" and key in final:
                 continue
@@ -45,6 +45,11 @@ def standing(entries: Iterable[EntryRecord]) -> list[Claim]:
 
 def claims_in(entry: EntryRecord) -> tuple[Claim, ...]:
     return entry.claims or ()
+
+
+def about(claim: Claim) -> bytes:
+    """What two claims have in common that say something of the same candidate."""
+    return canonical([claim.metric, claim.changes, claim.case])
 
 
 def evidence(claim: Claim) -> set[str]:

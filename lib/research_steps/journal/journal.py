@@ -40,7 +40,16 @@ from research_steps.journal.leases import Leases
 from research_steps.journal.objects import FOLDERS, Objects, Subject
 from research_steps.journal.snapshot import Outline, Snapshot, add_published
 from research_steps.journal.store import Store
-from research_steps.records.encoding import Stored, canonical, decode, decode_series, encode, sha256, verified
+from research_steps.records.encoding import (
+    Stored,
+    canonical,
+    decode,
+    decode_record,
+    decode_series,
+    encode,
+    sha256,
+    verified,
+)
 from research_steps.records.model import Ref
 from research_steps.records.series import Series
 
@@ -224,16 +233,16 @@ class Journal:
 
     def outline(self, repository: Path) -> Outline:
         """What a scan finds, without reading again what rows tell: a look at a long series, which is not kept."""
-        outline = Outline()
+        outline, decode = Outline(), partial(decode_record, series=self.topic)
 
         def take(paths: Sequence[str]) -> None:
             for start in range(0, len(paths), TAKEN_AT_ONCE):
                 for path, data in self.store.read_many(paths[start : start + TAKEN_AT_ONCE]).items():
-                    outline.take(data, self.objects.where(path))
+                    outline.take(data, self.objects.where(path), decode)
 
         self._scan(outline, take)
         try:
-            add_published(outline, repository)
+            add_published(outline, repository, decode=decode)
         except RepositoryError as error:
             outline.problems.append(str(error))
         return outline

@@ -25,6 +25,7 @@ class Objects:
     def __init__(self, store: Store, topic: str) -> None:
         self.store = store
         self.folder = f"journal/{topic}"
+        self._topic = topic
         self._values: dict[str, Any] = {}
         self._records: dict[bytes, Stored[Record]] = {}
 
@@ -80,9 +81,9 @@ class Objects:
         return value
 
     def record(self, data: bytes, where: str) -> Stored[Record]:
-        """As `decode_record`; the same bytes are decoded once, be they in the store or in the repository."""
+        """As `decode_record`, of this series; the same bytes are decoded once, in the store or in the repository."""
         line = data.rstrip(b"\n")
         stored = self._records.get(line)
         if stored is None:
-            stored = self._records[line] = decode_record(line, where)
+            stored = self._records[line] = decode_record(line, where, self._topic)
         return stored

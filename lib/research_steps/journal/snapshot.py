@@ -80,6 +80,11 @@ class Snapshot:
         """The trials that these name, as far as they have ended and are known."""
         return [self.trials[ref.sha256] for ref in refs if ref.sha256 in self.trials]
 
+    def ended_of(self, refs: Iterable[Ref]) -> list[Stored[Any]]:
+        """The same with those that were interrupted."""
+        everything: dict[str, Stored[Any]] = {**self.interrupted, **self.trials}
+        return [everything[ref.sha256] for ref in refs if ref.sha256 in everything]
+
     def floor_trials(self, claim: Claim) -> tuple[Ref, ...]:
         """The trials of the baseline that a claim rests on: those of its table; or those of the baseline's entry; or,
         when dev mode has measured a noise floor that no entry has, those beside its first one."""

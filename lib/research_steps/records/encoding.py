@@ -78,9 +78,11 @@ def store_record(record: R) -> Stored[R]:
     return Stored(record=cleaned, line=canonical(msgspec.to_builtins(cleaned)))
 
 
-def decode_record(data: bytes, where: str) -> Stored[Record]:
-    """Read one record strictly. `where` names the object in the error. Raises UnreadableObject; NewerObject for one that
-    a later version wrote."""
+def decode_record(data: bytes, where: str, series: str = "") -> Stored[Record]:
+    """Read one record strictly, of this `series` where one is named. `where` names the object in the error.
+
+    Raises UnreadableObject; NewerObject for one that a later version wrote.
+    """
     line = data.rstrip(b"\n")
     header = _strictly(_HEADER, line, where)
     kind = _RECORD_KINDS.get(header.kind)
@@ -96,6 +98,11 @@ def decode_record(data: bytes, where: str) -> Stored[Record]:
             read_details(record.step, record.config)
         except msgspec.ValidationError as error:
             raise _broken(where, error) from error
+    if series and record.series != series:
+        raise UnreadableObject(
+            f"{where} is a record of the series {record.series!r}: expected one of {series!r}. It was skipped and left "
+            "as it is: take it away from here."
+        )
     return Stored(record=record, line=line)
 
 

@@ -9,14 +9,16 @@ from typing import Any
 
 import msgspec
 
-from research_steps.errors import RepositoryError
+from research_steps.errors import RepositoryError, UnreadableObject
 from research_steps.git import Checkout
 from research_steps.records import names
 from research_steps.records.encoding import canonical, decode_series
 from research_steps.records.model import Claim, Device, Ref, Strict
 from research_steps.records.series import Series
 
-SCHEMA = 2
+SCHEMA = 3
+# One of schema 2 does not tell when and by whom it was sealed, nor of its tag.
+_READ = (2, SCHEMA)
 
 
 class Command(Strict, frozen=True):
@@ -61,7 +63,8 @@ class Bundle(Strict, frozen=True):
     measured at, `branch` what was checked out when it was sealed. `environment` is what matters of it and is no secret,
     `python` and `packages` the interpreter and the packages that decide a result. `records` are the entries that the
     seal rests on, oldest first, then their trials; `claims` what counts after all of them. `logbook` names the last
-    entries of the logbook as it was sealed, by the hash that later entries name them by.
+    entries of the logbook as it was sealed, by the hash that later entries name them by. `recorded` says when and by
+    whom, `tagger` is who made the tag ('Name <address>'), `signed` whether git was told to sign it.
     """
 
     schema: int
@@ -86,6 +89,14 @@ class Bundle(Strict, frozen=True):
     claims: tuple[Claim, ...]
     logbook: tuple[names.Hash, ...]
     elsewhere: tuple[Elsewhere, ...]
+    recorded: str = ""
+    tagger: str = ""
+    signed: bool = False
+
+    @property
+    def declared(self) -> Series:
+        """The series as its thread declared it. Raises UnreadableObject."""
+        return decode_series(canonical(self.series), self.topic, f"the series in the bundle of {self.tag}")
 
 
 def encode(bundle: Bundle) -> bytes:
@@ -102,18 +113,14 @@ def decode(tag: str, data: bytes) -> Bundle | None:
     be read."""
     try:
         schema = msgspec.json.decode(data, type=dict[str, object]).get("schema")
-        bundle = msgspec.json.decode(data, type=Bundle) if schema == SCHEMA else None
-    except msgspec.MsgspecError as error:
+        bundle = msgspec.json.decode(data, type=Bundle) if schema in _READ else None
+        _ = bundle and bundle.declared
+    except (msgspec.MsgspecError, UnreadableObject) as error:
         raise RepositoryError(f"tag {tag}: its bundle can't be read ({error}): it, or the tag, was changed") from error
     if isinstance(schema, int) and schema > SCHEMA:
         reads = f"this version reads up to {SCHEMA}: install the newer research-steps"
         raise RepositoryError(f"tag {tag}: its bundle has schema {schema}, {reads}")
     return bundle
-
-
-def series_of(bundle: Bundle) -> Series:
-    """The series that was sealed. Raises UnreadableObject."""
-    return decode_series(canonical(bundle.series), bundle.topic, f"the series in the bundle of {bundle.tag}")
 
 
 def read(checkout: Checkout, tag: str, commit: str = "") -> Bundle:
@@ -125,8 +132,8 @@ def read(checkout: Checkout, tag: str, commit: str = "") -> Bundle:
     bundle = decode(tag, data) if data else None
     if bundle is None:
         raise RepositoryError(
-            f"The tag {tag} of {checkout.root} holds no {name} of schema {SCHEMA}: expected a tag that a seal made, "
-            "such as moe_hc/MOE-HC-009; 'git fetch --tags' brings those of the remote. One that was made by another "
-            "version of research-steps is read by that."
+            f"The tag {tag} of {checkout.root} holds no {name} of schema {' or '.join(map(str, _READ))}: expected a tag "
+            "that a seal made, such as moe_hc/MOE-HC-009; 'git fetch --tags' brings those of the remote. One that was "
+            "made by another version of research-steps is read by that."
         )
     return bundle

@@ -21,9 +21,14 @@ from research_steps.seal.bundle import UNLISTED, Bundle, name_of
 SPELLED = 10
 
 
-def tag_message(record: EntryRecord, bundle: Bundle, series: Series) -> str:
-    """What `git show` says of a seal."""
-    actor, claims, winner = record.provenance.actor, _primary(bundle, series), best(series, bundle.claims)
+def recorded(record: EntryRecord) -> str:
+    """When and by whom a seal was recorded."""
+    return f"{record.finished_at} by {record.provenance.actor.name} ({record.provenance.actor.kind})"
+
+
+def tag_message(bundle: Bundle, series: Series) -> str:
+    """What `git show` says of a seal. A tag is held against it, so that other words need the next schema of bundles."""
+    claims, winner = _primary(bundle, series), best(series, bundle.claims)
     title = f"{bundle.topic}: {_claimed(winner, bundle)}" if winner else f"{bundle.topic}: {series.goal}"
     lines = [title, "", *([series.goal, ""] if winner else [])]
     if claims:
@@ -31,9 +36,9 @@ def tag_message(record: EntryRecord, bundle: Bundle, series: Series) -> str:
         lines += [f"- and {len(claims) - SPELLED} more, in the bundle"] if len(claims) > SPELLED else []
         lines += [""]
     lines += [
-        f"Experiment {record.id}, recorded {record.finished_at} by {actor.name} ({actor.kind}).",
+        f"Experiment {bundle.id}, recorded {bundle.recorded}.",
         f"Rests on {', '.join(ref.id for ref in _entries(bundle))}; measured at commit {bundle.commit}.",
-        f"Bundle: {name_of(bundle.topic, record.id, 'bundle.md')}",
+        f"Bundle: {name_of(bundle.topic, bundle.id, 'bundle.md')}",
         f"Check it: research verify {bundle.topic} --tag {bundle.tag}",
         f"Measure it again: research reproduce {bundle.tag}",
     ]
@@ -71,8 +76,7 @@ def page(bundle: Bundle, series: Series, entries: Sequence[Stored[EntryRecord]])
         f"[{bundle.id}.table.csv]({bundle.id}.table.csv) has all of that, for every metric.",
         "## Measure it again",
         f"    research reproduce {bundle.tag}",
-        "It runs the thread, with the options of each of these commands that ran it, in a work tree, an environment and "
-        "a store of its own:",
+        "It runs the thread with the options given there, in a work tree, an environment and a store of its own:",
         "\n".join(f"- {code(command.command)} ({', '.join(command.entries)})" for command in bundle.commands),
         "## What it ran on",
         "\n".join(f"- {line}" for line in _conditions(bundle)),

@@ -17,7 +17,7 @@ from research_steps.records.series import Series
 from research_steps.records.step_kinds import Attachment
 from research_steps.seal import bundle, bundle_text
 from research_steps.seal.bundle import Elsewhere, Hardware, MeasuredWith
-from research_steps.seal.tags import gitlinks
+from research_steps.seal.tags import gitlinks, signs_here, tagger_here
 from research_steps.trial.code import trace_name
 
 
@@ -77,9 +77,7 @@ def evidence_of(checkout: Checkout, series: Series, known: Snapshot, inputs: Seq
             "nobody could get the number again. Take the secret out of the work tree, 'research retract' each of these, "
             "run the thread again, and seal that."
         )
-    # What a reproduction measured was measured at what it reproduces.
-    measured = [entry.record for entry in entries if entry.record.rows and entry.record.step != "reproduction"]
-    newest = (measured or [entry.record for entry in entries])[-1]
+    newest = newest_measured(entries)
     commit = newest.provenance.commit
     if commit is None or checkout.commit_of(commit) is None:
         raise RepositoryError(
@@ -94,6 +92,13 @@ def evidence_of(checkout: Checkout, series: Series, known: Snapshot, inputs: Seq
         provenance=newest.provenance,
         commit=commit,
     )
+
+
+def newest_measured(entries: Sequence[Stored[EntryRecord]]) -> EntryRecord:
+    """The entry at whose code a seal of these is measured again. What a reproduction measured was measured at what it
+    reproduces."""
+    measured = [entry.record for entry in entries if entry.record.rows and entry.record.step != "reproduction"]
+    return (measured or [entry.record for entry in entries])[-1]
 
 
 def code_paths(checkout: Checkout, series: Series, measured: Sequence[MeasuredWith]) -> list[str]:
@@ -159,6 +164,9 @@ def bundle_files(
         claims=together(series, standing(entry.record for entry in evidence.entries)),
         logbook=tuple(sorted(logbook.contents.tips)),
         elsewhere=(*left_out, *_linked(journal, evidence.entries), *([] if packages else [bundle.UNLISTED])),
+        recorded=bundle_text.recorded(seal.record),
+        tagger=tagger_here(checkout),
+        signed=signs_here(checkout),
     )
     # What git calls things was never in a record: the branch, paths.
     contents = without_secrets(made)

@@ -9,6 +9,8 @@ as it is. Which commit an entry was sealed with is decided once, in the journal;
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+import msgspec
+
 from research_steps.errors import RepositoryError, ResearchError
 from research_steps.files import is_there, write_aside
 from research_steps.git import Checkout
@@ -112,10 +114,8 @@ class Sealer:
         exact = {f"{where}/{name}": data for name, data in logbook.attached.items()}
         tree = tags.make_tree(checkout, base, paths, {**exact, **files})
         tags.refuse_secrets(checkout, base, tree, (*code, f"{where}.md"))
-        # The seal's own time, so that sealing twice by accident makes the same commit.
-        when = f"{int(datetime.fromisoformat(record.finished_at).astimezone(UTC).timestamp())} +0000"
         message = f"Seal {topic}/{record.id}\n\nThe logbook, its records, the experiment's code and a bundle.\n"
-        return tags.make_commit(checkout, tree, base, message, when)
+        return tags.make_commit(checkout, tree, base, message, _when(record))
 
     def _tag(self, stored: Stored[EntryRecord], seal: Seal) -> Iterator[Change]:
         """Make the tag unless it is there. Raises RepositoryError when that name is another commit's."""
@@ -127,8 +127,9 @@ class Sealer:
             )
         if commit is None:
             sealed = bundle.read(self._checkout, seal.tag, seal.commit)
-            message = bundle_text.tag_message(stored.record, sealed, self._series)
-            tags.make_tag(self._checkout, seal.tag, seal.commit, message)
+            sealed = msgspec.structs.replace(sealed, recorded=sealed.recorded or bundle_text.recorded(stored.record))
+            message = bundle_text.tag_message(sealed, sealed.declared)
+            tags.make_tag(self._checkout, sealed, seal.commit, message, _when(stored.record))
             yield Change(seal.id, f"sealed as {seal.tag}")
 
     def _put_on_branch(self, seal: Seal) -> Iterator[Change]:
@@ -151,3 +152,8 @@ class Sealer:
         tags.put_on_branch(checkout, seal.commit, self._branch)
         waiting.unlink()
         yield Change(seal.id, f"committed to {self._branch}")
+
+
+def _when(record: EntryRecord) -> str:
+    """The seal's own time as git takes it, so that sealing twice by accident makes the same commit and tag."""
+    return f"{int(datetime.fromisoformat(record.finished_at).astimezone(UTC).timestamp())} +0000"

@@ -23,7 +23,7 @@ from research_steps.errors import RepositoryError
 from research_steps.git import LARGEST_UNTRACKED, Checkout
 from research_steps.publish.logbook.verify import Files
 from research_steps.records.redaction import redact
-from research_steps.seal.bundle import Elsewhere
+from research_steps.seal.bundle import Bundle, Elsewhere
 
 # How a tree marks the commit of a submodule.
 GITLINK = "160000"
@@ -131,12 +131,29 @@ def make_commit(checkout: Checkout, tree: str, base: str, message: str, when: st
     return checkout.quietly(*arguments, env=env, input=message.encode()).decode().strip()
 
 
-def make_tag(checkout: Checkout, name: str, commit: str, message: str) -> None:
-    """An annotated tag; signed where git is told to. Raises RepositoryError when it can't be."""
+def tagger_here(checkout: Checkout) -> str:
+    """Who git says makes a tag here: 'Name <address>'."""
+    return checkout.git(*_identity(checkout), "var", "GIT_COMMITTER_IDENT").decode().rsplit(" ", 2)[0]
+
+
+def signs_here(checkout: Checkout) -> bool:
+    """Whether git is told to sign tags."""
+    return checkout.is_set("tag.gpgSign") or checkout.is_set("tag.forceSignAnnotated")
+
+
+def make_tag(checkout: Checkout, sealed: Bundle, commit: str, message: str, when: str) -> None:
+    """The annotated tag of a bundle with the tagger that this names and this time (seconds since 1970, zone); signed
+    where git is told to. Raises RepositoryError when it can't be."""
+    name, signed = sealed.tag, signs_here(checkout)
+    if sealed.signed and not signed:
+        raise RepositoryError(
+            f"it was sealed with a signature, and git in {checkout.root} is not told to sign: 'git fetch --tags' brings "
+            f"the tag {name} from where it was pushed, 'git config tag.gpgSign true' has git sign it here."
+        )
+    who, _, address = (sealed.tagger or tagger_here(checkout)).removesuffix(">").partition(" <")
+    env = {"GIT_COMMITTER_NAME": who, "GIT_COMMITTER_EMAIL": address, "GIT_COMMITTER_DATE": when}
     # Without --annotate, which would overrule a setting to sign those that are.
-    arguments = (*_identity(checkout), "tag", "--file=-", "--cleanup=whitespace", name, commit)
-    checkout.quietly(*arguments, input=message.encode())
-    signed = checkout.is_set("tag.gpgSign") or checkout.is_set("tag.forceSignAnnotated")
+    checkout.quietly("tag", "--file=-", "--cleanup=whitespace", name, commit, env=env, input=message.encode())
     # Where an SSH key fails, some versions of git make the tag without a signature and call that a success.
     if signed and b"\n-----BEGIN " not in checkout.git("cat-file", "tag", f"refs/tags/{name}"):
         checkout.quietly("tag", "--delete", name)
@@ -203,7 +220,7 @@ def files_at(checkout: Checkout, topic: str, commit: str) -> Files:
     listed = checkout.git("ls-tree", "-r", "-z", commit, "--", path, folder).decode("utf-8", "surrogateescape")
     named = {name: meta.split()[2] for meta, _, name in (line.partition("\t") for line in listed.split("\0") if line)}
     tree = {name: data or b"" for name, data in zip(named, blobs(checkout, named.values()), strict=True)}
-    return Files(tree.pop(path, b""), {name.removeprefix(folder): data for name, data in tree.items()})
+    return Files(topic, tree.pop(path, b""), {name.removeprefix(folder): data for name, data in tree.items()})
 
 
 def blobs(checkout: Checkout, names: Iterable[str]) -> Iterator[bytes | None]:

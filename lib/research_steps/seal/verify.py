@@ -21,9 +21,10 @@ from research_steps.journal.journal import Journal
 from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.format import Entry, lf
-from research_steps.publish.logbook.verify import Files, check, check_files, read
+from research_steps.publish.logbook.verify import Files, check, read
 from research_steps.records.objects import Seal
 from research_steps.seal import bundle, tags
+from research_steps.seal.sealed_tag import Tag, damage
 
 UNSEEN = (
     "Not to be seen: entries behind the newest anchor (tag or milestone) that were cut off, or written anew together "
@@ -47,19 +48,6 @@ class Checked:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Tag:
-    """A sealed tag: the commit that was sealed as far as it is here, else the one that it names, and what lies there.
-
-    `bundle` is None where an older version made it.
-    """
-
-    name: str
-    commit: str
-    files: Files
-    bundle: bundle.Bundle | None
-
-
 def verify(checkout: Checkout, topic: str, journal: Journal, tag: str | None = None) -> Checked:
     """Hold logbook, records and journal against each other and against the anchors; of the tags, only against `tag`
     where one is named. Raises UsageError when there is no logbook, or no such tag."""
@@ -68,6 +56,22 @@ def verify(checkout: Checkout, topic: str, journal: Journal, tag: str | None = N
     milestones = 0 if tag else logbook.hold_milestones()
     problems, notes = (tuple(dict.fromkeys(lines)) for lines in (logbook.problems, logbook.notes))
     return Checked(len(logbook.files.contents.entries), tuple(anchors), milestones, problems, notes)
+
+
+def named_commits(files: Files, journal: Journal) -> tuple[dict[str, set[str]], list[str]]:
+    """The commits that each tag should name, by the journal and by the entries of seals in the logbook; and what of the
+    journal can't be read."""
+    seals = list(journal.notes("seals", Seal).values())
+    named = [(seal.tag, seal.commit) for seal in seals if isinstance(seal, Seal)]
+    for entry in files.contents.entries:
+        record = files.records.entries.get(entry.record)
+        if record is not None and record.record.step == "seal":
+            text = lf(files.logbook[entry.start : entry.end]).decode("utf-8", "replace")
+            named += _SEALED.findall(text)[:1]
+    sealed: dict[str, set[str]] = {}
+    for tag, commit in named:
+        sealed.setdefault(tag, set()).add(commit)
+    return sealed, [str(seal) for seal in seals if isinstance(seal, UnreadableObject)]
 
 
 class _Logbook:
@@ -81,18 +85,9 @@ class _Logbook:
         self._shown = {entry.record: entry for entry in self.files.contents.entries}
         findings = check(self.files, journal)
         self.problems, self.notes = findings.problems, findings.notes
-        seals = list(journal.notes("seals", Seal).values())
-        self.problems += [str(seal) for seal in seals if isinstance(seal, UnreadableObject)]
-        named = [(seal.tag, seal.commit) for seal in seals if isinstance(seal, Seal)]
-        for entry in self.files.contents.entries:
-            record = self.files.records.entries.get(entry.record)
-            if record is not None and record.record.step == "seal":
-                text = lf(self.files.logbook[entry.start : entry.end]).decode("utf-8", "replace")
-                named += _SEALED.findall(text)[:1]
-        # The commits that each tag should name, by the journal and by the entries of seals in the logbook.
-        self._sealed: dict[str, set[str]] = {}
-        for tag, commit in named:
-            self._sealed.setdefault(tag, set()).add(commit)
+        # The commits that each tag should name.
+        self._sealed, unreadable = named_commits(self.files, journal)
+        self.problems += unreadable
 
     def tags(self, wanted: str | None) -> Iterator[Tag]:
         """The sealed tags that can be read, each where it should be."""
@@ -136,7 +131,7 @@ class _Logbook:
 
     def hold_tag(self, tag: Tag, asked: bool) -> bool:
         """Hold the logbook against a tag; whether the tag vouches for all of what it holds."""
-        self.problems += self._damage(tag)
+        self.problems += damage(self._checkout, tag)
         strict = asked or self._has_to_hold(tag)
         missing = [entry for entry in tag.files.contents.chain if entry.link not in self._chain]
         lost = [entry for entry in missing if strict or entry.link in self._once_here]
@@ -154,21 +149,6 @@ class _Logbook:
                 f"them; '--tag {tag.name}' takes them for missing"
             )
         return strict or not missing
-
-    def _damage(self, tag: Tag) -> Iterator[str]:
-        """In what a tag does not agree with itself."""
-        yield from (f"tag {tag.name}, in its own tree: {problem}" for problem in check_files(tag.files))
-        bundle = tag.bundle
-        if bundle is None:
-            return
-        if {bundle.tag, f"{bundle.topic}/{bundle.id}", f"{bundle.topic}/{bundle.seal.id}"} != {tag.name}:
-            yield f"tag {tag.name}: its bundle says that it belongs to {bundle.tag}"
-        if tag.files.contents.tips != set(bundle.logbook):
-            yield f"tag {tag.name}: its logbook does not end where its bundle says that it does"
-        for ref in bundle.records:
-            if ref.sha256 not in tag.files.hashes:
-                record = f"record {ref.sha256[:12]} of {ref.id}"
-                yield f"tag {tag.name}: its bundle rests on {record}, which is not in the tag"
 
     def _has_to_hold(self, tag: Tag) -> bool:
         """Whether what a tag holds has to be in this logbook."""

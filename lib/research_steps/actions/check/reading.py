@@ -49,7 +49,7 @@ class CheckedThread:
     def __init__(self, checkout: Checkout, journal: Journal, series: Series) -> None:
         self.checkout, self.journal, self.series, self.topic = checkout, journal, series, series.topic
         path = path_of(checkout, self.topic)
-        self.files = read(checkout, self.topic) if is_there(path) else Files(b"", {})
+        self.files = read(checkout, self.topic) if is_there(path) else Files(self.topic, b"", {})
         self.shown = self.files.contents.records
         self.snapshot = journal.scan(path.with_suffix(""))
         # What another store holds is posted from there.

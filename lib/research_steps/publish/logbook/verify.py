@@ -32,6 +32,7 @@ _ATTACHED = "attachments/"
 class Files:
     """A logbook and the files beside it, by their names in its folder, as a work tree or a commit has them."""
 
+    topic: str
     logbook: bytes
     beside: Mapping[str, bytes]
     _newer: dict[str, set[str]] = field(default_factory=dict, compare=False)
@@ -75,7 +76,7 @@ class Files:
         for id, lines in self.lines.items():
             for sha, line in lines.items():
                 try:
-                    records.add(decode_record(line, f"{id}.jsonl, record {sha[:12]}"))
+                    records.add(decode_record(line, f"{id}.jsonl, record {sha[:12]}", self.topic))
                 except UnreadableObject as error:
                     records.leave_out(error)
                     if isinstance(error, NewerObject):
@@ -110,7 +111,7 @@ def read_files(path: Path) -> Files:
     folder = path.with_suffix("")
     everything = chain(opened_in(folder), opened_in(folder / _ATTACHED))
     beside = {name.relative_to(folder).as_posix(): file.readall() for name, file in everything}
-    return Files(read_file(path) or b"", beside)
+    return Files(path.stem, read_file(path) or b"", beside)
 
 
 def check(files: Files, journal: Journal | None) -> Findings:

@@ -12,9 +12,8 @@ from research_steps.evidence.claim_text import candidate_text, changes_text, eff
 from research_steps.evidence.comparable import incomparable
 from research_steps.evidence.judgement import NO_SCALE, usable
 from research_steps.evidence.prediction import Repeat, common_shift, expected, repeat_effect
-from research_steps.evidence.standing import DECIDED, best, standing, together
+from research_steps.evidence.standing import DECIDED, about, best, standing, together
 from research_steps.journal.snapshot import Snapshot, entries_of
-from research_steps.records.encoding import canonical
 from research_steps.records.model import Claim
 from research_steps.records.series import Metric, Series
 
@@ -149,8 +148,3 @@ def _above(claim: Claim, other: Claim) -> bool:
     """Whether the whole interval of a claim lies above that of another, in the same kind of estimate."""
     low, high = claim.low, other.high
     return claim.estimand == other.estimand and low is not None and high is not None and low > high
-
-
-def about(claim: Claim) -> bytes:
-    """What two claims have in common that say something of the same candidate."""
-    return canonical([claim.metric, claim.changes, claim.case])

@@ -13,7 +13,7 @@ from research_steps.evidence.claim_text import candidate_text, changes_text, ver
 from research_steps.evidence.claims import Baseline, Candidate, make_claims
 from research_steps.evidence.comparable import comparable_with
 from research_steps.evidence.error_spending import looks_in, next_look
-from research_steps.evidence.standing import together
+from research_steps.evidence.standing import about, together
 from research_steps.evidence.table import Trial, noted, row_of
 from research_steps.journal.entries import Finding
 from research_steps.journal.snapshot import Snapshot, entries_of
@@ -23,7 +23,7 @@ from research_steps.records.encoding import Stored, canonical, sha256
 from research_steps.records.model import Claim, EntryRecord, Row, TrialRecord
 from research_steps.records.series import trial_id
 from research_steps.seal.bundle import Bundle
-from research_steps.seal.reproduce.judging import Judged, Outcome, about, judge, told
+from research_steps.seal.reproduce.judging import Judged, Outcome, judge, told
 from research_steps.seal.reproduce.rerun import Rerun
 
 # What to do next. Of the outcomes of several claims the first one here is that of all.

@@ -19,10 +19,11 @@ from research_steps.journal.store import open_store
 from research_steps.records.encoding import canonical
 from research_steps.records.series import Series
 from research_steps.records.step_kinds import Reproduction
-from research_steps.seal.bundle import Bundle, series_of
+from research_steps.seal.bundle import Bundle
 from research_steps.seal.reproduce.commands import runnable
 from research_steps.seal.reproduce.judging import deciding
 from research_steps.seal.reproduce.sandbox import add_measured, build_environment, left_out, scratch, variables
+from research_steps.seal.reproduce.trusted import other_series
 from research_steps.seal.tags import files_at
 from research_steps.trial.context import CHOICES
 from research_steps.trial.provenance import ORIGIN, Origin, current_actor, device_class
@@ -42,7 +43,7 @@ class Rerun:
 
 def rerun(checkout: Checkout, bundle: Bundle, here: bool, say: Callable[[str], None]) -> Rerun:
     """Run the thread of a bundle again. Raises ResearchError when that can't be done here."""
-    series = series_of(bundle)
+    series = bundle.declared
     commands, others = runnable(bundle)
     if not deciding(series, bundle.claims):
         raise UsageError(
@@ -79,11 +80,17 @@ def rerun(checkout: Checkout, bundle: Bundle, here: bool, say: Callable[[str], N
             again = [str(python), *command[1:]]
             # Whatever ends this, such as Ctrl-C, ends it too: its folder goes after it.
             exits.append(subprocess.run(again, cwd=tree, env=env, stdout=sys.stderr, pass_fds=(lock,)).returncode)
-        fresh = Journal(open_store(str(store)), bundle.topic).scan()
+        journal = Journal(open_store(str(store)), bundle.topic)
+        fresh, declared = journal.scan(), journal.declared()
     if not fresh.entries:
         raise ResearchError(
             f"The commands of {bundle.tag} recorded nothing (exit {', '.join(map(str, exits))}; what they printed "
             "stands above), so there is nothing to compare, and no outcome is recorded."
+        )
+    if declared is not None and other_series(series, declared):
+        differs = other_series(series, declared)[0]
+        raise RepositoryError(
+            f"The thread of {bundle.tag} is not that of its bundle: {differs}. No outcome is recorded."
         )
     details = Reproduction(
         tag=bundle.tag,

@@ -18,7 +18,8 @@ from pathlib import Path
 from research_steps.errors import RepositoryError, UsageError
 from research_steps.git import Checkout
 from research_steps.records.conditions import ENVIRONMENT, PLACES
-from research_steps.records.redaction import is_secret_name, redact, redactor
+from research_steps.records.redaction import redact, redactor
+from research_steps.records.secret_names import is_secret
 from research_steps.seal.bundle import Bundle
 
 # With the host, because a clone that several machines share lists the folders of all, and shows none of the others'.
@@ -85,7 +86,7 @@ def variables(bundle: Bundle, store: Path, here: bool) -> dict[str, str]:
 def left_out() -> list[str]:
     """The variables here that are secrets, by their names or values. The code of a tag is somebody's, and gets none."""
     clean = redactor()
-    return sorted(name for name, value in os.environ.items() if is_secret_name(name) or clean(value) != value)
+    return sorted(name for name, value in os.environ.items() if is_secret(name, value) or clean(value) != value)
 
 
 def _decides(name: str) -> bool:
