@@ -229,6 +229,17 @@ def test_labels_that_failed_come_with_the_next_kickoff(project: Project, github_
     assert project.repository.issue(number).labels == ["experiment"]
 
 
+def test_a_template_that_is_a_link_is_not_posted(project: Project, tmp_path: Path) -> None:
+    """A commit of others could lead it to a private file: no issue is made of that."""
+    (tmp_path / "private").write_text("a line of a private file")
+    template = project.root / ".github" / "ISSUE_TEMPLATE" / "experiment.md"
+    template.unlink()
+    template.symlink_to(tmp_path / "private")
+    done = project.research("kickoff", "toy", "--create-issue", "--carry-changes")
+    assert done.returncode == 1 and "experiment.md is a symbolic link" in done.stderr
+    assert project.repository.issues() == []
+
+
 def test_a_fresh_clone_knows_the_issue_and_the_kickoff(project: Project, tmp_path: Path) -> None:
     """With an empty store the logbook still tells: no second issue, no second kickoff."""
     assert project.research("kickoff", "toy", "--create-issue").returncode == 0
