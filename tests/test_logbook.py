@@ -362,7 +362,7 @@ def test_a_record_with_no_usable_id_is_not_published(desk: Desk, id: str) -> Non
     (problem,) = published.problems
     assert "is not a record (Expected `str` matching regex" in problem and "`$.id`" in problem
     names = {path.name for path in desk.root.rglob("*") if ".git/" not in str(path)} - {path.name for path in before}
-    assert names <= {".agents", "logbooks", "toy.md", "toy", "TOY-001.jsonl"}
+    assert names <= {".agents", "logbooks", "toy.md", "toy", "TOY-001.jsonl", "series.json"}
 
 
 def test_a_deleted_logbook_is_made_again_from_the_journal(desk: Desk) -> None:

@@ -202,8 +202,9 @@ def test_none_of_many_planted_secrets_reaches_a_surface(
     searched = 0
     everything = {"issue": json.dumps(_issue(github_repository)).encode()}
     # Beside the journal Marin keeps its own account of the steps in the store, with their configurations as they are.
-    for folder in (repository.root / ".agents", repository.root / "local_store" / "journal"):
-        everything |= {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for name in (".agents", ".git/research-steps", "local_store/journal"):
+        left = (repository.root / name).rglob("*")
+        everything |= {str(path): path.read_bytes() for path in left if path.is_file()}
     for name in repository.git("rev-list", "--objects", "--all").splitlines():
         content = subprocess.run(
             ["git", "cat-file", "-p", name.split()[0]], cwd=repository.root, capture_output=True, check=True
