@@ -59,6 +59,8 @@ OTHER_FILES = {
 RAISED_FOR_OTHERS = {
     # Fray's own contract for a job.
     *(("remote/ray/client.py", "JobFailed"), ("remote/ray/client.py", "TimeoutError")),
+    # What opening any other file raises.
+    ("files.py", "OSError"),
     # On a node that has none of this package.
     ("remote/ray/node.py", "LookupError"),
     # How Python's import system hears that a path is not a hook's own, and that there is no such module.

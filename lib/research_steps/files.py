@@ -5,6 +5,7 @@ followed, neither as a file nor on the way to one, and nothing but a regular fil
 Each of these raises RepositoryError where it finds something else. Anywhere else only the file itself is looked at.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -88,6 +89,23 @@ def opened_in(folder: Path, suffix: str = "") -> Iterator[tuple[Path, FileIO]]:
         return
     except OSError as error:
         raise RepositoryError(f"{folder} could not be read: {error.strerror}.") from error
+
+
+def is_private(folder: Path) -> bool:
+    """Whether only this user can open a folder, so that nobody else has put there what is in it. What leads to a folder
+    elsewhere is none. Raises OSError where nothing is."""
+    status = folder.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
+
+
+def open_file(path: str | Path, flags: int = 0) -> int:
+    """A descriptor to read a file by. Raises OSError for what is none: a pipe that somebody put there would be waited
+    for, and a device does as it likes."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return descriptor
 
 
 def write_aside(path: Path, data: bytes) -> None:

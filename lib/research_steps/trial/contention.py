@@ -19,6 +19,7 @@ from typing import IO
 import psutil
 
 from research_steps.errors import LauncherError
+from research_steps.files import open_file
 from research_steps.trial.provenance import nvidia_smi
 
 # Something is always busy for a while: others count as load above a quarter of a core, or above an eighth of the cores
@@ -108,7 +109,7 @@ class Machine:
             pid = _lock_owner(path.lstat().st_ino)
             if pid:
                 return _named(pid)
-            with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW)) as file:
+            with open(open_file(path, os.O_NOFOLLOW)) as file:
                 # In another container, perhaps, whose locks the kernel does not list here.
                 return "" if _locked(file) else _UNSEEN
         except OSError:
@@ -219,13 +220,12 @@ def _locked(file: IO[str]) -> bool:
 
 def _open_lock(path: Path) -> IO[str]:
     # For reading, which is enough to lock it: whoever made it, in a folder where only its maker may write to it.
-    flags = os.O_RDONLY | os.O_NOFOLLOW
     try:
         try:
-            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o644)
             os.fchmod(descriptor, 0o644)
         except FileExistsError:
-            descriptor = os.open(path, flags)
+            descriptor = open_file(path, os.O_NOFOLLOW)
         return open(descriptor)
     except OSError as error:
         raise LauncherError(

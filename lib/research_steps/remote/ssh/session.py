@@ -17,6 +17,7 @@ import msgspec
 from research_steps.errors import LauncherError, MachineLost, UsageError
 from research_steps.git import Checkout
 from research_steps.records.encoding import canonical, sha256
+from research_steps.trial.launcher.private_socket import require_private
 
 DEV_HOSTS = "infra/dev_hosts.yaml"
 # ssh ends with this when it could not connect, or was cut off.
@@ -54,9 +55,10 @@ def dev_host(checkout: Checkout, name: str) -> DevHost:
 
 
 class SshSession:
-    """The session with a host. Its sockets lie in a `folder` that only its user can open."""
+    """The session with a host. Its sockets lie in a `folder` that only its user can open, or LauncherError is raised."""
 
     def __init__(self, name: str, host: DevHost, folder: Path) -> None:
+        require_private(folder)
         self.name, self.host = name, host
         self.key = sha256(canonical([name, msgspec.to_builtins(host)]))[:8]
         self.lock = folder / f"{self.key}.lock"
@@ -84,9 +86,11 @@ class SshSession:
         return True
 
     def folder(self) -> str:
-        """The checkout's folder over there, made when it is missing, as an absolute path."""
+        """The checkout's folder over there, made when it is missing, as an absolute path. Raises LauncherError where it
+        is somebody else's, who could put code there."""
         root = _quoted(self.host.root)
-        return self._printed(self._run(f"mkdir -p -- {root} && cd -- {root} && pwd -P"))
+        is_own = f"{{ test -O . || {{ echo {root} belongs to another user >&2; false; }}; }}"
+        return self._printed(self._run(f"mkdir -p -- {root} && cd -- {root} && {is_own} && pwd -P"))
 
     def forward(self, socket: str) -> None:
         """Have connections to `self.socket` go to a socket over there."""

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from research_steps.errors import RepositoryError, UsageError
+from research_steps.files import is_private
 from research_steps.git import Checkout
 from research_steps.records.conditions import ENVIRONMENT, PLACES
 from research_steps.records.redaction import redact, redactor
@@ -40,8 +41,12 @@ def scratch(checkout: Checkout) -> Iterator[tuple[Path, int]]:
     trees = (Path(line.removeprefix("worktree ")) for line in listed if line.startswith("worktree "))
     for left in (tree.parent for tree in trees if tree.parent.name.startswith(_PREFIX)):
         with suppress(BlockingIOError):
-            with suppress(FileNotFoundError), (left / "lock").open("rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if not is_private(left):
+                    # It was removed, and another user has taken its name.
+                    continue
+                with (left / "lock").open("rb") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(checkout, left)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX)).resolve()
     with (folder / "lock").open("wb") as lock:

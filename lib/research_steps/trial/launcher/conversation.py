@@ -12,19 +12,23 @@ from pathlib import Path
 import msgspec
 
 from research_steps.errors import LauncherError, ResearchError
+from research_steps.trial.launcher.private_socket import connect
 from research_steps.trial.launcher.protocol import Answer, Done, Message, Refused, Said, Stale, done, line, received
 
 Hear = Callable[[Message], None]
 
 
 class Conversation:
-    """The asking end of a connection to the socket at `path`. Where nobody listens, or not any more, nothing answers."""
+    """The asking end of a connection to the socket at `path`. Where nobody listens, or not any more, nothing answers.
+
+    Raises LauncherError where somebody else may listen."""
 
     def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
+        try:
+            self._socket = connect(path)
+        except OSError:
+            self._socket = socket.socket(socket.AF_UNIX)
         self._lines = self._socket.makefile("rb")
-        with suppress(OSError):
-            self._socket.connect(str(path))
 
     def close(self) -> None:
         self._lines.close()

@@ -1,15 +1,14 @@
 """The kept parent of a checkout: it goes on when the command that started it ends, so that the next one is fast.
 
-There is one for each checkout and interpreter, in a folder that only its user can open. It is started when it is
-first needed, on this machine or, by `start`, on one that is reached over ssh; it ends when it was idle for half an hour.
-One that is older than what changed since (the environment, what is installed, a library that people edit) is replaced.
+There is one for each checkout and interpreter, in a folder that only its user can open: in the user's runtime folder,
+or else in the temporary one, where it is told if another user was faster. It is started when it is first needed, on
+this machine or, by `start`, on one that is reached over ssh; it ends when it was idle for half an hour. One that is
+older than what changed since (the environment, what is installed, a library that people edit) is replaced.
 A command has it fork a worker, which does the work and speaks with the command.
 """
 
 import fcntl
 import os
-import socket
-import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,10 +19,12 @@ from pathlib import Path
 import msgspec
 
 from research_steps.errors import LauncherError, ResearchError
+from research_steps.files import is_private
 from research_steps.records.encoding import sha256
 from research_steps.records.times import utc
 from research_steps.trial.launcher.conversation import Conversation, Hear, no_value
 from research_steps.trial.launcher.launcher import start_parent
+from research_steps.trial.launcher.private_socket import connect
 from research_steps.trial.launcher.processes import kill_session
 from research_steps.trial.launcher.protocol import (
     SOCKET,
@@ -71,14 +72,15 @@ class Daemon:
 
     def state(self) -> State | None:
         """What runs now, None when nothing does."""
-        state = self._last()
-        return state if state is not None and self._listens() else None
+        return self._last() if self._listens() else None
 
     def ensure(self, env: Mapping[str, str]) -> Path:
         """The folder of the running parent, started now with these variables if there is none. Raises LauncherError."""
+        folder = self.folder
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
         if self._listens():
-            return self.folder
-        folder = _private(self.folder)
+            return folder
         with locked(folder / "start"):
             if not self._listens():
                 # What a parent that was killed has left in its session, which nobody else can have joined.
@@ -94,18 +96,23 @@ class Daemon:
         (self.folder / STATE).write_bytes(msgspec.json.encode(state))
 
     def note_end(self) -> None:
-        """Leave nothing in its folder but the log, while it still listens, so that none of it is the next parent's."""
-        with locked(self.folder / "start"):
-            for name in (SOCKET, STATE, "result"):
-                (self.folder / name).unlink(missing_ok=True)
+        """Leave nothing of this process in its folder but the log, while it still listens, so that none of it is the
+        next parent's. A runtime folder goes when its user does, and another parent may have come since."""
+        with suppress(FileNotFoundError), locked(self.folder / "start"):
+            if (last := self._last()) is not None and last.pid == os.getpid():
+                for name in (SOCKET, STATE):
+                    (self.folder / name).unlink(missing_ok=True)
 
     def stop(self) -> None:
         """End it and everything below it."""
         stop_at(self.socket)
 
     def _listens(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as connection:
-            return connection.connect_ex(str(self.socket)) == 0
+        try:
+            connect(self.socket).close()
+        except OSError:
+            return False
+        return True
 
     def _last(self) -> State | None:
         try:
@@ -135,10 +142,13 @@ class DaemonTrials:
 
 def stop_at(path: Path, when_done: bool = False) -> None:
     """End the kept parent that listens at a socket, or behind one, if there is one: now, or `when_done` with what it
-    runs for others. Raises LauncherError when it does not end."""
-    with socket.socket(socket.AF_UNIX) as connection:
+    runs for others. Raises LauncherError when it does not end, or is not this user's."""
+    try:
+        connection = connect(path)
+    except OSError:
+        return
+    with connection:
         try:
-            connection.connect(str(path))
             connection.sendall(line(Shutdown(when_done)))
         except OSError:
             return
@@ -156,9 +166,10 @@ def stop_at(path: Path, when_done: bool = False) -> None:
 
 
 def short_base(preferred: str = "") -> str:
-    """The preferred folder or another temporary one that this user may write to, with a path that leaves room for that
+    """The preferred folder, if it is for this user alone, or else a temporary one, with a path that leaves room for that
     of a socket."""
-    base = preferred if os.access(preferred, os.W_OK | os.X_OK) else tempfile.gettempdir()
+    is_usable = os.access(preferred, os.W_OK | os.X_OK) and is_private(Path(preferred))
+    base = preferred if is_usable else tempfile.gettempdir()
     return base if len(base) < LONGEST_BASE else "/tmp"
 
 
@@ -170,24 +181,9 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _private(folder: Path) -> Path:
-    """The folder, made for this user alone, and refused when it is anybody else's."""
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise LauncherError(
-            f"{folder} is not a folder that only you can open, because others could then have it run "
-            "what they like: remove it."
-        )
-    return folder
-
-
 def start() -> None:
     """Have a kept parent run as it is given on standard input, and say in which folder: asked for over ssh."""
     config = msgspec.json.decode(sys.stdin.buffer.read(), type=ParentConfig)
-    # This folder goes when the last session of its user ends, and the parent must not go with it.
-    os.environ.pop("XDG_RUNTIME_DIR", None)
     os.environ.update(config.env)
     try:
         print(Daemon(Path(config.root)).ensure(config.env))

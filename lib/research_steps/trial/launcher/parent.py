@@ -32,6 +32,7 @@ import psutil
 from research_steps.trial.launcher import child
 from research_steps.trial.launcher.daemon import Daemon, short_base
 from research_steps.trial.launcher.importing import load
+from research_steps.trial.launcher.private_socket import is_own, require_private
 from research_steps.trial.launcher.processes import adopt_orphans, die_with_parent, kill_descendants
 from research_steps.trial.launcher.protocol import (
     SOCKET,
@@ -55,7 +56,7 @@ LARGEST_REQUEST = 64 << 20
 
 
 class Parent:
-    """One that listens in `folder`, which is open to its user alone."""
+    """One whose trials leave their results in `folder`. Both that and where it listens are open to its user alone."""
 
     def __init__(self, listener: socket.socket, folder: Path, config: ParentConfig) -> None:
         self._listener = listener
@@ -104,6 +105,9 @@ class Parent:
 
     async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         """Do what a client asks for."""
+        if not is_own(client.get_extra_info("socket")):
+            client.close()
+            return
         self._clients.add(client)
         self._look()
         asked: AskedOfParent | None = None
@@ -316,11 +320,13 @@ def main() -> None:
         os._exit(0)
     config = msgspec.json.decode(first, type=ParentConfig)
     daemon = Daemon(Path(config.root)) if config.idle_s is not None else None
-    # Created for its user alone, which is what guards the socket inside.
-    folder = daemon.folder if daemon else Path(tempfile.mkdtemp(prefix="research-launcher-", dir=short_base()))
+    # Its own, even where it is kept: a runtime folder goes when the last session of its user ends, a trial goes on.
+    folder = Path(tempfile.mkdtemp(prefix="research-launcher-", dir=short_base()))
+    door = daemon.folder if daemon else folder
+    require_private(door)
     with socket.socket(socket.AF_UNIX) as listener:
-        (folder / SOCKET).unlink(missing_ok=True)
-        listener.bind(str(folder / SOCKET))
+        (door / SOCKET).unlink(missing_ok=True)
+        listener.bind(str(door / SOCKET))
         listener.listen()
         if daemon:
             daemon.note_start()
@@ -328,13 +334,12 @@ def main() -> None:
         parent = Parent(listener, folder, config)
         # If the owner is gone by now, standard input has ended too.
         with suppress(BrokenPipeError):
-            os.write(1, os.fsencode(folder) + b"\n")
+            os.write(1, os.fsencode(door) + b"\n")
         # Nobody reads standard output from here on; a library that prints while it is imported must not block on it.
         os.dup2(2, 1)
         asyncio.new_event_loop().run_until_complete(parent.serve())
         if daemon:
             daemon.note_end()
-    if not daemon:
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     # The exit handlers of the libraries have nothing here to end.
     os._exit(0)
