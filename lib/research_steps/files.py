@@ -2,7 +2,8 @@
 
 Below `.agents` and `.github` lies what is published, and what others committed with it: no symbolic link there is
 followed, neither as a file nor on the way to one, and nothing but a regular file is opened, because a FIFO would hang.
-Each of these raises RepositoryError where it finds something else. Anywhere else only the file itself is looked at.
+Each of these raises RepositoryError where it finds something else. Anywhere else only the file itself is looked at; a
+folder that other users of the machine might have made is asked for its owner and mode.
 """
 
 import errno
