@@ -25,6 +25,7 @@ from research_steps.trial.launcher.launcher import Launcher
 from research_steps.trial.launcher.protocol import TrialOutcome
 
 from tests.support import failing_measures
+from tests.support.planted_secrets import planted
 from tests.support.trial_requests import REPOSITORY, SOON_S, request
 
 
@@ -210,6 +211,16 @@ def test_a_trial_that_closes_files_has_its_result_all_the_same(shared: Launcher,
     ended = shared.run(request("closes_files", {"first": first, "last": last}))
     assert ended.samples is not None
     next_trial_is_fine(shared, ended.launch.parent_pid)
+
+
+def test_what_is_cut_holds_no_part_of_a_secret(shared: Launcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the output its end is kept, of a message its beginning, and either may cut a token in two."""
+    token = planted(1)["Neptune"] * 3
+    told = shared.run(request("tells_a_token", {"token": token, "behind": 1990, "before": 4975})).error
+    assert 4000 < len(told.output_tail) <= 4096
+    assert 10_000 <= len(told.message) < 10_100
+    for text in (told.output_tail, told.message):
+        assert not any(token[at : at + 20] in text for at in range(len(token) - 20))
 
 
 def test_output_of_any_size_and_kind_is_kept_by_its_end(shared: Launcher) -> None:

@@ -153,15 +153,9 @@ def test_none_of_many_planted_secrets_reaches_a_surface(
     repository, outside = surfaces
     shaped = [secret for secret in planted(3).values() if "\n" not in secret]
     corpus = secrets(MUST_GO, 6)
-    # The end of the output begins inside of a key.
-    key = "\n".join(f"{row:02}{planted(8 + row)['Hugging Face'][3:]}" * 2 for row in range(40))
-    plants = [
-        *planted(4).values(),
-        *corpus,
-        *named(5),
-        f"-----BEGIN {'PRIVATE'} KEY-----\n{key}\n-----END {'PRIVATE'} KEY-----",
-        "x " * 900,
-    ]
+    # The end of the output begins inside of this one.
+    long = planted(8)["W&B"] * 40
+    plants = [*planted(4).values(), *corpus, *named(5), long, "x " * 1500]
     (outside / "plants").write_text("\n".join(plants))
     (outside / "label").write_text(f"work {shaped[0]}")
     (outside / "notes").write_text("|".join(shaped[1:12]))
@@ -177,7 +171,8 @@ def test_none_of_many_planted_secrets_reaches_a_surface(
     branch = planted(7)["GitHub"]
     repository.git("switch", "--create", f"try-{branch}")
     hidden = [*shaped[:17], *planted(4).values(), *(value for value, _ in named(5).values())]
-    hidden += [f"from-the-environment-{number}" for number in (1, 2, 3, 4)] + ["correct horse battery", branch, key]
+    hidden += [f"from-the-environment-{number}" for number in (1, 2, 3, 4)] + ["correct horse battery", branch]
+    hidden += [long[at : at + 60] for at in range(0, len(long), 60)]
     hidden += [part for parts in corpus.values() for part in parts]
     # Of a key of several lines each line is one.
     hidden = [line for secret in hidden for line in secret.splitlines() if "PRIVATE KEY" not in line]

@@ -155,6 +155,12 @@ def prints(config):
     raise ValueError("printed")
 
 
+def tells_a_token(config):
+    """What it prints and raises is cut inside of the token."""
+    print("x " * 50_000 + config["token"] + " y" * config["behind"], flush=True)
+    raise ValueError("z " * config["before"] + config["token"] + " w" * 9_000)
+
+
 def disturbs_its_process(config):
     """Everything that belongs to the process as a whole is changed."""
     os.chdir("/")

@@ -65,7 +65,7 @@ _DETECTORS = {
     "AzureStorageKeyDetector": "AccountKey=",
     "MailchimpDetector": "-us1 -us2 -us3 -us4 -us5 -us6 -us7 -us8 -us9",
 }
-_PASSWORD = r"[^\s'\"-][^\s'\"]{3,200}"
+_TYPED = r"[^\s'\"-][^\s'\"]{3,200}"
 _KEY_TYPE = r"[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?"
 _KEY_BODY = r"[\w+/=]{15}"
 _FLAGS = r"(?:\s--?[\w=.:/-]{1,100}+(?:\s[\w.:/-]{1,60}+(?=\s))?){0,6}?"
@@ -100,16 +100,16 @@ _PLACES = (
     ("wandb", rf"wandb\slogin{_FLAGS}\s", r"(?=[\w-]{0,80}\d)[\w-]{30,}"),
     ("wandb.login", rf"wandb\.login\([^)\n]{{0,100}}?key\s?=\s?{_QUOTE}", r"[\w-]{30,}"),
     ("sshpass", r"sshpass\s{1,4}-p\s{0,4}['\"]?", r"[^\s'\"]{1,200}"),
-    ("login", rf"(?:docker|podman|oras|registry|skopeo|az)\slogin{_FLAGS}\s-p[\s=]{{0,2}}{_QUOTE}", _PASSWORD),
+    ("login", rf"(?:docker|podman|oras|registry|skopeo|az)\slogin{_FLAGS}\s-p[\s=]{{0,2}}{_QUOTE}", _TYPED),
     ("add-authtoken", r"add-authtoken\s", r"[\w-]{20,}"),
     ("mc alias", r"mc\salias\sset\s\S{1,60}\s\S{1,200}\s\S{1,100}\s", r"[^\s'\"]{8,200}"),
     ("http", rf"(?:http|https|xh){_FLAGS}\s-a\s{_QUOTE}[^\s:\"'$]{{1,100}}:", r"[^\s\"'$]{2,200}"),
-    ("/t/", r"//[\w.-]{1,100}/t/", r"[\w-]{20,}(?=/)"),
-    ("pass:", r"-pass(?:in|out)?\s{1,3}pass:", _PASSWORD),
+    ("/t/", r"//[\w.-]{1,100}/t/", r"(?:[A-Za-z0-9]{20,}|[a-z]{2}-[0-9a-f-]{36})(?=/)"),
+    ("pass:", r"-pass(?:in|out)?\s{1,3}pass:", _TYPED),
     ("AKIA ASIA", r"A[KS]IA[A-Z0-9]{16}:", r"[\w+/]{36,}"),
-    ("sqlcmd bcp zip ldapsearch", rf"(?:sqlcmd|bcp|zip|ldapsearch){_FLAGS}\s-[Pw]\s{_QUOTE}", _PASSWORD),
+    ("sqlcmd bcp zip ldapsearch", rf"(?:sqlcmd|bcp|zip|ldapsearch){_FLAGS}\s-[Pw]\s{_QUOTE}", _TYPED),
     ("redis-cli", rf"redis-cli{_FLAGS}\s-a\s{_QUOTE}", r"[^\s'\"]{4,200}"),
-    ("mysql", rf"mysql(?:dump|admin)?{_FLAGS}\s-p{_QUOTE}", _PASSWORD),
+    ("mysql", rf"mysql(?:dump|admin)?{_FLAGS}\s-p{_QUOTE}", _TYPED),
     (
         "curl",
         rf"curl(?:\s{{1,20}}[^\s]{{1,200}}+){{0,20}}?\s{{1,20}}-[A-Za-z]{{0,6}}[uU]\s?{_QUOTE}[^\s:\"'$]{{0,100}}:",
