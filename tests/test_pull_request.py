@@ -347,10 +347,10 @@ def test_a_series_of_others_names_no_place_for_runs(measured: ToyRepository, tmp
     """It may name a W&B project of the reader's: that is not read, and none is written where others would read it."""
     clone, _ = planted(measured, tmp_path)
     path = clone / ".agents" / "logbooks" / "toy" / "series.json"
-    told = json.loads(path.read_text())
-    path.write_text(json.dumps({**told, "wandb_project": "theirs"}))
+    told = path.read_bytes()
+    path.write_text(json.dumps({**json.loads(told), "wandb_project": "theirs"}))
     store = Journal(open_store(str(clone / "local_store")), "toy")
     assert research(clone, "decide", "toy", "Keep it.").returncode == 0
     series = store.declared()
     assert series is not None and (series.wandb_project, series.parent) == ("", "")
-    assert json.loads(path.read_text()) == told
+    assert path.read_bytes() == told

@@ -15,7 +15,8 @@ NAME = "series.json"
 
 
 def encoded(series: Series) -> bytes:
-    return canonical(asdict(series.without_secrets())) + b"\n"
+    """The same bytes for a series as its thread declares it, where a time may be a whole number, and as it was read."""
+    return canonical(asdict(msgspec.convert(asdict(series.without_secrets()), Series))) + b"\n"
 
 
 def published(series: Series) -> bytes:
