@@ -77,7 +77,7 @@ def test_a_private_key_in_a_compressed_log_is_refused(tmp_path: Path) -> None:
     ],
     ids=["broken", "zstd", "bomb", "deep"],
 )
-def test_what_can_not_be_looked_into_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
+def test_what_can_not_be_secrets_in_files_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
     """In one sentence that says why, and what to do."""
     path = tmp_path / "file"
     path.write_bytes(content)

@@ -51,7 +51,7 @@ PRINTERS = {
 # Who opens files that are not below .agents: of the system, the store, W&B's folder and the git directory, those that a
 # user names, and the code.
 OTHER_FILES = {
-    *("journal/leases.py", "journal/store.py", "journal/attachments.py"),
+    *("journal/leases.py", "journal/store.py", "journal/attachments.py", "journal/secrets_in_files.py"),
     *("publish/wandb/run_file.py", "publish/wandb/sync.py"),
     *("seal/sealing.py", "seal/tags.py", "seal/verify.py", "seal/reproduce/sandbox.py"),
 }
@@ -215,7 +215,8 @@ def test_only_what_measures_loads_a_thread() -> None:
         "cli/measure.py:submit",
         "cli/set_up.py:kickoff",
     }
-    assert users == {*in_commands, "thread/dev/attempt.py:attempt"}
+    # What a record says that it measured with is looked up in the thread.
+    assert users == {*in_commands, "thread/dev/attempt.py:attempt", "thread/command_steps.py:_check_measure"}
 
 
 def test_files_that_git_brings_are_read_in_one_way() -> None:

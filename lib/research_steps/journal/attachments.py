@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 from research_steps.errors import UsageError
-from research_steps.journal.looked_into import refusals
+from research_steps.journal.secrets_in_files import refusals
 from research_steps.records.encoding import sha256
 from research_steps.records.redaction import redact
 
