@@ -7,6 +7,8 @@ would go: that is left out when it is written and when it is read.
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import msgspec
+
 from research_steps.files import read
 from research_steps.records.encoding import canonical, decode_series
 from research_steps.records.series import Series
