@@ -13,6 +13,9 @@ import pytest
 from research_steps.errors import UsageError
 from research_steps.publish.logbook.adoption import adopt
 from research_steps.records.encoding import sha256
+from research_steps.seal.bundle import read
+from research_steps.seal.sealed_tag import Tag, damage
+from research_steps.seal.tags import files_at
 from research_steps.seal.verify import UNSEEN
 
 from tests.support.honest_history import BY_HAND, Honest
@@ -186,6 +189,20 @@ def test_a_tag_of_an_older_version_still_vouches_for_entries_and_records(desk: S
     )
     desk.path.write_bytes(data)
     assert any("TOY-001 reads otherwise than in tag toy/TOY-004" in problem for problem in desk.checked().problems)
+
+
+def test_a_bundle_of_schema_2_is_held_against_what_it_says(desk: SealedDesk) -> None:
+    """One of schema 2: when and by whom it was sealed, and who made its tag, is not asked; its message is."""
+    text = desk.git("show", "toy/TOY-009:.agents/logbooks/toy/TOY-009.bundle.json")
+    old = {name: value for name, value in json.loads(text).items() if name not in ("recorded", "tagger", "signed")}
+    message = desk.git("for-each-ref", "--format=%(contents)", "refs/tags/toy/TOY-009")
+    rewritten(desk, "toy/TOY-009", {"TOY-009.bundle.json": json.dumps({**old, "schema": 2}).encode()})
+    for said, problems in ((message, 0), (message.replace("see it published", "0.101 ×"), 1)):
+        made = ("tag", "--annotate", "--force", "--file=-", "toy/TOY-009", "toy/TOY-009^{commit}")
+        desk.checkout.git(*made, env={"GIT_COMMITTER_NAME": "Somebody"}, input=said.encode())
+        commit = desk.git("rev-parse", "toy/TOY-009^{commit}").strip()
+        tag = Tag("toy/TOY-009", commit, files_at(desk.checkout, "toy", commit), read(desk.checkout, "toy/TOY-009"))
+        assert len(list(damage(desk.checkout, tag))) == problems
 
 
 @pytest.mark.parametrize(

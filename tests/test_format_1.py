@@ -95,6 +95,8 @@ def test_it_is_read_as_it_was(old: Old, name: str, arguments: tuple[str, ...]) -
     answer = old.answer(*arguments)
     if name == "status":
         assert answer[0].pop("newer") == []
+    if name == "verify":
+        assert answer.pop("claims") == {"follow": 0, "by_older_rule": 44} and answer.pop("trust") == []
     assert answer == expected
 
 

@@ -160,4 +160,7 @@ def state_of(series: Series, records: Sequence[EntryRecord], seals: Sequence[Sea
     for second, record in enumerate(records):
         later = parse_utc(record.finished_at) + timedelta(seconds=second)
         known.add(store_record(msgspec.structs.replace(record, finished_at=utc(later))))
+    # The trials are those of somebody else, and they are there.
+    claims = [claim for stored in known.entries.values() for claim in stored.record.claims or ()]
+    known.unread |= {ref.sha256 for claim in claims for ref in (*claim.trials, *claim.floor)}
     return thread_state(series, known, seals=seals)

@@ -79,11 +79,14 @@ class Desk:
     def record(self, label: str = "a step", trials: int = 1, **changes: Any) -> Stored[EntryRecord]:
         """Let a step claim an ID, measure and end: what a driver does, without the measurement."""
         used = numbers_used(self.checkout, SERIES.topic, SERIES.prefix)
-        id = self.journal.ids.reserve(SERIES.prefix, f"toy/{label}-{os.urandom(8).hex()}", used)
+        step_key = f"toy/{os.urandom(8).hex()}"
+        id = self.journal.ids.reserve(SERIES.prefix, step_key, used)
         rows = tuple(self._measure(f"{id}.{index:02d}") for index in range(1, trials + 1))
         with self.journal.attempts.begin("entry", id, 0, id=id, label=label, config={}) as begun:
             assert begun
-            return self.journal.attempts.finish("entry", entry(id, **{"label": label, "rows": rows, **changes}))
+            return self.journal.attempts.finish(
+                "entry", entry(id, **{"step_key": step_key, "label": label, "rows": rows, **changes})
+            )
 
     def _measure(self, id: str) -> Row:
         key = sha256(f"{id} {os.urandom(8).hex()}".encode())

@@ -113,7 +113,8 @@ def check(series: OpenSeries, closing: bool) -> None:
 @click.command(cls=SeriesCommand)
 @click.option("--tag", help="Of the sealed tags hold only this one against it, such as moe_hc/MOE-HC-009.")
 def verify(series: OpenSeries, tag: str | None) -> None:
-    """Check that logbook, records, journal and anchors agree. Anchors are sealed tags and milestones.
+    """Check that logbook, records, journal and anchors agree, and claims with their trials. Anchors are sealed tags and
+    milestones.
 
     Exits with 1 and names what does not agree. Works offline. A tag of a branch that is not merged here is a note. What
     stands behind the newest anchor could be cut off, or written anew together with its hashes: that can't be seen.
@@ -125,8 +126,14 @@ def verify(series: OpenSeries, tag: str | None) -> None:
     anchors = {"tags": checked.tags, "milestones": checked.milestones}
     counted = f"{checked.entries} entries, {len(checked.tags)} tags, {checked.milestones} milestones checked"
     lines = [*checked.problems, *(f"note: {note}" for note in checked.notes)]
-    lines += [f"{series.topic}: {counted}, {len(checked.problems) or 'no'} problems", UNSEEN]
+    lines.append(f"{series.topic}: {counted}, {len(checked.problems) or 'no'} problems")
+    if checked.follow or checked.by_older_rule:
+        older = f"{checked.by_older_rule} by an older rule, not recomputed"
+        lines.append(f"claims: {checked.follow} follow from their trials, {older}")
+    lines += [*(f"trust: {text}" for text in checked.trust), UNSEEN]
     data = {"entries": checked.entries, "anchors": anchors, "problems": checked.problems, "notes": checked.notes}
+    data["claims"] = {"follow": checked.follow, "by_older_rule": checked.by_older_rule}
+    data["trust"] = checked.trust
     print_result(series.json_output, data, lines, failed=bool(checked.problems))
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from research_steps.evidence.background import Ledger, ledger, stuck
+from research_steps.evidence.founded import claimed, founded
 from research_steps.evidence.hypotheses import Item, queue
 from research_steps.evidence.judgement import ROUTINE_NOTE
 from research_steps.evidence.standing import best, current_claims, reached
@@ -64,7 +65,7 @@ class ThreadState:
     this package made, which judged each look alone: a replicate renews them. `dead_ends` failed or did not help: a row
     of a table, a whole entry or a claim, each by the ID that names it. `stuck` is the number of trials without an
     improvement, once they are too many. `sealed` are the seals by the ID of their entry, `unpublished` what the logbook
-    does not show yet.
+    does not show yet. `unfounded` says of each claim that is not taken, because its trials are not there, why.
     """
 
     series: Series
@@ -90,6 +91,7 @@ class ThreadState:
     sealed: Mapping[str, Seal]
     reproduced: tuple[EntryRecord, ...]
     unpublished: tuple[str, ...]
+    unfounded: tuple[str, ...]
 
     @property
     def next_commands(self) -> tuple[str, ...]:
@@ -127,7 +129,8 @@ def thread_state(
     records = [entry.record for entry in entries]
     taken_back = snapshot.retracted
     counting = [entry for entry in entries if entry.sha256 not in taken_back]
-    claims = current_claims(series, entries)
+    measured, left_out = founded(snapshot, entries)
+    claims = current_claims(series, measured)
     finishes = [record for record in records if record.step == "finish"]
     return ThreadState(
         series=series,
@@ -153,6 +156,7 @@ def thread_state(
         sealed={seal.id: seal for seal in seals},
         reproduced=tuple(record for record in records if isinstance(record.details, Reproduction)),
         unpublished=() if shown is None else tuple(unpublished(series, entries, shown)),
+        unfounded=tuple(f"{entry.id} claims {claimed(claim)}, and {why}." for entry, claim, why in left_out),
     )
 
 

@@ -164,6 +164,14 @@ class Attempts:
             if isinstance(attempt, OpenAttempt) and attempt.orphaned():
                 self.interrupt(attempt, ORPHANED)
 
+    def never_begun(self, subject: Subject) -> list[str]:
+        """The paths of records, late ones too, whose attempt has no intent."""
+        folder = FOLDERS[subject]
+        begun = {path.rpartition("/")[2] for path in self._objects.names(f"{folder}/intents")}
+        late = {path: f"{path.rpartition('-')[0]}.json" for path in self._objects.names(f"{folder}/late")}
+        ended = {path: path for path in self._objects.names(f"{folder}/records")} | late
+        return [path for path, named in ended.items() if named.rpartition("/")[2] not in begun]
+
     def left_open(
         self, subject: Subject, intents: Sequence[str], records: Sequence[str]
     ) -> list[OpenAttempt | UnreadableObject]:

@@ -205,6 +205,21 @@ class Journal:
         entries = self.entries() if entries is None else entries.copy()
         return add_published(entries, repository, lambda line: _ENTRY in line, self.objects.record)
 
+    def with_trials(self, repository: Path, entries: Snapshot | None = None) -> Snapshot:
+        """The same with what tells whether the trials that claims name are there. Those of an improvement are read, and
+        of others what does not lie in the repository."""
+        snapshot = self.published(repository, entries)
+        claims = [claim for stored in snapshot.entries.values() for claim in stored.record.claims or ()]
+        improved = {ref.sha256 for claim in claims if claim.verdict == "improved" for ref in claim.trials}
+        read = Snapshot()
+        if improved:
+            add_published(read, repository, lambda line: sha256(line.rstrip(b"\r\n")) in improved, self.objects.record)
+        refs = {ref for claim in claims for ref in (*claim.trials, *claim.floor)}
+        left = [ref for ref in refs if ref.sha256 not in snapshot.unread]
+        self._add(read, [self.objects.attempt("trial", "records", ref.key, ref.attempt) for ref in left])
+        snapshot.named = {**read.trials, **read.interrupted}
+        return snapshot
+
     def with_id(self, id: str, repository: Path) -> Snapshot:
         """What is published, and of everything else what carries this ID: no record of another trial is decoded."""
         snapshot = self.entries()

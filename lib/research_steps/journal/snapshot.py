@@ -32,7 +32,8 @@ class OpenAttempt:
 @dataclass
 class Snapshot:
     """What the journal holds, store and repository together. `problems` names what is broken, `newer` what a later
-    version of this package wrote."""
+    version of this package wrote. Where only entries were asked for, `unread` are the hashes of what else is published,
+    and `named` the trials that were read because a claim names them."""
 
     entries: dict[str, Stored[EntryRecord]] = field(default_factory=dict)
     trials: dict[str, Stored[TrialRecord]] = field(default_factory=dict)
@@ -40,11 +41,14 @@ class Snapshot:
     open: list[OpenAttempt] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     newer: list[str] = field(default_factory=list)
+    unread: set[str] = field(default_factory=set)
+    named: dict[str, Stored[Any]] = field(default_factory=dict)
 
     def copy(self) -> "Snapshot":
         """One that others may add to."""
         parts = (dict(self.entries), dict(self.trials), dict(self.interrupted))
-        return Snapshot(*parts, list(self.open), list(self.problems), list(self.newer))
+        lists = (list(self.open), list(self.problems), list(self.newer))
+        return Snapshot(*parts, *lists, set(self.unread), dict(self.named))
 
     def add(self, stored: Stored[Any]) -> None:
         match stored.record:
@@ -82,8 +86,8 @@ class Snapshot:
 
     def ended_of(self, refs: Iterable[Ref]) -> list[Stored[Any]]:
         """The same with those that were interrupted."""
-        everything: dict[str, Stored[Any]] = {**self.interrupted, **self.trials}
-        return [everything[ref.sha256] for ref in refs if ref.sha256 in everything]
+        known: tuple[dict[str, Stored[Any]], ...] = (self.trials, self.interrupted, self.named)
+        return [ended for ref in refs if (ended := next(filter(None, (some.get(ref.sha256) for some in known)), None))]
 
     def floor_trials(self, claim: Claim) -> tuple[Ref, ...]:
         """The trials of the baseline that a claim rests on: those of its table; or those of the baseline's entry; or,
@@ -192,6 +196,8 @@ def add_published(
         for number, line in enumerate(BufferedReader(file, READ_AT_ONCE), 1):
             if wanted(line):
                 snapshot.take(line.rstrip(b"\r\n"), f"{path}:{number}", decode)
+            else:
+                snapshot.unread.add(sha256(line.rstrip(b"\r\n")))
     return snapshot
 
 

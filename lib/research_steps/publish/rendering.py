@@ -68,7 +68,7 @@ def summary(state: ThreadState, issue: IssueLink | None) -> str:
 
 def tldr(state: ThreadState, say: Say) -> list[str]:
     """What is best so far, and what the last interpretation or the conclusion says."""
-    lines = [f"- {_best(state.best, say)}"]
+    lines = [f"- {_best(state.best, say)}", *(f"- Not counted: {say(text)}" for text in state.unfounded)]
     reading = state.reading
     if reading is not None:
         lost = reading.retracted

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from research_steps.errors import RepositoryError, UsageError
+from research_steps.evidence.founded import claimed, founded
 from research_steps.evidence.standing import standing, together
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
@@ -68,6 +69,11 @@ def evidence_of(checkout: Checkout, series: Series, known: Snapshot, inputs: Seq
             f"the records of {', '.join(unknown)}, which it rests on, are neither in the store nor beside the logbook "
             f"of {checkout.root}: 'git pull', or name their store with --prefix, then 'research sync {topic}'."
         )
+    for entry, claim, why in founded(known, entries)[1]:
+        raise RepositoryError(
+            f"{entry.id} claims {claimed(claim)}, and {why}. 'research retract {entry.id}', run the thread again, and "
+            "seal that."
+        )
     trials = tuple(trial.record for trial in known.trials_of(refs))
     records: list[EntryRecord | TrialRecord] = [*(entry.record for entry in entries), *trials]
     withheld = [record.id for record in records if record.provenance.patch_note.startswith("withheld")]
@@ -77,7 +83,9 @@ def evidence_of(checkout: Checkout, series: Series, known: Snapshot, inputs: Seq
             "nobody could get the number again. Take the secret out of the work tree, 'research retract' each of these, "
             "run the thread again, and seal that."
         )
-    newest = newest_measured(entries)
+    # What a reproduction measured was measured at what it reproduces.
+    measured = [entry.record for entry in entries if entry.record.rows and entry.record.step != "reproduction"]
+    newest = (measured or [entry.record for entry in entries])[-1]
     commit = newest.provenance.commit
     if commit is None or checkout.commit_of(commit) is None:
         raise RepositoryError(
@@ -92,13 +100,6 @@ def evidence_of(checkout: Checkout, series: Series, known: Snapshot, inputs: Seq
         provenance=newest.provenance,
         commit=commit,
     )
-
-
-def newest_measured(entries: Sequence[Stored[EntryRecord]]) -> EntryRecord:
-    """The entry at whose code a seal of these is measured again. What a reproduction measured was measured at what it
-    reproduces."""
-    measured = [entry.record for entry in entries if entry.record.rows and entry.record.step != "reproduction"]
-    return (measured or [entry.record for entry in entries])[-1]
 
 
 def code_paths(checkout: Checkout, series: Series, measured: Sequence[MeasuredWith]) -> list[str]:

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from research_steps.evidence.recomputed import claimed, recompute, unlike
+from research_steps.evidence.founded import claimed
+from research_steps.evidence.recomputed import recompute, unlike
 from research_steps.evidence.standing import about, standing
 from research_steps.git import Checkout
 from research_steps.publish.logbook.verify import Files, check_files
 from research_steps.records.series import Series
 from research_steps.seal import bundle, bundle_text
-from research_steps.seal.contents import newest_measured
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,12 @@ def _evidence(checkout: Checkout, tag: Tag, sealed: bundle.Bundle, series: Serie
     if not entries:
         yield "its bundle rests on no entry"
         return
-    source = newest_measured(entries).provenance
-    if (source.commit, source.patch) != (sealed.commit, sealed.patch):
+    sources = [entry.record.provenance for entry in entries]
+    if (sealed.commit, sealed.patch) not in [(source.commit, source.patch) for source in sources]:
         yield f"its bundle says that it was measured at {sealed.commit[:12]}, and its records that it was elsewhere"
     elif checkout.commit_of(sealed.commit) and not checkout.is_ancestor(sealed.commit, tag.commit):
         yield f"commit {sealed.commit[:12]}, at which it was measured, is not in its history"
-    ran = {entry.record.provenance.command for entry in entries}
-    if {given.command for given in sealed.commands} != ran:
+    if {given.command for given in sealed.commands} != {source.command for source in sources}:
         yield "its bundle names other commands than its records"
     records = [entry.record for entry in entries]
     for claim, why in unlike(series, sealed.claims, records):

@@ -11,12 +11,14 @@ tag's commit is in the history of HEAD, or the logbook in that history held the 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from research_steps.errors import RepositoryError, UnreadableObject, UsageError
+from research_steps.evidence.recomputed import Recomputed, presumed, recompute
 from research_steps.git import Checkout
+from research_steps.journal.beginnings import never_begun
 from research_steps.journal.journal import Journal
 from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.logbook import format as logbook_format
@@ -33,29 +35,41 @@ UNSEEN = (
 _SEALED = re.compile(r"(?m)^- Links: [^\n]*?; tag `([^`\n]+)` at `([0-9a-f]{40,64})`;")
 # The second line of a comment, behind its marker.
 _CHAIN = re.compile(r"\A.*\n<!-- research-steps chain ([0-9a-f]{64}) -->\r?(?:\n|\Z)")
+NAMED = 3
 # Versions of a logbook that are held in memory at once.
 _READ_AT_ONCE = 20
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What was checked, and what was found. `tags` and `milestones` are the anchors that count for this logbook."""
+    """What was checked, and what was found. `tags` and `milestones` are the anchors that count for this logbook. Of the
+    claims so many `follow` from their trials, and so many were made `by_older_rule`; `trust` says on whom it rests that
+    what was recorded was measured, where that can't be told here."""
 
     entries: int
     tags: tuple[str, ...]
     milestones: int
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+    follow: int
+    by_older_rule: int
+    trust: tuple[str, ...]
 
 
 def verify(checkout: Checkout, topic: str, journal: Journal, tag: str | None = None) -> Checked:
     """Hold logbook, records and journal against each other and against the anchors; of the tags, only against `tag`
     where one is named. Raises UsageError when there is no logbook, or no such tag."""
     logbook = _Logbook(checkout, topic, journal)
-    anchors = [sealed.name for sealed in logbook.tags(tag) if logbook.hold_tag(sealed, asked=tag is not None)]
+    anchors, bundles = list[str](), list[bundle.Bundle]()
+    for sealed in logbook.tags(tag):
+        anchors += [sealed.name] if logbook.hold_tag(sealed, asked=tag is not None) else []
+        bundles += [sealed.bundle] if sealed.bundle is not None else []
     milestones = 0 if tag else logbook.hold_milestones()
+    told = logbook.hold_claims(bundles)
     problems, notes = (tuple(dict.fromkeys(lines)) for lines in (logbook.problems, logbook.notes))
-    return Checked(len(logbook.files.contents.entries), tuple(anchors), milestones, problems, notes)
+    entries, trust = len(logbook.files.contents.entries), tuple(logbook.trust())
+    counts = told.following, told.by_older_rule
+    return Checked(entries, tuple(anchors), milestones, problems, notes, *counts, trust)
 
 
 def named_commits(files: Files, journal: Journal) -> tuple[dict[str, set[str]], list[str]]:
@@ -85,6 +99,7 @@ class _Logbook:
         self._shown = {entry.record: entry for entry in self.files.contents.entries}
         findings = check(self.files, journal)
         self.problems, self.notes = findings.problems, findings.notes
+        self._presumed: list[str] = []
         # The commits that each tag should name.
         self._sealed, unreadable = named_commits(self.files, journal)
         self.problems += unreadable
@@ -192,6 +207,40 @@ class _Logbook:
         for id, lines in tag.files.lines.items():
             for sha in sorted(wanted & lines.keys() - self.files.hashes):
                 yield f"{id}.jsonl: record {sha[:12]}, which tag {tag.name} holds, is missing or was changed"
+
+    def hold_claims(self, bundles: Sequence[bundle.Bundle]) -> Recomputed:
+        """Make the claims of all entries again from their trials. Where the store does not say how the series is
+        declared, the newest seal does."""
+        try:
+            series = self._journal.declared()
+        except UnreadableObject as error:
+            self.problems.append(str(error))
+            series = None
+        if series is None and bundles:
+            series = max(bundles, key=lambda sealed: int(sealed.id.rpartition("-")[2])).declared
+        known = self._journal.scan(self._checkout.logbooks / self._topic)
+        if series is None and (series := presumed(self._topic, known)) is not None:
+            better = ", ".join(f"{metric.name} ({metric.direction})" for metric in series.metrics)
+            self._presumed.append(
+                f"neither store nor seal here declares the series: most of its claims say what is better, {better}"
+            )
+        told = recompute(series, known, known.in_order) if series is not None else Recomputed()
+        self.problems += [*told.not_following, *never_begun(self._journal)]
+        self.notes += told.unknown
+        return told
+
+    def trust(self) -> Iterator[str]:
+        """On whom it rests that what the logbook shows was measured, where the store that would tell is not here."""
+        yield from self._presumed
+        measured = [entry for sha in self._shown if (entry := self.files.records.entries.get(sha)) and entry.record.rows]
+        in_store = self._journal.entries().entries
+        others = [entry.record.id for entry in measured if entry.sha256 not in in_store]
+        if others:
+            ids = f"{', '.join(others[:NAMED])}{f' and {len(others) - NAMED} more' if len(others) > NAMED else ''}"
+            yield (
+                f"the store that {ids} were measured with is not here: that these trials were measured rests on whoever "
+                "wrote the repository"
+            )
 
     def hold_milestones(self) -> int:
         """Hold the logbook against the comments of the embedded issue; returns how many name what is here."""

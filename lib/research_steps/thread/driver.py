@@ -13,7 +13,7 @@ import msgspec
 
 from research_steps.errors import ResearchError, UsageError
 from research_steps.evidence.claim_text import claim_text
-from research_steps.evidence.standing import current_claims, reached
+from research_steps.evidence.state import thread_state
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.publish.logbook.adoption import numbers_used
@@ -152,8 +152,7 @@ class ThreadRun:
 
     def _has_reached(self, session: Session) -> bool:
         """Whether the series has what it was started for, which is told."""
-        entries = self.journal.published(session.repository).in_order
-        claim = reached(self.series, current_claims(self.series, entries))
+        claim = thread_state(self.series, self.journal.with_trials(session.repository)).reached
         if claim is not None:
             self.say(
                 f"{self.series.topic}: the stop criterion holds ({claim.metric} {claim_text(claim)}); it is to be sealed"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from research_steps.evidence.founded import founded
 from research_steps.evidence.standing import standing
 from research_steps.evidence.visibility import is_public
 from research_steps.files import is_there
@@ -58,7 +59,7 @@ class CheckedThread:
         known = self.in_store | self.shown
         self.entries = self.snapshot.only(lambda stored: stored.sha256 in known).counting
         self.measured = [stored for stored in self.entries if stored.record.rows]
-        self.claims = standing(stored.record for stored in self.entries)
+        self.claims = standing(stored.record for stored in founded(self.snapshot, self.entries)[0])
         # The entry of a seal is shown once it has its tag; so one in the logbook was sealed, perhaps with another store.
         asked = self.of_step("seal")
         self.seals = [stored for stored in asked if stored.sha256 in self.shown or self.seal_of(stored) is not None]

@@ -218,7 +218,7 @@ class IssueSurface:
 
     def _write_body(self, entries: Snapshot, public: _Entries) -> None:
         # What other checkouts published, with stores of their own, is in git.
-        published = self._journal.published(self._records, entries).only(
+        published = self._journal.with_trials(self._records, entries).only(
             lambda entry: is_public(entry.record, self._series)
         )
         seals = self._seals(entry.record.id for entry in published.in_order if entry.record.step == "seal")

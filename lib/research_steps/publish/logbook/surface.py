@@ -128,7 +128,7 @@ class LogbookSurface:
 
     def _rewrite_summary(self, entries: Snapshot) -> None:
         # What was published from other stores is in git, and holds as well.
-        published = self.journal.published(self.records, entries)
+        published = self.journal.with_trials(self.records, entries)
         issue = self.journal.decided("issue", IssueLink)
         self._file.replace_summary(summary(self.series, published, self._file.records, issue))
         self._rewritten, self._stale = time.monotonic(), False
