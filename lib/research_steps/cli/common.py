@@ -92,8 +92,14 @@ def series_here(topic: str | None = None, prefix: str | None = None, json_output
         topics = [check_topic(topic)]
     else:
         store = open_store(store_url(checkout.root, prefix))
-        logbooks = {path.stem for path in files_in(checkout.logbooks) if path.suffix == ".md"}
-        topics = sorted(logbooks | {name.rsplit("/", 1)[-1] for name in store.names("journal")})
+        logbooks = {path.stem: path for path in files_in(checkout.logbooks) if path.suffix == ".md"}
+        journals = {name.rsplit("/", 1)[-1]: f"{store.url}/{name}" for name in store.names("journal")}
+        topics = []
+        for name in sorted({*logbooks, *journals}):
+            try:
+                topics.append(check_topic(name))
+            except UsageError:
+                say(f"skipped: {logbooks.get(name) or journals[name]} has a name that no series has")
     return [OpenSeries(checkout, name, prefix, json_output) for name in topics]
 
 

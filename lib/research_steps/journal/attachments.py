@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 from research_steps.errors import UsageError
+from research_steps.files import open_file
 from research_steps.journal.secrets_in_files import refusals
 from research_steps.records.encoding import sha256
 from research_steps.records.redaction import redact
@@ -21,7 +22,7 @@ def read_attachment(path: Path) -> tuple[str, bytes]:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"{path} can't be attached: expected a regular file, no folder, symbolic link or device.")
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+        with open(open_file(path, os.O_NOFOLLOW), "rb") as file:
             data = file.read(LARGEST_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{path} can't be attached: {error.strerror}. Expected a file that can be read.") from error

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from research_steps.errors import UnreadableObject
+from research_steps.errors import StoreError, UnreadableObject
 from research_steps.journal.attempts import Attempts
 from research_steps.journal.leases import this_process
 from research_steps.journal.objects import Objects
@@ -17,6 +17,8 @@ from research_steps.records.series import format_id
 from research_steps.records.times import utc
 
 _NUMBER = re.compile(r"[0-9]{1,9}$")
+# The largest number that an ID can have here.
+_LAST = 999_999_999
 _RESERVATION = partial(decode, IDReservation)
 
 
@@ -68,6 +70,11 @@ class ExperimentIDs:
                 if own and not self._finished(own[-1]):
                     return own[-1]
                 taken = max([taken, *(earlier.number for earlier in reserved)]) + 1
+                if taken > _LAST:
+                    raise StoreError(
+                        f"{self._objects.where(self._path(_LAST))} takes the last number of an experiment ID: remove "
+                        "it, because no series has so many."
+                    )
                 reservation = IDReservation(
                     id=format_id(prefix, taken), step_key=step_key, claimed_at=utc(), by=this_process()
                 )

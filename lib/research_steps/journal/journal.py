@@ -136,10 +136,7 @@ class Journal:
         names = {path: path.rpartition("/")[2].removesuffix(".json") for path in listed}
         notes: dict[str, T | UnreadableObject] = {}
         for path, data in self.store.read_many(path for path in names if wanted(names[path])).items():
-            try:
-                notes[names[path]] = decode(kind, data, self.objects.where(path))
-            except UnreadableObject as error:
-                notes[names[path]] = error
+            notes[names[path]] = self.objects.decoded(data, partial(decode, kind), path)
         return notes
 
     # -- patches, environments and attachments -----------------------------------------------------------------
@@ -227,7 +224,7 @@ class Journal:
         for folder in ("entries/late", "trials/records", "trials/late"):
             paths = self._untold(snapshot, self.objects.names(folder), but=id)
             for path, data in self.store.read_many(paths).items():
-                if mark in data:
+                if isinstance(data, bytes) and mark in data:
                     snapshot.take(data, self.objects.where(path), self.objects.record)
         return add_published(snapshot, repository, lambda line: _ENTRY in line or mark in line, self.objects.record)
 

@@ -24,6 +24,8 @@ from research_steps.records.objects import Lease, PublisherLease
 from research_steps.records.times import parse_utc, utc
 
 LEASE_S = 60.0
+# How long a lease can seem to last, whose holder's clock and this one differ.
+LONGEST = timedelta(seconds=LEASE_S) + timedelta(hours=1)
 
 
 class Leases:
@@ -65,8 +67,7 @@ class Leases:
             # What a power cut broke was held by nobody who is still there.
             if isinstance(turn, PublisherLease):
                 until = self.until(_renewal(last), parse_utc(turn.lease_until))
-                # Nobody is given a lease for so long: a clock was wrong.
-                if not abandoned(turn.by, until) and until < lease_end() + timedelta(hours=1):
+                if not abandoned(turn.by, until):
                     yield turn.by
                     return
             path = self._objects.path(f"turns/{surface}/{turns.get(last, 0) + 1:06d}.json")
@@ -84,11 +85,9 @@ class Leases:
 
     def until(self, name: str, first: datetime) -> datetime:
         """When a lease ends that was first given until `first`."""
-        extended = self._objects.store.read(name)
-        if extended is None:
-            return first
         try:
-            return parse_utc(decode(Lease, extended, name).lease_until)
+            extended = self._objects.store.read(name)
+            return first if extended is None else parse_utc(decode(Lease, extended, name).lease_until)
         except UnreadableObject:
             # A lease is not written durably; one that a power cut broke was held by nobody who is still there.
             return first
@@ -124,8 +123,11 @@ def lease_end() -> datetime:
 
 
 def abandoned(owner: Owner, until: datetime) -> bool:
-    """True when a lease ran out, or its holder on this machine is gone."""
-    return until <= datetime.now(UTC) or (owner.machine == machine() and not _alive(owner.pid, owner.process_started))
+    """True when a lease ran out, or its holder on this machine is gone; or when it would last for longer than anybody is
+    given one, because a clock was wrong."""
+    left = until - datetime.now(UTC)
+    gone = owner.machine == machine() and not _alive(owner.pid, owner.process_started)
+    return not timedelta(0) < left < LONGEST or gone
 
 
 @cache

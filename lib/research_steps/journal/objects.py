@@ -56,11 +56,17 @@ class Objects:
         """What these objects hold, by path, as far as they exist; for one that can't be read, why."""
         paths = list(paths)
         for path, data in self.store.read_many(path for path in paths if path not in self._values).items():
-            try:
-                self._values[path] = decode(data, self.where(path))
-            except UnreadableObject as error:
-                self._values[path] = error
+            self._values[path] = self.decoded(data, decode, path)
         return {path: self._values[path] for path in paths if path in self._values}
+
+    def decoded(self, data: bytes | UnreadableObject, decode: Decode[T], path: str) -> T | UnreadableObject:
+        """What was read there, or why it can't be."""
+        if isinstance(data, UnreadableObject):
+            return data
+        try:
+            return decode(data, self.where(path))
+        except UnreadableObject as error:
+            return error
 
     def get(self, path: str, decode: Decode[T]) -> T | UnreadableObject | None:
         """What this object holds, None when there is none; if it can't be read, why."""

@@ -59,8 +59,16 @@ class Snapshot:
             case InterruptedRecord():
                 self.interrupted[stored.sha256] = stored
 
-    def take(self, data: bytes, where: str, decode: Callable[[bytes, str], Stored[Record]] = decode_record) -> None:
+    def take(
+        self,
+        data: bytes | UnreadableObject,
+        where: str,
+        decode: Callable[[bytes, str], Stored[Record]] = decode_record,
+    ) -> None:
         """Add a record by its bytes unless it is here already, or say why it can't be read."""
+        if isinstance(data, UnreadableObject):
+            self.leave_out(data)
+            return
         if self._settled(sha256(data.rstrip(b"\n"))):
             return
         try:

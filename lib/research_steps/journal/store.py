@@ -5,6 +5,7 @@ creates an object, and nobody ever sees half of one. Local disk does it with a h
 file; S3 and GCS with a conditional put. There is no lock server, and no listing is trusted for exclusion.
 """
 
+import errno
 import logging
 import os
 import secrets
@@ -16,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from research_steps.errors import StoreError, UsageError
+from research_steps.errors import StoreError, UnreadableObject, UsageError
+from research_steps.files import open_file
 from research_steps.terminal import visible_line
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ UNDECIDED_WAITS_S = (0.1, 0.2, 0.4, 0.8)
 AWAY_S = 600.0
 READ_AT_ONCE = 1 << 16
 DEFAULT_STORE = "local_store"
+# What opening a socket, a pipe, a device, a folder or links in a circle ends with.
+_NO_FILE = (errno.EINVAL, errno.ENXIO, errno.ELOOP)
 _RULES = (PermissionError, FileNotFoundError, ValueError, TypeError)
 
 log = logging.getLogger(__name__)
@@ -71,7 +75,10 @@ class LocalStore:
             try:
                 os.link(file.name, final)
             except FileExistsError:
-                return self.read(name) == data
+                try:
+                    return self.read(name) == data
+                except UnreadableObject as error:
+                    raise _refused("write", final, error.__cause__ or error) from error
             # The link changed the inode, so this one fsync makes both bytes and name last.
             os.fsync(file.fileno())
         return True
@@ -83,10 +90,10 @@ class LocalStore:
             os.replace(file.name, final)
 
     def read(self, name: str) -> bytes | None:
-        """The object's bytes, or None when there is none."""
+        """The object's bytes, or None when there is none. Raises UnreadableObject for what is no file."""
         try:
             # A status reads thousands, and file objects ask the system twice as much as that takes.
-            file = os.open(f"{self.root}/{name}", os.O_RDONLY)
+            file = open_file(f"{self.root}/{name}")
             try:
                 return b"".join(iter(partial(os.read, file, READ_AT_ONCE), b""))
             finally:
@@ -94,12 +101,24 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
+            if error.errno in _NO_FILE:
+                raise UnreadableObject(
+                    f"{self.root / name} is no file; it was skipped and left as it is: remove it, because no record is "
+                    "there."
+                ) from error
             raise _refused("read", self.root / name, error) from error
 
-    def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
-        """The bytes of those that exist."""
-        contents = ((name, self.read(name)) for name in names)
-        return {name: data for name, data in contents if data is not None}
+    def read_many(self, names: Iterable[str]) -> dict[str, bytes | UnreadableObject]:
+        """The bytes of those that exist; of what is no file, that."""
+        contents: dict[str, bytes | UnreadableObject] = {}
+        for name in names:
+            try:
+                data: bytes | UnreadableObject | None = self.read(name)
+            except UnreadableObject as error:
+                data = error
+            if data is not None:
+                contents[name] = data
+        return contents
 
     def names(self, folder: str) -> list[str]:
         """The object names directly inside a folder, sorted, with the folder."""
@@ -141,7 +160,7 @@ class ObjectStore:
         data: bytes | None = self._ask("read", name, self._fs.cat_file)
         return data
 
-    def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
+    def read_many(self, names: Iterable[str]) -> dict[str, bytes | UnreadableObject]:
         wanted = list(names)
         return (self._ask("read", wanted[0], lambda path: self._read_many(wanted)) if wanted else None) or {}
 
@@ -200,9 +219,9 @@ class ObjectStore:
                     raise
                 time.sleep(waits.pop(0))
 
-    def _read_many(self, names: Sequence[str]) -> dict[str, bytes]:
+    def _read_many(self, names: Sequence[str]) -> dict[str, bytes | UnreadableObject]:
         paths = {f"{self._base}/{name}": name for name in names}
-        contents: dict[str, bytes] = {}
+        contents: dict[str, bytes | UnreadableObject] = {}
         for path, data in self._fs.cat(list(paths), on_error="return").items():
             if isinstance(data, bytes):
                 contents[paths[path]] = data

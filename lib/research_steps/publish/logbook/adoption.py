@@ -43,8 +43,8 @@ def adopt(checkout: Checkout, topic: str, prefix: str) -> int:
 
 def numbers_used(checkout: Checkout, topic: str, prefix: str) -> set[int]:
     """The experiment numbers that this checkout knows: of record files, entries, sealed tags and the headings that
-    people wrote."""
-    pattern = re.compile(rf"(?<![A-Za-z0-9-]){re.escape(prefix)}-(\d{{1,9}})(?!\d)")
+    people wrote. A number of so many digits that hardly any is left after it is none."""
+    pattern = re.compile(rf"(?<![A-Za-z0-9-]){re.escape(prefix)}-(\d{{1,8}})(?!\d)")
     path = path_of(checkout, topic)
     names = [file.stem for file in files_in(path.with_suffix("")) if file.suffix == ".jsonl"]
     data = read(path)

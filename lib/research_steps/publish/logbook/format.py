@@ -18,6 +18,7 @@ stays, spelled 'shown' for 'end', because later entries name it.
 Markers stand at column 0, where no text of an entry can be. What people wrote around entries is theirs.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ _END = re.compile(
 _ADOPTED = re.compile(rb"<!-- research-steps adopted [^\n]*sha256=(?P<sha>[0-9a-f]{64}) -->")
 # Behind a line break and not with '^', for which the whole file would be read byte by byte.
 _CONFLICT = re.compile(rb"\n(?:<{7}|>{7}|\|{7})(?: |\r?\n|\Z)")
+# In how many adoption markers of a text that was changed the true one is looked for; each costs reading all above it.
+QUOTED = 20
 MADE_HERE = "made-by: research-steps"
 _SUMMARY_BEGIN = b"<!-- research-steps living part: rebuilt from records, edits are lost -->"
 _SUMMARY_END = b"<!-- research-steps end of living part -->"
@@ -231,14 +234,18 @@ def _adoption(data: bytes) -> tuple[int, bool]:
     changed: list[tuple[int, int]] = []
     if _made_here(data):
         return 0, True
+    above, seen = hashlib.sha256(), 0
     for offset, line in _markers(data, 0):
         if marker := _ADOPTED.fullmatch(line):
             end = offset + len(line)
-            if _hash(data[:offset]) == marker["sha"].decode():
+            above.update(lf(data[seen:offset]))
+            seen = offset
+            if above.hexdigest() == marker["sha"].decode():
                 return end, True
             changed.append((offset, end))
-    # Somebody edited the adopted part. A marker inside a fence there was quoted by people.
-    return next(((end, False) for offset, end in changed if not closing(data[:offset]).strip()), (0, True))
+    # Somebody edited the adopted part. A marker inside a fence there was quoted by people, who quote a few.
+    quoted = changed[:QUOTED]
+    return next(((end, False) for offset, end in quoted if not closing(data[:offset]).strip()), (0, True))
 
 
 def _hash(data: bytes) -> str:

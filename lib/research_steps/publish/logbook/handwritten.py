@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 _PROBE = "research-steps-probe"
-# What ends a comment, a processing instruction, CDATA and a declaration: the HTML that no blank line ends.
-_HTML_ENDS = ("-->", "?>", "]]>", ">")
+# What ends a comment, a processing instruction, CDATA, a declaration and a script: the HTML that no blank line ends.
+_HTML_ENDS = ("-->", "?>", "]]>", ">", "</pre>")
 # HTML elements that hide or reshape all that follows for as long as they are open.
 _ELEMENT = re.compile(r"<(?P<end>/?)(?P<name>details|summary|table|pre|script|style|textarea)\b", re.IGNORECASE)
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)

@@ -43,7 +43,7 @@ def dev_host(checkout: Checkout, name: str) -> DevHost:
     """The host of this name: what the checkout's list says of it, or else an alias of ssh. Raises UsageError."""
     path = checkout.root / DEV_HOSTS
     given = {"ssh": name, "root": f"~/research-steps/{checkout.root.name}"}
-    listed = path.read_bytes() if path.exists() else b""
+    listed = path.read_bytes() if path.is_file() else b""
     try:
         hosts = msgspec.yaml.decode(listed, type=dict[str, dict[str, object] | None] | None) or {}
         return msgspec.convert({**given, **(hosts.get(name) or {})}, DevHost)
