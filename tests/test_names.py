@@ -51,7 +51,7 @@ TEXT = {
     *(f"Kickoff.{name}" for name in ("first_experiment_matrix", "baseline_case", "stop", "code_paths", "references")),
     *("Kickoff.wandb_project", "Kickoff.issue"),
     *("Command.command", "Hardware.device_class", "Hardware.hosts", "MeasuredWith.measure", "Elsewhere.where"),
-    *("Elsewhere.why", "Bundle.branch", "Bundle.patch_note"),
+    *("Elsewhere.why", "Bundle.branch", "Bundle.patch_note", "Bundle.recorded", "Bundle.tagger"),
 }
 
 

@@ -332,7 +332,10 @@ def test_a_series_that_is_nowhere_is_asked_for(measured: ToyRepository, tmp_path
         ("[1]", "is not a series"),
         ("<<<<<<< ours", "is not a series"),
         ('{"topic": "../toy", "prefix": "TOY", "goal": "", "metrics": [{"name": "x"}]}', "is not usable as a name"),
-        ('{"topic": "other", "prefix": "TOY", "goal": "", "metrics": [{"name": "x"}]}', "of the series 'other'"),
+        (
+            '{"topic": "other", "prefix": "TOY", "goal": "", "metrics": [{"name": "x"}]}',
+            "is the series other",
+        ),
     ],
 )
 def test_a_series_of_others_is_checked(measured: ToyRepository, tmp_path: Path, content: str, told: str) -> None:

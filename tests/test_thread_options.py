@@ -131,11 +131,11 @@ def test_options_that_can_not_work_are_refused_in_a_sentence(thread: Callable[..
     assert str(refused.value).startswith(sentence)
 
 
-def test_main_and_the_thread_agree_on_the_options() -> None:
+def test_main_and_the_thread_agree_on_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     """So that dev mode, which never calls main, knows them too."""
     assert (own_options(fine), own_options(alone)) == (Fine, None)
     series = Series(topic="toy", prefix="TOY", goal="agree", metrics=[Metric("cost")])
     for thread, options in ((fine, Unset), (fine, None), (alone, Fine)):
         with pytest.raises(SystemExit) as ended:
             main(series, thread, [], options=options)  # type: ignore[call-overload]
-        assert "expected the same dataclass in both" in str(ended.value)
+        assert ended.value.code == 1 and "expected the same dataclass in both" in capsys.readouterr().err

@@ -160,7 +160,11 @@ def state_of(series: Series, records: Sequence[EntryRecord], seals: Sequence[Sea
     for second, record in enumerate(records):
         later = parse_utc(record.finished_at) + timedelta(seconds=second)
         known.add(store_record(msgspec.structs.replace(record, finished_at=utc(later))))
-    # The trials are those of somebody else, and they are there.
+    return thread_state(series, with_trials(known), seals=seals)
+
+
+def with_trials(known: Snapshot) -> Snapshot:
+    """The snapshot, where the trials are there that claims name."""
     claims = [claim for stored in known.entries.values() for claim in stored.record.claims or ()]
     known.unread |= {ref.sha256 for claim in claims for ref in (*claim.trials, *claim.floor)}
-    return thread_state(series, known, seals=seals)
+    return known

@@ -113,11 +113,11 @@ def check(series: OpenSeries, closing: bool) -> None:
 @click.command(cls=SeriesCommand)
 @click.option("--tag", help="Of the sealed tags hold only this one against it, such as moe_hc/MOE-HC-009.")
 def verify(series: OpenSeries, tag: str | None) -> None:
-    """Check that logbook, records, journal and anchors agree, and claims with their trials. Anchors are sealed tags and
-    milestones.
+    """Check that logbook, records, journal and anchors agree. Anchors are sealed tags and milestones.
 
-    Exits with 1 and names what does not agree. Works offline. A tag of a branch that is not merged here is a note. What
-    stands behind the newest anchor could be cut off, or written anew together with its hashes: that can't be seen.
+    Makes every claim again from its trials. Exits with 1 and names what does not agree. Works offline. A tag of a branch
+    that is not merged here is a note. What stands behind the newest anchor could be cut off, or written anew together
+    with its hashes: that can't be seen.
     """
     from research_steps.seal.verify import UNSEEN
     from research_steps.seal.verify import verify as ask

@@ -125,9 +125,12 @@ def _made_again(
         left = {place: claim for place, claim in left.items() if place not in right}
         nearest = nearest or again
     for place, claim in left.items():
-        lost = f" ({claim.baseline.id}, its baseline, is neither in the store nor in git)"
-        why = f"its trials say {said(nearest[place])}{'' if known.floor_trials(claim) else lost}"
-        told.not_following.append(f"{_named(record, claim)}: {why}")
+        if known.floor_trials(claim):
+            told.not_following.append(f"{_named(record, claim)}: its trials say {said(nearest[place])}")
+        else:
+            # As of a baseline that was measured on a branch that is not merged here.
+            lost = f"{claim.baseline.id}, its baseline, is neither in the store nor in git"
+            told.unknown.append(f"{_named(record, claim)}: {lost}")
 
 
 _OTHERWISE = "follows only as the series may have declared it then, which is not what is known of it now"

@@ -93,6 +93,11 @@ def level(name: str) -> Level:
     return Level.PERHAPS
 
 
+def names_a_secret(name: str) -> bool:
+    """Whether a secret may go by this name, whatever its value looks like: of a variable that others would see."""
+    return level(name) is not Level.NO
+
+
 def is_secret(name: str, value: Any) -> bool:
     """Whether a value of its own under this name is a secret: of a field, an argument, a variable."""
     if value is None or isinstance(value, bool) or not value:

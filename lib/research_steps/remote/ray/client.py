@@ -23,7 +23,7 @@ from fray import GpuConfig, JobFailed, JobRequest, JobStatus, ResourceConfig, Tp
 from research_steps.errors import LauncherError, MachineLost, UsageError
 from research_steps.git import Checkout
 from research_steps.records.redaction import redact
-from research_steps.records.secret_names import is_secret
+from research_steps.records.secret_names import names_a_secret
 from research_steps.records.times import duration
 from research_steps.remote.ray import task, worktree
 from research_steps.remote.ray.config import connect, imported
@@ -212,7 +212,7 @@ def _environment(request: JobRequest) -> tuple[dict[str, str], dict[str, str]]:
         # A driver on a machine without an accelerator may have been told to look for none.
         carried.pop("JAX_PLATFORMS", None)
     given = {**carried, **(request.environment.env_vars if request.environment else {})}
-    hidden = {name: value for name, value in given.items() if is_secret(name, value) or redact(value) != value}
+    hidden = {name: value for name, value in given.items() if names_a_secret(name) or redact(value) != value}
     return {name: value for name, value in given.items() if name not in hidden}, hidden
 
 

@@ -27,7 +27,7 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.store import LocalStore, open_store, store_url
 from research_steps.records.encoding import canonical, sha256
 from research_steps.records.redaction import redact
-from research_steps.records.secret_names import is_secret
+from research_steps.records.secret_names import names_a_secret
 from research_steps.records.series import check_topic
 from research_steps.remote.ray import worktree
 from research_steps.remote.ray.config import Cluster, check_listening, environment, imported, read_yaml
@@ -211,7 +211,7 @@ def driver_of(
     chosen = runtime_environment(checkout, name)
     env_vars = {**chosen.get("env_vars", {}), **variables(given)}
     for named, value in env_vars.items():
-        if is_secret(named, str(value)) or redact(str(value)) != str(value):
+        if names_a_secret(named) or redact(str(value)) != str(value):
             raise UsageError(
                 f"The variable {named} looks like a secret, and Ray shows the environment of a job to everybody who "
                 "sees its dashboard: set it on the cluster's nodes instead."
