@@ -6,8 +6,9 @@ of such a claim only the estimate is held against what they show.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -125,12 +126,9 @@ def _made_again(
         left = {place: claim for place, claim in left.items() if place not in right}
         nearest = nearest or again
     for place, claim in left.items():
-        if known.floor_trials(claim):
-            told.not_following.append(f"{_named(record, claim)}: its trials say {said(nearest[place])}")
-        else:
-            # As of a baseline that was measured on a branch that is not merged here.
-            lost = f"{claim.baseline.id}, its baseline, is neither in the store nor in git"
-            told.unknown.append(f"{_named(record, claim)}: {lost}")
+        lost = f" ({claim.baseline.id}, its baseline, is neither in the store nor in git)"
+        why = f"its trials say {said(nearest[place])}{'' if known.floor_trials(claim) else lost}"
+        told.not_following.append(f"{_named(record, claim)}: {why}")
 
 
 _OTHERWISE = "follows only as the series may have declared it then, which is not what is known of it now"
@@ -140,14 +138,20 @@ def _floors(
     known: Snapshot, retractions: Sequence[Stored[EntryRecord]], entry: Stored[EntryRecord]
 ) -> Iterator[Callable[[Claim], Iterable[Ref]]]:
     """Against which trials of the baseline a claim may have been held: those that had not been taken back by then, or
-    all of them; of a reproduction also those that the sealed claim had, or those in its own table."""
+    all of them; of a reproduction also those that an earlier claim had, or those in its own table."""
     gone = retracted(other for other in retractions if other.record.finished_at <= entry.record.finished_at)
     yield lambda claim: [ref for ref in known.floor_trials(claim) if not gone & {ref.sha256, claim.baseline.sha256}]
     yield known.floor_trials
     if entry.record.step == "reproduction":
-        sealed = {about(claim): claim for claim in standing(other.record for other in known.below(entry))}
-        yield lambda claim: known.floor_trials(sealed[about(claim)]) if about(claim) in sealed else ()
         yield lambda claim: [row.trial for row in entry.record.rows if not row.changes]
+        earlier = [other.record for other in known.in_order if other.record.finished_at < entry.record.started_at]
+        for claims in (other.claims for other in earlier if other.claims):
+            floors = {about(claim): known.floor_trials(claim) for claim in claims}
+            yield partial(_floor_among, floors)
+
+
+def _floor_among(floors: Mapping[bytes, Iterable[Ref]], claim: Claim) -> Iterable[Ref]:
+    return floors.get(about(claim), ())
 
 
 def _again(

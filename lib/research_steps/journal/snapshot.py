@@ -85,8 +85,12 @@ class Snapshot:
 
     def find(self, experiment_id: str) -> list[Stored[Any]]:
         """Every record that carries this ID, entries first, then by attempt; several where two branches used one."""
-        everything: list[Stored[Any]] = [*self.entries.values(), *self.trials.values(), *self.interrupted.values()]
-        return [stored for stored in everything if stored.record.id == experiment_id]
+        return [stored for stored in self.everything if stored.record.id == experiment_id]
+
+    @property
+    def everything(self) -> list[Stored[Any]]:
+        """Every record, entries first."""
+        return [*self.entries.values(), *self.trials.values(), *self.interrupted.values()]
 
     def trials_of(self, refs: Iterable[Ref]) -> list[Stored[TrialRecord]]:
         """The trials that these name, as far as they have ended and are known."""

@@ -11,7 +11,7 @@ tag's commit is in the history of HEAD, or the logbook in that history held the 
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,11 +20,13 @@ from research_steps.evidence.recomputed import Recomputed, presumed, recompute
 from research_steps.git import Checkout
 from research_steps.journal.beginnings import never_begun
 from research_steps.journal.journal import Journal
+from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.format import Entry, lf
 from research_steps.publish.logbook.verify import Files, check, read
 from research_steps.records.objects import Seal
+from research_steps.records.series import Series
 from research_steps.seal import bundle, tags
 from research_steps.seal.sealed_tag import Tag, damage
 
@@ -60,12 +62,9 @@ def verify(checkout: Checkout, topic: str, journal: Journal, tag: str | None = N
     """Hold logbook, records and journal against each other and against the anchors; of the tags, only against `tag`
     where one is named. Raises UsageError when there is no logbook, or no such tag."""
     logbook = _Logbook(checkout, topic, journal)
-    anchors, bundles = list[str](), list[bundle.Bundle]()
-    for sealed in logbook.tags(tag):
-        anchors += [sealed.name] if logbook.hold_tag(sealed, asked=tag is not None) else []
-        bundles += [sealed.bundle] if sealed.bundle is not None else []
+    anchors = [sealed.name for sealed in logbook.tags(tag) if logbook.hold_tag(sealed, asked=tag is not None)]
     milestones = 0 if tag else logbook.hold_milestones()
-    told = logbook.hold_claims(bundles)
+    told = logbook.hold_claims()
     problems, notes = (tuple(dict.fromkeys(lines)) for lines in (logbook.problems, logbook.notes))
     entries, trust = len(logbook.files.contents.entries), tuple(logbook.trust())
     counts = told.following, told.by_older_rule
@@ -99,6 +98,8 @@ class _Logbook:
         self._shown = {entry.record: entry for entry in self.files.contents.entries}
         findings = check(self.files, journal)
         self.problems, self.notes = findings.problems, findings.notes
+        # What the tags hold, besides what lies here: their records, and the series by the ID of each seal.
+        self._in_tags, self._declared = Snapshot(), dict[str, Series]()
         self._presumed: list[str] = []
         # The commits that each tag should name.
         self._sealed, unreadable = named_commits(self.files, journal)
@@ -147,6 +148,10 @@ class _Logbook:
     def hold_tag(self, tag: Tag, asked: bool) -> bool:
         """Hold the logbook against a tag; whether the tag vouches for all of what it holds."""
         self.problems += damage(self._checkout, tag)
+        for stored in tag.files.records.everything:
+            self._in_tags.add(stored)
+        if tag.bundle is not None:
+            self._declared[tag.bundle.id] = tag.bundle.declared
         strict = asked or self._has_to_hold(tag)
         missing = [entry for entry in tag.files.contents.chain if entry.link not in self._chain]
         lost = [entry for entry in missing if strict or entry.link in self._once_here]
@@ -208,7 +213,7 @@ class _Logbook:
             for sha in sorted(wanted & lines.keys() - self.files.hashes):
                 yield f"{id}.jsonl: record {sha[:12]}, which tag {tag.name} holds, is missing or was changed"
 
-    def hold_claims(self, bundles: Sequence[bundle.Bundle]) -> Recomputed:
+    def hold_claims(self) -> Recomputed:
         """Make the claims of all entries again from their trials. Where the store does not say how the series is
         declared, the newest seal does."""
         try:
@@ -216,15 +221,18 @@ class _Logbook:
         except UnreadableObject as error:
             self.problems.append(str(error))
             series = None
-        if series is None and bundles:
-            series = max(bundles, key=lambda sealed: int(sealed.id.rpartition("-")[2])).declared
-        known = self._journal.scan(self._checkout.logbooks / self._topic)
+        if series is None and self._declared:
+            series = self._declared[max(self._declared, key=lambda id: int(id.rpartition("-")[2]))]
+        here = self._journal.scan(self._checkout.logbooks / self._topic)
+        known = here.copy()
+        for stored in self._in_tags.everything:
+            known.add(stored)
         if series is None and (series := presumed(self._topic, known)) is not None:
             better = ", ".join(f"{metric.name} ({metric.direction})" for metric in series.metrics)
             self._presumed.append(
                 f"neither store nor seal here declares the series: most of its claims say what is better, {better}"
             )
-        told = recompute(series, known, known.in_order) if series is not None else Recomputed()
+        told = recompute(series, known, here.in_order) if series is not None else Recomputed()
         self.problems += [*told.not_following, *never_begun(self._journal)]
         self.notes += told.unknown
         return told
