@@ -240,6 +240,15 @@ def test_no_test_file_needs_another() -> None:
     assert [name for name, text in named.items() if re.search(r"(?m)^\s*(from|import) tests\.test_", text)] == []
 
 
+def test_each_promise_of_security_has_a_test() -> None:
+    """SECURITY.md names them, as they are called now."""
+    tests = Path(__file__).parent
+    promises = re.findall(r"(?m)^\| .* \| (`test_.*`) \|$", (tests.parent / "SECURITY.md").read_text())
+    named = [name for promise in promises for name in re.findall(r"`(test_\w+\.py)::(\w+)`", promise)]
+    assert len(named) >= len(promises) > 10
+    assert [name for file, name in named if f"def {name}(" not in (tests / file).read_text()] == []
+
+
 def test_each_library_has_its_place() -> None:
     """Another generation of Marin, or another client of GitHub, is another binding, and nothing else."""
     users: dict[str, set[str]] = {}

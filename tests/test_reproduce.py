@@ -682,7 +682,7 @@ def test_a_changed_bundle_is_refused_before_anything_runs(
     assert told.returncode == 1 and f"tag {sealed.tag} names " in told.stdout
 
 
-def test_a_bundle_of_another_series_is_refused(sealed: Sealed, tmp_path: Path) -> None:
+def test_a_bundle_of_another_series_is_refused(sealed: Sealed) -> None:
     """Nothing of it is read further."""
     forged(sealed, lambda bundle: bundle["series"].update(topic="other"))
     done = research(sealed.repository.root, "reproduce", sealed.tag, "--here")

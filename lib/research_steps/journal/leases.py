@@ -126,8 +126,12 @@ def abandoned(owner: Owner, until: datetime) -> bool:
     """True when a lease ran out, or its holder on this machine is gone; or when it would last for longer than anybody is
     given one, because a clock was wrong."""
     left = until - datetime.now(UTC)
-    gone = owner.machine == machine() and not _alive(owner.pid, owner.process_started)
-    return not timedelta(0) < left < LONGEST or gone
+    return not timedelta(0) < left < LONGEST or ended_here(owner)
+
+
+def ended_here(owner: Owner) -> bool:
+    """True for a process of this machine that is gone. Of one elsewhere nothing is known: False."""
+    return owner.machine == machine() and not _alive(owner.pid, owner.process_started)
 
 
 @cache

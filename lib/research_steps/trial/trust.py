@@ -20,8 +20,11 @@ class Trust:
 
     checkout: Checkout
 
-    def add_code(self, commit: str, patch: str | None) -> None:
-        self._add("code", commit, patch)
+    def add_code(self, *versions: tuple[str, str | None] | None) -> None:
+        """Trust the code of these, each a commit and the patch on it; one that is not known by these is not named."""
+        for version in versions:
+            if version is not None:
+                self._add("code", *version)
 
     def add_measure(self, measure: str, config_type: str) -> None:
         self._add("measure", measure, config_type)
@@ -29,8 +32,7 @@ class Trust:
     def add_trial(self, trial: TrialRecord) -> None:
         """Trust what both sides of a trial ran."""
         self.add_measure(trial.measure, trial.config_type)
-        for commit, patch in trial.ran:
-            self.add_code(commit, patch)
+        self.add_code(*trial.ran)
 
     def has_measure(self, measure: str, config_type: str) -> bool:
         return self._has("measure", measure, config_type)

@@ -42,7 +42,7 @@ def version_named(checkout: Checkout, journal: Journal, name: str) -> tuple[str,
     Raises UsageError."""
     commit = checkout.commit_of(name) if checkout.git_dir is not None else None
     if commit is not None:
-        Trust(checkout).add_code(commit, None)
+        Trust(checkout).add_code((commit, None))
         return commit, None
     trials = [
         stored.record

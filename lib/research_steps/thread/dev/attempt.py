@@ -75,8 +75,7 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
         captured = capture(checkout, order.command)
     trust = Trust(checkout)
     trust.add_measure(case.code.name, case.config_type)
-    if captured.provenance.version is not None:
-        trust.add_code(*captured.provenance.version)
+    trust.add_code(captured.provenance.version)
     version = _baseline_version(order, checkout, evidence, case, captured, speaker.say)
     changes = changes_in(config, case.case)
     if not order.done:

@@ -39,19 +39,14 @@ class _Declared(BaseException):
         self.case = case
 
 
-class _Baselines:
-    """Stands in for the builders of steps, until the wanted baseline is declared."""
+class _Builders:
+    """Stands in for the builders of steps, and tells the baselines that a thread declares."""
 
-    def __init__(self, wanted: Callable[[DevCase], bool]) -> None:
-        self._wanted = wanted
-        self.labels: list[str] = []
+    def __init__(self, tell: Callable[[Any, Any, str, bool], object]) -> None:
+        self._tell = tell
 
     def baseline(self, measure: Any, config: Any, *, label: str = "baseline", private: bool = False, **_: Any) -> None:
-        self.labels.append(label)
-        values = plain(config, f"baseline {label!r}", _unwrapped)
-        case = DevCase(label, measure, config, trace(measure), values, private)
-        if self._wanted(case):
-            raise _Declared(case)
+        self._tell(measure, config, label, private)
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *arguments, **named: None
@@ -59,11 +54,35 @@ class _Baselines:
 
 def declared(thread: Callable[[Any], Any], wanted: Callable[[DevCase], bool], what: str) -> DevCase:
     """The first baseline that the thread declares and that is wanted. Raises UsageError, which says `what` was."""
-    baselines = _Baselines(wanted)
+    labels: list[str] = []
+
+    def tell(measure: Any, config: Any, label: str, private: bool) -> None:
+        labels.append(label)
+        values = plain(config, f"baseline {label!r}", _unwrapped)
+        case = DevCase(label, measure, config, trace(measure), values, private)
+        if wanted(case):
+            raise _Declared(case)
+
     try:
-        thread(baselines)
+        _call(thread, _Builders(tell), what)
     except _Declared as declaration:
         return declaration.case
+    if not labels:
+        raise UsageError("The thread declares no baseline: expected it to call steps.baseline, to compare with.")
+    raise UsageError(f"The thread declares no baseline {what}: it has {', '.join(map(repr, labels))}.")
+
+
+def measures_with(thread: Callable[[Any], Any], measure: str, config_type: str) -> bool:
+    """Whether a baseline of the thread measures with this function, on this type of configuration. Raises UsageError."""
+    seen: set[tuple[str, str]] = set()
+    builders = _Builders(lambda measure, config, *_: seen.add((trace(measure).name, type_name(config))))
+    _call(thread, builders, f"that measures with {measure}")
+    return (measure, config_type) in seen
+
+
+def _call(thread: Callable[[Any], Any], builders: _Builders, what: str) -> None:
+    try:
+        thread(builders)
     except ResearchError:
         raise
     except Exception as error:
@@ -73,29 +92,6 @@ def declared(thread: Callable[[Any], Any], wanted: Callable[[DevCase], bool], wh
             f"{error} ({where.filename}:{where.lineno}). Dev mode builds no steps: what steps.baseline and others "
             "return is None there."
         ) from error
-    if not baselines.labels:
-        raise UsageError("The thread declares no baseline: expected it to call steps.baseline, to compare with.")
-    raise UsageError(f"The thread declares no baseline {what}: it has {', '.join(map(repr, baselines.labels))}.")
-
-
-class _Measures:
-    """Stands in for the builders of steps, and takes note of what measures."""
-
-    def __init__(self) -> None:
-        self.seen: set[tuple[str, str]] = set()
-
-    def baseline(self, measure: Any, config: Any, **_: Any) -> None:
-        self.seen.add((trace(measure).name, type_name(config)))
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *arguments, **named: None
-
-
-def measures_with(thread: Callable[[Any], Any], measure: str, config_type: str) -> bool:
-    """Whether a baseline of the thread measures with this function, on this type of configuration."""
-    measures = _Measures()
-    thread(measures)
-    return (measure, config_type) in measures.seen
 
 
 def with_settings(case: DevCase, settings: Sequence[str]) -> dict[str, Any]:
