@@ -18,7 +18,7 @@ from xdist.scheduler import LoadFileScheduling
 from tests.support import github_api, object_store, ray_cluster
 
 # They share one cluster, and therefore one process.
-ON_RAY = ("test_cluster", "test_dev_tpu", "test_submit")
+ON_RAY = ("test_cluster", "test_cluster_access", "test_dev_tpu", "test_submit")
 # What takes longest begins first, so that no process is left with it in the end.
 LONG = [
     *("ON_RAY", "test_benchmarks", "test_evidence", "test_thread", "test_seal", "test_reproduce", "test_dev"),

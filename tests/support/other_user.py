@@ -17,9 +17,9 @@ NOBODY = 65534
 
 @dataclass
 class Listener:
-    """Who listens at a path as another user; once it has ended, `heard` is every byte that was sent to it."""
+    """Who listens as another user, on a `port` or at a path; once it has ended, `heard` is every byte that was sent."""
 
-    path: Path
+    port: int = 0
     heard: bytes = b""
 
 
@@ -55,10 +55,31 @@ def listening(path: Path, answer: bytes) -> Iterator[Listener]:
     """Another user who listens at a path inside the block and gives everybody this answer; he makes the folder around
     it, where nobody has."""
 
-    def work(told: int) -> None:
+    def bound() -> socket.socket:
         path.parent.mkdir(mode=0o755, exist_ok=True)
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(path))
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        return listener
+
+    with _serving(bound, answer) as listener:
+        yield listener
+
+
+@contextmanager
+def at_port() -> Iterator[Listener]:
+    """Another user who listens at a port of this machine inside the block."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with _serving(lambda: socket.create_server(("127.0.0.1", port)), b"") as listener:
+        listener.port = port
+        yield listener
+
+
+@contextmanager
+def _serving(bound: Callable[[], socket.socket], answer: bytes) -> Iterator[Listener]:
+    def work(told: int) -> None:
+        with bound() as listener:
             listener.listen()
             os.write(told, b"!")
             while True:
@@ -71,9 +92,9 @@ def listening(path: Path, answer: bytes) -> Iterator[Listener]:
                     except OSError:
                         pass
 
-    listener = Listener(path)
+    listener = Listener()
     with other_user(work) as (pid, reading):
-        assert os.read(reading, 1) == b"!", f"another user can't listen at {path}"
+        assert os.read(reading, 1) == b"!", "another user can't listen there"
         try:
             yield listener
         finally:

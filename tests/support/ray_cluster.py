@@ -4,6 +4,7 @@ Its nodes are on loopback addresses, or each in a network namespace of its own, 
 """
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -18,7 +19,13 @@ from pathlib import Path
 
 import psutil
 
+# All clusters and clients of this process have one token, which is its own; and its clients look for a head on loopback.
+AUTHENTICATED = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+os.environ |= {**AUTHENTICATED, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
 RAY = Path(sys.executable).with_name("ray")
+# `ray start` of a further node takes 127.0.0.1 for this machine's address on a network, where the head does not listen.
+HERE = "from ray._private import services; services.resolve_ip_for_localhost = str; from ray.scripts.scripts import main"
 LOCAL = Path(__file__).parents[2] / "infra" / "local.yaml"
 START_S = 240.0
 END_S = 120.0
@@ -152,11 +159,17 @@ def _folder() -> Iterator[Path]:
 
 
 def _without_rays() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return {**others, "RAY_AUTH_TOKEN": AUTHENTICATED["RAY_AUTH_TOKEN"]}
 
 
 def _environment() -> dict[str, str]:
-    rays = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0", "GRPC_ENABLE_FORK_SUPPORT": "0"}
+    rays = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "GRPC_ENABLE_FORK_SUPPORT": "0",
+    }
     return {**_without_rays(), **rays, "PATH": f"{RAY.parent}:{os.environ['PATH']}"}
 
 
@@ -169,7 +182,7 @@ def _node(
     own = f"--temp-dir={folder / address.rpartition('.')[2]}"
 
     def start(*ports: int) -> list[str]:
-        return [*inside, str(RAY), "start", "--block", *asked(*ports), *SMALL, own]
+        return [*inside, sys.executable, "-c", f"{HERE}; main()", "start", "--block", *asked(*ports), *SMALL, own]
 
     with _started(start, folder / f"{address}.log", env, count) as (process, ports):
         yield Node(process, address, namespace), ports

@@ -1,17 +1,34 @@
 """Starts the head of a cluster on this machine as the cluster's file says, in the foreground (`make cluster`).
 
-Ctrl-C ends it, with what it started and nothing else.
+Ctrl-C ends it, with what it started and nothing else. Other users of the machine can neither use it, without the token,
+nor take the place of its sockets.
 """
 
 import os
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
-from research_steps.remote.ray.config import read_yaml
+from research_steps.files import is_private
+from research_steps.remote.ray.config import make_token, read_yaml
 
 if __name__ == "__main__":
+    own = Path(tempfile.gettempdir(), f"research-ray-{os.getuid()}")
+    if "RAY_TMPDIR" not in os.environ:
+        with suppress(FileExistsError):
+            own.mkdir(mode=0o700)
+        if not is_private(own):
+            sys.exit(
+                f"{own} is not a folder that only you can open, and Ray's sockets would lie there: remove it, have its "
+                "owner do so, or set RAY_TMPDIR to a folder of yours."
+            )
+    token = "RAY_AUTH_TOKEN" if os.environ.get("RAY_AUTH_TOKEN") else make_token()
+    print(
+        f"Whoever has the token in {token} can use this cluster, with RAY_AUTH_MODE=token, and nobody else.", flush=True
+    )
     *before, start = read_yaml(Path(sys.argv[1]), "a cluster's configuration")["head_start_ray_commands"]
     # Jobs find the Python and the Ray of this environment first.
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     script = " && ".join([*before, f"exec {start} --block"])
-    os.execvpe("sh", ["sh", "-c", script], {**os.environ, "PATH": path})
+    os.execvpe("sh", ["sh", "-c", script], {"RAY_TMPDIR": str(own), **os.environ, "PATH": path})

@@ -3,9 +3,13 @@
 RAY_ADDRESS, when set, says where the cluster is, and RAY_API_SERVER_ADDRESS where its job server is, as for every
 command of Ray. Otherwise the file does, if its provider is `local`: a head on this machine is joined, on another one Ray
 Client listens. The head of a cloud's cluster is reached through a forwarded port.
+
+Whoever may use a cluster has a shell on it, so it asks for a token: Ray's own, which it takes from RAY_AUTH_TOKEN, from
+the file that RAY_AUTH_TOKEN_PATH names, or from ~/.ray/auth_token.
 """
 
 import os
+import secrets
 import socket
 import sys
 from dataclasses import dataclass
@@ -16,10 +20,13 @@ from urllib.parse import urlsplit
 import yaml
 
 from research_steps.errors import MachineLost, UsageError
+from research_steps.files import read_file
 
 # Ray's own: of the head, and of Ray Client and the job server there.
 PORT, CLIENT_PORT, JOBS_PORT = 6379, 10001, 8265
 CONNECT_S = 5.0
+# How the kernel writes the ends of 127.0.0.1, ::1 and any address.
+_HERE = ("0100007F", "01000000", "00000000")
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ def read_cluster(path: Path) -> Cluster:
 def read_yaml(path: Path, what: str) -> Any:
     """What a YAML file holds. Raises UsageError that says what the file is for."""
     try:
-        return yaml.safe_load(path.read_text())
+        return yaml.safe_load(read_file(path).decode())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{path} can't be read as {what}: {' '.join(str(error).split())}.") from error
 
@@ -96,6 +103,12 @@ def imported() -> Any:
         # and run uv there; of lines of its log that are alike it would leave out most.
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+        # Else it takes 127.0.0.1 for this machine's address on a network, where a head that is for this machine alone
+        # does not listen.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        # A token is shown only in this mode, whether there is one or not.
+        if os.environ.get("RAY_AUTH_TOKEN") or token_file().exists():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ImportError as error:
@@ -105,8 +118,27 @@ def imported() -> Any:
     return ray
 
 
+def token_file() -> Path:
+    """The file that Ray takes its token from, unless RAY_AUTH_TOKEN is set."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token"))
+
+
+def make_token() -> Path:
+    """Have a token in that file, which only this user can read; returns the file. It is made once."""
+    path = token_file()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+    except FileExistsError:
+        # Ray's own command makes it as the umask says.
+        path.chmod(0o600)
+    return path
+
+
 def check_listening(name: str, address: str, schemes: tuple[str, ...], variable: str) -> None:
-    """Raise MachineLost when nobody listens at an address. Ray itself tries for minutes, and says so in many lines."""
+    """Raise MachineLost when nobody listens at an address, or on this machine another user does, unless the `variable`
+    says that it is there. Ray itself tries for minutes, and says so in many lines."""
     try:
         parts = urlsplit(address if "://" in address else f"//{address}")
         host, port = parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
@@ -121,6 +153,24 @@ def check_listening(name: str, address: str, schemes: tuple[str, ...], variable:
         raise MachineLost(
             f"There is no Ray cluster at {address} ({error}): start {name}, or set {variable} to where it is."
         ) from error
+    user = _listening_here(host, port) if variable not in os.environ else None
+    if user not in (None, 0, os.getuid()):
+        raise MachineLost(
+            f"Another user (number {user}) listens at {address}, and would get your code and token: nothing was sent. "
+            f"Start {name} on other ports, or set {variable} to the address if that is the cluster that you mean."
+        )
+
+
+def _listening_here(host: str, port: int) -> int | None:
+    """The number of the user who listens at a port of this machine, None where the host is another or it is not told."""
+    if host in ("localhost", "127.0.0.1", "::1"):
+        for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+            for fields in map(str.split, table.read_text().splitlines()[1:] if table.exists() else ()):
+                address, _, number = fields[1].rpartition(":")
+                # On loopback or any address; 0A is a socket that listens.
+                if fields[3] == "0A" and int(number, 16) == port and address[-8:] in _HERE:
+                    return int(fields[7])
+    return None
 
 
 def environment(names: tuple[str, ...]) -> dict[str, str]:

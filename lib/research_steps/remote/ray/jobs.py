@@ -14,6 +14,7 @@ import shlex
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,15 @@ from research_steps.records.redaction import redact
 from research_steps.records.secret_names import names_a_secret
 from research_steps.records.series import check_topic
 from research_steps.remote.ray import worktree
-from research_steps.remote.ray.config import Cluster, check_listening, environment, imported, read_yaml
+from research_steps.remote.ray.config import (
+    CONNECT_S,
+    Cluster,
+    check_listening,
+    environment,
+    imported,
+    read_yaml,
+    token_file,
+)
 from research_steps.terminal import pass_on, say
 from research_steps.trial.provenance import ORIGIN, origin_of
 
@@ -63,10 +72,16 @@ class Server:
         os.environ[variable] = self.address
         logging.getLogger("ray.dashboard").propagate = False
         imported()
+        from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
         try:
             self.client = JobSubmissionClient(self.address)
+        except AuthenticationError as error:
+            raise UsageError(
+                f"{self.address} takes jobs only from who has its token, and {token_file()} or RAY_AUTH_TOKEN does not "
+                f"hold that: {_line(error.message).partition('. ')[0]}."
+            ) from error
         except (RuntimeError, OSError, ValueError) as error:
             raise UsageError(f"{self.address} is no job server of Ray: {_line(error)}") from error
 
@@ -84,6 +99,11 @@ class Server:
             "work tree": sha256(canonical(tree)),
             "environment": sha256(canonical(driver.environment)),
         }
+        if self._is_open():
+            say(
+                f"{self.address} asks for no token: whoever reaches it can run anything there (infra/README.md says how "
+                "to have it ask)"
+            )
         prefix = f"{topic}-{sha256(store.encode())[:8]}-"
         jobs = self._jobs(prefix)
         if running := self._running(jobs, wanted, say):
@@ -109,6 +129,14 @@ class Server:
                     return running
                 raise UsageError(f"The cluster did not take {id}: {_line(error)}") from error
         return id
+
+    def _is_open(self) -> bool:
+        """Whether it lists its jobs to somebody without a token."""
+        try:
+            with urllib.request.urlopen(f"{self.address.rstrip('/')}/api/jobs/", timeout=CONNECT_S):
+                return True
+        except OSError:
+            return False
 
     def follow(self, id: str) -> int:
         """Print a job's log from its beginning until it ends; its driver's exit code.
