@@ -20,7 +20,7 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from research_steps.trial.provenance import capture
 
-from tests.support.ray_cluster import LOCAL, Cluster, eventually
+from tests.support.ray_cluster import AUTHENTICATED, LOCAL, Cluster, eventually
 from tests.support.toy_thread import RESEARCH, Repository, research
 
 INFRA = Path(__file__).parents[1] / "infra"
@@ -286,7 +286,8 @@ def test_the_end_of_a_log_is_not_lost(sender: Sender, tmp_path: Path) -> None:
 
 def statuses(sender: Sender) -> list[str]:
     """What became of the jobs that this checkout submitted."""
-    with urllib.request.urlopen(f"{sender.job_server}/api/jobs/") as answer:
+    token = {"Authorization": f"Bearer {AUTHENTICATED['RAY_AUTH_TOKEN']}"}
+    with urllib.request.urlopen(urllib.request.Request(f"{sender.job_server}/api/jobs/", headers=token)) as answer:
         jobs = json.load(answer)
     return [job["status"] for job in jobs if job["metadata"].get("store") == sender.journal.store.url]
 
