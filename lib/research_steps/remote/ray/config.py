@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 import yaml
 
 from research_steps.errors import MachineLost, UsageError
-from research_steps.files import read_file
 
 # Ray's own: of the head, and of Ray Client and the job server there.
 PORT, CLIENT_PORT, JOBS_PORT = 6379, 10001, 8265
@@ -81,7 +80,7 @@ def read_cluster(path: Path) -> Cluster:
 def read_yaml(path: Path, what: str) -> Any:
     """What a YAML file holds. Raises UsageError that says what the file is for."""
     try:
-        return yaml.safe_load(read_file(path).decode())
+        return yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{path} can't be read as {what}: {' '.join(str(error).split())}.") from error
 
