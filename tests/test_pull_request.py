@@ -141,7 +141,11 @@ def test_no_link_is_followed(desk: Desk, tmp_path: Path, linked: str) -> None:
 
 def test_no_link_is_followed_where_a_file_is_written_aside(desk: Desk, tmp_path: Path, private: Path) -> None:
     """The name that a writer uses before it renames the file is known, too."""
-    (desk.root / ".agents" / "logbooks" / ".toy.md.tmp").symlink_to(private)
+    places = ("logbooks/.toy.md.tmp", "logbooks/toy/.TOY-002.jsonl.tmp", "issues/.toy.md.tmp")
+    for place in places:
+        path = desk.root / ".agents" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(private)
     clone = cloned(desk, tmp_path)
     desk.record("more")
     assert research(clone, "sync", "toy", "--prefix", str(desk.store)).returncode == 0
