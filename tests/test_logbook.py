@@ -360,7 +360,7 @@ def test_a_record_with_no_usable_id_is_not_published(desk: Desk, id: str) -> Non
     published = desk.publish()
     assert published.ids == ("TOY-001",)
     (problem,) = published.problems
-    assert "is not a record (Expected `str` matching regex" in problem and "`$.id`" in problem
+    assert "is not a record (Expected text of another form" in problem and "`$.id`" in problem
     names = {path.name for path in desk.root.rglob("*") if ".git/" not in str(path)} - {path.name for path in before}
     assert names <= {".agents", "logbooks", "toy.md", "toy", "TOY-001.jsonl", "series.json"}
 

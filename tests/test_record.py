@@ -144,7 +144,7 @@ LINE = store_record(trial()).line
         (_without(LINE, "key"), "missing required field `key`"),
         (_with(LINE, surprise=1), "unknown field `surprise`"),
         (_with(LINE, status="splendid"), "Invalid enum value 'splendid'"),
-        (_with(LINE, started_at="yesterday"), r"matching regex .* at `\$\.started_at`"),
+        (_with(LINE, started_at="yesterday"), r"Expected text of another form at `\$\.started_at`"),
         (_with(LINE, kind="intent"), "Invalid value 'intent'"),
         (_with(LINE, schema=0), "is not a record"),
         (_with(LINE, schema=4, surprise=1), "has schema 4, and this version reads up to 3.*install the newest"),

@@ -210,13 +210,19 @@ def test_what_is_no_set_of_numbers_is_refused(case: str) -> None:
         assert message in str(failed.error)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("-inf"), np.float32("nan")])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), np.float32("nan"), 1e101, -1.7976931348623157e308])
 def test_a_primary_metric_that_is_no_finite_number_diverged(value: Any) -> None:
     """Which is a result of the configuration, and no slip in its code."""
     for measure in (yielding({"time_s": value}), lambda config: {"time_s": value}):
         failed = refused(measure)
         assert failed.side == "candidate" and isinstance(failed.error, Diverged)
-        assert str(failed.error) == f"Metric 'time_s' is {float(value)}."
+        assert str(failed.error) == f"Metric 'time_s' is {float(value)}: expected 1e+100 at most."
+
+
+def test_what_is_next_to_nothing_is_taken_as_nothing() -> None:
+    """Its inverse, or that squared, is no number."""
+    for measure in (yielding({"time_s": 5e-324}), lambda config: {"time_s": -1e-200}):
+        assert set(take(measure).samples.candidate["time_s"]) == {0.0}
 
 
 def test_another_metric_that_is_no_finite_number_costs_that_metric_alone() -> None:

@@ -1,11 +1,13 @@
 """A thread through the real Marin executor: what it leaves behind, what is measured again and what is not."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.support.toy_thread import BODY, MEASURE, Repository, cli
+from tests.support.toy_thread import BODY, MEASURE, Repository, cli, fork
 
 
 @pytest.fixture
@@ -213,6 +215,61 @@ def test_a_recorded_step_that_fails_is_recorded_and_raised(repository: Repositor
     assert "RuntimeError: no room" in repository.logbook
 
 
+def test_what_marin_cannot_save_is_a_failure_of_the_step(repository: Repository) -> None:
+    """A set, say: the entry says so, and once the function returns something else the step runs again."""
+    body = """
+    from marin.execution.types import ExecutorStep
+
+    def work(config):
+        return RETURNED
+
+    steps.recorded(ExecutorStep(name="toy/work", fn=work, config={}))
+"""
+    repository.thread(body.replace("RETURNED", "{1, 2}"))
+    done = repository.run()
+    assert done.code == 1 and "Object of type set is not JSON serializable" in done.output
+    assert "TypeError: Object of type set is not JSON serializable" in repository.logbook
+    repository.thread(body.replace("RETURNED", "[1, 2]"))
+    done = repository.run()
+    assert done.code == 0, done.output
+    assert repository.ids == ["TOY-001", "TOY-002"] and "work finished" in repository.logbook
+
+
+@pytest.mark.parametrize("lost", ["all", "status", "half", "artifact"])
+def test_a_recorded_step_whose_output_is_lost_runs_again(repository: Repository, lost: str) -> None:
+    """Deleted as a whole, or cut off by a kill: it is made anew, with an entry of its own. Where only Marin's status is
+    missing, as after a kill behind the entry, what the step returned is still there and nothing runs."""
+    repository.thread(
+        """
+    from marin.execution.types import ExecutorStep
+
+    def work(config):
+        with open("ran", "a") as file:
+            file.write("ran\\n")
+        return {"answer": 42}
+
+    steps.recorded(ExecutorStep(name="toy/work", fn=work, config={"a": 1}))
+"""
+    )
+    assert repository.run().code == 0
+    (output,) = (repository.root / "local_store" / "toy").glob("work-*")
+    artifact = output / ".artifact.json"
+    if lost == "all":
+        shutil.rmtree(output)
+    else:
+        (output / ".executor_status").unlink()
+    if lost == "half":
+        artifact.write_text('{"answer":')
+    elif lost == "artifact":
+        artifact.unlink()
+    done = repository.run()
+    assert done.code == 0, done.output
+    assert json.loads(artifact.read_text()) == {"answer": 42}
+    times = 1 if lost == "status" else 2
+    assert (repository.root / "ran").read_text() == "ran\n" * times
+    assert repository.ids == [f"TOY-00{number}" for number in range(1, times + 1)]
+
+
 def test_a_recorded_step_with_resources_runs_where_marin_sends_it(repository: Repository) -> None:
     """A step that asks for resources goes through Marin's Fray client, and its result comes back."""
     repository.thread(
@@ -398,3 +455,34 @@ def test_bad_metrics_fail_the_trial_with_a_sentence(repository: Repository) -> N
     assert done.code == 0, done.output
     for sentence in ("Diverged: Metric 'time_s' is nan", "'fast' (str): expected a number", "gave no 'time_s'"):
         assert sentence in repository.logbook
+
+
+def test_values_near_the_limits_of_floats_are_rows(repository: Repository) -> None:
+    """What is too large to be squared, or too small to be divided by, stops no sweep and is not measured again."""
+    values = {"large": "1e308", "negative": "-1e160", "small": "5e-324", "less": "1e-90", "zero": "0.0"}
+    repository.measure(
+        MEASURE.replace("    while True:", f"    odd = {values!r}\n    while True:").replace(
+            'yield {"time_s": time.perf_counter() - start}', 'yield {"time_s": float(odd.get(config.mode, "1.0"))}'
+        )
+    )
+    repository.thread(BODY.replace('("work", [1000, 4000])', f'("mode", {list(values)})'))
+    done = repository.run()
+    assert done.code == 0, done.output
+    assert "Diverged: Metric 'time_s' is 1e+308" in repository.logbook
+    assert all(f"mode={name}" in repository.logbook for name in values)
+    measured = len(repository.measured)
+    assert repository.run().code == 0 and len(repository.measured) == measured
+
+
+@pytest.mark.parametrize("reads", ["nothing", "a line"])
+def test_a_run_goes_on_when_nobody_reads_what_it_tells(repository: Repository, reads: str) -> None:
+    """As with `2>&1 | head -1`, or when the connection is dropped: every step is measured and recorded."""
+    read, write = os.pipe()
+    pid = fork(repository.root, "experiments.toy", (), write, write, {"WANDB_MODE": "disabled"})
+    os.close(write)
+    if reads == "a line":
+        assert os.read(read, 4096)
+    os.close(read)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert repository.ids == ["TOY-001", "TOY-002", "TOY-003"]
+    assert "fail" not in repository.logbook

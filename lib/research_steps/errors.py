@@ -12,7 +12,7 @@ ResearchError
 ├── SurfaceError          a public surface (GitHub, W&B) did not take what it should show
 │   └── SurfaceAway       not now: no network, a fault of the server, a limit on requests
 ├── BadMetrics            the measure function gave no set of numbers
-├── Diverged              the primary metric is no finite number: a result of the configuration
+├── Diverged              the primary metric is no number to count with: a result of the configuration
 ├── SideFailed            the measure function raised, as the candidate or as the baseline of the pair
 ├── FailedElsewhere       a side of a pair raised, in a process of its own
 ├── DevicesDiffer         the two sides of a pair, in processes of their own, ran on different devices
@@ -24,9 +24,28 @@ ResearchError
 Messages say what, where, what was expected, what was found, and what to do next.
 """
 
+import errno
+import os
+import traceback
 from typing import Any, Literal
 
 Side = Literal["candidate", "baseline"]
+
+
+# A full or broken disk, and too many open files on the machine.
+_LACKING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENFILE)
+
+
+def lacking(error: BaseException | None) -> str:
+    """What the machine lacked, where that is why something was raised; empty where it was not."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _LACKING:
+            return str(error)
+        # Libraries in other languages tell it in their own errors.
+        if os.strerror(errno.ENOSPC) in (told := traceback.format_exception_only(error)[-1]):
+            return told.strip()
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 class ResearchError(Exception):
@@ -82,7 +101,7 @@ class BadMetrics(ResearchError):
 
 
 class Diverged(ResearchError):
-    """The primary metric became NaN or infinite: a result of what was measured, and no slip in its code."""
+    """The primary metric became NaN, infinite or nearly so: a result of what was measured, and no slip in its code."""
 
 
 class SideFailed(ResearchError):

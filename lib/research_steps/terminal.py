@@ -7,6 +7,7 @@ seen is shown by its number, such as \\x1b or \\u202e; and a line stays one line
 import json
 import re
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -47,9 +48,22 @@ def print_json(data: Any) -> None:
     print(json.dumps(data, indent=2).replace("\x7f", r"\u007f"), flush=True)
 
 
+class Beside:
+    """Standard error, as a stream on which what can't be written is not missed: nobody reads it any more, and what is
+    done does not depend on that."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            sys.stderr.flush()
+
+
 def say(line: str) -> None:
-    """Tell a person something beside what the command prints."""
-    print(visible_line(line), file=sys.stderr, flush=True)
+    """Tell a person something beside what the command prints, as long as anybody reads it."""
+    print(visible_line(line), file=Beside(), flush=True)
 
 
 def pass_on(data: str | bytes, stream: TextIO) -> None:

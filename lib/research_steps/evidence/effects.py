@@ -18,6 +18,9 @@ from research_steps.records.series import Metric
 
 # A share of the baseline means something where its mean is at least so many standard errors from 0.
 CLEAR_OF_ZERO = 4.0
+# The largest value of a metric that is counted with, so that means, squares and quotients are numbers as well; what is
+# below its inverse is taken as 0.
+LARGEST = 1e100
 # The logarithm of the largest ratio that is told: what is more is told as that.
 LARGEST_LOG = 700.0
 

@@ -27,7 +27,7 @@ from research_steps.records.series import Metric
 ROUTINE = frozenset(
     (
         *("SyntaxError", "IndentationError", "TabError", "NameError", "UnboundLocalError", "AttributeError"),
-        *("CodeChanged", "BadMetrics"),
+        "BadMetrics",
     )
 )
 CONTENDED = "contended"

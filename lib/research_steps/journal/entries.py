@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from research_steps.errors import LauncherError
 from research_steps.journal.journal import Journal
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Captured, Claim, EntryRecord, Error, Floor, Mode, Ref, Row
@@ -89,8 +90,9 @@ def write_entry(
 ) -> Stored[EntryRecord]:
     """The newest entry of this `step_key` if `accept` takes it, else a new one, whoever is killed in between.
 
-    `body` is given the experiment ID; what it raises leaves the attempt open. `say` is told of another process that is
-    at this entry, and waited for.
+    `body` is given the experiment ID. What ends its run ends this attempt and no other one, which somebody else may have
+    begun by then; what else it raises leaves it open. `say` is told of another process that is at this entry, and waited
+    for.
     """
     journal.keep_patch(captured.provenance.patch, captured.patch)
     while True:
@@ -108,7 +110,12 @@ def write_entry(
         ) as begun:
             if not begun:
                 continue
-            stored = finish_entry(journal, captured, about, id, attempt, utc(), body(id))
+            try:
+                finding = body(id)
+            except (LauncherError, KeyboardInterrupt) as error:
+                journal.attempts.interrupt(begun, str(error) or "the run was stopped")
+                raise
+            stored = finish_entry(journal, captured, about, id, attempt, begun.intent.started_at, finding)
         standing = journal.ids.latest_entry(about.step_key) if stored.record.late else stored
         if standing is not None:
             return standing

@@ -205,11 +205,12 @@ def add_published(
 ) -> Snapshot:
     """The snapshot, with the records in a folder of published ones whose lines are wanted. Raises RepositoryError."""
     for path, file in opened_in(repository, ".jsonl"):
-        for number, line in enumerate(BufferedReader(file, READ_AT_ONCE), 1):
-            if wanted(line):
-                snapshot.take(line.rstrip(b"\r\n"), f"{path}:{number}", decode)
-            else:
-                snapshot.unread.add(sha256(line.rstrip(b"\r\n")))
+        with BufferedReader(file, READ_AT_ONCE) as lines:
+            for number, line in enumerate(lines, 1):
+                if wanted(line):
+                    snapshot.take(line.rstrip(b"\r\n"), f"{path}:{number}", decode)
+                else:
+                    snapshot.unread.add(sha256(line.rstrip(b"\r\n")))
     return snapshot
 
 

@@ -6,6 +6,7 @@ were written are what is hashed, always: a record is never encoded again to chec
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -147,6 +148,7 @@ def verified(data: bytes, sha: str, where: str) -> bytes:
 
 
 _RECORD = msgspec.json.Decoder(Record)
+_PATTERN = re.compile(r"`str` matching regex '.*'(?: -)?(?= |$)")
 _HEADER = msgspec.json.Decoder(_Header)
 _RECORD_KINDS: dict[str, type[Versioned]] = {
     "trial": TrialRecord,
@@ -182,8 +184,10 @@ def _newer(where: str, what: str, header: _Header) -> NewerObject:
 
 
 def _broken(where: str, error: Exception) -> UnreadableObject:
+    # How a time or a name is spelled is written down for machines.
+    told = _PATTERN.sub("text of another form", str(error))
     return UnreadableObject(
-        f"{where} is not a record ({error}); it was skipped and left as it is: "
+        f"{where} is not a record ({told}); it was skipped and left as it is: "
         "restore it from a copy, or delete it if it never held a result."
     )
 

@@ -9,7 +9,7 @@ from research_steps.journal.entries import About, Finding
 from research_steps.records.objects import IssueLink
 from research_steps.records.step_kinds import Ran
 from research_steps.thread.configs import step_key
-from research_steps.thread.marin import Recorded, read_artifact
+from research_steps.thread.marin import Recorded, has_artifact, read_artifact
 from research_steps.thread.step_body import record_step
 from research_steps.thread.tagging import Tagging, tagged, tagged_config
 from research_steps.trial.context import Session, current
@@ -18,12 +18,12 @@ from research_steps.trial.context import Session, current
 def record(step: Recorded, config: Any, *, label: str, hypothesis: str, private: bool) -> Any:
     """Run the step with this configuration, record that, and return what it returned."""
     session = current()
-    returned: list[Any] = []
     name = label or step.step.name
 
     def body(id: str) -> Finding:
         tagging = None if private or session.series.private else _tagging(session, id, name)
-        returned.append(step.run(tagged_config(config, tagging), partial(tagged, tagging=tagging)))
+        # Saved before the entry is: what Marin can't save is a failure of the step, and what an entry tells of is there.
+        step.run(tagged_config(config, tagging), partial(tagged, tagging=tagging))
         return Finding(result=f"{step.step.name} finished")
 
     about = About(
@@ -34,9 +34,8 @@ def record(step: Recorded, config: Any, *, label: str, hypothesis: str, private:
         details=Ran(function=step.__name__, config=_shown(config)),
         private=private,
     )
-    record_step(session, about, body)
-    # A step that was recorded before the executor noted its success has left its result behind.
-    return returned[0] if returned else read_artifact(step.output_path)
+    record_step(session, about, body, is_kept=lambda: has_artifact(step.output_path))
+    return read_artifact(step.output_path)
 
 
 def _tagging(session: Session, id: str, label: str) -> Tagging:

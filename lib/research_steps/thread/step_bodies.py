@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from research_steps.errors import StepFailed
+from research_steps.errors import LauncherError
 from research_steps.evidence.claim_text import changes_text, claim_text, variant_text
 from research_steps.evidence.claims import Candidate, floor_of, make_claims
 from research_steps.evidence.comparable import Ended, comparable_with
@@ -56,7 +56,7 @@ def _baseline(session: Session, config: StepConfig, inputs: list[Stored[EntryRec
     for row, measured in zip(rows, trials, strict=True):
         record = measured.stored.record
         if isinstance(record, InterruptedRecord):
-            raise StepFailed(f"the baseline was interrupted: {record.reason}")
+            raise LauncherError(f"The baseline was interrupted: {record.reason}")
         if record.error is not None:
             return Finding(result=f"baseline case: {row.note}", rows=rows, error=record.error)
     floor = floor_of(series, [measured.stored for measured in trials])

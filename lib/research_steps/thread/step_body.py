@@ -12,11 +12,10 @@ from typing import Any
 
 import msgspec
 
-from research_steps.errors import LauncherError, StepFailed, StoreError
+from research_steps.errors import LauncherError, StepFailed, StoreError, lacking
 from research_steps.evidence.standing import fixed_cases
 from research_steps.journal.entries import About, Finding, write_entry
 from research_steps.journal.progress import plan
-from research_steps.journal.snapshot import OpenAttempt
 from research_steps.records.configurations import CODE, plain
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord, Ref
@@ -56,8 +55,11 @@ def run_step(config: StepConfig) -> dict[str, Any] | list[Any]:
     return reference
 
 
-def record_step(session: Session, about: About, body: Callable[[str], Finding]) -> Stored[EntryRecord]:
-    """The entry of a step: the one that it has, unless that failed or is made again, else what `body` makes of it.
+def record_step(
+    session: Session, about: About, body: Callable[[str], Finding], *, is_kept: Callable[[], bool] = lambda: True
+) -> Stored[EntryRecord]:
+    """The entry of a step: the one that it has, unless that failed, or is made again, or what it made beside the entry
+    is not kept any more; else what `body` makes of it.
 
     An exception of the body is recorded as the step's failure, then raised again.
     """
@@ -68,13 +70,12 @@ def record_step(session: Session, about: About, body: Callable[[str], Finding]) 
         failure = None
         try:
             return body(id)
-        except (LauncherError, KeyboardInterrupt) as error:
-            _interrupt(session, id, str(error) or "the run was stopped")
+        except (LauncherError, StoreError):
+            # What is not measured, or could not be written, can't be said to have failed.
             raise
-        except StoreError:
-            # What could not be written can't be said to have failed: the attempt stays open and ends as orphaned.
-            raise
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is raised again once it is recorded
+        except Exception as error:  # whatever it is, it is raised again once it is recorded
+            if why := lacking(error):
+                raise LauncherError(f"The machine could not do it: {why}.") from error
             failure = error
             what = f"failed: {type(error).__name__}: {error}"
             return Finding(result=what, error=describe_error(error, "step", Path.cwd()))
@@ -86,7 +87,7 @@ def record_step(session: Session, about: About, body: Callable[[str], Finding]) 
         session.used_numbers,
         about,
         attempt,
-        accept=lambda record: record.status == "ok" and about.step_key not in session.redo,
+        accept=lambda record: record.status == "ok" and about.step_key not in session.redo and is_kept(),
         say=session.say,
     )
     session.changed()
@@ -105,12 +106,6 @@ def _run_shard(session: Session, config: StepConfig) -> list[Any]:
     trials = measure(session, config, id, wanted)
     references: list[Any] = msgspec.to_builtins(refs_of(trials))
     return references
-
-
-def _interrupt(session: Session, id: str, reason: str) -> None:
-    match session.journal.attempts.of("entry", id):
-        case [*_, OpenAttempt() as attempt]:
-            session.journal.attempts.interrupt(attempt, reason)
 
 
 def _inputs(session: Session, config: StepConfig) -> list[Stored[EntryRecord]]:

@@ -18,7 +18,7 @@ from research_steps.journal.progress import passed
 from research_steps.records.conditions import conditions
 from research_steps.records.configurations import differences
 from research_steps.records.model import InterruptedRecord, TrialRecord
-from research_steps.terminal import visible_line
+from research_steps.terminal import Beside, visible_line
 from research_steps.trial.code import Code
 from research_steps.trial.context import Session
 from research_steps.trial.measured import Measured, TrialSpec
@@ -96,7 +96,7 @@ def measure_wanted(session: Session, codes: Codes, config_type: str, id: str, wa
     had: list[str] = []
     noted = time.monotonic()
     pending, waiting = deque(wanted), 0
-    with tqdm(total=len(wanted), desc=id, unit="trial", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=len(wanted), desc=id, unit="trial", file=Beside(), disable=not sys.stderr.isatty()) as bar:
         while pending:
             want = pending.popleft()
             spec = codes.spec(config_type, want)

@@ -119,6 +119,8 @@ def _attempt(
             if session.host.closed:
                 raise
             return stored
+        if outcome.interrupted:
+            return attempts.interrupt(begun, outcome.interrupted)
         return attempts.finish("trial", _record(session, spec, begun.intent, outcome))
 
 

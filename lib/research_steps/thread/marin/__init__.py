@@ -8,6 +8,7 @@ from research_steps.thread.marin.executor_steps import Recorded as Recorded
 from research_steps.thread.marin.executor_steps import check as check
 from research_steps.thread.marin.executor_steps import dispatch as dispatch
 from research_steps.thread.marin.executor_steps import end_jobs as end_jobs
+from research_steps.thread.marin.executor_steps import has_artifact as has_artifact
 from research_steps.thread.marin.executor_steps import has_engine as has_engine
 from research_steps.thread.marin.executor_steps import plan as plan
 from research_steps.thread.marin.executor_steps import read_artifact as read_artifact

@@ -164,6 +164,15 @@ def read_artifact(path: str) -> Any:
         return json.load(file)
 
 
+def has_artifact(path: str) -> bool:
+    """Whether what a step returned can be read back; it can't where a kill cut it off."""
+    try:
+        read_artifact(path)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
 class Recorded:
     """The function of an existing step, with a record of each run around it.
 
@@ -179,11 +188,12 @@ class Recorded:
     def __call__(self, config: Any) -> Any:
         return self._record(self, config)
 
-    def run(self, config: Any, around: Callable[[Callable[[Any], Any]], Callable[[Any], Any]]) -> Any:
-        """Run the step as Marin would have, and return what it returned. `around` wraps its function, where it runs."""
+    def run(self, config: Any, around: Callable[[Callable[[Any], Any]], Callable[[Any], Any]]) -> None:
+        """Run the step as Marin would have, and save what it returns. `around` wraps its function, where it runs.
+
+        Raises TypeError for what Marin can't save.
+        """
         fn: Any = self.step.fn
-        if self.step.resources is None and not isinstance(fn, RemoteCallable):
-            return around(fn)(config)
         inner = around(fn.fn if isinstance(fn, RemoteCallable) else fn)
         path = self.output_path
 
@@ -192,8 +202,7 @@ class Recorded:
 
         if self.step.resources is not None:
             fn = RemoteCallable(fn=fn, resources=self.step.resources, name=self.step.name)
-        replace(fn, fn=run_and_save)(config)
-        return read_artifact(path)
+        (replace(fn, fn=run_and_save) if isinstance(fn, RemoteCallable) else run_and_save)(config)
 
 
 def wrap(step: ExecutorStep, record: Callable[[Recorded, Any], Any]) -> ExecutorStep:

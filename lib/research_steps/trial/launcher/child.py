@@ -16,7 +16,7 @@ from typing import Any, Literal
 import draccus
 import msgspec
 
-from research_steps.errors import CodeChanged, FailedElsewhere, Side, SideFailed
+from research_steps.errors import CodeChanged, FailedElsewhere, LauncherError, Side, SideFailed, lacking
 from research_steps.records.model import Device, Error
 from research_steps.records.redaction import redact
 from research_steps.trial.code import Code
@@ -89,7 +89,12 @@ def run(request: Request, stage: int) -> ChildResult:
             say("setting up: compiling, checking, warming up")
             result = sample(measure, candidate, baseline, series, request.seed, sampling)
     except BaseException as raised:  # noqa: BLE001  # whatever it is, it is the trial's result
-        result = ChildResult(error=_described(raised, root), setup_s=time.perf_counter() - started - import_s)
+        why = _interrupted(raised)
+        error = None if why else _described(raised, root)
+        result = ChildResult(error=error, interrupted=why, setup_s=time.perf_counter() - started - import_s)
+    # What is imported only when it is called for may have been saved after the first look, and be why it failed.
+    changed = next(filter(None, map(_changed, filter(None, (code, spec.baseline_code)))), "")
+    result = ChildResult(interrupted=changed) if changed else result
     ran = versions.ran if versions is not None else _ran(code)
     parts = {"devices": ran.devices, "sources": ran.sources, "import_s": ran.import_s or import_s}
     return msgspec.structs.replace(result, **parts)
@@ -99,13 +104,20 @@ def _imported(code: Code) -> Any:
     """The measure function, from its code as that was when the run started. Raises CodeChanged."""
     import_from(code)
     measure = load(code.name)
-    digest = code.now().digest
-    if digest != code.digest:
-        raise CodeChanged(
-            f"The code of {code.name} changed on disk after the run had started "
-            f"(digest {code.digest[:12]} then, {digest[:12]} now): run the thread again."
-        )
+    if changed := _changed(code):
+        raise CodeChanged(changed)
     return measure
+
+
+def _changed(code: Code) -> str:
+    """That the code is not the one that the trial was begun for, empty where it is."""
+    digest = code.now().digest
+    if digest == code.digest:
+        return ""
+    return (
+        f"The code of {code.name} changed on disk after the run had started "
+        f"(digest {code.digest[:12]} then, {digest[:12]} now): run the thread again."
+    )
 
 
 def _side_process(request: Request, side: Side) -> SideProcess:
@@ -120,7 +132,13 @@ def _side_process(request: Request, side: Side) -> SideProcess:
 
     described = partial(describe_error, where=side, root=Path(code.root))
     return SideProcess(
-        side, SideWork(request.series, load, partial(_ran, code), lambda raised: _shortened(described(raised)))
+        side,
+        SideWork(
+            request.series,
+            load,
+            partial(_ran, code),
+            lambda raised: _interrupted(raised) or _shortened(described(raised)),
+        ),
     )
 
 
@@ -144,6 +162,15 @@ def _devices() -> tuple[Device, ...]:
     return tuple(Device(backend=backend, kind=kind, count=count) for (backend, kind), count in counts.items())
 
 
+def _interrupted(raised: BaseException) -> str:
+    """Why there is no result, where what was raised is no fault of what was measured; empty where it may be."""
+    error = raised.error if isinstance(raised, SideFailed) else raised
+    if isinstance(error, CodeChanged | LauncherError):
+        return str(error)
+    why = lacking(error)
+    return f"The machine could not do it: {_short(why)}." if why else ""
+
+
 def _described(raised: BaseException, root: Path) -> Error:
     if isinstance(raised, SideFailed) and isinstance(raised.error, FailedElsewhere):
         described: Error = raised.error.described
@@ -153,11 +180,13 @@ def _described(raised: BaseException, root: Path) -> Error:
 
 
 def _shortened(described: Error) -> Error:
-    message = described.message
+    return msgspec.structs.replace(described, message=_short(described.message))
+
+
+def _short(message: str) -> str:
     if len(message) > LONGEST_MESSAGE:
         message = redact(message)
     if len(message) > LONGEST_MESSAGE:
         message = f"{message[:LONGEST_MESSAGE]}… ({len(message)} characters)"
     # Half of a surrogate pair, which JSON can't carry, is spelled out.
-    message = message.encode("utf-8", "backslashreplace").decode()
-    return msgspec.structs.replace(described, message=message)
+    return message.encode("utf-8", "backslashreplace").decode()

@@ -205,7 +205,8 @@ class Parent:
         pid = os.fork()
         if pid:
             return pid
-        status = 1
+        # Whatever the measure function raises is a result, so that what is raised here is a fault around it.
+        status = os.EX_IOERR
         try:
             die_with_parent(self._pid)
             # A measure function may signal its own process group.

@@ -107,12 +107,14 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
 
 
 class ChildResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What the child itself reports: samples, or an error. `without` tells of metrics beside the primary one what they
+    """What the child itself reports: samples, or an error, or why there is neither, for no fault of what was measured
+    (`interrupted`). `without` tells of metrics beside the primary one what they
     were when they were no finite number. `sources` are the files that people edit among those of the
     modules that it had imported. Times are in seconds."""
 
     samples: Samples | None = None
     error: Error | None = None
+    interrupted: str = ""
     without: dict[str, str] = {}
     devices: tuple[Device, ...] = ()
     sources: tuple[str, ...] = ()

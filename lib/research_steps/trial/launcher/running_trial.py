@@ -5,6 +5,7 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from research_steps.records.redaction import LONGEST, redact_end, redactor
 from research_steps.trial.launcher.protocol import ChildResult, Request, TrialOutcome, Used, line
 
 OUTPUT_TAIL = 4096
+LAST_WORDS = 400
 
 
 @dataclass
@@ -56,7 +58,11 @@ class RunningTrial:
         """How it ended, by what its child has `written` as its result."""
         code, used = self.ended.result()
         exit = f"signal {_signal_name(-code)}" if code < 0 else f"exit code {code}"
-        result = ChildResult(error=self._lost(exit))
+        if code == os.EX_IOERR:
+            told = self._output_tail()[-LAST_WORDS:].strip() or f"is {tempfile.gettempdir()} full?"
+            result = ChildResult(interrupted=f"Its process could not report what it did: {told}")
+        else:
+            result = ChildResult(error=self._lost(exit))
         with suppress(msgspec.MsgspecError):
             # Nothing, when it ended itself.
             result = msgspec.json.decode(written, type=ChildResult) if code == 0 else result

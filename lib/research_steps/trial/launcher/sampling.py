@@ -9,7 +9,6 @@ stops by what it saw is allowed for: intervals rest on how the means of whole pr
 """
 
 import gc
-import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from research_steps.errors import BadMetrics, Diverged, Side, SideFailed
-from research_steps.evidence.effects import process_effect, scale_for
+from research_steps.evidence.effects import LARGEST, process_effect, scale_for
 from research_steps.records.model import Samples
 from research_steps.records.series import Metric, Series
 from research_steps.trial.launcher.protocol import ChildResult
@@ -117,14 +116,14 @@ def _set_up(take: Callable[[Side, int], Values], turn: Sequence[Side]) -> None:
 
 
 def sampled(taken: Mapping[Side, Sequence[Values]], order: str) -> dict[str, Any]:
-    """All samples by metric, without those metrics that were no finite number at some time, which are told."""
+    """All samples by metric, without those metrics that were no number to count with at some time, which are told."""
     columns: dict[Side, dict[str, list[float]]] = {"candidate": {}, "baseline": {}}
     without: dict[str, str] = {}
     for side, rows in taken.items():
         with failing(side):
             columns[side] = _columns(rows)
             for name, values in columns[side].items():
-                strange = [value for value in values if not math.isfinite(value)]
+                strange = [value for value in values if not abs(value) <= LARGEST]
                 if strange:
                     without.setdefault(name, f"{strange[0]} in {len(strange)} of {len(values)} samples of the {side}")
     finite = {side: {n: v for n, v in values.items() if n not in without} for side, values in columns.items()}
@@ -177,8 +176,9 @@ def numbers(values: Any, series: Series) -> Values:
         if not isinstance(name, str) or not name.isprintable():
             raise BadMetrics(f"A metric is named {name!r}: expected printable text, such as 'time_s'.")
     checked = {name: _number(name, value) for name, value in values.items()}
-    if not math.isfinite(checked[series.primary.name]):
-        raise Diverged(f"Metric {series.primary.name!r} is {checked[series.primary.name]}.")
+    primary = checked[series.primary.name]
+    if not abs(primary) <= LARGEST:
+        raise Diverged(f"Metric {series.primary.name!r} is {primary}: expected {LARGEST:g} at most.")
     return checked
 
 
@@ -191,7 +191,7 @@ def _number(name: str, value: Any) -> float:
             number = float(value)
     if number is None:
         raise BadMetrics(f"Metric {name!r} is {value!r} ({type(value).__name__}): expected a number.")
-    return number
+    return number if not abs(number) < 1 / LARGEST else 0.0
 
 
 def _columns(rows: Sequence[Values]) -> dict[str, list[float]]:

@@ -21,7 +21,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
-from research_steps.errors import FailedElsewhere, Side
+from research_steps.errors import FailedElsewhere, LauncherError, Side
 from research_steps.records.model import Device, Error
 from research_steps.records.series import Series
 from research_steps.trial.launcher.processes import die_with_parent
@@ -44,16 +44,17 @@ class SideRun:
 @dataclass(frozen=True)
 class SideWork:
     """What a side's process does for a series: `load` imports its code and returns a call of the measure function, `ran`
-    tells what came of it, `described` what was raised."""
+    tells what came of it, `described` what was raised, or why that is no fault of what was measured."""
 
     series: Series
     load: Callable[[], Callable[[], Any]]
     ran: Callable[[], SideRun]
-    described: Callable[[BaseException], Error]
+    described: Callable[[BaseException], Error | str]
 
 
 class SideProcess:
-    """A side as the trial's process has it. Once it has failed, whatever it is asked for raises FailedElsewhere."""
+    """A side as the trial's process has it. Once it has failed, whatever it is asked for raises FailedElsewhere, or
+    LauncherError where that was no fault of what was measured."""
 
     def __init__(self, side: Side, work: SideWork) -> None:
         self._side = side
@@ -100,6 +101,8 @@ class SideProcess:
             raise FailedElsewhere(Error("Crash", message, (), self._side, "")) from None
         if isinstance(answer, Error):
             raise FailedElsewhere(answer)
+        if isinstance(answer, str):
+            raise LauncherError(answer)
         return answer
 
     def _wait(self) -> int:
