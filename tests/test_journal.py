@@ -4,6 +4,7 @@ Those that work at the same time are processes; those that die are killed with S
 one in a PID namespace of its own: it can't be seen from here either.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from research_steps.journal.store import LocalStore, open_store
 from research_steps.records.encoding import Stored, canonical, sha256
 from research_steps.records.model import InterruptedRecord, TrialRecord
 from research_steps.records.objects import Seal
-from research_steps.records.times import utc
+from research_steps.records.times import parse_utc, utc
 
+from tests.support.clocks import faked
 from tests.support.object_store import Proxy
 from tests.support.records import WHEN, entry, trial
 
@@ -98,6 +100,16 @@ with journal.attempts.begin("trial", key, int(sys.argv[3]), id="MOE-HC-001.01", 
 """
 
 
+# Whether the one attempt is orphaned, as this process sees it.
+LOOK = """
+import hashlib, sys
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
+[attempt] = Journal(open_store(sys.argv[1]), "moe_hc").attempts.of("trial", hashlib.sha256(b"k").hexdigest())
+print(attempt.orphaned())
+"""
+
+
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
     return Journal(LocalStore(tmp_path / "store"), "moe_hc")
@@ -110,15 +122,16 @@ def poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def holder(
-    journal: Journal, attempt: int = 0, lease_s: float = 60.0, elsewhere: bool = False
+    journal: Journal, attempt: int = 0, lease_s: float = 60.0, elsewhere: bool = False, clock: str = ""
 ) -> "Iterator[subprocess.Popen[str]]":
-    """A process that is at an attempt; `elsewhere` is out of sight."""
+    """A process that is at an attempt; `elsewhere` is out of sight. Its `clock` is so far off."""
     command = [sys.executable, "-c", HOLD, journal.store.url, str(lease_s), str(attempt)]
     if elsewhere:
         if os.geteuid() != 0 or sys.platform != "linux":
             pytest.skip("only root can make a PID namespace")
         command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *command]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    env = {**os.environ, **(faked(clock) if clock else {})}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
         assert said(process) == "True"
         yield process
         process.kill()
@@ -280,6 +293,43 @@ def test_a_process_out_of_sight_lasts_as_long_as_its_lease(journal: Journal) -> 
         assert datetime.now(UTC) >= attempt.lease_until
 
 
+def test_a_machine_whose_clock_is_ahead_holds_nothing_longer(journal: Journal) -> None:
+    """By nearly an hour: when it dies its attempt is free once its lease ran out, as for every other one."""
+    with holder(journal, lease_s=1.5, elsewhere=True, clock="+3500s") as process:
+        [attempt] = journal.attempts.of("trial", KEY)
+        assert isinstance(attempt, OpenAttempt) and not attempt.orphaned()
+        assert parse_utc(attempt.intent.lease_until) > datetime.now(UTC) + timedelta(seconds=3000)
+        process.kill()
+        process.wait()
+        began = time.monotonic()
+        assert wanted(journal) == 1
+        assert time.monotonic() - began < 60
+
+
+def test_a_machine_whose_clock_is_behind_keeps_what_it_is_at(journal: Journal) -> None:
+    """By more than a lease lasts, so that by its own clock that ran out before it was given."""
+    with holder(journal, lease_s=6.0, elsewhere=True, clock="-90s") as process:
+        [attempt] = journal.attempts.of("trial", KEY)
+        assert isinstance(attempt, OpenAttempt) and not attempt.orphaned()
+        assert parse_utc(attempt.intent.lease_until) < datetime.now(UTC)
+        threading.Timer(8.0, lambda: finish(process)).start()
+        outcome = wanted(journal)
+        assert isinstance(outcome, Stored) and isinstance(outcome.record, TrialRecord)
+
+
+@pytest.mark.parametrize("clock", ["+2h", "-2h"])
+def test_a_jump_of_the_clock_ends_nothing_here(journal: Journal, clock: str) -> None:
+    """Another process of this machine, whose clock jumped, leaves an attempt to whoever is at it."""
+    with holder(journal) as process:
+        command = [sys.executable, "-c", LOOK, journal.store.url]
+        seen = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **faked(clock)})
+        assert seen.stdout == "False\n"
+        process.kill()
+        process.wait()
+        seen = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **faked(clock)})
+        assert seen.stdout == "True\n"
+
+
 def test_a_lease_that_ran_out_while_the_store_was_away_is_given_anew(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,7 +349,9 @@ def test_a_lease_that_ran_out_while_the_store_was_away_is_given_anew(
     with journal.attempts.begin("trial", KEY, 0, id="MOE-HC-001.01", label="", config={}):
         [attempt] = journal.attempts.of("trial", KEY)
         assert isinstance(attempt, OpenAttempt)
-        assert utc(attempt.lease_until) > attempt.intent.lease_until and not attempt.orphaned()
+        (lease,) = journal.store.names("journal/moe_hc/trials/leases")
+        renewed = json.loads(journal.store.read(lease) or b"")
+        assert renewed["lease_until"] > attempt.intent.lease_until and not attempt.orphaned()
     be_late()
     with journal.leases.of_publisher("surface") as first, journal.leases.of_publisher("surface") as second:
         assert first is None and second is not None

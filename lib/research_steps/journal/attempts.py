@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -186,7 +185,9 @@ class Attempts:
     def _open(self, subject: Subject, intent: Intent | UnreadableObject) -> OpenAttempt | UnreadableObject:
         if isinstance(intent, UnreadableObject):
             return intent
+        given, renewal = (
+            self._objects.attempt(subject, kind, intent.key, intent.attempt) for kind in ("intents", "leases")
+        )
         until = parse_utc(intent.lease_until)
-        if until <= datetime.now(UTC):
-            until = self._leases.until(self._objects.attempt(subject, "leases", intent.key, intent.attempt), until)
-        return OpenAttempt(intent, until)
+        length = until - parse_utc(intent.started_at)
+        return OpenAttempt(intent, self._leases.until(given, renewal, intent.owner, until, length))

@@ -1,9 +1,11 @@
 """Leases: who holds something in the store, and until when, without a lock server.
 
 A lease is an object that its holder replaces while it lives. It ends when it isn't renewed, or at once when its holder
-was a process of this machine that is gone.
+was a process of this machine that is gone; one that is there and goes on holds it whatever any clock says. How long ago
+it was renewed tells the store, because the clocks of machines differ, and jump.
 """
 
+import math
 import os
 import secrets
 import socket
@@ -15,6 +17,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 from research_steps.errors import StoreError, UnreadableObject
 from research_steps.journal.objects import Objects
@@ -24,8 +27,9 @@ from research_steps.records.objects import Lease, PublisherLease
 from research_steps.records.times import parse_utc, utc
 
 LEASE_S = 60.0
-# How long a lease can seem to last, whose holder's clock and this one differ.
-LONGEST = timedelta(seconds=LEASE_S) + timedelta(hours=1)
+# How far the clock of a holder may be from that of the store. What says that it ends at another time is no lease.
+LARGEST_SKEW = timedelta(hours=1)
+GIVEN_BACK = datetime.fromtimestamp(0, UTC)
 
 
 class Leases:
@@ -36,6 +40,8 @@ class Leases:
         self._lock = threading.Lock()
         self._names: set[str] = set()
         self._keeper: threading.Thread | None = None
+        # When the store was last asked for its time: on the clock of this process that nobody sets (seconds).
+        self._asked_at, self._time = -math.inf, GIVEN_BACK
 
     @contextmanager
     def renewing(self, name: str, until: datetime) -> Iterator[None]:
@@ -66,7 +72,7 @@ class Leases:
             turn = self._objects.get(last, partial(decode, PublisherLease)) if last else None
             # What a power cut broke was held by nobody who is still there.
             if isinstance(turn, PublisherLease):
-                until = self.until(_renewal(last), parse_utc(turn.lease_until))
+                until = self.until(last, _renewal(last), turn.by, parse_utc(turn.lease_until))
                 if not abandoned(turn.by, until):
                     yield turn.by
                     return
@@ -81,16 +87,42 @@ class Leases:
         finally:
             # A store that is away keeps it until it runs out by itself.
             with suppress(StoreError):
-                self._put(_renewal(path), datetime.now(UTC))
+                self._put(_renewal(path), GIVEN_BACK)
 
-    def until(self, name: str, first: datetime) -> datetime:
-        """When a lease ends that was first given until `first`."""
-        try:
-            extended = self._objects.store.read(name)
-            return first if extended is None else parse_utc(decode(Lease, extended, name).lease_until)
-        except UnreadableObject:
-            # A lease is not written durably; one that a power cut broke was held by nobody who is still there.
+    def until(
+        self, given: str, renewal: str, owner: Owner, first: datetime, length: timedelta = timedelta.max
+    ) -> datetime:
+        """When a lease ends, by the clock of this process, that its owner was given with an object, and may have renewed
+        by another. By the owner's clock it was given until `first`, for no longer than LEASE_S in any case."""
+        if goes_on(owner) is not None:
             return first
+        name, stated = given, first
+        # A lease is not written durably; one that a power cut broke was held by nobody who is still there.
+        with suppress(UnreadableObject):
+            extended = self._objects.store.read(renewal)
+            if extended is not None:
+                name, stated = renewal, parse_utc(decode(Lease, extended, renewal).lease_until)
+        written, now = self._objects.store.written(name), datetime.now(UTC)
+        length = min(length, timedelta(seconds=LEASE_S))
+        if written is None or abs(written + length - stated) > LARGEST_SKEW:
+            return now
+        try:
+            return now + (written + length - self._now())
+        except StoreError:
+            # Who may write nothing there can't know how old it is, nor take it over.
+            return now + length
+
+    def _now(self) -> datetime:
+        """The time by the store's clock. What all write, to ask for it, says nothing else."""
+        age_s = time.monotonic() - self._asked_at
+        if age_s > LEASE_S:
+            path = self._objects.path("clock")
+            self._objects.store.put(path, b"\n")
+            written = self._objects.store.written(path)
+            if written is None:
+                raise StoreError(f"{self._objects.where(path)} was written and is not there.")
+            self._asked_at, self._time, age_s = time.monotonic(), written, 0.0
+        return self._time + timedelta(seconds=age_s)
 
     def _put(self, name: str, until: datetime) -> None:
         self._objects.store.put(name, encode(Lease(lease_until=utc(until))) + b"\n")
@@ -123,15 +155,21 @@ def lease_end() -> datetime:
 
 
 def abandoned(owner: Owner, until: datetime) -> bool:
-    """True when a lease ran out, or its holder on this machine is gone; or when it would last for longer than anybody is
-    given one, because a clock was wrong."""
-    left = until - datetime.now(UTC)
-    return not timedelta(0) < left < LONGEST or ended_here(owner)
+    """True when the holder of a lease is a process of this machine that is gone, or one that can't be seen to go on and
+    whose lease ran out."""
+    going_on = goes_on(owner)
+    return until <= datetime.now(UTC) if going_on is None else not going_on
 
 
-def ended_here(owner: Owner) -> bool:
-    """True for a process of this machine that is gone. Of one elsewhere nothing is known: False."""
-    return owner.machine == machine() and not _alive(owner.pid, owner.process_started)
+def goes_on(owner: Owner) -> bool | None:
+    """Whether a process of this machine is there. None for one elsewhere, of which nothing is known, and for one that is
+    stopped, which may never go on."""
+    if owner.machine != machine():
+        return None
+    process = _process(owner.pid)
+    if process is None or abs(process.started - owner.process_started) >= 1.0:
+        return False
+    return None if process.is_stopped else True
 
 
 @cache
@@ -148,18 +186,18 @@ def machine() -> str:
 
 
 def this_process() -> Owner:
-    return Owner(
-        machine=machine(), host=socket.gethostname(), pid=os.getpid(), process_started=_started(os.getpid()) or 0.0
-    )
+    process = _process(os.getpid())
+    started = process.started if process is not None else 0.0
+    return Owner(machine=machine(), host=socket.gethostname(), pid=os.getpid(), process_started=started)
 
 
-def _alive(pid: int, started: float) -> bool:
-    since = _started(pid)
-    return since is not None and abs(since - started) < 1.0
+class _Process(NamedTuple):
+    started: float
+    is_stopped: bool
 
 
-def _started(pid: int) -> float | None:
-    """When a process started, in seconds; None when it is gone or only waits to be reaped.
+def _process(pid: int) -> _Process | None:
+    """When a process started, in seconds, and whether it is stopped; None when it is gone or only waits to be reaped.
 
     Linux counts from boot, which setting the clock doesn't move; psutil elsewhere.
     """
@@ -168,11 +206,14 @@ def _started(pid: int) -> float | None:
 
         try:
             process = psutil.Process(pid)
-            return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+            status, started = process.status(), float(process.create_time())
         except psutil.NoSuchProcess:
             return None
+        return None if status == psutil.STATUS_ZOMBIE else _Process(started, status == psutil.STATUS_STOPPED)
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if fields[0] in (b"Z", b"X") else int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    if fields[0] in (b"Z", b"X"):
+        return None
+    return _Process(int(fields[19]) / os.sysconf("SC_CLK_TCK"), fields[0] in (b"T", b"t"))

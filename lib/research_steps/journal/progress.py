@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from research_steps.errors import UnreadableObject
 from research_steps.journal.journal import Journal
-from research_steps.journal.leases import ended_here, this_process
+from research_steps.journal.leases import goes_on, this_process
 from research_steps.journal.snapshot import Snapshot
 from research_steps.records.model import InterruptedRecord, TrialRecord
 from research_steps.records.objects import Intent, KnownTrials, TrialPlan
@@ -147,7 +147,7 @@ def _driver_gone(plan: TrialPlan, snapshot: Snapshot) -> bool:
     stopped = (stored.record for stored in snapshot.interrupted.values() if stored.record.id == plan.id)
     if any(record.finished_at >= plan.planned_at for record in stopped):
         return True
-    return ended_here(plan.by)
+    return goes_on(plan.by) is False
 
 
 def _owner(trial: str) -> str:

@@ -25,7 +25,8 @@ class OpenAttempt:
     lease_until: datetime
 
     def orphaned(self) -> bool:
-        """True when nobody will finish it: its lease ran out, or its process on this machine is gone."""
+        """True when nobody will finish it: its process is one of this machine that is gone, or is elsewhere or stopped,
+        and its lease ran out."""
         return abandoned(self.intent.owner, self.lease_until)
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
@@ -120,6 +121,15 @@ class LocalStore:
                 contents[name] = data
         return contents
 
+    def written(self, name: str) -> datetime | None:
+        """When an object was written, by the store's clock, which is one for all machines; None where there is none."""
+        try:
+            return datetime.fromtimestamp((self.root / name).stat().st_mtime, UTC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _refused("read", self.root / name, error) from error
+
     def names(self, folder: str) -> list[str]:
         """The object names directly inside a folder, sorted, with the folder."""
         try:
@@ -163,6 +173,10 @@ class ObjectStore:
     def read_many(self, names: Iterable[str]) -> dict[str, bytes | UnreadableObject]:
         wanted = list(names)
         return (self._ask("read", wanted[0], lambda path: self._read_many(wanted)) if wanted else None) or {}
+
+    def written(self, name: str) -> datetime | None:
+        written: datetime | None = self._ask("read", name, self._fs.modified)
+        return written
 
     def names(self, folder: str) -> list[str]:
         listed = self._ask("list", folder, lambda path: self._fs.ls(path, detail=False)) or ()
