@@ -1,6 +1,7 @@
 """The hypothesis queue, as people and agents change it with the command, and as it is folded from records."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from research_steps.publish.markdown import prose
 from research_steps.records.model import EntryRecord
 from research_steps.records.series import Hypothesis, Series
 
+from tests.support.clocks import faked
 from tests.support.hostile_text import flat, markdown, recorded
 from tests.support.scratch_logbook import SERIES, Desk, entry
 from tests.support.toy_thread import RESEARCH, Repository, research, started
@@ -32,6 +34,21 @@ def hypothesis(repository: Repository, *arguments: str) -> "subprocess.Completed
     done = research(repository.root, "hypothesis", *arguments)
     assert "Traceback" not in done.stderr, done.stderr
     return done
+
+
+def test_a_later_decision_counts_whatever_clock_it_was_made_by(repository: Repository) -> None:
+    """One whose machine's clock was two minutes, or two days, ahead is undone by what is decided after it."""
+    for number, clock in enumerate(("+120s", "+2d"), 2):
+        assert hypothesis(repository, "add", "toy", f"dense wins {number}").returncode == 0
+        first = ["hypothesis", "promote", "toy", f"H{number}", "--decision", "ship", "--evidence", "TOY-001"]
+        env = {**os.environ, "WANDB_MODE": "disabled", **faked(clock)}
+        subprocess.run([*RESEARCH, *first], cwd=repository.root, env=env, check=True, capture_output=True)
+        assert listed(repository)[-1]["state"] == "promoted"
+        last = ["falsify", "toy", f"H{number}", "--because", "it takes more", "--evidence", "TOY-001"]
+        assert hypothesis(repository, *last).returncode == 0
+        assert listed(repository)[-1]["state"] == "falsified"
+        assert f"- H{number} (falsified)" in repository.logbook.partition("## Hypothesis queue")[2]
+    assert research(repository.root, "verify", "toy").returncode == 0
 
 
 def listed(repository: Repository, *arguments: str) -> list[dict[str, Any]]:

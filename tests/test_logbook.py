@@ -86,12 +86,12 @@ def test_an_entry_names_its_record_and_its_records_lie_in_git(desk: Desk) -> Non
     assert f"end TOY-001 record={stored.sha256} ".encode() in desk.data
 
 
-def test_entries_stand_in_the_order_in_which_their_steps_ended(desk: Desk) -> None:
-    """Steps that ended before the first pass are in order of time, whatever order their IDs have."""
+def test_entries_that_wait_are_appended_in_the_order_of_their_numbers(desk: Desk) -> None:
+    """Steps that ended before the first pass stand as they were begun, whatever clock tells when they ended."""
     for number, second in enumerate((30, 10, 20)):
         desk.record(f"at {second}", finished_at=f"2026-01-01T00:00:{second}.00{number}Z")
     desk.publish()
-    assert desk.labels == ["at 10", "at 20", "at 30"]
+    assert desk.labels == ["at 30", "at 10", "at 20"]
 
 
 def test_a_trial_that_another_entry_holds_is_not_kept_twice(desk: Desk) -> None:

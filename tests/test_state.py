@@ -109,13 +109,13 @@ def test_the_order_in_which_records_are_read_changes_nothing(merged: ThreadState
 def test_the_entries_are_put_in_order_a_few_times_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """The head of a logbook with ten thousand entries is made in a moment."""
     sorted_so_often = 0
-    order = snapshot.finished_order
+    order = snapshot.numbered_order
 
     def counted(entries: Any) -> Any:
         nonlocal sorted_so_often
         sorted_so_often += 1
         return order(entries)
 
-    monkeypatch.setattr(snapshot, "finished_order", counted)
+    monkeypatch.setattr(snapshot, "numbered_order", counted)
     state_of(SERIES, [made(f"MOE-HC-{number:03d}", "note", config={}, rows=()) for number in range(200)])
     assert sorted_so_often <= 3

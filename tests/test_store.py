@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,19 @@ def test_a_lease_may_be_replaced(store: Store) -> None:
     store.put("lease", b"until noon")
     store.put("lease", b"until one")
     assert store.read("lease") == b"until one"
+
+
+def test_an_object_tells_when_it_was_written(store: Store) -> None:
+    """By the store's clock: what is replaced is as young as it was when that was done."""
+    assert store.written("clock") is None
+    store.put("clock", b"1")
+    first = store.written("clock")
+    # An object store counts whole seconds.
+    time.sleep(1.1)
+    store.put("clock", b"2")
+    second = store.written("clock")
+    assert first is not None and second is not None
+    assert 0.1 < (second - first).total_seconds() < 60 and abs((second - datetime.now(UTC)).total_seconds()) < 60
 
 
 def test_what_is_not_there_is_none_and_no_error(store: Store) -> None:

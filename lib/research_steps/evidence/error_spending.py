@@ -73,7 +73,7 @@ def next_look(
     count, seen, trials, floor = 0, set[str](), list[Ref](), list[Ref]()
     for claim in (claim for claims in looks for claim in claims if claim.metric == series.primary.name):
         key = _key(claim.changes, claim.case)
-        numbers.setdefault(key, len(numbers) + 1)
+        numbers.setdefault(key, claim.confirmation or len(numbers) + 1)
         if key == wanted:
             measured = {ref.sha256 for ref in claim.trials}
             count += not measured <= seen
@@ -82,7 +82,8 @@ def next_look(
                 trials += claim.trials
                 floor += claim.floor
     look = count + any(sha not in seen for sha in fresh)
-    spending = Spending.for_look(numbers.get(wanted, len(numbers) + 1), max(1, look))
+    confirmation = numbers.get(wanted) or max(numbers.values(), default=0) + 1
+    spending = Spending.for_look(confirmation, max(1, look))
     return NextLook(spending, tuple(dict.fromkeys(trials)), tuple(dict.fromkeys(floor)))
 
 

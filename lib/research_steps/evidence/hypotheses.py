@@ -53,7 +53,7 @@ class Item:
 
 
 def queue(series: Series, entries: Sequence[EntryRecord]) -> list[Item]:
-    """Every hypothesis, by number. `entries` in the order in which they were finished."""
+    """Every hypothesis, by number. `entries` in the order of their numbers."""
     declared = {hypothesis.id: (hypothesis.id, hypothesis.text) for hypothesis in series.hypotheses}
     changes: dict[tuple[str, str], list[EntryRecord]] = {name: [] for name in declared.values()}
     for entry in entries:

@@ -22,7 +22,7 @@ from research_steps.evidence.statistics import EXACT, LEVEL
 from research_steps.journal.snapshot import Snapshot, retracted
 from research_steps.records.encoding import Stored, canonical
 from research_steps.records.model import Claim, EntryRecord, Ref
-from research_steps.records.series import Metric, Series
+from research_steps.records.series import Metric, Series, number_of
 from research_steps.records.step_kinds import STEP_KINDS
 
 # What people read of a claim.
@@ -139,12 +139,13 @@ def _floors(
 ) -> Iterator[Callable[[Claim], Iterable[Ref]]]:
     """Against which trials of the baseline a claim may have been held: those that had not been taken back by then, or
     all of them; of a reproduction also those that an earlier claim had, or those in its own table."""
-    gone = retracted(other for other in retractions if other.record.finished_at <= entry.record.finished_at)
+    number = number_of(entry.record.id)
+    gone = retracted(other for other in retractions if number_of(other.record.id) < number)
     yield lambda claim: [ref for ref in known.floor_trials(claim) if not gone & {ref.sha256, claim.baseline.sha256}]
     yield known.floor_trials
     if entry.record.step == "reproduction":
         yield lambda claim: [row.trial for row in entry.record.rows if not row.changes]
-        earlier = [other.record for other in known.in_order if other.record.finished_at < entry.record.started_at]
+        earlier = [other.record for other in known.in_order if number_of(other.record.id) < number]
         for claims in (other.claims for other in earlier if other.claims):
             floors = {about(claim): known.floor_trials(claim) for claim in claims}
             yield partial(_floor_among, floors)

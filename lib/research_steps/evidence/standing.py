@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from research_steps.evidence.statistics import gain
-from research_steps.journal.snapshot import finished_order, retracted
+from research_steps.journal.snapshot import numbered_order, retracted
 from research_steps.records.configurations import differences
 from research_steps.records.encoding import Stored, canonical
 from research_steps.records.model import Claim, EntryRecord, Verdict
@@ -18,7 +18,7 @@ DECIDED: tuple[Verdict, ...] = ("improved", "regressed", "no difference")
 
 
 def standing(entries: Iterable[EntryRecord]) -> list[Claim]:
-    """The claims that count now, of entries in the order in which they were finished.
+    """The claims that count now, of entries in the order of their numbers.
 
     Of two about the same thing the later one counts, unless it rests on no more than a part of what the earlier one
     did, or says only that it can't be compared. What dev mode found replaces nothing that the executor did, and what a
@@ -78,7 +78,7 @@ def fixed_cases(entries: Iterable[Stored[EntryRecord]]) -> dict[str, FixedCase]:
     counting = [entry for entry in entries if entry.record.status == "ok" and not entry.record.late]
     taken_back = retracted(counting)
     cases: dict[str, FixedCase] = {}
-    for entry in finished_order(entry for entry in counting if entry.sha256 not in taken_back):
+    for entry in numbered_order(entry for entry in counting if entry.sha256 not in taken_back):
         match entry.record.details:
             case BaselineMeasurement(baseline_case=case, digest=digest):
                 commit, patch = entry.record.provenance.version or (None, None)
@@ -90,7 +90,7 @@ def fixed_cases(entries: Iterable[Stored[EntryRecord]]) -> dict[str, FixedCase]:
 
 
 def current_claims(series: Series, entries: Sequence[Stored[EntryRecord]]) -> list[Claim]:
-    """The claims that count now, against a baseline case that is in force now. `entries` in the order of their end."""
+    """The claims that count now, against a baseline case that is in force now. `entries` come by their numbers."""
     in_force = [fixed.case for fixed in fixed_cases(entries).values()]
     claims = together(series, standing(entry.record for entry in entries))
     return [claim for claim in claims if claim.case in in_force]

@@ -58,7 +58,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class ThreadState:
-    """What is known of a series now. Entries come in the order in which they were finished.
+    """What is known of a series now. Entries come in the order of their numbers.
 
     `claims` count now, against a baseline case in force; `best` is the best of them on the primary metric, `reached` the
     one by which the series has what it was started for. `by_older_rule` are those among them that an older version of
@@ -108,9 +108,10 @@ class ThreadState:
         return tuple(commands)
 
     def _measured_since_seal(self) -> bool:
-        records = [entry.record for entry in self.entries]
-        sealed_at = max((record.finished_at for record in records if record.step == "seal"), default="")
-        return any(STEP_KINDS[record.step].has_trials and record.finished_at > sealed_at for record in records)
+        since: list[EntryRecord] = []
+        for entry in self.entries:
+            since = [] if entry.record.step == "seal" else [*since, entry.record]
+        return any(STEP_KINDS[record.step].has_trials for record in since)
 
 
 def thread_state(

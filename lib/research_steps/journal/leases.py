@@ -71,7 +71,7 @@ class Leases:
             last = max(turns, key=lambda path: turns[path], default="")
             turn = self._objects.get(last, partial(decode, PublisherLease)) if last else None
             # What a power cut broke was held by nobody who is still there.
-            if isinstance(turn, PublisherLease):
+            if isinstance(turn, PublisherLease) and self._renewed(_renewal(last)) != GIVEN_BACK:
                 until = self.until(last, _renewal(last), turn.by, parse_utc(turn.lease_until))
                 if not abandoned(turn.by, until):
                     yield turn.by
@@ -96,12 +96,8 @@ class Leases:
         by another. By the owner's clock it was given until `first`, for no longer than LEASE_S in any case."""
         if goes_on(owner) is not None:
             return first
-        name, stated = given, first
-        # A lease is not written durably; one that a power cut broke was held by nobody who is still there.
-        with suppress(UnreadableObject):
-            extended = self._objects.store.read(renewal)
-            if extended is not None:
-                name, stated = renewal, parse_utc(decode(Lease, extended, renewal).lease_until)
+        renewed = self._renewed(renewal)
+        name, stated = (given, first) if renewed is None else (renewal, renewed)
         written, now = self._objects.store.written(name), datetime.now(UTC)
         length = min(length, timedelta(seconds=LEASE_S))
         if written is None or abs(written + length - stated) > LARGEST_SKEW:
@@ -111,6 +107,15 @@ class Leases:
         except StoreError:
             # Who may write nothing there can't know how old it is, nor take it over.
             return now + length
+
+    def _renewed(self, path: str) -> datetime | None:
+        """Until when a lease was renewed last, by its holder's clock; None where it was not."""
+        try:
+            renewal = self._objects.store.read(path)
+            return None if renewal is None else parse_utc(decode(Lease, renewal, path).lease_until)
+        except UnreadableObject:
+            # It is not written durably; one that a power cut broke was held by nobody who is still there.
+            return None
 
     def _now(self) -> datetime:
         """The time by the store's clock. What all write, to ask for it, says nothing else."""

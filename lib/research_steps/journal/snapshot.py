@@ -14,6 +14,7 @@ from research_steps.journal.store import READ_AT_ONCE
 from research_steps.records.encoding import Stored, decode_record, sha256
 from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Record, Ref, Status, TrialRecord
 from research_steps.records.objects import Intent
+from research_steps.records.series import number_of
 from research_steps.records.step_kinds import STEP_KINDS
 
 
@@ -124,8 +125,8 @@ class Snapshot:
 
     @property
     def in_order(self) -> list[Stored[EntryRecord]]:
-        """The entries that stand, in the order in which they were finished."""
-        return finished_order(stored for stored in self.entries.values() if not stored.record.late)
+        """The entries that stand, in the order of their numbers."""
+        return numbered_order(stored for stored in self.entries.values() if not stored.record.late)
 
     @property
     def retracted(self) -> frozenset[str]:
@@ -134,7 +135,7 @@ class Snapshot:
 
     @property
     def counting(self) -> list[Stored[EntryRecord]]:
-        """The entries that stand and were not retracted, in the order in which they were finished."""
+        """The entries that stand and were not retracted, in the order of their numbers."""
         taken_back = self.retracted
         return [stored for stored in self.in_order if stored.sha256 not in taken_back]
 
@@ -159,11 +160,11 @@ class Snapshot:
         return [f"{ref.id}, which {by[sha]} retracted" for sha, ref in refs.items()]
 
     def below(self, stored: Stored[EntryRecord]) -> list[Stored[EntryRecord]]:
-        """Everything that an entry rests on, through others too, in the order in which it was finished."""
+        """Everything that an entry rests on, through others too, in the order of their numbers."""
         return self.behind(stored.record.inputs)
 
     def behind(self, refs: Iterable[Ref]) -> list[Stored[EntryRecord]]:
-        """The entries that these name, and everything that they rest on, in the order in which it was finished."""
+        """The entries that these name, and everything that they rest on, in the order of their numbers."""
         entries: dict[str, Stored[EntryRecord]] = {}
         pending = list(refs)
         while pending:
@@ -172,7 +173,7 @@ class Snapshot:
             if entry is not None and ref.sha256 not in entries:
                 entries[ref.sha256] = entry
                 pending += entry.record.inputs
-        return finished_order(entries.values())
+        return numbered_order(entries.values())
 
 
 @dataclass
@@ -216,13 +217,14 @@ def add_published(
 
 
 def entries_of(snapshot: Snapshot) -> list[EntryRecord]:
-    """The records of the entries that stand, in the order in which they were finished."""
+    """The records of the entries that stand, in the order of their numbers."""
     return [entry.record for entry in snapshot.in_order]
 
 
-def finished_order(entries: Iterable[Stored[EntryRecord]]) -> list[Stored[EntryRecord]]:
-    """Entries in the order in which they were finished."""
-    return sorted(entries, key=lambda entry: (entry.record.finished_at, entry.record.id))
+def numbered_order(entries: Iterable[Stored[EntryRecord]]) -> list[Stored[EntryRecord]]:
+    """Entries in the order of their numbers, which were reserved one after the other: what an entry names has a lower
+    one, and no machine's clock moves it. Two of one number, from two branches, are in the order of their ends."""
+    return sorted(entries, key=lambda entry: (number_of(entry.record.id), entry.record.finished_at, entry.sha256))
 
 
 def retracted(entries: Iterable[Stored[EntryRecord]]) -> frozenset[str]:

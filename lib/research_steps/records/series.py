@@ -226,6 +226,11 @@ def format_id(prefix: str, number: int) -> str:
     return f"{prefix}-{number:03d}"
 
 
+def number_of(id: str) -> int:
+    """The number of an experiment ID: 7 of MOE-HC-007."""
+    return int(id.rpartition("-")[2])
+
+
 def trial_id(experiment_id: str, index: int) -> str:
     """The label of a sweep's trial, counted from 1, such as MOE-HC-007.03."""
     return f"{experiment_id}.{index:02d}"

@@ -6,6 +6,7 @@ from research_steps.actions.check.reading import AGAIN, CheckedThread, CheckLine
 from research_steps.evidence.standing import claims_in
 from research_steps.journal.snapshot import rests_on
 from research_steps.records.encoding import Stored
+from research_steps.records.series import number_of
 
 GROUP = "drift"
 
@@ -62,8 +63,8 @@ def _unsealed(thread: CheckedThread) -> CheckLine:
         if stored.record.step not in ("correction", "retraction", "reproduction")
         and any(claim.confidence != "exploratory" for claim in claims_in(stored.record))
     ]
-    newest = max((seal.record.finished_at for seal in thread.seals), default="")
-    later = [stored for stored in claiming if stored.record.finished_at > newest]
+    newest = max((number_of(seal.record.id) for seal in thread.seals), default=0)
+    later = [stored for stored in claiming if number_of(stored.record.id) > newest]
     wrong = [stored.record.id for stored in later if stored.sha256 not in thread.sealed]
     mend = "have a steps.seal of the thread rest on it, and run the thread with '--seal true'"
     return line(GROUP, "claims unsealed", claiming, wrong, mend)

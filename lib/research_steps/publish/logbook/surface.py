@@ -19,7 +19,7 @@ from research_steps.files import is_there, read, write_aside
 from research_steps.git import Checkout
 from research_steps.journal import series_file
 from research_steps.journal.journal import Journal
-from research_steps.journal.snapshot import Snapshot, finished_order
+from research_steps.journal.snapshot import Snapshot, numbered_order
 from research_steps.publish import rendering
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.file import LogbookFile, lock, path_of
@@ -82,7 +82,7 @@ class LogbookSurface:
         self._waiting |= {sha: entry for sha, entry in new if belongs_in_logbook(entry.record, self.series)}
         self._waiting = {sha: entry for sha, entry in self._waiting.items() if sha not in self._file.records}
         # What a killed publisher began comes first: it can be finished only while nothing follows it.
-        missing = finished_order(self._waiting.values())
+        missing = numbered_order(self._waiting.values())
         return sorted(missing, key=lambda entry: entry.record.id != self._file.unfinished)
 
     def _append(self, entry: Stored[EntryRecord]) -> bool:
