@@ -1,7 +1,12 @@
 """The one way in which an entry comes about, for steps, people and agents: once for each step key, whoever ends it."""
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from research_steps import Metric, Series
 from research_steps.journal.entries import About, Finding, write_entry
@@ -9,11 +14,36 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import OpenAttempt
 from research_steps.journal.store import open_store
 from research_steps.records.encoding import Stored
-from research_steps.records.model import Captured, EntryRecord
+from research_steps.records.model import Captured, EntryRecord, InterruptedRecord
 from research_steps.records.step_kinds import Details
 
 from tests.support.records import PROVENANCE
 
+# A driver at the entry, whose lease is short; it goes on when it is told to, and ends by Ctrl-C as a run does.
+DRIVER = """
+import signal, sys
+from research_steps.journal import leases
+from pathlib import Path
+from research_steps.journal.entries import About, Finding
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
+from research_steps.records.model import Captured
+from research_steps.records.step_kinds import Details
+from research_steps.thread.step_body import record_step
+from research_steps.trial.context import Session
+from tests.support.records import PROVENANCE
+from tests.support.scratch_logbook import SERIES
+leases.LEASE_S = 1.0
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def body(id):
+    print("began", flush=True)
+    sys.stdin.readline()
+    return Finding(sys.argv[2])
+journal = Journal(open_store(sys.argv[1]), "toy")
+session = Session(SERIES, journal, None, Captured(PROVENANCE, None), Path(sys.argv[1]), say=lambda line: None)
+entry = record_step(session, About("note", "note/1", "a note", "", Details()), body)
+print(entry.record.result, entry.record.attempt, entry.record.late, flush=True)
+"""
 SERIES = Series(topic="toy", prefix="TOY", goal="see it once", metrics=[Metric("time_s")])
 ABOUT = About("note", "note/1", "a note", "", Details())
 
@@ -56,3 +86,30 @@ def test_an_entry_that_ends_too_late_is_tried_again(journal: Journal) -> None:
     assert journal.load("entry", written.ref).record.result == "after all"
     late = [entry.record for entry in journal.scan().entries.values() if entry.record.late]
     assert [(record.attempt, record.result) for record in late] == [(0, "after all")]
+
+
+def driver(journal: Journal, says: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, journal.store.url, says],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+
+
+def test_a_driver_that_thaws_ends_no_attempt_but_its_own(journal: Journal) -> None:
+    """It was frozen for longer than its lease, another one took over, and then it is ended by Ctrl-C: what the other one
+    finishes stands, and later steps rest on that."""
+    with driver(journal, "the first") as frozen:
+        assert frozen.stdout is not None and frozen.stdout.readline() == "began\n"
+        frozen.send_signal(signal.SIGSTOP)
+        with driver(journal, "the second") as other:
+            assert other.stdout is not None and other.stdout.readline() == "began\n"
+            frozen.send_signal(signal.SIGCONT)
+            # One that is still stopped is not interrupted where it is.
+            while psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED:
+                time.sleep(0.01)
+            frozen.send_signal(signal.SIGINT)
+            assert frozen.wait() != 0
+            assert other.communicate("\n")[0] == "the second 1 False\n"
+    states = [type(attempt.record) for attempt in journal.attempts.of("entry", "TOY-001") if isinstance(attempt, Stored)]
+    assert states == [InterruptedRecord, EntryRecord]
+    assert [entry.record.late for entry in journal.scan().entries.values()] == [False]
