@@ -208,7 +208,7 @@ def test_trials_that_only_git_still_holds(sealed: Desk) -> None:
 
 
 def test_a_milestone_that_was_not_posted(sealed: Desk) -> None:
-    """What the logbook shows and the issue does not yet is named; what people deleted there is not."""
+    """What the logbook shows and the issue does not, yet or any more, is named; sync posts it again."""
     sealed.record("chosen", 0, step="decision", config={"owner": "A Person", "scope": False})
     sealed.publish()
     assert_only(sealed, "posts pending", "1: TOY-005", "research sync toy")
@@ -216,13 +216,18 @@ def test_a_milestone_that_was_not_posted(sealed: Desk) -> None:
     assert failing(sealed) == {}
     path = sealed.root / ".agents" / "issues" / "toy.md"
     path.write_bytes(path.read_bytes().rpartition(b"<!-- research-steps comment")[0])
+    assert_only(sealed, "posts pending", "1: TOY-005", "research sync toy")
+    assert research(sealed.root, "sync", "toy").returncode == 0
     assert failing(sealed) == {}
 
 
 def test_an_issue_that_is_gone(sealed: Desk) -> None:
-    """Nothing leads to the logbook, until sync writes the issue again."""
+    """Nothing leads to the logbook and nothing is posted, until sync writes the issue again."""
     (sealed.root / ".agents" / "issues" / "toy.md").unlink()
-    assert_only(sealed, "logbook linked from the issue", "none in .agents/issues/", "research sync toy")
+    failed = failing(sealed)
+    assert [*failed] == ["logbook linked from the issue", "posts pending"]
+    assert "none in .agents/issues/" in failed["logbook linked from the issue"].found
+    assert all("research sync toy" in line.mend for line in failed.values())
     assert research(sealed.root, "sync", "toy").returncode == 0
     assert failing(sealed) == {}
 

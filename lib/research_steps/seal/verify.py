@@ -254,6 +254,8 @@ class _Logbook:
         """Hold the logbook against the comments of the embedded issue; returns how many name what is here."""
         checked = 0
         issue = IssueFile(self._checkout, self._topic)
+        mend = f"'research sync {self._topic}' makes it again from the records"
+        self.problems += [f"{what}; {mend}" for what in issue.damage()]
         for comment in issue.comments():
             kind, _, record = comment.marker.partition(" ")
             if kind != "record":

@@ -52,6 +52,7 @@ def _posted(thread: CheckedThread) -> CheckLine:
     # What another store holds is posted from there.
     mine = [stored for stored in milestones if stored.sha256 in thread.in_store]
     wrong = [stored.record.id for stored in mine if not thread.is_posted(stored)]
+    wrong += thread.issue_file.damage() if thread.issue is None else ()
     return line(GROUP, "posts pending", mine, wrong, f"research sync {thread.topic}")
 
 

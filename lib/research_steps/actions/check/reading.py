@@ -83,13 +83,12 @@ class CheckedThread:
         return self.journal.decided(f"seals/{stored.record.id}", Seal)
 
     def is_posted(self, stored: Entry) -> bool:
-        """Whether the issue was given the comment of an entry; if people deleted it since, it stays away."""
-        place = self.issue.number if self.issue else "file"
-        posting = self.journal.noted(f"postings/{place}-record-{stored.sha256}", Posting)
-        if posting is not None and posting.comment is not msgspec.UNSET:
-            return True
-        comments = () if self.issue else self.issue_file.comments()
-        return any(comment.marker == f"record {stored.sha256}" for comment in comments)
+        """Whether the issue has the comment of an entry; on GitHub, whether it was given it: if people deleted it since, it
+        stays away."""
+        if self.issue is None:
+            return any(comment.marker == f"record {stored.sha256}" for comment in self.issue_file.comments())
+        posting = self.journal.noted(f"postings/{self.issue.number}-record-{stored.sha256}", Posting)
+        return posting is not None and posting.comment is not msgspec.UNSET
 
 
 def line(group: str, name: str, asked: Sized, wrong: Sequence[str], mend: str) -> CheckLine:

@@ -1,21 +1,28 @@
 """The embedded issue: `.agents/issues/<topic>.md`, in the form that the issue on GitHub would have.
 
 It is what a series has while no GitHub issue is linked to it. The body comes first, then the comments, each behind a
-line that counts it.
+line that counts it. Git may take the file away, or merge it line by line: nothing but the file says what was posted, so
+that what it lost comes back, and one that git damaged is made again from the records.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from research_steps.errors import SurfaceError
 from research_steps.files import read, write_aside
 from research_steps.git import Checkout
 from research_steps.publish.issue.comment import Comment
+from research_steps.publish.issue.text import unmanaged
 from research_steps.publish.lock import locked
 from research_steps.records.model import Owner
 
 _COMMENT = re.compile(r"(?m)^<!-- research-steps comment (\d+) -->\r?\n")
+# A conflict marker of git; the first line of an update, wherever it stands.
+_CONFLICT = re.compile(r"(?m)^(?:<{7}|>{7}|\|{7}|={7})(?: .*)?\r?(?:\n|\Z)")
+_UPDATE = re.compile(r"(?m)^<!-- research-steps (?:record|heartbeat) ")
+_SECTION = re.compile(r"(?m)^<!-- research-steps section (\w+)")
 
 
 class IssueFile:
@@ -32,6 +39,28 @@ class IssueFile:
     def comments(self) -> Sequence[Comment]:
         parts = _COMMENT.split(self._text())[1:]
         return [Comment(int(number), body) for number, body in zip(parts[::2], parts[1::2], strict=True)]
+
+    def damage(self) -> Iterator[str]:
+        """What git, or an editor, did to the updates; nothing where each is whole and there once."""
+        text, comments = self._text(), self.comments()
+        shown = Counter(comment.marker for comment in comments if comment.marker)
+        twice = [marker for marker, count in shown.items() if count > 1]
+        if re.search(r"(?m)^<{7} ", text):
+            yield f"{self.name} has conflict markers of git"
+        if twice:
+            yield f"{self.name} shows {twice[0][:19]} in {shown[twice[0]]} comments"
+        elif len({comment.id for comment in comments}) < len(comments) or len(_UPDATE.findall(text)) > shown.total():
+            yield f"{self.name} holds comments that were torn apart or mixed"
+        elif len(sections := _SECTION.findall(text)) > len({*sections}):
+            yield f"{self.name} holds a section of its body twice"
+
+    def clear(self) -> None:
+        """Take out the updates and the managed sections, however torn, so that they can be made again. What people wrote
+        stays; the whole file as it was is kept in the git directory."""
+        write_aside(self._checkout.private / f"{self.path.stem}.issue.before-rebuild.md", read(self.path) or b"")
+        theirs = [comment for comment in self.comments() if not _UPDATE.search(comment.body)]
+        numbered = (Comment(number, _CONFLICT.sub("", comment.body)) for number, comment in enumerate(theirs, 1))
+        self._write(unmanaged(_CONFLICT.sub("", self.body())) + "".join(map(_headed, numbered)))
 
     def post(self, body: str) -> Comment:
         number = max((comment.id for comment in self.comments()), default=0) + 1

@@ -96,9 +96,15 @@ class IssueSurface:
                 if why:
                     return
                 self._begin(GitHubIssue(GitHub(link.repository, self._clock), self._journal, link), link)
-        name = self._tracker.name
-        public = [stored for stored in entries.in_order if is_public(stored.record, self._series)]
+        public = self._public(entries)
+        if isinstance(self._tracker, IssueFile):
+            self._shown = _shown_in(self._tracker)
+            if final or (not self._shown and any(map(self._waits, public))):
+                # Git carries what other stores posted there, too, and may have taken it away.
+                entries = self._journal.published(self._records, entries)
+                public = self._public(entries)
         waiting = [stored for stored in public if self._waits(stored)]
+        name = self._tracker.name
         beat = self._heartbeat(public, final)
         if not (waiting or beat or self._body_changed(public, final) or self._unclosed(public)):
             return
@@ -112,6 +118,9 @@ class IssueSurface:
                 yield from self._update(entries, public, waiting, beat, final)
             elif final:
                 yield f"{name} is being written to by process {other.pid} on {other.host}."
+
+    def _public(self, entries: Snapshot) -> _Entries:
+        return [stored for stored in entries.in_order if is_public(stored.record, self._series)]
 
     def _update(
         self, entries: Snapshot, public: _Entries, waiting: _Entries, beat: tuple[str, str] | None, final: bool
@@ -187,10 +196,13 @@ class IssueSurface:
 
     def _post_once(self, marker: str, text: Callable[[], str]) -> bool:
         """Have the comment there; False when it was there already."""
-        place = self._link.number if self._link else "file"
-        name = f"postings/{place}-{marker.replace(' ', '-').replace(':', '')}"
 
         def attempt() -> bool:
+            if self._link is None:
+                # In a file nothing shows up later, and what git took away was deleted by nobody.
+                known = any(comment.marker == marker for comment in self._tracker.comments())
+                return not known and bool(self._tracker.post(marked(marker, text())))
+            name = f"postings/{self._link.number}-{marker.replace(' ', '-').replace(':', '')}"
             try:
                 before = self._journal.noted(name, Posting)
             except UnreadableObject:
@@ -270,6 +282,14 @@ class IssueSurface:
 
 def _marker(stored: Stored[EntryRecord]) -> str:
     return f"record {stored.sha256}"
+
+
+def _shown_in(file: IssueFile) -> set[str]:
+    """The markers of the updates that the file holds by now; none where git damaged it, so that all are posted again."""
+    if any(file.damage()):
+        with file.turn():
+            file.clear()
+    return {comment.marker for comment in file.comments() if comment.marker}
 
 
 def _delete_repeated(tracker: Tracker) -> None:
