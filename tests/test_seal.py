@@ -567,7 +567,8 @@ def test_a_push_that_fails_is_told_and_tried_again(copy: Copy, remote: Path) -> 
     hook.chmod(0o755)
     failed = copy.seal()
     assert [change.what for change in failed.done] == [f"sealed as {TAG}"]
-    assert f"tag {TAG} is made and could not be pushed" in failed.problems[0] and "no tags here" in failed.problems[0]
+    assert f"TOY-004 is not pushed: its tag {TAG} is made here, and the remote did" in failed.problems[0]
+    assert "no tags here" in failed.problems[0]
     hook.unlink()
     assert [change.what for change in copy.seal().done] == [f"pushed {TAG} to {remote}"]
 
@@ -577,7 +578,7 @@ def test_a_tag_of_the_remote_is_never_overwritten(copy: Copy, remote: Path) -> N
     copy.git("config", "research.push", "true")
     git(remote, "update-ref", f"refs/tags/{TAG}", "main")
     before = git(remote, "for-each-ref")
-    assert "already exists" in copy.seal().problems[0]
+    assert "has another one of that name" in copy.seal().problems[0]
     assert git(remote, "for-each-ref") == before
 
 

@@ -28,13 +28,14 @@ def retract(writer: EntryWriter, id: str, because: str) -> Stored[EntryRecord]:
     if isinstance(about.record, EntryRecord) and about.record.step in ("retraction", "correction"):
         raise UsageError(f"{id} is a {about.record.step}, which can't be taken back: run the thread to measure anew.")
     # What another entry measured goes on counting for that.
-    refs = tuple(ref for ref in _with_trials(about) if ref.id.partition(".")[0] == id.partition(".")[0])
+    plain = about.record.id
+    refs = tuple(ref for ref in _with_trials(about) if ref.id.partition(".")[0] == plain.partition(".")[0])
     retracted = snapshot.retracted | {ref.sha256 for ref in refs}
     claims, follows = _again(writer, snapshot, refs, retracted, retracted)
     result = f"{id} ({about.record.label}) is retracted: {because.rstrip('.')}.{follows}"
     finding = Finding(result, next_action="Run the thread again: what was retracted is measured anew.", claims=claims)
     label, key = short(f"{id} retracted: {because}"), f"retraction/{about.sha256[:16]}"
-    return writer.write(snapshot, "retraction", key, label, Retraction(retracts=id), finding, refs)
+    return writer.write(snapshot, "retraction", key, label, Retraction(retracts=plain), finding, refs)
 
 
 def correct(writer: EntryWriter, id: str, text: str) -> Stored[EntryRecord]:
@@ -45,7 +46,7 @@ def correct(writer: EntryWriter, id: str, text: str) -> Stored[EntryRecord]:
     claims, follows = _again(writer, snapshot, refs, snapshot.retracted, {ref.sha256 for ref in refs})
     finding = Finding(f"Of {id} ({about.record.label}): {text.rstrip('.')}.{follows}", claims=claims)
     label, key = short(f"{id} corrected: {text}"), f"correction/{digest(about.sha256, text)}"
-    return writer.write(snapshot, "correction", key, label, Correction(corrects=id), finding, (about.ref,))
+    return writer.write(snapshot, "correction", key, label, Correction(corrects=about.record.id), finding, (about.ref,))
 
 
 def rebase(writer: EntryWriter, id: str) -> Stored[EntryRecord]:
@@ -98,8 +99,9 @@ def rebase(writer: EntryWriter, id: str) -> Stored[EntryRecord]:
 def _about(writer: EntryWriter, id: str) -> tuple[Snapshot, Stored[Any]]:
     """A record, and the snapshot of what may be said of it: nothing that is private, unless the record is."""
     snapshot = writer.scan()
-    private = snapshot.is_private(id)
-    return snapshot.only(lambda entry: private or not entry.record.private), find(snapshot, id)
+    about = find(snapshot, id)
+    private = snapshot.is_private(about.record.id)
+    return snapshot.only(lambda entry: private or not entry.record.private), about
 
 
 def _with_trials(about: Stored[Any]) -> tuple[Ref, ...]:
@@ -172,7 +174,7 @@ def claim_of(snapshot: Snapshot, id: str, metric: Metric) -> tuple[Claim, Stored
                 return claim, stored, snapshot.trials[left[0]].record
     raise UsageError(
         f"{id} names no candidate with a claim on {metric.name}: expected a row of a sweep that is not retracted, "
-        f"such as {id.partition('.')[0]}.01."
+        f"such as {about.record.id.partition('.')[0]}.01."
     )
 
 

@@ -34,10 +34,9 @@ def add_source(writer: EntryWriter, source: Source) -> Stored[EntryRecord]:
         refuse_empty(name, "What is supported or contradicted", "name a hypothesis, a source or a claim")
         if re.fullmatch(HYPOTHESIS, name):
             hypotheses.find(items, name)
-    rests_on = [_the_source(snapshot, name) for name in named if _is_id(writer, name)]
-    if _is_id(writer, source.where):
-        rests_on.append(find(snapshot, source.where))
-    claims = {stored.record.id: stored.record.details_as(Source).claim for stored in rests_on if _is_source(stored)}
+    about = {name: _the_source(snapshot, name) for name in named if _is_id(writer, name)}
+    claims = {name: stored.record.details_as(Source).claim for name, stored in about.items()}
+    rests_on = [*about.values(), *([find(snapshot, source.where)] if _is_id(writer, source.where) else [])]
     supports, contradicts = (
         tuple(claims.get(name, name) for name in names) for names in (source.supports, source.contradicts)
     )
@@ -98,7 +97,7 @@ def _is_source(stored: Stored[Any]) -> bool:
 
 
 def _is_id(writer: EntryWriter, text: str) -> bool:
-    return re.fullmatch(rf"{re.escape(writer.series.prefix)}-\d+(\.\d+)?", text) is not None
+    return re.fullmatch(rf"{re.escape(writer.series.prefix)}-\d+(\.\d+)?(@[0-9a-f]+)?", text) is not None
 
 
 def _experiment(text: str) -> NextExperiment:

@@ -16,6 +16,7 @@ from research_steps.journal.snapshot import Snapshot
 from research_steps.journal.store import open_store, store_url
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
+from research_steps.records.names import named
 from research_steps.records.series import Series, check_topic
 from research_steps.terminal import print_json, print_lines, say
 
@@ -118,7 +119,7 @@ def with_record(
 
 def reserving(id: str, everywhere: Sequence[OpenSeries]) -> list[OpenSeries]:
     """The series that reserved an experiment ID or published it; all of them where none did."""
-    owner = id.partition(".")[0]
+    owner = named(id)[0].partition(".")[0]
     return [series for series in everywhere if series.may_hold(owner)] or list(everywhere)
 
 

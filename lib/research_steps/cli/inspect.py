@@ -21,7 +21,7 @@ from research_steps.cli.common import (
     with_record,
 )
 from research_steps.errors import StoreError, UsageError
-from research_steps.journal.snapshot import Snapshot
+from research_steps.journal.snapshot import Snapshot, find
 from research_steps.records.encoding import Stored
 from research_steps.records.model import TrialRecord
 from research_steps.terminal import pass_on, print_text, say
@@ -57,7 +57,8 @@ def status(topic: str | None, follow: bool, prefix: str | None, json_output: boo
 @click.argument("id")
 @click.option("--patch", is_flag=True, help="Print what a trial's code differed in from its commit, for 'git apply'.")
 def show(everywhere: list[OpenSeries], id: str, patch: bool) -> None:
-    """Every record with an ID, such as MOE-HC-007.03, with its hash."""
+    """Every record with an ID, such as MOE-HC-007.03, with its hash. Where two branches used one ID, MOE-HC-007@HASH is
+    one of them, here and wherever an ID is asked for."""
     from research_steps.publish.terminal.records import about_line, record_lines
 
     if patch:
@@ -174,10 +175,7 @@ def doctor(json_output: bool) -> None:
 def _show_patch(everywhere: list[OpenSeries], id: str) -> None:
     """The patch that the trials with an ID, or below it, were measured with; nothing when there was none."""
     measured = [
-        (series, stored.record)
-        for series in reserving(id, everywhere)
-        for stored in series.snapshot.trials.values()
-        if id in (stored.record.id, stored.record.id.rpartition(".")[0])
+        (series, stored.record) for series in reserving(id, everywhere) for stored in series.snapshot.measured(id)
     ]
     if not measured:
         raise UsageError(f"No trial has the ID {id!r}: expected one such as MOE-HC-007.03.")
@@ -202,14 +200,17 @@ def _show_patch(everywhere: list[OpenSeries], id: str) -> None:
 
 def _carrying(id: str, everywhere: list[OpenSeries]) -> list[tuple[Snapshot, Stored[Any]]]:
     """The records with an ID, each with the snapshot of what is published of its series and all that carries the ID."""
-    holding = with_record(
+    return [(snapshot, stored) for _, snapshot in _holding(id, everywhere) for stored in snapshot.find(id)]
+
+
+def _holding(id: str, everywhere: list[OpenSeries]) -> list[tuple[OpenSeries, Snapshot]]:
+    return with_record(
         id, everywhere, lambda series: series.journal.with_id(id, series.checkout.logbooks / series.topic)
     )
-    return [(snapshot, stored) for _, snapshot in holding for stored in snapshot.find(id)]
 
 
 def _trial(everywhere: list[OpenSeries], id: str) -> TrialRecord:
-    trials = [stored.record for _, stored in _carrying(id, everywhere) if isinstance(stored.record, TrialRecord)]
-    if not trials:
-        raise UsageError(f"{id} is no trial: expected the ID of a row, such as {id}.01.")
-    return trials[-1]
+    record = find(_holding(id, everywhere)[0][1], id).record
+    if not isinstance(record, TrialRecord):
+        raise UsageError(f"{id} is no trial: expected the ID of a row, such as {record.id}.01.")
+    return record

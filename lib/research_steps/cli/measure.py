@@ -14,6 +14,7 @@ from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.journal.store import store_url
 from research_steps.records.model import TrialRecord
+from research_steps.records.names import named
 from research_steps.records.series import check_topic
 from research_steps.terminal import print_lines, say
 from research_steps.thread.dev.messages import Attempted, DevRequest
@@ -133,20 +134,23 @@ def keep(everywhere: list[OpenSeries], id: str, hypothesis: str, **texts: str) -
     """Make an entry of what dev mode found under ID. That is one such as MOE-HC-031; or of one attempt there,
     MOE-HC-031.02, beside the others that were tried."""
     from research_steps.evidence import hypotheses
-    from research_steps.journal.snapshot import entries_of
+    from research_steps.journal.snapshot import entries_of, find
     from research_steps.thread.dev.evidence import DevEvidence
     from research_steps.thread.dev.keep import KeptAttempt
     from research_steps.thread.dev.keep import keep as make_entry
 
-    experiment, _, trial = id.partition(".")
+    plain, sha256 = named(id)
+    experiment, _, trial = plain.partition(".")
     series, occasion = _reserved(everywhere, experiment)
+    if sha256:
+        find(series.snapshot, id)
     snapshot = series.journal.published(series.checkout.logbooks / series.topic)
     attempt = KeptAttempt(
         series.checkout,
         DevEvidence(series.series, series.journal, snapshot.counting, snapshot.retracted),
         experiment,
         occasion,
-        chosen=id if trial else "",
+        chosen=plain if trial else "",
         hypothesis=hypotheses.spelled_out(hypotheses.queue(series.series, entries_of(snapshot)), hypothesis),
         **texts,
     )
@@ -169,7 +173,7 @@ def confirm(everywhere: list[OpenSeries], id: str, count: int) -> None:
     from research_steps.thread.dev.keep import changes_of
     from research_steps.thread.run import run
 
-    experiment = id.partition(".")[0]
+    experiment = named(id)[0].partition(".")[0]
     series, _ = _reserved(everywhere, experiment)
     trial = find(series.snapshot, id).record
     if not isinstance(trial, TrialRecord) or trial.mode != "dev" or trial.status != "ok":

@@ -113,11 +113,7 @@ def trust(series: OpenSeries, id: str) -> None:
     """
     from research_steps.trial.trust import Trust
 
-    trials = [
-        stored.record
-        for stored in series.snapshot.trials.values()
-        if id in (stored.record.id, stored.record.id.partition(".")[0])
-    ]
+    trials = [stored.record for stored in series.snapshot.measured(id)]
     if not trials:
         raise UsageError(f"{id} names no trial: expected one such as MOE-HC-007.03, or an entry that measured.")
     for trial in trials:

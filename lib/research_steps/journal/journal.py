@@ -51,6 +51,7 @@ from research_steps.records.encoding import (
     verified,
 )
 from research_steps.records.model import Ref
+from research_steps.records.names import named
 from research_steps.records.series import Series
 
 # How many objects an outline holds in memory.
@@ -218,8 +219,9 @@ class Journal:
         return snapshot
 
     def with_id(self, id: str, repository: Path) -> Snapshot:
-        """What is published, and of everything else what carries this ID: no record of another trial is decoded."""
-        snapshot = self.entries()
+        """What is published, and of everything else what carries this ID: no record of another trial is decoded. The ID
+        may be one with a hash."""
+        snapshot, (id, _) = self.entries(), named(id)
         mark = canonical({"id": id})[1:-1]
         for folder in ("entries/late", "trials/records", "trials/late"):
             paths = self._untold(snapshot, self.objects.names(folder), but=id)

@@ -13,6 +13,7 @@ from research_steps.journal.leases import abandoned
 from research_steps.journal.store import READ_AT_ONCE
 from research_steps.records.encoding import Stored, decode_record, sha256
 from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Record, Ref, Status, TrialRecord
+from research_steps.records.names import by_hash, named
 from research_steps.records.objects import Intent
 from research_steps.records.series import number_of
 from research_steps.records.step_kinds import STEP_KINDS
@@ -85,9 +86,22 @@ class Snapshot:
     def _settled(self, sha: str) -> bool:
         return sha in self.trials or sha in self.entries or sha in self.interrupted
 
-    def find(self, experiment_id: str) -> list[Stored[Any]]:
-        """Every record that carries this ID, entries first, then by attempt; several where two branches used one."""
-        return [stored for stored in self.everything if stored.record.id == experiment_id]
+    def find(self, name: str) -> list[Stored[Any]]:
+        """Every record that carries this ID, entries first, then by attempt; several where two branches used one. For
+        'ID@hash' that one of them."""
+        id, sha = named(name)
+        return [stored for stored in self.everything if stored.record.id == id and stored.sha256.startswith(sha)]
+
+    def measured(self, name: str) -> list[Stored[TrialRecord]]:
+        """The trials that carry this ID, or one below it; for 'ID@hash' that trial, or those of that entry's table."""
+        id, sha = named(name)
+        if not sha:
+            return [
+                trial for trial in self.trials.values() if id in (trial.record.id, trial.record.id.partition(".")[0])
+            ]
+        found = self.find(name)
+        rows = (row.trial for stored in found if isinstance(stored.record, EntryRecord) for row in stored.record.rows)
+        return [*(stored for stored in found if isinstance(stored.record, TrialRecord)), *self.trials_of(rows)]
 
     @property
     def everything(self) -> list[Stored[Any]]:
@@ -250,9 +264,10 @@ def find(snapshot: Snapshot, id: str) -> Stored[Any]:
         newest[stored.record.key] = max(stored.record.attempt, newest.get(stored.record.key, 0))
     latest = {stored.sha256: stored for stored in alike if stored.record.attempt == newest[stored.record.key]}
     if len(latest) > 1:
+        several = (f"{by_hash(latest[sha].record.id, sha)} ({latest[sha].record.label})" for sha in sorted(latest))
         raise UsageError(
-            f"{id!r} is the ID of {len(latest)} records ({', '.join(sha[:12] for sha in sorted(latest))}), because two "
-            "branches used it: name another record that rests on the one that you mean."
+            f"{id!r} is the ID of {len(latest)} records, because two branches used it: name one by its "
+            f"hash, {' or '.join(several)}."
         )
     return next(iter(latest.values()))
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import msgspec
 
+# Between an ID and the first digits of a hash, where people tell apart two records that carry one ID.
+_BY_HASH = "@"
 HASH = "[0-9a-f]{64}"
 COMMIT = "[0-9a-f]{40}(?:[0-9a-f]{24})?"
 TOPIC = "[a-z0-9][a-z0-9_-]{0,63}"
@@ -28,6 +30,18 @@ MARKER = f"record {HASH}|heartbeat [0-9A-Za-z_:.+-]+|series {TOPIC} [0-9a-f]+"
 PROJECT = r"[^/\\#?%:\x00-\x1f\x7f]{1,128}"
 # Of a file inside of a repository.
 INNER_PATH = r"(?!/)(?!(?:[^\x00]*/)?\.\.?(?:/|\Z))[^\x00]+"
+
+
+def named(text: str) -> tuple[str, str]:
+    """The ID that people name a record by, and the first digits of its hash, empty where they gave none: 'MOE-HC-007' or
+    'MOE-HC-007@1f2e3d4c5b6a'."""
+    id, _, sha256 = text.partition(_BY_HASH)
+    return id, sha256.lower()
+
+
+def by_hash(id: str, sha256: str) -> str:
+    """How people name the record with this hash, whatever else carries its ID."""
+    return f"{id}{_BY_HASH}{sha256[:12]}"
 
 
 def _spelled(pattern: str) -> msgspec.Meta:

@@ -18,7 +18,7 @@ from research_steps.records.series import Series
 from research_steps.records.step_kinds import Attachment
 from research_steps.seal import bundle, bundle_text
 from research_steps.seal.bundle import Elsewhere, Hardware, MeasuredWith
-from research_steps.seal.tags import gitlinks, signs_here, tagger_here
+from research_steps.seal.tags import gitlinks, refuse_name_in_the_way, signs_here, tagger_here
 from research_steps.trial.code import trace_name
 
 
@@ -55,6 +55,7 @@ def evidence_of(checkout: Checkout, series: Series, known: Snapshot, inputs: Seq
         raise RepositoryError(
             f"{unfinished} is unfinished in {checkout.root}: finish or abort it first ('git status' says how)."
         )
+    refuse_name_in_the_way(checkout, f"{topic}/{series.prefix}-…")
     entries = known.behind(inputs)
     if not entries:
         raise RepositoryError(f"it rests on no entry of {topic} that is known here: name what it is to keep.")

@@ -6,7 +6,7 @@ measured, and only the tag `<topic>/<experiment ID>` holds it. Everything else i
 as it is. Which commit an entry was sealed with is decided once, in the journal; the tag is the receipt here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import UTC, datetime
 
 import msgspec
@@ -22,6 +22,7 @@ from research_steps.publish.logbook.verify import read_files
 from research_steps.publish.publisher import Change
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
+from research_steps.records.names import by_hash
 from research_steps.records.objects import Pushed, Seal
 from research_steps.records.series import Series
 from research_steps.records.times import utc
@@ -43,15 +44,20 @@ class Sealer:
         for stored in (entry for entry in entries.in_order if entry.record.step == "seal"):
             # Of what was retracted nothing is to be kept.
             if not retracted & {stored.sha256, *(below.sha256 for below in entries.below(stored))}:
+                what = "sealed"
                 try:
-                    yield from self._seal(stored, final)
+                    seal = yield from self._seal(stored, final)
+                    what = "pushed"
+                    if seal is not None:
+                        yield from self._push(stored, seal)
                 except ResearchError as error:
-                    yield f"{stored.record.id} is not sealed: {error}"
+                    yield f"{stored.record.id} is not {what}: {error}"
 
-    def _seal(self, stored: Stored[EntryRecord], final: bool) -> Iterator[Change]:
+    def _seal(self, stored: Stored[EntryRecord], final: bool) -> Generator[Change, None, Seal | None]:
+        """Have the tag here; returns what it was sealed as where that was looked at and its commit is here."""
         checkout, journal, id = self._checkout, self._journal, stored.record.id
         if journal.decided(f"seals/{id}", Seal) is not None and not final:
-            return
+            return None
         # Nobody else appends to the logbook that is committed, or makes the same tag.
         with lock(checkout, self._series.topic):
             seal = journal.decided(f"seals/{id}", Seal) or self._decide(stored)
@@ -63,12 +69,17 @@ class Sealer:
                         "'git gc' before there was a tag: 'git fetch' it from where it was pushed, or 'research retract "
                         f"{id}' and seal again."
                     )
-                return
+                return None
             yield from self._tag(stored, seal)
             yield from self._put_on_branch(seal)
+        return seal
+
+    def _push(self, stored: Stored[EntryRecord], seal: Seal) -> Iterator[Change]:
+        """Push the tag where that is allowed, once."""
+        checkout, journal, id = self._checkout, self._journal, stored.record.id
         allowed = checkout.is_set("research.push") and checkout.origin() is not None
         if allowed and journal.decided(f"pushed/{id}", Pushed) is None:
-            remote = tags.push(checkout, seal.tag)
+            remote = tags.push(checkout, seal.tag, by_hash(id, stored.sha256))
             journal.decide(f"pushed/{id}", Pushed(remote=remote, pushed_at=utc()))
             yield Change(id, f"pushed {seal.tag} to {remote}")
 

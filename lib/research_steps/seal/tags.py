@@ -131,6 +131,17 @@ def make_commit(checkout: Checkout, tree: str, base: str, message: str, when: st
     return checkout.quietly(*arguments, env=env, input=message.encode()).decode().strip()
 
 
+def refuse_name_in_the_way(checkout: Checkout, tag: str) -> None:
+    """Raise RepositoryError where a tag is named like the folder of this one: git keeps each as a file of that name."""
+    topic = tag.partition("/")[0]
+    ref = f"refs/tags/{topic}"
+    if ref in checkout.git("for-each-ref", "--format=%(refname)", ref).decode().split():
+        raise RepositoryError(
+            f"{checkout.root} has a tag named {topic}, which leaves git no room for {tag}: give it another name with 'git "
+            f"tag NAME {topic}', then 'git tag --delete {topic}'."
+        )
+
+
 def tagger_here(checkout: Checkout) -> str:
     """Who git says makes a tag here: 'Name <address>'."""
     return checkout.git(*_identity(checkout), "var", "GIT_COMMITTER_IDENT").decode().rsplit(" ", 2)[0]
@@ -150,6 +161,7 @@ def make_tag(checkout: Checkout, sealed: Bundle, commit: str, message: str, when
             f"it was sealed with a signature, and git in {checkout.root} is not told to sign: 'git fetch --tags' brings "
             f"the tag {name} from where it was pushed, 'git config tag.gpgSign true' has git sign it here."
         )
+    refuse_name_in_the_way(checkout, name)
     who, _, address = (sealed.tagger or tagger_here(checkout)).removesuffix(">").partition(" <")
     env = {"GIT_COMMITTER_NAME": who, "GIT_COMMITTER_EMAIL": address, "GIT_COMMITTER_DATE": when}
     # Without --annotate, which would overrule a setting to sign those that are.
@@ -163,8 +175,9 @@ def make_tag(checkout: Checkout, sealed: Bundle, commit: str, message: str, when
         )
 
 
-def push(checkout: Checkout, tag: str) -> str:
-    """Push a tag and return the remote's address. Raises RepositoryError with what the remote said."""
+def push(checkout: Checkout, tag: str, seal: str) -> str:
+    """Push a tag and return the remote's address; `seal` is how people name its record. Raises RepositoryError with what
+    the remote said."""
     ssh = os.environ.get("GIT_SSH_COMMAND") or checkout.setting("core.sshCommand")
     ssh = ssh or shlex.quote(os.environ.get("GIT_SSH", "ssh"))
     # Nobody is there to type a password, and the terminal is the user's.
@@ -177,9 +190,16 @@ def push(checkout: Checkout, tag: str) -> str:
     try:
         checkout.git(*slow, "push", "--quiet", *alone, "origin", f"{ref}:{ref}", env=env, timeout_s=PATIENCE_S)
     except RepositoryError as error:
+        topic = tag.partition("/")[0]
+        if "already exists" in str(error):
+            raise RepositoryError(
+                f"its tag {tag} is made here, and {redact(checkout.origin() or 'origin')} has another one of that name, "
+                f"because another branch used the ID. 'research retract {seal} BECAUSE', then 'research seal {topic} "
+                "ID …' with the IDs that it rests on: that seals the same under an ID of its own."
+            ) from error
         raise RepositoryError(
-            f"its tag {tag} is made and could not be pushed: {redact(str(error))} 'research sync "
-            f"{tag.partition('/')[0]}' tries again."
+            f"its tag {tag} is made here, and the remote did not take it: {redact(str(error))} 'research sync {topic}' "
+            "tries again."
         ) from error
     return redact(checkout.origin() or "origin")
 

@@ -83,7 +83,7 @@ class CheckedThread:
         return self.journal.decided(f"seals/{stored.record.id}", Seal)
 
     def is_posted(self, stored: Entry) -> bool:
-        """Whether the issue has the comment of an entry; on GitHub, whether it was given it: if people deleted it since, it
+        """Whether the issue has the comment of an entry; on GitHub, whether it was given it: what people delete there
         stays away."""
         if self.issue is None:
             return any(comment.marker == f"record {stored.sha256}" for comment in self.issue_file.comments())

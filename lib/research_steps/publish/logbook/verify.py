@@ -21,7 +21,7 @@ from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.file import lock, path_of
 from research_steps.records.encoding import Stored, decode_record, sha256
 from research_steps.records.model import EntryRecord
-from research_steps.records.names import ATTACHED_FILE, EXPERIMENT_ID, HASH
+from research_steps.records.names import ATTACHED_FILE, EXPERIMENT_ID, HASH, by_hash
 
 _PATCH = re.compile(rf"{HASH}\.patch")
 _BUNDLE = re.compile(rf"{EXPERIMENT_ID}\.(?:bundle\.json|bundle\.md|table\.csv|requirements\.txt)")
@@ -116,7 +116,8 @@ def read_files(path: Path) -> Files:
 
 def check(files: Files, journal: Journal | None) -> Findings:
     """Logbook, record files and, where there is one, journal against each other."""
-    findings = Findings([*check_files(files), *_resting_on_nothing(files)], list(files.records.newer))
+    notes = [*files.records.newer, *_used_twice(files)]
+    findings = Findings([*check_files(files), *_resting_on_nothing(files)], notes)
     if journal is not None:
         snapshot = journal.scan()
         findings.problems += snapshot.problems
@@ -155,6 +156,16 @@ def _check_entries(files: Files) -> Iterator[str]:
         for row in record.record.rows:
             if row.trial.sha256 not in files.hashes:
                 yield f"{entry.id}: the record of its trial {row.trial.id} is missing or was changed"
+
+
+def _used_twice(files: Files) -> Iterator[str]:
+    """The IDs that two stores used, which is no fault: a record is told by its hash."""
+    by_id: dict[str, list[str]] = {}
+    for entry in files.contents.entries:
+        by_id.setdefault(entry.id, []).append(by_hash(entry.id, entry.record))
+    for id, several in by_id.items():
+        if len(several) > 1:
+            yield f"{id} is the ID of {len(several)} entries, of several stores: {' and '.join(several)} name them"
 
 
 def _resting_on_nothing(files: Files) -> Iterator[str]:
