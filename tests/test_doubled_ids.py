@@ -118,9 +118,7 @@ def test_a_tag_named_like_the_topic_is_told(merged: SealedDesk) -> None:
     merged.git("tag", "toy")
     name = f"TOY-001@{json.loads(told(merged, 'show', 'TOY-001', '--json')[1])[0]['sha256'][:12]}"
     code, output = told(merged, "seal", "toy", name)
-    assert (
-        code == 1 and "has a tag named toy, which leaves git no room for toy/TOY-…: give it another name with" in output
-    )
+    assert code == 1 and "has a tag named toy, which leaves git no room for toy/TOY-…: rename it with" in output
     merged.git("tag", "renamed", "toy")
     merged.git("tag", "--delete", "toy")
     assert told(merged, "seal", "toy", name)[0] == 0

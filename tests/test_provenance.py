@@ -140,6 +140,35 @@ def test_a_change_of_the_same_size_in_the_same_second_is_in_the_patch(root: Path
     assert b"\n-before\n+behind\n" in Checkout.find(root).patch()[0]
 
 
+# What an editor does beside the files that it has open, until it is ended.
+SWAPPING = """
+import os, sys
+for number in range(10**9):
+    for folder in ("", "folder/"):
+        names = [f"{folder}.{name}.{number % 7}.swp" for name in "abcdef"]
+        for name in names:
+            with open(name, "w") as file:
+                file.write("x" * 2000)
+        for name in names:
+            os.truncate(name, 10)
+            os.remove(name)
+    if number == 0:
+        print("begun", flush=True)
+"""
+
+
+def test_files_that_come_and_go_spoil_no_patch(root: Path) -> None:
+    """An editor's swap files, say: the patch is taken all the same, with what was edited."""
+    (root / "kept.txt").write_bytes(b"edited\n")
+    with subprocess.Popen([sys.executable, "-c", SWAPPING], cwd=root, stdout=subprocess.PIPE) as editor:
+        try:
+            assert editor.stdout is not None and editor.stdout.readline() == b"begun\n"
+            for _ in range(30):
+                assert b"+edited" in Checkout.find(root).patch()[0]
+        finally:
+            editor.kill()
+
+
 def test_a_clean_tree_has_no_patch(root: Path) -> None:
     """Also when files were only touched, and so look changed until they are read."""
     for path in root.glob("*.txt"):

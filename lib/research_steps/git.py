@@ -7,9 +7,11 @@ git is a checkout too: it has a root and no commit.
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,9 @@ LIVING = (".agents/logbooks", ".agents/issues", "local_store")
 _BESIDE_LIVING = (".", *(f":(exclude,literal){name}" for name in LIVING))
 LARGEST_UNTRACKED = 1 << 20
 NAMES_SHOWN = 10
+# How often git is asked to take in a work tree in which files come and go, and how it says that they did.
+TRIES = 20
+_CHANGED_MEANWHILE = ("No such file or directory", "short read while indexing")
 # A git hook sets these for the repository that it belongs to; each would make git read or write something else here.
 _FOREIGN = frozenset(
     (
@@ -217,8 +222,8 @@ class Checkout:
                 submodules.append(os.fsdecode(line.split(b" ", 8)[8]))
             elif line.startswith(b"? ") and name.endswith("/"):
                 repositories.append(name)
-            elif line.startswith(b"? ") and path.is_file() and not path.is_symlink():
-                if path.stat().st_size > LARGEST_UNTRACKED:
+            elif line.startswith(b"? ") and (size := _size(path)) is not None:
+                if size > LARGEST_UNTRACKED:
                     large.append(name)
                 elif not os.access(path, os.R_OK):
                     closed.append(name)
@@ -227,7 +232,7 @@ class Checkout:
         spec = b"\0".join(os.fsencode(name) for name in (".", *left_out))
         with tempfile.TemporaryDirectory(prefix="research-patch-") as scratch:
             env = self._scratch_index(Path(scratch))
-            self.quietly("add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul", env=env, input=spec)
+            self._add_all(env, spec)
             tree = self.quietly("write-tree", env=env).decode().strip()
             # Between two trees, whatever is edited meanwhile; plumbing knows none of the user's settings for diffs.
             options = ("-r", "--patch", "--binary", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none")
@@ -239,6 +244,16 @@ class Checkout:
             "not in the patch, changes inside submodules": submodules,
         }
         return patch, "; ".join(_note(what, names) for what, names in missing.items() if names)
+
+    def _add_all(self, env: Mapping[str, str], spec: bytes) -> None:
+        """Put what lies in the work tree into an index, whatever editors make, cut and remove there meanwhile."""
+        for left in reversed(range(TRIES)):
+            try:
+                self.quietly("add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul", env=env, input=spec)
+                return
+            except RepositoryError as error:
+                if left == 0 or not any(sign in str(error) for sign in _CHANGED_MEANWHILE):
+                    raise
 
     def export(self, commit: str, patch: bytes | None, folder: Path) -> None:
         """Write the files of a commit, with a patch on them, below a folder. Submodules are left out.
@@ -266,6 +281,14 @@ class Checkout:
             "GIT_OBJECT_DIRECTORY": str(folder / "objects"),
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"',
         }
+
+
+def _size(path: Path) -> int | None:
+    """How many bytes a file has, None where there is none, or something else."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        status = path.lstat()
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+    return None
 
 
 def _note(what: str, names: Sequence[str]) -> str:

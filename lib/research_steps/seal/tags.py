@@ -137,8 +137,8 @@ def refuse_name_in_the_way(checkout: Checkout, tag: str) -> None:
     ref = f"refs/tags/{topic}"
     if ref in checkout.git("for-each-ref", "--format=%(refname)", ref).decode().split():
         raise RepositoryError(
-            f"{checkout.root} has a tag named {topic}, which leaves git no room for {tag}: give it another name with 'git "
-            f"tag NAME {topic}', then 'git tag --delete {topic}'."
+            f"{checkout.root} has a tag named {topic}, which leaves git no room for {tag}: rename it with 'git tag "
+            f"NAME {topic}', then 'git tag --delete {topic}'."
         )
 
 
