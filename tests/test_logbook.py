@@ -314,7 +314,7 @@ def test_a_logbook_that_people_wrote_is_refused_until_it_is_adopted(desk: Desk) 
     quoted = other.data
     desk.path.unlink()
     desk.path.with_suffix("").rename(desk.root / "moved")
-    for old in (b"", b"# Notes\n", b"# Notes\n\n```\n" + quoted + b"```\n"):
+    for old in (b"# Notes\n", b"# Notes\n\n```\n" + quoted + b"```\n"):
         desk.path.write_bytes(old)
         if not desk.journal.ids.reserved():
             desk.record("waits")

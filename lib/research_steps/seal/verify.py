@@ -172,12 +172,16 @@ class _Logbook:
 
     def _has_to_hold(self, tag: Tag) -> bool:
         """Whether what a tag holds has to be in this logbook."""
-        if self._head is not None and self._checkout.is_ancestor(tag.commit, self._head):
+        if self._is_merged(tag):
             return True
         sealed_here = tags.receipt(self._checkout, tag.name)
         branch = tag.bundle.branch if tag.bundle else None
         mine = sealed_here.is_file() and sealed_here.read_text() == tag.commit
         return mine and branch is not None and branch == self._checkout.branch()
+
+    def _is_merged(self, tag: Tag) -> bool:
+        """Whether a tag's commit is in the history of what is checked out."""
+        return self._head is not None and self._checkout.is_ancestor(tag.commit, self._head)
 
     def _lost(self, entry: Entry, tag: Tag) -> str:
         """What became of an entry of a tag that is not in the chain here."""
@@ -204,6 +208,9 @@ class _Logbook:
             here = self.files.beside.get(name)
             if here is not None and lf(here) != lf(data):
                 yield f"{name} is not what it was in tag {tag.name}"
+            elif here is None and name in tag.files.bundles and self._is_merged(tag):
+                place = f".agents/logbooks/{self._topic}/{name}"
+                yield f"{name}, which tag {tag.name} holds, was removed: 'git checkout {tag.name} {place}' restores it"
             elif here is None and name in tag.files.attached:
                 # Git may be told to ignore plots, so that a clone has them in the tag alone.
                 self.notes.append(f"{name} is not here; tag {tag.name} holds it")

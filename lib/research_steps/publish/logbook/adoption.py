@@ -36,7 +36,7 @@ def adopt(checkout: Checkout, topic: str, prefix: str) -> int:
             )
         above = old + closing(old).encode()
         marker = logbook_format.adoption_marker(above, topic, prefix)
-        log = logbook_format.log_part(rendering.NOTHING_YET, "## Recorded experiment log")
+        log = logbook_format.log_part(rendering.NOTHING_YET, logbook_format.HEADINGS[1])
         write_aside(path, above + marker + log)
     return len(old)
 

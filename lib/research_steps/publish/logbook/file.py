@@ -27,6 +27,22 @@ def lock(checkout: Checkout, topic: str) -> AbstractContextManager[None]:
     return locked(checkout, topic, path_of(checkout, topic), LogbookError)
 
 
+def refuse_sparse(checkout: Checkout, topic: str) -> None:
+    """Raise LogbookError where a sparse checkout leaves out a part of the logbook: nothing of that is lost."""
+    if checkout.git_dir is None:
+        return
+    path = path_of(checkout, topic)
+    listed = checkout.git("ls-files", "-t", "-z", "--", str(path), str(path.with_suffix(""))).split(b"\0")
+    left_out = [os.fsdecode(line[2:]) for line in listed if line.startswith(b"S ")]
+    missing = [name for name in left_out if not os.path.lexists(checkout.root / name)]
+    if missing:
+        more = f" and {len(missing) - 1} other files" if len(missing) > 1 else ""
+        raise LogbookError(
+            f"{missing[0]}{more} of the logbook are left out of {checkout.root}, which is a sparse checkout: 'git "
+            f"sparse-checkout add .agents/logbooks/{topic}' brings them, or 'git sparse-checkout disable'."
+        )
+
+
 class LogbookFile:
     """A logbook on disk, for one publisher at a time (the caller holds the lock).
 
@@ -104,16 +120,17 @@ class LogbookFile:
         """Rewrite the summary, aside and then renamed."""
         with self._open("rb") as file:
             data = file.readall()
-        span = logbook_format.summary_span(data)
-        if span is None or data[slice(*span)] == text.encode():
+        begin, end = logbook_format.summary_place(data)
+        new = logbook_format.marked_summary(text)
+        if data[begin:end] == new:
             return
-        begin, end = span
-        write_aside(self.path, data[:begin] + text.encode() + data[end:])
+        new += b"" if data[end : end + 1] in (b"\n", b"\r") else b"\n\n"
+        write_aside(self.path, data[:begin] + new + data[end:])
         if begin < self._end:
             # Every entry moved by the same distance, so that nothing has to be read again.
             status = self.path.stat()
             self._identity = status.st_dev, status.st_ino
-            self._end += len(text.encode()) - (end - begin)
+            self._end += len(new) - (end - begin)
 
     def _read_on(self, data: bytes) -> None:
         """Take in what stands behind the last entry."""

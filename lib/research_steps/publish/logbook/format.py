@@ -40,6 +40,10 @@ QUOTED = 20
 MADE_HERE = "made-by: research-steps"
 _SUMMARY_BEGIN = b"<!-- research-steps living part: rebuilt from records, edits are lost -->"
 _SUMMARY_END = b"<!-- research-steps end of living part -->"
+# What the summary stands before: the heading of the log, as a new or an adopted logbook has it, and the first entry.
+HEADINGS = ("## Experiment Log", "## Recorded experiment log")
+_HEADING = re.compile(rb"(?m)^(?:%b)\r?$" % "|".join(HEADINGS).encode())
+_FIRST_ENTRY = b"\n<!-- research-steps entry "
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,12 @@ def adoption_marker(above: bytes, topic: str, prefix: str) -> bytes:
 
 def log_part(summary: str, heading: str) -> bytes:
     """The summary, and the heading of a log without entries."""
-    return b"%b\n%b\n%b\n\n%b\n" % (_SUMMARY_BEGIN, summary.encode(), _SUMMARY_END, heading.encode())
+    return b"%b\n\n%b\n" % (marked_summary(summary), heading.encode())
+
+
+def marked_summary(summary: str) -> bytes:
+    """The summary between its markers."""
+    return b"%b\n%b\n%b" % (_SUMMARY_BEGIN, summary.encode(), _SUMMARY_END)
 
 
 def render(id: str, record: str, text: str, prev: Iterable[str]) -> bytes:
@@ -143,10 +152,35 @@ def is_ours(data: bytes) -> bool:
 
 
 def summary_span(data: bytes) -> tuple[int, int] | None:
-    """Between which offsets the text of the summary is, None when somebody took its markers away."""
-    begin = data.find(b"\n" + _SUMMARY_BEGIN, max(0, adopted_end(data) - 1))
-    end = data.find(b"\n" + _SUMMARY_END, begin)
-    return (begin + len(_SUMMARY_BEGIN) + 2, end) if 0 <= begin < end else None
+    """Between which offsets the text of the summary is, None when somebody took a marker of it away."""
+    begin, end = _summary_markers(data)
+    return (begin + len(_SUMMARY_BEGIN) + 1, end - 1) if 0 <= begin < end else None
+
+
+def summary_place(data: bytes) -> tuple[int, int]:
+    """Between which offsets the summary and its markers belong. Where its end was taken away it ends before the log;
+    where both were, it goes there, and what stands above stays."""
+    begin, end = _summary_markers(data)
+    if end >= 0:
+        return begin if 0 <= begin < end else end, end + len(_SUMMARY_END)
+    first = _first_entry(data)
+    headings = _HEADING.finditer(data, max(begin, adopted_end(data)), first)
+    log = max((heading.start() for heading in headings), default=first)
+    return (begin if begin >= 0 else log), log
+
+
+def _summary_markers(data: bytes) -> tuple[int, int]:
+    """Where the markers of the summary begin, each -1 where it isn't there. Behind the first entry is none of them."""
+    start, first = max(0, adopted_end(data) - 1), _first_entry(data)
+    begin = data.find(b"\n" + _SUMMARY_BEGIN, start, first)
+    end = data.find(b"\n" + _SUMMARY_END, max(begin, start), first)
+    return (begin + 1 if begin >= 0 else -1), (end + 1 if end >= 0 else -1)
+
+
+def _first_entry(data: bytes) -> int:
+    """Where the first entry begins; the end where there is none."""
+    at = data.find(_FIRST_ENTRY, max(0, adopted_end(data) - 1))
+    return at + 1 if at >= 0 else len(data)
 
 
 def conflicts(data: bytes) -> list[int]:
@@ -167,6 +201,8 @@ def problems(data: bytes) -> Iterator[tuple[int, str]]:
     end, intact = _adoption(data)
     if not intact:
         yield _line(data, end), "what stands above was changed after it was adopted"
+    if is_ours(data) and summary_span(data) is None:
+        yield _line(data, summary_place(data)[0]), "the summary lost a marker; 'research sync' writes it again"
     contents = parse(data)
     for offset in contents.torn:
         yield _line(data, offset), "an entry begins or ends here, and its other end is missing"

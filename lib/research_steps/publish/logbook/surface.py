@@ -22,7 +22,8 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot, numbered_order
 from research_steps.publish import rendering
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.file import LogbookFile, lock, path_of
+from research_steps.publish.logbook.file import LogbookFile, lock, path_of, refuse_sparse
+from research_steps.publish.logbook.restoring import restore
 from research_steps.publish.markdown import prose
 from research_steps.publish.publisher import Change
 from research_steps.records.encoding import Stored, sha256
@@ -59,8 +60,9 @@ class LogbookSurface:
                 self._checkout.exclude(
                     f"/.agents/logbooks/{self.series.topic}.md", f"/.agents/logbooks/{self.series.topic}/"
                 )
-            if not is_there(self.path):
-                write_aside(self.path, _scaffold(self.series))
+            if not is_there(self.path) or self.path.stat().st_size == 0:
+                refuse_sparse(self._checkout, self.series.topic)
+                write_aside(self.path, self._last_staged() or _scaffold(self.series))
             if read(self.records / series_file.NAME) != self._declared:
                 write_aside(self.records / series_file.NAME, self._declared)
             if self._file.refresh():
@@ -71,8 +73,20 @@ class LogbookSurface:
                         yield Change(stored.record.id, "appended to the logbook")
                 except StoreError as error:
                     yield f"{stored.record.id} is not published: {error}"
+            if final:
+                yield from restore(
+                    self._checkout, self.journal, self.path, entries, self._file.records, self._keep_records
+                )
             if self._stale and (final or time.monotonic() - self._rewritten >= SUMMARY_EVERY_S):
                 self._rewrite_summary(entries)
+
+    def _last_staged(self) -> bytes:
+        """The logbook that git would commit, for one that was removed or emptied in the work tree: beside what is in the
+        store it has what people wrote, and the entries of others."""
+        if self._checkout.git_dir is None:
+            return b""
+        staged = self._checkout.file_at("", self.path.relative_to(self._checkout.root).as_posix())
+        return staged if logbook_format.is_ours(staged) else b""
 
     def _missing(self, entries: Snapshot) -> list[Stored[EntryRecord]]:
         """What the logbook does not hold yet, in the order in which it is to be appended."""
@@ -162,5 +176,5 @@ def _scaffold(series: Series) -> bytes:
         "",
     ]
     return "\n".join(lines).encode() + logbook_format.log_part(
-        summary(series, Snapshot(), (), None), "## Experiment Log"
+        summary(series, Snapshot(), (), None), logbook_format.HEADINGS[0]
     )

@@ -18,7 +18,7 @@ from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.file import lock, path_of
+from research_steps.publish.logbook.file import lock, path_of, refuse_sparse
 from research_steps.records.encoding import Stored, decode_record, sha256
 from research_steps.records.model import EntryRecord
 from research_steps.records.names import ATTACHED_FILE, EXPERIMENT_ID, HASH, by_hash
@@ -26,6 +26,7 @@ from research_steps.records.names import ATTACHED_FILE, EXPERIMENT_ID, HASH, by_
 _PATCH = re.compile(rf"{HASH}\.patch")
 _BUNDLE = re.compile(rf"{EXPERIMENT_ID}\.(?:bundle\.json|bundle\.md|table\.csv|requirements\.txt)")
 _ATTACHED = "attachments/"
+_BACK = "'research sync' puts it back where the store holds it, 'git restore' where a commit does"
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,10 @@ class Findings:
 
 
 def read(checkout: Checkout, topic: str) -> Files:
-    """The logbook of this work tree with what lies beside it. Raises UsageError when there is none."""
+    """The logbook of this work tree with what lies beside it. Raises UsageError when there is none, and LogbookError
+    when a sparse checkout leaves out a part of it."""
     path = path_of(checkout, topic)
+    refuse_sparse(checkout, topic)
     if not is_there(path):
         raise UsageError(f"There is no logbook {path}: expected one; run the thread, or 'research sync {topic}'.")
     with lock(checkout, topic):
@@ -145,7 +148,8 @@ def check_files(files: Files) -> Iterator[str]:
 def _check_entries(files: Files) -> Iterator[str]:
     for entry in files.contents.entries:
         if entry.record not in files.lines.get(entry.id, {}):
-            yield f"{entry.id}: its record {entry.record[:12]} is not in {entry.id}.jsonl, or was changed there"
+            what = f"its record {entry.record[:12]} is not in {entry.id}.jsonl, or was changed there"
+            yield f"{entry.id}: {what}; {_BACK}"
             continue
         if entry.record in files.newer.get(entry.id, ()):
             continue
@@ -155,7 +159,7 @@ def _check_entries(files: Files) -> Iterator[str]:
             continue
         for row in record.record.rows:
             if row.trial.sha256 not in files.hashes:
-                yield f"{entry.id}: the record of its trial {row.trial.id} is missing or was changed"
+                yield f"{entry.id}: the record of its trial {row.trial.id} is missing or was changed; {_BACK}"
 
 
 def _used_twice(files: Files) -> Iterator[str]:
