@@ -147,6 +147,14 @@ class Sealed:
         return make_commit(self.checkout, tree, upon, "light", "1700000000 +0000")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_secrets() -> Iterator[None]:
+    """A reproduction tells which of the environment it leaves out: those of other tests' clusters are not meant here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_AUTH_TOKEN", raising=False)
+        yield
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
     """A thread that was sealed from a dirty tree on a branch that is gone; since then everything has changed."""
@@ -902,12 +910,13 @@ def test_what_a_killed_one_left_is_removed_by_the_next(sealed: Sealed, tmp_path:
     assert not left.exists() and trees(sealed) == 0
 
 
-def test_two_at_once_and_ctrl_c(sealed: Sealed, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_two_at_once_and_what_ends_them(sealed: Sealed, tmp_path: Path, number: signal.Signals) -> None:
     """Each has its own folder; who stops one ends its command and leaves nothing."""
     with started(sealed, tmp_path) as (first, _), started(sealed, tmp_path, 2) as (other, commands):
         assert trees(sealed) == 2
         for process, left in ((first, 1), (other, 0)):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             assert process.wait(timeout=60) != 0
             assert trees(sealed) == left
         for pid in commands:
@@ -1010,6 +1019,44 @@ def test_the_sealed_packages_make_an_environment_of_their_own(
     assert printed.split("\n")[0] == "8.1.8 from the tree None None"
 
 
+def test_the_interpreter_that_runs_is_taken(sealed: Sealed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where PATH, as of a version manager, has none of that version."""
+    bundle = sealed.bundle
+    for name, value in (("PATH", str(tmp_path)), ("UV_PYTHON_INSTALL_DIR", str(tmp_path)), ("VIRTUAL_ENV", "")):
+        monkeypatch.setenv(name, value)
+    built = build_environment(bundle, b"# none\n", tmp_path, tmp_path, os.environ, lambda line: None)
+    asked = subprocess.run(
+        [str(built), "-c", "import sys; print(sys.version)"], capture_output=True, text=True, check=True
+    )
+    assert asked.stdout.strip() == sys.version
+
+
+def elsewhere(trial: TrialRecord) -> TrialRecord:
+    return msgspec.structs.replace(trial, device_class="cpu/other/1")
+
+
+@pytest.mark.parametrize(
+    "change, outcome, code",
+    [(slower(0.0), "reproduced", 0), (slower(0.8), "not reproduced", 3), (elsewhere, "not comparable", 4)],
+    ids=["reproduced", "not reproduced", "not comparable"],
+)
+def test_the_outcome_is_the_exit_code(
+    sealed: Sealed,
+    again: Again,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[TrialRecord], TrialRecord | InterruptedRecord],
+    outcome: str,
+    code: int,
+) -> None:
+    """Each has its own, which the help of the command names."""
+    run = changed(again.run, change)
+    monkeypatch.setattr("research_steps.seal.reproduce.rerun.rerun", lambda *given: run)
+    done = research(sealed.repository.root, "reproduce", sealed.tag, "--json")
+    assert (json.loads(done.stdout)["outcome"], done.returncode) == (outcome, code), done.stderr
+    told = " ".join(research(sealed.repository.root, "reproduce", "--help").stdout.split())
+    assert f"{code} {outcome}" in told
+
+
 def test_the_commands_run_in_the_environment_that_was_sealed(sealed: Sealed, tmp_path: Path) -> None:
     """Unless told to take the one here: built from the tag's list, in the reproduction's own folder, of the tree's own
     code."""
@@ -1033,10 +1080,11 @@ def test_the_commands_run_in_the_environment_that_was_sealed(sealed: Sealed, tmp
     "requirements, python, says",
     [
         (b"", "3.11.1", "holds no list of packages.*--here"),
+        (b"# research-steps==0.1.0 was installed from a file or folder of here\nno-such-package==1\n", None, "--here"),
         (b"./nowhere-at-all\n", None, "uv pip failed while the sealed environment was built: .*nowhere-at-all"),
         (b"click==8.1.8\n", "3.99.1", "uv venv failed while the sealed environment was built: .*3.99"),
     ],
-    ids=["no list", "not to be had", "another Python"],
+    ids=["no list", "without research-steps", "not to be had", "another Python"],
 )
 def test_an_environment_that_can_not_be_built_is_told(
     sealed: Sealed, tmp_path: Path, requirements: bytes, python: str | None, says: str

@@ -61,14 +61,14 @@ class OpenSeries:
 
         return EntryWriter(self.checkout, self.journal, self.series)
 
-    def tell(self, entry: Stored[EntryRecord], **more: Any) -> None:
-        """Say what was written, and publish it."""
+    def tell(self, entry: Stored[EntryRecord], code: int = 0, **more: Any) -> None:
+        """Say what was written, and publish it; exits with this code where it is not 0."""
         if not self.json_output:
             print_lines(f"{entry.record.id}: {entry.record.label}")
-        self.publish(entry=entry.record.id, **more)
+        self.publish(code, entry=entry.record.id, **more)
 
-    def publish(self, **about: Any) -> None:
-        """One pass over all surfaces, told; exits with 1 when something is left to publish."""
+    def publish(self, code: int = 0, **about: Any) -> None:
+        """One pass over all surfaces, told; exits with 1 when something is left to publish, unless with another code."""
         from research_steps.publish.publisher import publish
         from research_steps.thread.surfaces import surfaces_of
 
@@ -82,8 +82,8 @@ class OpenSeries:
                 say(f"not published: {problem}")
             for text in published.left_out:
                 say(f"left out: {text}")
-        if published.problems:
-            sys.exit(1)
+        if code or published.problems:
+            sys.exit(code or 1)
 
 
 def series_here(topic: str | None = None, prefix: str | None = None, json_output: bool = False) -> list[OpenSeries]:

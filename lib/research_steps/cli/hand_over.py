@@ -11,6 +11,9 @@ from research_steps.publish.entry_writer import EntryWriter
 from research_steps.records.step_kinds import Finish, Reproduction
 from research_steps.terminal import print_lines, say
 
+# How 'research reproduce' ends; 2 is that of a wrong command line.
+EXITS = {"reproduced": 0, "not reproduced": 3, "not comparable": 4}
+
 
 @click.command(cls=SeriesCommand)
 @click.argument("ids", nargs=-1, metavar="[ID]...")
@@ -30,8 +33,8 @@ def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> No
     """Measure again what TAG sealed, and record whether it holds. TAG is one such as moe_hc/MOE-HC-009.
 
     Its thread runs in a work tree, an environment and a store of its own, with the options that were sealed and without
-    the secrets of the environment here. The outcome (reproduced, not reproduced, not comparable) is an entry of the
-    series here.
+    the secrets of the environment here. The outcome is an entry of the series here, and the exit code: 0 reproduced,
+    3 not reproduced, 4 not comparable; 1 when there is none, or when it is reproduced and was not published.
     """
     from research_steps.seal import bundle
     from research_steps.seal.reproduce.reporting import report
@@ -51,7 +54,8 @@ def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> No
     entry = report(EntryWriter(checkout, series.journal, declared), sealed, again)
     if not json_output:
         print_lines(entry.record.result)
-    series.tell(entry, outcome=entry.record.details_as(Reproduction).outcome)
+    outcome = entry.record.details_as(Reproduction).outcome
+    series.tell(entry, EXITS[outcome], outcome=outcome)
 
 
 @click.command(cls=SeriesCommand)

@@ -7,6 +7,7 @@ Git lists the work tree for that long. What a reproduction left that was killed,
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -52,9 +53,22 @@ def scratch(checkout: Checkout) -> Iterator[tuple[Path, int]]:
     with (folder / "lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            yield folder, lock.fileno()
+            with _ended_as_by_ctrl_c():
+                yield folder, lock.fileno()
         finally:
             _remove(checkout, folder)
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM, and a terminal that is closed, end what is inside as Ctrl-C does: with all that it started."""
+    asked = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in asked}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def add_measured(checkout: Checkout, bundle: Bundle, patch: bytes, tree: Path) -> Checkout:
@@ -112,6 +126,13 @@ def build_environment(
         )
     (pins := folder / "requirements.txt").write_bytes(requirements)
     lines = requirements.decode().splitlines()
+    if own := next((line for line in lines if line.startswith("# research-steps==")), None):
+        # Told now, and not by its thread once everything else was installed.
+        raise UsageError(
+            f"The environment of {bundle.tag} can't be built: {own.removeprefix('# ')}, and its thread can't run "
+            "without it. Reproduce it with --here, in an environment that has research-steps and the packages in "
+            f"{bundle.id}.requirements.txt."
+        )
     unpinned = [line for line in lines if line.startswith("# ")]
     for line in unpinned:
         say(f"not installed: {line.removeprefix('# ')}")
@@ -120,8 +141,10 @@ def build_environment(
         raise UsageError("The sealed environment is built with uv, which is not on PATH: install it, or give --here.")
     say(f"building the environment of {bundle.tag}: Python {bundle.python}, {len(lines) - len(unpinned)} packages")
     version, python = bundle.python.rpartition(".")[0], folder / "env" / "bin" / "python"
+    # What PATH calls python may be another one than what runs.
+    interpreter = sys.executable if version == ".".join(map(str, sys.version_info[:2])) else version
     for command in (
-        ["venv", "--quiet", "--no-python-downloads", "--python", version, str(folder / "env")],
+        ["venv", "--quiet", "--no-python-downloads", "--python", interpreter, str(folder / "env")],
         # --no-deps: the list is whole, and says more than what packages say of each other.
         ["pip", "install", "--quiet", "--python", str(python), "--no-deps", "--requirement", str(pins)],
     ):
