@@ -1,12 +1,16 @@
 """A thread as a program: `main(series, thread)` at the end of its file reads the command line."""
 
+import inspect
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from research_steps.errors import ResearchError, UsageError
+from research_steps.git import Checkout
 from research_steps.records.series import Series
 from research_steps.terminal import say
+from research_steps.thread.loading import refuse_below
 from research_steps.thread.options import RunOptions, own_options
 from research_steps.thread.types import Steps
 
@@ -48,6 +52,9 @@ def main(
     from research_steps.thread.run import run
 
     try:
+        file = Path(inspect.unwrap(thread).__code__.co_filename).absolute()
+        if file.parts[-3:] == ("experiments", series.topic, "__main__.py"):
+            refuse_below(Checkout.find(), file.parents[2], series.topic)
         run_options, own = _parse(given, thread, options)
         run(series, thread if own is None else lambda steps: thread(steps, own), run_options)
     except ResearchError as error:

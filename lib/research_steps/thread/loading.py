@@ -7,6 +7,7 @@ that looking at a checkout runs none of its code.
 import importlib
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 from research_steps.errors import UsageError
@@ -32,6 +33,17 @@ def load_thread(checkout: Checkout, topic: str) -> tuple[Series, Callable[[Steps
     return _series(module, topic), thread if options is None else lambda steps: thread(steps, options())
 
 
+def refuse_below(checkout: Checkout, top: Path, topic: str) -> None:
+    """Raise UsageError where the folder that holds `experiments` is not the top of its repository: logbook, store,
+    patches and tags are those of a whole repository."""
+    top = top.resolve()
+    if top != checkout.root and top.is_relative_to(checkout.root):
+        raise UsageError(
+            f"The thread experiments/{topic} lies in {top}, a folder of the repository {checkout.root}: expected "
+            f"experiments/ at the top of its repository. Move it to {checkout.root}, or run 'git init' in {top}."
+        )
+
+
 def _series(module: ModuleType, topic: str) -> Series:
     declared = {
         id(value): value for value in vars(module).values() if isinstance(value, Series) and value.topic == topic
@@ -51,6 +63,9 @@ def _module(checkout: Checkout, topic: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not name.startswith(error.name):
             raise UsageError(f"{name} can't be imported: {error}.") from error
+        pattern = f":(glob)**/experiments/{topic}/__main__.py"
+        for below in checkout.files(pattern) if checkout.git_dir is not None else ():
+            refuse_below(checkout, (checkout.root / below).parents[2], topic)
         raise UsageError(
             f"There is no thread experiments/{topic}/__main__.py in {checkout.root}: write one that declares its Series "
             "first, as the README shows."
