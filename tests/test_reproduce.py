@@ -1080,7 +1080,7 @@ def test_the_commands_run_in_the_environment_that_was_sealed(sealed: Sealed, tmp
     "requirements, python, says",
     [
         (b"", "3.11.1", "holds no list of packages.*--here"),
-        (b"# research-steps==0.1.0 was installed from a file or folder of here\nno-such-package==1\n", None, "--here"),
+        (b"# research-steps==0.1.0 was installed from a file or folder of here\n", None, "be built: research-steps==0"),
         (b"./nowhere-at-all\n", None, "uv pip failed while the sealed environment was built: .*nowhere-at-all"),
         (b"click==8.1.8\n", "3.99.1", "uv venv failed while the sealed environment was built: .*3.99"),
     ],

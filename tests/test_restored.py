@@ -96,6 +96,38 @@ def test_a_logbook_that_is_gone_comes_back_whole(tmp_path: Path, harm: Callable[
     assert desk.data == before and desk.checked().problems == ()
 
 
+def cut_short(data: bytes) -> bytes:
+    return data[:20]
+
+
+def with_a_hole(data: bytes) -> bytes:
+    """As an append leaves it that comes while an editor writes the file anew."""
+    return bytes(len(data) - 400) + data[-400:]
+
+
+@pytest.mark.parametrize("harm", [cut_short, with_a_hole])
+@pytest.mark.parametrize("committed", [True, False])
+def test_what_an_editor_wrote_over_is_made_again(
+    tmp_path: Path, harm: Callable[[bytes], bytes], committed: bool
+) -> None:
+    """It is not taken for one that people wrote: a run says what to do, and sync does it. What was there is kept."""
+    desk = SealedDesk.make(tmp_path)
+    for number in range(2):
+        desk.measured(f"sweep {number}")
+        desk.publish()
+        if committed:
+            desk.commit()
+    before = desk.data
+    desk.path.write_bytes(harm(before))
+    (problem,) = {*desk.publish().problems}
+    assert "is spoilt: another program" in problem and "'research sync toy' makes it again" in problem
+    rebuilt, published = desk.sync()
+    assert rebuilt and published.problems == ()
+    assert desk.data == before and desk.checked().problems == ()
+    kept = desk.root / ".git" / "research-steps" / "toy.before-rebuild.md"
+    assert kept.read_bytes() == harm(before)
+
+
 SUMMARY, END = b"<!-- research-steps living part", b"<!-- research-steps end of living part -->\n"
 
 

@@ -83,7 +83,7 @@ class OpenSeries:
             for text in published.left_out:
                 say(f"left out: {text}")
         if code or published.problems:
-            sys.exit(code or 1)
+            raise SystemExit(code or 1)
 
 
 def series_here(topic: str | None = None, prefix: str | None = None, json_output: bool = False) -> list[OpenSeries]:

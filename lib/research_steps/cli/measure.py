@@ -134,23 +134,20 @@ def keep(everywhere: list[OpenSeries], id: str, hypothesis: str, **texts: str) -
     """Make an entry of what dev mode found under ID. That is one such as MOE-HC-031; or of one attempt there,
     MOE-HC-031.02, beside the others that were tried."""
     from research_steps.evidence import hypotheses
-    from research_steps.journal.snapshot import entries_of, find
+    from research_steps.journal.snapshot import entries_of
     from research_steps.thread.dev.evidence import DevEvidence
     from research_steps.thread.dev.keep import KeptAttempt
     from research_steps.thread.dev.keep import keep as make_entry
 
-    plain, sha256 = named(id)
-    experiment, _, trial = plain.partition(".")
+    experiment, _, trial = named(id)[0].partition(".")
     series, occasion = _reserved(everywhere, experiment)
-    if sha256:
-        find(series.snapshot, id)
     snapshot = series.journal.published(series.checkout.logbooks / series.topic)
     attempt = KeptAttempt(
         series.checkout,
         DevEvidence(series.series, series.journal, snapshot.counting, snapshot.retracted),
         experiment,
         occasion,
-        chosen=plain if trial else "",
+        chosen=named(id)[0] if trial else "",
         hypothesis=hypotheses.spelled_out(hypotheses.queue(series.series, entries_of(snapshot)), hypothesis),
         **texts,
     )
@@ -173,11 +170,10 @@ def confirm(everywhere: list[OpenSeries], id: str, count: int) -> None:
     from research_steps.thread.dev.keep import changes_of
     from research_steps.thread.run import run
 
-    experiment = named(id)[0].partition(".")[0]
-    series, _ = _reserved(everywhere, experiment)
+    series, _ = _reserved(everywhere, named(id)[0].partition(".")[0])
     trial = find(series.snapshot, id).record
     if not isinstance(trial, TrialRecord) or trial.mode != "dev" or trial.status != "ok":
-        raise UsageError(f"{id} is no trial of dev mode that succeeded: expected one such as {experiment}.01.")
+        raise UsageError(f"{id} is no trial of dev mode that succeeded: expected one such as MOE-HC-031.02.")
     snapshot = series.snapshot
     evidence = DevEvidence(series.series, series.journal, snapshot.counting, snapshot.retracted)
     changes, case, numbers = changes_of(trial), evidence.case(trial), next_numbers(snapshot, count)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from research_steps.errors import ConflictedLogbook, LogbookError
-from research_steps.files import opened, write_aside
+from research_steps.files import files_in, opened, write_aside
 from research_steps.git import Checkout
 from research_steps.publish.lock import locked
 from research_steps.publish.logbook import format as logbook_format
@@ -20,6 +20,12 @@ _COMPARED = 200
 
 def path_of(checkout: Checkout, topic: str) -> Path:
     return checkout.logbooks / f"{topic}.md"
+
+
+def spoilt(path: Path, data: bytes) -> bool:
+    """Whether a logbook was made or adopted here, as the records beside it say, and doesn't show that any more."""
+    beside = path.with_suffix("")
+    return not logbook_format.is_ours(data) and any(file.suffix == ".jsonl" for file in files_in(beside))
 
 
 def lock(checkout: Checkout, topic: str) -> AbstractContextManager[None]:
@@ -76,6 +82,11 @@ class LogbookFile:
                     return False
                 file.seek(0)
             data = file.read()
+        if spoilt(self.path, data):
+            raise LogbookError(
+                f"{self.path} is spoilt: another program, such as an editor, wrote over its beginning. Close the file "
+                f"there, then 'research sync {self.path.stem}' makes it again. The records are safe in the journal."
+            )
         if not logbook_format.is_ours(data):
             raise LogbookError(
                 f"{self.path} was written by hand: run 'research adopt {self.path.stem} --id-prefix PREFIX' to have "

@@ -15,7 +15,7 @@ from research_steps.errors import ConflictedLogbook, RepositoryError
 from research_steps.files import files_in, read, write_aside
 from research_steps.git import Checkout
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.file import lock, path_of
+from research_steps.publish.logbook.file import lock, path_of, spoilt
 from research_steps.records.encoding import sha256
 
 # How many merges are looked through for the one that did the damage.
@@ -34,7 +34,10 @@ def rebuild(checkout: Checkout, topic: str) -> bool:
     path = path_of(checkout, topic)
     with lock(checkout, topic):
         data = read(path) or b""
-        mended = _mended(checkout, path, data) if any(logbook_format.problems(data)) else data
+        if spoilt(path, data):
+            mended = _from_git(checkout, path, data)
+        else:
+            mended = _mended(checkout, path, data) if any(logbook_format.problems(data)) else data
         if logbook_format.conflicts(mended):
             raise ConflictedLogbook(
                 f"{path} has conflict markers, and git has no two sides of a merge to rebuild it from: restore it with "
@@ -46,6 +49,15 @@ def rebuild(checkout: Checkout, topic: str) -> bool:
             write_aside(checkout.private / f"{topic}.before-rebuild.md", data)
             write_aside(path, mended)
     return changed or mended != data
+
+
+def _from_git(checkout: Checkout, path: Path, data: bytes) -> bytes:
+    """What git would commit, with the whole entries that the spoilt file still has; empty where git has none, so that
+    the publisher begins anew from the store."""
+    if checkout.git_dir is None:
+        return b""
+    staged = checkout.file_at("", path.relative_to(checkout.root).as_posix())
+    return _combine(checkout, staged, staged, staged, data) if logbook_format.is_ours(staged) else b""
 
 
 def _mended(checkout: Checkout, path: Path, data: bytes) -> bytes:
