@@ -83,7 +83,7 @@ class OpenSeries:
             for text in published.left_out:
                 say(f"left out: {text}")
         if code or published.problems:
-            raise SystemExit(code or 1)
+            click.get_current_context().exit(code or 1)
 
 
 def series_here(topic: str | None = None, prefix: str | None = None, json_output: bool = False) -> list[OpenSeries]:
