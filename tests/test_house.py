@@ -29,7 +29,8 @@ LONGEST_NAME = 70
 USERS = {
     "marin": {"thread/marin/executor_steps.py"},
     "rigging": {"thread/marin/executor_steps.py"},
-    "github": {"publish/issue/github.py"},
+    # Retries, follows and waits by rules of its own.
+    "github": set(),
     "requests": {"publish/issue/github.py"},
     "fray": {"thread/marin/executor_steps.py", "remote/ray/client.py", "remote/ray/task.py"},
     "ray": {

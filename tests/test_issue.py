@@ -472,6 +472,7 @@ def test_a_moved_repository_is_found(thread: Thread, github_proxy: Proxy, monkey
     monkeypatch.setenv("GITHUB_REPOSITORY", old)
     folder = thread.desk.store / "journal" / "toy" / "issue.json"
     folder.write_bytes(folder.read_bytes().replace(thread.repository.full_name.encode(), old.encode()))
+    thread.desk = Desk(thread.desk.root, thread.desk.store)
 
     def redirect(client: github_api.Client, _: github_api.Answer) -> None:
         path = client.path.replace(old, thread.repository.full_name)

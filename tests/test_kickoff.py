@@ -1,7 +1,10 @@
 """`research kickoff`, `decide` and `finish`, as a person types them, with a GitHub that keeps state."""
 
+import dataclasses
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -164,6 +167,67 @@ def test_a_lost_answer_makes_no_second_issue(project: Project, github_proxy: Pro
     assert failed.returncode == 1 and "did not answer" in failed.stderr
     assert project.research("kickoff", "toy", "--create-issue").returncode == 0
     assert len(project.repository.issues()) == 1
+
+
+def test_a_list_that_lags_makes_no_second_issue(project: Project, github_proxy: Proxy) -> None:
+    """The answer was lost, and the list doesn't show the issue yet: it is found by its number."""
+    project.repository.create_issue("an older one")
+    lagging = github_api.Answer(200, {"content-type": "application/json"}, b"")
+
+    def without_the_newest(client: github_api.Client, answer: github_api.Answer) -> None:
+        shown = [issue for issue in json.loads(answer.body) if issue["number"] == 1]
+        client.send(dataclasses.replace(lagging, body=json.dumps(shown).encode()))
+
+    lost = some(github_api.reset(forward=True), "POST", r"/issues$")
+    lags = some(github_api.Fault("lags", True, without_the_newest), "GET", r"/issues\?", times=9)
+    github_proxy.fault = lambda *request: lost(*request) or lags(*request)
+    assert project.research("kickoff", "toy", "--create-issue").returncode == 1
+    done = project.research("kickoff", "toy", "--create-issue", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["issue"].endswith("/issues/2") and project.repository.issues() == [1, 2]
+
+
+def test_another_issue_takes_the_place_of_a_deleted_one(project: Project, github_proxy: Proxy) -> None:
+    """GitHub says that it is gone: what to do is told, and every milestone is posted on the new one."""
+    deleted, other = project.repository.create_issue("one"), project.repository.create_issue("other")
+    assert project.research("kickoff", "toy", "--issue", str(deleted)).returncode == 0
+    assert project.research("decide", "toy", "Go on with H1.").returncode == 0
+    gone = json.dumps({"message": "This issue was deleted"}).encode()
+    github_proxy.fault = lambda method, path, number: (
+        github_api.Fault("410", False, lambda client, _: client.send(github_api.Answer(410, {}, gone)))
+        if f"/issues/{deleted}" in path
+        else None
+    )
+    stuck = project.research("sync", "toy")
+    assert stuck.returncode == 1 and "'research sync TOPIC --issue N' links another one" in stuck.stderr
+    done = project.research("sync", "toy", "--issue", str(other))
+    assert done.returncode == 0, done.stderr
+    assert "Go on with H1." in "".join(comment.body for comment in project.repository.comments(other))
+    assert f"[{project.repository.full_name}#{other}]" in project.logbook
+    assert project.research("sync", "toy").returncode == 0
+
+
+def test_what_many_decide_at_once_is_posted_at_once(project: Project) -> None:
+    """Each command waits for its turn on the issue; none leaves its decision to a later sync, or fails."""
+    assert project.research("kickoff", "toy", "--create-issue").returncode == 0
+    decisions = [f"Decision number {number}." for number in range(4)]
+    environment = {**os.environ, "WANDB_MODE": "disabled", **project.environment}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "research_steps", "decide", "toy", text],
+            cwd=project.root,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for text in decisions
+    ]
+    told = [each.communicate()[1] for each in running]
+    assert [each.returncode for each in running] == [0, 0, 0, 0], told
+    (number,) = project.repository.issues()
+    posted = "".join(comment.body for comment in project.repository.comments(number))
+    assert [posted.count(f"Result delta: {text}") for text in decisions] == [1, 1, 1, 1]
+    assert all(text in project.repository.issue(number).body for text in decisions)
 
 
 @pytest.mark.parametrize(

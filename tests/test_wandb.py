@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -689,14 +688,64 @@ def test_a_command_that_hangs_or_dies_leaves_no_service(
 def test_what_was_written_is_told_when_sending_can_not_begin(
     desk: Desk, wandb_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its scratch folder can't be made: the runs wait, and nothing says that none was written."""
+    """Its program can't be found: the runs wait, and nothing says that none was written."""
     measure(desk, {}, label="work")
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert show(desk).problems == ()
     monkeypatch.delenv("WANDB_MODE")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "gone"))
     (problem,) = show(desk).problems
     assert problem.startswith("2 runs of toy did not get to W&B: ") and "research sync toy" in problem
+
+
+# Ends a sender at a moment at which W&B's command is through and nobody has read yet what it said.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from research_steps.publish.wandb import sync
+from tests.support.scratch_logbook import SERIES, Desk
+from research_steps.publish.publisher import publish
+from research_steps.publish.wandb.surface import WandbSurface
+sync.kill_marked = lambda name, value: os.kill(os.getpid(), signal.SIGKILL)
+desk = Desk(Path(sys.argv[1]), Path(sys.argv[2]))
+publish(desk.journal, [WandbSurface(desk.checkout, desk.journal, SERIES)], True)
+"""
+
+
+def test_who_is_killed_while_sending_leaves_the_addresses(desk: Desk, wandb_server: Server) -> None:
+    """The runs have arrived: the next sync knows where W&B shows each, and sends none again."""
+    entry = measure(desk, {}, label="work")
+    command = [sys.executable, "-c", KILLED, str(desk.root), str(desk.store)]
+    killed = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert all(map(is_sent, files(desk).values())) and url_of(desk.checkout, "toy", entry.sha256) == ""
+    before = len(wandb_server.requests)
+    assert show(desk).problems == ()
+    assert url_of(desk.checkout, "toy", entry.sha256) == f"{wandb_server.url}/ada/toy/runs/{entry.sha256[:16]}"
+    assert len(wandb_server.requests) == before
+    assert not list(folder_of(desk.checkout, "toy").glob(".sending-*"))
+
+
+ODD_NAMES = ["_step", "_runtime", "_timestamp", "_wandb", "", "status", "samples", "duration_s", "trial", "ratio/time_s"]
+
+
+def test_metrics_with_names_that_mean_something_to_wandb(desk: Desk, wandb_server: Server) -> None:
+    """Each arrives, under a name of its own, and holds nothing up."""
+    metrics = {name: [number + 0.25, number + 0.5] for number, name in enumerate(ODD_NAMES)}
+    sides = ({"time_s": [value, value], **metrics} for value in (0.5, 1.0))
+    odd = Samples(True, "ABAB", *sides)
+    entry = measure(desk, {"samples": odd}, label="work")
+    assert show(desk).problems == ()
+    sent = wandb_server.runs[entry.record.rows[0].trial.sha256[:16]]
+    assert sent.complete
+    for name, values in metrics.items():
+        assert [row[f"metric/{name}"] for row in sent.history] == values, name
+        assert sent.summary[f"metric/{name}"] == sent.summary[f"baseline/{name}"] == sum(values) / 2
+        assert [row[f"ratio/{name}"] for row in sent.history] == [1.0, 1.0], name
+    assert [row["_step"] for row in sent.history] == [0, 1] and sent.summary["status"] == "ok"
+    assert sent.summary["ratio/time_s"] == entry.record.rows[0].ratios["time_s"].median
+    (table,) = (json.loads(data) for name, data in wandb_server.files.items() if name.endswith("samples.table.json"))
+    assert len(set(table["columns"])) == len(table["columns"]) and "metric/trial" in table["columns"]
 
 
 def test_a_table_that_did_not_arrive_is_not_counted_as_sent(desk: Desk, wandb_server: Server) -> None:

@@ -10,7 +10,8 @@ ResearchError
 ├── LogbookError          the logbook can't be appended to as it is
 │   └── ConflictedLogbook it holds git's conflict markers
 ├── SurfaceError          a public surface (GitHub, W&B) did not take what it should show
-│   └── SurfaceAway       not now: no network, a fault of the server, a limit on requests
+│   ├── SurfaceAway       not now: no network, a fault of the server, a limit on requests
+│   └── SurfaceRefused    its answer to this request is no, with an HTTP status
 ├── BadMetrics            the measure function gave no set of numbers
 ├── Diverged              the primary metric is no number to count with: a result of the configuration
 ├── SideFailed            the measure function raised, as the candidate or as the baseline of the pair
@@ -94,6 +95,15 @@ class SurfaceAway(SurfaceError):
     def __init__(self, message: str, after_s: float = 0.0) -> None:
         super().__init__(message)
         self.after_s = after_s
+
+
+class SurfaceRefused(SurfaceError):
+    """A public surface understood a request and refused it; verb and status are those of HTTP."""
+
+    def __init__(self, message: str, verb: str, status: int) -> None:
+        super().__init__(message)
+        self.verb = verb
+        self.status = status
 
 
 class BadMetrics(ResearchError):

@@ -6,13 +6,16 @@ Making a public issue is a person's decision; everything here may be repeated, a
 import re
 import secrets
 from collections.abc import Callable
+from itertools import count
 
-from research_steps.errors import SurfaceAway, UsageError
+import msgspec
+
+from research_steps.errors import SurfaceAway, SurfaceRefused, UsageError
 from research_steps.files import read
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.leases import this_process
-from research_steps.publish.issue.github import Clock, GitHub, check_repository, repository_of, web
+from research_steps.publish.issue.github import SETTLE_S, Clock, GitHub, check_repository, repository_of, web
 from research_steps.publish.issue.linked_issue import linked_issue, may_post, named_in_logbook, permit
 from research_steps.publish.issue.text import from_template
 from research_steps.records.objects import IssueLink, Posting
@@ -20,9 +23,12 @@ from research_steps.records.series import Series
 from research_steps.records.times import parse_utc, utc
 from research_steps.trial.provenance import current_actor
 
+# When making an issue was last tried.
+LAST_TRY = "postings/new-issue"
 TEMPLATE = ".github/ISSUE_TEMPLATE/experiment.md"
 # Clocks differ: an issue that was made by an earlier try may say that it is a little older than the try (seconds).
 CLOCKS_DIFFER_S = 600.0
+NOT_FOUND, GONE = 404, 410
 
 
 def take_branch(checkout: Checkout, topic: str, wanted: str, carry: Callable[[str], bool]) -> str:
@@ -60,14 +66,15 @@ def _is_ours(branch: str, topic: str) -> bool:
 def link_issue(
     checkout: Checkout, journal: Journal, series: Series, number: int | None, create: bool, repository: str
 ) -> IssueLink | None:
-    """The issue of the series, linked for good once there is one: that with this number, or a new one that somebody
-    agreed to. Raises UsageError, SurfaceError."""
+    """The issue of the series, linked for good once there is one, unless it was deleted: that with this number, or a new
+    one that somebody agreed to. Raises UsageError, SurfaceError."""
     linked = linked_issue(checkout, journal)
     if number is None and not create:
         return linked
     if series.private:
         raise UsageError(f"Series {series.topic!r} is private: it gets no public issue.")
-    if linked is not None and number not in (None, linked.number):
+    deleted = linked is not None and number != linked.number and _is_deleted(checkout, series.topic, linked)
+    if linked is not None and not deleted and number not in (None, linked.number):
         raise UsageError(
             f"Series {series.topic!r} has the issue {linked.repository}#{linked.number}, which can't be changed to "
             f"#{number}: comments can't be moved."
@@ -78,7 +85,8 @@ def link_issue(
             f"The logbook of {series.topic} names the issue {named[0]}#{named[1]}, so no other is made: take that one "
             f"with --issue {named[1]} --repository {named[0]}, or take the line out."
         )
-    linked = linked or _link(checkout, journal, series, number, repository)
+    if linked is None or deleted:
+        linked = _link(checkout, journal, series, number, repository, deleted)
     # Who says only its number means one of their own repository.
     if repository.lower() != linked.repository.lower() and not may_post(checkout, series.topic, linked):
         raise UsageError(
@@ -90,7 +98,22 @@ def link_issue(
     return linked
 
 
-def _link(checkout: Checkout, journal: Journal, series: Series, wanted: int | None, name: str) -> IssueLink:
+def _is_deleted(checkout: Checkout, topic: str, link: IssueLink) -> bool:
+    """Whether GitHub says so of an issue that it may be asked for from here."""
+    if not may_post(checkout, topic, link):
+        return False
+    try:
+        GitHub(link.repository, Clock()).get(f"/issues/{link.number}")
+    except SurfaceRefused as error:
+        if error.status != GONE:
+            raise
+        return True
+    return False
+
+
+def _link(
+    checkout: Checkout, journal: Journal, series: Series, wanted: int | None, name: str, instead: bool
+) -> IssueLink:
     repository = check_repository(name) if name else repository_of(checkout)
     if repository is None:
         raise UsageError(
@@ -107,6 +130,10 @@ def _link(checkout: Checkout, journal: Journal, series: Series, wanted: int | No
     if github.get(f"/issues/{number}").get("pull_request"):
         raise UsageError(f"{repository}#{number} is a pull request: expected the number of an issue.")
     link = IssueLink(repository=repository, number=number, url=f"{issues}/{number}", linked_at=utc())
+    if instead:
+        # Nothing was decided that could still be held to.
+        journal.note("issue", link)
+        return link
     return journal.decide("issue", link)
 
 
@@ -123,13 +150,18 @@ def _create(checkout: Checkout, journal: Journal, series: Series, github: GitHub
     wanted = Posting(marker=f"series {series.topic} {secrets.token_hex(8)}", tried_at=utc(), by=this_process())
     tried = journal.decide("issue-request", wanted)
     marker = f"<!-- research-steps {tried.marker} -->"
+    last = journal.noted(LAST_TRY, Posting) or tried
     if tried != wanted:
+        wait = parse_utc(last.tried_at).timestamp() + SETTLE_S - github.clock.now()
+        if 0 < wait <= SETTLE_S:
+            github.clock.sleep(wait)
         number = _made_before(github, marker, tried)
         if number is not None:
             return number
     template = (read(checkout.root / TEMPLATE) or b"").decode("utf-8", "replace")
     title, body, labels = from_template(template, series.topic)
     content = {"title": title, "body": f"{marker}\n{body}", "labels": _labels(checkout, github, labels)}
+    journal.note(LAST_TRY, msgspec.structs.replace(tried, tried_at=utc()))
     number = github.write("POST", "/issues", content).get("number")
     if not isinstance(number, int):
         raise SurfaceAway("GitHub's answer names no issue: run 'research kickoff' again, which looks for it first.")
@@ -138,11 +170,23 @@ def _create(checkout: Checkout, journal: Journal, series: Series, github: GitHub
 
 def _made_before(github: GitHub, marker: str, tried: Posting) -> int | None:
     oldest = parse_utc(tried.tried_at).timestamp() - CLOCKS_DIFFER_S
+    newest = 0
     for issue in github.pages("/issues", state="all", sort="created", direction="desc"):
         if marker in (issue.get("body") or ""):
             return int(issue["number"])
+        newest = max(newest, int(issue["number"]))
         if parse_utc(issue["created_at"]).timestamp() < oldest:
-            return None
+            break
+    # A list may lack for a while what is there by its number; pull requests are counted along.
+    for number in count(newest + 1):
+        try:
+            if marker in (github.get(f"/issues/{number}").get("body") or ""):
+                return number
+        except SurfaceRefused as error:
+            if error.status == NOT_FOUND:
+                return None
+            if error.status != GONE:
+                raise
     return None
 
 

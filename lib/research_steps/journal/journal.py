@@ -121,7 +121,9 @@ class Journal:
 
     def note(self, name: str, value: msgspec.Struct) -> None:
         """Keep something that only the newest state of matters."""
-        self.store.put(self.objects.path(f"{name}.json"), encode(value) + b"\n")
+        path = self.objects.path(f"{name}.json")
+        self.store.put(path, encode(value) + b"\n")
+        self.objects.forget(path)
 
     def noted(self, name: str, kind: type[T]) -> T | None:
         """The newest state of what was noted under this name."""

@@ -79,6 +79,10 @@ class Objects:
             raise value
         return value
 
+    def forget(self, path: str) -> None:
+        """Read this object again when it is asked for, because it was replaced."""
+        self._values.pop(path, None)
+
     def needed(self, path: str, decode: Decode[T]) -> T:
         """As `read`, for an object that another one rests on. Raises JournalProblem when it is gone."""
         value = self.read(path, decode)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from research_steps.records import names
-from research_steps.records.model import Owner, Ref, Versioned
+from research_steps.records.model import Owner, Ref, Strict, Versioned
 from research_steps.records.times import Time
 
 
@@ -67,7 +67,8 @@ class IDReservation(Versioned, frozen=True):
 
 
 class IssueLink(Versioned, frozen=True):
-    """The experiment issue of a series: 'owner/name' and number. Decided once: comments can't be moved."""
+    """The experiment issue of a series: 'owner/name' and number. Decided once, because comments can't be moved; another
+    one takes its place only where it was deleted."""
 
     repository: names.Repository
     number: Annotated[int, msgspec.Meta(ge=1)]
@@ -83,13 +84,29 @@ class Project(Versioned, frozen=True):
 
 
 class Posting(Versioned, frozen=True):
-    """Written before a comment is posted: when that was last tried, and by whom; then `comment` names it, and if
-    people delete that it stays away."""
+    """Written before a comment is posted: when that was last tried, and by whom. `comment` names it once the issue was
+    seen to show it, and if people delete that it stays away."""
 
     marker: names.Marker
     tried_at: Time
     by: Owner
     comment: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class BodyWrite(Strict, frozen=True):
+    """One body of the issue that was replaced by another one."""
+
+    replaced: names.Hash
+    written: names.Hash
+
+
+class BodyWrites(Versioned, frozen=True):
+    """The last writes of the issue's body, each noted before it is sent, and when that was last done; `settled` once
+    nothing can have come in between that is not known."""
+
+    pairs: tuple[BodyWrite, ...]
+    written_at: Time
+    settled: bool
 
 
 class FloorTrials(Versioned, frozen=True):
@@ -123,5 +140,5 @@ class Pushed(Versioned, frozen=True):
 
 OBJECTS: tuple[type[Versioned], ...] = (
     *(Intent, Lease, PublisherLease, IDReservation, TrialPlan, KnownTrials, FloorTrials),
-    *(IssueLink, Project, Posting, Closed, Seal, Pushed),
+    *(IssueLink, Project, Posting, BodyWrites, Closed, Seal, Pushed),
 )

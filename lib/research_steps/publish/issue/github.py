@@ -1,41 +1,40 @@
-"""The experiment issue on GitHub, through PyGithub, which only this module imports.
+"""A repository on GitHub, through requests, which only this module imports.
 
-PyGithub carries authentication, transport and errors; its own retrying and pacing are off, because it would post a
-comment twice whose answer was lost. What went wrong becomes one of two answers: later (SurfaceAway, with the time that
-GitHub asked for), or not without a person (SurfaceError).
+Nothing is sent twice by itself: a comment whose answer was lost would be posted again. What went wrong becomes one of
+three answers: later (SurfaceAway, with the time that GitHub asked for), not this (SurfaceRefused, with its status), or
+not without a person (SurfaceError).
 """
 
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent import futures
-from contextlib import AbstractContextManager
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import count
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
-from research_steps.errors import SurfaceAway, SurfaceError, UsageError
+from research_steps.errors import SurfaceAway, SurfaceError, SurfaceRefused, UsageError
 from research_steps.git import Checkout
-from research_steps.journal.journal import Journal
-from research_steps.publish.issue.comment import Comment
-from research_steps.records.model import Owner
 from research_steps.records.names import REPOSITORY
-from research_steps.records.objects import IssueLink
 
 # How long one read may take, and how long a whole answer (seconds).
 TIMEOUT_S, DEADLINE_S = 10, 20
 WRITE_EVERY_S = 1.0
 PAGE = 100
+# What was accepted may show a moment later (seconds).
+SETTLE_S = 5.0
 # GitHub's advice for a limit that names no time.
 UNTOLD_LIMIT_S = 60.0
 # GitHub's `diff` of an edit holds the whole body after it; edits come newest first.
 _EDITS = """query($owner: String!, $name: String!, $number: Int!) {
-  repository(owner: $owner, name: $name) { issue(number: $number) { userContentEdits(first: 5) { nodes { diff } } } }
+  repository(owner: $owner, name: $name) { issue(number: $number) { userContentEdits(first: 100) { nodes { diff } } } }
 }"""
-_INSIDERS = ("OWNER", "MEMBER", "COLLABORATOR", None)
+_MOVED = (301, 302, 307, 308)
+# How often one request is sent on to another address.
+_MOVES = 3
 
 
 class Clock:
@@ -104,30 +103,50 @@ class GitHub:
             if len(page) < size:
                 return
 
-    def write(self, verb: str, path: str, content: Mapping[str, Any] | None = None) -> Any:
-        """Change something, once: nothing here tries it again."""
+    def pace(self) -> bool:
+        """Wait until something may be written. True where that took time: what was read before may be old by now."""
         # A clock that was set back is no reason to wait for longer.
         wait = min(self._wrote + WRITE_EVERY_S - self.clock.now(), WRITE_EVERY_S)
         if wait > 0:
             self.clock.sleep(wait)
+        return wait > 0
+
+    def write(self, verb: str, path: str, content: Mapping[str, Any] | None = None) -> Any:
+        """Change something, once: nothing here tries it again."""
+        self.pace()
         try:
             return self._ask(verb, f"/repos/{self._name}{path}", None, content)
         finally:
             self._wrote = self.clock.now()
 
-    def edits(self, number: int) -> list[str]:
-        """The last bodies of an issue, newest first; empty where GitHub tells none."""
+    def edits(self, number: int) -> list[str | None] | None:
+        """The last 100 bodies of an issue, newest first, each None whose text people deleted; None where the server
+        keeps no history. Raises SurfaceError while it can't be told."""
         owner, _, name = self._name.partition("/")
-        variables = {"owner": owner, "name": name, "number": number}
+        content = {"query": _EDITS, "variables": {"owner": owner, "name": name, "number": number}}
         try:
-            answer = self._answer(partial(self._requester.graphql_query, _EDITS, variables), "POST /graphql")
-            nodes = answer["data"]["repository"]["issue"]["userContentEdits"]["nodes"]
-            return [str(node["diff"]) for node in nodes]
-        except SurfaceAway:
+            answer = self._ask("POST", "/graphql", None, content)
+        except SurfaceRefused as error:
+            if error.status == 404:
+                return None
             raise
-        except (SurfaceError, LookupError, TypeError):
-            # Not every server has a history, and not every token may read it.
-            return []
+        # GitHub tells what is wrong with a query in an answer of 200.
+        for told in answer.get("errors") or () if isinstance(answer, dict) else ():
+            limited = told.get("type") == "RATE_LIMITED"
+            what = f"{told.get('type', 'an error')} ({told.get('message', '')})"
+            raise SurfaceAway(f"GitHub answered the query for edits with {what}.", UNTOLD_LIMIT_S if limited else 0.0)
+        found = answer
+        for key in ("data", "repository", "issue", "userContentEdits"):
+            found = field(found, key, dict)
+        return [field(node, "diff", str | None) for node in field(found, "nodes", list)]
+
+    @cached_property
+    def login(self) -> str:
+        """Whose token it is; empty for that of an app, which may not ask."""
+        try:
+            return str(field(self._ask("GET", "/user"), "login", str))
+        except SurfaceRefused:
+            return ""
 
     def check(self) -> None:
         """Raise SurfaceError when there is no token that could be used."""
@@ -139,154 +158,77 @@ class GitHub:
 
     @cached_property
     def _name(self) -> str:
-        """The repository's name now: under an old one GitHub redirects, and pages and writes get lost on the way."""
-        return str(_field(self._ask("GET", f"/repos/{self.repository}"), "full_name", str))
+        """The repository's name now, which is asked for again whenever GitHub sends a request elsewhere."""
+        return str(field(self._ask("GET", f"/repos/{self.repository}"), "full_name", str))
 
     @cached_property
-    def _requester(self) -> Any:
+    def _session(self) -> Any:
         try:
-            import github
+            import requests
         except ImportError as error:
             raise SurfaceError("GitHub needs a library: pip install 'research-steps[github]'.") from error
         self.check()
-        return github.Github(
-            auth=github.Auth.Token(self._token),
-            base_url=self._api,
-            timeout=TIMEOUT_S,
-            retry=None,
-            seconds_between_requests=None,
-            seconds_between_writes=None,
-        ).requester
+        session = requests.Session()
+        session.headers.update({"Accept": "application/vnd.github+json", "User-Agent": "research-steps"})
+        # In a header alone, what netrc holds would take its place.
+        session.auth = _Bearer(self._token)
+        return session
 
     def _ask(self, verb: str, path: str, parameters: Any = None, content: Any = None) -> Any:
-        request = partial(self._requester.requestJsonAndCheck, verb, path, parameters, None, content)
-        return self._answer(request, f"{verb} {path}")
+        """What GitHub answers. A renamed repository and a moved issue are followed with the same request, within this
+        API."""
+        # Of a server of one's own, the REST API lies in a folder beside the other one.
+        address = f"{self._api.removesuffix('/v3') if path == '/graphql' else self._api}{path}"
+        where = f"{verb} {path}"
+        for _ in range(_MOVES):
+            answer = self._answer(where, method=verb, url=address, params=parameters, json=content)
+            if answer.status_code not in _MOVED:
+                return _content(answer, where, self.clock.now())
+            self.__dict__.pop("_name", None)
+            address = urljoin(address, answer.headers.get("location", ""))
+            if not address.startswith(f"{self._api}/"):
+                raise SurfaceAway(f"GitHub answered {where} with another server's address, {address[:200]!r}.")
+            # A new address without the query stands for the old path alone.
+            parameters = None if urlsplit(address).query else parameters
+        raise SurfaceAway(f"GitHub sent {where} on to another address {_MOVES} times.")
 
-    def _answer(self, ask: Callable[[], tuple[Any, Any]], where: str) -> Any:
-        """What GitHub answers, within the deadline: a timeout bounds each read only, and an answer may come in drops."""
+    def _answer(self, where: str, **request: Any) -> Any:
+        """The response, within the deadline: a timeout bounds each read only, and an answer may come in drops."""
+        session = self._session
         import requests
-        from github import GithubException
 
         answer: futures.Future[Any] = futures.Future()
 
         def run() -> None:
             try:
-                answer.set_result(ask()[1])
+                answer.set_result(session.request(**request, timeout=TIMEOUT_S, allow_redirects=False))
             except Exception as error:  # noqa: BLE001  # raised again below
                 answer.set_exception(error)
 
         threading.Thread(target=run, daemon=True, name="research-github").start()
         if not futures.wait([answer], DEADLINE_S).done:
             # The connection is still being read from: the next request has one of its own.
-            self.__dict__.pop("_requester", None)
+            self.__dict__.pop("_session", None)
             raise SurfaceAway(f"GitHub had not answered {where} whole after {DEADLINE_S} s.")
         try:
             return answer.result()
-        except GithubException as error:
-            raise _refusal(error.status, error.headers or {}, error.data, where, self.clock.now()) from error
-        # A truncated answer is a TypeError or ValueError inside PyGithub, a redirection elsewhere one of the others.
-        except (requests.RequestException, TypeError, ValueError, RuntimeError, AssertionError) as error:
+        except requests.RequestException as error:
             raise SurfaceAway(f"GitHub did not answer {where}: {type(error).__name__}.") from error
 
 
-class GitHubIssue:
-    """One issue. Keeps the comments that it has seen, and asks only for what may follow them.
+class _Bearer:
+    """Authenticates a request."""
 
-    Each method raises SurfaceAway when it may work later, SurfaceError when somebody has to act.
-    """
+    def __init__(self, token: str) -> None:
+        self._token = token
 
-    def __init__(self, github: GitHub, journal: Journal, link: IssueLink) -> None:
-        self.name = f"{link.repository}#{link.number}"
-        self._github = github
-        self._journal = journal
-        self._number = link.number
-        self._path = f"/issues/{link.number}"
-        self._known: list[Comment] = []
-        # What the last write of the body replaced, until it is known that nothing came in between, and what it left.
-        self._replaced: str | None = None
-        self._written = ""
-
-    def turn(self) -> AbstractContextManager[Owner | None]:
-        """Hold off other publishers inside the block; yields the one that is at it already, if any."""
-        self._github.check()
-        return self._journal.leases.of_publisher("issue")
-
-    def comments(self) -> Sequence[Comment]:
-        """All comments, oldest first, those included that came since this was last asked."""
-        # Pages are counted from the start, so one that begins with a known comment shows whether all before it are
-        # still there: its length is chosen so that it does.
-        size = next(size for size in range(PAGE, 0, -1) if not self._known or len(self._known) % size)
-        before = len(self._known) // size * size
-        there = self._listed(size, before // size + 1)
-        expected = [comment.id for comment in self._known[before:]]
-        if [comment.id for comment in there[: len(expected)]] != expected:
-            before, there = 0, self._listed()
-        self._known[before:] = there
-        return tuple(self._known)
-
-    def _listed(self, size: int = PAGE, first: int = 1) -> list[Comment]:
-        return [_comment(item) for item in self._github.pages(f"{self._path}/comments", size, first)]
-
-    def post(self, body: str) -> Comment:
-        comment = _comment(self._github.write("POST", f"{self._path}/comments", {"body": body}))
-        self._known.append(comment)
-        return comment
-
-    def delete(self, comment: Comment) -> None:
-        self._github.write("DELETE", f"/issues/comments/{comment.id}")
-        self._known = [other for other in self._known if other.id != comment.id]
-
-    def rewrite_body(self, merged: Callable[..., str]) -> None:
-        """Make of the body what `merged(body)` says. Where somebody else saved one at the same moment that was lost and
-        another since, `merged(body, lost)` has both."""
-        # GitHub writes unconditionally. What came between reading and writing can only be found afterwards.
-        lost = self._overwritten()
-        while True:
-            body = _field(self._github.get(self._path), "body", str | None) or ""
-            if lost is not None and _lf(body) != self._written:
-                # They went on writing: both are kept, one below the other.
-                wanted = merged(body, lost)
-            else:
-                wanted = merged(body if lost is None else lost)
-            if wanted == body:
-                return
-            self._replaced, self._written = _lf(body), _lf(wanted)
-            if _field(self._github.write("PATCH", self._path, {"body": wanted}), "body", str | None) == body:
-                self._replaced = None
-                raise SurfaceError(
-                    f"{self.name} kept its old body: it is too long with its managed sections; shorten it."
-                )
-            lost = self._overwritten()
-            if lost is None:
-                return
-
-    def _overwritten(self) -> str | None:
-        """What somebody else wrote between our reading the body and our last writing it, if that replaced it."""
-        if self._replaced is None:
-            return None
-        edits = [_lf(text) for text in self._github.edits(self._number)]
-        replaced, self._replaced = self._replaced, None
-        at = edits.index(self._written) if self._written in edits else len(edits)
-        before = edits[at + 1] if at + 1 < len(edits) else replaced
-        return before if before != replaced else None
-
-    def close(self) -> None:
-        self._github.write("PATCH", self._path, {"state": "closed", "state_reason": "completed"})
+    def __call__(self, request: Any) -> Any:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
 
 
-def _comment(item: Any) -> Comment:
-    author = _field(item, "user", dict | None) or {}
-    login = str(author.get("login", ""))
-    # Whoever can read the logbook could write a comment that looks like a receipt.
-    trusted = item.get("author_association") in _INSIDERS or login.endswith("[bot]")
-    return Comment(_field(item, "id", int), _field(item, "body", str), login, not trusted)
-
-
-def _lf(text: str) -> str:
-    return text.replace("\r\n", "\n")
-
-
-def _field(item: Any, name: str, kind: Any) -> Any:
+def field(item: Any, name: str, kind: Any) -> Any:
+    """A field of an answer, once it is known to be of this kind. Raises SurfaceAway."""
     value = item.get(name) if isinstance(item, dict) else None
     if not isinstance(value, kind):
         raise SurfaceAway(
@@ -295,12 +237,28 @@ def _field(item: Any, name: str, kind: Any) -> Any:
     return value
 
 
-def _refusal(status: int, headers: Mapping[str, Any], data: Any, where: str, now: float) -> SurfaceError:
+def _content(answer: Any, where: str, now: float) -> Any:
+    """What a response holds. Raises what a refusal means."""
+    try:
+        data = answer.json() if answer.content else None
+    except ValueError as error:
+        if answer.ok:
+            raise SurfaceAway(f"GitHub did not answer {where}: {type(error).__name__}.") from error
+        data = None
+    if answer.ok:
+        return data
+    raise _refusal(answer.status_code, answer.headers, data, where, now)
+
+
+def _refusal(status: int, headers: Mapping[str, str], data: Any, where: str, now: float) -> SurfaceError:
     """What a refusal means: when to come back, or that somebody has to act."""
     message = str(data.get("message", "")) if isinstance(data, dict) else ""
-    lower = {name.lower(): str(value) for name, value in headers.items()}
+    lower = {name.lower(): value for name, value in headers.items()}
     spent = lower.get("x-ratelimit-remaining") == "0"
-    if status == 429 or (status == 403 and ("retry-after" in lower or spent or "rate limit" in message.lower())):
+    limited = status == 403 and ("retry-after" in lower or spent or "rate limit" in message.lower())
+    # As GitHub refuses those who write too fast, beside its limits.
+    hasty = status == 422 and "submitted too quickly" in str(data)
+    if status == 429 or limited or hasty:
         after = UNTOLD_LIMIT_S
         if lower.get("retry-after", "").isdigit():
             after = float(lower["retry-after"])
@@ -313,6 +271,7 @@ def _refusal(status: int, headers: Mapping[str, Any], data: Any, where: str, now
         401: "the token is not accepted: set GITHUB_TOKEN to one that is valid",
         403: "the token may not do that: it needs write access to issues",
         404: "there is no such issue or repository, or the token may not see it",
-        410: "the issue was deleted, or issues are switched off",
+        410: "the issue was deleted, or issues are switched off: 'research sync TOPIC --issue N' links another one",
     }.get(status, "it does not take what it was sent")
-    return SurfaceError(f"GitHub answered {status} to {where}: {act}{f' ({message})' if message else ''}.")
+    told = f"GitHub answered {status} to {where}: {act}{f' ({message})' if message else ''}."
+    return SurfaceRefused(told, where.partition(" ")[0], status)

@@ -76,7 +76,7 @@ class IssueFile:
     def body(self) -> str:
         return _COMMENT.split(self._text(), maxsplit=1)[0]
 
-    def rewrite_body(self, merged: Callable[..., str]) -> None:
+    def rewrite_body(self, merged: Callable[[str], str]) -> None:
         old = self.body()
         new = merged(old)
         if new != old:

@@ -1,22 +1,25 @@
 """The issue surface: milestones as comments, the managed sections of the body, the heartbeat, and the end.
 
 Each milestone has one comment, named by its record's hash in the first line. Before every try to post it the comments
-are looked at; so whatever was lost, killed or done twice, the issue converges to one comment a record, in the order in
-which they were recorded. Of two that slipped through, the later one is deleted. Its second line names the link of the
-record's entry in the logbook, where nobody can change it together with the file.
+are looked at, and it counts as posted once they show it; so whatever was lost, killed or done twice, the issue converges
+to one comment a record, in the order in which they were recorded. Of two that slipped through, the later one is deleted.
+Its second line names the link of the record's entry in the logbook, where nobody can change it together with the file.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from research_steps.errors import StoreError, SurfaceAway, SurfaceError, UnreadableObject
+from research_steps.errors import StoreError, SurfaceAway, SurfaceError, SurfaceRefused, UnreadableObject
 from research_steps.evidence.state import thread_state
 from research_steps.evidence.visibility import is_public
-from research_steps.files import read
+from research_steps.files import read, write_aside
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.leases import this_process
@@ -24,26 +27,31 @@ from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.issue import heartbeat as issue_heartbeat
 from research_steps.publish.issue import text as issue_text
 from research_steps.publish.issue.comment import Comment, chained, marked
-from research_steps.publish.issue.github import Clock, GitHub, GitHubIssue
+from research_steps.publish.issue.github import DEADLINE_S, SETTLE_S, Clock, GitHub
+from research_steps.publish.issue.github_issue import GitHubIssue
 from research_steps.publish.issue.linked_issue import linked_issue, unsaid
 from research_steps.publish.issue.links import Links
 from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.publisher import Change
 from research_steps.records.encoding import Stored
-from research_steps.records.model import EntryRecord
+from research_steps.records.model import EntryRecord, Owner
 from research_steps.records.objects import Closed, IssueLink, Posting, Seal
 from research_steps.records.series import Series
 from research_steps.records.times import parse_utc, utc
 
-# A comment may show in the listing a moment after it was accepted (seconds).
-SETTLE_S = 5.0
 # How long one pass goes on trying, and the longest wait that it takes on itself (seconds).
 PATIENCE_S = 20.0
 # After a pass that failed, the next ones come at growing distances (seconds).
 BACK_OFF_S = (5.0, 600.0)
+# GitHub lifts a limit after an hour at most (seconds).
+LONGEST_LIMIT_S = 3600.0
+# How long a command waits for others that write on the same issue, and how often it looks (seconds).
+TURN_S, TURN_EVERY_S = 120.0, 0.5
 BODY_EVERY_S = 60.0
 BEAT_EVERY_S = 60.0
+# GitHub's status for a text that it never takes.
+UNPROCESSABLE = 422
 T = TypeVar("T")
 Tracker = GitHubIssue | IssueFile
 _Entries = Sequence[Stored[EntryRecord]]
@@ -80,8 +88,10 @@ class IssueSurface:
         # How many entries the body tells of.
         self._in_body = 0
         self._body_due = self._not_before = 0.0
-        # Whether two publishers, or a try of unknown outcome, may have left a comment twice.
-        self._untidy = True
+        # Whether two publishers, or a try of unknown outcome, may have left a comment twice; until when it may come.
+        self._untidy, self._doubtful_until = True, 0.0
+        # What was posted and not seen there yet: its name in the journal, by marker.
+        self._unseen: dict[str, tuple[str, Posting]] = {}
 
     def publish(self, entries: Snapshot, final: bool) -> Iterator[Change | str]:
         """Post what is not shown yet, oldest first. Whatever GitHub answers, what is left waits for the next pass."""
@@ -96,44 +106,70 @@ class IssueSurface:
                 if why:
                     return
                 self._begin(GitHubIssue(GitHub(link.repository, self._clock), self._journal, link), link)
-        public = self._public(entries)
         if isinstance(self._tracker, IssueFile):
             self._shown = _shown_in(self._tracker)
-            if final or (not self._shown and any(map(self._waits, public))):
-                # Git carries what other stores posted there, too, and may have taken it away.
-                entries = self._journal.published(self._records, entries)
-                public = self._public(entries)
-        waiting = [stored for stored in public if self._waits(stored)]
-        name = self._tracker.name
+        name, entries = self._tracker.name, self._known(entries, final)
+        public, waiting = self._public(entries)
         beat = self._heartbeat(public, final)
         if not (waiting or beat or self._body_changed(public, final) or self._unclosed(public)):
             return
-        if self._clock.now() < self._not_before:
-            until = utc(datetime.fromtimestamp(self._not_before, UTC))
+        not_before = max(self._not_before, self._limited_until())
+        if self._clock.now() < not_before:
+            until = utc(datetime.fromtimestamp(not_before, UTC))
             left = f"{len(waiting)} milestones wait" if waiting else "the issue is not up to date"
             yield f"{name} is tried again after {until}; {left}."
             return
-        with self._tracker.turn() as other:
+        with self._turn(final) as other:
             if other is None:
-                yield from self._update(entries, public, waiting, beat, final)
+                # While it waited for its turn others recorded more, and the body tells of all that there is.
+                yield from self._update(self._known(self._journal.entries(), final) if final else entries, beat, final)
             elif final:
                 yield f"{name} is being written to by process {other.pid} on {other.host}."
 
-    def _public(self, entries: Snapshot) -> _Entries:
-        return [stored for stored in entries.in_order if is_public(stored.record, self._series)]
+    def _known(self, entries: Snapshot, final: bool) -> Snapshot:
+        """The entries that are to be shown. Git carries what other stores posted in the file, too, and may have taken it
+        away."""
+        is_whole = not isinstance(self._tracker, IssueFile) or (self._shown and not final)
+        if is_whole or not (final or self._public(entries)[1]):
+            return entries
+        return self._journal.published(self._records, entries)
 
-    def _update(
-        self, entries: Snapshot, public: _Entries, waiting: _Entries, beat: tuple[str, str] | None, final: bool
-    ) -> Iterator[Change | str]:
+    def _public(self, entries: Snapshot) -> tuple[_Entries, _Entries]:
+        """The entries that may be shown, and those of them that wait for their comment."""
+        public = [stored for stored in entries.in_order if is_public(stored.record, self._series)]
+        return public, [stored for stored in public if self._waits(stored)]
+
+    @contextmanager
+    def _turn(self, final: bool) -> Iterator[Owner | None]:
+        """As the tracker's; the last pass of a run waits for it."""
+        until = self._clock.now() + (TURN_S if final else 0.0)
+        while True:
+            with self._tracker.turn() as other:
+                if other is None or self._clock.now() >= until:
+                    yield other
+                    return
+            self._clock.sleep(TURN_EVERY_S)
+
+    def _update(self, entries: Snapshot, beat: tuple[str, str] | None, final: bool) -> Iterator[Change | str]:
         name = self._tracker.name
+        public, waiting = self._public(entries)
         try:
             for stored in waiting:
-                if self._post_once(_marker(stored), partial(self._comment, stored, public, entries)):
-                    yield Change(stored.record.id, f"posted on {name}")
+                try:
+                    if self._post_once(_marker(stored), partial(self._comment, stored, public, entries)):
+                        yield Change(stored.record.id, f"posted on {name}")
+                except SurfaceRefused as error:
+                    if (error.verb, error.status) != ("POST", UNPROCESSABLE):
+                        raise
+                    # It is about this text, and no reason to hold back another one.
+                    yield f"{stored.record.id} is not on {name}, and later milestones are: {error}"
             if beat is not None and self._post_once(beat[0], lambda: beat[1]):
                 yield Change(self._series.topic, f"heartbeat posted on {name}")
-            if self._untidy or final:
-                self._retrying(partial(_delete_repeated, self._tracker))
+            if self._untidy or self._unseen or final:
+                if final and (left := self._doubtful_until - self._clock.now()) > 0:
+                    # Nobody may come after this pass.
+                    self._clock.sleep(left)
+                self._retrying(self._tidy)
                 self._untidy = False
             if isinstance(self._tracker, GitHubIssue) and (finish := self._unclosed(public)) is not None:
                 self._retrying(self._tracker.close)
@@ -145,11 +181,27 @@ class IssueSurface:
         except (SurfaceError, StoreError) as error:
             self._untidy = True
             self._failures += 1
+            self._shown -= self._unseen.keys()
+            self._unseen.clear()
             wait = error.after_s if isinstance(error, SurfaceAway) else 0.0
+            if wait:
+                self._limit(self._clock.now() + wait)
             self._not_before = self._clock.now() + max(wait, min(BACK_OFF_S[0] * 2**self._failures, BACK_OFF_S[1]))
             left = sum(_marker(stored) not in self._shown for stored in waiting)
             what = f"{left} milestones wait for {name}" if left else f"{name} is not up to date"
             yield f"{what}: {error}"
+
+    @property
+    def _limit_file(self) -> Path:
+        return self._checkout.private / f"{self._series.topic}.github-limit"
+
+    def _limit(self, until: float) -> None:
+        """Keep until when GitHub wants nothing more, for the next command in this checkout."""
+        write_aside(self._limit_file, f"{math.ceil(until)}\n".encode())
+
+    def _limited_until(self) -> float:
+        said = (read(self._limit_file) or b"").strip() if self._link is not None else b""
+        return min(float(said), self._clock.now() + LONGEST_LIMIT_S) if said.isdigit() else 0.0
 
     def _waits(self, stored: Stored[EntryRecord]) -> bool:
         record = stored.record
@@ -203,6 +255,7 @@ class IssueSurface:
                 known = any(comment.marker == marker for comment in self._tracker.comments())
                 return not known and bool(self._tracker.post(marked(marker, text())))
             name = f"postings/{self._link.number}-{marker.replace(' ', '-').replace(':', '')}"
+            doubtful = False
             try:
                 before = self._journal.noted(name, Posting)
             except UnreadableObject:
@@ -213,20 +266,42 @@ class IssueSurface:
                 if before.comment is not msgspec.UNSET:
                     return False
                 self._untidy = True
+                doubtful = True
                 age = self._clock.now() - parse_utc(before.tried_at).timestamp()
                 if 0 <= age < SETTLE_S:
                     self._clock.sleep(SETTLE_S - age)
             there = next((comment for comment in self._tracker.comments() if comment.marker == marker), None)
             tried = Posting(marker=marker, tried_at=utc(self._now()), by=this_process())
-            if there is None:
-                self._journal.note(name, tried)
-            comment = there or self._tracker.post(marked(marker, text()))
-            self._journal.note(name, msgspec.structs.replace(tried, comment=comment.id))
-            return there is None
+            if there is not None:
+                self._journal.note(name, msgspec.structs.replace(tried, comment=there.id))
+                return False
+            self._journal.note(name, tried)
+            self._tracker.post(marked(marker, text()))
+            self._unseen[marker] = name, tried
+            if doubtful:
+                # What was sent before and nobody heard of may still arrive.
+                self._doubtful_until = self._clock.now() + DEADLINE_S
+            return True
 
         posted = self._retrying(attempt)
         self._shown.add(marker)
         return posted
+
+    def _tidy(self) -> None:
+        """Take note of the comments that are there, and delete those that are there twice."""
+        first: dict[str, Comment] = {}
+        for comment in self._tracker.comments():
+            earliest = first.setdefault(comment.marker, comment)
+            if comment.marker and earliest.id != comment.id and comment.repeats(earliest):
+                self._tracker.delete(comment)
+        for marker in self._unseen.keys() & first.keys():
+            name, tried = self._unseen.pop(marker)
+            self._journal.note(name, msgspec.structs.replace(tried, comment=first[marker].id))
+        if self._unseen:
+            raise SurfaceAway(
+                f"{self._tracker.name} does not show {len(self._unseen)} comments that it accepted; the next sync posts "
+                "them again unless it does by then."
+            )
 
     def _write_body(self, entries: Snapshot, public: _Entries) -> None:
         # What other checkouts published, with stores of their own, is in git.
@@ -236,10 +311,8 @@ class IssueSurface:
         seals = self._seals(entry.record.id for entry in published.in_order if entry.record.step == "seal")
         state, links = thread_state(self._series, published, seals=seals), self._links(self._runs(""), seals)
 
-        def merged(body: str, other: str = "") -> str:
-            """With sections as long as what people wrote, in the body or in another one, leaves room for."""
-            if other:
-                body = f"{body}\n\n_An edit of the same moment:_\n\n{issue_text.unmanaged(other)}"
+        def merged(body: str) -> str:
+            """With sections as long as what people wrote leaves room for."""
             for longest in (*issue_text.SECTION_LENGTHS, 0):
                 wanted = issue_text.merged(body, issue_text.sections(state, links, longest))
                 if len(wanted) <= issue_text.LONGEST:
@@ -290,11 +363,3 @@ def _shown_in(file: IssueFile) -> set[str]:
         with file.turn():
             file.clear()
     return {comment.marker for comment in file.comments() if comment.marker}
-
-
-def _delete_repeated(tracker: Tracker) -> None:
-    first: dict[str, Comment] = {}
-    for comment in tracker.comments():
-        earliest = first.setdefault(comment.marker, comment)
-        if comment.marker and earliest is not comment and comment.repeats(earliest):
-            tracker.delete(comment)

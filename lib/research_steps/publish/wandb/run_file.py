@@ -8,6 +8,7 @@ error. A run is written aside and moved into place when it is whole, so that bei
                                                           run-….wandb.synced            W&B's own receipt of sending
                                                           address                       where W&B shows it then
              .writing-…/                                                                what is not whole yet
+             .sending-…/                                                                what W&B says of what it sends
 
 A run's file is W&B's header, then protocol buffers (https://protobuf.dev/programming-guides/encoding) in the blocks of
 LevelDB's log (https://github.com/google/leveldb/blob/main/doc/log_format.md) with a plain CRC-32 over type and data.

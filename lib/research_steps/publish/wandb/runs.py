@@ -27,6 +27,12 @@ LARGEST_TABLE = 10_000_000
 _HYPOTHESIS = re.compile(r"H[1-9][0-9]*\b")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _NOT_IN_ARTIFACT_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
+# What a run or a table says itself under these names, and W&B under an empty one or one that begins with an underscore.
+_TAKEN = re.compile(
+    r"|_.*|(baseline|ratio|ratio_low|ratio_high|metric)/.*|samples|status|sha256|commit|duration_s"
+    r"|trial|label|replicate|record|side|sample",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ def of_trial(trial: Stored[TrialRecord], entry: EntryRecord, place: Place) -> Ru
             "contended": record.contended,
         },
         summary={
-            **medians(samples.candidate),
+            **{shown(name): value for name, value in medians(samples.candidate).items()},
             **{f"baseline/{name}": value for name, value in medians(samples.baseline).items()},
             **{f"ratio/{name}": ratio.median for name, ratio in record.ratios.items()},
             **{f"ratio_low/{name}": ratio.low for name, ratio in record.ratios.items()},
@@ -169,6 +175,11 @@ def _run(
     )
 
 
+def shown(metric: str) -> str:
+    """The name of a metric in a run: its own, unless that means something else there."""
+    return f"metric/{metric}" if _TAKEN.fullmatch(metric) else metric
+
+
 def named(id: str, label: str) -> str:
     """An experiment ID and its label on one line, as long as W&B allows; a trial without a label is its ID."""
     return shortened(id if label in ("", id) else f"{id} {label}", LONGEST_NAME)
@@ -186,14 +197,17 @@ def shortened(text: str, longest: int) -> str:
 
 def _history(samples: Samples) -> list[dict[str, float]]:
     """One row for each pair: each metric of the candidate, of the baseline, and their quotient where they are pairs."""
-    sides = {**samples.candidate, **{f"baseline/{name}": values for name, values in samples.baseline.items()}}
+    sides = {
+        **{shown(name): values for name, values in samples.candidate.items()},
+        **{f"baseline/{name}": values for name, values in samples.baseline.items()},
+    }
     rows = [
         {name: value for name, value in zip(sides, values, strict=True) if value is not None}
         for values in zip_longest(*sides.values())
     ]
     for row in rows if samples.paired else []:
         for name in samples.candidate:
-            mine, other = row.get(name), row.get(f"baseline/{name}")
+            mine, other = row.get(shown(name)), row.get(f"baseline/{name}")
             if mine is not None and other and math.isfinite(mine / other):
                 row[f"ratio/{name}"] = mine / other
     return rows
@@ -232,13 +246,13 @@ def _table(trials: Sequence[Stored[TrialRecord]]) -> bytes:
             rows += [[*start, side, number, *sample] for number, sample in enumerate(values)]
         if record.samples is None:
             rows.append([*start, "candidate", None, *(None for _ in metrics)])
-    columns = [*_COLUMNS, *metrics]
+    columns = [*_COLUMNS, *map(shown, metrics)]
     # Each cell takes two bytes at least, so the largest tables need not be written to be known as too large.
     if 2 * len(rows) * len(columns) > LARGEST_TABLE:
         return b""
     types = {
         column: {"params": {"allowed_types": [{"wb_type": "none"}, {"wb_type": kind}]}, "wb_type": "union"}
-        for column, kind in {**_COLUMNS, **dict.fromkeys(metrics, "number")}.items()
+        for column, kind in {**_COLUMNS, **dict.fromkeys(map(shown, metrics), "number")}.items()
     }
     data = msgspec.json.encode(
         {

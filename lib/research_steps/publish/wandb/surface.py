@@ -23,7 +23,7 @@ from research_steps.publish.publisher import Change
 from research_steps.publish.wandb import run_file
 from research_steps.publish.wandb.run_file import address_of, is_sent, runs_in
 from research_steps.publish.wandb.runs import Place, of_entry, of_trial, run_id
-from research_steps.publish.wandb.sync import NO_KEY, may_have_key, send
+from research_steps.publish.wandb.sync import NO_KEY, may_have_key, send, take_up
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord, Row
 from research_steps.records.names import PROJECT
@@ -56,6 +56,7 @@ class WandbSurface:
         with locked(self._checkout, f"{self._series.topic}.wandb", self._folder, SurfaceError, no_run):
             yield from self._begin()
             run_file.clear(self._folder)
+            take_up(self._folder)
             in_place = runs_in(self._folder)
             yield from self._write([run for id, run in wanted.items() if id not in in_place])
             waiting = [path for id, path in runs_in(self._folder).items() if id in wanted and not is_sent(path)]

@@ -1,13 +1,14 @@
 """Sends offline runs by W&B's own command, in a child process that ends in bounded time.
 
-When no run gets through for too long it is killed, with everything that it has started.
+When no run gets through for too long it is killed, with everything that it has started. What it says lies in
+`.sending-…/` beside the runs until it was read, so that a sender that is killed leaves it to the next one.
 """
 
 import os
 import re
+import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from typing import Any
 import msgspec
 
 from research_steps.files import write_aside
-from research_steps.publish.wandb.run_file import is_sent
+from research_steps.publish.wandb.run_file import is_sent, runs_in
 from research_steps.records.redaction import redact
 from research_steps.trial.launcher.processes import kill_marked
 
@@ -27,6 +28,7 @@ PATIENCE_S = 60.0
 AT_ONCE = 100
 NO_KEY = "there is no key"
 _POLL_S = 0.1
+_SENDING = ".sending-"
 # Names a child to all that it starts. W&B's service has a session of its own, and may outlive whoever started it.
 _MARK = "RESEARCH_CHILD"
 # W&B prints the address of each run that it begins to send, as its server spells it. The issue links to it, so nothing
@@ -39,6 +41,8 @@ _OF_A_RUN = re.compile(
 )
 # W&B would go on for hours; what is not taken now is sent at the next pass.
 _IMPATIENT = {
+    # Whoever is killed leaves what it has said.
+    "PYTHONUNBUFFERED": "1",
     "WANDB_ERROR_REPORTING": "false",
     "WANDB__GRAPHQL_TIMEOUT_SECONDS": "15",
     **{f"WANDB__{what}_RETRY_MAX": "3" for what in ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER")},
@@ -69,20 +73,23 @@ def send(paths: Sequence[Path]) -> str:
     return reason
 
 
+def take_up(folder: Path) -> None:
+    """Read what senders left that were killed, and end what they started. The caller holds the folder's lock."""
+    for left in folder.glob(f"{_SENDING}*"):
+        kill_marked(_MARK, left.name)
+        _take(left)
+        shutil.rmtree(left, ignore_errors=True)
+
+
 def _send(paths: Sequence[Path]) -> str:
     """Send some runs. Returns what W&B said went wrong, else what it said last."""
-    with tempfile.TemporaryDirectory(prefix="research-wandb-", ignore_cleanup_errors=True) as scratch:
-        ended, text = _sync(paths, Path(scratch))
-        refused = _refused_tables(Path(scratch))
-    by_id = {path.stem.removeprefix("run-"): path for path in paths}
-    for url in _RUN_URL.finditer(text):
-        if url[1] in by_id:
-            write_aside(by_id[url[1]].with_name("address"), f"{url[0]}\n".encode())
-    for path in paths:
-        if str(path) in refused:
-            # As if it had never been begun: it is sent again whole.
-            for receipt in (".synced", ".syncstate"):
-                path.with_name(path.name + receipt).unlink(missing_ok=True)
+    scratch = paths[0].parent.parent / f"{_SENDING}{uuid.uuid4().hex}"
+    scratch.mkdir()
+    try:
+        ended = _sync(paths, scratch)
+        text, refused = _take(scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     if "No API key" in text or "Not authenticated" in text:
         return NO_KEY
     lines = [line.removeprefix("wandb:").strip() for line in text.splitlines() if line.strip()]
@@ -91,14 +98,32 @@ def _send(paths: Sequence[Path]) -> str:
     return why if ended else f"it took too long. {why}".strip()
 
 
-def _sync(paths: Sequence[Path], scratch: Path) -> tuple[bool, str]:
-    """Run `wandb sync` for as long as runs get through. Returns whether it ended by itself, and what it said."""
+def _take(scratch: Path) -> tuple[str, dict[str, str]]:
+    """What a sender said. Keeps the address of each run that it began, and takes back the receipt of one whose table was
+    refused, of which it returns why."""
+    by_id = runs_in(scratch.parent)
+    output = scratch / "output"
+    text = redact(output.read_bytes().decode("utf-8", "replace")) if output.exists() else ""
+    for url in _RUN_URL.finditer(text):
+        if url[1] in by_id:
+            write_aside(by_id[url[1]].with_name("address"), f"{url[0]}\n".encode())
+    refused = _refused_tables(scratch)
+    for path in by_id.values():
+        if str(path) in refused:
+            # As if it had never been begun: it is sent again whole.
+            for receipt in (".synced", ".syncstate"):
+                path.with_name(path.name + receipt).unlink(missing_ok=True)
+    return text, refused
+
+
+def _sync(paths: Sequence[Path], scratch: Path) -> bool:
+    """Run `wandb sync` for as long as runs get through; what it says goes to `scratch`. Returns whether it ended by
+    itself."""
     entity = os.environ.get("WANDB_ENTITY", "")
     command = ["wandb", "sync", *(["--entity", entity] if entity else []), *(str(path.parent) for path in paths)]
-    mark = uuid.uuid4().hex
     environment = {name: value for name, value in os.environ.items() if not _OF_A_RUN.fullmatch(name)}
-    environment = {**_IMPATIENT, **environment, "WANDB_DIR": str(scratch), _MARK: mark}
-    with (scratch / "output").open("w+b") as output:
+    environment = {**_IMPATIENT, **environment, "WANDB_DIR": str(scratch), _MARK: scratch.name}
+    with (scratch / "output").open("wb") as output:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", *command],
             env=environment,
@@ -120,9 +145,8 @@ def _sync(paths: Sequence[Path], scratch: Path) -> tuple[bool, str]:
         finally:
             child.kill()
             child.wait()
-            kill_marked(_MARK, mark)
-        output.seek(0)
-        return ended, redact(output.read().decode("utf-8", "replace"))
+            kill_marked(_MARK, scratch.name)
+        return ended
 
 
 def _refused_tables(scratch: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from research_steps.files import is_private
 from research_steps.remote.ray.config import make_token, read_yaml
+from research_steps.terminal import print_lines
 
 if __name__ == "__main__":
     own = Path(tempfile.gettempdir(), f"research-ray-{os.getuid()}")
@@ -24,9 +25,7 @@ if __name__ == "__main__":
                 "owner do so, or set RAY_TMPDIR to a folder of yours."
             )
     token = "RAY_AUTH_TOKEN" if os.environ.get("RAY_AUTH_TOKEN") else make_token()
-    print(
-        f"Whoever has the token in {token} can use this cluster, with RAY_AUTH_MODE=token, and nobody else.", flush=True
-    )
+    print_lines(f"Whoever has the token in {token} can use this cluster, with RAY_AUTH_MODE=token, and nobody else.")
     *before, start = read_yaml(Path(sys.argv[1]), "a cluster's configuration")["head_start_ray_commands"]
     # Jobs find the Python and the Ray of this environment first.
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
