@@ -12,7 +12,7 @@ from pathlib import Path
 
 from research_steps.files import is_private
 from research_steps.remote.ray.config import make_token, read_yaml
-from research_steps.terminal import print_lines
+from research_steps.terminal import print_lines, say
 
 if __name__ == "__main__":
     own = Path(tempfile.gettempdir(), f"research-ray-{os.getuid()}")
@@ -20,10 +20,11 @@ if __name__ == "__main__":
         with suppress(FileExistsError):
             own.mkdir(mode=0o700)
         if not is_private(own):
-            sys.exit(
+            say(
                 f"{own} is not a folder that only you can open, and Ray's sockets would lie there: remove it, have its "
                 "owner do so, or set RAY_TMPDIR to a folder of yours."
             )
+            raise SystemExit(1)
     token = "RAY_AUTH_TOKEN" if os.environ.get("RAY_AUTH_TOKEN") else make_token()
     print_lines(f"Whoever has the token in {token} can use this cluster, with RAY_AUTH_MODE=token, and nobody else.")
     *before, start = read_yaml(Path(sys.argv[1]), "a cluster's configuration")["head_start_ray_commands"]
