@@ -24,7 +24,7 @@ if __name__ == "__main__":
                 f"{own} is not a folder that only you can open, and Ray's sockets would lie there: remove it, have its "
                 "owner do so, or set RAY_TMPDIR to a folder of yours."
             )
-            raise SystemExit(1)
+            sys.exit(1)
     token = "RAY_AUTH_TOKEN" if os.environ.get("RAY_AUTH_TOKEN") else make_token()
     print_lines(f"Whoever has the token in {token} can use this cluster, with RAY_AUTH_MODE=token, and nobody else.")
     *before, start = read_yaml(Path(sys.argv[1]), "a cluster's configuration")["head_start_ray_commands"]
