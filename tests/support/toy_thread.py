@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,11 +99,17 @@ class Done:
 
 
 def fork(
-    where: Path, module: str, arguments: Sequence[str], stdout: int, stderr: int, environment: Mapping[str, str]
+    where: Path,
+    module: str,
+    arguments: Sequence[str],
+    stdout: int,
+    stderr: int,
+    environment: Mapping[str, str],
+    before: Callable[[], None] = lambda: None,
 ) -> int:
     """Start `python -m MODULE ARGUMENTS` there as a child of this process, which has imported what takes long.
 
-    Its process ID. These open files take what it prints.
+    Its process ID. These open files take what it prints; `before` is called in it first.
     """
     pid = os.fork()
     if pid != 0:
@@ -122,6 +128,7 @@ def fork(
         for name in [name for name in sys.modules if name.split(".")[0] == "experiments"]:
             del sys.modules[name]
         sys.argv = [module, *arguments]
+        before()
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as error:
