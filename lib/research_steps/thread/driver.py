@@ -16,8 +16,8 @@ from research_steps.evidence.claim_text import claim_text
 from research_steps.evidence.state import thread_state
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
-from research_steps.publish.logbook.adoption import numbers_used
 from research_steps.publish.logbook.file import path_of
+from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.publish.publisher import Publisher
 from research_steps.publish.wandb.surface import check_project
 from research_steps.records.encoding import sha256
@@ -122,7 +122,7 @@ class ThreadRun:
             host=LocalHost(launcher),
             captured=captured,
             repository=self.checkout.logbooks / self.series.topic,
-            used_numbers=frozenset(numbers_used(self.checkout, self.series.topic, self.series.prefix)),
+            numbers=CheckoutNumbers(self.checkout, self.series.topic, self.series.prefix),
             retry=self.retry,
             skip_known=self.options.skip_known,
             force=self.options.force,

@@ -27,6 +27,11 @@ def lock(checkout: Checkout, topic: str) -> AbstractContextManager[None]:
     return locked(checkout, topic, path_of(checkout, topic), LogbookError)
 
 
+def lock_numbers(checkout: Checkout, topic: str, path: Path) -> AbstractContextManager[None]:
+    """Holds off others that are given experiment numbers in this work tree, which are noted in the file `path`."""
+    return locked(checkout, f"{topic}.numbers", path, LogbookError)
+
+
 class LogbookFile:
     """A logbook on disk, for one publisher at a time (the caller holds the lock).
 

@@ -97,7 +97,8 @@ def _attempt(intent: Intent) -> dict[str, Any]:
 
 def _scratch(outline: Outline) -> list[dict[str, Any]]:
     """What dev mode measured and nobody has kept, oldest first."""
-    kept = {stored.record.id for stored in outline.entries.values()}
+    # An entry of others may have the same number; a trial that a table shows is not among these.
+    kept = {stored.record.id for stored in outline.entries.values() if stored.record.mode == "dev"}
     trials = [stored.record for stored in outline.trials.values() if stored.record.mode == "dev"]
     groups: dict[str, list[TrialRecord]] = {}
     for trial in sorted(trials, key=lambda trial: trial.started_at):
