@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from research_steps.errors import UsageError
+from research_steps.errors import LauncherError, UsageError
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
+from research_steps.remote.ray import jobs
+from research_steps.remote.ray.config import read_cluster
 from research_steps.trial.provenance import capture
 
 from tests.support.ray_cluster import AUTHENTICATED, LOCAL, Cluster, eventually
@@ -244,6 +246,13 @@ class Cutter:
                     break
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
+
+
+def test_a_cluster_that_knows_the_job_no_more_is_told_at_once(ray: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was started anew under who follows: nothing more comes, and to submit again is the way on."""
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", ray.jobs)
+    with pytest.raises(LauncherError, match="knows no job toy-1: the cluster was started anew"):
+        jobs.Server(read_cluster(LOCAL)).follow("toy-1")
 
 
 def test_a_log_goes_on_where_its_connection_broke(sender: Sender) -> None:

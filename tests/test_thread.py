@@ -107,7 +107,9 @@ def test_a_failing_baseline_is_recorded_and_raised(repository: Repository) -> No
 def test_retry_measures_again_what_failed_and_what_rests_on_it(repository: Repository) -> None:
     """A failure is cached until --retry failed; then the sweep and what rests on it are new entries."""
     repository.thread(BODY.replace('("work", [1000, 4000])', '("mode", ["needs file", "other"])'))
-    assert repository.run().code == 0
+    done = repository.run()
+    assert done.code == 0
+    assert "TOY-002: 1 of 2 trials failed" in done.output and "'--retry failed' measures it again" in done.output
     (repository.root / "needed").touch()
     assert repository.run().code == 0
     assert repository.ids == ["TOY-001", "TOY-002", "TOY-003"]

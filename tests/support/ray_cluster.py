@@ -71,7 +71,7 @@ class Node:
     def runs(self) -> bool:
         """A node is there for as long as its raylet is."""
         with suppress(psutil.Error):
-            raylets = [process for process in self.process.children() if process.name() == "raylet"]
+            raylets = [process for process in self.process.children(recursive=True) if process.name() == "raylet"]
             return any(raylet.status() != psutil.STATUS_ZOMBIE for raylet in raylets)
         return False
 
@@ -208,7 +208,9 @@ def _started(
         yield psutil.Process(process.pid), ports
     finally:
         left = _end(process, ctrl_c)
-        assert not (ctrl_c and left), "make cluster ends with all that it started"
+        if ctrl_c:
+            assert (left, process.returncode) == ([], 0), "make cluster ends with all that it started"
+            assert b"The cluster has ended" in log.read_bytes()
 
 
 def _begun(

@@ -76,7 +76,7 @@ def _lines(data: dict[str, Any], steps: Sequence[StepProgress], attempts: Sequen
     yield f"  {', '.join(counts)}"
     yield f"  issue: {data['issue']}"
     yield from (f"  {step_line(step)}" for step in steps)
-    yield from (f"  {attempt_line(attempt)}" for attempt in attempts)
+    yield from (f"  {attempt_line(attempt, steps)}" for attempt in attempts)
     for scratch in data["scratch"][-SCRATCH_SHOWN:]:
         count = scratch["trials"]
         yield f"  scratch: {scratch['id']} {scratch['label']}, {count} trial{'s' if count != 1 else ''}"

@@ -160,6 +160,11 @@ class Server:
                 job = self.client.get_job_info(id)
             except (RuntimeError, OSError) as error:
                 problem = _line(error)
+                if "status code 404" in problem:
+                    raise LauncherError(
+                        f"{self.address} knows no job {id}: the cluster was started anew, and the job ended with the "
+                        "earlier one. Submit it again: it goes on where the journal says that it was."
+                    ) from error
             runs = job is not None and not job.status.is_terminal()
             # What broke off lacks its end, also where nothing new was in it.
             if job is not None and not runs and not problem:
