@@ -15,11 +15,13 @@ from research_steps.git import Checkout
 from research_steps.terminal import pass_on, print_lines, say
 from research_steps.thread.loading import load_series
 
-
-@click.command(cls=ResearchCommand, prefix=True)
-@click.option(
+_cluster = click.option(
     "--cluster", "file", type=click.Path(path_type=Path), required=True, help="The cluster, such as infra/local.yaml."
 )
+
+
+@click.command(cls=ResearchCommand, prefix=True)
+@_cluster
 @click.option(
     "--environment", default="default", show_default=True, help="A runtime environment of infra/environments.yaml."
 )
@@ -59,6 +61,26 @@ def submit(
             say(f"detached: {id} runs on; submit it again to attach; {catch_up}")
             code = INTERRUPTED
     sys.exit(code)
+
+
+@click.command(cls=ResearchCommand)
+@_cluster
+@click.option("--log", metavar="ID", help="Follow the log of this job, from its beginning.")
+@click.option("--stop", metavar="ID", help="End this job.")
+def jobs(file: Path, log: str | None, stop: str | None) -> None:
+    """List the threads that were submitted to a Ray cluster, and what became of them."""
+    from research_steps.remote.ray.config import read_cluster
+    from research_steps.remote.ray.jobs import Server
+
+    server = Server(read_cluster(file))
+    if stop:
+        server.stop(stop)
+        print_lines(f"{stop} was told to end")
+    elif log:
+        code = server.follow(log)
+        sys.exit(code)
+    else:
+        print_lines(*(server.listed() or ["No thread was submitted."]))
 
 
 # How often the files are looked at (seconds).
