@@ -70,9 +70,11 @@ class Node:
 
     def runs(self) -> bool:
         """A node is there for as long as its raylet is."""
-        with suppress(psutil.Error):
-            raylets = [process for process in self.process.children(recursive=True) if process.name() == "raylet"]
-            return any(raylet.status() != psutil.STATUS_ZOMBIE for raylet in raylets)
+        for process in self.process.children(recursive=True):
+            # Workers come and go meanwhile.
+            with suppress(psutil.Error):
+                if process.name() == "raylet" and process.status() != psutil.STATUS_ZOMBIE:
+                    return True
         return False
 
     def cut(self, off: bool) -> None:
