@@ -70,16 +70,28 @@ class Node:
 
     def runs(self) -> bool:
         """A node is there for as long as its raylet is."""
-        for process in self.process.children(recursive=True):
-            # Workers come and go meanwhile.
-            with suppress(psutil.Error):
-                if process.name() == "raylet" and process.status() != psutil.STATUS_ZOMBIE:
+        # `make cluster` waits for Ray's command, whose child a raylet is. Other children may end meanwhile.
+        with suppress(psutil.Error):
+            for head in (self.process, *self.process.children()):
+                if any(map(_is_raylet, _children(head))):
                     return True
         return False
 
     def cut(self, off: bool) -> None:
         """Take its link away, or bring it back."""
         ip("link", "set", f"{self.namespace}a", "down" if off else "up")
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.Error):
+        return process.children()
+    return []
+
+
+def _is_raylet(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return process.name() == "raylet" and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 @dataclass
