@@ -134,7 +134,6 @@ def drive(root: Path, steps: int) -> None:
             host=LocalHost(launcher),
             captured=capture(checkout, ["bench_kills"]),
             repository=checkout.logbooks / SERIES.topic,
-            used_numbers=frozenset(),
             retry=frozenset(),
             say=print,
             changed=publisher.changed,

@@ -28,6 +28,7 @@ from research_steps.evidence.claim_text import changes_text
 from research_steps.evidence.claims import Baseline, Candidate, floor_of, make_claims
 from research_steps.evidence.effects import medians, paired_ratios
 from research_steps.journal.entries import About, Finding, finish_entry
+from research_steps.journal.experiment_ids import NoOthers
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from research_steps.publish.logbook.surface import LogbookSurface
@@ -164,7 +165,7 @@ class Thread:
     ) -> Stored[EntryRecord]:
         self.entries += 1
         about = About(kind, f"{SERIES.topic}/{kind}-{self.entries}", label, "", details, inputs)
-        id = self.journal.ids.reserve(SERIES.prefix, about.step_key, ())
+        id = self.journal.ids.reserve(SERIES.prefix, about.step_key, NoOthers())
         with self.journal.attempts.begin("entry", id, 0, id=id, label=label, config=plain_details(details)):
             return finish_entry(self.journal, self.run, about, id, 0, utc(), find(id))
 

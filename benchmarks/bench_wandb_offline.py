@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import msgspec
+from research_steps.journal.experiment_ids import NoOthers
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from research_steps.publish.publisher import publish
@@ -26,7 +27,7 @@ BAR_S = 0.1
 
 def record_sweep(journal: Journal, captured: Captured, trials: int) -> None:
     """A sweep with its trials, as its step leaves them."""
-    id = journal.ids.reserve(synthetic.SERIES.prefix, "bench/sweep", ())
+    id = journal.ids.reserve(synthetic.SERIES.prefix, "bench/sweep", NoOthers())
     stored = [
         synthetic.record_trial(journal, f"{id}.{number:02d}", sha256(f"{number}".encode()), captured)
         for number in range(1, trials + 1)

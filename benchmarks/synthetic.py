@@ -6,6 +6,7 @@ from pathlib import Path
 from research_steps import Metric, Series
 from research_steps.evidence.effects import medians, paired_ratios
 from research_steps.git import Checkout
+from research_steps.journal.experiment_ids import NoOthers
 from research_steps.journal.journal import Journal
 from research_steps.records.encoding import Stored, sha256
 from research_steps.records.model import Captured, EntryRecord, Ref, Row, Samples, TrialRecord
@@ -70,7 +71,7 @@ def record_trial(journal: Journal, id: str, key: str, run: Captured) -> Stored[T
 
 def record_step(journal: Journal, step_key: str, run: Captured) -> Stored[EntryRecord]:
     """A step with one trial: claimed ID, intents and records."""
-    id = journal.ids.reserve(SERIES.prefix, step_key, ())
+    id = journal.ids.reserve(SERIES.prefix, step_key, NoOthers())
     with journal.attempts.begin("entry", id, 0, id=id, label="work", config={}) as begun:
         assert begun, f"nobody else holds {id}"
         measured = record_trial(journal, id, sha256(step_key.encode()), run)

@@ -16,6 +16,7 @@ from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import OpenAttempt
 from research_steps.journal.store import open_store
+from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, Ref, Samples, TrialRecord
 
@@ -64,7 +65,9 @@ def assert_only(desk: Desk, name: str, finding: str, mend: str) -> None:
 
 def sweep(desk: Desk, trials: Sequence[dict[str, Any]] = ({},), **changes: Any) -> Stored[EntryRecord]:
     """A sweep as a step would leave it, but for these changes to its trials and to itself; published."""
-    id = desk.journal.ids.reserve(SERIES.prefix, f"toy/{os.urandom(8).hex()}", [4])
+    id = desk.journal.ids.reserve(
+        SERIES.prefix, f"toy/{os.urandom(8).hex()}", CheckoutNumbers(desk.checkout, "toy", "TOY")
+    )
     rows = []
     for index, change in enumerate(trials, 1):
         record = trial(f"{id}.{index:02d}", os.urandom(32).hex())

@@ -18,7 +18,7 @@ from research_steps.remote import worker as away
 from research_steps.trial.trials import CUT_OFF_TRIES
 
 from tests.support.ray_cluster import LOCAL, Cluster, eventually
-from tests.support.toy_thread import MEASURE, RESEARCH, STEADY, Done, Repository, told
+from tests.support.toy_thread import MEASURE, RESEARCH, SPREAD, STEADY, Done, Repository, told
 
 
 @pytest.fixture
@@ -55,6 +55,17 @@ def test_a_thread_leaves_the_same_records_here_and_on_a_cluster(ray: Cluster, re
     assert all(end <= start for (_, end), (start, _) in pairwise(times)), "timed trials take turns"
     assert on(ray, repository).code == 0
     assert told(repository.root / "local_store") == told(here.root / "local_store")
+
+
+def test_what_asks_for_no_resources_is_told_to_run_in_the_driver(ray: Cluster, tmp_path: Path) -> None:
+    """Its shards too: nobody is left to think that the cluster measures."""
+    repository = Repository(tmp_path / "checkout")
+    repository.thread(SPREAD.replace(', resources=Resources(ram="200m")', ""))
+    done = on(ray, repository)
+    assert done.code == 0, done.output
+    here = "by no other machine of the cluster: baseline, work shard 0, work shard 1, work, "
+    assert "measured by this driver, on " in done.output and here in done.output
+    assert "resources=Resources(…)" in done.output
 
 
 def test_a_failing_measure_function_is_a_result_and_a_killed_worker_is_not(

@@ -1,10 +1,12 @@
 """Who may use a cluster: what `make cluster` starts answers this machine alone, and nobody without its token."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 from research_steps.errors import MachineLost
+from research_steps.remote.ray import config
 from research_steps.remote.ray.config import check_listening
 
 from tests.support.other_user import NOBODY, at_port, removed
@@ -202,6 +205,19 @@ def test_a_folder_of_another_user_gets_none_of_rays_sockets(tmp_path: Path) -> N
         removed(theirs)
 
 
+@pytest.mark.parametrize(("scheme", "variable"), [("", "RAY_ADDRESS"), ("http", "RAY_API_SERVER_ADDRESS")])
+def test_a_port_that_is_no_cluster_is_told_soon(monkeypatch: pytest.MonkeyPatch, scheme: str, variable: str) -> None:
+    """Also when whoever listens there never says a word."""
+    monkeypatch.setattr(config, "ANSWER_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}".removeprefix("://")
+        monkeypatch.setenv(variable, address)
+        began = time.monotonic()
+        with pytest.raises(MachineLost, match=rf"{address} is no Ray cluster: .* or set {variable} to where it is"):
+            check_listening("local", address, (scheme,), variable)
+        assert time.monotonic() - began < 10
+
+
 def test_a_port_of_another_user_gets_neither_code_nor_token(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who listens where the user's own cluster would is told; to use it needs the user's word."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -209,6 +225,7 @@ def test_a_port_of_another_user_gets_neither_code_nor_token(monkeypatch: pytest.
         address = f"127.0.0.1:{listener.port}"
         with pytest.raises(MachineLost, match=rf"Another user \(number {NOBODY}\) listens at {address}"):
             check_listening("local", address, ("",), "RAY_ADDRESS")
+        assert listener.heard == b""
         monkeypatch.setenv("RAY_ADDRESS", address)
-        check_listening("local", address, ("",), "RAY_ADDRESS")
-    assert listener.heard == b""
+        with pytest.raises(MachineLost, match=f"What listens at {address} is no Ray cluster"):
+            check_listening("local", address, ("",), "RAY_ADDRESS")

@@ -13,7 +13,9 @@ import pytest
 from research_steps.trial.launcher.daemon import Daemon
 
 from tests.support.dev_checkout import DevCheckout, checkout
+from tests.support.scratch_logbook import git
 from tests.support.ssh_server import soon
+from tests.support.toy_thread import RESEARCH
 from tests.support.untimed_thread import MEASURE
 
 HALF, QUARTER = pytest.approx(0.5, rel=0.03), pytest.approx(0.25, rel=0.03)
@@ -257,6 +259,37 @@ def test_what_is_kept_becomes_an_entry_under_its_id(repository: DevCheckout) -> 
     assert "TOY-099 is no experiment ID of dev mode" in repository.research(
         "keep", "TOY-099", "--hypothesis", "H1", code=1
     )
+
+
+def test_two_stores_of_one_checkout_give_no_number_twice(repository: DevCheckout, tmp_path: Path) -> None:
+    """What dev mode was given in one store is no other entry's ID, whichever store that is in."""
+    repository.dev("work=1000")
+    elsewhere = str(tmp_path / "elsewhere")
+    repository.ok("--prefix", elsewhere)
+    repository.research("keep", "TOY-001", "--hypothesis", "H1")
+    assert len(set(repository.ids)) == len(repository.ids) == 4
+    assert "TOY-001" in repository.ids
+    repository.research("retract", "TOY-001", "a slip")
+    assert "no problems" in repository.research("verify", "toy")
+
+
+def test_what_is_kept_gets_another_number_where_its_own_was_taken(repository: DevCheckout, tmp_path: Path) -> None:
+    """By an entry that a merge brought: the trials keep their names, and 'keep' says the entry's."""
+    subprocess.run(["git", "clone", "--quiet", str(repository.root), str(tmp_path / "colleague")], check=True)
+    colleague = tmp_path / "colleague"
+    repository.dev("work=1000")
+    subprocess.run([*RESEARCH, "kickoff", "toy", "--branch", "."], cwd=colleague, check=True, env=repository.environment)
+    git(colleague, "add", "--all")
+    git(colleague, "-c", "user.name=B", "-c", "user.email=b@example.org", "commit", "--quiet", "--message", "kickoff")
+    repository.git("pull", "--quiet", str(colleague))
+    assert repository.ids == ["TOY-001"]
+    output = repository.research("keep", "TOY-001", "--hypothesis", "H1")
+    assert "TOY-003: work=1000" in output
+    assert repository.ids == ["TOY-001", "TOY-003"]
+    assert repository.entry("TOY-003").rows[0].trial.id == "TOY-001.01"
+    assert repository.status()["scratch"] == []
+    assert "TOY-003 is an entry already" in repository.research("keep", "TOY-001", "--hypothesis", "H1", code=1)
+    assert "no problems" in repository.research("verify", "toy")
 
 
 def test_an_attempt_with_a_name_is_an_entry_at_once(repository: DevCheckout) -> None:

@@ -18,7 +18,7 @@ from research_steps.git import Checkout
 from research_steps.remote.ssh.host import SshHost
 from research_steps.trial import contention
 
-from tests.support.dev_checkout import DevCheckout, checkout
+from tests.support.dev_checkout import DevCheckout, checkout, checkout_at
 from tests.support.ssh_server import MISSING, There, soon, sshd
 from tests.support.untimed_thread import MEASURE
 
@@ -43,6 +43,7 @@ def known(folder: Path, there: There) -> Iterator[DevCheckout]:
         (there.home / "bare").chmod(0o755)
         made.commit()
         made.dev("work=1500", "--host", "away")
+        assert there.root.is_dir()
         yield made
 
 
@@ -105,6 +106,33 @@ def test_files_follow_the_checkout(here: DevCheckout, there: There) -> None:
     here.dev("work=1000", "--host", "away")
     assert not (there.root / "experiments" / "toy" / extra.name).exists()
     assert (there.root / "experiments" / "toy" / "measure.py").read_text() == MEASURE
+
+
+def test_an_edit_that_leaves_size_and_time_arrives(here: DevCheckout, there: There) -> None:
+    """Two edits within a second, and a file that was put back with its time: the content decides."""
+    other = MEASURE.replace('yield {"cost": config.work', 'yield {"cost": -config.work', 1)
+    for text in (other, other.replace("-config.work", "+config.work")):
+        here.measure(text)
+        os.utime(here.experiment / "measure.py", (1_800_000_000, 1_800_000_000))
+        here.dev("work=1000", "--host", "away")
+        assert (there.root / "experiments" / "toy" / "measure.py").read_text() == text
+    here.git("checkout", "--quiet", ".")
+
+
+def test_checkouts_of_one_name_have_folders_of_their_own(here: DevCheckout, there: There, tmp_path: Path) -> None:
+    """Another clone, and a copy of this one with all that git keeps: each is measured as it is itself."""
+    shutil.copytree(here.root, tmp_path / "copy" / "checkout", symlinks=True)
+    subprocess.run(["git", "clone", "--quiet", here.root, tmp_path / "clone" / "checkout"], check=True)
+    for number, name in enumerate(("copy", "clone"), 3):
+        with checkout_at(tmp_path / name / "checkout") as other:
+            other.measure(MEASURE.replace('yield {"cost": config.work', f'yield {{"cost": {number} * config.work'))
+            other.dev("work=1000", "--host", "away")
+            samples = other.trials()[-1].samples
+            assert samples is not None and samples.candidate["cost"][0] == pytest.approx(number * 1000, rel=0.1)
+    assert len(there.roots) == 3
+    here.dev("work=1000", "--host", "away")
+    samples = here.trials()[-1].samples
+    assert samples is not None and samples.candidate["cost"][0] == pytest.approx(1000, rel=0.1)
 
 
 def test_a_folder_takes_the_place_of_a_file_and_gives_it_back(here: DevCheckout, there: There) -> None:

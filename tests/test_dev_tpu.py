@@ -177,6 +177,53 @@ def test_output_is_live_and_ctrl_c_ends_the_command_alone(cluster: Cluster, chec
         assert "mine is free again: SIGINT was received" in holder.said()
 
 
+def test_options_stand_before_the_command_too(cluster: Cluster, checkout: Path) -> None:
+    """As Marin's own script takes them; and who holds what is told with and without a name."""
+    before = [*RESEARCH, "dev-tpu", "--config", str(LOCAL), "--tpu-name", "mine"]
+
+    def run(*arguments: str, input: str = "") -> "subprocess.CompletedProcess[str]":
+        environment = cluster.environment()
+        return subprocess.run(
+            [*before, *arguments],
+            cwd=checkout,
+            env=environment,
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    with holding(cluster, checkout):
+        done = run("execute", "--", "cat", "kept.txt")
+        assert (done.returncode, done.stdout) == (0, "kept\n"), done.stderr
+        assert "held by " in run("status").stdout and "no command runs" in dev_tpu(cluster, checkout, "status").stdout
+        taken = run("allocate")
+        assert taken.returncode == 1 and "use it with 'research dev-tpu connect'" in taken.stderr
+        lines = run("connect", input="cat kept.txt | tr k K\n\nfalse\n")
+        assert (lines.returncode, lines.stdout) == (0, "Kept\n"), lines.stderr
+        assert "exit code 1" in lines.stderr
+    assert "expected one such as v4-8" in run("allocate").stderr
+    nothing = [*RESEARCH, "dev-tpu", "status", "--config", str(LOCAL)]
+    told = subprocess.run(nothing, cwd=checkout, env=cluster.environment(), capture_output=True, text=True, timeout=120)
+    assert told.stdout == "No TPU is held.\n"
+
+
+def test_a_command_is_run_again_when_a_file_is_saved(cluster: Cluster, checkout: Path) -> None:
+    """On the files as they are then, until Ctrl-C."""
+    argv = [*RESEARCH, "dev-tpu", "watch", "--tpu-name", "mine", "--config", str(LOCAL), "--", "cat", "kept.txt"]
+    with holding(cluster, checkout):
+        pipe = subprocess.PIPE
+        watching = subprocess.Popen(
+            argv, cwd=checkout, env=cluster.environment(), stdout=pipe, stderr=subprocess.DEVNULL, text=True
+        )
+        assert watching.stdout is not None
+        assert watching.stdout.readline() == "kept\n"
+        (checkout / "kept.txt").write_text("next\n")
+        assert watching.stdout.readline() == "next\n"
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(END_S) == 0
+
+
 def test_release_frees_it_and_its_holder_says_so(cluster: Cluster, checkout: Path) -> None:
     """Anybody may release it; the holder ends and says who did; releasing it again is an error."""
     with holding(cluster, checkout) as holder:

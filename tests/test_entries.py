@@ -10,6 +10,7 @@ import psutil
 import pytest
 from research_steps import Metric, Series
 from research_steps.journal.entries import About, Finding, write_entry
+from research_steps.journal.experiment_ids import NoOthers
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import OpenAttempt
 from research_steps.journal.store import open_store
@@ -62,7 +63,9 @@ def write(journal: Journal, text: str, end_first: bool = False, again: bool = Fa
                 journal.attempts.interrupt(attempt, "given up by another machine")
         return Finding(text)
 
-    return write_entry(journal, SERIES, Captured(PROVENANCE, None), (), ABOUT, body, accept=lambda record: not again)
+    return write_entry(
+        journal, SERIES, Captured(PROVENANCE, None), NoOthers(), ABOUT, body, accept=lambda record: not again
+    )
 
 
 def test_what_is_said_twice_is_one_entry(journal: Journal) -> None:

@@ -15,10 +15,11 @@ from research_steps.evidence.effects import Scale
 from research_steps.evidence.standing import standing, together
 from research_steps.evidence.statistics import Interval
 
+from tests.support.ray_cluster import eventually
 from tests.support.records import claim, entry
 from tests.support.toy_thread import MEASURE as TIMED
 from tests.support.toy_thread import Repository, age_locks, cli
-from tests.support.untimed_thread import MEASURE, REPLICATED, SWEEP, UntimedThread
+from tests.support.untimed_thread import MEASURE, REPLICATED, SWEEP, Command, UntimedThread
 
 
 @pytest.fixture
@@ -79,6 +80,24 @@ def test_replicates_make_a_claim_replicated_and_variants_make_it_stable(reposito
     assert "improved, stable, from 3 processes" in reading.interpretation
     assert reading.next_action.startswith("Stop here and seal")
     assert "improved, stable" in repository.head
+
+
+def test_a_killed_driver_of_shards_is_told_of_while_its_locks_hold(repository: UntimedThread) -> None:
+    """For 90 s nothing else is printed: a shard that it was at says so, though only its sweep has an ID."""
+    repository.write(SWEEP.replace("[1000, 4000, 2004, 13])", "[1000, 4000]), shards=2"))
+    repository.ok("--run_only", "[toy/baseline]")
+    before = len(repository.measured)
+    (repository.root / "hold").write_text(str(before))
+    killed = Command(repository, (), "experiments.toy")
+    eventually(lambda: len(repository.measured) > before, 60)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.ended()
+    (repository.root / "hold").unlink()
+    again = Command(repository, (), "experiments.toy")
+    again.wait_for("another driver has toy/shard-work-shard-")
+    age_locks(repository.root / "local_store")
+    again.ok()
+    assert repository.ids == ["TOY-001", "TOY-002", "TOY-003"]
 
 
 def test_replicate_by_command_measures_fresh_processes(repository: UntimedThread) -> None:

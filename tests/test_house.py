@@ -213,7 +213,7 @@ def test_only_what_measures_loads_a_thread() -> None:
     in_commands = {
         "cli/measure.py:confirm",
         "cli/measure.py:confirming",
-        "cli/measure.py:submit",
+        "cli/cluster.py:submit",
         "cli/set_up.py:kickoff",
     }
     # What a record says that it measured with is looked up in the thread.

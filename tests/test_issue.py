@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from research_steps.journal.experiment_ids import NoOthers
 from research_steps.journal.journal import Journal
 from research_steps.journal.progress import plan
 from research_steps.publish.issue.local_file import IssueFile
@@ -512,7 +513,7 @@ def test_private_work_is_not_in_the_heartbeat(thread: Thread) -> None:
     """Neither its name nor its errors, nor that it goes on at all."""
     thread.milestone()
     thread.publish()
-    id = thread.desk.journal.ids.reserve("TOY", "toy/hidden", ())
+    id = thread.desk.journal.ids.reserve("TOY", "toy/hidden", NoOthers())
     with thread.desk.journal.attempts.begin("entry", id, 0, id=id, label="hidden", config={}, private=True) as begun:
         assert begun
         thread.clock.time += 7 * 3600
@@ -569,7 +570,7 @@ def test_a_heartbeat_comes_once_while_work_goes_on(thread: Thread) -> None:
     """Six hours of work without a milestone: one brief update with status and ETA, whoever publishes; then the next."""
     thread.milestone()
     thread.publish()
-    id = thread.desk.journal.ids.reserve("TOY", "toy/long", ())
+    id = thread.desk.journal.ids.reserve("TOY", "toy/long", NoOthers())
     plan(thread.desk.journal, id, "a long sweep", 3)
     with thread.desk.journal.attempts.begin("entry", id, 0, id=id, label="a long sweep", config={}) as begun:
         assert begun
@@ -598,7 +599,7 @@ def test_an_idle_night_is_no_work(thread: Thread) -> None:
     """What has just begun after a break of many hours has six hours of its own."""
     thread.milestone()
     thread.publish()
-    id = thread.desk.journal.ids.reserve("TOY", "toy/long", ())
+    id = thread.desk.journal.ids.reserve("TOY", "toy/long", NoOthers())
     with thread.desk.journal.attempts.begin("entry", id, 0, id=id, label="a long sweep", config={}) as begun:
         assert begun
         # The milestone was long ago when this began.

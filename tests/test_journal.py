@@ -22,9 +22,11 @@ import msgspec
 import pytest
 from research_steps import Hypothesis, Metric, Series
 from research_steps.errors import JournalProblem, StoreError, UnreadableObject
+from research_steps.journal.experiment_ids import NoOthers
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import OpenAttempt
 from research_steps.journal.store import LocalStore, open_store
+from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.records.encoding import Stored, canonical, sha256
 from research_steps.records.model import InterruptedRecord, TrialRecord
 from research_steps.records.objects import Seal
@@ -33,6 +35,7 @@ from research_steps.records.times import parse_utc, utc
 from tests.support.clocks import faked
 from tests.support.object_store import Proxy
 from tests.support.records import WHEN, entry, trial
+from tests.support.scratch_logbook import Desk
 
 KEYS = 6
 # The identity of a trial.
@@ -44,6 +47,7 @@ RACE = """
 import os, random, signal, sys, time
 import fsspec, s3fs
 from research_steps.journal import attempts as module
+from research_steps.journal.experiment_ids import NoOthers
 from research_steps.journal.journal import Journal
 from research_steps.records.encoding import Stored, sha256
 from research_steps.journal.store import open_store
@@ -66,7 +70,7 @@ else:
     sys.exit()
 journal = Journal(open_store(url), "moe_hc")
 for key in random.sample([sha256(b"%d" % number) for number in range(keys)], keys):
-    id = journal.ids.reserve("MOE-HC", key, ())
+    id = journal.ids.reserve("MOE-HC", key, NoOthers())
     os.write(1, f"claimed {key} {id}\\n".encode())
     while True:
         found = journal.attempts.next("trial", key, lambda stored: stored.record.status == "ok", lambda line: None)
@@ -419,7 +423,7 @@ def test_a_network_that_loses_answers_loses_and_doubles_nothing(
     s3fs.S3FileSystem.clear_instance_cache()
     journal = Journal(open_store(s3_url), "moe_hc")
     proxy.lose_answers(lost)
-    assert journal.ids.reserve("MOE-HC", "step", ()) == "MOE-HC-001"
+    assert journal.ids.reserve("MOE-HC", "step", NoOthers()) == "MOE-HC-001"
     assert begin(journal)
     assert not journal.attempts.finish("trial", trial(key=KEY)).record.late
     assert proxy.lost >= min(lost, 3)
@@ -467,15 +471,15 @@ def test_what_can_not_be_read_is_named_and_left_and_the_thread_goes_on(journal: 
 
 def test_a_claim_that_can_not_be_read_still_takes_its_number(journal: Journal) -> None:
     """A newer version holds it, or a disk broke it: it is not given to anybody else."""
-    assert journal.ids.reserve("MOE-HC", "a", ()) == "MOE-HC-001"
+    assert journal.ids.reserve("MOE-HC", "a", NoOthers()) == "MOE-HC-001"
     journal.store.put("journal/moe_hc/claims/000002.json", b"broken")
-    assert Journal(journal.store, "moe_hc").ids.reserve("MOE-HC", "b", ()) == "MOE-HC-003"
+    assert Journal(journal.store, "moe_hc").ids.reserve("MOE-HC", "b", NoOthers()) == "MOE-HC-003"
     assert journal.store.read("journal/moe_hc/claims/000002.json") == b"broken"
 
 
 def test_files_that_are_no_objects_disturb_nothing(journal: Journal) -> None:
     """What an editor, a file manager or a killed writer leaves in the folders."""
-    journal.ids.reserve("MOE-HC", "a", ())
+    journal.ids.reserve("MOE-HC", "a", NoOthers())
     begin(journal)
     assert isinstance(journal.store, LocalStore)
     for folder in ("claims", "trials/intents"):
@@ -485,7 +489,7 @@ def test_files_that_are_no_objects_disturb_nothing(journal: Journal) -> None:
     (journal.store.root / "journal/moe_hc/claims/000001 (copy).json").write_bytes(b"x")
     again = Journal(journal.store, "moe_hc")
     assert [claim.id for claim in again.ids.reserved()] == ["MOE-HC-001"]
-    assert again.ids.reserve("MOE-HC", "b", ()) == "MOE-HC-002"
+    assert again.ids.reserve("MOE-HC", "b", NoOthers()) == "MOE-HC-002"
     snapshot = again.scan()
     assert snapshot.problems == []
     assert len(snapshot.open) == 1
@@ -511,27 +515,44 @@ def end(journal: Journal, id: str, **changes: Any) -> Stored[Any]:
 
 def test_an_unfinished_step_keeps_its_id_and_a_finished_one_gets_another(journal: Journal) -> None:
     """However often the driver is started; an interruption is no end, a failure is one."""
-    assert journal.ids.reserve("MOE-HC", "step", ()) == "MOE-HC-001"
-    assert journal.ids.reserve("MOE-HC", "step", ()) == "MOE-HC-001"
+    assert journal.ids.reserve("MOE-HC", "step", NoOthers()) == "MOE-HC-001"
+    assert journal.ids.reserve("MOE-HC", "step", NoOthers()) == "MOE-HC-001"
     with journal.attempts.begin("entry", "MOE-HC-001", 0, id="MOE-HC-001", label="", config={}):
         [attempt] = journal.attempts.of("entry", "MOE-HC-001")
         assert isinstance(attempt, OpenAttempt)
         journal.attempts.interrupt(attempt, "the run was stopped")
     assert journal.ids.latest_entry("step") is None
-    assert journal.ids.reserve("MOE-HC", "step", ()) == "MOE-HC-001"
+    assert journal.ids.reserve("MOE-HC", "step", NoOthers()) == "MOE-HC-001"
     with journal.attempts.begin("entry", "MOE-HC-001", 1, id="MOE-HC-001", label="", config={}):
         ended = journal.attempts.finish("entry", entry(key="MOE-HC-001", id="MOE-HC-001", attempt=1, status="failed"))
     assert journal.ids.latest_entry("step") == ended
-    assert journal.ids.reserve("MOE-HC", "step", ()) == "MOE-HC-002"
+    assert journal.ids.reserve("MOE-HC", "step", NoOthers()) == "MOE-HC-002"
     assert journal.ids.latest_entry("step") is None
 
 
-def test_numbers_go_on_after_those_that_are_used_elsewhere(journal: Journal) -> None:
-    """In the logbook of this checkout, or on another branch; the highest one counts, wherever it is."""
-    assert journal.ids.reserve("MOE-HC", "a", {3, 41}) == "MOE-HC-042"
-    assert journal.ids.reserve("MOE-HC", "b", {3}) == "MOE-HC-043"
-    assert journal.ids.reserve("MOE-HC", "c", {999}) == "MOE-HC-1000"
-    assert [claim.number for claim in journal.ids.reserved()] == [42, 43, 1000]
+def test_numbers_go_on_after_those_that_are_used_elsewhere(journal: Journal, tmp_path: Path) -> None:
+    """In the logbook of this checkout, or by another store that it uses; the highest one counts, wherever it is."""
+    checkout = Desk.make(tmp_path / "work").checkout
+    checkout.logbooks.mkdir(parents=True)
+    numbers = CheckoutNumbers(checkout, "moe_hc", "MOE-HC")
+    checkout.logbooks.joinpath("moe_hc.md").write_text("# MOE-HC-003\n\n# MOE-HC-041\n")
+    assert journal.ids.reserve("MOE-HC", "a", numbers) == "MOE-HC-042"
+    other = Journal(open_store(str(tmp_path / "other store")), "moe_hc")
+    assert other.ids.reserve("MOE-HC", "b", numbers) == "MOE-HC-043"
+    checkout.logbooks.joinpath("moe_hc.md").write_text("# MOE-HC-998\n")
+    assert journal.ids.reserve("MOE-HC", "a", numbers) == "MOE-HC-042"
+    assert journal.ids.reserve("MOE-HC", "c", numbers) == "MOE-HC-999"
+    assert other.ids.reserve("MOE-HC", "d", numbers) == "MOE-HC-1000"
+
+
+def test_an_id_that_another_published_is_given_up(journal: Journal, tmp_path: Path) -> None:
+    """An unfinished step whose number came with a merge gets another, and keeps that."""
+    checkout = Desk.make(tmp_path / "work").checkout
+    checkout.logbooks.mkdir(parents=True)
+    numbers = CheckoutNumbers(checkout, "moe_hc", "MOE-HC")
+    assert journal.ids.reserve("MOE-HC", "step", numbers) == "MOE-HC-001"
+    checkout.logbooks.joinpath("moe_hc.md").write_text("# MOE-HC-001\n")
+    assert [journal.ids.reserve("MOE-HC", "step", numbers) for _ in range(2)] == ["MOE-HC-002"] * 2
 
 
 def test_a_seal_is_decided_once(journal: Journal) -> None:
@@ -608,8 +629,8 @@ def test_a_patch_is_kept_under_its_hash(journal: Journal) -> None:
 def test_two_series_in_one_store_know_nothing_of_each_other(journal: Journal) -> None:
     """Each has its own sequence of IDs."""
     other = Journal(journal.store, "other")
-    assert journal.ids.reserve("MOE-HC", "step", ()) == "MOE-HC-001"
-    assert other.ids.reserve("OTHER", "step", ()) == "OTHER-001"
+    assert journal.ids.reserve("MOE-HC", "step", NoOthers()) == "MOE-HC-001"
+    assert other.ids.reserve("OTHER", "step", NoOthers()) == "OTHER-001"
     begin(journal)
     assert other.scan().open == []
     assert begin(other)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from research_steps.errors import ConflictedLogbook, UsageError
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.adoption import adopt, numbers_used
+from research_steps.publish.logbook.adoption import adopt
+from research_steps.publish.logbook.numbers import CheckoutNumbers
 
 from tests.support.scratch_logbook import Desk
 
@@ -159,7 +160,7 @@ def test_adopting_costs_in_proportion_to_what_is_adopted(desk: Desk) -> None:
     large, small = calls(5600), calls(1400)
     assert large < 5 * small
     assert len(desk.data) > 100_000
-    assert max(numbers_used(desk.checkout, "toy", "TOY")) == 1399
+    assert max(CheckoutNumbers(desk.checkout, "toy", "TOY").used()) == 1399
 
 
 def test_new_ids_continue_after_those_in_headings(desk: Desk) -> None:
@@ -169,10 +170,10 @@ def test_new_ids_continue_after_those_in_headings(desk: Desk) -> None:
         b"TOY-900 in prose\n\n```\n# TOY-901 in code\n```\n\n<!-- # TOY-902 -->\n\n    # TOY-903\n\n"
         b"# MY-TOY-904, TOY-9050000000, toy-906\n```\n# TOY-907\n"
     )
-    before = numbers_used(desk.checkout, "toy", "TOY")
+    before = CheckoutNumbers(desk.checkout, "toy", "TOY").used()
     assert before == {3, 7, 11, 12}
     adopt(desk.checkout, "toy", "TOY")
-    assert numbers_used(desk.checkout, "toy", "TOY") == before
+    assert CheckoutNumbers(desk.checkout, "toy", "TOY").used() == before
     assert desk.record("new").record.id == "TOY-013"
     desk.publish()
     assert desk.ids == ["TOY-013"]

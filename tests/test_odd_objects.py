@@ -16,7 +16,7 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.leases import this_process
 from research_steps.journal.store import open_store
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.adoption import numbers_used
+from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.records.objects import Intent, PublisherLease
 from research_steps.records.times import utc
 
@@ -196,8 +196,8 @@ def test_a_heading_of_any_number_leaves_a_step_its_id(desk: Desk, heading: str) 
     path = desk.beside.with_name("toy.md")
     path.write_bytes(b"# By hand\n\n## " + heading.encode() + b": an idea\n")
     desk.ok("adopt", "toy", "--id-prefix", "TOY")
-    used = numbers_used(Checkout.find(desk.root), "toy", "TOY")
-    ids = [desk.journal.ids.reserve("TOY", "a step", used) for _ in range(3)]
+    numbers = CheckoutNumbers(Checkout.find(desk.root), "toy", "TOY")
+    ids = [desk.journal.ids.reserve("TOY", "a step", numbers) for _ in range(3)]
     assert len(set(ids)) == 1
     assert len(ids[0]) <= len("TOY-999999999")
     assert desk.decide("Go on.") not in ("", *ids)

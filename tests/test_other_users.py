@@ -15,6 +15,8 @@ import msgspec
 import psutil
 import pytest
 from research_steps.errors import LauncherError
+from research_steps.git import Checkout
+from research_steps.remote.ssh.session import name_there
 from research_steps.thread.dev.messages import Attempted
 from research_steps.trial import contention
 from research_steps.trial.launcher.daemon import Daemon
@@ -205,7 +207,7 @@ def known(repository: DevCheckout, there: There, **more: str) -> None:
 def test_who_prepared_the_path_on_a_dev_host_hears_nothing(repository: DevCheckout, there: There) -> None:
     """What is run there is as safe from its other users."""
     known(repository, there)
-    folder = Daemon(there.root).folder
+    folder = Daemon(there.home / "research-steps" / name_there(Checkout.find(repository.root))).folder
     try:
         with own_folder(folder) as listener:
             told = repository.dev("work=1000", "--host", "away", code=1)

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from research_steps.journal.experiment_ids import NoOthers
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import LocalStore, open_store
+from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.publish.publisher import publish
 from research_steps.records import encoding
 from research_steps.records.encoding import sha256
@@ -103,11 +105,11 @@ def desk(tmp_path: Path) -> Desk:
     elsewhere = desk.with_store("elsewhere")
     assert elsewhere.record().record.id == "TOY-005"
     assert elsewhere.publish().problems == ()
-    assert desk.journal.ids.reserve("TOY", "dev/loose", {5}) == "TOY-006"
+    assert desk.journal.ids.reserve("TOY", "dev/loose", CheckoutNumbers(desk.checkout, "toy", "TOY")) == "TOY-006"
     for number in (1, 2):
         desk.journal.attempts.finish("trial", trial(series="toy", key=f"{number:064x}", id=f"TOY-006.0{number}"))
     other = Journal(desk.journal.store, "other")
-    assert other.ids.reserve("OTHER", "step", ()) == "OTHER-001"
+    assert other.ids.reserve("OTHER", "step", NoOthers()) == "OTHER-001"
     for number in range(3):
         other.attempts.finish("trial", trial(series="other", key=f"{number + 9:064x}", id=f"OTHER-001.0{number}"))
     return desk

@@ -92,6 +92,17 @@ def test_status_says_how_far_a_step_is_and_what_became_of_its_driver(
     }
 
 
+def test_a_step_that_waits_for_a_machine_is_not_told_to_run(
+    tmp_path: Path, journal: Journal, actor: Callable[[], Actor]
+) -> None:
+    """It runs when one of its trials does."""
+    driver = actor()
+    driver.do("plan|2|block sizes", "step|0")
+    assert f"  waiting: {STEP} " in research(tmp_path) and "running" not in research(tmp_path)
+    driver.do("begin|1")
+    assert f"  running: {STEP} " in research(tmp_path) and "waiting" not in research(tmp_path)
+
+
 def test_a_step_whose_entry_is_there_is_no_longer_told(journal: Journal, actor: Callable[[], Actor]) -> None:
     """What has ended stands in the logbook; its plan says nothing any more, also when a trial of it was never made."""
     actor().do("plan|3|block sizes", "step|0", "begin|1", "end|1|ok")

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from research_steps.errors import UsageError
+from research_steps.errors import LauncherError, UsageError
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
+from research_steps.remote.ray import jobs
+from research_steps.remote.ray.config import read_cluster
 from research_steps.trial.provenance import capture
 
 from tests.support.ray_cluster import AUTHENTICATED, LOCAL, Cluster, eventually
@@ -194,6 +196,26 @@ def test_a_thread_is_running_once(sender: Sender, tmp_path: Path) -> None:
     assert attached in back[2] and [attached in told for told in (left[2], stayed[2])].count(True) == 1
 
 
+def test_jobs_are_listed_followed_and_stopped(sender: Sender, tmp_path: Path) -> None:
+    """By the tool's own command, with what runs and what has ended."""
+    environment = {**os.environ, "RAY_API_SERVER_ADDRESS": sender.job_server, "RAY_ADDRESS": "127.0.0.1:1"}
+
+    def jobs_command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        argv = [*RESEARCH, "jobs", "--cluster", str(LOCAL), *arguments]
+        return subprocess.run(argv, cwd=sender.root, env=environment, capture_output=True, text=True, timeout=SOON_S)
+
+    code, _, told = ended(sender.start("count=1", f"wait={tmp_path / 'never'}", options=("--no-wait",)))
+    assert code == 0, told
+    id = id_in(told)
+    eventually(lambda: f"{id}: running, since " in jobs_command().stdout, SOON_S)
+    assert jobs_command("--stop", id).stdout == f"{id} was told to end\n"
+    log = jobs_command("--log", id)
+    assert log.returncode == 1 and f"{id} stopped without an exit code" in log.stderr, log.stderr
+    assert "\nline 0\n" in log.stdout
+    assert f"{id}: stopped, since " in jobs_command().stdout
+    assert "knows no job nothing-1" in jobs_command("--stop", "nothing-1").stderr
+
+
 def test_nobody_has_to_wait(sender: Sender) -> None:
     """--no-wait ends at once, and `research sync` brings the logbook up to date as it says."""
     code, printed, told = ended(sender.start("decide=Nobody waits.", options=("--no-wait",)))
@@ -244,6 +266,13 @@ class Cutter:
                     break
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
+
+
+def test_a_cluster_that_knows_the_job_no_more_is_told_at_once(ray: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was started anew under who follows: nothing more comes, and to submit again is the way on."""
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", ray.jobs)
+    with pytest.raises(LauncherError, match="knows no job toy-1: the cluster was started anew"):
+        jobs.Server(read_cluster(LOCAL)).follow("toy-1")
 
 
 def test_a_log_goes_on_where_its_connection_broke(sender: Sender) -> None:

@@ -47,6 +47,16 @@ def test_an_extended_sweep_measures_only_the_new_point(repository: Repository) -
     assert cli(repository, "verify", "toy")[0] == 0
 
 
+def test_a_number_that_a_merge_brings_meanwhile_is_not_given(repository: Repository) -> None:
+    """Used numbers are looked up for each step, because a thread runs for days and its branch goes on."""
+    brought = f'Path("{repository.root}", ".agents/logbooks/toy/TOY-005.jsonl")'
+    measured = '    Path("measured")'
+    touch = f"    {brought}.parent.mkdir(parents=True, exist_ok=True)\n    {brought}.touch()\n"
+    repository.measure(MEASURE.replace(measured, touch + measured))
+    assert repository.run().code == 0
+    assert repository.ids == ["TOY-001", "TOY-006", "TOY-007"]
+
+
 def test_an_edited_measure_function_is_measured_again(repository: Repository) -> None:
     """The digest of the measure function's code is part of what a step is; the thread file's text is not."""
     assert repository.run().code == 0
@@ -99,7 +109,9 @@ def test_a_failing_baseline_is_recorded_and_raised(repository: Repository) -> No
 def test_retry_measures_again_what_failed_and_what_rests_on_it(repository: Repository) -> None:
     """A failure is cached until --retry failed; then the sweep and what rests on it are new entries."""
     repository.thread(BODY.replace('("work", [1000, 4000])', '("mode", ["needs file", "other"])'))
-    assert repository.run().code == 0
+    done = repository.run()
+    assert done.code == 0
+    assert "TOY-002: 1 of 2 trials failed" in done.output and "'--retry failed' measures it again" in done.output
     (repository.root / "needed").touch()
     assert repository.run().code == 0
     assert repository.ids == ["TOY-001", "TOY-002", "TOY-003"]

@@ -98,7 +98,6 @@ class Bench:
             host=LocalHost(launcher),
             captured=self.captured,
             repository=self.root / "published",
-            used_numbers=frozenset(),
             retry=frozenset(retry),
             say=self.messages.append,
             changed=lambda: None,

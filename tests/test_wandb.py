@@ -18,6 +18,7 @@ import msgspec
 import psutil
 import pytest
 from research_steps.errors import SurfaceError, UsageError
+from research_steps.journal.experiment_ids import NoOthers
 from research_steps.journal.journal import Journal
 from research_steps.publish.publisher import Published, publish
 from research_steps.publish.wandb import runs as wandb_runs
@@ -67,7 +68,7 @@ def desk(tmp_path: Path) -> Desk:
 
 def measure(desk: Desk, *trials: dict[str, Any], **changes: Any) -> Stored[Any]:
     """A step whose trials are given by what is special about each."""
-    id = desk.journal.ids.reserve("TOY", f"toy/{os.urandom(4).hex()}", ())
+    id = desk.journal.ids.reserve("TOY", f"toy/{os.urandom(4).hex()}", NoOthers())
     rows = []
     for number, special in enumerate(trials, 1):
         key = os.urandom(32).hex()

@@ -77,7 +77,21 @@ class DevCheckout(UntimedThread):
 @contextmanager
 def checkout(folder: Path) -> Iterator[DevCheckout]:
     """One that leaves no kept parent behind."""
-    made = DevCheckout(folder / "checkout")
+    with _ending(DevCheckout(folder / "checkout")) as made:
+        yield made
+
+
+@contextmanager
+def checkout_at(root: Path) -> Iterator[DevCheckout]:
+    """A clone or copy of one, which is there already."""
+    found = DevCheckout.__new__(DevCheckout)
+    found.root, found.experiment = root, root / "experiments" / "toy"
+    with _ending(found):
+        yield found
+
+
+@contextmanager
+def _ending(made: DevCheckout) -> Iterator[DevCheckout]:
     try:
         yield made
     finally:

@@ -70,14 +70,28 @@ class Node:
 
     def runs(self) -> bool:
         """A node is there for as long as its raylet is."""
+        # `make cluster` waits for Ray's command, whose child a raylet is. Other children may end meanwhile.
         with suppress(psutil.Error):
-            raylets = [process for process in self.process.children() if process.name() == "raylet"]
-            return any(raylet.status() != psutil.STATUS_ZOMBIE for raylet in raylets)
+            for head in (self.process, *self.process.children()):
+                if any(map(_is_raylet, _children(head))):
+                    return True
         return False
 
     def cut(self, off: bool) -> None:
         """Take its link away, or bring it back."""
         ip("link", "set", f"{self.namespace}a", "down" if off else "up")
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.Error):
+        return process.children()
+    return []
+
+
+def _is_raylet(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return process.name() == "raylet" and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 @dataclass
@@ -208,7 +222,9 @@ def _started(
         yield psutil.Process(process.pid), ports
     finally:
         left = _end(process, ctrl_c)
-        assert not (ctrl_c and left), "make cluster ends with all that it started"
+        if ctrl_c:
+            assert (left, process.returncode) == ([], 0), "make cluster ends with all that it started"
+            assert b"The cluster has ended" in log.read_bytes()
 
 
 def _begun(

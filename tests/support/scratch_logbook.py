@@ -10,9 +10,9 @@ from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.adoption import numbers_used
 from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.merge import rebuild
+from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.publish.logbook.surface import LogbookSurface
 from research_steps.publish.logbook.verify import check, read
 from research_steps.publish.publisher import Published, publish
@@ -78,9 +78,11 @@ class Desk:
 
     def record(self, label: str = "a step", trials: int = 1, **changes: Any) -> Stored[EntryRecord]:
         """Let a step claim an ID, measure and end: what a driver does, without the measurement."""
-        used = numbers_used(self.checkout, SERIES.topic, SERIES.prefix)
+        # Branches and stores stand for the checkouts of several people, of which none knows what another was given.
+        (self.checkout.private / "numbers" / SERIES.topic).unlink(missing_ok=True)
+        numbers = CheckoutNumbers(self.checkout, SERIES.topic, SERIES.prefix)
         step_key = f"toy/{os.urandom(8).hex()}"
-        id = self.journal.ids.reserve(SERIES.prefix, step_key, used)
+        id = self.journal.ids.reserve(SERIES.prefix, step_key, numbers)
         rows = tuple(self._measure(f"{id}.{index:02d}") for index in range(1, trials + 1))
         with self.journal.attempts.begin("entry", id, 0, id=id, label=label, config={}) as begun:
             assert begun

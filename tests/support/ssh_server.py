@@ -31,10 +31,19 @@ class There:
     sshd: "subprocess.Popen[bytes]"
     home: Path
     config: Path
+    first: Path | None = None
+
+    @property
+    def roots(self) -> list[Path]:
+        """The folders of all checkouts."""
+        return sorted((self.home / "research-steps").glob("*"))
 
     @property
     def root(self) -> Path:
-        return self.home / "research-steps" / "checkout"
+        """That of the first checkout, which is made alone."""
+        if self.first is None:
+            (self.first,) = self.roots
+        return self.first
 
     @property
     def measured(self) -> list[str]:
@@ -89,10 +98,11 @@ def sshd(folder: Path, address: str = "127.0.0.1", inside: tuple[str, ...] = ())
         assert soon(lambda: "listening" in (folder / "sshd.log").read_text()), (folder / "sshd.log").read_text()
         yield there
     finally:
-        subprocess.run(
-            [sys.executable, "-P", "-c", f"from pathlib import Path\n{STOP}", str(there.root)],
-            env={name: value for name, value in os.environ.items() if name != "XDG_RUNTIME_DIR"},
-        )
+        for root in there.roots:
+            subprocess.run(
+                [sys.executable, "-P", "-c", f"from pathlib import Path\n{STOP}", str(root)],
+                env={name: value for name, value in os.environ.items() if name != "XDG_RUNTIME_DIR"},
+            )
         server = psutil.Process(process.pid)
         for running in [*server.children(recursive=True), server]:
             with suppress(psutil.NoSuchProcess):

@@ -117,13 +117,13 @@ class UntimedThread(Repository):
 
 
 class Command:
-    """`research …` in a child of this process, which has imported Marin already."""
+    """`research …`, or the thread, in a child of this process, which has imported Marin already."""
 
-    def __init__(self, repository: UntimedThread, arguments: tuple[str, ...]) -> None:
+    def __init__(self, repository: UntimedThread, arguments: tuple[str, ...], module: str = "research_steps") -> None:
         self._output = repository.root.parent / "output"
         with self._output.open("w") as file:
             output = file.fileno()
-            self.pid = fork(repository.root, "research_steps", arguments, output, output, {"WANDB_MODE": "disabled"})
+            self.pid = fork(repository.root, module, arguments, output, output, {"WANDB_MODE": "disabled"})
 
     def wait_for(self, text: str) -> None:
         """Until it has printed this."""

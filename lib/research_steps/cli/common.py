@@ -23,6 +23,8 @@ from research_steps.terminal import print_json, print_lines, say
 if TYPE_CHECKING:
     from research_steps.publish.entry_writer import EntryWriter
 
+# What a shell gives a command that Ctrl-C ended.
+INTERRUPTED = 130
 _PREFIX = click.Option(["--prefix"], help="The store. Default: MARIN_PREFIX, else local_store/ in the checkout.")
 _JSON = click.Option(["--json", "json_output"], is_flag=True, help="Print one JSON document instead of text.")
 _TOPIC = click.Option(["--topic"], help="The series. Default: every series of this checkout is searched.")

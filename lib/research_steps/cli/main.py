@@ -7,18 +7,17 @@ import importlib
 
 import click
 
-# The groups of `research --help`: their headings, modules and commands.
-_GROUPS = {
-    "Where does it stand": ("inspect", ("status", "show", "compare", "check", "verify", "doctor")),
-    "Try something": ("measure", ("dev", "keep", "confirm", "replicate", "submit", "dev-tpu")),
-    "Say something": (
-        "annotate",
-        ("hypothesis", "source", "note", "attach", "decide", "correct", "retract", "rebase"),
-    ),
-    "Hand it over": ("hand_over", ("seal", "reproduce", "finish")),
-    "Set up and publish": ("set_up", ("kickoff", "adopt", "sync", "origin", "trust")),
+# The groups of `research --help`: their headings, and the commands of each module.
+_GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
+    "Where does it stand": {"inspect": ("status", "show", "compare", "check", "verify", "doctor")},
+    "Try something": {"measure": ("dev", "keep", "confirm", "replicate"), "cluster": ("submit", "jobs", "dev-tpu")},
+    "Say something": {
+        "annotate": ("hypothesis", "source", "note", "attach", "decide", "correct", "retract", "rebase"),
+    },
+    "Hand it over": {"hand_over": ("seal", "reproduce", "finish")},
+    "Set up and publish": {"set_up": ("kickoff", "adopt", "sync", "origin", "trust")},
 }
-_MODULES = {name: module for module, names in _GROUPS.values() for name in names}
+_MODULES = {name: module for group in _GROUPS.values() for module, names in group.items() for name in names}
 
 
 class _Groups(click.Group):
@@ -32,7 +31,8 @@ class _Groups(click.Group):
         width = max(map(len, _MODULES))
         # Two spaces before and behind the names, as elsewhere in the help, and room at the end.
         left = formatter.width - width - 6
-        for heading, (_, names) in _GROUPS.items():
+        for heading, group in _GROUPS.items():
+            names = [name for commands in group.values() for name in commands]
             with formatter.section(heading):
                 formatter.write_dl([(name.ljust(width), _command(name).get_short_help_str(left)) for name in names])
 

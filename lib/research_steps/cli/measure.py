@@ -1,31 +1,25 @@
-"""Commands that measure: in dev mode, through Marin's executor, on a cluster or on a TPU that is held there."""
+"""Commands that measure: in dev mode, and through Marin's executor."""
 
-import re
 import sys
-from contextlib import redirect_stdout, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from research_steps.cli.common import OpenSeries, RecordCommand, ResearchCommand, SearchCommand, series_here
+from research_steps.cli.common import INTERRUPTED, OpenSeries, RecordCommand, ResearchCommand, SearchCommand
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.journal.store import store_url
 from research_steps.records.model import TrialRecord
 from research_steps.records.names import named
 from research_steps.records.series import check_topic
-from research_steps.terminal import print_lines, say
+from research_steps.terminal import print_lines
 from research_steps.thread.dev.messages import Attempted, DevRequest
-from research_steps.thread.loading import load_series, load_thread
+from research_steps.thread.loading import load_thread
 from research_steps.thread.options import RunOptions
 
 if TYPE_CHECKING:
     from research_steps.thread.builders import StepBuilder
-
-# What a shell gives a command that Ctrl-C ended.
-INTERRUPTED = 130
 
 _processes = click.option(
     "-n", "count", type=click.IntRange(min=1), default=3, help="In how many processes. Default: 3."
@@ -245,156 +239,3 @@ def _refuse_other_conditions(trial: TrialRecord, do: str) -> None:
     if apart:
         changes = "; ".join(f"{name} was {was} and is {now}" for name, (was, now) in apart.items())
         raise UsageError(f"{trial.id} was measured under other conditions: {changes}. {do} it under the same ones.")
-
-
-@click.command(cls=ResearchCommand, prefix=True)
-@click.option(
-    "--cluster", "file", type=click.Path(path_type=Path), required=True, help="The cluster, such as infra/local.yaml."
-)
-@click.option(
-    "--environment", default="default", show_default=True, help="A runtime environment of infra/environments.yaml."
-)
-@click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="Set this variable; may be repeated.")
-@click.option("--no-wait", is_flag=True, help="End when the cluster has taken the job.")
-@click.argument("argv", metavar="-- python -m experiments.TOPIC...", nargs=-1, required=True)
-def submit(
-    file: Path, environment: str, env: tuple[str, ...], no_wait: bool, argv: tuple[str, ...], prefix: str | None
-) -> None:
-    """Run a thread's driver on a Ray cluster, and follow its log.
-
-    Exits as it does. Sent are files that git tracks or doesn't ignore. While the thread is running there, the same
-    command attaches to it. Ctrl-C detaches: the job runs on.
-    """
-    from research_steps.publish.publisher import Publisher
-    from research_steps.remote.ray import jobs
-    from research_steps.remote.ray.config import read_cluster
-    from research_steps.thread.surfaces import surfaces_of
-
-    checkout, cluster = Checkout.find(), read_cluster(file)
-    driver = jobs.driver_of(checkout, cluster, argv, environment, env, prefix)
-    journal = driver.journal
-    series = load_series(checkout, journal.topic)
-    server = jobs.Server(cluster)
-    id = server.submit(checkout, driver, say)
-    for what, verb, arguments in (("jobs", "list", ()), ("log", "logs", ("--follow", id)), ("stop", "stop", (id,))):
-        say(f"{what}: {server.command(verb, *arguments)}")
-    catch_up = f"'research sync {journal.topic} --prefix {journal.store.url}' brings the logbook up to date"
-    if no_wait:
-        say(f"{id} runs without you; {catch_up}")
-        return
-    with Publisher(journal, surfaces_of(checkout, journal, series), say):
-        try:
-            code = server.follow(id)
-        except KeyboardInterrupt:
-            say("")
-            say(f"detached: {id} runs on; submit it again to attach; {catch_up}")
-            code = INTERRUPTED
-    sys.exit(code)
-
-
-def duration(text: str) -> float:
-    """Seconds, written as '90s', '10m' or '4h'."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    if match is None:
-        raise click.BadParameter(f"{text!r} is no duration: expected one such as 90s, 10m or 4h.")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-@click.group("dev-tpu")
-def dev_tpu() -> None:
-    """Hold a TPU of a Ray cluster, and run commands on it.
-
-    They run in a copy of the work tree. The cluster is where RAY_ADDRESS says; else where the configuration says.
-    """
-
-
-_tpu_name = click.option("--tpu-name", "name", required=True, help="The name that it is held under.")
-_tpu_config = click.option(
-    "--config", type=click.Path(path_type=Path), required=True, help="The cluster, such as infra/local.yaml."
-)
-
-
-@dev_tpu.command(cls=ResearchCommand)
-@_tpu_name
-@_tpu_config
-@click.option("--tpu-type", required=True, help="The type of a single host, such as v4-8.")
-@click.option("--for", "for_s", type=duration, default="8h", show_default=True, help="How long to hold it.")
-@click.option("--wait", "wait_s", type=duration, default="10m", show_default=True, help="How long to wait for it.")
-def allocate(name: str, config: Path, tpu_type: str, for_s: float, wait_s: float) -> None:
-    """Hold a TPU until Ctrl-C, the time limit, or `release`."""
-    from research_steps.records import times
-    from research_steps.remote.ray import tpu
-
-    _open_cluster(name, config)
-    with tpu.signals() as stop:
-        allocation = tpu.allocate(name, tpu_type, wait_s, stop, say)
-        if allocation is None:
-            return
-        about = allocation.about
-        where = f"{about['node']} ({about['ip']})"
-        print_lines(f"{name}: {about['type']} is held on {where} for {times.duration(for_s)}, until Ctrl-C")
-        print_lines(f"{name}: use it with 'research dev-tpu execute --tpu-name {name} --config {config} -- COMMAND'")
-        print_lines(f"{name} is free again: {tpu.hold(allocation, for_s, stop, say)}")
-
-
-@dev_tpu.command(cls=ResearchCommand, prefix=True)
-@_tpu_name
-@_tpu_config
-@click.option("--env", "names", multiple=True, metavar="NAME", help="Send this variable along; may be repeated.")
-@click.option("--record", "topic", metavar="TOPIC", help="Leave an entry in the log of this series.")
-@click.option("--label", default="", help="What the entry is called. Default: the command.")
-@click.argument("argv", metavar="-- COMMAND...", nargs=-1, required=True)
-def execute(
-    name: str,
-    config: Path,
-    names: tuple[str, ...],
-    topic: str | None,
-    label: str,
-    argv: tuple[str, ...],
-    prefix: str | None,
-) -> None:
-    """Run a command on a held TPU, and exit as it does.
-
-    It runs at the root of a copy of the work tree. Sent are files that git tracks or doesn't ignore, as far as they
-    differ from the copy. Ctrl-C ends the command.
-    """
-    from research_steps.actions.executions import record
-    from research_steps.remote.ray import execution, tpu
-    from research_steps.remote.ray.config import environment
-
-    env = environment(names)
-    series = series_here(topic, prefix)[0] if topic else None
-    # A series that can't be written to is told before the command runs.
-    writer = series.writer if series else None
-    _open_cluster(name, config)
-    allocation = tpu.find(name)
-    with tpu.signals() as stop:
-        outcome = execution.execute(allocation, Checkout.find(), list(argv), env, stop, say)
-    if series is not None and writer is not None:
-        # What is printed to stdout is the command's, and so is the exit code; what wasn't published is told.
-        with redirect_stdout(sys.stderr), suppress(SystemExit):
-            series.tell(record(writer, label, allocation, list(argv), env, outcome))
-    if outcome.lost:
-        say(f"error: {outcome.lost}")
-    sys.exit(outcome.code)
-
-
-@dev_tpu.command(cls=ResearchCommand)
-@_tpu_name
-@_tpu_config
-def release(name: str, config: Path) -> None:
-    """Free a TPU, whoever holds it."""
-    from research_steps.remote.ray import tpu
-
-    _open_cluster(name, config)
-    allocation = tpu.find(name)
-    tpu.release(allocation)
-    print_lines(f"{name} is free again; it was held by {allocation.about['by']}")
-
-
-def _open_cluster(name: str, config: Path) -> None:
-    from research_steps.remote.ray import tpu
-    from research_steps.remote.ray.config import read_cluster
-
-    tpu.check_name(name)
-    tpu.open_cluster(read_cluster(config), say)

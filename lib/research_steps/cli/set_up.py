@@ -14,6 +14,7 @@ from research_steps.publish.entry_writer import EntryWriter
 from research_steps.publish.logbook import adoption
 from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.merge import rebuild
+from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.publish.wandb.surface import check_project, project_of
 from research_steps.records.model import version_text
 from research_steps.records.objects import IssueLink
@@ -66,7 +67,7 @@ def adopt(topic: str, id_prefix: str, json_output: bool) -> None:
     """Have entries follow at the end of a logbook that people wrote. No byte of .agents/logbooks/TOPIC.md changes."""
     checkout = Checkout.find()
     size = adoption.adopt(checkout, check_topic(topic), id_prefix)
-    used = sorted(adoption.numbers_used(checkout, topic, id_prefix))
+    used = sorted(CheckoutNumbers(checkout, topic, id_prefix).used())
     lines = [f"{topic}: adopted, {size} bytes stay as they were"]
     if used:
         lines.append(f"{id_prefix} numbers up to {used[-1]} are used in its headings; new entries continue after them")

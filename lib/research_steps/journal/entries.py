@@ -4,12 +4,13 @@ The journal is asked before anything else, so that whoever was killed on the way
 nothing twice.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 
 from research_steps.errors import LauncherError
+from research_steps.journal.experiment_ids import OtherNumbers
 from research_steps.journal.journal import Journal
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Captured, Claim, EntryRecord, Error, Floor, Mode, Ref, Row
@@ -81,7 +82,7 @@ def write_entry(
     journal: Journal,
     series: Series,
     captured: Captured,
-    used: Iterable[int],
+    others: OtherNumbers,
     about: About,
     body: Callable[[str], Finding],
     *,
@@ -99,7 +100,7 @@ def write_entry(
         newest = journal.ids.latest_entry(about.step_key)
         if newest is not None and accept(newest.record):
             return newest
-        id = journal.ids.reserve(series.prefix, about.step_key, used)
+        id = journal.ids.reserve(series.prefix, about.step_key, others)
         attempt = journal.attempts.next("entry", id, lambda stored: True, say)
         if isinstance(attempt, Stored):
             if isinstance(attempt.record, EntryRecord):

@@ -2,9 +2,9 @@
 
 import re
 import threading
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from research_steps.errors import StoreError, UnreadableObject
 from research_steps.journal.attempts import Attempts
@@ -29,6 +29,26 @@ class ReservedID:
     number: int
     id: str
     step_key: str
+
+
+class OtherNumbers(Protocol):
+    """The numbers of a series that are taken outside of its store."""
+
+    def shown(self) -> set[int]:
+        """Those of entries that were published."""
+
+    def next(self, after: int) -> int:
+        """A number above this one, and above all that are taken."""
+
+
+class NoOthers:
+    """The store alone gives numbers."""
+
+    def shown(self) -> set[int]:
+        return set()
+
+    def next(self, after: int) -> int:
+        return after + 1
 
 
 class ExperimentIDs:
@@ -57,19 +77,18 @@ class ExperimentIDs:
         reservation = self._objects.get(self._path(int(number[0])), _RESERVATION) if number else None
         return isinstance(reservation, UnreadableObject) or (reservation is not None and reservation.id == id)
 
-    def reserve(self, prefix: str, step_key: str, used: Iterable[int]) -> str:
-        """The next free experiment ID for a step: the one that it holds unfinished, else a new one.
-
-        `used` are numbers taken outside the store (the logbook, other branches).
-        """
+    def reserve(self, prefix: str, step_key: str, others: OtherNumbers) -> str:
+        """The next free experiment ID for a step: the one that it holds unfinished, unless that was published by
+        another one since, else a new one."""
         with self._reserving:
-            taken = max(used, default=0)
+            # Before it is asked whether the step has finished: what it has published itself, it had finished by then.
+            shown, taken = others.shown(), 0
             while True:
                 reserved = self.reserved()
-                own = [earlier.id for earlier in reserved if earlier.step_key == step_key]
-                if own and not self._finished(own[-1]):
-                    return own[-1]
-                taken = max([taken, *(earlier.number for earlier in reserved)]) + 1
+                own = [earlier for earlier in reserved if earlier.step_key == step_key]
+                if own and not self._finished(own[-1].id) and own[-1].number not in shown:
+                    return own[-1].id
+                taken = others.next(max([taken, *(earlier.number for earlier in reserved)]))
                 if taken > _LAST:
                     raise StoreError(
                         f"{self._objects.where(self._path(_LAST))} takes the last number of an experiment ID: remove "

@@ -11,7 +11,7 @@ from research_steps.git import Checkout
 from research_steps.journal.entries import About, Finding, write_entry
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
-from research_steps.publish.logbook.adoption import numbers_used
+from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.records.encoding import Stored, canonical, sha256
 from research_steps.records.model import EntryRecord, Ref
 from research_steps.records.redaction import redact
@@ -51,10 +51,10 @@ class EntryWriter:
         private = private or any(known.is_private(ref.id) for ref in inputs)
         about = About(kind, key, label, hypothesis, details, inputs, private)
         self.journal.declare(self.series)
-        used = numbers_used(self.checkout, self.series.topic, self.series.prefix)
+        numbers = CheckoutNumbers(self.checkout, self.series.topic, self.series.prefix)
         captured = capture(self.checkout, command_line())
         body = finding if callable(finding) else lambda id: finding
-        return write_entry(self.journal, self.series, captured, used, about, body)
+        return write_entry(self.journal, self.series, captured, numbers, about, body)
 
     def scan(self) -> Snapshot:
         """Everything that is known of the series here, in the store and in git."""

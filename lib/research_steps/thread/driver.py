@@ -16,8 +16,8 @@ from research_steps.evidence.claim_text import claim_text
 from research_steps.evidence.state import thread_state
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
-from research_steps.publish.logbook.adoption import numbers_used
 from research_steps.publish.logbook.file import path_of
+from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.publish.publisher import Publisher
 from research_steps.publish.wandb.surface import check_project
 from research_steps.records.encoding import sha256
@@ -90,6 +90,12 @@ class ThreadRun:
             )
         for resources in {resources for step in chosen if (resources := _resources(step)) is not None}:
             marin.check(resources)
+        here = [step.config.label for step in chosen if _measures(step) and _resources(step) is None]
+        if here and marin.has_engine():
+            self.say(
+                f"{self.series.topic}: measured by this driver, on {os.uname().nodename}, and by no other machine of "
+                f"the cluster: {', '.join(here)}. For others: steps.baseline(…, resources=Resources(…))"
+            )
         info_path = self.options.executor_info_base_path
         return [
             marin.plan(self.journal.store.url, info_path, self.series.goal, steps)
@@ -122,7 +128,7 @@ class ThreadRun:
             host=LocalHost(launcher),
             captured=captured,
             repository=self.checkout.logbooks / self.series.topic,
-            used_numbers=frozenset(numbers_used(self.checkout, self.series.topic, self.series.prefix)),
+            numbers=CheckoutNumbers(self.checkout, self.series.topic, self.series.prefix),
             retry=self.retry,
             skip_known=self.options.skip_known,
             force=self.options.force,
@@ -180,10 +186,13 @@ class ThreadRun:
             self.say(f"not published: {problem} Run 'research sync {topic}' once it is mended.")
 
 
+def _measures(step: Any) -> bool:
+    return isinstance(step.config, StepConfig) and step.config.measured is not None
+
+
 def _resources(step: Any) -> Resources | None:
     """What a step asks of the machine that a cluster's engine finds, None where it doesn't."""
-    config = step.config
-    return config.measured.resources if isinstance(config, StepConfig) and config.measured is not None else None
+    return step.config.measured.resources if _measures(step) else None
 
 
 def _reasons(error: BaseException) -> str:

@@ -26,7 +26,9 @@ def prepare(session: Session, plan: ExecutorPlan) -> None:
         for shard in _shards(step):
             session.shard_of[plan.output_path(shard)] = (key, step.config.label)
     begun = {reserved.step_key for reserved in session.journal.ids.reserved()}
-    locked = [step.name for step, key in keys.items() if key in begun and plan.locked(step)]
+    # A shard has no ID of its own: it has begun with its sweep.
+    owners = {step: session.shard_of.get(plan.output_path(step), (key, ""))[0] for step, key in keys.items()}
+    locked = [step.name for step, owner in owners.items() if owner in begun and plan.locked(step)]
     if locked:
         session.say(f"another driver has {', '.join(locked)}; if it is gone, Marin gives them up after {LOCK_S:g} s")
     session.retracted = session.journal.published(session.repository).retracted

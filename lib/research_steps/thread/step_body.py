@@ -84,7 +84,7 @@ def record_step(
         session.journal,
         session.series,
         session.captured,
-        session.used_numbers,
+        session.numbers,
         about,
         attempt,
         accept=lambda record: record.status == "ok" and about.step_key not in session.redo and is_kept(),
@@ -100,7 +100,7 @@ def _run_shard(session: Session, config: StepConfig) -> list[Any]:
     """Measure a part of a sweep, under the experiment ID of the sweep."""
     sweep, label = session.shard_of[config.output_path]
     entry = session.journal.ids.latest_entry(sweep) if sweep not in session.redo else None
-    id = entry.record.id if entry else session.journal.ids.reserve(session.series.prefix, sweep, session.used_numbers)
+    id = entry.record.id if entry else session.journal.ids.reserve(session.series.prefix, sweep, session.numbers)
     wanted = points_wanted(config, id, config.points)
     plan(session.journal, id, label, len(config.points) * len(config.what.repetitions))
     trials = measure(session, config, id, wanted)

@@ -13,6 +13,7 @@ from research_steps.journal.progress import plan
 from research_steps.records.configurations import CODE, changes_in
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord, InterruptedRecord, Row
+from research_steps.records.resources import Resources
 from research_steps.records.series import trial_id
 from research_steps.remote.worker import measure_elsewhere
 from research_steps.thread import marin
@@ -28,13 +29,27 @@ def measure(session: Session, config: StepConfig, id: str, wanted: Sequence[Want
     if config.kind != "shard":
         plan(session.journal, id, config.label, len(wanted))
     if what.resources is None or not marin.has_engine():
-        return measure_wanted(session, codes_of(session, what), what.config_type, id, wanted)
+        trials = measure_wanted(session, codes_of(session, what), what.config_type, id, wanted)
+    else:
+        trials = _measured_elsewhere(session, config, what.resources, id, wanted)
+    failed = sum(trial.stored.record.status == "failed" for trial in trials)
+    # A baseline that failed is measured again by itself.
+    if failed and not any(want.must_succeed for want in wanted):
+        again = "a failure is a result, and only '--retry failed' measures it again"
+        session.say(f"{id}: {failed} of {len(trials)} trials failed; {again}")
+    return trials
+
+
+def _measured_elsewhere(
+    session: Session, config: StepConfig, resources: Resources, id: str, wanted: Sequence[Wanted]
+) -> list[Trial]:
+    what = config.what
     if what.versions:
         raise UsageError(
             f"{config.label!r} compares versions of the code on a cluster, whose machines have one: leave the resources "
             "out, and run it on a machine with a checkout."
         )
-    dispatch = partial(marin.dispatch, config.label, what.resources)
+    dispatch = partial(marin.dispatch, config.label, resources)
     return measure_elsewhere(session, what, step_key(config.output_path, session.journal), id, wanted, dispatch)
 
 

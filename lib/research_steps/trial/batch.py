@@ -121,7 +121,8 @@ def measure_wanted(session: Session, codes: Codes, config_type: str, id: str, wa
             bar.set_postfix_str(visible_line(outcome))
             bar.update()
             if bar.disable:
-                session.say(f"{id}: {len(done)}/{len(wanted)} {outcome}")
+                # With the trial's own ID, because shards measure side by side.
+                session.say(f"{want.id}: {len(done)}/{len(wanted)} {outcome}")
             if had and (not pending or time.monotonic() - noted > NOTED_S):
                 passed(session.journal, id, wanted[0].id, had)
                 noted = time.monotonic()

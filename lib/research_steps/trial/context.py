@@ -13,6 +13,7 @@ from typing import Any
 
 from research_steps.errors import UsageError
 from research_steps.evidence.hypotheses import queue, spelled_out
+from research_steps.journal.experiment_ids import NoOthers, OtherNumbers
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import entries_of
 from research_steps.records.model import Captured, Mode
@@ -24,10 +25,10 @@ from research_steps.trial.prior_results import PriorResults
 
 @dataclass
 class Session:
-    """`retry` names the outcomes that are measured again, `redo` the steps that this clears. `used_numbers` are
-    experiment numbers taken outside the store, `repository` is the folder of published records. `skip_known` takes what
-    was tried before in place of measuring it, `force` lets an interaction take axes that were not swept. `say` prints
-    one line for a person; `changed` wakes the publisher."""
+    """`retry` names the outcomes that are measured again, `redo` the steps that this clears. `numbers` tells the
+    experiment numbers that are taken outside the store, `repository` is the folder of published records. `skip_known`
+    takes what was tried before in place of measuring it, `force` lets an interaction take axes that were not swept.
+    `say` prints one line for a person; `changed` wakes the publisher."""
 
     series: Series
     journal: Journal
@@ -36,7 +37,7 @@ class Session:
     repository: Path
     say: Callable[[str], None]
     changed: Callable[[], None] = lambda: None
-    used_numbers: frozenset[int] = frozenset()
+    numbers: OtherNumbers = field(default_factory=NoOthers)
     retry: frozenset[str] = frozenset()
     mode: Mode = "executor"
     private: bool = False

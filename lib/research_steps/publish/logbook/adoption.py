@@ -1,14 +1,12 @@
 """Taking over a logbook that people wrote: every byte of it stays, and entries follow at its end."""
 
-import re
-
 from research_steps.errors import ConflictedLogbook, UsageError
-from research_steps.files import files_in, is_there, read, write_aside
+from research_steps.files import is_there, write_aside
 from research_steps.git import Checkout
 from research_steps.publish import rendering
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.file import lock, path_of
-from research_steps.publish.logbook.handwritten import closing, headings
+from research_steps.publish.logbook.handwritten import closing
 from research_steps.publish.logbook.verify import read_files
 from research_steps.records.series import check_prefix
 
@@ -39,18 +37,3 @@ def adopt(checkout: Checkout, topic: str, prefix: str) -> int:
         log = logbook_format.log_part(rendering.NOTHING_YET, logbook_format.HEADINGS[1])
         write_aside(path, above + marker + log)
     return len(old)
-
-
-def numbers_used(checkout: Checkout, topic: str, prefix: str) -> set[int]:
-    """The experiment numbers that this checkout knows: of record files, entries, sealed tags and the headings that
-    people wrote. A number of so many digits that hardly any is left after it is none."""
-    pattern = re.compile(rf"(?<![A-Za-z0-9-]){re.escape(prefix)}-(\d{{1,8}})(?!\d)")
-    path = path_of(checkout, topic)
-    names = [file.stem for file in files_in(path.with_suffix("")) if file.suffix == ".jsonl"]
-    data = read(path)
-    if data is not None:
-        names += [entry.id for entry in logbook_format.parse(data).entries]
-        names += headings(data[: logbook_format.adopted_end(data)] if logbook_format.is_ours(data) else data)
-    # A clone may have the tags of a series, and a branch without its logbook.
-    names += checkout.tags(topic)
-    return {int(number) for name in names for number in pattern.findall(name)}

@@ -49,6 +49,11 @@ def refuse_sparse(checkout: Checkout, topic: str) -> None:
         )
 
 
+def lock_numbers(checkout: Checkout, topic: str, path: Path) -> AbstractContextManager[None]:
+    """Holds off others that are given experiment numbers in this work tree, which are noted in the file `path`."""
+    return locked(checkout, f"{topic}.numbers", path, LogbookError)
+
+
 class LogbookFile:
     """A logbook on disk, for one publisher at a time (the caller holds the lock).
 

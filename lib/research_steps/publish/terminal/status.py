@@ -76,7 +76,7 @@ def _lines(data: dict[str, Any], steps: Sequence[StepProgress], attempts: Sequen
     yield f"  {', '.join(counts)}"
     yield f"  issue: {data['issue']}"
     yield from (f"  {step_line(step)}" for step in steps)
-    yield from (f"  {attempt_line(attempt)}" for attempt in attempts)
+    yield from (f"  {attempt_line(attempt, steps)}" for attempt in attempts)
     for scratch in data["scratch"][-SCRATCH_SHOWN:]:
         count = scratch["trials"]
         yield f"  scratch: {scratch['id']} {scratch['label']}, {count} trial{'s' if count != 1 else ''}"
@@ -97,7 +97,8 @@ def _attempt(intent: Intent) -> dict[str, Any]:
 
 def _scratch(outline: Outline) -> list[dict[str, Any]]:
     """What dev mode measured and nobody has kept, oldest first."""
-    kept = {stored.record.id for stored in outline.entries.values()}
+    # An entry of others may have the same number; a trial that a table shows is not among these.
+    kept = {stored.record.id for stored in outline.entries.values() if stored.record.mode == "dev"}
     trials = [stored.record for stored in outline.trials.values() if stored.record.mode == "dev"]
     groups: dict[str, list[TrialRecord]] = {}
     for trial in sorted(trials, key=lambda trial: trial.started_at):

@@ -58,10 +58,11 @@ def step_line(step: StepProgress) -> str:
     return one_line(f"{step.id} {step.label}: {', '.join(parts)}" + (f"; {GONE}" if step.driver_gone else ""))
 
 
-def attempt_line(attempt: OpenAttempt) -> str:
-    """An open attempt in one line."""
+def attempt_line(attempt: OpenAttempt, steps: Sequence[StepProgress] = ()) -> str:
+    """An open attempt in one line. That of one of these steps of which no trial runs waits, for a machine say."""
     intent = attempt.intent
-    state = "orphaned" if attempt.orphaned() else "running"
+    waits = any(step.id == intent.id and step.queued and not step.running for step in steps)
+    state = "orphaned" if attempt.orphaned() else "waiting" if waits else "running"
     where = f"process {intent.owner.pid} on {intent.owner.host}"
     return one_line(f"{state}: {intent.id} {intent.label}, {where}, since {intent.started_at}")
 

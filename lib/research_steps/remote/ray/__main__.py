@@ -5,6 +5,8 @@ nor take the place of its sockets.
 """
 
 import os
+import signal
+import subprocess
 import sys
 import tempfile
 from contextlib import suppress
@@ -21,8 +23,8 @@ if __name__ == "__main__":
             own.mkdir(mode=0o700)
         if not is_private(own):
             say(
-                f"{own} is not a folder that only you can open, and Ray's sockets would lie there: remove it, have its "
-                "owner do so, or set RAY_TMPDIR to a folder of yours."
+                f"error: {own} is not a folder that only you can open, and Ray's sockets would lie there: remove it, "
+                "have its owner do so, or set RAY_TMPDIR to a folder of yours."
             )
             sys.exit(1)
     token = "RAY_AUTH_TOKEN" if os.environ.get("RAY_AUTH_TOKEN") else make_token()
@@ -31,4 +33,19 @@ if __name__ == "__main__":
     # Jobs find the Python and the Ray of this environment first.
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     script = " && ".join([*before, f"exec {start} --block"])
-    os.execvpe("sh", ["sh", "-c", script], {"RAY_TMPDIR": str(own), **os.environ, "PATH": path})
+    head = subprocess.Popen(["sh", "-c", script], env={"RAY_TMPDIR": str(own), **os.environ, "PATH": path})
+    asked: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        asked.append(number)
+        # A terminal sends Ctrl-C to both.
+        if number != signal.SIGINT:
+            head.send_signal(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    # To be stopped is an error to Ray.
+    code = head.wait()
+    print_lines("The cluster has ended, with all that it started.")
+    if not asked:
+        sys.exit(code)

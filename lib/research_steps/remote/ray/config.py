@@ -12,10 +12,14 @@ import os
 import secrets
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import yaml
 
@@ -24,6 +28,8 @@ from research_steps.errors import MachineLost, UsageError
 # Ray's own: of the head, and of Ray Client and the job server there.
 PORT, CLIENT_PORT, JOBS_PORT = 6379, 10001, 8265
 CONNECT_S = 5.0
+# How long a server may take to begin to answer where a machine has much else to do.
+ANSWER_S = 15.0
 # How the kernel writes the ends of 127.0.0.1, ::1 and any address.
 _HERE = ("0100007F", "01000000", "00000000")
 
@@ -136,8 +142,8 @@ def make_token() -> Path:
 
 
 def check_listening(name: str, address: str, schemes: tuple[str, ...], variable: str) -> None:
-    """Raise MachineLost when nobody listens at an address, or on this machine another user does, unless the `variable`
-    says that it is there. Ray itself tries for minutes, and says so in many lines."""
+    """Raise MachineLost when nobody listens at an address, or what does is no server of Ray; or on this machine another
+    user does, unless the `variable` says that it is there. Ray itself tries for minutes, in silence or many lines."""
     try:
         parts = urlsplit(address if "://" in address else f"//{address}")
         host, port = parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
@@ -158,6 +164,33 @@ def check_listening(name: str, address: str, schemes: tuple[str, ...], variable:
             f"Another user (number {user}) listens at {address}, and would get your code and token: nothing was sent. "
             f"Start {name} on other ports, or set {variable} to the address if that is the cluster that you mean."
         )
+    if not (_answers_http(address) if parts.scheme in ("http", "https") else _answers_grpc(host, port)):
+        raise MachineLost(
+            f"What listens at {address} is no Ray cluster: it did not answer as one within {ANSWER_S:g} s. Start "
+            f"{name}, or set {variable} to where it is."
+        )
+
+
+def _answers_http(address: str) -> bool:
+    try:
+        with urlopen(f"{address.rstrip('/')}/api/version", timeout=ANSWER_S):
+            return True
+    except HTTPError:
+        # Which server it is, and whether it wants a token, its client tells.
+        return True
+    except (OSError, HTTPException):
+        return False
+
+
+def _answers_grpc(host: str, port: int) -> bool:
+    """Whether it begins as servers of HTTP/2 do (RFC 9113, 3.4): with the frame of its settings, which have type 4."""
+    if os.environ.get("RAY_USE_TLS", "").lower() in ("1", "true"):
+        return True
+    with suppress(OSError), socket.create_connection((host, port), CONNECT_S) as connection:
+        connection.settimeout(ANSWER_S)
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+        return connection.recv(4, socket.MSG_WAITALL)[3:] == b"\4"
+    return False
 
 
 def _listening_here(host: str, port: int) -> int | None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from research_steps.errors import MachineLost, UsageError
-from research_steps.git import Checkout
+from research_steps.git import LIVING, Checkout
 from research_steps.records.redaction import LONGEST, redact_end, redactor
 from research_steps.records.times import utc
 from research_steps.remote.ray import worktree
@@ -60,6 +60,16 @@ def execute(
             answer(tpu.name, tpu.actor.end.remote(token))
         raise
     return CommandOutcome(started_at, code, time.monotonic() - began, tail, worktree.files(checkout) != tree, lost)
+
+
+def stamps(checkout: Checkout) -> dict[str, tuple[int, int]]:
+    """When each file that would be sent was changed last (nanoseconds), and its size."""
+    states = {}
+    for name in checkout.files(".", *(f":(exclude,literal){name}" for name in LIVING)):
+        with suppress(OSError):
+            status = (checkout.root / name).lstat()
+            states[name] = status.st_ctime_ns, status.st_size
+    return states
 
 
 def _send(tpu: HeldTpu, token: str, checkout: Checkout, tree: dict[str, str], say: Say) -> None:

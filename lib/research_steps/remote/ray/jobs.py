@@ -17,6 +17,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +131,22 @@ class Server:
                 raise UsageError(f"The cluster did not take {id}: {_line(error)}") from error
         return id
 
+    def listed(self) -> list[str]:
+        """The jobs of threads, oldest first, each in a line."""
+        ours = [job for job in self._all() if (job.metadata or {}).keys() >= {"topic", "store"}]
+        ours.sort(key=lambda job: job.start_time or 0)
+        return [
+            f"{job.submission_id}: {job.status.lower()}, "
+            f"since {datetime.fromtimestamp((job.start_time or 0) / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC, {job.entrypoint}"
+            for job in ours
+        ]
+
+    def stop(self, id: str) -> None:
+        """Have a job end. Raises UsageError where there is none of this ID."""
+        if id not in {job.submission_id for job in self._all()}:
+            raise UsageError(f"{self.address} knows no job {id}: 'research jobs --cluster FILE' lists them.")
+        self.client.stop_job(id)
+
     def _is_open(self) -> bool:
         """Whether it lists its jobs to somebody without a token."""
         try:
@@ -160,6 +177,11 @@ class Server:
                 job = self.client.get_job_info(id)
             except (RuntimeError, OSError) as error:
                 problem = _line(error)
+                if "status code 404" in problem:
+                    raise LauncherError(
+                        f"{self.address} knows no job {id}: the cluster was started anew, and the job ended with the "
+                        "earlier one. Submit it again: it goes on where the journal says that it was."
+                    ) from error
             runs = job is not None and not job.status.is_terminal()
             # What broke off lacks its end, also where nothing new was in it.
             if job is not None and not runs and not problem:
@@ -198,12 +220,16 @@ class Server:
 
     def _jobs(self, prefix: str) -> dict[int, "JobDetails"]:
         """The jobs of a thread and a store by their number."""
+        pattern = re.compile(rf"{re.escape(prefix)}(\d+)")
+        numbered = ((pattern.fullmatch(job.submission_id or ""), job) for job in self._all())
+        return {int(match[1]): job for match, job in numbered if match}
+
+    def _all(self) -> "list[JobDetails]":
         try:
-            jobs = self.client.list_jobs()
+            jobs: list[JobDetails] = self.client.list_jobs()
         except (RuntimeError, OSError, ValueError) as error:
             raise MachineLost(f"{self.address} does not list its jobs: {_line(error)}") from error
-        numbered = ((re.fullmatch(rf"{re.escape(prefix)}(\d+)", job.submission_id or ""), job) for job in jobs)
-        return {int(match[1]): job for match, job in numbered if match}
+        return jobs
 
     def _running(self, jobs: dict[int, "JobDetails"], wanted: dict[str, str], say: Callable[[str], None]) -> str | None:
         """The ID of the job that has not ended. Raises UsageError when it is not the one that is wanted."""

@@ -89,6 +89,11 @@ class Allocation:
         """Who holds this since when, and where it is."""
         return self._about
 
+    def user(self) -> str:
+        """Whose command runs, empty when none does."""
+        turn = self._turn
+        return turn.by if turn is not None else ""
+
     def beat(self) -> str:
         """The holder lives. Returns after BEAT_S, or at once when it was released, by whom."""
         self._heard = time.monotonic()

@@ -85,8 +85,8 @@ def open_cluster(cluster: Cluster, say: Say) -> None:
 
 def allocate(name: str, tpu_type: str, wait_s: float, stop: list[int], say: Say) -> HeldTpu | None:
     """Wait until the cluster gives a TPU host; None when it was stopped before. Raises UsageError."""
-    resources = resources_of(tpu_type)
     _refuse_taken(name)
+    resources = resources_of(tpu_type)
     # The node need not have this package.
     ray.cloudpickle.register_pickle_by_value(node)
     kind = ray.remote(node.Allocation).options(name=name, num_cpus=0, resources=resources, max_concurrency=16)
@@ -153,6 +153,19 @@ def find(name: str) -> HeldTpu:
     return HeldTpu(name, actor, answer(name, about))
 
 
+def names() -> list[str]:
+    """The names under which TPUs are held."""
+    return sorted(ray.util.list_named_actors())
+
+
+def told(tpu: HeldTpu) -> str:
+    """What a TPU is, where, who holds it, and what runs on it, in one line."""
+    user = answer(tpu.name, tpu.actor.user.remote())
+    use = f"in use by {user}" if user else "no command runs"
+    about = tpu.about
+    return f"{tpu.name}: {about['type']} on {about['node']} ({about['ip']}), held by {about['by']}; {use}"
+
+
 def release(tpu: HeldTpu) -> None:
     """Free a TPU, whoever holds it; its holder is told."""
     answer(tpu.name, tpu.actor.release.remote(me()))
@@ -194,8 +207,8 @@ def _refuse_taken(name: str) -> None:
     if _look_up(name) is not None:
         tpu = find(name)
         raise UsageError(
-            f"{name!r} is held by {tpu.about['by']}, on {tpu.about['node']}: take another name, or free it with "
-            f"'research dev-tpu release --tpu-name {name}'."
+            f"{name!r} is held by {tpu.about['by']}, on {tpu.about['node']}: use it with 'research dev-tpu connect', "
+            f"free it with 'research dev-tpu release --tpu-name {name}', or take another name."
         )
 
 

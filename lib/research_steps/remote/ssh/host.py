@@ -18,7 +18,7 @@ import msgspec
 from research_steps.errors import LauncherError, MachineLost, UsageError
 from research_steps.git import Checkout
 from research_steps.records.conditions import Facts
-from research_steps.remote.ssh.session import DevHost, SshSession, dev_host
+from research_steps.remote.ssh.session import DevHost, SshSession
 from research_steps.remote.ssh.sync import OWN, sync
 from research_steps.remote.ssh.worker import Measure, Release, SshOrder, TakeOutcome, TakeTurn
 from research_steps.trial.launcher.conversation import Conversation, Hear, value_of
@@ -53,7 +53,7 @@ class SshHost:
         self.closed = False
         self.sources: tuple[str, ...] = ()
         self._checkout, self._in_process, self._hear = checkout, in_process, hear
-        self._session = SshSession(name, dev_host(checkout, name), folder)
+        self._session = SshSession(name, checkout, folder)
         hear(Waiting(f"connecting to {name}"))
         with locked(self._session.lock):
             is_new = self._session.connect()

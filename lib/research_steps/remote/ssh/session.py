@@ -6,6 +6,7 @@ host is reached is the user's own ssh configuration; `infra/dev_hosts.yaml` adds
 """
 
 import os
+import secrets
 import shlex
 import subprocess
 import tempfile
@@ -15,8 +16,10 @@ from pathlib import Path
 import msgspec
 
 from research_steps.errors import LauncherError, MachineLost, UsageError
+from research_steps.files import read, write_aside
 from research_steps.git import Checkout
 from research_steps.records.encoding import canonical, sha256
+from research_steps.trial.launcher.daemon import locked
 from research_steps.trial.launcher.private_socket import require_private
 
 DEV_HOSTS = "infra/dev_hosts.yaml"
@@ -29,11 +32,11 @@ SESSION_IDLE_S = 1800
 
 
 class DevHost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is known of a host: ssh's name for it, the folder there for this checkout, the Python there, which of the
-    variables here it is given, and a configuration file of ssh to use in place of the user's."""
+    """What is known of a host: ssh's name for it, the folder there that has one for each checkout, the Python there,
+    which of the variables here it is given, and a configuration file of ssh to use in place of the user's."""
 
     ssh: str
-    root: str
+    root: str = "~/research-steps"
     python: str = "python3"
     env: tuple[str, ...] = ()
     ssh_config: str | None = None
@@ -42,11 +45,10 @@ class DevHost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 def dev_host(checkout: Checkout, name: str) -> DevHost:
     """The host of this name: what the checkout's list says of it, or else an alias of ssh. Raises UsageError."""
     path = checkout.root / DEV_HOSTS
-    given = {"ssh": name, "root": f"~/research-steps/{checkout.root.name}"}
     listed = path.read_bytes() if path.is_file() else b""
     try:
         hosts = msgspec.yaml.decode(listed, type=dict[str, dict[str, object] | None] | None) or {}
-        return msgspec.convert({**given, **(hosts.get(name) or {})}, DevHost)
+        return msgspec.convert({"ssh": name, **(hosts.get(name) or {})}, DevHost)
     except msgspec.MsgspecError as error:
         raise UsageError(
             f"{path} can't be used for {name!r}: {' '.join(str(error).split())}. Expected lines such as 'NAME: "
@@ -54,16 +56,30 @@ def dev_host(checkout: Checkout, name: str) -> DevHost:
         ) from error
 
 
-class SshSession:
-    """The session with a host. Its sockets lie in a `folder` that only its user can open, or LauncherError is raised."""
+def name_there(checkout: Checkout) -> str:
+    """What the checkout's folder on any host is called, as no other checkout's is: another clone of the same name, or a
+    copy of this one, would be measured in its place."""
+    path = checkout.private / "dev-hosts" / "name"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_name("lock")):
+        if read(path) is None:
+            write_aside(path, secrets.token_hex().encode())
+        drawn = read(path) or b""
+    return f"{checkout.root.name}-{sha256(drawn + os.fsencode(checkout.root))[:8]}"
 
-    def __init__(self, name: str, host: DevHost, folder: Path) -> None:
+
+class SshSession:
+    """The session of a checkout with a host. Its sockets lie in a `folder` that only its user can open, or LauncherError
+    is raised."""
+
+    def __init__(self, name: str, checkout: Checkout, folder: Path) -> None:
         require_private(folder)
-        self.name, self.host = name, host
-        self.key = sha256(canonical([name, msgspec.to_builtins(host)]))[:8]
+        self.name, self.host = name, dev_host(checkout, name)
+        self._name = name_there(checkout)
+        self.key = sha256(canonical([name, self._name, msgspec.to_builtins(self.host)]))[:8]
         self.lock = folder / f"{self.key}.lock"
         self.socket = folder / f"{self.key}.socket"
-        config = ["-F", str(Path(host.ssh_config).expanduser())] if host.ssh_config else []
+        config = ["-F", str(Path(self.host.ssh_config).expanduser())] if self.host.ssh_config else []
         self._control = folder / f"{self.key}.ssh"
         self._ssh = ["ssh", *config, "-T", "-S", str(self._control)]
         self._ssh += ["-oBatchMode=yes", "-oLogLevel=ERROR", "-oControlMaster=no", f"-oConnectTimeout={CONNECT_S}"]
@@ -87,10 +103,12 @@ class SshSession:
 
     def folder(self) -> str:
         """The checkout's folder over there, made when it is missing, as an absolute path. Raises LauncherError where it
-        is somebody else's, who could put code there."""
-        root = _quoted(self.host.root)
-        is_own = f"{{ test -O . || {{ echo {root} belongs to another user >&2; false; }}; }}"
-        return self._printed(self._run(f"mkdir -p -- {root} && cd -- {root} && {is_own} && pwd -P"))
+        is somebody else's, or the one that holds it, who could put code there."""
+        steps = []
+        for path in (_quoted(self.host.root), shlex.quote(f"./{self._name}")):
+            is_own = f"{{ test -O . || {{ echo {path} belongs to another user >&2; false; }}; }}"
+            steps.append(f"mkdir -p -- {path} && cd -- {path} && {is_own}")
+        return self._printed(self._run(" && ".join((*steps, "pwd -P"))))
 
     def forward(self, socket: str) -> None:
         """Have connections to `self.socket` go to a socket over there."""
@@ -121,8 +139,9 @@ class SshSession:
 
     def bring(self, source: Path, root: str, names: Iterable[str]) -> None:
         """Bring files below `source` over, into a folder there. Raises LauncherError."""
-        command = ["rsync", "--links", "--times", "--perms", "--force", "--secluded-args", "--files-from=-", "--from0"]
-        command += ["-e", shlex.join(self._ssh), "./", f"{self.host.ssh}:{root}/"]
+        # By content: an edit may leave size and time, which is told in seconds, as they were.
+        command = ["rsync", "--checksum", "--links", "--times", "--perms", "--force", "--secluded-args"]
+        command += ["--files-from=-", "--from0", "-e", shlex.join(self._ssh), "./", f"{self.host.ssh}:{root}/"]
         try:
             done = subprocess.run(command, cwd=source, input=_list(names), capture_output=True)
         except FileNotFoundError as error:

@@ -1,6 +1,7 @@
 """Brings a checkout's files to a dev host: those that git tracks or would, and only what changed since the last time.
 
-What was brought is noted in the checkout, by time and size. Over there nothing is touched but what was brought.
+What was brought is noted in the checkout, by size and the time of its last change of any kind. Over there nothing is
+touched but what was brought.
 """
 
 import os
@@ -21,7 +22,7 @@ OWN = ".agents"
 
 
 class SyncedFiles(msgspec.Struct, frozen=True):
-    """What a host has: in which folder, and each file with its time of change, size and mode."""
+    """What a host has: in which folder, and each file with its time of change (nanoseconds), size and mode."""
 
     root: str
     files: dict[str, tuple[int, int, int]]
@@ -62,5 +63,5 @@ def _files(checkout: Checkout) -> dict[str, tuple[int, int, int]]:
             status = os.lstat(checkout.root / name)
             # Not a repository inside this one.
             if not stat.S_ISDIR(status.st_mode):
-                files[name] = (status.st_mtime_ns, status.st_size, status.st_mode)
+                files[name] = (status.st_ctime_ns, status.st_size, status.st_mode)
     return files

@@ -19,7 +19,7 @@ from research_steps.evidence.table import Trial, row_of
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
-from research_steps.publish.logbook.adoption import numbers_used
+from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.records.configurations import CODE, changes_in
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Captured, Claim, TrialRecord
@@ -92,7 +92,7 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
         host=host,
         captured=captured,
         repository=checkout.logbooks / order.topic,
-        used_numbers=frozenset(numbers_used(checkout, order.topic, series.prefix)),
+        numbers=CheckoutNumbers(checkout, order.topic, series.prefix),
         say=speaker.say,
         mode="dev",
         private=case.private,
@@ -101,7 +101,7 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
     journal.keep_patch(captured.provenance.patch, captured.patch)
     journal.declare(series)
     journal.attempts.end_orphaned()
-    id = journal.ids.reserve(series.prefix, order.occasion, session.used_numbers)
+    id = journal.ids.reserve(series.prefix, order.occasion, session.numbers)
     scratch = KeptAttempt(checkout, evidence, id, order.occasion)
     edits = _edits(checkout, captured)
     measuring = _Attempt(order, session, scratch, case, config, version, edits, speaker)
@@ -239,7 +239,7 @@ class _Attempt:
         series, journal = self.session.series, self.session.journal
         count = series.floor_processes if record.samples.paired else max(2, series.floor_processes)
         occasion = f"{record.id} noise floor"
-        id = journal.ids.reserve(series.prefix, f"dev/{occasion}", self.session.used_numbers)
+        id = journal.ids.reserve(series.prefix, f"dev/{occasion}", self.session.numbers)
         self.speaker.say(
             f"{id}: the baseline against itself, in {count} processes: its noise floor is not known here yet"
         )

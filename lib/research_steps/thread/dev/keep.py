@@ -1,4 +1,5 @@
-"""Keeping what dev mode found: its trials become an entry, under the experiment ID that they have already."""
+"""Keeping what dev mode found: its trials become an entry, under the experiment ID that they have already, or a new one
+where an entry has been published under that since."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from research_steps.evidence.statistics import gain, ranked
 from research_steps.evidence.table import Trial, noted, row_of
 from research_steps.git import Checkout
 from research_steps.journal.entries import About, Finding, write_entry
+from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.records.configurations import CODE, changes_in
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Captured, Claim, EntryRecord, InterruptedRecord, Row, TrialRecord, Version
@@ -43,7 +45,8 @@ def keep(attempt: KeptAttempt) -> Stored[EntryRecord]:
     entry = journal.ids.latest_entry(attempt.occasion)
     if entry is not None:
         raise UsageError(
-            f"{attempt.id} is an entry already: {entry.record.label}. Add to it with 'research note {attempt.id}'."
+            f"{entry.record.id} is an entry already: {entry.record.label}. Add to it with 'research note "
+            f"{entry.record.id}'."
         )
     stored = journal.scan().trials.values()
     own = [trial for trial in stored if trial.record.id.rpartition(".")[0] == attempt.id and not trial.record.late]
@@ -107,7 +110,8 @@ def write_kept(attempt: KeptAttempt, trials: Sequence[Stored[Any]]) -> Stored[En
     )
     # The commit and patch are those of what was measured, not of the moment in which it is kept.
     captured = Captured(measured.provenance, None)
-    return write_entry(journal, series, captured, (), about, lambda id: finding)
+    numbers = CheckoutNumbers(attempt.checkout, series.topic, series.prefix)
+    return write_entry(journal, series, captured, numbers, about, lambda id: finding)
 
 
 def publish_kept(attempt: KeptAttempt, say: Callable[[str], None]) -> None:

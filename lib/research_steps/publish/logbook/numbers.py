@@ -1,0 +1,54 @@
+"""The experiment numbers that a checkout knows: one logbook has each of them once, whichever stores its steps use.
+
+They are looked up whenever a number is given, because a merge brings others while a thread runs. What was given here is
+also noted in the git directory: another store does not tell of it, and the logbook only once it is published.
+"""
+
+import re
+from dataclasses import dataclass
+
+from research_steps.files import files_in, read, write_aside
+from research_steps.git import Checkout
+from research_steps.publish.logbook import format as logbook_format
+from research_steps.publish.logbook.file import lock_numbers, path_of
+from research_steps.publish.logbook.handwritten import headings
+
+# A number of more digits is taken for none: hardly any would be left after it.
+_DIGITS = 8
+
+
+@dataclass(frozen=True)
+class CheckoutNumbers:
+    """The numbers of one series that are taken in a checkout, outside of the store that asks."""
+
+    checkout: Checkout
+    topic: str
+    prefix: str
+
+    def shown(self) -> set[int]:
+        """Those of record files, entries and the headings that people wrote."""
+        path = path_of(self.checkout, self.topic)
+        names = [file.stem for file in files_in(path.with_suffix("")) if file.suffix == ".jsonl"]
+        data = read(path)
+        if data is not None:
+            names += [entry.id for entry in logbook_format.parse(data).entries]
+            names += headings(data[: logbook_format.adopted_end(data)] if logbook_format.is_ours(data) else data)
+        return self._numbers(names)
+
+    def used(self) -> set[int]:
+        """Those, and those of sealed tags: a clone may have them, and a branch without the logbook."""
+        return self.shown() | self._numbers(list(self.checkout.tags(self.topic)))
+
+    def next(self, after: int) -> int:
+        """A number above this one and above all that are taken, which no other store is given here."""
+        path = self.checkout.private / "numbers" / self.topic
+        with lock_numbers(self.checkout, self.topic, path):
+            given = int(read(path) or 0)
+            number = max(after, given, *self.used()) + 1
+            if len(str(number)) <= _DIGITS:
+                write_aside(path, str(number).encode())
+        return number
+
+    def _numbers(self, names: list[str]) -> set[int]:
+        pattern = re.compile(rf"(?<![A-Za-z0-9-]){re.escape(self.prefix)}-(\d{{1,{_DIGITS}}})(?!\d)")
+        return {int(number) for name in names for number in pattern.findall(name)}
