@@ -75,6 +75,23 @@ def test_what_is_said_twice_is_one_entry(journal: Journal) -> None:
     assert (first.record.id, first.record.result) == ("TOY-001", "first")
 
 
+def test_who_was_slower_gets_what_the_other_one_wrote(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same command twice at once: one asks whether there is an entry, and the other one finishes it before the first
+    takes an ID for it."""
+    latest, written = journal.ids.latest_entry, list[Stored[EntryRecord]]()
+
+    def and_then(step_key: str) -> Stored[EntryRecord] | None:
+        seen = latest(step_key)
+        if not written:
+            monkeypatch.setattr(journal.ids, "latest_entry", latest)
+            written.append(write(journal, "the other one"))
+        return seen
+
+    monkeypatch.setattr(journal.ids, "latest_entry", and_then)
+    assert write(journal, "the slower one").sha256 == written[0].sha256
+    assert [entry.record.result for entry in journal.entries().in_order] == ["the other one"]
+
+
 def test_what_is_made_again_is_another_entry(journal: Journal) -> None:
     """Under an ID of its own; the earlier one stays as it was."""
     write(journal, "first")

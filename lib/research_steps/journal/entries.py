@@ -100,11 +100,11 @@ def write_entry(
         newest = journal.ids.latest_entry(about.step_key)
         if newest is not None and accept(newest.record):
             return newest
-        id = journal.ids.reserve(series.prefix, about.step_key, others)
+        id = journal.ids.reserve(series.prefix, about.step_key, others, newest.record.id if newest is not None else "")
         attempt = journal.attempts.next("entry", id, lambda stored: True, say)
         if isinstance(attempt, Stored):
             if isinstance(attempt.record, EntryRecord):
-                return attempt
+                continue
             attempt = attempt.record.attempt + 1
         with journal.attempts.begin(
             "entry", id, attempt, id=id, label=about.label, config=plain_details(about.details), private=about.private

@@ -77,17 +77,20 @@ class ExperimentIDs:
         reservation = self._objects.get(self._path(int(number[0])), _RESERVATION) if number else None
         return isinstance(reservation, UnreadableObject) or (reservation is not None and reservation.id == id)
 
-    def reserve(self, prefix: str, step_key: str, others: OtherNumbers) -> str:
+    def reserve(self, prefix: str, step_key: str, others: OtherNumbers, after: str | None = None) -> str:
         """The next free experiment ID for a step: the one that it holds unfinished, unless that was published by
-        another one since, else a new one."""
+        another one since, else a new one. Where the caller knows it to have finished no other one than `after`, and it
+        has by now, that one: somebody else was faster."""
         with self._reserving:
             # Before it is asked whether the step has finished: what it has published itself, it had finished by then.
             shown, taken = others.shown(), 0
             while True:
                 reserved = self.reserved()
                 own = [earlier for earlier in reserved if earlier.step_key == step_key]
-                if own and not self._finished(own[-1].id) and own[-1].number not in shown:
-                    return own[-1].id
+                if own:
+                    has_finished = self._finished(own[-1].id) is not None
+                    if after not in (None, own[-1].id) if has_finished else own[-1].number not in shown:
+                        return own[-1].id
                 taken = others.next(max([taken, *(earlier.number for earlier in reserved)]))
                 if taken > _LAST:
                     raise StoreError(
