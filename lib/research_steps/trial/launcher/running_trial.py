@@ -37,8 +37,10 @@ class RunningTrial:
     timed_out: bool = False
 
     def kill(self) -> None:
-        if not self.ended.done():
-            os.kill(self.pid, signal.SIGKILL)
+        # It may be gone and not reaped yet, or reaped by whoever ends this parent.
+        with suppress(ProcessLookupError):
+            if not self.ended.done():
+                os.kill(self.pid, signal.SIGKILL)
 
     def end(self, code: int, used: Used) -> None:
         if not self.ended.done():
