@@ -34,7 +34,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 from research_steps.git import Checkout
@@ -150,25 +149,23 @@ def _jumping(draw: Draw) -> None:
 
 
 def _broken_disk(draw: Draw, round: Round) -> None:
-    """For a while some of what this process does to the store and below .agents fails, or is done and told as failed."""
+    """For a while some of what this process does to the store and below .agents fails, and some of what the store was
+    asked to create is there and is told as failed."""
+    from tests.support.file_operations import before_each
+
     until, share = time.monotonic() + draw.uniform(0.3, 2.5), draw.choice((0.02, 0.1, 0.3))
-    places = (str(round.store / "journal"), "/.agents/", "toy.md", ".tmp")
+    places, link = (str(round.store / "journal"), ".agents/", "research-steps"), os.link
 
-    def failing(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            concerned = any(place in str(argument) for argument in arguments[:2] for place in places)
-            fails = concerned and time.monotonic() < until and draw.random() < share
-            if fails and draw.random() < 0.5:
-                raise OSError(errno.EIO, os.strerror(errno.EIO), str(arguments[0]))
-            done = real(*arguments, **named)
-            if fails and done is None:
-                raise OSError(errno.EIO, os.strerror(errno.EIO), str(arguments[0]))
-            return done
+    def fail(path: str) -> None:
+        if time.monotonic() < until and draw.random() < share:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
 
-        return call
+    def lose_answer(source: str, target: str) -> None:
+        link(source, target)
+        fail(target)
 
-    for name in ("link", "replace", "open", "unlink"):
-        setattr(os, name, failing(getattr(os, name)))
+    before_each(lambda path: any(place in path for place in places), lambda number, path: fail(path))
+    vars(os)["link"] = lose_answer
 
 
 def kill(round: Round) -> None:
