@@ -182,7 +182,7 @@ def test_the_token_is_made_once_and_is_the_users_own(tmp_path: Path) -> None:
     first = start(tmp_path, tmp_path)
     assert first.returncode == 0, first.stderr
     assert str(token) in first.stdout
-    folder = Path(first.stdout.splitlines()[-1])
+    folder = Path(first.stdout.splitlines()[-2])
     assert folder.is_relative_to(tmp_path) and folder.stat().st_mode & 0o777 == 0o700
     made = token.read_text()
     assert len(made) == 64 and token.stat().st_mode & 0o777 == 0o600

@@ -130,7 +130,7 @@ def test_a_record_that_names_something_else_is_broken(record: Any, path: str, va
 )
 def test_what_a_step_records_is_spelled_too(step: str, config: Any) -> None:
     """The details of an entry are read as strictly as the rest of it."""
-    with pytest.raises(UnreadableObject, match=r"^it is not a record \(Expected `str` matching"):
+    with pytest.raises(UnreadableObject, match=r"^it is not a record \(Expected text of another form"):
         decode_record(canonical({**ENTRY, "step": step, "config": config}), "it")
 
 

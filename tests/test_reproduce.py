@@ -593,7 +593,7 @@ def test_a_kernel_that_got_slower_is_found_from_the_command_line(sealed: Sealed,
     (tmp_path / "slow" / "sitecustomize.py").write_text(SLOW)
     changes = {"PYTHONPATH": str(tmp_path / "slow"), "SLOW_WORK": str(sealed.best["work"])}
     done = research(sealed.repository.root, "reproduce", sealed.tag, "--here", **changes)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr
     assert done.stdout.startswith(f"{sealed.tag}: not reproduced. "), done.stdout + done.stderr
     entry = entry_of(sealed, "TOY-006")
     assert [row["changes"] for row in entry["rows"][:3]] == [sealed.best] * 3

@@ -68,7 +68,7 @@ def submit(
 @click.option("--log", metavar="ID", help="Follow the log of this job, from its beginning.")
 @click.option("--stop", metavar="ID", help="End this job.")
 def jobs(file: Path, log: str | None, stop: str | None) -> None:
-    """List the threads that were submitted to a Ray cluster, and what became of them."""
+    """What was submitted to a Ray cluster, and what became of it."""
     from research_steps.remote.ray.config import read_cluster
     from research_steps.remote.ray.jobs import Server
 
@@ -187,7 +187,7 @@ def execute(
 @click.option("--env", "names", multiple=True, metavar="NAME", help="Send this variable along; may be repeated.")
 @click.argument("argv", metavar="-- COMMAND...", nargs=-1, required=True)
 def watch(name: str, config: Path, names: tuple[str, ...], argv: tuple[str, ...]) -> None:
-    """Run a command on a held TPU, and again whenever a file is saved, until Ctrl-C."""
+    """Run a command on a held TPU, and again at each save."""
     from research_steps.remote.ray import execution, tpu
     from research_steps.remote.ray.config import environment
 

@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -64,6 +64,7 @@ def run(request: Request, stage: int) -> ChildResult:
     spec, code, series = request.spec, request.spec.code, request.series
     root = Path(code.root)
     versions: TwoVersions | None = None
+    late: list[str] = []
 
     def say(what: str) -> None:
         # Nobody reads along, or the measure function has closed it.
@@ -83,7 +84,7 @@ def run(request: Request, stage: int) -> ChildResult:
             versions = TwoVersions(partial(_side_process, request), series, request.seed)
             result = versions.sample(sampling)
         else:
-            measure = _imported(code)
+            measure = _imported(code, late)
             candidate, baseline = (_config(spec, fields) for fields in (spec.config, spec.baseline_config))
             import_s = time.perf_counter() - started
             say("setting up: compiling, checking, warming up")
@@ -92,31 +93,34 @@ def run(request: Request, stage: int) -> ChildResult:
         why = _interrupted(raised)
         error = None if why else _described(raised, root)
         result = ChildResult(error=error, interrupted=why, setup_s=time.perf_counter() - started - import_s)
+    ran = versions.ran if versions is not None else _ran(code, late)
     # What is imported only when it is called for may have been saved after the first look, and be why it failed.
-    changed = next(filter(None, map(_changed, filter(None, (code, spec.baseline_code)))), "")
-    result = ChildResult(interrupted=changed) if changed else result
-    ran = versions.ran if versions is not None else _ran(code)
+    if changed := _changed(code, ran.late):
+        result = ChildResult(interrupted=changed)
     parts = {"devices": ran.devices, "sources": ran.sources, "import_s": ran.import_s or import_s}
     return msgspec.structs.replace(result, **parts)
 
 
-def _imported(code: Code) -> Any:
-    """The measure function, from its code as that was when the run started. Raises CodeChanged."""
+def _imported(code: Code, late: list[str]) -> Any:
+    """The measure function, from its code as that was when the run started, and in `late` the files of it that are not
+    imported yet. Raises CodeChanged."""
     import_from(code)
     measure = load(code.name)
-    if changed := _changed(code):
+    if changed := _changed(code, code.files):
         raise CodeChanged(changed)
+    imported = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    late += [file for file in code.files if str(Path(code.root, file)) not in imported]
     return measure
 
 
-def _changed(code: Code) -> str:
-    """That the code is not the one that the trial was begun for, empty where it is."""
-    digest = code.now().digest
-    if digest == code.digest:
+def _changed(code: Code, files: Iterable[str]) -> str:
+    """That one of these files is not what it was when the trial was begun, empty where all are."""
+    now = code.now()
+    if all(now.files.get(file) == code.files[file] for file in files):
         return ""
     return (
         f"The code of {code.name} changed on disk after the run had started "
-        f"(digest {code.digest[:12]} then, {digest[:12]} now): run the thread again."
+        f"(digest {code.digest[:12]} then, {now.digest[:12]} now): run the thread again."
     )
 
 
@@ -127,8 +131,10 @@ def _side_process(request: Request, side: Side) -> SideProcess:
     assert mine is not None, "there are two versions"
     code, fields = mine, spec.config if side == "candidate" else spec.baseline_config
 
+    late: list[str] = []
+
     def load() -> Callable[[], Any]:
-        return partial(_imported(code), _config(spec, fields))
+        return partial(_imported(code, late), _config(spec, fields))
 
     described = partial(describe_error, where=side, root=Path(code.root))
     return SideProcess(
@@ -136,7 +142,7 @@ def _side_process(request: Request, side: Side) -> SideProcess:
         SideWork(
             request.series,
             load,
-            partial(_ran, code),
+            partial(_ran, code, late),
             lambda raised: _interrupted(raised) or _shortened(described(raised)),
         ),
     )
@@ -146,9 +152,9 @@ def _config(spec: TrialSpec, fields: dict[str, Any]) -> Any:
     return fields if spec.config_type == "dict" else draccus.decode(load(spec.config_type), fields)
 
 
-def _ran(code: Code) -> SideRun:
+def _ran(code: Code, late: Iterable[str]) -> SideRun:
     """What this process ran on, and the files of the code that people edit; nobody edits a copy."""
-    return SideRun(_devices(), tuple(sorted(map(str, edited()))) if code.tree is None else ())
+    return SideRun(_devices(), tuple(sorted(map(str, edited()))) if code.tree is None else (), late=tuple(late))
 
 
 def _devices() -> tuple[Device, ...]:

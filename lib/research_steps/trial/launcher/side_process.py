@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from multiprocessing import Pipe
@@ -33,12 +33,13 @@ BEGIN, RAN = "begin", "ran"
 
 @dataclass(frozen=True)
 class SideRun:
-    """What a side ran on, the files that people edit among those that it imported, and how long its imports took
-    (seconds)."""
+    """What a side ran on, the files that people edit among those that it imported, how long its imports took (seconds),
+    and which files of its code were not among them: those that it imports when they are called for."""
 
     devices: tuple[Device, ...] = ()
     sources: tuple[str, ...] = ()
     import_s: float = 0.0
+    late: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,7 @@ def _serve(parent: int, connection: Connection, side: Side, work: SideWork) -> N
             while True:
                 asked = connection.recv()
                 if asked == RAN:
-                    ran = work.ran()
-                    connection.send(SideRun(ran.devices, ran.sources, import_s))
+                    connection.send(replace(work.ran(), import_s=import_s))
                     continue
                 if asked != BEGIN:
                     _run_on(asked)
