@@ -24,6 +24,7 @@ from research_steps import Hypothesis, Metric, Series
 from research_steps.errors import JournalProblem, StoreError, UnreadableObject
 from research_steps.journal.experiment_ids import NoOthers
 from research_steps.journal.journal import Journal
+from research_steps.journal.leases import this_process
 from research_steps.journal.snapshot import OpenAttempt
 from research_steps.journal.store import LocalStore, open_store
 from research_steps.publish.logbook.numbers import CheckoutNumbers
@@ -359,6 +360,26 @@ def test_a_lease_that_ran_out_while_the_store_was_away_is_given_anew(
     be_late()
     with journal.leases.of_publisher("surface") as first, journal.leases.of_publisher("surface") as second:
         assert first is None and second is not None
+
+
+def test_a_publisher_that_could_not_give_its_turn_back_loses_it(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store was away when it ended; its process lives on, and has the next turn once that one ran out."""
+    monkeypatch.setattr("research_steps.journal.leases.LEASE_S", 1.0)
+
+    def away(name: str, data: bytes) -> None:
+        raise StoreError("away")
+
+    with journal.leases.of_publisher("surface") as first:
+        assert first is None
+        monkeypatch.setattr(journal.store, "put", away)
+    monkeypatch.setattr(journal.store, "put", LocalStore(Path(journal.store.url)).put)
+    with journal.leases.of_publisher("surface") as second:
+        assert second == this_process()
+    time.sleep(1.1)
+    with journal.leases.of_publisher("surface") as third:
+        assert third is None
 
 
 def test_a_lease_that_is_renewed_is_respected(journal: Journal) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from research_steps.errors import StoreError, UnreadableObject
-from research_steps.journal.leases import Leases, lease_end, this_process
+from research_steps.journal.leases import Leases, goes_on, lease_end, this_process
 from research_steps.journal.objects import FOLDERS, Objects, Subject
 from research_steps.journal.snapshot import OpenAttempt
 from research_steps.records.encoding import Stored, decode, store_record
@@ -189,5 +189,6 @@ class Attempts:
             self._objects.attempt(subject, kind, intent.key, intent.attempt) for kind in ("intents", "leases")
         )
         until = parse_utc(intent.lease_until)
-        length = until - parse_utc(intent.started_at)
-        return OpenAttempt(intent, self._leases.until(given, renewal, intent.owner, until, length))
+        if goes_on(intent.owner) is None:
+            until = self._leases.until(given, renewal, until, until - parse_utc(intent.started_at))
+        return OpenAttempt(intent, until)

@@ -64,16 +64,17 @@ class Leases:
     def of_publisher(self, surface: str) -> Iterator[Owner | None]:
         """Hold the publisher's lease of a surface inside the block; yields the process that has it, if not this one.
 
-        A publisher that is stopped for longer than its lease may still write: surfaces mend what comes of that.
+        One that could not give it back, or is stopped for longer than it lasts, loses it, and may still write: surfaces
+        mend what comes of that.
         """
         while True:
             turns = self._objects.numbered(f"turns/{surface}")
             last = max(turns, key=lambda path: turns[path], default="")
             turn = self._objects.get(last, partial(decode, PublisherLease)) if last else None
             # What a power cut broke was held by nobody who is still there.
-            if isinstance(turn, PublisherLease) and self._renewed(_renewal(last)) != GIVEN_BACK:
-                until = self.until(last, _renewal(last), turn.by, parse_utc(turn.lease_until))
-                if not abandoned(turn.by, until):
+            if isinstance(turn, PublisherLease) and goes_on(turn.by) is not False:
+                until = self.until(last, _renewal(last), parse_utc(turn.lease_until))
+                if until > datetime.now(UTC):
                     yield turn.by
                     return
             path = self._objects.path(f"turns/{surface}/{turns.get(last, 0) + 1:06d}.json")
@@ -89,13 +90,9 @@ class Leases:
             with suppress(StoreError):
                 self._put(_renewal(path), GIVEN_BACK)
 
-    def until(
-        self, given: str, renewal: str, owner: Owner, first: datetime, length: timedelta = timedelta.max
-    ) -> datetime:
+    def until(self, given: str, renewal: str, first: datetime, length: timedelta = timedelta.max) -> datetime:
         """When a lease ends, by the clock of this process, that its owner was given with an object, and may have renewed
         by another. By the owner's clock it was given until `first`, for no longer than LEASE_S in any case."""
-        if goes_on(owner) is not None:
-            return first
         renewed = self._renewed(renewal)
         name, stated = (given, first) if renewed is None else (renewal, renewed)
         written, now = self._objects.store.written(name), datetime.now(UTC)
