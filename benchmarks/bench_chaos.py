@@ -63,7 +63,8 @@ Draw = random.Random
 
 @dataclass
 class Round:
-    """One repository under fire. What its processes print is in `log`."""
+    """One repository under fire. What its processes print is in `log`; `told` is what was told as recorded, `seen` how
+    entries of the logbook read, `done` what happened, and it has `tried` something in dev mode."""
 
     number: int
     seed: int
@@ -74,6 +75,7 @@ class Round:
     told: set[str] = field(default_factory=set)
     seen: dict[str, bytes] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
+    tried: bool = False
 
     def __post_init__(self) -> None:
         self.draw = Draw(f"{self.seed}/{self.number}")
@@ -241,6 +243,7 @@ def say_something(round: Round) -> None:
     """A person or an agent records something; what it is called is told once it is."""
     what = round.draw.choice(("decide", "hypothesis", "note", "sync", "dev", "seal"))
     text = f"said {len(round.done)} {round.draw.randrange(1 << 30)}"
+    round.tried |= what == "dev"
     commands: dict[str, tuple[str, ...]] = {
         "decide": ("decide", "toy", text),
         "hypothesis": ("hypothesis", "add", "toy", text, "--next-test", "try it"),
@@ -298,7 +301,8 @@ def settle(round: Round) -> list[str]:
     hung = [f"process {process.pid} hangs: {process.cmdline()}" for process in left if process.is_running()]
     for process in left:
         process.kill()
-    _stop_kept_parent(round)
+    if round.tried:
+        round.command("dev", "toy", "--stop").wait(PATIENCE_S)
     (round.root / ".git" / "index.lock").unlink(missing_ok=True)
     _git(round, "stash", "drop", "--quiet")
     codes = []
@@ -307,9 +311,9 @@ def settle(round: Round) -> list[str]:
         codes.append(round.drive("--seal", "true").wait(PATIENCE_S))
         if codes[-1] == 0:
             break
-    synced = [round.command("sync", "toy").wait(PATIENCE_S) for _ in range(2)]
+    synced = round.command("sync", "toy").wait(PATIENCE_S)
     wrong = [] if codes[-1] == 0 else [f"the thread ended with {codes}"]
-    return [*hung, *wrong, *([] if synced[-1] == 0 else [f"sync ended with {synced}"])]
+    return [*hung, *wrong, *([] if synced == 0 else [f"sync ended with {synced}"])]
 
 
 def violations(round: Round) -> list[str]:
@@ -391,10 +395,6 @@ def _of_verify(round: Round) -> Iterator[str]:
 
 def _git(round: Round, *arguments: str) -> None:
     subprocess.run(["git", *arguments], cwd=round.root, capture_output=True)
-
-
-def _stop_kept_parent(round: Round) -> None:
-    round.command("dev", "toy", "--stop").wait(PATIENCE_S)
 
 
 @contextmanager
