@@ -168,7 +168,11 @@ def research(where: Path, *arguments: str, **environment: str) -> "subprocess.Co
 def age_locks(store: Path) -> None:
     """Marin's locks as they are 90 s after their driver was killed, when it gives them up."""
     for path in store.rglob(".executor_status.lock"):
-        lease = json.loads(path.read_text())
+        data = path.read_bytes()
+        if not data:
+            # A kill or a full disk cut it off, and Marin takes it for none.
+            continue
+        lease = json.loads(data)
         aside = path.with_name(".older")
         aside.write_text(json.dumps({**lease, "timestamp": lease["timestamp"] - 90}))
         aside.replace(path)
