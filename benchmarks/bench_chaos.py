@@ -47,8 +47,9 @@ from research_steps.records.model import EntryRecord
 # Leases in the processes of a round, so that one that is stopped loses its own soon (seconds).
 LEASE_S = 1.5
 SECRET = "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"
-# What any process of a round may take before it counts as one that hangs (seconds).
-PATIENCE_S = 120.0
+# What any process of a round may take before it counts as one that hangs (seconds): Marin gives the lock of a driver
+# that was ended while it was frozen to the next one after 90 s.
+PATIENCE_S = 240.0
 DISK_MB = 48
 BODY = """
     base = steps.baseline(measure, Config())
@@ -339,7 +340,9 @@ def _of_journal(round: Round) -> Iterator[str]:
     steps = Counter(record.step for record in entries if record.mode == "executor" and record.step in STEPS)
     keys = Counter(record.step_key for record in entries if record.step in STEPS and record.mode == "executor")
     for step, wanted in STEPS.items():
-        if len({record.step_key for record in entries if record.step == step and _of_thread(record)}) != wanted:
+        of_kind = {record.step_key for record in entries if record.step == step and _of_thread(record)}
+        # People seal beside the thread.
+        if len(of_kind) < wanted or (len(of_kind) > wanted and step != "seal"):
             yield f"{steps[step]} entries of the kind {step}: expected {wanted}"
     yield from (f"{key} has {count} entries" for key, count in keys.items() if count > 1 and "seal" not in key)
     said = b"".join(stored.line for stored in scan.entries.values())
