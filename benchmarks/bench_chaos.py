@@ -10,9 +10,10 @@ a driver or two run a thread, people and agents record things beside it, and mea
 - git's index is locked, what is not committed is stashed, and the branch is reset.
 
 Then everything is let alone, the thread is run until it completes, and all is synced. What must always hold is checked
-on the journal, the logbook, the issue in the checkout and the tags, without the code that writes them where that can be:
+on the journal, the logbook and the issue in the checkout, without the code that writes them where that can be:
 nothing that was told as recorded is lost, nothing is there twice, no entry's text changed, nothing failed that did not
-fail by itself, no secret is anywhere, and `research verify` agrees. What a round violates is told, with its seed.
+fail by itself, no secret is anywhere, and `research verify`, which knows the tags, agrees. What a round violates is
+told, with its seed.
 
     python -m benchmarks.bench_chaos [--rounds 500] [--seed SEED]
 """
@@ -201,6 +202,7 @@ def freeze(round: Round) -> None:
 def fill(round: Round) -> None:
     """The disk that the store is on is full for a while."""
     if not os.path.ismount(round.store):
+        round.done[-1] += " (not here: no file system could be mounted)"
         return
     ballast = round.store / "ballast"
     with suppress(OSError), ballast.open("wb", buffering=0) as file:
@@ -301,20 +303,32 @@ def settle(round: Round) -> list[str]:
     _, left = psutil.wait_procs(round.children, timeout=PATIENCE_S)
     hung = [f"process {process.pid} hangs: {process.cmdline()}" for process in left if process.is_running()]
     for process in left:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     if round.tried:
-        round.command("dev", "toy", "--stop").wait(PATIENCE_S)
+        _exit_code(round.command("dev", "toy", "--stop"))
     (round.root / ".git" / "index.lock").unlink(missing_ok=True)
     _git(round, "stash", "drop", "--quiet")
     codes = []
     for _ in range(3):
         age_locks(round.store)
-        codes.append(round.drive("--seal", "true").wait(PATIENCE_S))
+        codes.append(_exit_code(round.drive("--seal", "true")))
         if codes[-1] == 0:
             break
-    synced = round.command("sync", "toy").wait(PATIENCE_S)
+    synced = _exit_code(round.command("sync", "toy"))
     wrong = [] if codes[-1] == 0 else [f"the thread ended with {codes}"]
     return [*hung, *wrong, *([] if synced == 0 else [f"sync ended with {synced}"])]
+
+
+def _exit_code(process: psutil.Process) -> int | None:
+    """What a process ended with; None for one that hangs, which is killed."""
+    try:
+        code: int = process.wait(PATIENCE_S)
+        return code
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return None
 
 
 def violations(round: Round) -> list[str]:
