@@ -17,29 +17,20 @@ from research_steps.publish.issue.text import SECTIONS
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.publisher import Published
 from research_steps.records.objects import Pushed, Seal
-from research_steps.records.series import Metric, Series
 from research_steps.records.times import utc
 
 from tests.support import github_api
 from tests.support.github_api import Fault, Proxy, Repository, some
-from tests.support.issue_thread import Thread, environment
+from tests.support.issue_thread import SERIES, Thread, linked_thread
 from tests.support.scratch_logbook import PROVENANCE, Desk, trial
-
-SERIES = Series(
-    topic="toy", prefix="TOY", goal="see it published", metrics=(Metric("time_s", "min"),), stop="after three"
-)
-
 
 FINISHED = {"worked": "x", "did_not": "x", "confidence": "x", "limitations": "x", "next_steps": ["x"]}
 
 
 @pytest.fixture
-def thread(
-    tmp_path: Path, github_repository: Repository, github_proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Thread]:
-    for name, value in environment(github_proxy).items():
-        monkeypatch.setenv(name, value)
-    yield Thread(Desk.make(tmp_path), SERIES, github_repository)
+def thread(tmp_path: Path, github_repository: Repository, github_proxy: Proxy) -> Iterator[Thread]:
+    with linked_thread(tmp_path, github_repository, github_proxy) as thread:
+        yield thread
 
 
 def test_milestones_become_comments_in_order(thread: Thread) -> None:

@@ -5,27 +5,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from research_steps.records.series import Metric, Series
 
 from tests.support import github_api
 from tests.support.body_history import BodyHistory, refused
 from tests.support.github_api import Fault, Proxy, Repository, some
-from tests.support.issue_thread import Thread, environment
-from tests.support.scratch_logbook import Desk
+from tests.support.issue_thread import Thread, linked_thread
 
-SERIES = Series(
-    topic="toy", prefix="TOY", goal="see it published", metrics=(Metric("time_s", "min"),), stop="after three"
-)
 GRAPHQL = "/graphql$"
 
 
 @pytest.fixture
-def thread(
-    tmp_path: Path, github_repository: Repository, github_proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Thread]:
-    for name, value in environment(github_proxy).items():
-        monkeypatch.setenv(name, value)
-    yield Thread(Desk.make(tmp_path), SERIES, github_repository, "our plan")
+def thread(tmp_path: Path, github_repository: Repository, github_proxy: Proxy) -> Iterator[Thread]:
+    with linked_thread(tmp_path, github_repository, github_proxy, "our plan") as thread:
+        yield thread
 
 
 def again(thread: Thread) -> tuple[str, ...]:

@@ -7,26 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from research_steps.records.series import Metric, Series
 
 from tests.support import github_api
 from tests.support.github_api import Answer, Client, Fault, Proxy, Repository, Request, some
-from tests.support.issue_thread import Thread, environment
+from tests.support.issue_thread import Thread, linked_thread
 from tests.support.scratch_logbook import Desk
 
-SERIES = Series(
-    topic="toy", prefix="TOY", goal="see it published", metrics=(Metric("time_s", "min"),), stop="after three"
-)
 COMMENTS = r"/issues/\d+/comments"
 
 
 @pytest.fixture
-def thread(
-    tmp_path: Path, github_repository: Repository, github_proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Thread]:
-    for name, value in environment(github_proxy).items():
-        monkeypatch.setenv(name, value)
-    yield Thread(Desk.make(tmp_path), SERIES, github_repository)
+def thread(tmp_path: Path, github_repository: Repository, github_proxy: Proxy) -> Iterator[Thread]:
+    with linked_thread(tmp_path, github_repository, github_proxy) as thread:
+        yield thread
 
 
 def a_page_and_more(thread: Thread) -> list[str]:

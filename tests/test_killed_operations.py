@@ -72,6 +72,13 @@ def _note(counted: Path, number: int) -> None:
     os.close(file)
 
 
+def killed_and_given_again(where: Path, command: tuple[str, ...], number: int, decisions: int = 0) -> None:
+    assert does(where, command, killed_before(number, concerned)) == -signal.SIGKILL, number
+    age_locks(where / "local_store")
+    assert does(where, command, lambda: None) == 0, number
+    whole(where, decisions)
+
+
 def whole(where: Path, decisions: int) -> None:
     """Everything is there once, in the journal, the logbook and the issue, and verify agrees."""
     scan = Journal(open_store(str(where / "local_store")), "toy").scan()
@@ -95,9 +102,7 @@ def test_a_command_killed_before_each_of_its_operations(measured: Path, tmp_path
     count = operations(next(folders), DECIDE)
     assert count > 10
     for number, where in zip(range(1, count + 1), folders, strict=False):
-        assert does(where, DECIDE, killed_before(number, concerned)) == -signal.SIGKILL, number
-        assert does(where, DECIDE, lambda: None) == 0, number
-        whole(where, 1)
+        killed_and_given_again(where, DECIDE, number, 1)
         shutil.rmtree(where)
 
 
@@ -110,9 +115,7 @@ def test_a_sync_killed_before_each_of_its_operations(measured: Path, tmp_path: P
     count = operations(next(folders), SYNC)
     assert count > 10
     for number, where in zip(range(1, count + 1), folders, strict=False):
-        assert does(where, SYNC, killed_before(number, concerned)) == -signal.SIGKILL, number
-        assert does(where, SYNC, lambda: None) == 0, number
-        whole(where, 0)
+        killed_and_given_again(where, SYNC, number)
         shutil.rmtree(where)
 
 
@@ -121,9 +124,7 @@ def test_a_seal_killed_before_some_of_its_operations(measured: Path, tmp_path: P
     folders = copies(tmp_path, measured)
     count = operations(next(folders), SEAL)
     for number, where in zip(random.Random(SEED).sample(range(1, count + 1), OF_SEAL), folders, strict=False):
-        assert does(where, SEAL, killed_before(number, concerned)) == -signal.SIGKILL, number
-        assert does(where, SEAL, lambda: None) == 0, number
-        whole(where, 0)
+        killed_and_given_again(where, SEAL, number)
         tags = subprocess.run(["git", "tag"], cwd=where, capture_output=True, text=True, check=True).stdout.split()
         assert len(tags) == 1
         shutil.rmtree(where)
@@ -137,8 +138,5 @@ def test_a_run_killed_before_some_of_its_operations(tmp_path: Path) -> None:
     folders = copies(tmp_path, repository.root)
     count = operations(next(folders), RUN)
     for number, where in zip(random.Random(SEED).sample(range(1, count + 1), OF_RUN), folders, strict=False):
-        assert does(where, RUN, killed_before(number, concerned)) == -signal.SIGKILL, number
-        age_locks(where / "local_store")
-        assert does(where, RUN, lambda: None) == 0, number
-        whole(where, 0)
+        killed_and_given_again(where, RUN, number)
         shutil.rmtree(where)

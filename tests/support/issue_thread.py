@@ -1,20 +1,27 @@
 """A series whose issue is on a GitHub that keeps state, its publishers, and a clock that nobody has to wait for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import pytest
 from research_steps.publish.issue import github
 from research_steps.publish.issue.comment import Comment
 from research_steps.publish.issue.linked_issue import permit
 from research_steps.publish.issue.surface import IssueSurface
 from research_steps.publish.publisher import Published, publish
 from research_steps.records.objects import IssueLink
-from research_steps.records.series import Series
+from research_steps.records.series import Metric, Series
 from research_steps.records.times import utc
 
 from tests.support.github_api import Proxy, Repository
 from tests.support.scratch_logbook import Desk
+
+SERIES = Series(
+    topic="toy", prefix="TOY", goal="see it published", metrics=(Metric("time_s", "min"),), stop="after three"
+)
 
 
 class Clock(github.Clock):
@@ -87,3 +94,12 @@ def environment(proxy: Proxy, login: str = "researcher") -> dict[str, str]:
     from tests.support.github_api import token
 
     return {"GITHUB_TOKEN": token(login), "GITHUB_API_URL": proxy.url}
+
+
+@contextmanager
+def linked_thread(where: Path, repository: Repository, proxy: Proxy, body: str = "") -> Iterator[Thread]:
+    """A thread with an issue of this body, while this process reaches GitHub through the proxy."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(proxy).items():
+            patch.setenv(name, value)
+        yield Thread(Desk.make(where), SERIES, repository, body)
