@@ -156,13 +156,6 @@ def lease_end() -> datetime:
     return datetime.now(UTC) + timedelta(seconds=LEASE_S)
 
 
-def abandoned(owner: Owner, until: datetime) -> bool:
-    """True when the holder of a lease is a process of this machine that is gone, or one that can't be seen to go on and
-    whose lease ran out."""
-    going_on = goes_on(owner)
-    return until <= datetime.now(UTC) if going_on is None else not going_on
-
-
 def goes_on(owner: Owner) -> bool | None:
     """Whether a process of this machine is there. None for one elsewhere, of which nothing is known, and for one that is
     stopped, which may never go on."""

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from research_steps.errors import NewerObject, UnreadableObject, UsageError
 from research_steps.files import opened_in
-from research_steps.journal.leases import abandoned
+from research_steps.journal.leases import goes_on
 from research_steps.journal.store import READ_AT_ONCE
 from research_steps.records.encoding import Stored, decode_record, sha256
 from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Record, Ref, Status, TrialRecord
@@ -29,7 +29,8 @@ class OpenAttempt:
     def orphaned(self) -> bool:
         """True when nobody will finish it: its process is one of this machine that is gone, or is elsewhere or stopped,
         and its lease ran out."""
-        return abandoned(self.intent.owner, self.lease_until)
+        going_on = goes_on(self.intent.owner)
+        return self.lease_until <= datetime.now(UTC) if going_on is None else not going_on
 
 
 @dataclass
