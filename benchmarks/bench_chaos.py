@@ -7,7 +7,8 @@ a driver or two run a thread, people and agents record things beside it, and mea
 - reads and writes of the store and the logbook fail with EIO, and writes whose answer is lost are told as failed;
 - the disk is full for a while (a file system of its own, where the user may mount one);
 - clocks differ between processes, drift, and jump both ways while they run (libfaketime);
-- git's index is locked, what is not committed is stashed, and the branch is reset.
+- git's index is locked, what is not committed is stashed, and the branch is reset;
+- every other round has its issue on a GitHub that fails a third of the requests, or does them and loses the answer.
 
 Then everything is let alone, the thread is run until it completes, and all is synced. What must always hold is checked
 on the journal, the logbook and the issue in the checkout, without the code that writes them where that can be:
@@ -45,6 +46,8 @@ from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.format import Entry, parse
 from research_steps.records.model import EntryRecord
 
+from tests.support.github_api import Repository, Server, token
+
 # Leases in the processes of a round, so that one that is stopped loses its own soon (seconds).
 LEASE_S = 1.5
 SECRET = "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"
@@ -63,6 +66,15 @@ CLOCKS = ("+0", "+120s", "-90s", "+3000s", "-1d", "+0 x1.05")
 Draw = random.Random
 
 
+@dataclass(frozen=True)
+class OnGitHub:
+    """Where a round's issue is: the truth about its repository, and the proxy through which it fails."""
+
+    repository: Repository
+    number: int
+    url: str
+
+
 @dataclass
 class Round:
     """One repository under fire. What its processes print is in `log`; `told` is what was told as recorded, `seen` how
@@ -72,6 +84,7 @@ class Round:
     seed: int
     root: Path
     store: Path
+    issue: OnGitHub | None = None
     draw: Draw = field(init=False)
     children: list[psutil.Process] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
@@ -81,6 +94,11 @@ class Round:
 
     def __post_init__(self) -> None:
         self.draw = Draw(f"{self.seed}/{self.number}")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        issue = {"GITHUB_TOKEN": token("researcher"), "GITHUB_API_URL": self.issue.url} if self.issue else {}
+        return {"WANDB_MODE": "disabled", "MARIN_PREFIX": str(self.store), **issue}
 
     @property
     def log(self) -> Path:
@@ -98,7 +116,7 @@ class Round:
             leases.LEASE_S = LEASE_S
             spoil()
 
-        environment = {"WANDB_MODE": "disabled", "MARIN_PREFIX": str(self.store), "HF_TOKEN": SECRET}
+        environment = {**self.environment, "HF_TOKEN": SECRET}
         with self.log.open("ab") as log:
             pid = fork(self.root, module, arguments, log.fileno(), log.fileno(), environment, before)
         self.children.append(psutil.Process(pid))
@@ -278,8 +296,9 @@ def prepare(round: Round) -> None:
     repository.thread(BODY)
     (round.root / ".gitignore").write_text("local_store/\n__pycache__/\nmeasured\nneeded\n")
     repository.commit()
-    environment = {"MARIN_PREFIX": str(round.store)}
-    done = research(round.root, "kickoff", "toy", "--branch", ".", **environment)
+    issue = round.issue
+    where = ("--issue", str(issue.number), "--repository", issue.repository.full_name) if issue else ()
+    done = research(round.root, "kickoff", "toy", "--branch", ".", *where, **round.environment)
     assert done.returncode == 0, done.stderr
     repository.commit()
 
@@ -287,12 +306,15 @@ def prepare(round: Round) -> None:
 def run(round: Round) -> list[str]:
     """What the round violates."""
     prepare(round)
+    fails = round.root.parent.parent / "fails"
+    fails.touch()
     round.drive(spoil=spoiled(round))
     for event in round.draw.choices(EVENTS, k=round.draw.randrange(2, 6)):
         time.sleep(round.draw.uniform(0.0, 1.2))
         round.done.append(event.__name__)
         event(round)
         round.look()
+    fails.unlink()
     return [*settle(round), *violations(round)]
 
 
@@ -387,7 +409,11 @@ def _text(data: bytes, entry: Entry) -> bytes:
 
 
 def _of_issue(round: Round) -> Iterator[str]:
-    text = (round.root / ".agents" / "issues" / "toy.md").read_text()
+    issue = round.issue
+    if issue:
+        text = "\n".join(comment.body for comment in issue.repository.comments(issue.number))
+    else:
+        text = (round.root / ".agents" / "issues" / "toy.md").read_text()
     markers = Counter(re.findall(r"<!-- research-steps (record [0-9a-f]{64}) -->", text))
     yield from (f"the issue has {marker[:20]} {count} times" for marker, count in markers.items() if count > 1)
     entries = [stored for stored in round.journal.scan().entries.values() if not stored.record.late]
@@ -405,7 +431,7 @@ def _of_secrets(round: Round) -> Iterator[str]:
 def _of_verify(round: Round) -> Iterator[str]:
     from tests.support.toy_thread import research
 
-    done = research(round.root, "verify", "toy", MARIN_PREFIX=str(round.store))
+    done = research(round.root, "verify", "toy", **round.environment)
     if done.returncode != 0:
         yield f"verify: {done.stdout.strip()[-600:]} {done.stderr.strip()[-200:]}"
 
@@ -428,25 +454,51 @@ def _disk(folder: Path) -> Iterator[Path]:
             subprocess.run(["umount", "--lazy", str(store)], check=True)
 
 
+@contextmanager
+def _failing_github(folder: Path, seed: int) -> Iterator[tuple[Server, str]]:
+    """A server of a process of its own, and the address of the proxy before it."""
+    command = [sys.executable, "-m", "benchmarks.failing_github", str(folder), str(seed)]
+    true_time = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=true_time) as process:
+        assert process.stdout is not None
+        port, pid, url = process.stdout.readline().split()
+        yield Server(int(port), int(pid)), url
+
+
 def rounds(scratch: Path, first: int, count: int, seed: int) -> list[str]:
     """The violations of so many rounds, each with what repeats it."""
     wrong: list[str] = []
-    for number in range(first, first + count):
-        folder = scratch / str(number)
-        folder.mkdir(parents=True)
-        began = time.monotonic()
-        with _disk(folder) as store:
-            round = Round(number, seed, folder / "checkout", store)
-            found = run(round)
-            if found:
-                shutil.copytree(store, folder / "kept_store")
-        print(f"round {number}: {', '.join(round.done)}: {time.monotonic() - began:.1f} s", flush=True)
-        for violation in found:
-            print(f"  VIOLATED: {violation}", flush=True)
-        wrong += [f"round {number} of seed {seed}: {violation}" for violation in found]
-        if not found:
-            shutil.rmtree(folder)
+    scratch.mkdir(parents=True, exist_ok=True)
+    with _failing_github(scratch, seed) as (server, url):
+        for number in range(first, first + count):
+            issue = _issue(server, url) if number % 2 else None
+            wrong += [f"round {number} of seed {seed}: {violation}" for violation in one(scratch, number, seed, issue)]
     return wrong
+
+
+def _issue(server: Server, url: str) -> OnGitHub:
+    repository = server.repository()
+    return OnGitHub(repository, repository.create_issue("Experiment: toy"), url)
+
+
+def one(scratch: Path, number: int, seed: int, issue: OnGitHub | None) -> list[str]:
+    """What one round violates, which is told."""
+    folder = scratch / str(number)
+    folder.mkdir()
+    began = time.monotonic()
+    with _disk(folder) as store:
+        round = Round(number, seed, folder / "checkout", store, issue)
+        found = run(round)
+        if found:
+            shutil.copytree(store, folder / "kept_store")
+    where = " on GitHub" if issue else ""
+    print(f"round {number}{where}: {', '.join(round.done)}: {time.monotonic() - began:.1f} s", flush=True)
+    for violation in found:
+        print(f"  VIOLATED: {violation}", flush=True)
+    if not found:
+        shutil.rmtree(folder)
+    return found
 
 
 def _under_faketime() -> None:
