@@ -154,13 +154,13 @@ def entry(**changes: Any) -> EntryRecord:
     return msgspec.structs.replace(record, **changes)
 
 
-def state_of(series: Series, records: Sequence[EntryRecord], seals: Sequence[Seal] = ()) -> ThreadState:
+def state_of(series: Series, records: Sequence[EntryRecord]) -> ThreadState:
     """The state of a thread with these entries, finished in this order."""
     known = Snapshot()
     for second, record in enumerate(records):
         later = parse_utc(record.finished_at) + timedelta(seconds=second)
         known.add(store_record(msgspec.structs.replace(record, finished_at=utc(later))))
-    return thread_state(series, with_trials(known), seals=seals)
+    return thread_state(series, with_trials(known))
 
 
 def with_trials(known: Snapshot) -> Snapshot:

@@ -24,7 +24,7 @@ from research_steps.errors import StoreError, UsageError
 from research_steps.journal.snapshot import Snapshot, find
 from research_steps.records.encoding import Stored
 from research_steps.records.model import TrialRecord
-from research_steps.terminal import pass_on, print_text, say
+from research_steps.terminal import pass_on, print_json, print_text, say
 
 
 @click.command(cls=ResearchCommand, prefix=True, json=True)
@@ -47,10 +47,30 @@ def status(topic: str | None, follow: bool, prefix: str | None, json_output: boo
         return
     # What is read is held until the end, so looking for garbage finds none, over and over.
     gc.disable()
-    states = [status_of(series.checkout, series.journal) for series in everywhere]
+    states = [status_of(series.checkout, series.journal, topic is not None) for series in everywhere]
     lines = [line for _, lines in states for line in lines]
     nothing = "No series here: no logbook in .agents/logbooks/ and no journal in the store."
     print_result(json_output, [data for data, _ in states], lines or [nothing])
+
+
+@click.command(cls=SeriesCommand)
+@click.option("--budget", type=click.IntRange(min=100), default=1500, show_default=True, help="About so many tokens.")
+@click.option("--since", default="", help="Name all entries after this ID, or this time.")
+def brief(series: OpenSeries, budget: int, since: str) -> None:
+    """What whoever goes on with a thread has to know: answer, ties, what is open, next commands.
+
+    The best claims with what speaks against them, contended evidence, what runs and the next commands always stay.
+    """
+    from research_steps.publish import brief as briefly
+    from research_steps.publish.state_here import state_here
+
+    gc.disable()
+    outline = series.journal.outline(series.checkout.logbooks / series.topic)
+    made = briefly.brief(state_here(series.checkout, series.journal, outline), budget, since)
+    if series.json_output:
+        print_json(briefly.as_data(made))
+    else:
+        print_text(made.text.rstrip("\n"))
 
 
 @click.command(cls=SearchCommand)

@@ -41,6 +41,13 @@ def estimate_text(claim: Claim) -> str:
     return effect_text(claim.estimand, claim.estimate) + interval
 
 
+def relative_text(claim: Claim) -> str:
+    """How much more or less that is than the baseline, where the estimate is a ratio."""
+    if claim.estimand != "ratio" or claim.estimate is None or claim.verdict not in ("improved", "regressed"):
+        return ""
+    return f", {100 * abs(1 - claim.estimate):.3g} % {'less' if claim.estimate < 1 else 'more'}"
+
+
 def effect_text(estimand: str, effect: float | None) -> str:
     """An estimate or an end of its interval, as a ratio to the baseline or as a difference from it: as a share, or in
     the metric's own unit."""

@@ -89,11 +89,18 @@ def fixed_cases(entries: Iterable[Stored[EntryRecord]]) -> dict[str, FixedCase]:
     return cases
 
 
-def current_claims(series: Series, entries: Sequence[Stored[EntryRecord]]) -> list[Claim]:
-    """The claims that count now, against a baseline case that is in force now. `entries` come by their numbers."""
+def current_claims(series: Series, entries: Sequence[Stored[EntryRecord]]) -> tuple[list[Claim], list[Claim]]:
+    """The claims that count now: those against a baseline case that is in force now, and those against such a case at
+    other values of a variant axis. `entries` come by their numbers."""
     in_force = [fixed.case for fixed in fixed_cases(entries).values()]
     claims = together(series, standing(entry.record for entry in entries))
-    return [claim for claim in claims if claim.case in in_force]
+    variants = set(series.variants)
+    beside = [
+        claim
+        for claim in claims
+        if claim.case not in in_force and any(set(differences(claim.case, case)) <= variants for case in in_force)
+    ]
+    return [claim for claim in claims if claim.case in in_force], beside
 
 
 def together(series: Series, claims: Sequence[Claim]) -> tuple[Claim, ...]:

@@ -7,65 +7,93 @@ branches used means one record here and not the other.
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+import msgspec
+
 from research_steps.evidence.background import Ledger, ledger, stuck
+from research_steps.evidence.claim_text import changes_text
 from research_steps.evidence.founded import claimed, founded
 from research_steps.evidence.hypotheses import Item, queue
-from research_steps.evidence.judgement import ROUTINE_NOTE
-from research_steps.evidence.standing import best, current_claims, reached
+from research_steps.evidence.judgement import CONTENDED, ROUTINE_NOTE
+from research_steps.evidence.standing import best, claims_in, current_claims, fixed_cases, on_primary, reached
+from research_steps.evidence.statistics import gain
 from research_steps.evidence.visibility import belongs_in_logbook
 from research_steps.journal.progress import StepProgress
 from research_steps.journal.snapshot import Snapshot
+from research_steps.records.configurations import differences
 from research_steps.records.encoding import Stored, canonical
-from research_steps.records.model import Claim, EntryRecord, Row
-from research_steps.records.objects import Seal
-from research_steps.records.series import Series
+from research_steps.records.model import Claim, EntryRecord
+from research_steps.records.series import Series, number_of
 from research_steps.records.step_kinds import STEP_KINDS, BaselineMeasurement, Decision, Finish, Reproduction
+
+_UNSETTLED = ("inconclusive", "not comparable")
 
 
 @dataclass(frozen=True)
 class MeasuredBaseline:
-    """A baseline case as it was measured last, with the median of its processes for each metric that they share."""
+    """A baseline case in force, by the label of its baseline: the `entry` that measured it last, with the median of its
+    processes for each metric that they share and the kind of `machine`, empty where that is not known here. After a
+    rebase, until it is measured there, `entry` is the rebase, and there are no `numbers`."""
 
+    label: str
     entry: EntryRecord
     case: Mapping[str, Any]
     numbers: Mapping[str, float]
+    machine: str
 
 
 @dataclass(frozen=True)
 class Winner:
     """The best candidate against one baseline case on one kind of machine, which is empty where no trial is known here.
 
-    `also` are the claims on what else it changes, `close` those on other candidates whose intervals overlap with its.
+    `also` are the claims on what else it changes, those on what it makes worse first; `close` those on other candidates
+    whose intervals overlap with its; `variants` those on itself at other values of a variant axis.
     """
 
     claim: Claim
-    device_class: str
+    machine: str
     also: tuple[Claim, ...]
     close: tuple[Claim, ...]
+    variants: tuple[Claim, ...]
+
+
+@dataclass(frozen=True)
+class DeadEnd:
+    """Something that failed for a reason, however often, or did not help, as its claim says. `ids` name each time, the
+    oldest first."""
+
+    what: str
+    why: str
+    ids: tuple[str, ...]
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True)
 class Reading:
     """What the last interpretation or the final summary says; `retracted` are the records it rests on that count no
-    more, by their IDs."""
+    more, and `before` those that changed what holds after it was written, by their IDs."""
 
     entry: EntryRecord
     text: str
     retracted: tuple[str, ...]
+    before: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class ThreadState:
     """What is known of a series now. Entries come in the order of their numbers.
 
-    `claims` count now, against a baseline case in force; `best` is the best of them on the primary metric, `reached` the
-    one by which the series has what it was started for. `by_older_rule` are those among them that an older version of
-    this package made, which judged each look alone: a replicate renews them. `dead_ends` failed or did not help: a row
-    of a table, a whole entry or a claim, each by the ID that names it. `stuck` is the number of trials without an
-    improvement, once they are too many. `sealed` are the seals by the ID of their entry, `unpublished` what the logbook
-    does not show yet. `unfounded` says of each claim that is not taken, because its trials are not there, why.
+    `claims` count now, against a baseline case in force: of those about the same candidate one for each kind of machine.
+    `winners` are the best of them, those of the machine that measured a baseline last first, `best` the first of these,
+    and `reached` the claim by which the series has what it was started for. `unsettled` say nothing yet of a candidate:
+    because it was measured beside other load, can't be compared, or was not measured often enough. `by_older_rule` are
+    claims that an older version of this package made, which judged each look alone: a replicate renews them. `stuck` is
+    the number of trials without an improvement, once they are too many. `sealed` are the tags, `reproduced` what came of
+    measuring them again. `unpublished` is what the logbook does not show yet, `only_here` what else nobody else has,
+    with the command that hands it over. `unfounded` says of each claim that is not taken, because its trials are not
+    there, why.
     """
 
     series: Series
@@ -76,11 +104,12 @@ class ThreadState:
     reached: Claim | None
     by_older_rule: tuple[Claim, ...]
     winners: tuple[Winner, ...]
+    unsettled: tuple[Claim, ...]
     baselines: tuple[MeasuredBaseline, ...]
     reading: Reading | None
     hypotheses: tuple[Item, ...]
     background: Ledger
-    dead_ends: Mapping[str, Row | EntryRecord | Claim]
+    dead_ends: tuple[DeadEnd, ...]
     decisions: tuple[EntryRecord, ...]
     revisions: tuple[EntryRecord, ...]
     kickoff: EntryRecord | None
@@ -88,24 +117,42 @@ class ThreadState:
     production_pr: str
     stuck: int | None
     running: tuple[StepProgress, ...]
-    sealed: Mapping[str, Seal]
+    sealed: tuple[str, ...]
     reproduced: tuple[EntryRecord, ...]
     unpublished: tuple[str, ...]
+    only_here: tuple[str, ...]
     unfounded: tuple[str, ...]
 
     @property
     def next_commands(self) -> tuple[str, ...]:
-        """What to do next, as commands that can be given as they are."""
-        topic = self.series.topic
-        commands = [f"python -m experiments.{topic}"] if any(step.driver_gone for step in self.running) else []
-        winners = [winner.claim for winner in self.winners]
-        replicable = [claim for claim in winners if claim.confidence == "exploratory" or claim in self.by_older_rule]
-        commands += [f"research replicate {claim.trials[0].id}" for claim in replicable]
+        """What to do next, as commands that can be given as they are, the most urgent first."""
+        topic, commands = self.series.topic, list[str]()
+        if any(step.driver_gone for step in self.running):
+            commands.append(f"python -m experiments.{topic}")
+        if self.finish is None:
+            commands += self._to_measure()
         if self.unpublished:
             commands.append(f"research sync {topic}")
         if self.reached is not None and self._measured_since_seal():
             commands.append(f"research seal {topic}")
+        elif self.sealed and self.sealed[-1] not in [r.details_as(Reproduction).tag for r in self.reproduced]:
+            commands.append(f"research reproduce {self.sealed[-1]}")
+        elif self.reached is not None and self.finish is None:
+            commands.append(f"research check {topic} --closing")
         return tuple(commands)
+
+    def _to_measure(self) -> list[str]:
+        if not self.baselines:
+            return [f"python -m experiments.{self.series.topic}"]
+        moved = any(not baseline.numbers for baseline in self.baselines)
+        commands = [f"python -m experiments.{self.series.topic}"] if moved else []
+        if any(is_contended(claim) for claim in self.unsettled):
+            commands.append(f"python -m experiments.{self.series.topic} --retry contended")
+        for winner in self.winners:
+            if winner.claim.confidence == "exploratory" or winner.claim in self.by_older_rule:
+                commands.append(f"research replicate {winner.claim.trials[0].id}")
+            commands += [f"research undecided {self.series.topic}"] if winner.close else []
+        return list(dict.fromkeys(commands))
 
     def _measured_since_seal(self) -> bool:
         since: list[EntryRecord] = []
@@ -119,34 +166,39 @@ def thread_state(
     snapshot: Snapshot,
     *,
     running: Iterable[StepProgress] = (),
-    seals: Iterable[Seal] = (),
     shown: Collection[str] | None = None,
+    only_here: Iterable[str] = (),
 ) -> ThreadState:
     """The state of a series after its `snapshot`; a surface leaves out of that what it may not show.
 
-    `shown` are the hashes of the entries that the logbook shows, None where nobody asks for that.
+    `shown` are the hashes of the entries that the logbook shows, None where nobody asks for that; `running` and
+    `only_here` is what its caller found out about this checkout.
     """
     entries = snapshot.in_order
     records = [entry.record for entry in entries]
     taken_back = snapshot.retracted
     counting = [entry for entry in entries if entry.sha256 not in taken_back]
     measured, left_out = founded(snapshot, entries)
-    claims = current_claims(series, measured)
+    claims = _by_machine(series, snapshot, measured)
+    current = [claim for claim, _, is_variant in claims if not is_variant]
+    baselines = _baselines(snapshot, counting)
+    winners = sorted(_winners(series, claims), key=lambda winner: _newest_first(winner, baselines, series))
     finishes = [record for record in records if record.step == "finish"]
     return ThreadState(
         series=series,
         entries=tuple(entries),
         retracted=taken_back,
-        claims=tuple(claims),
-        best=best(series, claims),
-        reached=reached(series, claims),
-        by_older_rule=tuple(claim for claim in claims if not claim.level),
-        winners=tuple(_winners(series, snapshot, claims)),
-        baselines=tuple(_baselines(counting)),
+        claims=tuple(current),
+        best=winners[0].claim if winners else None,
+        reached=reached(series, current),
+        by_older_rule=tuple(claim for claim in current if not claim.level),
+        winners=tuple(winners),
+        unsettled=tuple(claim for claim in on_primary(series, current) if claim.verdict in _UNSETTLED),
+        baselines=tuple(baselines),
         reading=_reading(counting, taken_back),
         hypotheses=tuple(queue(series, records)),
         background=ledger(records),
-        dead_ends=_dead_ends(series, entries, claims, taken_back),
+        dead_ends=tuple(_dead_ends(series, entries, current, taken_back)),
         decisions=tuple(record for record in records if record.step == "decision"),
         revisions=tuple(record for record in records if record.step in ("correction", "retraction", "rebase")),
         kickoff=next((record for record in records if record.step == "kickoff"), None),
@@ -154,9 +206,15 @@ def thread_state(
         production_pr=production_pr(counting),
         stuck=stuck(series, records),
         running=tuple(running),
-        sealed={seal.id: seal for seal in seals},
+        sealed=tuple(
+            f"{series.topic}/{entry.record.id}"
+            for entry in counting
+            # Its entry is shown once it has its tag.
+            if entry.record.step == "seal" and (shown is None or entry.sha256 in shown)
+        ),
         reproduced=tuple(record for record in records if isinstance(record.details, Reproduction)),
         unpublished=() if shown is None else tuple(unpublished(series, entries, shown)),
+        only_here=tuple(only_here),
         unfounded=tuple(f"{entry.id} claims {claimed(claim)}, and {why}." for entry, claim, why in left_out),
     )
 
@@ -178,25 +236,69 @@ def production_pr(counting: Iterable[Stored[EntryRecord]]) -> str:
     return named[-1] if named else ""
 
 
-def _winners(series: Series, snapshot: Snapshot, claims: Sequence[Claim]) -> Iterable[Winner]:
-    primary = [claim for claim in claims if claim.metric == series.primary.name]
+def is_contended(claim: Claim) -> bool:
+    """Whether it says nothing because its trials ran beside other load."""
+    return claim.why.startswith(CONTENDED)
+
+
+def _by_machine(
+    series: Series, snapshot: Snapshot, entries: Sequence[Stored[EntryRecord]]
+) -> list[tuple[Claim, str, bool]]:
+    """The claims that count now with the kind of machine that each is of, and whether it is made at a variant of the
+    baseline's case: what one machine measured replaces nothing that another one did."""
+    of_trials = cache(snapshot.machine_of)
+
+    def machine_of(claim: Claim) -> str:
+        return of_trials(claim.floor[0] if claim.floor else claim.baseline)
+
+    machines = dict.fromkeys(machine_of(claim) for entry in entries for claim in claims_in(entry.record))
+    found: list[tuple[Claim, str, bool]] = []
+    for machine in machines:
+        own = [
+            _with_claims(entry, [c for c in claims_in(entry.record) if machine_of(c) == machine]) for entry in entries
+        ]
+        current, beside = current_claims(series, own)
+        found += [(claim, machine, False) for claim in current] + [(claim, machine, True) for claim in beside]
+    return found
+
+
+def _with_claims(entry: Stored[EntryRecord], claims: Sequence[Claim]) -> Stored[EntryRecord]:
+    """The entry with these of its claims."""
+    if len(claims) == len(claims_in(entry.record)):
+        return entry
+    return Stored(msgspec.structs.replace(entry.record, claims=tuple(claims)), entry.line)
+
+
+def _winners(series: Series, claims: Sequence[tuple[Claim, str, bool]]) -> Iterable[Winner]:
     groups: dict[tuple[bytes, str], list[Claim]] = {}
-    for claim in primary:
-        groups.setdefault((canonical(claim.case), _device_class(snapshot, claim)), []).append(claim)
-    for (_, device_class), alike in groups.items():
+    for claim, machine, is_variant in claims:
+        if claim.metric == series.primary.name and not is_variant:
+            groups.setdefault((canonical(claim.case), machine), []).append(claim)
+    for (_, machine), alike in groups.items():
         winner = best(series, alike)
         if winner is not None:
-            same = [claim for claim in claims if (claim.changes, claim.case) == (winner.changes, winner.case)]
-            also = tuple(claim for claim in same if claim.metric != winner.metric)
+            here = [claim for claim, where, _ in claims if where == machine]
+            same = [claim for claim in here if (claim.changes, claim.case) == (winner.changes, winner.case)]
+            also = [claim for claim in same if claim.metric != winner.metric]
             # What changes a variant axis is another workload.
             same_work = [claim for claim in alike if not set(claim.changes) - set(winner.changes) & set(series.variants)]
             close = tuple(claim for claim in same_work if claim is not winner and _overlap(claim, winner))
-            yield Winner(winner, device_class, also, close)
+            at = tuple(
+                claim
+                for claim in on_primary(series, here)
+                if claim.changes == winner.changes
+                and claim is not winner
+                and set(differences(claim.case, winner.case)) <= set(series.variants)
+            )
+            also = sorted(also, key=lambda claim: claim.verdict != "regressed")
+            yield Winner(winner, machine, tuple(also), close, at)
 
 
-def _device_class(snapshot: Snapshot, claim: Claim) -> str:
-    trials = snapshot.trials_of(claim.trials)
-    return trials[0].record.device_class if trials else ""
+def _newest_first(winner: Winner, baselines: Sequence[MeasuredBaseline], series: Series) -> tuple[int, bool, float]:
+    """Orders the winners: those of the machine that measured a baseline last, and there by what they gain."""
+    measured = [number_of(baseline.entry.id) for baseline in baselines if baseline.machine == winner.machine]
+    at_variant = winner.claim.case not in [baseline.case for baseline in baselines]
+    return -max(measured, default=0), at_variant, -gain(series.primary, winner.claim)
 
 
 def _overlap(claim: Claim, other: Claim) -> bool:
@@ -205,40 +307,52 @@ def _overlap(claim: Claim, other: Claim) -> bool:
     return claim.estimand == other.estimand and claim.low <= other.high and other.low <= claim.high
 
 
-def _baselines(counting: Iterable[Stored[EntryRecord]]) -> Iterable[MeasuredBaseline]:
-    newest: dict[bytes, MeasuredBaseline] = {}
+def _baselines(snapshot: Snapshot, counting: Sequence[Stored[EntryRecord]]) -> list[MeasuredBaseline]:
+    """The cases in force, each as it was measured last, in the order in which that was."""
+    measured: dict[bytes, Stored[EntryRecord]] = {}
     for entry in counting:
         details = entry.record.details
         if isinstance(details, BaselineMeasurement) and entry.record.status == "ok":
-            measured = MeasuredBaseline(entry.record, details.baseline_case, numbers(entry.record))
-            newest[canonical(details.baseline_case)] = measured
-    return newest.values()
+            measured[canonical(details.baseline_case)] = entry
+    found = []
+    for label, fixed in fixed_cases(counting).items():
+        entry = measured.get(canonical(fixed.case), fixed.entry)
+        machine = snapshot.machine_of(entry.ref)
+        found.append(MeasuredBaseline(label, entry.record, fixed.case, numbers(entry.record), machine))
+    return sorted(found, key=lambda baseline: number_of(baseline.entry.id))
 
 
-def _reading(counting: Iterable[Stored[EntryRecord]], retracted: frozenset[str]) -> Reading | None:
+def _reading(counting: Sequence[Stored[EntryRecord]], retracted: frozenset[str]) -> Reading | None:
     done = [entry.record for entry in counting if entry.record.status == "ok"]
     last = next((record for record in reversed(done) if record.step in ("interpret", "finish")), None)
     if last is None:
         return None
     lost = sorted({ref.id for ref in last.inputs if ref.sha256 in retracted})
-    return Reading(last, last.result if last.step == "finish" else last.interpretation, tuple(lost))
+    later = [record for record in done if number_of(record.id) > number_of(last.id)]
+    changed = tuple(r.id for r in later if r.step in ("rebase", "correction", "retraction") or claims_in(r))
+    return Reading(last, last.result if last.step == "finish" else last.interpretation, tuple(lost), changed)
 
 
 def _dead_ends(
     series: Series, entries: Iterable[Stored[EntryRecord]], claims: Iterable[Claim], retracted: frozenset[str]
-) -> dict[str, Row | EntryRecord | Claim]:
-    """What failed, and what did not help, each once; a slip in the code is neither."""
-    ends: dict[str, Row | EntryRecord | Claim] = {}
+) -> Iterable[DeadEnd]:
+    """What failed, once for each reason, unless it went well later; and what did not help. A slip in the code is
+    neither."""
+    failed: dict[str, dict[str, list[str]]] = {}
     for entry in entries:
         for row in entry.record.rows:
-            if row.status == "failed" and not row.note.startswith(ROUTINE_NOTE) and row.trial.sha256 not in retracted:
-                ends[row.trial.id] = row
+            what = changes_text(row.changes)
+            if row.status == "ok":
+                failed.pop(what, None)
+            elif row.status == "failed" and not row.note.startswith(ROUTINE_NOTE) and row.trial.sha256 not in retracted:
+                failed.setdefault(what, {}).setdefault(row.note, []).append(row.trial.id)
         if entry.record.status == "failed" and entry.sha256 not in retracted:
-            ends[entry.record.id] = entry.record
+            failed.setdefault(entry.record.label, {}).setdefault(entry.record.result, []).append(entry.record.id)
+    yield from (DeadEnd(what, why, tuple(ids)) for what, whys in failed.items() for why, ids in whys.items())
     for claim in claims:
         if claim.metric == series.primary.name and claim.verdict in ("regressed", "no difference"):
-            ends[claim.trials[0].id] = claim
-    return ends
+            ids = tuple(ref.id for ref in claim.trials)
+            yield DeadEnd(changes_text(claim.changes), claim.why, ids, claim)
 
 
 def unpublished(series: Series, entries: Iterable[Stored[EntryRecord]], shown: Collection[str]) -> Iterable[str]:

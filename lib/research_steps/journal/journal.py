@@ -38,7 +38,7 @@ from research_steps.journal.attempts import Attempts
 from research_steps.journal.experiment_ids import ExperimentIDs
 from research_steps.journal.leases import Leases
 from research_steps.journal.objects import FOLDERS, Objects, Subject
-from research_steps.journal.snapshot import Outline, Snapshot, add_published
+from research_steps.journal.snapshot import Outline, Snapshot, add_published, telling
 from research_steps.journal.store import Store
 from research_steps.records.encoding import (
     Stored,
@@ -206,19 +206,26 @@ class Journal:
         return add_published(entries, repository, lambda line: _ENTRY in line, self.objects.record)
 
     def with_trials(self, repository: Path, entries: Snapshot | None = None) -> Snapshot:
-        """The same with what tells whether the trials that claims name are there. Those of an improvement are read, and
-        of others what does not lie in the repository."""
+        """The same with what tells whether the trials that claims name are there. Those of an improvement are read, one
+        of each baseline, and of others what does not lie in the repository."""
         snapshot = self.published(repository, entries)
-        claims = [claim for stored in snapshot.entries.values() for claim in stored.record.claims or ()]
-        improved = {ref.sha256 for claim in claims if claim.verdict == "improved" for ref in claim.trials}
-        read = Snapshot()
-        if improved:
-            add_published(read, repository, lambda line: sha256(line.rstrip(b"\r\n")) in improved, self.objects.record)
-        refs = {ref for claim in claims for ref in (*claim.trials, *claim.floor)}
+        records = [stored.record for stored in snapshot.entries.values()]
+        wanted = telling(records)
+        read = self._named(repository, wanted)
+        refs = {ref for record in records for claim in record.claims or () for ref in (*claim.trials, *claim.floor)}
+        refs |= {row.trial for record in records for row in record.rows if row.trial.sha256 in wanted}
         left = [ref for ref in refs if ref.sha256 not in snapshot.unread]
         self._add(read, [self.objects.attempt("trial", "records", ref.key, ref.attempt) for ref in left])
         snapshot.named = {**read.trials, **read.interrupted}
         return snapshot
+
+    def _named(self, repository: Path, hashes: set[str]) -> Snapshot:
+        """The published records with these hashes."""
+        if not hashes:
+            return Snapshot()
+        return add_published(
+            Snapshot(), repository, lambda line: sha256(line.rstrip(b"\r\n")) in hashes, self.objects.record
+        )
 
     def with_id(self, id: str, repository: Path) -> Snapshot:
         """What is published, and of everything else what carries this ID: no record of another trial is decoded. The ID
@@ -248,7 +255,8 @@ class Journal:
         return snapshot
 
     def outline(self, repository: Path) -> Outline:
-        """What a scan finds, without reading again what rows tell: a look at a long series, which is not kept."""
+        """What a scan finds, without reading again what rows tell, but for what tells something of claims: a look at a
+        long series, which is not kept."""
         outline, decode = Outline(), partial(decode_record, series=self.topic)
 
         def take(paths: Sequence[str]) -> None:
@@ -259,6 +267,9 @@ class Journal:
         self._scan(outline, take)
         try:
             add_published(outline, repository, decode=decode)
+            # In git what is claimed may stand behind what it is claimed of.
+            missing = telling(stored.record for stored in outline.entries.values()) & outline.ended.keys()
+            outline.named = dict(self._named(repository, missing).trials)
         except RepositoryError as error:
             outline.problems.append(str(error))
         return outline

@@ -131,6 +131,14 @@ class Snapshot:
         owner = ref.id.rpartition(".")[0]
         return tuple(trial.ref for trial in self.trials.values() if trial.record.id.rpartition(".")[0] == owner)
 
+    def machine_of(self, baseline: Ref) -> str:
+        """The kind of machine that a baseline was measured on, so that every claim against it is of that; empty where no
+        trial of it was read."""
+        entry = self.entries.get(baseline.sha256)
+        refs = [row.trial for row in entry.record.rows] if entry else [baseline]
+        trials = (ended.record for ended in self.ended_of(refs))
+        return next((trial.device_class for trial in trials if isinstance(trial, TrialRecord)), "")
+
     def is_private(self, id: str) -> bool:
         """Whether what carries this ID belongs to an entry that is private, finished or not."""
         owner = id.partition(".")[0]
@@ -195,23 +203,28 @@ class Snapshot:
 class Outline(Snapshot):
     """A snapshot that leaves out each trial whose end a row tells, and keeps only that, in `ended`.
 
-    Whoever made the row had read the trial's record, and the hash in the row tells that these are the same bytes.
+    Whoever made the row had read the trial's record, and the hash in the row tells that these are the same bytes. Those
+    that tell something of claims are kept.
     """
 
     ended: dict[str, Status] = field(default_factory=dict)
     _in_tables: dict[str, Status] = field(default_factory=dict)
+    _telling: set[str] = field(default_factory=set)
 
     def add(self, stored: Stored[Any]) -> None:
         super().add(stored)
         if isinstance(stored.record, EntryRecord):
             self._in_tables |= {row.trial.sha256: row.status for row in stored.record.rows}
+            self._telling |= telling([stored.record])
 
     def _settled(self, sha: str) -> bool:
         if super()._settled(sha):
             return True
-        if sha in self._in_tables:
-            self.ended[sha] = self._in_tables[sha]
-        return sha in self._in_tables
+        if sha not in self._in_tables or sha in self._telling:
+            return False
+        self.ended[sha] = self._in_tables[sha]
+        self.unread.add(sha)
+        return True
 
 
 def add_published(
@@ -234,6 +247,18 @@ def add_published(
 def entries_of(snapshot: Snapshot) -> list[EntryRecord]:
     """The records of the entries that stand, in the order of their numbers."""
     return [entry.record for entry in snapshot.in_order]
+
+
+def telling(entries: Iterable[EntryRecord]) -> set[str]:
+    """The hashes of the trials by which an improvement is known to be of what was measured, and a baseline of which
+    machine."""
+    told = set()
+    for entry in entries:
+        for claim in entry.claims or ():
+            told |= {ref.sha256 for ref in claim.trials} if claim.verdict == "improved" else set()
+            told.add((claim.floor[0] if claim.floor else claim.baseline).sha256)
+        told |= {row.trial.sha256 for row in entry.rows[:1] if entry.step == "baseline"}
+    return told
 
 
 def numbered_order(entries: Iterable[Stored[EntryRecord]]) -> list[Stored[EntryRecord]]:

@@ -7,11 +7,13 @@ Command, Config, Result, Interpretation, Next action, then Commit Hash and Links
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from research_steps.evidence.claim_text import claim_text, effect_text, estimate_text, verdict_text
+from research_steps.evidence.claim_text import effect_text, estimate_text, verdict_text
 from research_steps.evidence.hypotheses import SAYS, Item
 from research_steps.evidence.standing import claims_in
 from research_steps.evidence.state import ThreadState
+from research_steps.publish import state_text
 from research_steps.publish.markdown import block, code, prose, table
+from research_steps.publish.state_text import Words
 from research_steps.records.model import Claim, EntryRecord, Provenance, Row
 from research_steps.records.objects import IssueLink, Seal
 from research_steps.records.series import Metric, Series
@@ -67,30 +69,31 @@ def summary(state: ThreadState, issue: IssueLink | None) -> str:
 
 
 def tldr(state: ThreadState, say: Say) -> list[str]:
-    """What is best so far, and what the last interpretation or the conclusion says."""
-    lines = [f"- {_best(state.best, say)}", *(f"- Not counted: {say(text)}" for text in state.unfounded)]
-    reading = state.reading
-    if reading is not None:
-        lost = reading.retracted
-        doubt = f" ({', '.join(lost)}, which it rests on, {'is' if len(lost) == 1 else 'are'} retracted)" if lost else ""
-        lines += [f"- {reading.entry.id}: {say(reading.text)}{doubt}", f"- Next: {say(reading.entry.next_action)}"]
-    return lines
+    """What is best so far with all that speaks against it, what is open, and what to do next."""
+    words = Words(say, code)
+    lines = [line for answer in state_text.answers(state, words) for line in answer.lines]
+    lines += [f"- {text}" for text in (state_text.stop(state, words), state_text.sealed(state, words))]
+    lines += [f"- Not settled: {text}" for text in state_text.unsettled(state, words)]
+    lines += [f"- Not counted: {say(text)}" for text in state.unfounded]
+    lines += [f"- {text}" for text in state_text.reading(state, words)]
+    return [*lines, f"- Next: {'; '.join(state_text.next_commands(state, words)) or 'nothing that a rule names'}"]
 
 
 def baselines(state: ThreadState, say: Say) -> list[str]:
-    """The baseline cases with their numbers, each as it was measured last."""
+    """The baseline cases in force with their numbers, each as it was measured last."""
     lines = []
     for baseline in state.baselines:
         entry, values = baseline.entry, baseline.numbers
         numbers = [f"{name} {values[name]:.6g}" for name in _primary_first(values, state.series.primary.name)]
         noise = ", ".join(f"{name} {floor.spread:.2%}" for name, floor in (entry.floor or {}).items())
-        measure = code(entry.details_as(Measurement).measure)
+        measure = f"{code(entry.details.measure)} at " if isinstance(entry.details, Measurement) else ""
         lines += [
-            f"- {entry.id} {say(entry.label)}",
+            f"- {entry.id} {say(baseline.label)}",
             f"  - Date: {entry.started_at[:10]}",
-            f"  - Code refs: {measure} at {commit(entry.provenance, say)}",
+            f"  - Machine: {say(baseline.machine) or 'not known here'}",
+            f"  - Code refs: {measure}{commit(entry.provenance, say)}",
             f"  - Case: {code(_spelled(baseline.case))}",
-            f"  - Baseline numbers: {say(', '.join(numbers))}",
+            f"  - Baseline numbers: {say(', '.join(numbers)) or f'not measured since {entry.id} moved it'}",
             f"  - Noise floor: {say(noise) or 'none'}",
         ]
     return lines or ["- none yet"]
@@ -128,33 +131,14 @@ def decisions(state: ThreadState, say: Say, link: Link, scope: bool | None = Non
 
 
 def negative_results(state: ThreadState, say: Say) -> list[str]:
-    """What failed, with its reason, and what did not help."""
-    lines = []
-    for id, end in state.dead_ends.items():
-        match end:
-            case Row():
-                lines.append(f"- {id} {code(changes(end))} failed: {code(end.note)}")
-            case EntryRecord():
-                lines.append(f"- {id} {say(end.label)}: {say(end.result)}")
-            case Claim():
-                lines.append(f"- {id} {code(_spelled(end.changes))}: {say(end.metric)} {claim_text(end)}")
-    return lines or ["- none"]
+    """What failed, with its reason, and what did not help, each once."""
+    return [f"- {text}" for text in state_text.dead_ends(state, Words(say, code))] or ["- none"]
 
 
 def revisions(state: ThreadState, say: Say, link: Link) -> list[str]:
     """What was corrected or taken back, why, and what rested on it; and where the baseline moved to."""
     lines = [f"- {entry.finished_at[:10]} {link(entry.id)}: {say(entry.result)}" for entry in state.revisions]
     return lines or ["- none"]
-
-
-def _best(claim: Claim | None, say: Say) -> str:
-    if claim is None:
-        return "Nothing measured yet is better than the baseline."
-    on = ", ".join(ref.id for ref in claim.trials)
-    what = code(_spelled(claim.changes))
-    # Such a claim stands as it was made, and 'research replicate' makes it anew.
-    rule = "" if claim.level else ", by the older rule that judged each look alone"
-    return f"Best so far: {what} with {say(claim.metric)} {claim_text(claim)} against {claim.baseline.id} ({on}){rule}."
 
 
 def _config(record: EntryRecord) -> str:

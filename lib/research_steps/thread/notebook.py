@@ -93,7 +93,6 @@ def load(topic: str, prefix: str | None = None) -> LoadedThread:
     from research_steps.journal.store import open_store, store_url
     from research_steps.publish.logbook import format as logbook_format
     from research_steps.publish.logbook.file import path_of
-    from research_steps.records.objects import Seal
 
     checkout = Checkout.find()
     journal = Journal(open_store(store_url(checkout.root, prefix)), check_topic(topic))
@@ -103,7 +102,6 @@ def load(topic: str, prefix: str | None = None) -> LoadedThread:
         series,
         records,
         running=under_way(journal, records),
-        seals=[seal for seal in journal.notes("seals", Seal).values() if isinstance(seal, Seal)],
         shown=logbook_format.parse(read(path_of(checkout, topic)) or b"").records,
     )
     return LoadedThread(series, records, state)

@@ -20,7 +20,8 @@ _BUNDLE = ("bundle.md", "bundle.json", "table.csv", "requirements.txt")
 class Links:
     """Where a reader finds what is said, as Markdown.
 
-    `runs` is the address of W&B's runs, empty until they were sent; `seals` are those that are linked to.
+    `runs` is the address of W&B's runs, empty until they were sent; `seals` are those that are linked to, and `tags`
+    their tags.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Links:
         self._web = f"{github.web()}/{issue.repository}" if issue else None
         self._address = f"{self._web}/blob/{pushed}/{self._path}"
         self._there = [seal for seal in seals if journal.decided(f"pushed/{seal.id}", Pushed) is not None]
+        self.tags = [self.tag(seal) for seal in seals]
         project = journal.decided("project", Project)
         waiting = f"{code(project.name)} (not sent yet)" if project else "none yet"
         self.runs = address(runs) if runs else waiting

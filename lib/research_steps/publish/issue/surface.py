@@ -309,7 +309,7 @@ class IssueSurface:
             lambda entry: is_public(entry.record, self._series)
         )
         seals = self._seals(entry.record.id for entry in published.in_order if entry.record.step == "seal")
-        state, links = thread_state(self._series, published, seals=seals), self._links(self._runs(""), seals)
+        state, links = thread_state(self._series, published), self._links(self._runs(""), seals)
 
         def merged(body: str) -> str:
             """With sections as long as what people wrote leaves room for."""

@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
-from research_steps.evidence.claim_text import verdict_text
+from research_steps.evidence.claim_text import changes_text, verdict_text
 from research_steps.evidence.standing import best, claims_in, on_primary, standing, together
 from research_steps.evidence.state import ThreadState, numbers
 from research_steps.evidence.statistics import ranked
-from research_steps.publish import rendering
+from research_steps.publish import rendering, state_text
 from research_steps.publish.issue.links import Links
-from research_steps.publish.markdown import address, code, unlinked
+from research_steps.publish.markdown import address, code, table, unlinked
+from research_steps.publish.state_text import Words
 from research_steps.records.conditions import conditions_at
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, Row, TrialRecord
@@ -24,6 +25,8 @@ from research_steps.records.series import Series
 from research_steps.records.step_kinds import STEP_KINDS, Decision, Finish, Measurement
 
 ROWS_SHOWN = 20
+# Of the table at the head of the body.
+TABLE_LINES = 10
 # Commands, kinds of machines, environments.
 FACTS_SHOWN = 10
 LONGEST = 65_536
@@ -129,7 +132,7 @@ def sections(state: ThreadState, links: Links, longest: int) -> dict[str, str]:
     shown."""
     series, pull = state.series, state.production_pr
     texts = {
-        "tldr": rendering.tldr(state, unlinked),
+        "tldr": _first_screen(state),
         "scope": _scope(state, links),
         "baseline": rendering.baselines(state, unlinked),
         "decisions": rendering.decisions(state, unlinked, links.record, scope=False),
@@ -140,7 +143,7 @@ def sections(state: ThreadState, links: Links, longest: int) -> dict[str, str]:
         "links": [
             f"- Research logbook: {links.logbook}",
             f"- W&B: {links.runs}",
-            f"- Sealed snapshots: {'; '.join(map(links.tag, state.sealed.values())) or 'none yet'}",
+            f"- Sealed snapshots: {'; '.join(links.tags) or 'none yet'}",
             *(f"- Code: {code(path)}" for path in series.code_paths),
             *(f"- Reference: {address(reference)}" for reference in series.references),
             f"- Production PR: {address(pull) if pull else 'none yet'}",
@@ -281,6 +284,30 @@ def _table(rows: Sequence[Row], claims: Sequence[Claim], series: Series) -> list
     if len(shown) > ROWS_SHOWN:
         lines += ["", f"… and {len(shown) - ROWS_SHOWN} more rows in the logbook."]
     return lines
+
+
+def _first_screen(state: ThreadState) -> list[str]:
+    """What somebody needs who has never heard of the thread."""
+    words = Words(unlinked, code)
+    lines = [f"**Question.** {unlinked(state.series.goal)} {state_text.stop(state, words)}", ""]
+    for answer in state_text.answers(state, words):
+        lines += [f"- **{answer.best}**", *(f"  - {line}" for line in (*answer.against, *answer.more))]
+    for winner in state.winners[:1]:
+        case = code(changes_text(winner.claim.case))
+        lines += [
+            f"- How sure: {state_text.sure(winner, words)}.",
+            f"- Holds for {unlinked(winner.machine) or 'a machine that is not known here'}, at {case}. "
+            "Nothing is known of other machines and shapes than those that are named here.",
+        ]
+    header, cells = state_text.table(state, words, TABLE_LINES)
+    if cells:
+        lines += ["", table(header, cells, ""), ""]
+    lines += [f"- Not settled: {text}" for text in state_text.unsettled(state, words)]
+    lines += [f"- Not counted: {unlinked(text)}" for text in state.unfounded]
+    lines += [f"- {text}" for text in state_text.reading(state, words)]
+    again = f" Measure it again: {code(f'research reproduce {state.sealed[-1]}')}" if state.sealed else ""
+    lines.append(f"- {state_text.sealed(state, words)}{again}")
+    return [*lines, f"- Next: {'; '.join(state_text.next_commands(state, words)) or 'nothing that a rule names'}"]
 
 
 def _scope(state: ThreadState, links: Links) -> list[str]:

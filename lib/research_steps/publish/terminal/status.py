@@ -1,56 +1,58 @@
 """What a series holds, what is running, and how far it is, as data and as text."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from research_steps.errors import RepositoryError, UnreadableObject
-from research_steps.evidence.background import stuck
-from research_steps.evidence.state import unpublished
+from research_steps.errors import ResearchError
+from research_steps.evidence.hypotheses import SAYS
+from research_steps.evidence.state import ThreadState
 from research_steps.files import read
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
-from research_steps.journal.progress import StepProgress, under_way
-from research_steps.journal.snapshot import OpenAttempt, Outline, entries_of
+from research_steps.journal.snapshot import Outline, entries_of
+from research_steps.publish import state_text
 from research_steps.publish.logbook import format as logbook_format
+from research_steps.publish.logbook.file import path_of
+from research_steps.publish.state_here import state_here
+from research_steps.publish.state_text import PLAIN
+from research_steps.publish.terminal.forest import forest
+from research_steps.publish.terminal.layout import ROOM, labelled, shortened, wrapped
 from research_steps.publish.terminal.watch import attempt_line, step_line
 from research_steps.records.model import TrialRecord
 from research_steps.records.objects import Intent, IssueLink
 
-SCRATCH_SHOWN = 5
+SCRATCH_SHOWN = 3
+# Of a section of the screen, and of the baselines that something is best against.
+SHOWN, ANSWERS = 3, 3
 
 
-def status_of(checkout: Checkout, journal: Journal) -> tuple[dict[str, Any], list[str]]:
-    """The status of a series: what `--json` prints, and its lines."""
+def status_of(checkout: Checkout, journal: Journal, whole: bool) -> tuple[dict[str, Any], list[str]]:
+    """The status of a series: what `--json` prints, and its lines: its `whole` first screen, or a few lines."""
     topic = journal.topic
-    path = checkout.logbooks / f"{topic}.md"
-    outline, logbook = journal.outline(path.with_suffix("")), b""
+    path = path_of(checkout, topic)
+    outline, logbook, state = journal.outline(path.with_suffix("")), b"", None
     try:
         logbook = read(path) or b""
-    except RepositoryError as error:
+        state = state_here(checkout, journal, outline)
+    except ResearchError as error:
         outline.problems.append(str(error))
-    shown = logbook_format.parse(logbook).records
-    entries, steps = entries_of(outline), under_way(journal, outline)
+    entries, steps = entries_of(outline), state.running if state else ()
     counted = [stored.record.status for stored in outline.trials.values() if not stored.record.late]
     ended = Counter([*counted, *outline.ended.values()])
     everything: list[Any] = [*outline.entries.values(), *outline.trials.values(), *outline.interrupted.values()]
     problems = outline.problems
-    series = None
-    # A checkout without the store knows the entries, and not what the thread declared.
-    try:
-        series = journal.declared()
-    except UnreadableObject as error:
-        problems.append(str(error))
     if logbook_format.conflicts(logbook):
         problems.append(f"{path} has conflict markers; run 'research sync {topic}'")
     link = journal.decided("issue", IssueLink)
-    private = series is not None and series.private
+    private = state is not None and state.series.private
     data = {
         "topic": topic,
         "store": journal.store.url,
         "issue": link.url if link else "none, the series is private" if private else f".agents/issues/{topic}.md",
-        "stuck": stuck(series, entries) if series else None,
+        "state": state_text.as_data(state) if state else None,
+        "stuck": state.stuck if state else None,
         "entries": len(entries),
         "trials": ended["ok"] + ended["failed"],
         "failed": ended["failed"],
@@ -62,31 +64,76 @@ def status_of(checkout: Checkout, journal: Journal) -> tuple[dict[str, Any], lis
         ],
         "open": [{**_attempt(attempt.intent), "orphaned": attempt.orphaned()} for attempt in outline.open],
         "scratch": _scratch(outline),
-        "unpublished": list(unpublished(series, outline.in_order, shown)) if series else [],
+        "unpublished": list(state.unpublished) if state else [],
         "newer": outline.newer,
         "problems": problems,
     }
-    return data, list(_lines(data, steps, outline.open))
+    running = [*(step_line(step) for step in steps), *(attempt_line(attempt, steps) for attempt in outline.open)]
+    if whole and state is not None:
+        return data, [*screen(state, _counts(data)), *_sections({"Running": running, **_beside(data)})]
+    answers = [answer.best for answer in state_text.answers(state, PLAIN)[:1]] if state else []
+    lines = [*answers, *running, *(line for lines in _beside(data).values() for line in lines)]
+    return data, [f"{topic}  {_counts(data)}", *(f"  {line}" for line in lines)]
 
 
-def _lines(data: dict[str, Any], steps: Sequence[StepProgress], attempts: Sequence[OpenAttempt]) -> Iterator[str]:
-    yield f"{data['topic']}  (store: {data['store']})"
+def screen(state: ThreadState, counts: str) -> list[str]:
+    """What is known of a thread, on one screen of 80 columns."""
+    answers = state_text.answers(state, PLAIN)
+    hypotheses = [
+        f"{item.id} {item.state}: {item.text}" + (f"; {SAYS[item.state]}: {item.because}" if item.because else "")
+        for item in state.hypotheses
+    ]
+    lines = [f"{state.series.topic}  {counts}", *labelled("Question", wrapped(state.series.goal, ROOM))]
+    lines += labelled("Stop at", wrapped(state_text.stop(state, PLAIN), ROOM))
+    for answer in answers[:ANSWERS]:
+        lines += ["", *wrapped(answer.best), *(f"! {text}" for text in map(shortened, answer.against))]
+        lines += [f"  {shortened(text)}" for text in answer.more]
+    plot = forest(state)
+    lines += ["", *plot, ""] if plot else [""]
+    sections = {
+        "Not settled": state_text.unsettled(state, PLAIN),
+        "Baselines": state_text.baselines(state, PLAIN),
+        "Hypotheses": hypotheses,
+        "Dead ends": state_text.dead_ends(state, PLAIN),
+        "Not counted": list(state.unfounded),
+        "Sealed": [state_text.sealed(state, PLAIN)] if state.sealed else [],
+        "Only here": state_text.only_here(state, PLAIN),
+        "Next": list(state.next_commands),
+    }
+    return [*lines, *_sections(sections)]
+
+
+def _sections(sections: Mapping[str, Sequence[str]]) -> list[str]:
+    """Lines beside their headings, of which at most so many are shown."""
+    lines = []
+    for heading, texts in sections.items():
+        more = len(texts) - SHOWN
+        # What is to be pasted stays whole.
+        fit = wrapped if heading in ("Only here", "Next") else lambda text, room: [shortened(text, room)]
+        shown = [line for text in texts[:SHOWN] for line in fit(text, ROOM)]
+        lines += labelled(heading, [*shown, *([f"… and {more} more: --json"] if more > 0 else [])])
+    return lines
+
+
+def _counts(data: dict[str, Any]) -> str:
     counts = [f"{data['entries']} entries, {data['trials']} trials"]
     counts += [f"{data[name]} {name}" for name in ("failed", "interrupted", "late") if data[name]]
-    yield f"  {', '.join(counts)}"
-    yield f"  issue: {data['issue']}"
-    yield from (f"  {step_line(step)}" for step in steps)
-    yield from (f"  {attempt_line(attempt, steps)}" for attempt in attempts)
-    for scratch in data["scratch"][-SCRATCH_SHOWN:]:
-        count = scratch["trials"]
-        yield f"  scratch: {scratch['id']} {scratch['label']}, {count} trial{'s' if count != 1 else ''}"
-    if len(data["scratch"]) > SCRATCH_SHOWN:
-        yield f"  scratch: {len(data['scratch']) - SCRATCH_SHOWN} more, all in --json"
-    yield from (f"  not in the logbook yet: {id}; run 'research sync {data['topic']}'" for id in data["unpublished"])
-    if data["stuck"] is not None:
-        yield f"  no improvement in {data['stuck']} trials: forage again with 'research source'"
-    yield from (f"  problem: {problem}" for problem in data["problems"])
-    yield from (f"  newer: {text}" for text in data["newer"])
+    return f"{', '.join(counts)}; store {data['store']}"
+
+
+def _beside(data: dict[str, Any]) -> dict[str, list[str]]:
+    """What is on this machine and in this store beside what is known of the thread."""
+    scratch = [
+        f"{found['id']} {found['label']}, {found['trials']} trial{'s' if found['trials'] != 1 else ''}"
+        for found in data["scratch"]
+    ]
+    stuck = data["stuck"]
+    return {
+        "Scratch": scratch[-SCRATCH_SHOWN:],
+        "Stuck": [] if stuck is None else [f"no improvement in {stuck} trials: forage again with 'research source'"],
+        "Problems": data["problems"],
+        "Written by a newer version": data["newer"],
+    }
 
 
 def _attempt(intent: Intent) -> dict[str, Any]:

@@ -1,0 +1,52 @@
+"""The state of a thread in this checkout: what is known of it, what runs, and what nobody else has."""
+
+from collections.abc import Iterable, Iterator, Sized
+
+from research_steps.evidence.state import ThreadState, thread_state
+from research_steps.files import read
+from research_steps.git import Checkout
+from research_steps.journal.journal import Journal
+from research_steps.journal.progress import under_way
+from research_steps.journal.snapshot import Outline
+from research_steps.publish.logbook.file import path_of
+from research_steps.publish.logbook.format import parse
+from research_steps.publish.wandb.run_file import is_sent, runs_in
+from research_steps.publish.wandb.surface import folder_of
+from research_steps.records.objects import IssueLink, Pushed
+from research_steps.records.series import Series
+
+
+def state_here(checkout: Checkout, journal: Journal, outline: Outline) -> ThreadState:
+    """The state after what was read of the journal. Raises ResearchError where nothing tells what the series is."""
+    path = path_of(checkout, journal.topic)
+    series, shown = journal.series(path.with_suffix("")), parse(read(path) or b"").records
+    seals = [entry.record.id for entry in outline.in_order if entry.record.step == "seal" and entry.sha256 in shown]
+    here = _only_here(checkout, journal, series, seals)
+    return thread_state(series, outline, running=under_way(journal, outline), shown=shown, only_here=here)
+
+
+def _only_here(checkout: Checkout, journal: Journal, series: Series, seals: Iterable[str]) -> Iterator[str]:
+    """What nobody else has, in a sentence each with the command that hands it over; `seals` are the IDs of the entries
+    whose tags there are. A private series is meant for here."""
+    if series.private or checkout.git_dir is None:
+        return
+    topic, origin = series.topic, checkout.origin()
+    remote = "origin" if origin else "REMOTE"
+    tags = [f"{topic}/{id}" for id in seals if journal.decided(f"pushed/{id}", Pushed) is None]
+    if tags:
+        yield f"{_some(tags, 'tag')} not pushed: git push {remote} {tags[-1]}"
+    path = path_of(checkout, topic)
+    pushed = checkout.pushed()
+    there = parse(checkout.file_at(pushed, path.relative_to(checkout.root).as_posix())).records if pushed else {}
+    missing = [entry.id for entry in parse(read(path) or b"").entries if entry.record not in there]
+    if missing:
+        yield f"{_some(missing, 'entry', 'entries')} of the logbook not pushed: git push {remote}"
+    waiting = [path for path in runs_in(folder_of(checkout, topic)).values() if not is_sent(path)]
+    if waiting:
+        yield f"{_some(waiting, 'W&B run')} not sent: wandb login, then research sync {topic}"
+    if journal.decided("issue", IssueLink) is None:
+        yield f"the issue is a file, .agents/issues/{topic}.md: research sync {topic} --issue NUMBER"
+
+
+def _some(found: Sized, one: str, several: str = "") -> str:
+    return f"{len(found)} {one if len(found) == 1 else several or f'{one}s'}"
