@@ -131,7 +131,7 @@ def test_what_was_not_measured_is_not_the_best_so_far(repository: UntimedThread,
     assert cli(repository, "sync", "toy")[0] == 0
     issue = (repository.root / ".agents" / "issues" / "toy.md").read_text()
     for text in (repository.head, issue):
-        (best,) = [line for line in text.splitlines() if "Best so far" in line]
+        (best,) = [line for line in text.splitlines() if "Best against" in line]
         assert "`work=1000` with cost " in best
         told = [line for line in text.splitlines() if "Not counted" in line]
         assert len(told) == 2 and all("TOY-009 claims work=1: " in line and says in line for line in told)

@@ -24,6 +24,7 @@ LINKS: Any = SimpleNamespace(
     section=lambda record: f"[{record.id}](https://github.com/o/r)",
     commit=code,
     tag=lambda seal: code(seal.tag),
+    tags=[code("toy/TOY-002")],
     snapshot=lambda seal, folders: {"Code": ", ".join(map(code, folders))},
     logbook="`toy.md`",
     runs="none",
@@ -150,7 +151,7 @@ def test_the_production_pr_is_the_one_that_was_named_last() -> None:
     taken_back = state_of(SERIES, [first, second]).entries[1]
     back = entry("TOY-005", step="retraction", inputs=(taken_back.ref,))
     assert state_of(SERIES, [first, second, other, back]).production_pr == "https://x/1"
-    body = issue_text.sections(state_of(SERIES, [first, second, other], [SEAL]), LINKS, 7_000)["links"]
+    body = issue_text.sections(state_of(SERIES, [first, second, other]), LINKS, 7_000)["links"]
     assert "- Production PR: <https://x/2>" in body and "- Sealed snapshots: `toy/TOY-002`" in body
 
 

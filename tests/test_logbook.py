@@ -112,7 +112,7 @@ def test_the_summary_is_rewritten_without_touching_an_entry(desk: Desk) -> None:
     desk.record("a failure", trials=0, status="failed", result="no such kernel")
     desk.publish()
     head, _, rest = desk.data.partition(mark)
-    assert b"TOY-002 a failure: no such kernel" in head
+    assert b"`a failure` failed (TOY-002): `no such kernel`" in head
     assert rest.startswith(before.partition(mark)[2])
     assert head.partition(b"<!-- research-steps living")[0] == before.partition(b"<!-- research-steps living")[0]
 

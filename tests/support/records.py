@@ -21,7 +21,6 @@ from research_steps.records.model import (
     Samples,
     TrialRecord,
 )
-from research_steps.records.objects import Seal
 from research_steps.records.series import Series
 from research_steps.records.times import parse_utc, utc
 

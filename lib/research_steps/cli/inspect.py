@@ -57,16 +57,18 @@ def status(topic: str | None, follow: bool, prefix: str | None, json_output: boo
 @click.option("--budget", type=click.IntRange(min=100), default=1500, show_default=True, help="About so many tokens.")
 @click.option("--since", default="", help="Name all entries after this ID, or this time.")
 def brief(series: OpenSeries, budget: int, since: str) -> None:
-    """What whoever goes on with a thread has to know: answer, ties, what is open, next commands.
+    """What whoever goes on with a thread has to know, in few tokens.
 
     The best claims with what speaks against them, contended evidence, what runs and the next commands always stay.
     """
+    from research_steps.journal.progress import under_way
     from research_steps.publish import brief as briefly
     from research_steps.publish.state_here import state_here
 
     gc.disable()
     outline = series.journal.outline(series.checkout.logbooks / series.topic)
-    made = briefly.brief(state_here(series.checkout, series.journal, outline), budget, since)
+    steps = under_way(series.journal, outline)
+    made = briefly.brief(state_here(series.checkout, series.journal, outline, steps), budget, since)
     if series.json_output:
         print_json(briefly.as_data(made))
     else:

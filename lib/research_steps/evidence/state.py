@@ -144,7 +144,7 @@ class ThreadState:
     def _to_measure(self) -> list[str]:
         if not self.baselines:
             return [f"python -m experiments.{self.series.topic}"]
-        moved = any(not baseline.numbers for baseline in self.baselines)
+        moved = any(baseline.entry.step == "rebase" for baseline in self.baselines)
         commands = [f"python -m experiments.{self.series.topic}"] if moved else []
         if any(is_contended(claim) for claim in self.unsettled):
             commands.append(f"python -m experiments.{self.series.topic} --retry contended")
@@ -190,7 +190,7 @@ def thread_state(
         retracted=taken_back,
         claims=tuple(current),
         best=winners[0].claim if winners else None,
-        reached=reached(series, current),
+        reached=next((winner.claim for winner in winners if reached(series, [winner.claim])), None),
         by_older_rule=tuple(claim for claim in current if not claim.level),
         winners=tuple(winners),
         unsettled=tuple(claim for claim in on_primary(series, current) if claim.verdict in _UNSETTLED),

@@ -45,7 +45,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Brief:
+class FittedBrief:
     """The lines that fit, how many of each heading were left out, and about how many tokens that is."""
 
     topic: str
@@ -78,7 +78,7 @@ def _bytes(text: str) -> int:
     return len(text.encode()) + 3
 
 
-def brief(state: ThreadState, budget: int, since: str) -> Brief:
+def brief(state: ThreadState, budget: int, since: str) -> FittedBrief:
     """What fits so many tokens; with `since`, an ID or a time, all that was recorded after it comes before other detail.
 
     Raises UsageError for what is neither.
@@ -95,10 +95,10 @@ def brief(state: ThreadState, budget: int, since: str) -> Brief:
             room -= size
     left_out = Counter(line.heading for number, line in enumerate(lines) if number not in taken)
     shown = tuple(line for number, line in enumerate(lines) if number in taken)
-    return Brief(state.series.topic, shown, dict(left_out), budget)
+    return FittedBrief(state.series.topic, shown, dict(left_out), budget)
 
 
-def as_data(made: Brief) -> dict[str, Any]:
+def as_data(made: FittedBrief) -> dict[str, Any]:
     """The brief for programs: its lines by their headings."""
     texts: dict[str, list[str]] = {}
     for line in made.lines:

@@ -83,7 +83,7 @@ def _answer(state: ThreadState, winner: Winner, words: Words) -> Answer:
 
 def _nothing(state: ThreadState, baseline: MeasuredBaseline, words: Words) -> str:
     name = f"{baseline.entry.id} ({words.say(baseline.label)})"
-    if not baseline.numbers:
+    if baseline.entry.step == "rebase":
         return f"The baseline was moved by {name} to {words.code(changes_text(baseline.case))}, not measured there yet."
     claims = [claim for claim in on_primary(state.series, state.claims) if claim.case == baseline.case]
     if not claims:
@@ -207,7 +207,9 @@ def reading(state: ThreadState, words: Words) -> list[str]:
     last = state.reading
     if last is None:
         return []
-    lines = [f"Concluded in {last.entry.id}: {words.say(last.text)}"] if last.entry.step == "finish" else []
+    lines = []
+    if last.entry.step == "finish":
+        lines = [f"Concluded in {last.entry.id}: {words.say(last.text)} Next: {words.say(last.entry.next_action)}"]
     lost = ", ".join(last.retracted)
     lines += [f"{last.entry.id} rests on {lost}, retracted since."] if lost else []
     return lines + ([f"{last.entry.id} was written before {', '.join(last.before)}."] if last.before else [])

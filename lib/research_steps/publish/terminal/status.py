@@ -11,6 +11,7 @@ from research_steps.evidence.state import ThreadState
 from research_steps.files import read
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.progress import under_way
 from research_steps.journal.snapshot import Outline, entries_of
 from research_steps.publish import state_text
 from research_steps.publish.logbook import format as logbook_format
@@ -26,6 +27,8 @@ from research_steps.records.objects import Intent, IssueLink
 SCRATCH_SHOWN = 3
 # Of a section of the screen, and of the baselines that something is best against.
 SHOWN, ANSWERS = 3, 3
+# Sections whose lines are cut where they are too long for the screen: all of it is in the brief.
+CUT = ("Not settled", "Baselines", "Hypotheses", "Dead ends")
 
 
 def status_of(checkout: Checkout, journal: Journal, whole: bool) -> tuple[dict[str, Any], list[str]]:
@@ -33,12 +36,13 @@ def status_of(checkout: Checkout, journal: Journal, whole: bool) -> tuple[dict[s
     topic = journal.topic
     path = path_of(checkout, topic)
     outline, logbook, state = journal.outline(path.with_suffix("")), b"", None
+    steps = under_way(journal, outline)
     try:
         logbook = read(path) or b""
-        state = state_here(checkout, journal, outline)
+        state = state_here(checkout, journal, outline, steps)
     except ResearchError as error:
         outline.problems.append(str(error))
-    entries, steps = entries_of(outline), state.running if state else ()
+    entries = entries_of(outline)
     counted = [stored.record.status for stored in outline.trials.values() if not stored.record.late]
     ended = Counter([*counted, *outline.ended.values()])
     everything: list[Any] = [*outline.entries.values(), *outline.trials.values(), *outline.interrupted.values()]
@@ -108,9 +112,9 @@ def _sections(sections: Mapping[str, Sequence[str]]) -> list[str]:
     lines = []
     for heading, texts in sections.items():
         more = len(texts) - SHOWN
-        # What is to be pasted stays whole.
-        fit = wrapped if heading in ("Only here", "Next") else lambda text, room: [shortened(text, room)]
-        shown = [line for text in texts[:SHOWN] for line in fit(text, ROOM)]
+        # The rest is to be acted on, and stays whole.
+        cut = heading in CUT
+        shown = [line for text in texts[:SHOWN] for line in ([shortened(text, ROOM)] if cut else wrapped(text, ROOM))]
         lines += labelled(heading, [*shown, *([f"… and {more} more: --json"] if more > 0 else [])])
     return lines
 
@@ -132,7 +136,7 @@ def _beside(data: dict[str, Any]) -> dict[str, list[str]]:
         "Scratch": scratch[-SCRATCH_SHOWN:],
         "Stuck": [] if stuck is None else [f"no improvement in {stuck} trials: forage again with 'research source'"],
         "Problems": data["problems"],
-        "Written by a newer version": data["newer"],
+        "Newer": data["newer"],
     }
 
 
