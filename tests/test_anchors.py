@@ -209,7 +209,7 @@ def test_a_bundle_of_schema_2_is_held_against_what_it_says(desk: SealedDesk) -> 
     ("changes", "expected"),
     [
         ({"bundle.json": b"{"}, "its bundle can't be read"),
-        ({"bundle.json": b'{"schema": 99}'}, "its bundle has schema 99, this version reads up to 3"),
+        ({"bundle.json": b'{"schema": 99}'}, "its bundle has schema 99, this version reads up to 4"),
     ],
 )
 def test_a_bundle_that_can_not_be_read_is_told(desk: SealedDesk, changes: dict[str, bytes], expected: str) -> None:

@@ -15,6 +15,8 @@ from research_steps.publish.terminal.status import screen
 from research_steps.records.encoding import Stored, sha256, store_record
 from research_steps.records.model import Claim, EntryRecord, Ref, Row, TrialRecord
 from research_steps.records.series import Hypothesis, Metric, Series, Stop
+from research_steps.seal.bundle import SCHEMA, Bundle
+from research_steps.seal.bundle_text import tag_message
 
 from tests.support.records import claim, entry, trial, with_trials
 
@@ -268,3 +270,29 @@ def test_the_status_of_a_long_thread_fits_one_screen() -> None:
     """40 lines of 80 columns."""
     lines = screen(long_thread().state, "300 entries")
     assert len(lines) <= 40 and max(map(len, lines)) <= 80, "\n".join(lines)
+
+
+def test_a_tag_says_what_its_winner_makes_worse(thread: Thread) -> None:
+    """In its title and beside the finding; one of an older version reads as it was made."""
+    worse = msgspec.structs.replace(said("dense", 1.77, "regressed", "stable"), metric="max_error")
+    found = thread.sweep(thread.baseline(), said("dense", 0.495), worse)
+    bundle = Bundle(
+        schema=SCHEMA, topic="moe_hc", id="MOE-HC-003", tag="moe_hc/MOE-HC-003", seal=found.ref, series={}, commands=(),
+        commit="0" * 40, branch=None, patch=None, patch_note="", submodules={}, measured=(), seeds={}, hardware=(),
+        environment={}, python="3.11", packages={}, records=(found.ref,), claims=found.record.claims or (), logbook=(),
+        elsewhere=(),
+    )  # fmt: skip
+    title, *lines = tag_message(bundle, SERIES).splitlines()
+    assert title.endswith("improved, replicated; it makes max_error worse")
+    assert "  - it makes max_error worse: 1.770 × (1.735 to 1.805), regressed, stable" in lines
+    assert "worse" not in tag_message(msgspec.structs.replace(bundle, schema=3), SERIES)
+
+
+def test_a_table_stands_once_on_the_issue(thread: Thread) -> None:
+    """The update of a seal names the one that has it."""
+    found = thread.sweep(thread.baseline(), said("dense", 0.495), rows=entry().rows)
+    read = thread.add("interpret", inputs=(found.ref,))
+    sealed = thread.add("seal", inputs=(read.ref,))
+    first = issue_text.comment(read.record, [found.record], [], SERIES, None, LINKS, {})
+    second = issue_text.comment(sealed.record, [found.record, read.record], [], SERIES, None, LINKS, {})
+    assert "| trial |" in first and "| trial |" not in second and f"Table: in the update of {read.record.id}" in second

@@ -16,9 +16,11 @@ from research_steps.records.encoding import canonical, decode_series
 from research_steps.records.model import Claim, Device, Ref, Strict
 from research_steps.records.series import Series
 
-SCHEMA = 3
+SCHEMA = 4
 # One of schema 2 does not tell when and by whom it was sealed, nor of its tag.
-_READ = (2, SCHEMA)
+_READ = (2, 3, SCHEMA)
+# From this schema on a tag's message says what a candidate makes worse.
+SAYS_WORSE = 4
 
 
 class Command(Strict, frozen=True):

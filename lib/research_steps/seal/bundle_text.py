@@ -15,7 +15,7 @@ from research_steps.publish.rendering import entry as render_entry
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, Ref
 from research_steps.records.series import Series
-from research_steps.seal.bundle import UNLISTED, Bundle, name_of
+from research_steps.seal.bundle import SAYS_WORSE, UNLISTED, Bundle, name_of
 
 # How many claims the tag's message spells out.
 SPELLED = 10
@@ -29,10 +29,12 @@ def recorded(record: EntryRecord) -> str:
 def tag_message(bundle: Bundle, series: Series) -> str:
     """What `git show` says of a seal. A tag is held against it, so that other words need the next schema of bundles."""
     claims, winner = _primary(bundle, series), best(series, bundle.claims)
+    worse = _worse(winner, bundle) if winner else []
     title = f"{bundle.topic}: {_claimed(winner, bundle)}" if winner else f"{bundle.topic}: {series.goal}"
+    title += f"; it makes {', '.join(claim.metric for claim in worse)} worse" if worse else ""
     lines = [title, "", *([series.goal, ""] if winner else [])]
     if claims:
-        lines += ["What it found:", *(f"- {_claimed(claim, bundle)}" for claim in claims[:SPELLED])]
+        lines += ["What it found:", *(line for claim in claims[:SPELLED] for line in _finding(claim, bundle))]
         lines += [f"- and {len(claims) - SPELLED} more, in the bundle"] if len(claims) > SPELLED else []
         lines += [""]
     lines += [
@@ -42,7 +44,7 @@ def tag_message(bundle: Bundle, series: Series) -> str:
         f"Check it: research verify {bundle.topic} --tag {bundle.tag}",
         f"Measure it again: research reproduce {bundle.tag}",
     ]
-    return "".join(f"{one_line(line)}\n" for line in lines)
+    return "".join(f"{line[: len(line) - len(line.lstrip(' '))]}{one_line(line)}\n" for line in lines)
 
 
 def table(bundle: Bundle) -> str:
@@ -64,7 +66,10 @@ def page(bundle: Bundle, series: Series, entries: Sequence[Stored[EntryRecord]])
     """The bundle as Markdown, for somebody who has never seen the thread."""
     claims = _primary(bundle, series)
     cases = dict.fromkeys(changes_text(claim.case) for claim in claims)
-    findings = [f"- {prose(_claimed(claim, bundle))}; against {claim.baseline.id}" for claim in claims]
+    findings = []
+    for claim in claims:
+        first, *worse = _finding(claim, bundle)
+        findings += [f"{prose(first)}; against {claim.baseline.id}", *(f"  {prose(line.strip())}" for line in worse)]
     # The logbook, which links of entries are for, lies one folder up.
     rendered = (render_entry(entry.record, series, None).replace(f"]({series.topic}/", "](") for entry in entries)
     paragraphs = [
@@ -119,6 +124,20 @@ def _entries(bundle: Bundle) -> list[Ref]:
 
 def _primary(bundle: Bundle, series: Series) -> list[Claim]:
     return [claim for claim in bundle.claims if claim.metric == series.primary.name]
+
+
+def _finding(claim: Claim, bundle: Bundle) -> list[str]:
+    """What is said of a candidate, and below it what that makes worse."""
+    worse = [f"  - it makes {other.metric} worse: {claim_text(other)}" for other in _worse(claim, bundle)]
+    return [f"- {_claimed(claim, bundle)}", *worse]
+
+
+def _worse(claim: Claim, bundle: Bundle) -> list[Claim]:
+    """The claims on other metrics that the same candidate makes worse; none where the bundle's tag does not say it."""
+    if bundle.schema < SAYS_WORSE:
+        return []
+    alike = (other for other in bundle.claims if (other.changes, other.case) == (claim.changes, claim.case))
+    return [other for other in alike if other.metric != claim.metric and other.verdict == "regressed"]
 
 
 def _claimed(claim: Claim, bundle: Bundle) -> str:

@@ -78,8 +78,11 @@ def comment(
     ]
     if record.interpretation:
         lines.append(f"- Interpretation: {unlinked(record.interpretation)}")
+    read = [entry.id for entry in rests_on if entry.step == "interpret"]
     shown = record.rows or tuple(row for entry in rests_on for row in entry.rows if row.changes)
-    if shown:
+    if shown and read and not record.rows:
+        lines.append(f"- Table: in the update of {read[-1]}")
+    elif shown:
         claims = claims_in(record) or standing(rests_on)
         lines += ["", *_table(shown, claims, series), ""]
     lines.append(f"- Confidence: {unlinked(confidence(series, record, rests_on))}")
