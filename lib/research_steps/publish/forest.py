@@ -21,10 +21,10 @@ from research_steps.records.model import Claim, Row
 FOREST = "forest.svg"
 # Claims of one baseline case; the others stand in the entries.
 SHOWN = 30
-WIDTH, LINE = 1000, 26
+WIDTH, LINE = 1020, 26
 # Where the axis lies, in pixels.
-LEFT, RIGHT = 290, 630
-_LABEL, _TEXT = 36, 48
+LEFT, RIGHT = 320, 640
+_LABEL, _TEXT = 42, 54
 # Between the words at the axis, in pixels.
 _APART = 60
 # As far as an axis goes beyond the outermost estimate, as a factor or in spans.
