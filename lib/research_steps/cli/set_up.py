@@ -97,10 +97,10 @@ def sync(series: OpenSeries, issue: int | None, repository: str) -> None:
 
 @click.command(cls=SeriesCommand)
 def report(series: OpenSeries) -> None:
-    """Write .agents/reports/TOPIC.html: the whole series, with plots, as one page that opens without a network.
+    """Write the series with its plots as one page, to .agents/reports/.
 
-    It is made of what the store and this checkout hold, and can be made again, so git leaves it out. Where there is a
-    docs/reports/index.md, a series that it doesn't name is put under Uncategorized there.
+    It is made of what the store and this checkout hold, opens without a network, and can be made again, so git leaves
+    it out. Where there is a docs/reports/index.md, a series that it doesn't name is put under Uncategorized there.
     """
     from research_steps.publish.report.files import write_report
     from research_steps.publish.report.index import list_report
