@@ -67,10 +67,9 @@ class Old:
         """Every record, intent and attachment, in the store and beside the logbook."""
         folders = [self.store / "journal", self.root / ".agents" / "logbooks" / "old_series"]
         files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-        # Rewritten by design: what is noted of a plan, and the brief.
-        kept = [
-            path for path in files if path.parent.name != "plans" and path.name not in ("series.json", "background.md")
-        ]
+        # Rewritten by design: what is noted of a plan, the brief, and the forest plot.
+        rewritten = ("series.json", "background.md", "forest.svg")
+        kept = [path for path in files if path.parent.name != "plans" and path.name not in rewritten]
         return {path.relative_to(self.root).as_posix(): path.read_bytes() for path in kept}
 
 

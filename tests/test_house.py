@@ -22,7 +22,7 @@ ROOMS = ["records", "journal", "evidence", "trial", "remote", "publish", "seal",
 GROUND, DOORS = {"errors.py", "files.py", "git.py", "terminal.py"}, {"__init__.py", "__main__.py"}
 HEAVY = (
     *("marin", "levanter", "jax", "wandb", "github", "ray", "scipy", "numpy"),
-    *("requests", "tenacity", "detect_secrets", "draccus", "pandas"),
+    *("requests", "tenacity", "detect_secrets", "draccus", "pandas", "vl_convert"),
 )
 LONGEST_NAME = 70
 # Who may import a library that another one could take the place of.
@@ -39,6 +39,8 @@ USERS = {
     "detect_secrets": {"records/secret_shapes.py"},
     # A driver that loads it would disturb what it times; its own command sends.
     "wandb": set(),
+    # Large, and only the report needs it.
+    "vl_convert": {"publish/report/files.py"},
 }
 # Who prints beside the one way to the terminal, and why it reaches none.
 PRINTERS = {

@@ -95,6 +95,22 @@ def sync(series: OpenSeries, issue: int | None, repository: str) -> None:
         print_result(True, {"topic": topic, "rebuilt": rebuilt})
 
 
+@click.command(cls=SeriesCommand)
+def report(series: OpenSeries) -> None:
+    """Write the series with its plots as one page, to .agents/reports/.
+
+    It is made of what the store and this checkout hold, opens without a network, and can be made again, so git leaves
+    it out. Where there is a docs/reports/index.md, a series that it doesn't name is put under Uncategorized there.
+    """
+    from research_steps.publish.report.files import write_report
+    from research_steps.publish.report.index import list_report
+
+    path = write_report(series.checkout, series.journal, series.series, series.snapshot)
+    listed = list_report(series.checkout, series.series, series.journal.decided("issue", IssueLink))
+    lines = [str(path), *([f"{listed}: added under Uncategorized"] if listed else [])]
+    print_result(series.json_output, {"report": str(path), "listed": str(listed) if listed else None}, lines)
+
+
 @click.command(cls=SeriesCommand, json=False)
 def origin(series: OpenSeries) -> None:
     """Print where this work tree comes from, as RESEARCH_ORIGIN. Engines that ship it without git take that.

@@ -85,7 +85,8 @@ class Reading:
 class ThreadState:
     """What is known of a series now. Entries come in the order of their numbers.
 
-    `claims` count now, against a baseline case in force: of those about the same candidate one for each kind of machine.
+    `claims` count now, against a baseline case in force: of those about the same candidate one for each kind of machine,
+    which `machines` names for each of them.
     `winners` are the best of them, those of the machine that measured a baseline last first, `best` the first of these,
     and `reached` the claim by which the series has what it was started for. `unsettled` say nothing yet of a candidate:
     because it was measured beside other load, can't be compared, or was not measured often enough. `by_older_rule` are
@@ -100,6 +101,7 @@ class ThreadState:
     entries: tuple[Stored[EntryRecord], ...]
     retracted: frozenset[str]
     claims: tuple[Claim, ...]
+    machines: tuple[str, ...]
     best: Claim | None
     reached: Claim | None
     by_older_rule: tuple[Claim, ...]
@@ -122,6 +124,11 @@ class ThreadState:
     unpublished: tuple[str, ...]
     only_here: tuple[str, ...]
     unfounded: tuple[str, ...]
+
+    def against(self, case: Mapping[str, Any], machine: str) -> list[Claim]:
+        """The claims on the primary metric against a baseline case on one kind of machine."""
+        here = [claim for claim, where in zip(self.claims, self.machines, strict=True) if where == machine]
+        return [claim for claim in on_primary(self.series, here) if claim.case == case]
 
     @property
     def next_commands(self) -> tuple[str, ...]:
@@ -181,6 +188,7 @@ def thread_state(
     measured, left_out = founded(snapshot, entries)
     claims = _by_machine(series, snapshot, measured)
     current = [claim for claim, _, is_variant in claims if not is_variant]
+    machines = [machine for _, machine, is_variant in claims if not is_variant]
     baselines = _baselines(snapshot, counting)
     winners = sorted(_winners(series, claims), key=lambda winner: _newest_first(winner, baselines, series))
     finishes = [record for record in records if record.step == "finish"]
@@ -189,6 +197,7 @@ def thread_state(
         entries=tuple(entries),
         retracted=taken_back,
         claims=tuple(current),
+        machines=tuple(machines),
         best=winners[0].claim if winners else None,
         reached=next((winner.claim for winner in winners if reached(series, [winner.claim])), None),
         by_older_rule=tuple(claim for claim in current if not claim.level),

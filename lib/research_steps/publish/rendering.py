@@ -9,9 +9,10 @@ from typing import Any
 
 from research_steps.evidence.claim_text import effect_text, estimate_text, verdict_text
 from research_steps.evidence.hypotheses import SAYS, Item
-from research_steps.evidence.standing import claims_in
+from research_steps.evidence.standing import claims_in, on_primary
 from research_steps.evidence.state import ThreadState
 from research_steps.publish import state_text
+from research_steps.publish.forest import FOREST
 from research_steps.publish.markdown import block, code, prose, table
 from research_steps.publish.state_text import Words
 from research_steps.records.model import Claim, EntryRecord, Provenance, Row
@@ -65,6 +66,9 @@ def summary(state: ThreadState, issue: IssueLink | None) -> str:
     lines += ["", "## Corrected and moved", *revisions(state, prose, link)]
     where = f"[{issue.repository}#{issue.number}]({issue.url})" if issue else f"`.agents/issues/{series.topic}.md`"
     lines += ["", "## Links", f"- Issue: {'none, the series is private' if series.private else where}"]
+    lines.append(f"- Report: `research report {series.topic}` writes `.agents/reports/{series.topic}.html`")
+    if on_primary(series, state.claims):
+        lines.append(f"- Forest plot: ![Claims against the baseline]({series.topic}/{FOREST})")
     return "\n".join(lines)
 
 

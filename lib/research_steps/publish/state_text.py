@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 
 from research_steps.evidence.claim_text import changes_text, claim_text, estimate_text, relative_text, verdict_text
-from research_steps.evidence.standing import on_primary
 from research_steps.evidence.state import MeasuredBaseline, ThreadState, Winner, is_contended
 from research_steps.evidence.statistics import gain
 from research_steps.records.configurations import changes_in
@@ -27,10 +26,11 @@ CLOSE = 3
 
 @dataclass(frozen=True)
 class Words:
-    """How a surface spells what records say, as text, and what is code."""
+    """How a surface spells what records say, as text, what is code, and the ID of a record."""
 
     say: Callable[[str], str]
     code: Callable[[str], str]
+    link: Callable[[str], str] = str
 
 
 PLAIN = Words(str, str)
@@ -85,7 +85,7 @@ def _nothing(state: ThreadState, baseline: MeasuredBaseline, words: Words) -> st
     name = f"{baseline.entry.id} ({words.say(baseline.label)})"
     if baseline.entry.step == "rebase":
         return f"The baseline was moved by {name} to {words.code(changes_text(baseline.case))}, not measured there yet."
-    claims = [claim for claim in on_primary(state.series, state.claims) if claim.case == baseline.case]
+    claims = state.against(baseline.case, baseline.machine)
     if not claims:
         return f"Nothing was measured against {name} yet."
     several = f"of {len(claims)} candidates " if len(claims) > 1 else ""
@@ -138,7 +138,7 @@ def table(state: ThreadState, words: Words, most: int) -> tuple[list[str], list[
         return [], []
     winner = state.winners[0].claim
     name = state.series.primary.name
-    alike = [claim for claim in on_primary(state.series, state.claims) if claim.case == winner.case]
+    alike = state.against(winner.case, state.winners[0].machine)
     shown = sorted(
         (claim for claim in alike if claim.estimate is not None), key=lambda claim: -gain(state.series.primary, claim)
     )
@@ -194,11 +194,12 @@ def dead_ends(state: ThreadState, words: Words) -> list[str]:
     """What failed or did not help, each once."""
     lines = []
     for end in state.dead_ends:
-        ids = end.ids[0] if len(end.ids) == 1 else f"{len(end.ids)} times, {end.ids[0]} to {end.ids[-1]}"
+        first, last = words.link(end.ids[0]), words.link(end.ids[-1])
+        ids = first if len(end.ids) == 1 else f"{len(end.ids)} times, {first} to {last}"
         if end.claim is None:
             lines.append(f"{words.code(end.what)} failed ({ids}): {words.code(end.why)}")
         else:
-            lines.append(f"{words.code(end.what)}: {words.say(end.claim.metric)} {claim_text(end.claim)} ({end.ids[0]})")
+            lines.append(f"{words.code(end.what)}: {words.say(end.claim.metric)} {claim_text(end.claim)} ({first})")
     return lines
 
 

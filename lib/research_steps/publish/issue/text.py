@@ -145,6 +145,7 @@ def sections(state: ThreadState, links: Links, longest: int) -> dict[str, str]:
         "conclusion": _conclusion(state.finish),
         "links": [
             f"- Research logbook: {links.logbook}",
+            f"- Report: {code(f'research report {series.topic}')} in a checkout makes it, as one page",
             f"- W&B: {links.runs}",
             f"- Sealed snapshots: {'; '.join(links.tags) or 'none yet'}",
             *(f"- Code: {code(path)}" for path in series.code_paths),

@@ -1,9 +1,9 @@
 """The logbook surface: entries appended to `.agents/logbooks/<topic>.md`, their records beside it in git.
 
 For each entry first its records are made to last in `<topic>/<ID>.jsonl`, then the entry is appended. A publisher that
-is killed in between leaves a records file that the next one finds. `<topic>/series.json` is the series itself. One
-publisher at a time for each work tree, by a lock in its git directory; what is already there is told by the logbook's
-own markers.
+is killed in between leaves a records file that the next one finds. `<topic>/series.json` is the series itself, and
+`<topic>/forest.svg` what is claimed now, made anew with the summary. One publisher at a time for each work tree, by a
+lock in its git directory; what is already there is told by the logbook's own markers.
 """
 
 import json
@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from research_steps.errors import StoreError
-from research_steps.evidence.state import thread_state
+from research_steps.evidence.state import ThreadState, thread_state
 from research_steps.evidence.visibility import belongs_in_logbook
 from research_steps.files import is_there, read, write_aside
 from research_steps.git import Checkout
@@ -21,6 +21,7 @@ from research_steps.journal import series_file
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot, numbered_order
 from research_steps.publish import rendering
+from research_steps.publish.forest import FOREST, forest
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.file import LogbookFile, lock, path_of, refuse_sparse
 from research_steps.publish.logbook.restoring import restore
@@ -144,14 +145,22 @@ class LogbookSurface:
         # What was published from other stores is in git, and holds as well.
         published = self.journal.with_trials(self.records, entries)
         issue = self.journal.decided("issue", IssueLink)
-        self._file.replace_summary(summary(self.series, published, self._file.records, issue))
+        state = _state(self.series, published, self._file.records)
+        drawn = forest(state).encode()
+        # The summary shows it, so it comes first.
+        if drawn and read(self.records / FOREST) != drawn:
+            write_aside(self.records / FOREST, drawn)
+        self._file.replace_summary(rendering.summary(state, issue))
         self._rewritten, self._stale = time.monotonic(), False
 
 
 def summary(series: Series, entries: Snapshot, shown: Container[str], issue: IssueLink | None) -> str:
     """The summary of a logbook that shows the entries with these hashes."""
-    state = thread_state(series, entries.only(lambda entry: entry.sha256 in shown))
-    return rendering.summary(state, issue)
+    return rendering.summary(_state(series, entries, shown), issue)
+
+
+def _state(series: Series, entries: Snapshot, shown: Container[str]) -> ThreadState:
+    return thread_state(series, entries.only(lambda entry: entry.sha256 in shown))
 
 
 def _lines(path: Path) -> list[bytes]:

@@ -3,7 +3,6 @@
 import math
 
 from research_steps.evidence.claim_text import changes_text
-from research_steps.evidence.standing import on_primary
 from research_steps.evidence.state import ThreadState
 from research_steps.evidence.statistics import gain
 from research_steps.publish.terminal.layout import shortened
@@ -16,8 +15,11 @@ REPEATED, ONCE = "●", "○"
 
 def forest(state: ThreadState) -> list[str]:
     """The candidates against the baseline of the best one, best first; none where nothing is known as a ratio."""
-    baseline = state.winners[0].claim.case if state.winners else state.baselines[-1].case if state.baselines else None
-    claims = [claim for claim in on_primary(state.series, state.claims) if claim.case == baseline]
+    if not state.baselines:
+        return []
+    first = state.winners[0] if state.winners else None
+    newest = state.baselines[-1]
+    claims = state.against(first.claim.case, first.machine) if first else state.against(newest.case, newest.machine)
     plotted = [claim for claim in claims if claim.estimand == "ratio" and claim.estimate and claim.low and claim.high]
     plotted.sort(key=lambda claim: -gain(state.series.primary, claim))
     if not plotted:
