@@ -67,7 +67,7 @@ class Old:
         """Every record, intent and attachment, in the store and beside the logbook."""
         folders = [self.store / "journal", self.root / ".agents" / "logbooks" / "old_series"]
         files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-        # Rewritten by design: what is noted of a plan, the brief, and the forest plot. Installed packages are those of today.
+        # Rewritten by design: what is noted of a plan, the brief, and the forest plot; and packages are today's.
         rewritten = ("series.json", "background.md", "forest.svg")
         kept = [
             path for path in files if path.parent.name not in ("plans", "environments") and path.name not in rewritten
