@@ -161,8 +161,10 @@ def test_the_recipe_of_a_kernel_runs_from_zero_to_seal(tmp_path: Path) -> None:
         elif command[1] != "doctor" and "--watch" not in command:
             run(root, command)
     research(root, "dev", "--stop")
+    tags = subprocess.run(["git", "tag", "--list", "softmax/*"], cwd=root, capture_output=True, text=True, check=True)
+    assert len(tags.stdout.split()) == 1
     logbook = (root / ".agents" / "logbooks" / "softmax.md").read_text()
-    assert "sealed as softmax/SOFTMAX-010" in logbook and "failed:" not in logbook
+    assert "`implementation=fused`" in logbook and "failed:" not in logbook
 
 
 def test_the_readme_is_short_and_shows_what_is_written(prepared: Path, tmp_path: Path) -> None:
