@@ -1,15 +1,14 @@
 """What an editor and a type checker tell somebody who writes a thread, with the package as it is installed."""
 
 import os
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from research_steps.actions.templates import new_thread
+from research_steps.git import Checkout
 
-README = Path(__file__).parents[1] / "README.md"
-# A thread with options of its own, and everything else that the types hold beside the README's.
+# A thread with options of its own, and everything else that the types hold beside it.
 OPTIONS = """
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,17 +69,13 @@ WRONG = {
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """What mypy says of each file, in strict mode."""
     root = tmp_path_factory.mktemp("typed")
-    files = {root / path: code for path, code in readme_files().items()}
+    files = {path: path.read_text() for path in new_thread(Checkout(root, None), "sort") if path.stem != "__init__"}
     files[root / "options.py"] = f"{OPTIONS}\n\nmain(series, thread, options=Options)\n"
     files[root / "wrong.py"] = f"{OPTIONS}\n\n" + "".join(
         f"def case_{number}(steps: Steps, base: Step) -> None:\n    {line}\n\n\n" for number, line in enumerate(WRONG)
     )
     for path, code in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(code)
-    for package in {path.parent for path in files} - {root}:
-        (package / "__init__.py").touch()
-    (root / "experiments").joinpath("__init__.py").touch()
     names = [str(path.relative_to(root)) for path in files]
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={os.devnull}", *names]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
@@ -89,18 +84,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return {name: [line for line in lines if line.startswith(f"{name}:")] for name in names}
 
 
-def readme_files() -> dict[str, str]:
-    """The files of a thread that the README shows, each below the line that names it."""
-    shown = r"`(experiments/\w+/(?!__init__)\w+\.py)`[^\n]*\n\n```python\n(.*?)```"
-    return dict(re.findall(shown, README.read_text(), re.DOTALL))
-
-
-def test_the_code_of_the_readme_is_typed(told: dict[str, list[str]]) -> None:
-    """Who copies it into a project that checks strictly has nothing to mend."""
-    assert {name: told[name] for name in readme_files()} == {
-        "experiments/sort/measure.py": [],
-        "experiments/sort/__main__.py": [],
-    }
+def test_what_research_new_writes_is_typed(told: dict[str, list[str]]) -> None:
+    """Who begins with it in a project that checks strictly has nothing to mend."""
+    assert told["experiments/sort/measure.py"] == told["experiments/sort/__main__.py"] == []
 
 
 def test_everything_that_a_thread_may_do_is_typed(told: dict[str, list[str]]) -> None:

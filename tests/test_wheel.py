@@ -27,7 +27,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {name.split("/")[0] for name in names} == {"research_steps", "research_steps-0.1.0.dist-info"}
-    assert "research_steps/py.typed" in names
+    assert {"research_steps/py.typed", "research_steps/actions/templates/skill.txt"} <= set(names)
     assert "research_steps/trial/launcher/parent.py" in names
 
 

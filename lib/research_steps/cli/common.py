@@ -4,9 +4,12 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
+from click.types import StringParamType
 
 from research_steps.errors import ResearchError, UsageError
 from research_steps.files import files_in, is_there
@@ -95,7 +98,7 @@ def series_here(topic: str | None = None, prefix: str | None = None, json_output
         topics = [check_topic(topic)]
     else:
         store = open_store(store_url(checkout.root, prefix))
-        logbooks = {path.stem: path for path in files_in(checkout.logbooks) if path.suffix == ".md"}
+        logbooks = _logbooks(checkout)
         journals = {name.rsplit("/", 1)[-1]: f"{store.url}/{name}" for name in store.names("journal")}
         topics = []
         for name in sorted({*logbooks, *journals}):
@@ -104,6 +107,11 @@ def series_here(topic: str | None = None, prefix: str | None = None, json_output
             except UsageError:
                 say(f"skipped: {logbooks.get(name) or journals[name]} has a name that no series has")
     return [OpenSeries(checkout, name, prefix, json_output) for name in topics]
+
+
+def _logbooks(checkout: Checkout) -> dict[str, Path]:
+    """The logbooks of a checkout by the topics that name them."""
+    return {path.stem: path for path in files_in(checkout.logbooks) if path.suffix == ".md"}
 
 
 def with_record(
@@ -125,6 +133,29 @@ def reserving(id: str, everywhere: Sequence[OpenSeries]) -> list[OpenSeries]:
     return [series for series in everywhere if series.may_hold(owner)] or list(everywhere)
 
 
+class _Topic(StringParamType):
+    """The topic of a series, which a shell completes by the names of the logbooks here: no store is asked."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(topic) for topic in _logbooks(Checkout.find()) if topic.startswith(incomplete)]
+
+
+class _RecordId(StringParamType):
+    """The ID of a record, which a shell completes by the names of the files beside the logbooks."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        checkout = Checkout.find()
+        topic = ctx.params.get("topic")
+        folders = [checkout.logbooks / name for name in _logbooks(checkout) if topic in (None, name)]
+        ids = [path.stem for folder in folders for path in files_in(folder) if path.suffix == ".jsonl"]
+        # The newest is what somebody most likely means.
+        return [CompletionItem(id) for id in reversed(ids) if id.startswith(incomplete)]
+
+
+# What parameters are that every command calls by these names.
+_COMPLETED = {"topic": _Topic(), **dict.fromkeys(("id", "ids", "first", "second", "evidence"), _RecordId())}
+
+
 class ResearchCommand(click.Command):
     """A command that tells an error in one line and exits with 1."""
 
@@ -133,6 +164,8 @@ class ResearchCommand(click.Command):
     ) -> None:
         shared = [*([_PREFIX] if prefix else []), *([_JSON] if json else [])]
         super().__init__(params=[*params, *shared], **attributes)
+        for param in self.params:
+            param.type = _COMPLETED.get(param.name or "", param.type)
 
     def given(self, options: dict[str, Any]) -> dict[str, Any]:
         """What its function is called with."""

@@ -15,7 +15,10 @@ _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "annotate": ("hypothesis", "source", "note", "attach", "decide", "correct", "retract", "rebase"),
     },
     "Hand it over": {"hand_over": ("seal", "reproduce", "finish")},
-    "Set up and publish": {"set_up": ("kickoff", "adopt", "sync", "report", "origin", "trust")},
+    "Set up and publish": {
+        "begin": ("new", "skill"),
+        "set_up": ("kickoff", "adopt", "sync", "report", "origin", "trust"),
+    },
 }
 _MODULES = {name: module for group in _GROUPS.values() for module, names in group.items() for name in names}
 

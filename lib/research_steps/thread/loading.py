@@ -67,8 +67,8 @@ def _module(checkout: Checkout, topic: str) -> ModuleType:
         for below in checkout.files(pattern) if checkout.git_dir is not None else ():
             refuse_below(checkout, (checkout.root / below).parents[2], topic)
         raise UsageError(
-            f"There is no thread experiments/{topic}/__main__.py in {checkout.root}: write one that declares its Series "
-            "first, as the README shows."
+            f"There is no thread experiments/{topic}/__main__.py in {checkout.root}: expected one, which declares its "
+            f"Series. 'research new {topic}' writes one to begin with."
         ) from error
     except (Exception, SystemExit) as error:
         raise UsageError(
