@@ -88,7 +88,7 @@ def test_the_record_can_be_read_and_checked_from_any_checkout(repository: Reposi
     (record,) = json.loads(shown.stdout)
     assert record["config"]["work"] == 1000
     compared = research(repository.root, "compare", "TOY-002.01", "TOY-002.02")
-    assert "varied: work: 1000  |  4000" in compared.stdout and "quotient" in compared.stdout
+    assert "varied: work: 1000  |  4000" in compared.stdout and "first beside second: " in compared.stdout
     assert research(repository.root, "compare", "TOY-002", "TOY-002.02").returncode == 1
     missing = research(repository.root, "show", "TOY-999")
     assert missing.returncode == 1 and "No record has the ID 'TOY-999'" in missing.stderr

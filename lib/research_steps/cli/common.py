@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from research_steps.errors import ResearchError, UsageError
+from research_steps.errors import ResearchError, StoreError, UsageError
 from research_steps.files import files_in, is_there
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
@@ -47,6 +47,14 @@ class OpenSeries:
     @cached_property
     def series(self) -> Series:
         return self.journal.series(self.checkout.logbooks / self.topic)
+
+    @cached_property
+    def declared(self) -> Series | None:
+        """The series, None where neither the store nor git can tell how it was declared."""
+        try:
+            return self.series
+        except StoreError:
+            return None
 
     @cached_property
     def snapshot(self) -> Snapshot:
