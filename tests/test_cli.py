@@ -13,6 +13,7 @@ from research_steps.cli.main import main
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 
+from tests.support.scratch_logbook import SERIES, Desk
 from tests.support.toy_thread import Repository, research
 
 
@@ -256,3 +257,30 @@ def test_ctrl_c_ends_a_run_and_the_next_one_goes_on(repository: Repository) -> N
     # The executor's locks were released, and not waited out.
     assert "another driver has" not in done.output
     assert repository.ids[-1].startswith("TOY-")
+
+
+@pytest.mark.parametrize("id", ["2", "002", "toy-002", "Toy-2", "TOY-002"])
+def test_an_id_is_understood_however_it_is_spelled(repository: Repository, id: str) -> None:
+    """In any case, without zeros, and without the prefix of the only series; a trial's too."""
+    desk = Desk(repository.root, repository.root / "local_store")
+    desk.journal.declare(SERIES)
+    desk.record()
+    desk.record()
+    (shown,) = json.loads(research(repository.root, "show", id, "--json").stdout)
+    assert shown["id"] == "TOY-002"
+    (below,) = json.loads(research(repository.root, "show", f"{id}.1", "--json").stdout)
+    assert below["id"] == "TOY-002.01"
+    missed = research(repository.root, "show", "TOY-022")
+    assert missed.returncode == 1 and "Did you mean TOY-002" in missed.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "sync", "verify"])
+def test_a_mistyped_topic_is_an_error_that_names_the_nearest(repository: Repository, command: str) -> None:
+    """It exits with 1, and no series is made of it."""
+    desk = Desk(repository.root, repository.root / "local_store")
+    desk.journal.declare(SERIES)
+    desk.record()
+    desk.publish()
+    done = research(repository.root, command, "tory")
+    assert done.returncode == 1 and "Did you mean toy?" in done.stderr
+    assert not (repository.root / ".agents" / "logbooks" / "tory.md").exists()

@@ -18,6 +18,7 @@ from research_steps.cli.common import (
     print_result,
     reserving,
     series_here,
+    whole_id,
     with_record,
 )
 from research_steps.errors import StoreError, UsageError
@@ -61,6 +62,7 @@ def show(everywhere: list[OpenSeries], id: str, patch: bool) -> None:
     one of them, here and wherever an ID is asked for."""
     from research_steps.publish.terminal.records import about_line, record_lines
 
+    id = whole_id(id, everywhere)
     if patch:
         _show_patch(everywhere, id)
         return
@@ -214,6 +216,7 @@ def _holding(id: str, everywhere: list[OpenSeries]) -> list[tuple[OpenSeries, Sn
 
 
 def _trial(everywhere: list[OpenSeries], id: str) -> tuple[OpenSeries, TrialRecord]:
+    id = whole_id(id, everywhere)
     series, snapshot = _holding(id, everywhere)[0]
     record = find(snapshot, id).record
     if not isinstance(record, TrialRecord):
