@@ -97,6 +97,13 @@ def test_it_is_read_as_it_was(old: Old, name: str, arguments: tuple[str, ...]) -
         assert answer[0].pop("newer") == []
     if name == "verify":
         assert answer.pop("claims") == {"follow": 0, "by_older_rule": 44} and answer.pop("trust") == []
+    if name == "check":
+        # The head of a logbook is spelled as this version spells it, after the next sync; entries stay as they are.
+        (head,) = (line for line in answer["lines"] if line["name"] == "TL;DR current")
+        assert head["ok"] is False and "research sync" in head["mend"]
+        answer["lines"].remove(head)
+        expected["lines"] = [line for line in expected["lines"] if line["name"] != "TL;DR current"]
+        answer["failed"] -= 1
     assert answer == expected
 
 
