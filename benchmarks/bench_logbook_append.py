@@ -49,7 +49,7 @@ class Book:
     def append(self) -> float:
         """Append one entry to the file; the seconds that it took."""
         made = self._new()
-        text = rendering.entry(made.record, synthetic.SERIES, None)
+        text = rendering.entry(made.record, synthetic.SERIES, None, lambda trial: None)
         with lock(self.checkout, synthetic.SERIES.topic):
             self.file.refresh()
             start = time.perf_counter()

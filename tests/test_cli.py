@@ -13,6 +13,7 @@ from research_steps.cli.main import main
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 
+from tests.support.scratch_logbook import SERIES, Desk
 from tests.support.toy_thread import Repository, research
 
 
@@ -88,7 +89,7 @@ def test_the_record_can_be_read_and_checked_from_any_checkout(repository: Reposi
     (record,) = json.loads(shown.stdout)
     assert record["config"]["work"] == 1000
     compared = research(repository.root, "compare", "TOY-002.01", "TOY-002.02")
-    assert "varied: work: 1000  |  4000" in compared.stdout and "quotient" in compared.stdout
+    assert "varied: work: 1000  |  4000" in compared.stdout and "first beside second: " in compared.stdout
     assert research(repository.root, "compare", "TOY-002", "TOY-002.02").returncode == 1
     missing = research(repository.root, "show", "TOY-999")
     assert missing.returncode == 1 and "No record has the ID 'TOY-999'" in missing.stderr
@@ -256,3 +257,30 @@ def test_ctrl_c_ends_a_run_and_the_next_one_goes_on(repository: Repository) -> N
     # The executor's locks were released, and not waited out.
     assert "another driver has" not in done.output
     assert repository.ids[-1].startswith("TOY-")
+
+
+@pytest.mark.parametrize("id", ["2", "002", "toy-002", "Toy-2", "TOY-002"])
+def test_an_id_is_understood_however_it_is_spelled(repository: Repository, id: str) -> None:
+    """In any case, without zeros, and without the prefix of the only series; a trial's too."""
+    desk = Desk(repository.root, repository.root / "local_store")
+    desk.journal.declare(SERIES)
+    desk.record()
+    desk.record()
+    (shown,) = json.loads(research(repository.root, "show", id, "--json").stdout)
+    assert shown["id"] == "TOY-002"
+    (below,) = json.loads(research(repository.root, "show", f"{id}.1", "--json").stdout)
+    assert below["id"] == "TOY-002.01"
+    missed = research(repository.root, "show", "TOY-022")
+    assert missed.returncode == 1 and "Did you mean TOY-002" in missed.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "sync", "verify"])
+def test_a_mistyped_topic_is_an_error_that_names_the_nearest(repository: Repository, command: str) -> None:
+    """It exits with 1, and no series is made of it."""
+    desk = Desk(repository.root, repository.root / "local_store")
+    desk.journal.declare(SERIES)
+    desk.record()
+    desk.publish()
+    done = research(repository.root, command, "tory")
+    assert done.returncode == 1 and "Did you mean toy?" in done.stderr
+    assert not (repository.root / ".agents" / "logbooks" / "tory.md").exists()

@@ -223,7 +223,7 @@ def test_a_brief_answers_what_the_next_one_asks() -> None:
     text = made.text
     assert len(thread.state.entries) >= 295 and briefly.tokens(text) <= 1500
     for answer in (
-        "scatter: time_s 0.00505",  # the baseline; its noise where it has one
+        "scatter: time_s 5.05 ms",  # the baseline; its noise where it has one
         "implementation=dense with time_s 0.495 × (0.485 to 0.505), 50.5 % less, improved, replicated, 6 processes",
         "BUT: It makes max_error worse: 1.770 ×",
         "BUT: It is not separated from implementation=blocked",
@@ -293,6 +293,6 @@ def test_a_table_stands_once_on_the_issue(thread: Thread) -> None:
     found = thread.sweep(thread.baseline(), said("dense", 0.495), rows=entry().rows)
     read = thread.add("interpret", inputs=(found.ref,))
     sealed = thread.add("seal", inputs=(read.ref,))
-    first = issue_text.comment(read.record, [found.record], [], SERIES, None, LINKS, {})
-    second = issue_text.comment(sealed.record, [found.record, read.record], [], SERIES, None, LINKS, {})
+    first = issue_text.comment(read.record, [found.record], [], SERIES, None, LINKS, thread.known)
+    second = issue_text.comment(sealed.record, [found.record, read.record], [], SERIES, None, LINKS, thread.known)
     assert "| trial |" in first and "| trial |" not in second and f"Table: in the update of {read.record.id}" in second

@@ -72,7 +72,7 @@ def forged(repository: UntimedThread, change: Change, source: str = "TOY-003", o
     (beside / "TOY-009.jsonl").write_bytes(line + b"\n" + others)
     made = decode_record(line, "it").record
     assert isinstance(made, EntryRecord)
-    text = render_entry(made, journal_of(repository).series(), None)
+    text = render_entry(made, journal_of(repository).series(), None, lambda trial: None)
     logbook = beside.with_suffix(".md")
     tips = logbook_format.parse(logbook.read_bytes()).tips
     with logbook.open("ab") as file:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.issue import text as issue_text
 from research_steps.publish.issue.comment import Comment, marked
 from research_steps.publish.markdown import code, unlinked
@@ -62,7 +63,7 @@ def test_a_comment_of_hostile_text_is_one_update(record: EntryRecord, text: str,
     clean = {name: value.encode("utf-8", "replace").decode() for name, value in (("label", text), ("result", other))}
     record = store_record(EntryRecord(**{**{n: getattr(record, n) for n in record.__struct_fields__}, **clean})).record
     stored = store_record(record)
-    body = issue_text.comment(record, [], [record], SERIES, None, LINKS, {})
+    body = issue_text.comment(record, [], [record], SERIES, None, LINKS, Snapshot())
     comment = Comment(1, marked(f"record {stored.sha256}", body))
     assert comment.marker == f"record {stored.sha256}"
     assert Comment(1, body).marker == ""
@@ -89,7 +90,7 @@ def test_a_seal_of_hostile_text_is_one_update(text: str, other: str, name: str) 
     record = measured("TOY-001.01", device_class=other, devices=(Device(text, other, 4),), provenance=made)
     sweep = entry("TOY-001", rows=(row(record),), config={"measure": f"{text}.b:{other}"}, provenance=made)
     seal = entry("TOY-002", step="seal", provenance=made)
-    body = issue_text.comment(seal, [sweep], [], SERIES, SEAL, LINKS, {record.sha256: record})
+    body = issue_text.comment(seal, [sweep], [], SERIES, SEAL, LINKS, Snapshot(trials={record.sha256: record}))
     assert_dead(body)
     tokens = gfm.parse(body)
     assert not [token for token in tokens if token.type in ("html_block", "heading_open", "fence", "code_block", "hr")]
@@ -112,7 +113,7 @@ def test_a_seal_tells_commands_hardware_and_environment() -> None:
     read = entry("TOY-003", step="interpret", provenance=made)
     seal = entry("TOY-004", step="seal", provenance=made)
     here = {trial.sha256: trial for trial in trials[:2]}
-    lines = issue_text.comment(seal, [base, sweep, read], [], SERIES, SEAL, LINKS, here).splitlines()
+    lines = issue_text.comment(seal, [base, sweep, read], [], SERIES, SEAL, LINKS, Snapshot(trials=here)).splitlines()
     begin = lines.index("- Measured:")
     assert lines[begin + 1 : lines.index("- Links:")] == [
         f"  - Command: TOY-001, TOY-003 by `python -m experiments.toy` at `{'c' * 40}`",

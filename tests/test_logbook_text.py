@@ -28,7 +28,7 @@ def test_an_entry_is_one_heading_and_parses_back_whole(record: EntryRecord) -> N
     """Two entries made of hostile text: each is found whole, with its record's hash, and reads as one heading with its
     list; no line of the text stands at column 0, and none of it is HTML, a link or an image."""
     stored = store_record(record)
-    text = render_entry(record, SERIES, None)
+    text = render_entry(record, SERIES, None, lambda trial: None)
     first = logbook_format.render("TOY-001", stored.sha256, text, [])
     link = logbook_format.parse(first).chain[0].link
     data = b"# Log\n\n" + first + b"\n" + logbook_format.render("TOY-001", stored.sha256, text, [link])

@@ -65,7 +65,7 @@ def test_what_others_committed_is_not_sent_to_wandb(
     sent."""
     (entry,) = desk.journal.entries().entries.values()
     trial = desk.journal.load("trial", entry.record.rows[0].trial)
-    planted = run_file.Run(**{**vars(of_entry(entry, [trial], Place("toy", (), ""))), "notes": "planted"})
+    planted = run_file.Run(**{**vars(of_entry(entry, [trial], Place(SERIES, "toy", (), ""))), "notes": "planted"})
     for place in (".agents/wandb/toy", ".agents/research-steps/wandb/toy"):
         (desk.root / place).mkdir(parents=True)
         run_file.write(desk.root / place, planted)

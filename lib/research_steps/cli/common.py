@@ -1,8 +1,10 @@
 """What the commands share: how they end, the options that repeat, and the series that one is about."""
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 from click.types import StringParamType
 
-from research_steps.errors import ResearchError, UsageError
+from research_steps.errors import ResearchError, StoreError, UsageError
 from research_steps.files import files_in, is_there
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
@@ -20,7 +22,7 @@ from research_steps.journal.store import open_store, store_url
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
 from research_steps.records.names import named
-from research_steps.records.series import Series, check_topic
+from research_steps.records.series import Series, check_topic, format_id
 from research_steps.terminal import print_json, print_lines, say
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 # What a shell gives a command that Ctrl-C ended.
 INTERRUPTED = 130
+_ASK = "'research status' tells what is here."
+_ID_IN_SHORT = re.compile(r"(?:([A-Za-z](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?)-)?([0-9]{1,9})(?:\.([0-9]{1,9}))?", re.ASCII)
 _PREFIX = click.Option(["--prefix"], help="The store. Default: MARIN_PREFIX, else local_store/ in the checkout.")
 _JSON = click.Option(["--json", "json_output"], is_flag=True, help="Print one JSON document instead of text.")
 _TOPIC = click.Option(["--topic"], help="The series. Default: every series of this checkout is searched.")
@@ -50,6 +54,14 @@ class OpenSeries:
     @cached_property
     def series(self) -> Series:
         return self.journal.series(self.checkout.logbooks / self.topic)
+
+    @cached_property
+    def declared(self) -> Series | None:
+        """The series, None where neither the store nor git can tell how it was declared."""
+        try:
+            return self.series
+        except StoreError:
+            return None
 
     @cached_property
     def snapshot(self) -> Snapshot:
@@ -92,20 +104,29 @@ class OpenSeries:
 
 
 def series_here(topic: str | None = None, prefix: str | None = None, json_output: bool = False) -> list[OpenSeries]:
-    """The series with this topic; without one, each that has a logbook here or a journal in the store."""
+    """The series with this topic; without one, each that has a logbook here or a journal in the store. Raises UsageError
+    for a topic of which there is nothing here, not even its folder in experiments/."""
     checkout = Checkout.find()
+    topic = topic if topic is None else check_topic(topic)
+    store = open_store(store_url(checkout.root, prefix))
+    logbooks = {path.stem: path for path in files_in(checkout.logbooks) if path.suffix == ".md"}
+    folders = (checkout.logbooks, checkout.root / "experiments")
+    if topic is not None and any((folder / topic).is_dir() for folder in folders):
+        return [OpenSeries(checkout, topic, prefix, json_output)]
+    journals = {name.rsplit("/", 1)[-1]: f"{store.url}/{name}" for name in store.names("journal")}
+    topics = []
+    for name in sorted({*logbooks, *journals}):
+        try:
+            topics.append(check_topic(name))
+        except UsageError:
+            say(f"skipped: {logbooks.get(name) or journals[name]} has a name that no series has")
     if topic is not None:
-        topics = [check_topic(topic)]
-    else:
-        store = open_store(store_url(checkout.root, prefix))
-        logbooks = _logbooks(checkout)
-        journals = {name.rsplit("/", 1)[-1]: f"{store.url}/{name}" for name in store.names("journal")}
-        topics = []
-        for name in sorted({*logbooks, *journals}):
-            try:
-                topics.append(check_topic(name))
-            except UsageError:
-                say(f"skipped: {logbooks.get(name) or journals[name]} has a name that no series has")
+        if topic not in topics:
+            raise UsageError(
+                f"There is no series {topic!r}: no {checkout.logbooks / topic}.md, no journal in {store.url}, no "
+                f"experiments/{topic}. {_did_you_mean(topic, topics) or _ASK}"
+            )
+        topics = [topic]
     return [OpenSeries(checkout, name, prefix, json_output) for name in topics]
 
 
@@ -117,14 +138,41 @@ def _logbooks(checkout: Checkout) -> dict[str, Path]:
 def with_record(
     id: str, everywhere: Sequence[OpenSeries], read: Callable[[OpenSeries], Snapshot]
 ) -> list[tuple[OpenSeries, Snapshot]]:
-    """The series that hold a record with this ID, each with what was read of it. Raises UsageError when none does."""
+    """The series that hold a record with this ID, each with what was read of it. Raises UsageError when none does, with
+    the nearest ID that there is."""
     snapshots = [(series, read(series)) for series in reserving(id, everywhere)]
     holding = [(series, snapshot) for series, snapshot in snapshots if snapshot.find(id)]
     if not holding:
-        raise UsageError(
-            f"No record has the ID {id!r}: expected one such as MOE-HC-007; 'research status' tells what is here."
-        )
+        known = [stored.record.id for _, snapshot in snapshots for stored in snapshot.everything]
+        known += [
+            row.trial.id for _, snapshot in snapshots for stored in snapshot.in_order for row in stored.record.rows
+        ]
+        near = _did_you_mean(named(id)[0], known)
+        raise UsageError(f"No record has the ID {id!r}: expected one such as MOE-HC-007. {near or _ASK}")
     return holding
+
+
+def whole_id(id: str, everywhere: Sequence[OpenSeries]) -> str:
+    """The ID that is meant, as records spell it: in any case, without zeros in front, and without the prefix where one
+    series here fits: MOE-HC-044 for '44' and 'moe-hc-44'. What is no such ID stays as it is."""
+    name, sha256 = named(id)
+    match = _ID_IN_SHORT.fullmatch(name)
+    if match is None:
+        return id
+    prefix, number, trial = match.groups(default="")
+    prefixes = {series.declared.prefix for series in everywhere if series.declared is not None}
+    if not prefix and len(prefixes) != 1:
+        here = f"as here are several series: {', '.join(sorted(prefixes))}" if prefixes else "as here is no series"
+        raise UsageError(f"{id!r} names no prefix: expected an ID such as MOE-HC-007, {here}.")
+    whole = format_id(prefix.upper() or next(iter(prefixes)), int(number))
+    below = f".{int(trial):02d}" if trial else ""
+    return f"{whole}{below}@{sha256}" if sha256 else f"{whole}{below}"
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question that names what is nearest to a name; empty where nothing is near."""
+    near = get_close_matches(name.lower(), folded := {other.lower(): other for other in known}, n=3)
+    return f"Did you mean {' or '.join(folded[other] for other in near)}?" if near else ""
 
 
 def reserving(id: str, everywhere: Sequence[OpenSeries]) -> list[OpenSeries]:
@@ -207,8 +255,10 @@ class RecordCommand(SearchCommand):
         super().__init__(params=[click.Argument(["id"]), *params], **attributes)
 
     def given(self, options: dict[str, Any]) -> dict[str, Any]:
+        everywhere = series_here(**_where(options))
+        options["id"] = whole_id(options["id"], everywhere)
         # Whoever writes about a record reads all of its series.
-        holding = with_record(options["id"], series_here(**_where(options)), lambda series: series.snapshot)
+        holding = with_record(options["id"], everywhere, lambda series: series.snapshot)
         return {"series": holding[0][0], **options}
 
 

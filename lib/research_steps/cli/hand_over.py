@@ -5,9 +5,10 @@ from typing import Any
 import click
 
 from research_steps.actions import notes
-from research_steps.cli.common import OpenSeries, ResearchCommand, SeriesCommand, series_here
+from research_steps.cli.common import OpenSeries, ResearchCommand, SeriesCommand
 from research_steps.git import Checkout
 from research_steps.publish.entry_writer import EntryWriter
+from research_steps.records.series import check_topic
 from research_steps.records.step_kinds import Finish, Reproduction
 from research_steps.terminal import print_lines, say
 
@@ -46,7 +47,8 @@ def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> No
 
     checkout = Checkout.find()
     bundle.read(checkout, tag)
-    (series,) = series_here(tag.rpartition("/")[0], prefix, json_output)
+    # Which a clone may know by its tag alone.
+    series = OpenSeries(checkout, check_topic(tag.rpartition("/")[0]), prefix, json_output)
     sealed = checked(checkout, series.journal, tag, tell)
     # In a clone whose store is empty, what was sealed says what it is about.
     declared = series.journal.declared() or sealed.declared

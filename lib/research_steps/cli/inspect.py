@@ -18,6 +18,7 @@ from research_steps.cli.common import (
     print_result,
     reserving,
     series_here,
+    whole_id,
     with_record,
 )
 from research_steps.errors import StoreError, UsageError
@@ -83,15 +84,18 @@ def show(everywhere: list[OpenSeries], id: str, patch: bool) -> None:
     one of them, here and wherever an ID is asked for."""
     from research_steps.publish.terminal.records import about_line, record_lines
 
+    id = whole_id(id, everywhere)
     if patch:
         _show_patch(everywhere, id)
         return
     records = _carrying(id, everywhere)
-    about = {entry.sha256: entry for snapshot, stored in records for entry in snapshot.about(stored.sha256)}.values()
-    lines = [line for _, stored in records for line in (*record_lines(stored.record), f"  sha256 {stored.sha256}")]
-    lines += [f"  rests on {doubt}" for snapshot, stored in records for doubt in snapshot.doubts(stored.sha256)]
+    about = {entry.sha256: entry for _, snapshot, stored in records for entry in snapshot.about(stored.sha256)}.values()
+    lines = []
+    for series, _, stored in records:
+        lines += [*record_lines(stored.record, series.declared), f"  sha256 {stored.sha256}"]
+    lines += [f"  rests on {doubt}" for _, snapshot, stored in records for doubt in snapshot.doubts(stored.sha256)]
     lines += [f"  {about_line(stored.record)}" for stored in about]
-    shown = (*(stored for _, stored in records), *about)
+    shown = (*(stored for *_, stored in records), *about)
     data = [{"sha256": stored.sha256, **json.loads(stored.line)} for stored in shown]
     print_result(everywhere[0].json_output, data, lines)
 
@@ -102,12 +106,13 @@ def show(everywhere: list[OpenSeries], id: str, patch: bool) -> None:
 def compare(everywhere: list[OpenSeries], first: str, second: str) -> None:
     """Two trials side by side: their differences and metrics. They can be compared when only what was varied differs.
 
-    The quotient is of two medians from different processes; ratios taken in pairs, and the claims made of them, stand in
-    the entries.
+    Each metric is the median; what each trial says against its baseline is by the estimate of claims, and what the first
+    says beside the second is a comparison of two processes, which supports no claim.
     """
     from research_steps.publish.terminal.records import compared
 
-    data, lines = compared(_trial(everywhere, first), _trial(everywhere, second))
+    (series, left), (_, right) = _trial(everywhere, first), _trial(everywhere, second)
+    data, lines = compared(left, right, series.declared)
     print_result(everywhere[0].json_output, data, lines)
 
 
@@ -220,9 +225,10 @@ def _show_patch(everywhere: list[OpenSeries], id: str) -> None:
         pass_on(patch, sys.stdout)
 
 
-def _carrying(id: str, everywhere: list[OpenSeries]) -> list[tuple[Snapshot, Stored[Any]]]:
-    """The records with an ID, each with the snapshot of what is published of its series and all that carries the ID."""
-    return [(snapshot, stored) for _, snapshot in _holding(id, everywhere) for stored in snapshot.find(id)]
+def _carrying(id: str, everywhere: list[OpenSeries]) -> list[tuple[OpenSeries, Snapshot, Stored[Any]]]:
+    """The records with an ID, each with its series, and the snapshot of what is published of that and all that carries
+    the ID."""
+    return [(series, snapshot, stored) for series, snapshot in _holding(id, everywhere) for stored in snapshot.find(id)]
 
 
 def _holding(id: str, everywhere: list[OpenSeries]) -> list[tuple[OpenSeries, Snapshot]]:
@@ -231,8 +237,10 @@ def _holding(id: str, everywhere: list[OpenSeries]) -> list[tuple[OpenSeries, Sn
     )
 
 
-def _trial(everywhere: list[OpenSeries], id: str) -> TrialRecord:
-    record = find(_holding(id, everywhere)[0][1], id).record
+def _trial(everywhere: list[OpenSeries], id: str) -> tuple[OpenSeries, TrialRecord]:
+    id = whole_id(id, everywhere)
+    series, snapshot = _holding(id, everywhere)[0]
+    record = find(snapshot, id).record
     if not isinstance(record, TrialRecord):
         raise UsageError(f"{id} is no trial: expected the ID of a row, such as {record.id}.01.")
-    return record
+    return series, record

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from research_steps.records.model import Estimand, Ratio, Samples
-from research_steps.records.series import Metric
+from research_steps.records.series import Metric, Series
 
 # A share of the baseline means something where its mean is at least so many standard errors from 0.
 CLEAR_OF_ZERO = 4.0
@@ -48,6 +48,59 @@ class Effect:
 
     mean: float
     error: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one process says of a metric: its mean effect as people read it, a ratio or a difference."""
+
+    estimand: Estimand
+    value: float
+
+
+def own_estimate(metric: Metric, samples: Samples | None) -> Estimate | None:
+    """What the pairs of one process say of a metric, by the estimate that a claim on it alone is made with; None where
+    it took no pairs of it, or there is no scale."""
+    return each_estimate(metric, {"": samples}).get("")
+
+
+def each_estimate(metric: Metric, processes: Mapping[str, Samples | None]) -> dict[str, Estimate]:
+    """The same of each process of one claim, by its name, on the one scale that they have together."""
+    paired = {name: samples for name, samples in processes.items() if samples and _has_pairs(metric.name, samples)}
+    scale = scale_for(metric, paired.values(), ()) if paired else None
+    if scale is None:
+        return {}
+    effects = {name: process_effect(metric, scale, samples).mean for name, samples in paired.items()}
+    return {name: Estimate(scale.estimand, scale.shown(effect)) for name, effect in effects.items()}
+
+
+def own_estimates(series: Series | None, samples: Samples | None) -> dict[str, Estimate]:
+    """What one process says of each metric that it measured in pairs."""
+    names = samples.candidate if samples is not None else ()
+    estimates = {name: own_estimate(metric_of(series, name), samples) for name in names}
+    return {name: estimate for name, estimate in estimates.items() if estimate is not None}
+
+
+def metric_of(series: Series | None, name: str) -> Metric:
+    """The metric as the series declares it; where it doesn't, as one of which nothing else is known."""
+    declared = series.metrics if series is not None else ()
+    return next((metric for metric in declared if metric.name == name), None) or Metric(name)
+
+
+def beside_estimate(metric: Metric, first: Samples, second: Samples) -> Estimate | None:
+    """What the candidates of two processes say of each other, by the estimate that claims on unpaired processes are made
+    with; None where there is no scale."""
+    alone = [Samples(False, "", {metric.name: side.candidate[metric.name]}, {}) for side in (first, second)]
+    scale = scale_for(metric, alone[:1], alone[1:])
+    if scale is None:
+        return None
+    mine, other = levels(metric, scale, alone)
+    return Estimate(scale.estimand, scale.shown(mine - other))
+
+
+def _has_pairs(name: str, samples: Samples) -> bool:
+    candidate, baseline = samples.candidate.get(name), samples.baseline.get(name)
+    return samples.paired and bool(candidate) and baseline is not None and len(baseline) == len(candidate or ())
 
 
 def medians(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from research_steps.evidence.judgement import CONTENDED, ROUTINE_NOTE
 from research_steps.evidence.standing import best, claims_in, on_primary
 from research_steps.evidence.statistics import gain
 from research_steps.records.model import Claim, EntryRecord, Floor, Row
+from research_steps.records.numbers import ratio
 from research_steps.records.series import Series
 from research_steps.records.step_kinds import BaselineMeasurement, Sweep
 
@@ -95,7 +96,11 @@ def _winner(series: Series, claims: Sequence[Claim]) -> str:
     if winner is None:
         return f"No candidate improves {series.primary.name} over the baseline."
     processes = f"{winner.processes} process{'es' if winner.processes > 1 else ''}"
-    later = f"; {effect_text(winner.estimand, winner.expected)} expected on replication" if winner.expected else ""
+    later = (
+        f"; {effect_text(winner.estimand, winner.expected, winner.metric)} expected on replication"
+        if winner.expected
+        else ""
+    )
     return f"{changes_text(winner.changes)} is best: {winner.metric} {claim_text(winner)}, from {processes}{later}."
 
 
@@ -116,7 +121,7 @@ def _sensitivity(series: Series, claims: Sequence[Claim]) -> list[str]:
     if len(ratios) < 2 or ratios[-1][0] < SENSITIVE * ratios[0][0]:
         return []
     (least, at), (most, then) = ratios[0], ratios[-1]
-    return [f"{series.primary.name} is sensitive to this choice: {least:.3f} × at {at}, {most:.3f} × at {then}."]
+    return [f"{series.primary.name} is sensitive to this choice: {ratio(least)} × at {at}, {ratio(most)} × at {then}."]
 
 
 def _weaknesses(rows: Sequence[Row]) -> list[str]:

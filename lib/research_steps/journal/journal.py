@@ -227,6 +227,16 @@ class Journal:
             Snapshot(), repository, lambda line: sha256(line.rstrip(b"\r\n")) in hashes, self.objects.record
         )
 
+    def trials_of(self, refs: Iterable[Ref], repository: Path) -> Snapshot:
+        """Only the trials that these name, as far as this store holds them, or the repository."""
+        wanted = {ref.sha256: ref for ref in refs}
+        read = Snapshot()
+        self._add(read, [self.objects.attempt("trial", "records", ref.key, ref.attempt) for ref in wanted.values()])
+        left = wanted.keys() - {stored.sha256 for stored in read.everything}
+        for stored in self._named(repository, left).everything:
+            read.add(stored)
+        return read
+
     def with_id(self, id: str, repository: Path) -> Snapshot:
         """What is published, and of everything else what carries this ID: no record of another trial is decoded. The ID
         may be one with a hash."""

@@ -12,7 +12,7 @@ from research_steps.files import opened_in
 from research_steps.journal.leases import goes_on
 from research_steps.journal.store import READ_AT_ONCE
 from research_steps.records.encoding import Stored, decode_record, sha256
-from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Record, Ref, Status, TrialRecord
+from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Record, Ref, Samples, Status, TrialRecord
 from research_steps.records.names import by_hash, named
 from research_steps.records.objects import Intent
 from research_steps.records.series import number_of
@@ -112,6 +112,11 @@ class Snapshot:
     def trials_of(self, refs: Iterable[Ref]) -> list[Stored[TrialRecord]]:
         """The trials that these name, as far as they have ended and are known."""
         return [self.trials[ref.sha256] for ref in refs if ref.sha256 in self.trials]
+
+    def samples(self, ref: Ref) -> Samples | None:
+        """What a trial measured; None where it failed or is not known here."""
+        trial = self.trials.get(ref.sha256)
+        return trial.record.samples if trial is not None else None
 
     def ended_of(self, refs: Iterable[Ref]) -> list[Stored[Any]]:
         """The same with those that were interrupted."""

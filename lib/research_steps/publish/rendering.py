@@ -5,9 +5,9 @@ Command, Config, Result, Interpretation, Next action, then Commit Hash and Links
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from research_steps.evidence.claim_text import effect_text, estimate_text, verdict_text
+from research_steps.evidence.effects import Estimate, each_estimate, own_estimate
 from research_steps.evidence.hypotheses import SAYS, Item
 from research_steps.evidence.standing import claims_in, on_primary
 from research_steps.evidence.state import ThreadState
@@ -15,7 +15,8 @@ from research_steps.publish import state_text
 from research_steps.publish.forest import FOREST
 from research_steps.publish.markdown import block, code, prose, table
 from research_steps.publish.state_text import Words
-from research_steps.records.model import Claim, EntryRecord, Provenance, Row
+from research_steps.records.model import Claim, EntryRecord, Provenance, Ref, Row, Samples
+from research_steps.records.numbers import listed, quantity, spelled
 from research_steps.records.objects import IssueLink, Seal
 from research_steps.records.series import Metric, Series
 from research_steps.records.step_kinds import STEP_KINDS, Attachment, Decision, Measurement
@@ -24,12 +25,15 @@ from research_steps.records.times import parse_utc
 Say = Callable[[str], str]
 # From the ID of a record to Markdown that leads there.
 Link = Callable[[str], str]
+# What a trial measured, None where it has no samples or is not known here.
+SamplesOf = Callable[[Ref], Samples | None]
 INDENT = "  "
 NOTHING_YET = "## TL;DR\n- Nothing was recorded yet."
 
 
-def entry(record: EntryRecord, series: Series, seal: Seal | None) -> str:
-    """One entry, from its heading to its last line, without markers and without a final LF."""
+def entry(record: EntryRecord, series: Series, seal: Seal | None, samples: SamplesOf) -> str:
+    """One entry, from its heading to its last line, without markers and without a final LF. `samples` are those of the
+    trials in its table."""
     when = parse_utc(record.started_at).strftime("%Y-%m-%d %H:%M")
     lines = [
         f"### {when} - {record.id} {prose(record.label)}".rstrip(),
@@ -40,7 +44,7 @@ def entry(record: EntryRecord, series: Series, seal: Seal | None) -> str:
         f"- Result: {'**failed**: ' if record.status == 'failed' else ''}{prose(record.result)}",
     ]
     if record.rows:
-        lines += ["", rows(record.rows, claims_in(record), series.primary, INDENT, prose), ""]
+        lines += ["", rows(record.rows, claims_in(record), series.primary, INDENT, prose, samples), ""]
     if record.error is not None:
         report = "\n".join([f"{record.error.type}: {record.error.message}", *record.error.frames])
         lines += ["", block(report, INDENT), ""]
@@ -88,7 +92,7 @@ def baselines(state: ThreadState, say: Say) -> list[str]:
     lines = []
     for baseline in state.baselines:
         entry, values = baseline.entry, baseline.numbers
-        numbers = [f"{name} {values[name]:.6g}" for name in _primary_first(values, state.series.primary.name)]
+        numbers = listed(values, state.series.primary.name)
         noise = ", ".join(f"{name} {floor.spread:.2%}" for name, floor in (entry.floor or {}).items())
         measure = f"{code(entry.details.measure)} at " if isinstance(entry.details, Measurement) else ""
         lines += [
@@ -96,8 +100,8 @@ def baselines(state: ThreadState, say: Say) -> list[str]:
             f"  - Date: {entry.started_at[:10]}",
             f"  - Machine: {say(baseline.machine) or 'not known here'}",
             f"  - Code refs: {measure}{commit(entry.provenance, say)}",
-            f"  - Case: {code(_spelled(baseline.case))}",
-            f"  - Baseline numbers: {say(', '.join(numbers)) or f'not measured since {entry.id} moved it'}",
+            f"  - Case: {code(spelled(baseline.case))}",
+            f"  - Baseline numbers: {say(numbers) or f'not measured since {entry.id} moved it'}",
             f"  - Noise floor: {say(noise) or 'none'}",
         ]
     return lines or ["- none yet"]
@@ -152,20 +156,16 @@ def _config(record: EntryRecord) -> str:
         varied = {name for row in record.rows for name in row.changes}
         config["varied from"] = {name: value for name, value in case.items() if name in varied}
         config["held fixed"] = {name: value for name, value in case.items() if name not in varied}
-    parts = [f"{prose(name)} {code(_spelled(value))}" for name, value in config.items()]
+    parts = [f"{prose(name)} {code(spelled(value))}" for name, value in config.items()]
     return "; ".join(parts) or "–"
 
 
-def _spelled(value: Any) -> str:
-    if isinstance(value, dict):
-        return " ".join(f"{name}={_spelled(item)}" for name, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_spelled(item) for item in value)
-    return str(value)
-
-
-def rows(trials: Sequence[Row], claims: Sequence[Claim], primary: Metric, indent: str, say: Say) -> str:
-    """The table of a sweep: what is claimed of each row, and what was measured."""
+def rows(
+    trials: Sequence[Row], claims: Sequence[Claim], primary: Metric, indent: str, say: Say, samples: SamplesOf
+) -> str:
+    """The table of a sweep: what is claimed of each row, and what was measured. A row that is one of several processes
+    of a claim, or that nothing is claimed of, shows what its own process says, without an interval."""
+    own = _own_estimates(trials, claims, primary, samples)
     metrics = _primary_first({name for row in trials for name in row.values}, primary.name)
     claimed = {ref.sha256: claim for claim in claims if claim.metric == primary.name for ref in claim.trials}
     expects = any(claim.expected is not None for claim in claimed.values())
@@ -174,9 +174,9 @@ def rows(trials: Sequence[Row], claims: Sequence[Claim], primary: Metric, indent
     lines = []
     for row in trials:
         claim = claimed.get(row.trial.sha256)
-        cells = [row.trial.id, code(changes(row)), *_claimed(row, claim, primary.name)]
+        cells = [row.trial.id, code(changes(row)), *_claimed(claim, own.get(row.trial.sha256, "–"))]
         cells += [_expected(claim)] if expects else []
-        cells += [f"{row.values[name]:.6g}" if name in row.values else "–" for name in metrics]
+        cells += [quantity(name, row.values[name]) if name in row.values else "–" for name in metrics]
         note = _note(row, claim)
         lines.append([*cells, code(note) if note else ""])
     return table(header, lines, indent)
@@ -191,17 +191,32 @@ def _note(row: Row, claim: Claim | None) -> str:
     return "; ".join(filter(None, notes))
 
 
-def _claimed(row: Row, claim: Claim | None, primary: str) -> list[str]:
-    """Ratio and verdict of a row. One of several processes of a claim shows its own ratio, without an interval."""
-    ratio = row.ratios.get(primary)
-    alone = f"{ratio.median:.3f} ×" if ratio is not None and ratio.pairs else "–"
+def _own_estimates(trials: Sequence[Row], claims: Sequence[Claim], metric: Metric, samples: SamplesOf) -> dict[str, str]:
+    """What the process of each row says by itself, in words, by the hash of its trial; on its claim's scale."""
+    several = [claim for claim in claims if claim.metric == metric.name and len(claim.trials) > 1]
+    claimed = {ref.sha256 for claim in claims if claim.metric == metric.name for ref in claim.trials}
+    told: dict[str, Estimate] = {}
+    for claim in several:
+        estimates = each_estimate(metric, {ref.sha256: samples(ref) for ref in claim.trials})
+        told |= {sha: own for sha, own in estimates.items() if own.estimand == claim.estimand}
+    for row in trials:
+        if row.status == "ok" and row.trial.sha256 not in claimed:
+            estimate = own_estimate(metric, samples(row.trial))
+            told |= {row.trial.sha256: estimate} if estimate is not None else {}
+    return {sha: effect_text(own.estimand, own.value, metric.name) for sha, own in told.items()}
+
+
+def _claimed(claim: Claim | None, alone: str) -> list[str]:
+    """Estimate and verdict of a row."""
     if claim is None:
         return [alone, "–"]
     return [alone if len(claim.trials) > 1 else estimate_text(claim), verdict_text(claim)]
 
 
 def _expected(claim: Claim | None) -> str:
-    return effect_text(claim.estimand, claim.expected) if claim is not None and claim.expected is not None else "–"
+    if claim is None or claim.expected is None:
+        return "–"
+    return effect_text(claim.estimand, claim.expected, claim.metric)
 
 
 def _primary_first(names: Iterable[str], primary: str) -> list[str]:
@@ -211,7 +226,7 @@ def _primary_first(names: Iterable[str], primary: str) -> list[str]:
 
 def changes(row: Row) -> str:
     """A candidate as what it changes in the baseline case."""
-    changed = _spelled(row.changes) or "baseline case"
+    changed = spelled(row.changes) or "baseline case"
     return f"{changed} #{row.replicate}" if row.replicate else changed
 
 

@@ -16,6 +16,7 @@ from research_steps.evidence.state import MeasuredBaseline, ThreadState, Winner,
 from research_steps.evidence.statistics import gain
 from research_steps.records.configurations import changes_in
 from research_steps.records.model import Claim
+from research_steps.records.numbers import quantity
 from research_steps.records.step_kinds import Reproduction
 
 # How often a dead end is named by its IDs.
@@ -161,7 +162,7 @@ def baselines(state: ThreadState, words: Words) -> list[str]:
         numbers = []
         for name, value in sorted(baseline.numbers.items(), key=lambda item: item[0] != state.series.primary.name):
             noise = f" (noise {floor[name].spread:.2%})" if name in floor else ""
-            numbers.append(f"{words.say(name)} {value:.3g}{noise}")
+            numbers.append(f"{words.say(name)} {quantity(name, value)}{noise}")
         what = ", ".join(numbers) or "not measured since it was moved"
         where = f" on {words.say(baseline.machine)}" if baseline.machine else ""
         lines.append(f"{entry.id} {words.say(baseline.label)}: {what}, {entry.started_at[:10]}{where}")

@@ -8,10 +8,12 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from research_steps.evidence.claim_text import candidate_text, changes_text, claim_text
+from research_steps.evidence.claim_text import candidate_text, changes_text, claim_text, verdict_text
 from research_steps.evidence.standing import best
 from research_steps.publish.markdown import code, one_line, prose
+from research_steps.publish.rendering import SamplesOf
 from research_steps.publish.rendering import entry as render_entry
+from research_steps.records.configurations import changes_in
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, Ref
 from research_steps.records.series import Series
@@ -30,11 +32,14 @@ def tag_message(bundle: Bundle, series: Series) -> str:
     """What `git show` says of a seal. A tag is held against it, so that other words need the next schema of bundles."""
     claims, winner = _primary(bundle, series), best(series, bundle.claims)
     worse = _worse(winner, bundle) if winner else []
-    title = f"{bundle.topic}: {_claimed(winner, bundle)}" if winner else f"{bundle.topic}: {series.goal}"
+    title = f"{bundle.topic}: {_in_a_tag(winner, bundle)}" if winner else f"{bundle.topic}: {series.goal}"
     title += f"; it makes {', '.join(claim.metric for claim in worse)} worse" if worse else ""
     lines = [title, "", *([series.goal, ""] if winner else [])]
     if claims:
-        lines += ["What it found:", *(line for claim in claims[:SPELLED] for line in _finding(claim, bundle))]
+        lines.append("What it found:")
+        for claim in claims[:SPELLED]:
+            lines.append(f"- {_in_a_tag(claim, bundle)}")
+            lines += [f"  - it makes {c.metric} worse: {_estimate_in_a_tag(c)}" for c in _worse(claim, bundle)]
         lines += [f"- and {len(claims) - SPELLED} more, in the bundle"] if len(claims) > SPELLED else []
         lines += [""]
     lines += [
@@ -62,16 +67,18 @@ def table(bundle: Bundle) -> str:
     return out.getvalue()
 
 
-def page(bundle: Bundle, series: Series, entries: Sequence[Stored[EntryRecord]]) -> str:
-    """The bundle as Markdown, for somebody who has never seen the thread."""
+def page(bundle: Bundle, series: Series, entries: Sequence[Stored[EntryRecord]], samples: SamplesOf) -> str:
+    """The bundle as Markdown, for somebody who has never seen the thread; with the samples of its trials."""
     claims = _primary(bundle, series)
     cases = dict.fromkeys(changes_text(claim.case) for claim in claims)
     findings = []
     for claim in claims:
-        first, *worse = _finding(claim, bundle)
-        findings += [f"{prose(first)}; against {claim.baseline.id}", *(f"  {prose(line.strip())}" for line in worse)]
+        findings.append(f"- {prose(_claimed(claim, bundle))}; against {claim.baseline.id}")
+        findings += [f"  - it makes {prose(c.metric)} worse: {claim_text(c)}" for c in _worse(claim, bundle)]
     # The logbook, which links of entries are for, lies one folder up.
-    rendered = (render_entry(entry.record, series, None).replace(f"]({series.topic}/", "](") for entry in entries)
+    rendered = (
+        render_entry(entry.record, series, None, samples).replace(f"]({series.topic}/", "](") for entry in entries
+    )
     paragraphs = [
         f"# {bundle.tag}",
         f"Goal: {prose(series.goal)}",
@@ -126,12 +133,6 @@ def _primary(bundle: Bundle, series: Series) -> list[Claim]:
     return [claim for claim in bundle.claims if claim.metric == series.primary.name]
 
 
-def _finding(claim: Claim, bundle: Bundle) -> list[str]:
-    """What is said of a candidate, and below it what that makes worse."""
-    worse = [f"  - it makes {other.metric} worse: {claim_text(other)}" for other in _worse(claim, bundle)]
-    return [f"- {_claimed(claim, bundle)}", *worse]
-
-
 def _worse(claim: Claim, bundle: Bundle) -> list[Claim]:
     """The claims on other metrics that the same candidate makes worse; none where the bundle's tag does not say it."""
     if bundle.schema < SAYS_WORSE:
@@ -141,10 +142,36 @@ def _worse(claim: Claim, bundle: Bundle) -> list[Claim]:
 
 
 def _claimed(claim: Claim, bundle: Bundle) -> str:
-    # The first claim against a baseline is that of a sweep, at the baseline's own case.
-    case = next(first.case for first in bundle.claims if first.baseline.id == claim.baseline.id)
     why = f" ({claim.why})" if claim.why else ""
-    return f"{candidate_text(claim, case)}: {claim.metric} {claim_text(claim)}{why}"
+    return f"{candidate_text(claim, _case(claim, bundle))}: {claim.metric} {claim_text(claim)}{why}"
+
+
+def _case(claim: Claim, bundle: Bundle) -> dict[str, Any]:
+    # The first claim against a baseline is that of a sweep, at the baseline's own case.
+    return next(first.case for first in bundle.claims if first.baseline.id == claim.baseline.id)
+
+
+def _in_a_tag(claim: Claim, bundle: Bundle) -> str:
+    """A claim as tags spell it, however it is spelled elsewhere by now."""
+
+    def spelled(changes: Mapping[str, Any]) -> str:
+        return " ".join(f"{name}={value}" for name, value in changes.items()) or "baseline case"
+
+    variant = changes_in(claim.case, _case(claim, bundle))
+    what = spelled(claim.changes) + (f" at {spelled(variant)}" if variant else "")
+    why = f" ({claim.why})" if claim.why else ""
+    return f"{what}: {claim.metric} {_estimate_in_a_tag(claim)}{why}"
+
+
+def _estimate_in_a_tag(claim: Claim) -> str:
+    def effect(value: float) -> str:
+        shares = f"{value:+.2%}" if claim.estimand == "difference" else f"{value:+.4g}"
+        return f"{value:.3f}" if claim.estimand == "ratio" else shares
+
+    times = " ×" if claim.estimand == "ratio" else ""
+    estimate = "no estimate" if claim.estimate is None else effect(claim.estimate) + times
+    ends = "" if claim.low is None or claim.high is None else f" ({effect(claim.low)} to {effect(claim.high)})"
+    return f"{estimate}{ends}, {verdict_text(claim)}"
 
 
 def _spelled(values: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.logbook.verify import Files
+from research_steps.publish.rendering import SamplesOf
 from research_steps.records.encoding import Stored, without_secrets
 from research_steps.records.model import EntryRecord, Provenance, Ref, TrialRecord
 from research_steps.records.series import Series
@@ -24,11 +25,12 @@ from research_steps.trial.code import trace_name
 
 @dataclass(frozen=True)
 class SealedEvidence:
-    """What a seal rests on: its entries, oldest first, the trials of their tables, the hashes of all of these, the
-    measure functions, and where and at which commit the newest of it was measured."""
+    """What a seal rests on: its entries, oldest first, the trials of their tables with their samples, the hashes of all
+    of these, the measure functions, and where and at which commit the newest of it was measured."""
 
     entries: tuple[Stored[EntryRecord], ...]
     trials: tuple[TrialRecord, ...]
+    samples: SamplesOf
     records: tuple[Ref, ...]
     measured: tuple[MeasuredWith, ...]
     provenance: Provenance
@@ -96,6 +98,7 @@ def evidence_of(checkout: Checkout, series: Series, known: Snapshot, inputs: Seq
     return SealedEvidence(
         entries=tuple(entries),
         trials=trials,
+        samples=known.samples,
         records=(*(entry.ref for entry in entries), *refs),
         measured=tuple(_measured(checkout, topic, trials)),
         provenance=newest.provenance,
@@ -174,7 +177,7 @@ def bundle_files(
     contents = without_secrets(made)
     files = {
         "bundle.json": bundle.encode(contents),
-        "bundle.md": bundle_text.page(contents, series, evidence.entries).encode(),
+        "bundle.md": bundle_text.page(contents, series, evidence.entries, evidence.samples).encode(),
         "table.csv": bundle_text.table(contents).encode(),
         **({"requirements.txt": packages} if packages else {}),
     }

@@ -31,7 +31,8 @@ class LoadedThread:
         """The trials as a pandas DataFrame, one row each, in the order in which they began.
 
         Columns 'config.<field>' hold the configuration, 'metric.<name>' the median of a metric's samples, 'ratio.<name>'
-        that of its pairs with the baseline, with 'ratio.<name>.low' and '.high' for their middle half. Times are in UTC.
+        what the trial's pairs with the baseline say by the estimate of claims ('difference.<name>' or 'absolute.<name>'
+        where they go by that), and 'ratio.<name>.low' and '.high' the middle half of the pairs. Times are in UTC.
         Raises UsageError where pandas is not installed.
         """
         try:
@@ -49,7 +50,7 @@ class LoadedThread:
 
     def _row(self, trial: "Stored[TrialRecord]") -> dict[str, Any]:
         from research_steps.evidence.claim_text import changes_text
-        from research_steps.evidence.effects import medians
+        from research_steps.evidence.effects import medians, own_estimates
         from research_steps.records.configurations import changes_in
 
         record = trial.record
@@ -75,8 +76,10 @@ class LoadedThread:
         }
         row |= _flat("config", record.config)
         row |= _flat("metric", medians(record.samples.candidate) if record.samples is not None else {})
+        for name, own in own_estimates(self.series, record.samples).items():
+            row[f"{own.estimand}.{name}"] = own.value
         for name, ratio in record.ratios.items():
-            row |= {f"ratio.{name}": ratio.median, f"ratio.{name}.low": ratio.low, f"ratio.{name}.high": ratio.high}
+            row |= {f"ratio.{name}.low": ratio.low, f"ratio.{name}.high": ratio.high}
         return row
 
 

@@ -28,6 +28,7 @@ from research_steps.journal.snapshot import entries_of
 from research_steps.records.configurations import CODE, changes_in, configuration_of
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Ref, Row
+from research_steps.records.numbers import quantity, ratio
 from research_steps.records.series import Series, trial_id
 from research_steps.remote.worker import TrialRef, trials_of
 from research_steps.thread import marin
@@ -63,7 +64,7 @@ def _baseline(session: Session, config: StepConfig, inputs: list[Stored[EntryRec
     text, next_action = interpret_baseline(series, rows, floor)
     value = statistics.median(row.values[series.primary.name] for row in rows)
     processes = f"{len(rows)} process{'es' if len(rows) > 1 else ''}"
-    result = f"baseline case: {series.primary.name} {value:.6g}, the median of {processes}"
+    result = f"baseline case: {series.primary.name} {quantity(series.primary.name, value)}, the median of {processes}"
     return Finding(result=result, rows=rows, interpretation=text, next_action=next_action, floor=floor)
 
 
@@ -253,7 +254,7 @@ def _beside_independence(row: Row, alone: Mapping[str, Claim]) -> Row:
     ratios = [effect for effect in effects if effect is not None]
     if not parts or len(ratios) < len(parts):
         return row
-    return noted(row, f"{math.prod(ratios):.3f} × expected if the axes did not interact")
+    return noted(row, f"{ratio(math.prod(ratios))} × expected if the axes did not interact")
 
 
 def _summary(series: Series, rows: Sequence[Row], claims: Sequence[Claim]) -> str:

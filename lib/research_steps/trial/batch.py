@@ -11,13 +11,14 @@ from typing import Any
 import msgspec
 
 from research_steps.errors import UsageError
-from research_steps.evidence.effects import medians
+from research_steps.evidence.claim_text import process_text
 from research_steps.evidence.table import Trial
 from research_steps.git import Checkout
 from research_steps.journal.progress import passed
 from research_steps.records.conditions import conditions
 from research_steps.records.configurations import differences
 from research_steps.records.model import InterruptedRecord, TrialRecord
+from research_steps.records.series import Metric
 from research_steps.terminal import Beside, visible_line
 from research_steps.trial.code import Code
 from research_steps.trial.context import Session
@@ -117,7 +118,7 @@ def measure_wanted(session: Session, codes: Codes, config_type: str, id: str, wa
             else:
                 had.append(want.id)
             done[want.id] = trial
-            outcome = f"{want.label}: {_outcome(trial, session.series.primary.name)}"
+            outcome = f"{want.label}: {_outcome(trial, session.series.primary)}"
             bar.set_postfix_str(visible_line(outcome))
             bar.update()
             if bar.disable:
@@ -131,15 +132,13 @@ def measure_wanted(session: Session, codes: Codes, config_type: str, id: str, wa
     return [done[want.id] for want in wanted if want.id in done]
 
 
-def _outcome(trial: Trial, metric: str) -> str:
+def _outcome(trial: Trial, metric: Metric) -> str:
     record = trial.stored.record
     if isinstance(record, InterruptedRecord):
         return f"interrupted, {record.reason}"
     if record.error is not None:
         return f"failed, {record.error.line}"
-    value = medians(record.samples.candidate).get(metric)
-    value_told = f"{record.ratios[metric].median:.3f} × baseline" if metric in record.ratios else f"{metric} {value:.6g}"
-    return f"{value_told}{'' if trial.measured_here else ', from the journal'}"
+    return f"{process_text(metric, record.samples)}{'' if trial.measured_here else ', from the journal'}"
 
 
 def _tried_before(session: Session, spec: TrialSpec, want: Wanted) -> Trial | None:

@@ -222,11 +222,11 @@ class IssueSurface:
         # The snapshot that an update is about: its own, or the one that the end or a reproduction rests on.
         tells_of_one = record.step in ("seal", "finish", "reproduction")
         seals = self._seals((record.id, *(ref.id for ref in record.inputs)) if tells_of_one else ())[:1]
-        # A trial may be in git and not in this store.
-        snapshot = self._journal.scan(self._records) if record.step == "seal" else entries
+        rows = [row for entry in (record, *rests_on) for row in entry.rows]
+        trials = self._journal.trials_of((row.trial for row in rows), self._records)
         links = self._links(self._runs(stored.sha256), seals)
         seal = seals[0] if seals else None
-        text = issue_text.comment(record, rests_on, baselines, self._series, seal, links, snapshot.trials)
+        text = issue_text.comment(record, rests_on, baselines, self._series, seal, links, trials)
         return chained(self._chain_link(stored.sha256), text)
 
     def _chain_link(self, sha256: str) -> str:

@@ -13,6 +13,7 @@ from research_steps.evidence.claim_text import changes_text, verdict_text
 from research_steps.evidence.standing import best, claims_in, on_primary, standing, together
 from research_steps.evidence.state import ThreadState, numbers
 from research_steps.evidence.statistics import ranked
+from research_steps.journal.snapshot import Snapshot
 from research_steps.publish import rendering, state_text
 from research_steps.publish.issue.links import Links
 from research_steps.publish.markdown import address, code, table, unlinked
@@ -20,6 +21,7 @@ from research_steps.publish.state_text import Words
 from research_steps.records.conditions import conditions_at
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, Row, TrialRecord
+from research_steps.records.numbers import quantity
 from research_steps.records.objects import Seal
 from research_steps.records.series import Series
 from research_steps.records.step_kinds import STEP_KINDS, Decision, Finish, Measurement
@@ -62,10 +64,10 @@ def comment(
     series: Series,
     seal: Seal | None,
     links: Links,
-    trials: Mapping[str, Stored[TrialRecord]],
+    trials: Snapshot,
 ) -> str:
     """The update for one milestone. `rests_on` are the entries below it, oldest first; `baselines` what it is compared
-    with; `seal` the snapshot that it makes or names. `trials` are those known here by hash, for the update of a seal."""
+    with; `seal` the snapshot that it makes or names. `trials` holds those of their rows that are known here."""
     commit = record.provenance.commit
     lines = [
         f"Update: {record.id} {unlinked(record.label)}",
@@ -84,10 +86,10 @@ def comment(
         lines.append(f"- Table: in the update of {read[-1]}")
     elif shown:
         claims = claims_in(record) or standing(rests_on)
-        lines += ["", *_table(shown, claims, series), ""]
+        lines += ["", *_table(shown, claims, series, trials), ""]
     lines.append(f"- Confidence: {unlinked(confidence(series, record, rests_on))}")
     sealed_here = seal if record.step == "seal" else None
-    lines += ["- Measured:", *_measured(rests_on, trials, links)] if sealed_here else []
+    lines += ["- Measured:", *_measured(rests_on, trials.trials, links)] if sealed_here else []
     lines += ["- Links:", f"  - Tag: {links.tag(seal) if seal else 'not sealed'}"]
     if sealed_here:
         contents = links.snapshot(sealed_here, _code_folders(series, rests_on))
@@ -219,7 +221,7 @@ def _fitting(lines: Sequence[str], where: str, room: int, newest: bool) -> str:
 def _against(series: Series, entries: Sequence[EntryRecord]) -> str:
     name = series.primary.name
     baselines = [
-        f"{entry.id} ({unlinked(entry.label)}, {name} {values[name]:.6g})"
+        f"{entry.id} ({unlinked(entry.label)}, {name} {quantity(name, values[name])})"
         for entry in entries
         if name in (values := numbers(entry))
     ]
@@ -282,9 +284,9 @@ def _code_folders(series: Series, rests_on: Sequence[EntryRecord]) -> list[str]:
     return list(dict.fromkeys((f"experiments/{series.topic}", *filter(None, folders))))
 
 
-def _table(rows: Sequence[Row], claims: Sequence[Claim], series: Series) -> list[str]:
+def _table(rows: Sequence[Row], claims: Sequence[Claim], series: Series, trials: Snapshot) -> list[str]:
     shown = ranked(series.primary, rows, claims)
-    lines = [rendering.rows(shown[:ROWS_SHOWN], claims, series.primary, "", unlinked)]
+    lines = [rendering.rows(shown[:ROWS_SHOWN], claims, series.primary, "", unlinked, trials.samples)]
     if len(shown) > ROWS_SHOWN:
         lines += ["", f"… and {len(shown) - ROWS_SHOWN} more rows in the logbook."]
     return lines

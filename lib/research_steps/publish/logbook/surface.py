@@ -107,7 +107,8 @@ class LogbookSurface:
             # Its entry names the tag, so it waits for it; what holds the tag up is told by who makes it.
             return False
         self._keep_records(entry)
-        self._file.append(record.id, entry.sha256, rendering.entry(record, self.series, seal))
+        trials = self.journal.trials_of((row.trial for row in record.rows), self.records)
+        self._file.append(record.id, entry.sha256, rendering.entry(record, self.series, seal, trials.samples))
         self._stale = True
         return True
 

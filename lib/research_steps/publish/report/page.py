@@ -135,7 +135,7 @@ class _Body:
 
     def _entry(self, anchor: str, stored: Stored[EntryRecord]) -> str:
         record = stored.record
-        text = rendering.entry(record, self._state.series, self._seals.get(record.id))
+        text = rendering.entry(record, self._state.series, self._seals.get(record.id), self._known.samples)
         head, _, body = text.partition("\n")
         doubts = [f"rests on {doubt}" for doubt in self._known.doubts(stored.sha256)]
         doubts += ["retracted"] if stored.sha256 in self._state.retracted else []

@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 
-from research_steps.evidence.effects import medians
+from research_steps.evidence.effects import medians, own_estimates
 from research_steps.records.encoding import Stored
-from research_steps.records.model import EntryRecord, Error, Row, Samples, TrialRecord
-from research_steps.records.series import LONGEST_TAG
+from research_steps.records.model import EntryRecord, Error, Samples, TrialRecord
+from research_steps.records.series import LONGEST_TAG, Series
 from research_steps.records.times import parse_utc
 
 # W&B refuses longer names of runs.
@@ -29,7 +29,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _NOT_IN_ARTIFACT_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
 # What a run or a table says itself under these names, and W&B under an empty one or one that begins with an underscore.
 _TAKEN = re.compile(
-    r"|_.*|(baseline|ratio|ratio_low|ratio_high|metric)/.*|samples|status|sha256|commit|duration_s"
+    r"|_.*|(baseline|ratio|ratio_low|ratio_high|difference|absolute|metric)/.*|samples|status|sha256|commit|duration_s"
     r"|trial|label|replicate|record|side|sample",
     re.DOTALL,
 )
@@ -61,6 +61,7 @@ class Run:
 class Place:
     """What all runs of a series have in common. `elsewhere` says where the samples are that W&B does not get."""
 
+    series: Series
     project: str
     tags: tuple[str, ...]
     elsewhere: str
@@ -92,7 +93,7 @@ def of_trial(trial: Stored[TrialRecord], entry: EntryRecord, place: Place) -> Ru
         summary={
             **{shown(name): value for name, value in medians(samples.candidate).items()},
             **{f"baseline/{name}": value for name, value in medians(samples.baseline).items()},
-            **{f"ratio/{name}": ratio.median for name, ratio in record.ratios.items()},
+            **{f"{own.estimand}/{name}": own.value for name, own in own_estimates(place.series, samples).items()},
             **{f"ratio_low/{name}": ratio.low for name, ratio in record.ratios.items()},
             **{f"ratio_high/{name}": ratio.high for name, ratio in record.ratios.items()},
             "samples": len(samples.order),
@@ -124,7 +125,7 @@ def of_entry(entry: Stored[EntryRecord], trials: Sequence[Stored[TrialRecord]], 
             "result": record.result,
             "trials": len(record.rows),
             "failed trials": sum(row.status == "failed" for row in record.rows),
-            **_best(record.rows),
+            **_best(place.series, trials),
         },
         table_name=table_name,
         table=table,
@@ -213,16 +214,16 @@ def _history(samples: Samples) -> list[dict[str, float]]:
     return rows
 
 
-def _best(rows: Sequence[Row]) -> dict[str, float]:
-    """The lowest, median and highest ratio of each metric over the rows that were measured."""
-    ratios: dict[str, list[float]] = {}
-    for row in rows:
-        for name, ratio in row.ratios.items() if row.status == "ok" else ():
-            ratios.setdefault(name, []).append(ratio.median)
+def _best(series: Series, trials: Sequence[Stored[TrialRecord]]) -> dict[str, float]:
+    """The lowest, median and highest estimate of each metric, of the trials by themselves."""
+    estimates: dict[str, list[float]] = {}
+    for trial in trials:
+        for name, own in own_estimates(series, trial.record.samples).items():
+            estimates.setdefault(f"{own.estimand}/{name}", []).append(own.value)
     return {
-        f"{what}/{name}": pick(values)
-        for name, values in ratios.items()
-        for what, pick in (("lowest ratio", min), ("median ratio", statistics.median), ("highest ratio", max))
+        f"{what} {name}": pick(values)
+        for name, values in estimates.items()
+        for what, pick in (("lowest", min), ("median", statistics.median), ("highest", max))
     }
 
 

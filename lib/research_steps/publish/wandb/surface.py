@@ -118,6 +118,7 @@ class WandbSurface:
         records = f".agents/logbooks/{self._series.topic}"
         url = self._journal.url
         return Place(
+            series=self._series,
             project=project_of(self._journal, self._series),
             tags=self._series.shared_tags(link.number if link else None),
             # The path of a store on this machine says nothing to anybody else.

@@ -6,6 +6,7 @@ was measured under other conditions is not comparable, and says what differs.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from research_steps.evidence.claim_text import candidate_text, changes_text, effect_text
@@ -56,7 +57,7 @@ def judge(series: Series, claims: Sequence[Claim], sealed: Snapshot, fresh: Snap
 def told(judged: Judged, case: Mapping[str, object]) -> str:
     """One claim in a sentence: what was sealed, what it is now, and where that was expected."""
     claim, why = judged.sealed, f", {judged.why}" if judged.why else ""
-    sealed = f"{claim.metric} {effect_text(claim.estimand, claim.estimate)} sealed"
+    sealed = f"{claim.metric} {effect_text(claim.estimand, claim.estimate, claim.metric)} sealed"
     return f"{candidate_text(claim, case)}: {sealed}{judged.now}: {judged.outcome}{why}"
 
 
@@ -110,8 +111,9 @@ def _by_itself(metric: Metric, judged: Judged, alike: Sequence[Repeat]) -> Judge
     elif fresh.verdict != sealed.verdict and sealed.verdict in DECIDED:
         result = "not reproduced" if fresh.verdict in DECIDED else "not comparable"
         why = f"{fresh.verdict}, {sealed.verdict} when it was sealed; {fresh.why}".removesuffix("; ")
-    low, high = (effect_text(interval.scale.estimand, end).removesuffix(" ×") for end in interval.ends)
-    now = f", {effect_text(interval.scale.estimand, interval.scale.shown(effect))} now (expected: {low} to {high})"
+    shown = partial(effect_text, interval.scale.estimand, metric=metric.name)
+    low, high = (shown(end).removesuffix(" ×") for end in interval.ends)
+    now = f", {shown(interval.scale.shown(effect))} now (expected: {low} to {high})"
     return replace(judged, outcome=result, why=why, now=now)
 
 
@@ -124,7 +126,8 @@ def _moved_together(metric: Metric, alike: Sequence[Repeat]) -> str:
         return ""
     shift, interval = moved
     scale = interval.scale
-    by, least, most = (effect_text(scale.estimand, scale.shown(at)) for at in (shift, interval.low, interval.high))
+    ends = (shift, interval.low, interval.high)
+    by, least, most = (effect_text(scale.estimand, scale.shown(at), metric.name) for at in ends)
     return f"all {len(alike)} of them together have moved by {by} (expected: {least.removesuffix(' ×')} to {most})"
 
 

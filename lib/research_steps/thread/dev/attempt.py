@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from research_steps.errors import UsageError
-from research_steps.evidence.claim_text import changes_text, claim_text, estimate_text
+from research_steps.evidence.claim_text import changes_text, claim_text, estimate_text, process_text
 from research_steps.evidence.claims import Baseline, Candidate, make_claims
 from research_steps.evidence.statistics import gain
 from research_steps.evidence.table import Trial, row_of
@@ -23,6 +23,7 @@ from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.records.configurations import CODE, changes_in
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Captured, Claim, TrialRecord
+from research_steps.records.numbers import ratio
 from research_steps.records.series import trial_id
 from research_steps.remote.ssh.host import SshHost
 from research_steps.thread.dev.cases import DevCase, declared, with_settings
@@ -195,7 +196,8 @@ class _Attempt:
             candidate = Candidate(changes_of(good[0]), [trial.stored for trial in trials])
             claims = make_claims(series, baseline, [candidate])
             claim = next(claim for claim in claims if claim.metric == series.primary.name)
-        result = f"{series.primary.name} {claim_text(claim)}" if claim else row_of(trials[-1], {}).note
+        alone = process_text(series.primary, good[-1].samples) if good else row_of(trials[-1], {}).note
+        result = f"{series.primary.name} {claim_text(claim)}" if claim else alone
         if claim and claim.why:
             result += f" ({claim.why})"
         first = trials[0].stored.record
@@ -272,10 +274,10 @@ class _Attempt:
             and watched.estimate
             and (best is None or watched.gain > gain(self.session.series.primary, best))
         ):
-            lines.append(f"{claim.estimate / watched.estimate:.3f} × the best so far ({watched.ids}, {watched.told})")
+            lines.append(f"{ratio(claim.estimate / watched.estimate)} × the best so far ({watched.ids}, {watched.told})")
         elif best is not None and best.estimate:
             where = f"{best.trials[0].id} {changes_text(best.changes)}, {estimate_text(best)}"
-            beside = f"{claim.estimate / best.estimate:.3f} ×" if claim.estimand == "ratio" else "beside"
+            beside = f"{ratio(claim.estimate / best.estimate)} ×" if claim.estimand == "ratio" else "beside"
             lines.append(f"{beside} the best so far ({where})")
         if self.version is not None:
             lines.append(f"the baseline ran in a process of its own, on {_named(self.version)}")
