@@ -132,12 +132,28 @@ def add_hypothesis(writer: EntryWriter, text: str, next_test: str, evidence: Seq
 def change_hypothesis(
     writer: EntryWriter, name: str, state: HypothesisState, because: str, evidence: Sequence[str]
 ) -> Stored[EntryRecord]:
-    """A hypothesis is blocked, falsified or promoted from now on."""
+    """A hypothesis is blocked, supported, falsified or promoted from now on."""
     refuse_empty(because, "The reason", "say it in a sentence")
     snapshot = writer.scan()
     item = hypotheses.find(hypotheses.queue(writer.series, entries_of(snapshot)), name)
-    key = key_after(item.changes, f"hypothesis/{digest(item.id, item.text, state, because, list(evidence))}")
     change = HypothesisChange(hypothesis=item.id, text=item.text, state=state, because=because)
+    key = _key_of(item, change, evidence)
+    return _change(writer, snapshot, key, change, find_all(snapshot, evidence), item.private)
+
+
+def next_test(
+    writer: EntryWriter, state: HypothesisState, name: str, because: str, evidence: Sequence[str]
+) -> Stored[EntryRecord]:
+    """A hypothesis that is in this state, active or blocked, is active with this as its next test."""
+    refuse_empty(because, "The next test", "say in a sentence what to measure")
+    snapshot = writer.scan()
+    item = hypotheses.find(hypotheses.queue(writer.series, entries_of(snapshot)), name)
+    change = HypothesisChange(hypothesis=item.id, text=item.text, state="active", because=because, again=True)
+    key = _key_of(item, change, evidence)
+    if item.state != state and standing_entry(snapshot, key) is None:
+        do = {"blocked": "resume", "active": "next"}.get(item.state)
+        command = f"give 'research hypothesis {do} {writer.series.topic} {item.id} …'" if do else "add another one"
+        raise UsageError(f"{item.id} is {item.state}, expected one that is {state}: {command}.")
     return _change(writer, snapshot, key, change, find_all(snapshot, evidence), item.private)
 
 
@@ -196,9 +212,13 @@ def _change(
     id, state, because = change.hypothesis, change.state, change.because
     result = f"{id} is {state}{f'; {SAYS[state]}: {because}' if because else ''}"
     finding, text = Finding(result, next_action=because if state == "active" else ""), f"{id}: {change.text}"
-    return writer.write(
-        snapshot, "hypothesis", key, f"{id} {state}", change, finding, inputs, hypothesis=text, private=private
-    )
+    kind = hypotheses.kind_of(change)
+    return writer.write(snapshot, kind, key, f"{id} {state}", change, finding, inputs, hypothesis=text, private=private)
+
+
+def _key_of(item: hypotheses.Item, change: HypothesisChange, evidence: Sequence[str]) -> str:
+    said = digest(item.id, item.text, change.state, change.because, list(evidence))
+    return key_after(item.changes, f"hypothesis/{said}")
 
 
 def _newest(snapshot: Snapshot) -> tuple[Ref, ...]:
