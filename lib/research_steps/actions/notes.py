@@ -96,15 +96,20 @@ def attach(writer: EntryWriter, id: str, file: Path | None, link: str, note: str
         raise UsageError("Nothing is attached: expected a FILE, or the address of one with --link URL; not both.")
     snapshot = writer.scan()
     about = find(snapshot, id)
-    if file is None:
-        details = Attachment(link=check_address(link))
-    else:
-        name, data = read_attachment(file)
-        details = Attachment(file=name, sha256=sha256(data), bytes=len(data))
-        writer.journal.keep_attachment(name, data)
+    details = Attachment(link=check_address(link)) if file is None else _kept(writer, file)
     finding = Finding(f"Attached to {id}: {about.record.label}", interpretation=note)
     key = f"attachment/{digest(about.sha256, plain_details(details), note)}"
     return writer.write(snapshot, "attachment", key, f"attachment to {id}", details, finding, (about.ref,))
+
+
+def log(writer: EntryWriter, text: str, file: Path | None, label: str) -> Stored[EntryRecord]:
+    """What happened, in somebody's own words, with the file that shows it."""
+    refuse_empty(text, "The entry", "say what happened")
+    snapshot = writer.scan()
+    details = _kept(writer, file) if file is not None else Attachment()
+    earlier = [entry for entry in entries_of(snapshot) if entry.step == "log"]
+    key = key_after(earlier, f"log/{digest(text, label, plain_details(details))}")
+    return writer.write(snapshot, "log", key, short(label or text), details, Finding(text))
 
 
 def add_hypothesis(writer: EntryWriter, text: str, next_test: str, evidence: Sequence[str]) -> Stored[EntryRecord]:
@@ -214,6 +219,13 @@ def _change(
     finding, text = Finding(result, next_action=because if state == "active" else ""), f"{id}: {change.text}"
     kind = hypotheses.kind_of(change)
     return writer.write(snapshot, kind, key, f"{id} {state}", change, finding, inputs, hypothesis=text, private=private)
+
+
+def _kept(writer: EntryWriter, file: Path) -> Attachment:
+    """A file in the journal."""
+    name, data = read_attachment(file)
+    writer.journal.keep_attachment(name, data)
+    return Attachment(file=name, sha256=sha256(data), bytes=len(data))
 
 
 def _key_of(item: hypotheses.Item, change: HypothesisChange, evidence: Sequence[str]) -> str:

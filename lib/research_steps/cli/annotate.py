@@ -183,6 +183,18 @@ def attach(series: OpenSeries, **options: Any) -> None:
 
 
 @click.command(cls=SeriesCommand)
+@click.argument("text")
+@click.option("--file", type=click.Path(path_type=Path), help="What shows it, of at most 5 MB; kept as by 'attach'.")
+@click.option("--label", default="", help="What the entry is called. Default: the beginning of TEXT.")
+def log(series: OpenSeries, **options: Any) -> None:
+    """Write a free entry. TEXT says what happened: a job was preempted, a pull request is open.
+
+    The same given twice in a row is one entry, so that a command that was killed may be given again.
+    """
+    series.tell(notes.log(series.writer, **options))
+
+
+@click.command(cls=SeriesCommand)
 @click.argument("text", metavar="DECISION")
 @_evidence
 @click.option("--owner", default="", help="Who answers for it. Default: who runs this.")

@@ -250,6 +250,7 @@ STEP_KINDS: Mapping[str, KindOfStep] = MappingProxyType({
     "source": KindOfStep(Source | ContradictionCheck | Brief, "Looked for prior work."),
     "note": KindOfStep(Details, "Added an interpretation.", concerns=True),
     "attachment": KindOfStep(Attachment, "Attached a file.", concerns=True),
+    "log": KindOfStep(Attachment, "Noted what happened."),
     "decision": KindOfStep(Decision, "Decided.", milestone=True),
     "rebase": KindOfStep(Rebase, "Moved the baseline.", milestone=True),
     "correction": KindOfStep(Correction, "Corrected what was said.", milestone=True, concerns=True),
