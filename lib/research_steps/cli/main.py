@@ -9,7 +9,10 @@ import click
 
 # The groups of `research --help`: their headings, and the commands of each module.
 _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
-    "Where does it stand": {"inspect": ("status", "brief", "show", "compare", "check", "verify", "doctor")},
+    "Where does it stand": {
+        "inspect": ("status", "brief", "show", "compare", "check", "verify", "doctor"),
+        "questions": ("undecided", "ask"),
+    },
     "Try something": {"measure": ("dev", "keep", "confirm", "replicate"), "cluster": ("submit", "jobs", "dev-tpu")},
     "Say something": {
         "annotate": ("hypothesis", "source", "note", "log", "attach", "decide", "correct", "retract", "rebase"),
