@@ -9,14 +9,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from research_steps.evidence.hypotheses import SAYS, Item, find, next_number, queue
+from research_steps.evidence.hypotheses import SAYS, Item, find, kind_of, next_number, queue
 from research_steps.publish import rendering
 from research_steps.publish.markdown import prose
 from research_steps.records.model import EntryRecord
 from research_steps.records.series import Hypothesis, Series
+from research_steps.records.step_kinds import HypothesisChange
 
 from tests.support.clocks import faked
 from tests.support.hostile_text import flat, markdown, recorded
@@ -89,6 +91,46 @@ def test_a_hypothesis_goes_through_its_states(repository: Repository) -> None:
     assert research(repository.root, "verify", "toy").returncode == 0
 
 
+def test_a_hypothesis_has_a_next_test_and_goes_on(repository: Repository) -> None:
+    """A declared one gets its next test; a blocked one is resumed with one; each said twice is one; and it is supported
+    in the end."""
+    said = {
+        "next": ("next", "toy", "H1", "time the loop"),
+        "block": ("block", "toy", "H1", "--resume-when", "a TPU is free"),
+        "resume": ("resume", "toy", "H1", "time it on the TPU"),
+        "support": ("support", "toy", "H1", "--because", "half the time", "--evidence", "TOY-001"),
+    }
+    states = []
+    for arguments in said.values():
+        for _ in range(2):
+            assert hypothesis(repository, *arguments).returncode == 0
+        (row,) = listed(repository)
+        states.append((row["state"], row["because"], row["entry"]))
+    assert states == [
+        ("active", "time the loop", "TOY-002"), ("blocked", "a TPU is free", "TOY-003"),
+        ("active", "time it on the TPU", "TOY-004"), ("supported", "half the time", "TOY-005"),
+    ]  # fmt: skip
+    assert living_queue(repository)[0].startswith(
+        "- H1 (supported): less work takes less time – supported because: half the time ([TOY-005]"
+    )
+    told = hypothesis(repository, "next", "toy", "H1", "once more")
+    assert told.returncode == 1 and "H1 is supported, expected one that is active" in told.stderr
+    assert research(repository.root, "verify", "toy").returncode == 0
+
+
+def test_steps_that_name_a_hypothesis_are_its_evidence(repository: Repository) -> None:
+    """In full, or by an ID whose words changed since; without what was retracted, and of a declared one too."""
+    desk = Desk(repository.root, repository.root / "local_store")
+    for spelled in ("H1: less work takes less time", "H1: in words of before", "H2: of somebody else", "H1", ""):
+        desk.record("a sweep", trials=0, hypothesis=spelled)
+    assert listed(repository)[0]["evidence"] == ["TOY-002", "TOY-003", "TOY-005"]
+    assert research(repository.root, "retract", "TOY-003", "the wrong machine").returncode == 0
+    assert listed(repository)[0]["evidence"] == ["TOY-002", "TOY-005"]
+    assert living_queue(repository)[0].endswith("(rests on [TOY-002](toy/TOY-002.jsonl), [TOY-005](toy/TOY-005.jsonl))")
+    (state,) = json.loads(research(repository.root, "status", "toy", "--json").stdout)
+    assert state["state"]["hypotheses"][0]["evidence"] == ["TOY-002", "TOY-005"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -98,6 +140,9 @@ def test_a_hypothesis_goes_through_its_states(repository: Repository) -> None:
         (("promote", "toy", "H1", "--decision", "x"), "Missing option '--evidence'"),
         (("promote", "toy", "H1", "--decision", " ", "--evidence", "TOY-001"), "is empty"),
         (("add", "toy", " "), "The hypothesis is empty"),
+        (("resume", "toy", "H1", "run it"), "H1 is active, expected one that is blocked: give"),
+        (("next", "toy", "H1", " "), "The next test is empty"),
+        (("support", "toy", "H1", "--because", "x"), "Missing option '--evidence'"),
         (("add", "toy", "less work takes less time"), "That is H1 of toy already, which is active"),
     ],
 )  # fmt: skip
@@ -230,6 +275,24 @@ def test_a_declared_hypothesis_may_be_put_in_other_words() -> None:
     (item,) = queue(series, [changed(1, "H1", "old", "falsified", "no")])
     assert (item.text, item.state) == ("new", "falsified")
     assert find([item], "H1") is item
+
+
+def test_another_next_test_adds_no_hypothesis() -> None:
+    """One that the thread's file puts in other words later is still the one that was resumed before."""
+    series = Series(topic="toy", prefix="TOY", goal="x", metrics=SERIES.metrics, hypotheses=(Hypothesis("H1", "new"),))
+    config = {"hypothesis": "H1", "text": "old", "state": "active", "because": "run it", "again": True}
+    (item,) = queue(series, [entry("TOY-001", step="hypothesis", config=config)])
+    assert (item.text, item.state, item.because) == ("new", "active", "run it")
+
+
+def test_an_older_version_names_what_is_supported_as_newer() -> None:
+    """Its kind of entry is one that such a version does not know, so that it is never called broken there; every entry
+    of the kind that it does know is in a state that it knows."""
+    said = HypothesisChange(hypothesis="H1", text="x", state="supported", because="y")
+    assert kind_of(said) == "support"
+    assert {kind_of(msgspec.structs.replace(said, state=state)) for state in SAYS if state != "supported"} == {
+        "hypothesis"
+    }
 
 
 @settings(max_examples=150)

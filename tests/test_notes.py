@@ -192,3 +192,23 @@ def test_a_fresh_clone_can_go_on(repository: Repository, tmp_path: Path) -> None
     listed = research(clone, "hypothesis", "list", "toy")
     assert "- H1 (active): less work takes less time" in listed.stdout and "- H2 (active)" in listed.stdout
     assert research(clone, "check", "toy").returncode == 0
+
+
+def test_free_entries_hold_what_happened(repository: Repository, tmp_path: Path) -> None:
+    """In somebody's own words, with a name and a file; twice in a row they are one, and again later another."""
+    plot = written(tmp_path / "loss.png", b"\x89PNG")
+    for arguments in (
+        ("preempted, relaunched",),
+        ("preempted, relaunched",),
+        (HOSTILE, "--label", "the loss", "--file", str(plot)),
+        ("preempted, relaunched",),
+    ):
+        done = research(repository.root, "log", "toy", *arguments)
+        assert done.returncode == 0, done.stderr
+    assert repository.ids == ["TOY-001", "TOY-002", "TOY-003", "TOY-004"]
+    assert "TOY-002 preempted, relaunched" in repository.logbook and "TOY-003 the loss" in repository.logbook
+    (kept,) = (folder(repository) / "attachments").iterdir()
+    assert kept.read_bytes() == plot.read_bytes() and f"](toy/attachments/{kept.name});" in repository.logbook
+    refused = research(repository.root, "log", "toy", " ")
+    assert refused.returncode == 1 and "The entry is empty" in refused.stderr
+    assert research(repository.root, "verify", "toy").returncode == 0

@@ -96,15 +96,20 @@ def attach(writer: EntryWriter, id: str, file: Path | None, link: str, note: str
         raise UsageError("Nothing is attached: expected a FILE, or the address of one with --link URL; not both.")
     snapshot = writer.scan()
     about = find(snapshot, id)
-    if file is None:
-        details = Attachment(link=check_address(link))
-    else:
-        name, data = read_attachment(file)
-        details = Attachment(file=name, sha256=sha256(data), bytes=len(data))
-        writer.journal.keep_attachment(name, data)
+    details = Attachment(link=check_address(link)) if file is None else _kept(writer, file)
     finding = Finding(f"Attached to {id}: {about.record.label}", interpretation=note)
     key = f"attachment/{digest(about.sha256, plain_details(details), note)}"
     return writer.write(snapshot, "attachment", key, f"attachment to {id}", details, finding, (about.ref,))
+
+
+def log(writer: EntryWriter, text: str, file: Path | None, label: str) -> Stored[EntryRecord]:
+    """What happened, in somebody's own words, with the file that shows it."""
+    refuse_empty(text, "The entry", "say what happened")
+    snapshot = writer.scan()
+    details = _kept(writer, file) if file is not None else Attachment()
+    earlier = [entry for entry in entries_of(snapshot) if entry.step == "log"]
+    key = key_after(earlier, f"log/{digest(text, label, plain_details(details))}")
+    return writer.write(snapshot, "log", key, short(label or text), details, Finding(text))
 
 
 def add_hypothesis(writer: EntryWriter, text: str, next_test: str, evidence: Sequence[str]) -> Stored[EntryRecord]:
@@ -132,12 +137,28 @@ def add_hypothesis(writer: EntryWriter, text: str, next_test: str, evidence: Seq
 def change_hypothesis(
     writer: EntryWriter, name: str, state: HypothesisState, because: str, evidence: Sequence[str]
 ) -> Stored[EntryRecord]:
-    """A hypothesis is blocked, falsified or promoted from now on."""
+    """A hypothesis is blocked, supported, falsified or promoted from now on."""
     refuse_empty(because, "The reason", "say it in a sentence")
     snapshot = writer.scan()
     item = hypotheses.find(hypotheses.queue(writer.series, entries_of(snapshot)), name)
-    key = key_after(item.changes, f"hypothesis/{digest(item.id, item.text, state, because, list(evidence))}")
     change = HypothesisChange(hypothesis=item.id, text=item.text, state=state, because=because)
+    key = _key_of(item, change, evidence)
+    return _change(writer, snapshot, key, change, find_all(snapshot, evidence), item.private)
+
+
+def next_test(
+    writer: EntryWriter, state: HypothesisState, name: str, because: str, evidence: Sequence[str]
+) -> Stored[EntryRecord]:
+    """A hypothesis that is in this state, active or blocked, is active with this as its next test."""
+    refuse_empty(because, "The next test", "say in a sentence what to measure")
+    snapshot = writer.scan()
+    item = hypotheses.find(hypotheses.queue(writer.series, entries_of(snapshot)), name)
+    change = HypothesisChange(hypothesis=item.id, text=item.text, state="active", because=because, again=True)
+    key = _key_of(item, change, evidence)
+    if item.state != state and standing_entry(snapshot, key) is None:
+        do = {"blocked": "resume", "active": "next"}.get(item.state)
+        command = f"give 'research hypothesis {do} {writer.series.topic} {item.id} …'" if do else "add another one"
+        raise UsageError(f"{item.id} is {item.state}, expected one that is {state}: {command}.")
     return _change(writer, snapshot, key, change, find_all(snapshot, evidence), item.private)
 
 
@@ -196,9 +217,20 @@ def _change(
     id, state, because = change.hypothesis, change.state, change.because
     result = f"{id} is {state}{f'; {SAYS[state]}: {because}' if because else ''}"
     finding, text = Finding(result, next_action=because if state == "active" else ""), f"{id}: {change.text}"
-    return writer.write(
-        snapshot, "hypothesis", key, f"{id} {state}", change, finding, inputs, hypothesis=text, private=private
-    )
+    kind = hypotheses.kind_of(change)
+    return writer.write(snapshot, kind, key, f"{id} {state}", change, finding, inputs, hypothesis=text, private=private)
+
+
+def _kept(writer: EntryWriter, file: Path) -> Attachment:
+    """A file in the journal."""
+    name, data = read_attachment(file)
+    writer.journal.keep_attachment(name, data)
+    return Attachment(file=name, sha256=sha256(data), bytes=len(data))
+
+
+def _key_of(item: hypotheses.Item, change: HypothesisChange, evidence: Sequence[str]) -> str:
+    said = digest(item.id, item.text, change.state, change.because, list(evidence))
+    return key_after(item.changes, f"hypothesis/{said}")
 
 
 def _newest(snapshot: Snapshot) -> tuple[Ref, ...]:

@@ -26,7 +26,7 @@ _hypothesis = click.argument("name", metavar="HYPOTHESIS")
 
 @click.group()
 def hypothesis() -> None:
-    """Hypotheses: what is active, blocked, falsified or promoted. Each names what that rests on."""
+    """Hypotheses: active, blocked, supported, falsified or promoted. Each names what that rests on."""
 
 
 @hypothesis.command("add", cls=SeriesCommand)
@@ -39,6 +39,24 @@ def add_hypothesis(series: OpenSeries, **options: Any) -> None:
     series.tell(entry, hypothesis=entry.record.details_as(HypothesisChange).hypothesis)
 
 
+@hypothesis.command("next", cls=SeriesCommand)
+@_hypothesis
+@click.argument("because", metavar="TEST")
+@_evidence
+def next_hypothesis(series: OpenSeries, **options: Any) -> None:
+    """Name the next test of an active hypothesis. HYPOTHESIS is its ID, such as H3, or its text."""
+    series.tell(notes.next_test(series.writer, "active", **options))
+
+
+@hypothesis.command("resume", cls=SeriesCommand)
+@_hypothesis
+@click.argument("because", metavar="TEST")
+@_evidence
+def resume_hypothesis(series: OpenSeries, **options: Any) -> None:
+    """A blocked hypothesis is active again, with its next TEST. HYPOTHESIS is its ID, such as H3, or its text."""
+    series.tell(notes.next_test(series.writer, "blocked", **options))
+
+
 @hypothesis.command("block", cls=SeriesCommand)
 @_hypothesis
 @click.option("--resume-when", "because", required=True, help="What has to be there before it goes on.")
@@ -46,6 +64,15 @@ def add_hypothesis(series: OpenSeries, **options: Any) -> None:
 def block_hypothesis(series: OpenSeries, **options: Any) -> None:
     """A hypothesis can't be tested for now. HYPOTHESIS is its ID, such as H3, or its text."""
     series.tell(notes.change_hypothesis(series.writer, state="blocked", **options))
+
+
+@hypothesis.command("support", cls=SeriesCommand)
+@_hypothesis
+@click.option("--because", required=True, help="What speaks for it.")
+@_needs_evidence
+def support_hypothesis(series: OpenSeries, **options: Any) -> None:
+    """A hypothesis holds as far as it was tested. HYPOTHESIS is its ID, such as H3, or its text."""
+    series.tell(notes.change_hypothesis(series.writer, state="supported", **options))
 
 
 @hypothesis.command("falsify", cls=SeriesCommand)
@@ -69,7 +96,8 @@ def promote_hypothesis(series: OpenSeries, **options: Any) -> None:
 @hypothesis.command("list", cls=SeriesCommand)
 def list_hypotheses(series: OpenSeries) -> None:
     """The queue by state, each with its last change and its evidence."""
-    items = hypotheses.queue(series.series, entries_of(series.snapshot))
+    known = series.snapshot
+    items = hypotheses.queue(series.series, entries_of(known), [stored.record for stored in known.counting])
     data = [
         {
             **{name: getattr(item, name) for name in ("id", "text", "state", "because", "evidence")},
@@ -152,6 +180,18 @@ def note(series: OpenSeries, **options: str) -> None:
 def attach(series: OpenSeries, **options: Any) -> None:
     """Attach a profile or a plot of at most 5 MB to a record. It is kept in the store and, with its entry, in git."""
     series.tell(notes.attach(series.writer, **options))
+
+
+@click.command(cls=SeriesCommand)
+@click.argument("text")
+@click.option("--file", type=click.Path(path_type=Path), help="What shows it, of at most 5 MB; kept as by 'attach'.")
+@click.option("--label", default="", help="What the entry is called. Default: the beginning of TEXT.")
+def log(series: OpenSeries, **options: Any) -> None:
+    """Write a free entry. TEXT says what happened: a job was preempted, a pull request is open.
+
+    The same given twice in a row is one entry, so that a command that was killed may be given again.
+    """
+    series.tell(notes.log(series.writer, **options))
 
 
 @click.command(cls=SeriesCommand)

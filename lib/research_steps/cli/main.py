@@ -9,10 +9,13 @@ import click
 
 # The groups of `research --help`: their headings, and the commands of each module.
 _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
-    "Where does it stand": {"inspect": ("status", "brief", "show", "compare", "check", "verify", "doctor")},
+    "Where does it stand": {
+        "inspect": ("status", "brief", "show", "compare", "check", "verify", "doctor"),
+        "questions": ("undecided", "ask"),
+    },
     "Try something": {"measure": ("dev", "keep", "confirm", "replicate"), "cluster": ("submit", "jobs", "dev-tpu")},
     "Say something": {
-        "annotate": ("hypothesis", "source", "note", "attach", "decide", "correct", "retract", "rebase"),
+        "annotate": ("hypothesis", "source", "note", "log", "attach", "decide", "correct", "retract", "rebase"),
     },
     "Hand it over": {"hand_over": ("seal", "reproduce", "finish")},
     "Set up and publish": {

@@ -97,7 +97,7 @@ def sync(series: OpenSeries, issue: int | None, repository: str) -> None:
 
 @click.command(cls=SeriesCommand)
 def report(series: OpenSeries) -> None:
-    """Write a series with its plots as one page.agents/reports/.
+    """Write a series with its plots as one page.
 
     It is made of what the store and this checkout hold, opens without a network, and can be made again, so git leaves
     it out. Where there is a docs/reports/index.md, a series that it doesn't name is put under Uncategorized there.

@@ -62,7 +62,7 @@ def evidence_map(items: Sequence[Item], recorded: Ledger) -> list[Support]:
     rows: dict[str, Support] = {}
     for item in items:
         row = Support(f"{item.id} ({item.state}): {item.text}")
-        sides = {"promoted": row.support, "falsified": row.contradictions}
+        sides = {"supported": row.support, "promoted": row.support, "falsified": row.contradictions}
         for change in item.changes:
             sides.get(change.details_as(HypothesisChange).state, []).append(change)
         rows[item.text] = row

@@ -205,7 +205,7 @@ def thread_state(
         unsettled=tuple(claim for claim in on_primary(series, current) if claim.verdict in _UNSETTLED),
         baselines=tuple(baselines),
         reading=_reading(counting, taken_back),
-        hypotheses=tuple(queue(series, records)),
+        hypotheses=tuple(queue(series, records, [entry.record for entry in counting])),
         background=ledger(records),
         dead_ends=tuple(_dead_ends(series, entries, current, taken_back)),
         decisions=tuple(record for record in records if record.step == "decision"),

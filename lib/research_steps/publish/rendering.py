@@ -119,9 +119,9 @@ def hypotheses(items: Sequence[Item], say: Say, link: Link) -> list[str]:
         line = f"- {item.id} ({item.state}): {say(item.text)}"
         if item.because:
             line += f" – {SAYS[item.state]}: {say(item.because)}"
-        if item.changes:
-            on = ", ".join(map(link, item.evidence))
-            line += f" ({link(item.changes[-1].id)}{f', rests on {on}' if on else ''})"
+        where = [link(change.id) for change in item.changes[-1:]]
+        where += [f"rests on {', '.join(map(link, item.evidence))}"] if item.evidence else []
+        line += f" ({', '.join(where)})" if where else ""
         lines.append(line)
     return lines or ["- none"]
 

@@ -14,7 +14,7 @@ import msgspec
 
 from research_steps.records import names
 
-HypothesisState = Literal["active", "blocked", "promoted", "falsified"]
+HypothesisState = Literal["active", "blocked", "supported", "promoted", "falsified"]
 
 
 class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -116,12 +116,14 @@ class Attachment(Details, frozen=True, kw_only=True):
 
 
 class HypothesisChange(Details, frozen=True, kw_only=True):
-    """A hypothesis, what it is from now on, and why: the next test, resume condition, decision or stopping reason."""
+    """A hypothesis, what it is from now on, and why: the next test, resume condition, decision, what supports it or
+    stopping reason. `again` where an active one was there before."""
 
     hypothesis: names.HypothesisID
     text: str
     state: HypothesisState
     because: str
+    again: bool = False
 
 
 class Source(Details, frozen=True, kw_only=True, tag_field="kind", tag="source"):
@@ -243,9 +245,12 @@ STEP_KINDS: Mapping[str, KindOfStep] = MappingProxyType({
     "step": KindOfStep(Ran, "Ran a step."),
     "interpret": KindOfStep(Details, "Read the measurements together.", milestone=True),
     "hypothesis": KindOfStep(HypothesisChange, "Changed the hypothesis queue."),
+    # A kind of its own: versions that know no such state name what is newer by its kind, and call other states broken.
+    "support": KindOfStep(HypothesisChange, "Found a hypothesis supported."),
     "source": KindOfStep(Source | ContradictionCheck | Brief, "Looked for prior work."),
     "note": KindOfStep(Details, "Added an interpretation.", concerns=True),
     "attachment": KindOfStep(Attachment, "Attached a file.", concerns=True),
+    "log": KindOfStep(Attachment, "Noted what happened."),
     "decision": KindOfStep(Decision, "Decided.", milestone=True),
     "rebase": KindOfStep(Rebase, "Moved the baseline.", milestone=True),
     "correction": KindOfStep(Correction, "Corrected what was said.", milestone=True, concerns=True),

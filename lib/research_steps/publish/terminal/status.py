@@ -84,7 +84,9 @@ def screen(state: ThreadState, counts: str) -> list[str]:
     """What is known of a thread, on one screen of 80 columns."""
     answers = state_text.answers(state, PLAIN)
     hypotheses = [
-        f"{item.id} {item.state}: {item.text}" + (f"; {SAYS[item.state]}: {item.because}" if item.because else "")
+        f"{item.id} {item.state}: {item.text}"
+        + (f"; {SAYS[item.state]}: {item.because}" if item.because else "")
+        + (f"; rests on {', '.join(item.evidence)}" if item.evidence else "")
         for item in state.hypotheses
     ]
     lines = [f"{state.series.topic}  {counts}", *labelled("Question", wrapped(state.series.goal, ROOM))]
