@@ -121,17 +121,24 @@ class Command:
 
     def __init__(self, repository: UntimedThread, arguments: tuple[str, ...], module: str = "research_steps") -> None:
         self._output = repository.root.parent / "output"
+        self.is_over = False
         with self._output.open("w") as file:
             output = file.fileno()
             self.pid = fork(repository.root, module, arguments, output, output, {"WANDB_MODE": "disabled"})
 
     def wait_for(self, text: str) -> None:
         """Until it has printed this."""
-        eventually(lambda: text in self._output.read_text(), 60)
+        eventually(lambda: text in self.output, 60)
+
+    @property
+    def output(self) -> str:
+        """What it has printed up to now."""
+        return self._output.read_text()
 
     def ended(self) -> tuple[int, str]:
+        self.is_over = True
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return code, self._output.read_text()
+        return code, self.output
 
     def ok(self) -> str:
         code, output = self.ended()

@@ -100,21 +100,17 @@ class Leases:
         if written is None or abs(written + length - stated) > LARGEST_SKEW:
             return now
         try:
-            return now + (written + length - self._now())
+            return now + (written + length - self.now())
         except StoreError:
             # Who may write nothing there can't know how old it is, nor take it over.
             return now + length
 
-    def _renewed(self, path: str) -> datetime | None:
-        """Until when a lease was renewed last, by its holder's clock; None where it was not."""
-        try:
-            renewal = self._objects.store.read(path)
-            return None if renewal is None else parse_utc(decode(Lease, renewal, path).lease_until)
-        except UnreadableObject:
-            # It is not written durably; one that a power cut broke was held by nobody who is still there.
-            return None
+    def age(self, name: str) -> timedelta | None:
+        """How long ago an object of the store was written; None where there is none. Raises StoreError."""
+        written = self._objects.store.written(name)
+        return None if written is None else self.now() - written
 
-    def _now(self) -> datetime:
+    def now(self) -> datetime:
         """The time by the store's clock. What all write, to ask for it, says nothing else."""
         age_s = time.monotonic() - self._asked_at
         if age_s > LEASE_S:
@@ -125,6 +121,15 @@ class Leases:
                 raise StoreError(f"{self._objects.where(path)} was written and is not there.")
             self._asked_at, self._time, age_s = time.monotonic(), written, 0.0
         return self._time + timedelta(seconds=age_s)
+
+    def _renewed(self, path: str) -> datetime | None:
+        """Until when a lease was renewed last, by its holder's clock; None where it was not."""
+        try:
+            renewal = self._objects.store.read(path)
+            return None if renewal is None else parse_utc(decode(Lease, renewal, path).lease_until)
+        except UnreadableObject:
+            # It is not written durably; one that a power cut broke was held by nobody who is still there.
+            return None
 
     def _put(self, name: str, until: datetime) -> None:
         self._objects.store.put(name, encode(Lease(lease_until=utc(until))) + b"\n")

@@ -27,6 +27,7 @@ from research_steps.records.series import Series
 from research_steps.thread import marin
 from research_steps.thread.builders import StepBuilder
 from research_steps.thread.configs import StepConfig
+from research_steps.thread.lock_watch import LockWatch
 from research_steps.thread.options import RunOptions
 from research_steps.thread.redo import prepare
 from research_steps.thread.surfaces import surfaces_of
@@ -143,9 +144,11 @@ class ThreadRun:
         """Run the chosen steps, then the seals where stop_at holds. A failure is returned, so that all is published."""
         flags = self._flags(chosen)
         try:
-            chosen.run(**flags)
+            with LockWatch(self.journal, chosen, self.say).watching():
+                chosen.run(**flags)
             if not self.options.seal and seals.steps and self._has_reached(session):
-                seals.run(**flags)
+                with LockWatch(self.journal, seals, self.say).watching():
+                    seals.run(**flags)
         except KeyboardInterrupt as error:
             launcher.close()
             marin.end_jobs()

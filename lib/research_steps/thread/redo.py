@@ -10,9 +10,6 @@ from research_steps.thread.configs import StepConfig, step_key
 from research_steps.thread.marin import ExecutorPlan
 from research_steps.trial.context import Session
 
-# Marin's own: how long it waits for the lock of a driver that may be gone (seconds).
-LOCK_S = 90
-
 
 def prepare(session: Session, plan: ExecutorPlan) -> None:
     """Tell shards whose they are, and clear the steps that a retry measures again, that rest on what is retracted, or
@@ -25,12 +22,6 @@ def prepare(session: Session, plan: ExecutorPlan) -> None:
     for step, key in keys.items():
         for shard in _shards(step):
             session.shard_of[plan.output_path(shard)] = (key, step.config.label)
-    begun = {reserved.step_key for reserved in session.journal.ids.reserved()}
-    # A shard has no ID of its own: it has begun with its sweep.
-    owners = {step: session.shard_of.get(plan.output_path(step), (key, ""))[0] for step, key in keys.items()}
-    locked = [step.name for step, owner in owners.items() if owner in begun and plan.locked(step)]
-    if locked:
-        session.say(f"another driver has {', '.join(locked)}; if it is gone, Marin gives them up after {LOCK_S:g} s")
     session.retracted = session.journal.published(session.repository).retracted
     cleared = [step for step in keys if _is_made_again(session, step, keys)]
     again = plan.dependents([each for step in cleared for each in (step, *_shards(step))])

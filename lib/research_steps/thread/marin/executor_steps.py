@@ -23,16 +23,18 @@ from fray import (
 )
 from marin.execution.artifact import Artifact
 from marin.execution.executor import Executor
-from marin.execution.executor_step_status import STATUS_RUNNING, StatusFile
+from marin.execution.executor_step_status import STATUS_SUCCESS, StatusFile, get_status_path
 from marin.execution.remote import RemoteCallable
 from marin.execution.types import ExecutorStep as ExecutorStep
 from marin.execution.types import InputName, OutputName, VersionedValue
 from marin.execution.types import this_output_path as this_output_path
 from marin.execution.types import versioned as versioned
 from marin.training.run_environment import dependency_groups_for_resources
+from rigging.distributed_lock import Lease, create_lock
 from rigging.filesystem import open_url
 
-from research_steps.errors import UsageError
+from research_steps.errors import StoreError, UsageError
+from research_steps.journal.store import Store
 from research_steps.records.resources import Resources
 from research_steps.trial.provenance import check_here
 
@@ -48,11 +50,6 @@ class ExecutorPlan:
 
     def output_path(self, step: ExecutorStep) -> str:
         return str(self.executor.output_paths[step])
-
-    def locked(self, step: ExecutorStep) -> bool:
-        """Whether another driver is at this step, or was not long ago."""
-        status = StatusFile(self.output_path(step), worker_id="research")
-        return bool(status.status == STATUS_RUNNING and status.has_active_lock())
 
     def dependents(self, steps: Sequence[ExecutorStep]) -> list[ExecutorStep]:
         """The given steps and every step that rests on them."""
@@ -71,6 +68,41 @@ class ExecutorPlan:
 
     def run(self, **options: Any) -> None:
         self.executor.run(self.steps, **options)
+
+
+@dataclass(frozen=True)
+class StepLock:
+    """Marin's lock of a step: where it lies, in words and in the store, and the worker that has it."""
+
+    path: str
+    name: str
+    holder: str
+
+
+def lock_of(store: Store, output_path: str) -> StepLock | None:
+    """The lock that Marin waits for before it runs the step with this output path; None where there is none, and for
+    a step that doesn't lie in the store."""
+    if not output_path.startswith(f"{store.url}/"):
+        return None
+    path = f"{get_status_path(output_path)}.lock"
+    name = path.removeprefix(f"{store.url}/")
+    data = store.read(name)
+    if not data or store.read(name.removesuffix(".lock")) == STATUS_SUCCESS.encode():
+        return None
+    try:
+        lease = Lease(**json.loads(data))
+    except (ValueError, TypeError):
+        # It is just being written.
+        return None
+    return None if lease.is_stale() else StepLock(path, name, lease.worker_id)
+
+
+def release(lock: StepLock) -> None:
+    """Give up a lock in place of its holder, unless another worker has it by now. Raises StoreError."""
+    try:
+        create_lock(lock.path, worker_id=lock.holder).release()
+    except Exception as error:
+        raise StoreError(f"Marin's lock {lock.path} could not be removed: {type(error).__name__}: {error}") from error
 
 
 def plan(prefix: str, info_path: str | None, description: str, steps: Sequence[ExecutorStep]) -> ExecutorPlan:
