@@ -5,6 +5,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from research_steps.evidence.effects import Scale
 from research_steps.evidence.standing import standing, together
 from research_steps.evidence.statistics import Interval
 
+from tests.support.clocks import faked
 from tests.support.ray_cluster import eventually
 from tests.support.records import claim, entry
 from tests.support.toy_thread import MEASURE as TIMED
@@ -98,6 +101,18 @@ def test_a_killed_driver_of_shards_is_told_of_while_its_locks_hold(repository: U
     age_locks(repository.root / "local_store")
     again.ok()
     assert repository.ids == ["TOY-001", "TOY-002", "TOY-003"]
+
+
+def test_a_retry_measures_each_failure_once_whatever_clock_it_has(repository: UntimedThread) -> None:
+    """A failure that another machine recorded, whose clock was an hour ahead, is not taken for this run's own."""
+    repository.write(SWEEP.replace("[1000, 4000, 2004, 13]", "[1000, 13]"))
+    env = {**os.environ, "WANDB_MODE": "disabled", **faked("+3500s")}
+    ahead = subprocess.run([sys.executable, "-m", "experiments.toy"], cwd=repository.root, env=env, capture_output=True)
+    assert ahead.returncode == 0, ahead.stderr.decode()
+    for attempts in (2, 3):
+        repository.ok("--retry", "failed")
+        failed = [trial.record for trial in repository.known().trials.values() if trial.record.status == "failed"]
+        assert sorted(record.attempt for record in failed) == list(range(attempts))
 
 
 def test_replicate_by_command_measures_fresh_processes(repository: UntimedThread) -> None:

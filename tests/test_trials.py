@@ -34,7 +34,7 @@ from research_steps.trial.launcher.host import POLL_S, LocalHost
 from research_steps.trial.launcher.launcher import Launcher
 from research_steps.trial.measured import TrialSpec
 from research_steps.trial.provenance import capture, facts_here
-from research_steps.trial.trials import measure_trial
+from research_steps.trial.trials import CUT_OFF_TRIES, measure_trial
 
 from tests.support.other_processes import busy_cores, holding
 
@@ -275,6 +275,24 @@ def test_a_failure_says_what_happened(
     assert message in record.error.message
     assert f"measuring {work}" in record.error.output_tail
     assert record.launch.exit == exit
+
+
+def test_what_a_run_measured_is_told_by_the_run_and_by_no_clock(bench: Bench, launcher: Launcher) -> None:
+    """A job of it that is begun again takes what it had measured. What others measured while this run has begun, and
+    before it came to it, is measured once more; what cut off their trials cuts off none here."""
+    session, other = bench.session(launcher, "failed"), bench.session(launcher, "failed")
+    again = replace(bench.session(launcher, "failed"), run=other.run)
+    assert bench.measure(other, "raise").measured_here and not bench.measure(again, "raise").measured_here
+    assert bench.measure(session, "raise").measured_here
+
+    key = bench.spec("slow").key(facts_here().conditions)
+    for number in range(CUT_OFF_TRIES):
+        about: dict[str, Any] = {"id": "TOY-001.01", "label": "", "config": {}, "run": other.run}
+        with bench.journal.attempts.begin("trial", key, number, **about) as begun:
+            assert begun is not None
+            bench.journal.attempts.interrupt(begun, "it was cut off")
+    assert bench.measure(other, "slow").stored.record.status == "interrupted"
+    assert bench.measure(session, "slow").stored.record.status == "ok"
 
 
 # -- several processes -------------------------------------------------------------------------------------------------

@@ -62,14 +62,12 @@ def brief(series: OpenSeries, budget: int, since: str) -> None:
 
     The best claims with what speaks against them, contended evidence, what runs and the next commands always stay.
     """
-    from research_steps.journal.progress import under_way
     from research_steps.publish import brief as briefly
     from research_steps.publish.state_here import state_here
 
     gc.disable()
     outline = series.journal.outline(series.checkout.logbooks / series.topic)
-    steps = under_way(series.journal, outline)
-    made = briefly.brief(state_here(series.checkout, series.journal, outline, steps), budget, since)
+    made = briefly.brief(state_here(series.checkout, series.journal, outline), budget, since)
     if series.json_output:
         print_json(briefly.as_data(made))
     else:

@@ -93,6 +93,7 @@ class Attempts:
         label: str,
         config: dict[str, Any],
         private: bool = False,
+        run: str | msgspec.UnsetType = msgspec.UNSET,
     ) -> Iterator[OpenAttempt | None]:
         """Write the intent of an attempt and hold its lease inside the block. Yields None when it was taken."""
         until = lease_end()
@@ -109,6 +110,7 @@ class Attempts:
             nonce=secrets.token_hex(8),
             config=config,
             private=True if private else msgspec.UNSET,
+            run=run,
         )
         if not self._objects.create(self._objects.attempt(subject, "intents", key, attempt), intent):
             yield None
@@ -155,6 +157,11 @@ class Attempts:
     def intent(self, subject: Subject, key: str, attempt: int) -> Intent:
         """What was written before an attempt began."""
         return self._objects.needed(self._objects.attempt(subject, "intents", key, attempt), _INTENT)
+
+    def begun(self, subject: Subject, record: Record) -> Intent | None:
+        """How a record's attempt was begun; None where that is not in this store, or can't be read."""
+        intent = self._objects.get(self._objects.attempt(subject, "intents", record.key, record.attempt), _INTENT)
+        return intent if isinstance(intent, Intent) else None
 
     def end_orphaned(self) -> None:
         """End every trial that nobody will finish: those of dev mode are not begun again, which would end them."""

@@ -84,11 +84,11 @@ def under_way(journal: Journal, snapshot: Snapshot) -> list[StepProgress]:
             if isinstance(part, UnreadableObject):
                 snapshot.leave_out(part)
         known = {id for part in parts if isinstance(part, KnownTrials) for id in part.held}
-        progresses.append(_progress(noted, known, snapshot))
+        progresses.append(_progress(noted, known, snapshot, _driver_gone(journal, noted, snapshot)))
     return progresses
 
 
-def _progress(plan: TrialPlan, known: set[str], snapshot: Snapshot) -> StepProgress:
+def _progress(plan: TrialPlan, known: set[str], snapshot: Snapshot, driver_gone: bool) -> StepProgress:
     records: list[TrialRecord | InterruptedRecord] = [trial.record for trial in snapshot.trials.values()]
     records += [interrupted.record for interrupted in snapshot.interrupted.values()]
     mine = (record for record in records if _owner(record.id) == plan.id and not record.late)
@@ -103,7 +103,6 @@ def _progress(plan: TrialPlan, known: set[str], snapshot: Snapshot) -> StepProgr
     running = tuple(attempt.intent for attempt in attempts if not attempt.orphaned())
     fresh = [record for id, record in newest.items() if id in ended and record.started_at >= plan.planned_at]
     done = len(ended) + len(known)
-    driver_gone = _driver_gone(plan, snapshot)
     return StepProgress(
         id=plan.id,
         label=plan.label,
@@ -135,7 +134,7 @@ def _left_s(ended: Sequence[TrialRecord | InterruptedRecord], left: int, running
     return left * (now - parse_utc(since)).total_seconds() / min(counted, len(ends))
 
 
-def _driver_gone(plan: TrialPlan, snapshot: Snapshot) -> bool:
+def _driver_gone(journal: Journal, plan: TrialPlan, snapshot: Snapshot) -> bool:
     """Whether nobody sees to the step any more, as far as that is known.
 
     Its entry's attempt tells it from any machine; a step in shards begins that last, and until then only the machine
@@ -145,7 +144,9 @@ def _driver_gone(plan: TrialPlan, snapshot: Snapshot) -> bool:
         if attempt.intent.id == plan.id:
             return attempt.orphaned()
     stopped = (stored.record for stored in snapshot.interrupted.values() if stored.record.id == plan.id)
-    if any(record.finished_at >= plan.planned_at for record in stopped):
+    last = max(stopped, key=lambda record: record.attempt, default=None)
+    intent = journal.attempts.begun("entry", last) if last is not None else None
+    if intent is not None and intent.owner == plan.by:
         return True
     return goes_on(plan.by) is False
 

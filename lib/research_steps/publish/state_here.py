@@ -1,12 +1,12 @@
 """The state of a thread in this checkout: what is known of it, what runs, and what nobody else has."""
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sized
 
 from research_steps.evidence.state import ThreadState, thread_state
 from research_steps.files import read
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
-from research_steps.journal.progress import StepProgress
+from research_steps.journal.progress import under_way
 from research_steps.journal.snapshot import Outline
 from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.format import parse
@@ -16,14 +16,14 @@ from research_steps.records.objects import IssueLink, Pushed
 from research_steps.records.series import Series
 
 
-def state_here(checkout: Checkout, journal: Journal, outline: Outline, steps: Sequence[StepProgress]) -> ThreadState:
-    """The state after what was read of the journal, while these steps measure. Raises ResearchError where nothing tells
-    what the series is."""
+def state_here(checkout: Checkout, journal: Journal, outline: Outline) -> ThreadState:
+    """The state after what was read of the journal, with the steps that measure. Raises ResearchError where nothing
+    tells what the series is."""
     path = path_of(checkout, journal.topic)
     series, shown = journal.series(path.with_suffix("")), parse(read(path) or b"").records
     seals = [entry.record.id for entry in outline.in_order if entry.record.step == "seal" and entry.sha256 in shown]
     here = _only_here(checkout, journal, series, seals)
-    return thread_state(series, outline, running=steps, shown=shown, only_here=here)
+    return thread_state(series, outline, running=under_way(journal, outline), shown=shown, only_here=here)
 
 
 def _only_here(checkout: Checkout, journal: Journal, series: Series, seals: Iterable[str]) -> Iterator[str]:

@@ -25,7 +25,7 @@ from research_steps.records.step_kinds import STEP_KINDS, read_details
 _STRUCTURE = frozenset(
     (
         *("series", "subject", "key", "id", "nonce", "step", "step_key", "tag", "sha256", "code", "commit", "patch"),
-        *("status", "mode", "kind", "where", "how", "order", "machine", "measure", "config_type"),
+        *("status", "mode", "kind", "where", "how", "order", "run", "machine", "measure", "config_type"),
         *("verdict", "confidence", "estimand"),
         *("started_at", "finished_at", "lease_until", "claimed_at", "sealed_at", "linked_at", "decided_at"),
         *("tried_at", "closed_at", "marker", "planned_at", "held", "pushed_at", "environment", "files", "submodules"),

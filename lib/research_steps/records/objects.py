@@ -9,9 +9,9 @@ from research_steps.records.model import Owner, Ref, Strict, Versioned
 from research_steps.records.times import Time
 
 
-class Intent(Versioned, frozen=True, tag_field="kind", tag="intent"):
+class Intent(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="intent"):
     """What is written, durably, before an attempt starts. `lease_until` may be extended beside it; `nonce` tells two
-    intents of one process in one millisecond apart."""
+    intents of one process in one millisecond apart, and `run` those of one run, on all its machines, from others'."""
 
     series: names.Topic
     subject: Literal["trial", "entry"]
@@ -25,6 +25,8 @@ class Intent(Versioned, frozen=True, tag_field="kind", tag="intent"):
     nonce: names.Nonce
     config: dict[str, Any]
     private: bool | msgspec.UnsetType = msgspec.UNSET
+    run: names.Nonce | msgspec.UnsetType = msgspec.UNSET
+    schema: int = 2
 
 
 class Lease(Versioned, frozen=True):

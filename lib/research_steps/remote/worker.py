@@ -95,7 +95,7 @@ def measure_elsewhere(
         series=session.series.without_secrets(),
         captured=Captured(session.captured.provenance, None),
         mode=session.mode,
-        began=session.began,
+        run=session.run,
         private=session.private,
         retry=session.retry,
         retracted=session.retracted,

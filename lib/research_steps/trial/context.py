@@ -3,6 +3,7 @@
 The driver sets it around the executor; steps that run inside the driver find it there.
 """
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,7 +19,6 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import entries_of
 from research_steps.records.model import Captured, Mode
 from research_steps.records.series import Series
-from research_steps.records.times import utc
 from research_steps.trial.launcher.host import Host
 from research_steps.trial.prior_results import PriorResults
 
@@ -51,8 +51,12 @@ class Session:
     choices: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """The candidates of a table from best to worst, by its label, where what was sealed is measured again: then the same
     ones are taken further."""
-    began: str = field(default_factory=utc)
-    """When this run began: a retry measures again what is older, once."""
+    run: str = field(default_factory=lambda: secrets.token_hex(8))
+    """What tells the attempts of this run, on all its machines, from others': a retry measures again what others have
+    measured, once."""
+    seen_open: dict[str, int] = field(default_factory=dict)
+    """Key of a trial to the number of its attempt that somebody was at when this run looked: that and what came after
+    it were measured meanwhile."""
 
     @cached_property
     def prior_results(self) -> PriorResults:

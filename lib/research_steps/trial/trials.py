@@ -5,9 +5,11 @@ again. Trials with a timed metric take turns on a machine, because two at once w
 others leave it quiet.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from research_steps.evidence.table import Trial
 from research_steps.journal.leases import this_process
 from research_steps.journal.snapshot import OpenAttempt
 from research_steps.records.encoding import Stored
-from research_steps.records.model import InterruptedRecord, Provenance, TrialRecord, Version
+from research_steps.records.model import InterruptedRecord, Provenance, Record, TrialRecord, Version
 from research_steps.records.objects import Intent
 from research_steps.trial.code import Code
 from research_steps.trial.context import Session
@@ -63,18 +65,20 @@ def measure_trial(
             return False
         if stored.sha256 in {earlier.sha256 for earlier in disturbed}:
             return False
-        if record.finished_at >= session.began:
-            return True
         if record.status == "failed":
-            return not must_succeed and "failed" not in session.retry
-        return not (record.contended and "contended" in session.retry)
+            again = must_succeed or "failed" in session.retry
+        else:
+            again = bool(record.contended) and "contended" in session.retry
+        return not again or record.attempt >= session.seen_open.get(key, math.inf) or _is_of(session, record)
 
     lost = 0
     while True:
-        ask = session.journal.attempts.next if wait else session.journal.attempts.look
-        attempt = ask("trial", key, satisfied, session.say)
+        attempt = session.journal.attempts.look("trial", key, satisfied, session.say)
         if isinstance(attempt, OpenAttempt):
-            return None
+            session.seen_open.setdefault(key, attempt.intent.attempt)
+            if not wait:
+                return None
+            attempt = session.journal.attempts.next("trial", key, satisfied, session.say)
         if isinstance(attempt, Stored):
             return Trial(attempt, False)
         cut_off = _cut_off(session, key) if attempt >= CUT_OFF_TRIES else []
@@ -107,7 +111,8 @@ def _attempt(
 ) -> Stored[Any] | None:
     """What became of an attempt; None when somebody else has begun it. Raises LauncherError when the run is ending."""
     attempts = session.journal.attempts
-    with attempts.begin("trial", key, attempt, id=id, label=label, config=spec.config, private=session.private) as begun:
+    begin = partial(attempts.begin, private=session.private, run=session.run)
+    with begin("trial", key, attempt, id=id, label=label, config=spec.config) as begun:
         if begun is None:
             return None
         # The order within pairs is from the trial's identity: another replicate gets another one, the same the same.
@@ -183,11 +188,17 @@ def _cut_off(session: Session, key: str) -> list[Stored[Any]]:
     interrupted: list[Stored[Any]] = []
     for attempt in session.journal.attempts.of("trial", key):
         match attempt:
-            case Stored(record=InterruptedRecord(finished_at=at)) if at >= session.began:
+            case Stored(record=InterruptedRecord() as record) if _is_of(session, record):
                 interrupted.append(attempt)
             case _:
                 interrupted = []
     return interrupted
+
+
+def _is_of(session: Session, record: Record) -> bool:
+    """Whether this run began the attempt, on whichever of its machines."""
+    intent = session.journal.attempts.begun("trial", record)
+    return intent is not None and intent.run == session.run
 
 
 @contextmanager

@@ -36,13 +36,14 @@ def status_of(checkout: Checkout, journal: Journal, whole: bool) -> tuple[dict[s
     topic = journal.topic
     path = path_of(checkout, topic)
     outline, logbook, state = journal.outline(path.with_suffix("")), b"", None
-    steps = under_way(journal, outline)
     try:
         logbook = read(path) or b""
-        state = state_here(checkout, journal, outline, steps)
+        state = state_here(checkout, journal, outline)
     except ResearchError as error:
         outline.problems.append(str(error))
     entries = entries_of(outline)
+    # Where nothing tells what the series is, its steps measure all the same.
+    steps = state.running if state else under_way(journal, outline)
     counted = [stored.record.status for stored in outline.trials.values() if not stored.record.late]
     ended = Counter([*counted, *outline.ended.values()])
     everything: list[Any] = [*outline.entries.values(), *outline.trials.values(), *outline.interrupted.values()]
