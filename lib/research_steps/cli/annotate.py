@@ -29,7 +29,7 @@ def hypothesis() -> None:
     """Hypotheses: active, blocked, supported, falsified or promoted. Each names what that rests on."""
 
 
-@hypothesis.command("add", cls=SeriesCommand)
+@hypothesis.command("add", cls=SeriesCommand, dry_run=True)
 @click.argument("text")
 @click.option("--next-test", default="", help="What to measure first.")
 @_evidence
@@ -39,7 +39,7 @@ def add_hypothesis(series: OpenSeries, **options: Any) -> None:
     series.tell(entry, hypothesis=entry.record.details_as(HypothesisChange).hypothesis)
 
 
-@hypothesis.command("next", cls=SeriesCommand)
+@hypothesis.command("next", cls=SeriesCommand, dry_run=True)
 @_hypothesis
 @click.argument("because", metavar="TEST")
 @_evidence
@@ -48,7 +48,7 @@ def next_hypothesis(series: OpenSeries, **options: Any) -> None:
     series.tell(notes.next_test(series.writer, "active", **options))
 
 
-@hypothesis.command("resume", cls=SeriesCommand)
+@hypothesis.command("resume", cls=SeriesCommand, dry_run=True)
 @_hypothesis
 @click.argument("because", metavar="TEST")
 @_evidence
@@ -57,7 +57,7 @@ def resume_hypothesis(series: OpenSeries, **options: Any) -> None:
     series.tell(notes.next_test(series.writer, "blocked", **options))
 
 
-@hypothesis.command("block", cls=SeriesCommand)
+@hypothesis.command("block", cls=SeriesCommand, dry_run=True)
 @_hypothesis
 @click.option("--resume-when", "because", required=True, help="What has to be there before it goes on.")
 @_evidence
@@ -66,7 +66,7 @@ def block_hypothesis(series: OpenSeries, **options: Any) -> None:
     series.tell(notes.change_hypothesis(series.writer, state="blocked", **options))
 
 
-@hypothesis.command("support", cls=SeriesCommand)
+@hypothesis.command("support", cls=SeriesCommand, dry_run=True)
 @_hypothesis
 @click.option("--because", required=True, help="What speaks for it.")
 @_needs_evidence
@@ -75,7 +75,7 @@ def support_hypothesis(series: OpenSeries, **options: Any) -> None:
     series.tell(notes.change_hypothesis(series.writer, state="supported", **options))
 
 
-@hypothesis.command("falsify", cls=SeriesCommand)
+@hypothesis.command("falsify", cls=SeriesCommand, dry_run=True)
 @_hypothesis
 @click.option("--because", required=True, help="Why it is given up.")
 @_needs_evidence
@@ -84,7 +84,7 @@ def falsify_hypothesis(series: OpenSeries, **options: Any) -> None:
     series.tell(notes.change_hypothesis(series.writer, state="falsified", **options))
 
 
-@hypothesis.command("promote", cls=SeriesCommand)
+@hypothesis.command("promote", cls=SeriesCommand, dry_run=True)
 @_hypothesis
 @click.option("--decision", "because", required=True, help="What production does now.")
 @_needs_evidence
@@ -114,7 +114,7 @@ def source() -> None:
     """Background research: what others found, what to try next. What speaks against it is recorded, too."""
 
 
-@source.command("add", cls=SeriesCommand)
+@source.command("add", cls=SeriesCommand, dry_run=True)
 @click.option("--type", type=click.Choice(_TYPES), required=True, help="What kind of source it is.")
 @click.option("--where", required=True, help="Its address, path, name, or the ID of a record of this series.")
 @click.option("--version", required=True, help="Which version of it, or of which date.")
@@ -129,7 +129,7 @@ def add_source(series: OpenSeries, **options: Any) -> None:
     series.tell(sources.add_source(series.writer, Source(**options)))
 
 
-@source.command("checked", cls=SeriesCommand)
+@source.command("checked", cls=SeriesCommand, dry_run=True)
 @click.option("--claim", "id", required=True, metavar="ID", help="The source whose claim was looked at.")
 @click.option("--found", "contradiction", default="", help="What contradicts it, and where that stands.")
 @click.option("--none", "nowhere", default="", help="Nothing contradicts it: where you looked.")
@@ -151,7 +151,7 @@ def list_sources(series: OpenSeries) -> None:
     print_result(series.json_output, data, lines or ["- none"])
 
 
-@source.command("brief", cls=SeriesCommand)
+@source.command("brief", cls=SeriesCommand, dry_run=True)
 @click.option("--question", default="", help="What has to be known. Default: as in the brief before.")
 @click.option(
     "--next", "ranked", multiple=True, metavar="'EXPERIMENT :: FALSIFIER'",
@@ -165,7 +165,7 @@ def brief(series: OpenSeries, question: str, ranked: tuple[str, ...]) -> None:
     series.tell(entry, text=text)
 
 
-@click.command(cls=RecordCommand)
+@click.command(cls=RecordCommand, dry_run=True)
 @click.option("--interpretation", default="", help="What you make of it.")
 @click.option("--next", "next_action", default="", help="What you would do next.")
 def note(series: OpenSeries, **options: str) -> None:
@@ -173,7 +173,7 @@ def note(series: OpenSeries, **options: str) -> None:
     series.tell(notes.note(series.writer, **options))
 
 
-@click.command(cls=RecordCommand)
+@click.command(cls=RecordCommand, dry_run=True)
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--link", default="", metavar="URL", help="Instead of a FILE: where a larger one lies.")
 @click.option("--note", default="", help="What it shows.")
@@ -182,7 +182,7 @@ def attach(series: OpenSeries, **options: Any) -> None:
     series.tell(notes.attach(series.writer, **options))
 
 
-@click.command(cls=SeriesCommand)
+@click.command(cls=SeriesCommand, dry_run=True)
 @click.argument("text")
 @click.option("--file", type=click.Path(path_type=Path), help="What shows it, of at most 5 MB; kept as by 'attach'.")
 @click.option("--label", default="", help="What the entry is called. Default: the beginning of TEXT.")
@@ -194,7 +194,7 @@ def log(series: OpenSeries, **options: Any) -> None:
     series.tell(notes.log(series.writer, **options))
 
 
-@click.command(cls=SeriesCommand)
+@click.command(cls=SeriesCommand, dry_run=True)
 @click.argument("text", metavar="DECISION")
 @_evidence
 @click.option("--owner", default="", help="Who answers for it. Default: who runs this.")
@@ -205,14 +205,14 @@ def decide(series: OpenSeries, **options: Any) -> None:
     series.tell(notes.decide(series.writer, **options))
 
 
-@click.command(cls=RecordCommand)
+@click.command(cls=RecordCommand, dry_run=True)
 @click.argument("text")
 def correct(series: OpenSeries, id: str, text: str) -> None:
     """Say in TEXT what was wrong in a record. Its measurements stand, and verdicts on them are made again."""
     series.tell(revisions.correct(series.writer, id, text))
 
 
-@click.command(cls=RecordCommand)
+@click.command(cls=RecordCommand, dry_run=True)
 @click.argument("because")
 def retract(series: OpenSeries, id: str, because: str) -> None:
     """Take a record back, BECAUSE of something. What rested on it says so, and its verdicts are made again without it.
@@ -222,7 +222,7 @@ def retract(series: OpenSeries, id: str, because: str) -> None:
     series.tell(revisions.retract(series.writer, id, because))
 
 
-@click.command(cls=RecordCommand)
+@click.command(cls=RecordCommand, dry_run=True)
 def rebase(series: OpenSeries, id: str) -> None:
     """Move the baseline to what a record found. Refused unless that improvement is replicated."""
     series.tell(revisions.rebase(series.writer, id))

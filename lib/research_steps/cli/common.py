@@ -1,5 +1,6 @@
 """What the commands share: how they end, the options that repeat, and the series that one is about."""
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +19,7 @@ from research_steps.files import files_in, is_there
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
-from research_steps.journal.store import open_store, store_url
+from research_steps.journal.store import RehearsalStore, open_store, store_url
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
 from research_steps.records.names import named
@@ -34,6 +35,7 @@ _ASK = "'research status' tells what is here."
 _ID_IN_SHORT = re.compile(r"(?:([A-Za-z](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?)-)?([0-9]{1,9})(?:\.([0-9]{1,9}))?", re.ASCII)
 _PREFIX = click.Option(["--prefix"], help="The store. Default: MARIN_PREFIX, else local_store/ in the checkout.")
 _JSON = click.Option(["--json", "json_output"], is_flag=True, help="Print one JSON document instead of text.")
+_DRY_RUN = click.Option(["--dry-run"], is_flag=True, help="Tell what would be written and what follows; write nothing.")
 _TOPIC = click.Option(["--topic"], help="The series. Default: every series of this checkout is searched.")
 
 
@@ -46,10 +48,12 @@ class OpenSeries:
     topic: str
     prefix: str | None
     json_output: bool = False
+    dry_run: bool = False
 
     @cached_property
     def journal(self) -> Journal:
-        return Journal(open_store(store_url(self.checkout.root, self.prefix)), self.topic)
+        store = open_store(store_url(self.checkout.root, self.prefix))
+        return Journal(RehearsalStore(store) if self.dry_run else store, self.topic)
 
     @cached_property
     def series(self) -> Series:
@@ -79,10 +83,19 @@ class OpenSeries:
         return EntryWriter(self.checkout, self.journal, self.series)
 
     def tell(self, entry: Stored[EntryRecord], code: int = 0, **more: Any) -> None:
-        """Say what was written, and publish it; exits with this code where it is not 0."""
+        """Say what was written, and publish it; exits with this code where it is not 0. In a dry run say all of it."""
+        if self.dry_run:
+            return self._tell_of_dry_run(entry, **more)
         if not self.json_output:
             print_lines(f"{entry.record.id}: {entry.record.label}")
         self.publish(code, entry=entry.record.id, **more)
+
+    def _tell_of_dry_run(self, entry: Stored[EntryRecord], **more: Any) -> None:
+        from research_steps.publish.terminal.records import record_lines
+
+        lines = [*record_lines(entry.record, self.series), "A dry run: nothing was written."]
+        data = {"topic": self.topic, **more, "entry": entry.record.id, "dry_run": True, "record": json.loads(entry.line)}
+        print_result(self.json_output, data, lines)
 
     def publish(self, code: int = 0, **about: Any) -> None:
         """One pass over all surfaces, told; exits with 1 when something is left to publish, unless with another code."""
@@ -103,16 +116,18 @@ class OpenSeries:
             click.get_current_context().exit(code or 1)
 
 
-def series_here(topic: str | None = None, prefix: str | None = None, json_output: bool = False) -> list[OpenSeries]:
+def series_here(
+    topic: str | None = None, prefix: str | None = None, json_output: bool = False, dry_run: bool = False
+) -> list[OpenSeries]:
     """The series with this topic; without one, each that has a logbook here or a journal in the store. Raises UsageError
     for a topic of which there is nothing here, not even its folder in experiments/."""
     checkout = Checkout.find()
     topic = topic if topic is None else check_topic(topic)
     store = open_store(store_url(checkout.root, prefix))
-    logbooks = {path.stem: path for path in files_in(checkout.logbooks) if path.suffix == ".md"}
+    logbooks = _logbooks(checkout)
     folders = (checkout.logbooks, checkout.root / "experiments")
     if topic is not None and any((folder / topic).is_dir() for folder in folders):
-        return [OpenSeries(checkout, topic, prefix, json_output)]
+        return [OpenSeries(checkout, topic, prefix, json_output, dry_run)]
     journals = {name.rsplit("/", 1)[-1]: f"{store.url}/{name}" for name in store.names("journal")}
     topics = []
     for name in sorted({*logbooks, *journals}):
@@ -127,7 +142,7 @@ def series_here(topic: str | None = None, prefix: str | None = None, json_output
                 f"experiments/{topic}. {_did_you_mean(topic, topics) or _ASK}"
             )
         topics = [topic]
-    return [OpenSeries(checkout, name, prefix, json_output) for name in topics]
+    return [OpenSeries(checkout, name, prefix, json_output, dry_run) for name in topics]
 
 
 def _logbooks(checkout: Checkout) -> dict[str, Path]:
@@ -208,9 +223,10 @@ class ResearchCommand(click.Command):
     """A command that tells an error in one line and exits with 1."""
 
     def __init__(
-        self, *, params: list[click.Parameter], prefix: bool = False, json: bool = False, **attributes: Any
-    ) -> None:
-        shared = [*([_PREFIX] if prefix else []), *([_JSON] if json else [])]
+        self, *, params: list[click.Parameter], prefix: bool = False, json: bool = False, dry_run: bool = False,
+        **attributes: Any,
+    ) -> None:  # fmt: skip
+        shared = [*([_PREFIX] if prefix else []), *([_DRY_RUN] if dry_run else []), *([_JSON] if json else [])]
         super().__init__(params=[*params, *shared], **attributes)
         for param in self.params:
             param.type = _COMPLETED.get(param.name or "", param.type)
@@ -264,7 +280,7 @@ class RecordCommand(SearchCommand):
 
 def _where(options: dict[str, Any]) -> dict[str, Any]:
     """Takes from the options those that tell which series is meant."""
-    return {name: options.pop(name) for name in ("topic", "prefix", "json_output") if name in options}
+    return {name: options.pop(name) for name in ("topic", "prefix", "json_output", "dry_run") if name in options}
 
 
 def print_result(json_output: bool, data: Any, lines: Iterable[str] = (), failed: bool = False) -> None:

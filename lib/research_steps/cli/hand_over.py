@@ -16,7 +16,7 @@ from research_steps.terminal import print_lines, say
 EXITS = {"reproduced": 0, "not reproduced": 3, "not comparable": 4}
 
 
-@click.command(cls=SeriesCommand)
+@click.command(cls=SeriesCommand, dry_run=True)
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 def seal(series: OpenSeries, ids: tuple[str, ...]) -> None:
     """Tag a commit of the relevant files, with a repro bundle. It is of all that the records with these IDs rest on.
@@ -60,7 +60,7 @@ def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> No
     series.tell(entry, EXITS[outcome], outcome=outcome)
 
 
-@click.command(cls=SeriesCommand)
+@click.command(cls=SeriesCommand, dry_run=True)
 @click.option("--worked", default="", help="What worked.")
 @click.option("--did-not", default="", help="What did not.")
 @click.option("--limitations", default="", help="What the conclusion does not cover.")

@@ -46,7 +46,7 @@ def store_url(root: Path, prefix: str | None) -> str:
     return url.rstrip("/") if "://" in url else str(Path(url).absolute())
 
 
-def open_store(url: str, away_s: float = 0.0) -> "Store":
+def open_store(url: str, away_s: float = 0.0) -> "LocalStore | ObjectStore":
     """The store under a local path or an s3:// or gs:// URL (gs:// is the same code, untested here).
 
     One in a network that can't be reached is asked again for `away_s` (seconds).
@@ -260,7 +260,47 @@ class ObjectStore:
             )
 
 
-Store = LocalStore | ObjectStore
+class RehearsalStore:
+    """A store for a dry run: what is written stands before what the one `below` holds, and is gone with this object.
+
+    Whoever writes to it goes the whole way, with the numbers and refusals of the real one, and leaves nothing there.
+    """
+
+    def __init__(self, below: LocalStore | ObjectStore) -> None:
+        self.url = below.url
+        self._below = below
+        self._written: dict[str, tuple[bytes, datetime]] = {}
+
+    def create(self, name: str, data: bytes) -> bool:
+        there = self.read(name)
+        if there is None:
+            self.put(name, data)
+        return there in (None, data)
+
+    def put(self, name: str, data: bytes) -> None:
+        self._written[name] = data, datetime.now(UTC)
+
+    def read(self, name: str) -> bytes | None:
+        return self._written[name][0] if name in self._written else self._below.read(name)
+
+    def read_many(self, names: Iterable[str]) -> dict[str, bytes | UnreadableObject]:
+        wanted = list(names)
+        own = {name: self._written[name][0] for name in wanted if name in self._written}
+        return {**self._below.read_many(name for name in wanted if name not in own), **own}
+
+    def written(self, name: str) -> datetime | None:
+        return self._written[name][1] if name in self._written else self._below.written(name)
+
+    def names(self, folder: str) -> list[str]:
+        below = len(folder) + 1
+        own = (name[:below] + name[below:].partition("/")[0] for name in self._written if name.startswith(f"{folder}/"))
+        return sorted({*self._below.names(folder), *own})
+
+    def give_up(self) -> None:
+        self._below.give_up()
+
+
+Store = LocalStore | ObjectStore | RehearsalStore
 
 
 @contextmanager

@@ -19,11 +19,13 @@ _DIGITS = 8
 
 @dataclass(frozen=True)
 class CheckoutNumbers:
-    """The numbers of one series that are taken in a checkout, outside of the store that asks."""
+    """The numbers of one series that are taken in a checkout, outside of the store that asks. What is given is noted,
+    unless this is a `dry_run`."""
 
     checkout: Checkout
     topic: str
     prefix: str
+    dry_run: bool = False
 
     def shown(self) -> set[int]:
         """Those of record files, entries and the headings that people wrote."""
@@ -42,6 +44,8 @@ class CheckoutNumbers:
     def next(self, after: int) -> int:
         """A number above this one and above all that are taken, which no other store is given here."""
         path = self.checkout.private / "numbers" / self.topic
+        if self.dry_run:
+            return max(after, int(read(path) or 0), *self.used()) + 1
         with lock_numbers(self.checkout, self.topic, path):
             given = int(read(path) or 0)
             number = max(after, given, *self.used()) + 1
