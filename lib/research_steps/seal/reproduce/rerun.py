@@ -1,10 +1,12 @@
 """The thread of a tag again: in a work tree of the tag, with a store of its own, publishing nothing."""
 
+import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -26,6 +28,7 @@ from research_steps.seal.reproduce.sandbox import add_measured, build_environmen
 from research_steps.seal.reproduce.trusted import other_series
 from research_steps.seal.tags import files_at
 from research_steps.trial.context import CHOICES
+from research_steps.trial.launcher.processes import die_with_parent
 from research_steps.trial.provenance import ORIGIN, Origin, current_actor, device_class
 
 
@@ -78,8 +81,10 @@ def rerun(checkout: Checkout, bundle: Bundle, here: bool, say: Callable[[str], N
         for command in commands:
             say(f"running {shlex.join(command)}")
             again = [str(python), *command[1:]]
-            # Whatever ends this, such as Ctrl-C, ends it too: its folder goes after it.
-            exits.append(subprocess.run(again, cwd=tree, env=env, stdout=sys.stderr, pass_fds=(lock,)).returncode)
+            # Whatever ends this, such as Ctrl-C or a kill, ends it too: its folder goes after it.
+            ends = partial(die_with_parent, os.getpid())
+            done = subprocess.run(again, cwd=tree, env=env, stdout=sys.stderr, pass_fds=(lock,), preexec_fn=ends)
+            exits.append(done.returncode)
         journal = Journal(open_store(str(store)), bundle.topic)
         fresh, declared = journal.scan(), journal.declared()
     if not fresh.entries:
