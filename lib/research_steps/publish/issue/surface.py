@@ -185,7 +185,7 @@ class IssueSurface:
             self._unseen.clear()
             wait = error.after_s if isinstance(error, SurfaceAway) else 0.0
             if wait:
-                self._limit(self._clock.now() + wait)
+                self._limit(self._clock.now() + min(wait, LONGEST_LIMIT_S))
             self._not_before = self._clock.now() + max(wait, min(BACK_OFF_S[0] * 2**self._failures, BACK_OFF_S[1]))
             left = sum(_marker(stored) not in self._shown for stored in waiting)
             what = f"{left} milestones wait for {name}" if left else f"{name} is not up to date"
@@ -201,7 +201,9 @@ class IssueSurface:
 
     def _limited_until(self) -> float:
         said = (read(self._limit_file) or b"").strip() if self._link is not None else b""
-        return min(float(said), self._clock.now() + LONGEST_LIMIT_S) if said.isdigit() else 0.0
+        until = float(said) if said.isdigit() else 0.0
+        # What lies further ahead was said by a clock that was: to take it for less would wait until then all the same.
+        return until if until <= math.ceil(self._clock.now() + LONGEST_LIMIT_S) else 0.0
 
     def _waits(self, stored: Stored[EntryRecord]) -> bool:
         record = stored.record
