@@ -22,17 +22,23 @@ SHOWN = 10
 def undecided(series: OpenSeries) -> None:
     """Candidates not separated from the best. How many processes would separate them, as commands to paste.
 
-    That is an estimate: it takes how processes scatter in today's intervals for how they will.
+    That is an estimate: it takes how processes scatter in today's intervals for how they will. What was discarded for a
+    reason that has changed since is named below.
     """
     outline = series.journal.outline(series.checkout.logbooks / series.topic)
-    pairs = pairs_of(state_here(series.checkout, series.journal, outline))
+    state = state_here(series.checkout, series.journal, outline)
+    pairs = pairs_of(state)
     shown, more = pairs[:SHOWN], len(pairs[SHOWN:])
     lines = [line for pair in shown for line in _pair_lines(pair)]
     lines += [f"and {more} more"] if more else []
+    lines = lines or [f"{series.topic}: nothing is as good as a winner, as far as is known"]
+    if state.second_look:
+        lines += [
+            "Discarded for a reason that has changed since:",
+            *(f"  {one_line(text)}" for text in state.second_look),
+        ]
     data = {"topic": series.topic, "pairs": list(map(_pair_data, shown)), "more": more}
-    print_result(
-        series.json_output, data, lines or [f"{series.topic}: nothing is as good as a winner, as far as is known"]
-    )
+    print_result(series.json_output, {**data, "second_look": state.second_look}, lines)
 
 
 @click.command(cls=SeriesCommand)

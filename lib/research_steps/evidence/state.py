@@ -17,6 +17,7 @@ from research_steps.evidence.claim_text import changes_text
 from research_steps.evidence.founded import claimed, founded
 from research_steps.evidence.hypotheses import Item, queue
 from research_steps.evidence.judgement import CONTENDED, ROUTINE_NOTE
+from research_steps.evidence.second_look import Conditions, second_look
 from research_steps.evidence.standing import best, claims_in, current_claims, fixed_cases, on_primary, reached
 from research_steps.evidence.statistics import gain
 from research_steps.evidence.visibility import belongs_in_logbook
@@ -94,7 +95,7 @@ class ThreadState:
     the number of trials without an improvement, once they are too many. `sealed` are the tags, `reproduced` what came of
     measuring them again. `unpublished` is what the logbook does not show yet, `only_here` what else nobody else has,
     with the command that hands it over. `unfounded` says of each claim that is not taken, because its trials are not
-    there, why.
+    there, why. `second_look` are candidates that were discarded for a reason that has changed since.
     """
 
     series: Series
@@ -124,6 +125,7 @@ class ThreadState:
     unpublished: tuple[str, ...]
     only_here: tuple[str, ...]
     unfounded: tuple[str, ...]
+    second_look: tuple[str, ...]
 
     def against(self, case: Mapping[str, Any], machine: str) -> list[Claim]:
         """The claims on the primary metric against a baseline case on one kind of machine."""
@@ -225,6 +227,12 @@ def thread_state(
         unpublished=() if shown is None else tuple(unpublished(series, entries, shown)),
         only_here=tuple(only_here),
         unfounded=tuple(f"{entry.id} claims {claimed(claim)}, and {why}." for entry, claim, why in left_out),
+        second_look=second_look(
+            series,
+            [entry.record for entry in measured],
+            [Conditions(b.case, b.entry.provenance.packages, b.machine) for b in baselines],
+            lambda claim: snapshot.machine_of(claim.floor[0] if claim.floor else claim.baseline),
+        ),
     )
 
 
