@@ -96,3 +96,17 @@ def test_as_many_processes_as_separate_two() -> None:
         claim(**{**near, "method": PAIRED, "floor_processes": 100}, low=low, high=low + 0.02) for low in (0.5, 0.51)
     ]
     assert 1 < (to_separate(*pooled) or 0) <= 14
+
+
+def test_discards_get_a_second_look_where_the_state_is_told(repository: Repository) -> None:
+    """While nothing changed, none; on a baseline that moved, what failed before."""
+    assert answer(repository, "undecided", "toy")["second_look"] == []
+    (answered,) = answer(repository, "ask", "toy", "work=1000")["answers"]
+    id = answered["claims"][0]["trials"][0]["id"]
+    for arguments in (("replicate", id, "-n", "3"), ("rebase", id)):
+        done = research(repository.root, *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+    (text,) = answer(repository, "undecided", "toy")["second_look"]
+    assert text.startswith("mode=raise (TOY-00") and text.endswith(": failed): the baseline moved, work 2000 → 1000")
+    told = research(repository.root, "undecided", "toy").stdout
+    assert told.endswith(f"Discarded for a reason that has changed since:\n  {text}\n")
