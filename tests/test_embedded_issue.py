@@ -58,6 +58,20 @@ def test_what_git_takes_away_comes_back(desk: SealedDesk, take_away: Callable[[S
     assert (checked.milestones, checked.problems) == (NUMBER, ())
 
 
+def test_a_milestone_that_is_posted_late_stands_in_order(desk: SealedDesk) -> None:
+    """By its number, and not at the end; what people wrote stays behind the update that it is about."""
+    issue, in_order = IssueFile(desk.checkout, "toy"), shown(desk)
+    for late in (issue.comments()[0], issue.comments()[3]):
+        issue.delete(late)
+    issue.post("Of the last one.\n")
+    assert desk.sync()[1].problems == ()
+    assert shown(desk) == [*in_order, ""]
+    assert [comment.id for comment in issue.comments()] == list(range(1, NUMBER + 2))
+    assert (desk.checked().milestones, desk.checked().problems) == (NUMBER, ())
+    before = desk.issue.read_bytes()
+    assert desk.sync()[1].problems == () and desk.issue.read_bytes() == before
+
+
 def test_another_work_tree_shows_all_of_it(desk: SealedDesk, tmp_path: Path) -> None:
     """With the same store, as two branches side by side."""
     desk.git("worktree", "add", "--quiet", str(tmp_path / "beside"))

@@ -70,6 +70,21 @@ class IssueFile:
         self._write(f"{text}{gap}{_headed(posted)}")
         return posted
 
+    def arrange(self, markers: Sequence[str]) -> None:
+        """Have the updates with these markers stand in this order, whenever they were posted. What else is there, as
+        what people wrote, stays behind the update that it stands behind."""
+        places = {marker: place for place, marker in enumerate(markers)}
+        comments = self.comments()
+        groups: list[tuple[int, list[Comment]]] = [(-1, [])]
+        for comment in comments:
+            if comment.marker in places:
+                groups.append((places[comment.marker], []))
+            groups[-1][1].append(comment)
+        arranged = [comment for _, group in sorted(groups, key=lambda group: group[0]) for comment in group]
+        if arranged != comments:
+            counted = (Comment(number, comment.body) for number, comment in enumerate(arranged, 1))
+            self._write(self.body() + "".join(map(_headed, counted)))
+
     def delete(self, comment: Comment) -> None:
         self._write(self.body() + "".join(_headed(other) for other in self.comments() if other.id != comment.id))
 

@@ -163,6 +163,9 @@ class IssueSurface:
                         raise
                     # It is about this text, and no reason to hold back another one.
                     yield f"{stored.record.id} is not on {name}, and later milestones are: {error}"
+            if isinstance(self._tracker, IssueFile):
+                # What was posted late stands where it belongs; on GitHub it can't.
+                self._tracker.arrange([_marker(stored) for stored in public])
             if beat is not None and self._post_once(beat[0], lambda: beat[1]):
                 yield Change(self._series.topic, f"heartbeat posted on {name}")
             if self._untidy or self._unseen or final:
