@@ -96,6 +96,7 @@ def test_it_is_read_as_it_was(old: Old, name: str, arguments: tuple[str, ...]) -
     answer = old.answer(*arguments)
     if name == "status":
         assert answer[0].pop("newer") == []
+        assert answer[0].pop("state")["stop"] == "Finished on 2026-11-29 by OLD-035."
     if name == "hypothesis list":
         # What names a hypothesis is evidence on it since.
         for row, then in zip(answer, expected, strict=True):
@@ -144,4 +145,6 @@ def test_a_rerun_finds_everything_done(old: Old) -> None:
     done = old.run(sys.executable, "-c", RERUN, json.dumps({**made, "device_class": trial.device_class}))
     assert done.returncode == 0, done.stderr
     after = old.bytes()
-    assert [name for name in {*after, *before} if after.get(name) != before.get(name)] == []
+    changed = [name for name in {*after, *before} if after.get(name) != before.get(name)]
+    # By that one the time is read that the store counts by.
+    assert [name for name in changed if not name.endswith("/clock")] == []

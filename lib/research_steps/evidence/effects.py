@@ -23,6 +23,7 @@ CLEAR_OF_ZERO = 4.0
 LARGEST = 1e100
 # The logarithm of the largest ratio that is told: what is more is told as that.
 LARGEST_LOG = 700.0
+_UNDECLARED = Metric("undeclared")
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,20 @@ def each_estimate(metric: Metric, processes: Mapping[str, Samples | None]) -> di
 def own_estimates(series: Series | None, samples: Samples | None) -> dict[str, Estimate]:
     """What one process says of each metric that it measured in pairs."""
     names = samples.candidate if samples is not None else ()
-    estimates = {name: own_estimate(metric_of(series, name), samples) for name in names}
+    estimates = {name: own_estimate(*of_metric(series, name, samples)) for name in names if samples}
     return {name: estimate for name, estimate in estimates.items() if estimate is not None}
 
 
-def metric_of(series: Series | None, name: str) -> Metric:
-    """The metric as the series declares it; where it doesn't, as one of which nothing else is known."""
+def of_metric(series: Series | None, name: str, samples: Samples) -> tuple[Metric, Samples]:
+    """The metric as the series declares it, with the samples; where it doesn't, one of which nothing is known, with the
+    samples under its name: what a process reports may be called anything."""
     declared = series.metrics if series is not None else ()
-    return next((metric for metric in declared if metric.name == name), None) or Metric(name)
+    metric = next((metric for metric in declared if metric.name == name), None)
+    if metric is not None:
+        return metric, samples
+    sides = (samples.candidate, samples.baseline)
+    candidate, baseline = ({_UNDECLARED.name: side[name]} if name in side else {} for side in sides)
+    return _UNDECLARED, Samples(samples.paired, samples.order, candidate, baseline)
 
 
 def beside_estimate(metric: Metric, first: Samples, second: Samples) -> Estimate | None:

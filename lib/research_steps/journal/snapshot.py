@@ -209,25 +209,25 @@ class Outline(Snapshot):
     """A snapshot that leaves out each trial whose end a row tells, and keeps only that, in `ended`.
 
     Whoever made the row had read the trial's record, and the hash in the row tells that these are the same bytes. Those
-    that tell something of claims are kept.
+    that tell something of claims are kept. `in_tables` are all that a row tells of.
     """
 
     ended: dict[str, Status] = field(default_factory=dict)
-    _in_tables: dict[str, Status] = field(default_factory=dict)
+    in_tables: dict[str, Status] = field(default_factory=dict)
     _telling: set[str] = field(default_factory=set)
 
     def add(self, stored: Stored[Any]) -> None:
         super().add(stored)
         if isinstance(stored.record, EntryRecord):
-            self._in_tables |= {row.trial.sha256: row.status for row in stored.record.rows}
+            self.in_tables |= {row.trial.sha256: row.status for row in stored.record.rows}
             self._telling |= telling([stored.record])
 
     def _settled(self, sha: str) -> bool:
         if super()._settled(sha):
             return True
-        if sha not in self._in_tables or sha in self._telling:
+        if sha not in self.in_tables or sha in self._telling:
             return False
-        self.ended[sha] = self._in_tables[sha]
+        self.ended[sha] = self.in_tables[sha]
         self.unread.add(sha)
         return True
 

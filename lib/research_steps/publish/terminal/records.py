@@ -4,7 +4,7 @@ from typing import Any
 
 from research_steps.evidence.claim_text import changes_text, claim_text, effect_text, variant_text
 from research_steps.evidence.comparable import incomparable
-from research_steps.evidence.effects import beside_estimate, medians, metric_of, own_estimates
+from research_steps.evidence.effects import beside_estimate, medians, of_metric, own_estimates
 from research_steps.evidence.standing import claims_in
 from research_steps.records.configurations import differences
 from research_steps.records.model import EntryRecord, InterruptedRecord, TrialRecord
@@ -98,6 +98,7 @@ def compared(first: TrialRecord, second: TrialRecord, series: Series | None) -> 
         lines.append(f"  {name}: {sides[0]}  |  {sides[1]}")
         lines += [f"    against the baseline: {against[0]}  |  {against[1]}"] if len(against) == 2 else []
         if None not in values and first.samples and second.samples:
-            beside = beside_estimate(metric_of(series, name), first.samples, second.samples)
+            (metric, own_side), (_, other) = (of_metric(series, name, side) for side in (first.samples, second.samples))
+            beside = beside_estimate(metric, own_side, other)
             lines += [f"    first beside second: {effect_text(beside.estimand, beside.value, name)}"] if beside else []
     return data, lines

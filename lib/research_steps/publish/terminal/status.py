@@ -153,7 +153,8 @@ def _scratch(outline: Outline) -> list[dict[str, Any]]:
     """What dev mode measured and nobody has kept, oldest first."""
     # An entry of others may have the same number; a trial that a table shows is not among these.
     kept = {stored.record.id for stored in outline.entries.values() if stored.record.mode == "dev"}
-    trials = [stored.record for stored in outline.trials.values() if stored.record.mode == "dev"]
+    untold = [stored for sha, stored in outline.trials.items() if sha not in outline.in_tables]
+    trials = [stored.record for stored in untold if stored.record.mode == "dev"]
     groups: dict[str, list[TrialRecord]] = {}
     for trial in sorted(trials, key=lambda trial: trial.started_at):
         id = trial.id.rpartition(".")[0]
