@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -574,6 +574,31 @@ def test_an_id_that_another_published_is_given_up(journal: Journal, tmp_path: Pa
     assert journal.ids.reserve("MOE-HC", "step", numbers) == "MOE-HC-001"
     checkout.logbooks.joinpath("moe_hc.md").write_text("# MOE-HC-001\n")
     assert [journal.ids.reserve("MOE-HC", "step", numbers) for _ in range(2)] == ["MOE-HC-002"] * 2
+
+
+def test_two_drivers_of_one_step_get_one_number(journal: Journal, tmp_path: Path) -> None:
+    """Whoever looks while another one is being given a number waits for that, and sees it."""
+    checkout = Desk.make(tmp_path / "work").checkout
+    looks = threading.Barrier(2)
+
+    class Slow(CheckoutNumbers):
+        def next(self, after: int) -> int:
+            with suppress(threading.BrokenBarrierError):
+                looks.wait(0.5)
+            return super().next(after)
+
+    given: list[str] = []
+
+    def reserve() -> None:
+        ids = Journal(journal.store, "moe_hc").ids
+        given.append(ids.reserve("MOE-HC", "step", Slow(checkout, "moe_hc", "MOE-HC")))
+
+    threads = [threading.Thread(target=reserve) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert given == ["MOE-HC-001"] * 2
 
 
 def test_a_seal_is_decided_once(journal: Journal) -> None:

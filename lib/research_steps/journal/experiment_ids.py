@@ -2,6 +2,7 @@
 
 import re
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -34,6 +35,9 @@ class ReservedID:
 class OtherNumbers(Protocol):
     """The numbers of a series that are taken outside of its store."""
 
+    def turn(self) -> AbstractContextManager[None]:
+        """Holds off others that ask for a number, from the look at what is reserved until one is."""
+
     def shown(self) -> set[int]:
         """Those of entries that were published."""
 
@@ -43,6 +47,9 @@ class OtherNumbers(Protocol):
 
 class NoOthers:
     """The store alone gives numbers."""
+
+    def turn(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def shown(self) -> set[int]:
         return set()
@@ -81,7 +88,8 @@ class ExperimentIDs:
         """The next free experiment ID for a step: the one that it holds unfinished, unless that was published by
         another one since, else a new one. Where the caller knows it to have finished no other one than `after`, and it
         has by now, that one: somebody else was faster."""
-        with self._reserving:
+        # Two that ask for one step would each be given a number of their own, and neither would see the other's.
+        with self._reserving, others.turn():
             # Before it is asked whether the step has finished: what it has published itself, it had finished by then.
             shown, taken = others.shown(), 0
             while True:

@@ -5,7 +5,9 @@ also noted in the git directory: another store does not tell of it, and the logb
 """
 
 import re
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from research_steps.files import files_in, read, write_aside
 from research_steps.git import Checkout
@@ -41,17 +43,20 @@ class CheckoutNumbers:
         """Those, and those of sealed tags: a clone may have them, and a branch without the logbook."""
         return self.shown() | self._numbers(list(self.checkout.tags(self.topic)))
 
+    def turn(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.dry_run else lock_numbers(self.checkout, self.topic, self._noted)
+
     def next(self, after: int) -> int:
-        """A number above this one and above all that are taken, which no other store is given here."""
-        path = self.checkout.private / "numbers" / self.topic
-        if self.dry_run:
-            return max(after, int(read(path) or 0), *self.used()) + 1
-        with lock_numbers(self.checkout, self.topic, path):
-            given = int(read(path) or 0)
-            number = max(after, given, *self.used()) + 1
-            if len(str(number)) <= _DIGITS:
-                write_aside(path, str(number).encode())
+        """A number above this one and above all that are taken, which no other store is given here. Asked for in a
+        turn."""
+        number = max(after, int(read(self._noted) or 0), *self.used()) + 1
+        if len(str(number)) <= _DIGITS and not self.dry_run:
+            write_aside(self._noted, str(number).encode())
         return number
+
+    @property
+    def _noted(self) -> Path:
+        return self.checkout.private / "numbers" / self.topic
 
     def _numbers(self, names: list[str]) -> set[int]:
         pattern = re.compile(rf"(?<![A-Za-z0-9-]){re.escape(self.prefix)}-(\d{{1,{_DIGITS}}})(?!\d)")
