@@ -15,6 +15,7 @@ from research_steps.publish.terminal.status import screen
 from research_steps.records.encoding import Stored, sha256, store_record
 from research_steps.records.model import Claim, EntryRecord, Ref, Row, TrialRecord
 from research_steps.records.series import Hypothesis, Metric, Series, Stop
+from research_steps.seal.badge import badge
 from research_steps.seal.bundle import SCHEMA, Bundle
 from research_steps.seal.bundle_text import tag_message
 
@@ -272,16 +273,21 @@ def test_the_status_of_a_long_thread_fits_one_screen() -> None:
     assert len(lines) <= 40 and max(map(len, lines)) <= 80, "\n".join(lines)
 
 
-def test_a_tag_says_what_its_winner_makes_worse(thread: Thread) -> None:
-    """In its title and beside the finding; one of an older version reads as it was made."""
-    worse = msgspec.structs.replace(said("dense", 1.77, "regressed", "stable"), metric="max_error")
-    found = thread.sweep(thread.baseline(), said("dense", 0.495), worse)
-    bundle = Bundle(
+def bundle_of(found: Stored[EntryRecord]) -> Bundle:
+    """What a seal of one entry holds, as far as its texts are made of it."""
+    return Bundle(
         schema=SCHEMA, topic="moe_hc", id="MOE-HC-003", tag="moe_hc/MOE-HC-003", seal=found.ref, series={}, commands=(),
         commit="0" * 40, branch=None, patch=None, patch_note="", submodules={}, measured=(), seeds={}, hardware=(),
         environment={}, python="3.11", packages={}, records=(found.ref,), claims=found.record.claims or (), logbook=(),
         elsewhere=(),
     )  # fmt: skip
+
+
+def test_a_tag_says_what_its_winner_makes_worse(thread: Thread) -> None:
+    """In its title and beside the finding; one of an older version reads as it was made."""
+    worse = msgspec.structs.replace(said("dense", 1.77, "regressed", "stable"), metric="max_error")
+    found = thread.sweep(thread.baseline(), said("dense", 0.495), worse)
+    bundle = bundle_of(found)
     title, *lines = tag_message(bundle, SERIES).splitlines()
     assert title.endswith("improved, replicated; it makes max_error worse")
     assert "  - it makes max_error worse: 1.770 × (1.735 to 1.805), regressed, stable" in lines
@@ -296,3 +302,20 @@ def test_a_table_stands_once_on_the_issue(thread: Thread) -> None:
     first = issue_text.comment(read.record, [found.record], [], SERIES, None, LINKS, thread.known)
     second = issue_text.comment(sealed.record, [found.record, read.record], [], SERIES, None, LINKS, thread.known)
     assert "| trial |" in first and "| trial |" not in second and f"Table: in the update of {read.record.id}" in second
+
+
+def test_a_badge_is_grey_once_its_claim_was_not_reproduced(thread: Thread) -> None:
+    """It says what was found, as text, and what came of it last."""
+    from xml.etree import ElementTree
+
+    found = thread.sweep(thread.baseline(), said("dense</text>", 0.495))
+    sealed = msgspec.structs.replace(bundle_of(found), series=msgspec.to_builtins(SERIES))
+    drawn = ElementTree.fromstring(badge(sealed, []))
+    (_, right) = [text.text or "" for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert right == "implementation=dense</text>: time_s 0.495 × (0.485 to 0.505), improved, replicated"
+    outcomes = [
+        thread.add("reproduction", config={"tag": sealed.tag, "outcome": outcome}).record
+        for outcome in ("reproduced", "not reproduced")
+    ]
+    assert "#57606a" not in badge(sealed, outcomes[:1]) and "(reproduced)" in badge(sealed, outcomes[:1])
+    assert "#57606a" in badge(sealed, outcomes) and "(not reproduced)" in badge(sealed, outcomes)

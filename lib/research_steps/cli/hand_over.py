@@ -10,7 +10,7 @@ from research_steps.git import Checkout
 from research_steps.publish.entry_writer import EntryWriter
 from research_steps.records.series import check_topic
 from research_steps.records.step_kinds import Finish, Reproduction
-from research_steps.terminal import print_lines, say
+from research_steps.terminal import print_lines, print_text, say
 
 # How 'research reproduce' ends; 2 is that of a wrong command line.
 EXITS = {"reproduced": 0, "not reproduced": 3, "not comparable": 4}
@@ -58,6 +58,26 @@ def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> No
         print_lines(entry.record.result)
     outcome = entry.record.details_as(Reproduction).outcome
     series.tell(entry, EXITS[outcome], outcome=outcome)
+
+
+@click.command(cls=ResearchCommand, prefix=True)
+@click.argument("tag")
+def badge(tag: str, prefix: str | None) -> None:
+    """Print what TAG sealed as a small SVG. It is grey once it was not reproduced.
+
+    For a pull request: write it to a file that is committed there. A tag that does not agree with itself has none.
+    """
+    from research_steps.seal import bundle
+    from research_steps.seal.badge import badge as drawn
+    from research_steps.seal.reproduce.trusted import checked
+
+    checkout = Checkout.find()
+    bundle.read(checkout, tag)
+    series = OpenSeries(checkout, check_topic(tag.rpartition("/")[0]), prefix)
+    sealed = checked(checkout, series.journal, tag, say)
+    known = series.journal.published(checkout.logbooks / series.topic)
+    again = [entry.record for entry in known.counting if entry.record.step == "reproduction"]
+    print_text(drawn(sealed, again).rstrip("\n"))
 
 
 @click.command(cls=SeriesCommand, dry_run=True)

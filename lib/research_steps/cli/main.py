@@ -17,7 +17,7 @@ _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "Say something": {
         "annotate": ("hypothesis", "source", "note", "log", "attach", "decide", "correct", "retract", "rebase"),
     },
-    "Hand it over": {"hand_over": ("seal", "reproduce", "finish")},
+    "Hand it over": {"hand_over": ("seal", "reproduce", "badge", "finish")},
     "Set up and publish": {
         "begin": ("new", "skill"),
         "set_up": ("kickoff", "adopt", "sync", "report", "origin", "trust"),

@@ -30,7 +30,7 @@ def recorded(record: EntryRecord) -> str:
 
 def tag_message(bundle: Bundle, series: Series) -> str:
     """What `git show` says of a seal. A tag is held against it, so that other words need the next schema of bundles."""
-    claims, winner = _primary(bundle, series), best(series, bundle.claims)
+    claims, winner = _primary(bundle, series), winner_of(bundle, series)
     worse = _worse(winner, bundle) if winner else []
     title = f"{bundle.topic}: {_in_a_tag(winner, bundle)}" if winner else f"{bundle.topic}: {series.goal}"
     title += f"; it makes {', '.join(claim.metric for claim in worse)} worse" if worse else ""
@@ -127,6 +127,12 @@ def _conditions(bundle: Bundle) -> Iterable[str]:
 
 def _entries(bundle: Bundle) -> list[Ref]:
     return [ref for ref in bundle.records if "." not in ref.id]
+
+
+def winner_of(bundle: Bundle, series: Series) -> Claim | None:
+    """The best candidate; from the schema on that says what it makes worse, at a baseline's own case if there is one."""
+    alone = [claim for claim in bundle.claims if claim.case == _case(claim, bundle)]
+    return (best(series, alone) if bundle.schema >= SAYS_WORSE else None) or best(series, bundle.claims)
 
 
 def _primary(bundle: Bundle, series: Series) -> list[Claim]:
