@@ -19,6 +19,8 @@ from research_steps.journal.journal import Journal
 from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.publish.publisher import Publisher
+from research_steps.publish.state_here import state_here
+from research_steps.publish.terminal.headline import headline
 from research_steps.publish.wandb.surface import check_project
 from research_steps.records.encoding import sha256
 from research_steps.records.model import Captured
@@ -73,8 +75,12 @@ class ThreadRun:
         self._tell(publisher)
         if isinstance(failure, KeyboardInterrupt):
             raise ResearchError("The run was stopped; start it again to go on where it was.")
-        if failure is not None:
-            raise ResearchError(_reasons(failure)) from failure
+        try:
+            self._tell_answer()
+        finally:
+            # Why a step failed is told whatever can't be read.
+            if failure is not None:
+                raise ResearchError(_reasons(failure)) from failure
 
     def _plan(self, thread: Callable[[StepBuilder], object]) -> list[marin.ExecutorPlan]:
         """What the executor makes of all steps, of those that run now, and of the seals, which may run then."""
@@ -187,6 +193,14 @@ class ThreadRun:
         self.say(f"{topic}: the logbook is {shown}" if publisher.done else f"{topic}: nothing new for {shown}")
         for problem in publisher.problems:
             self.say(f"not published: {problem} Run 'research sync {topic}' once it is mended.")
+
+    def _tell_answer(self) -> None:
+        """Say what is known by now, and what to look at next, from what is recorded."""
+        if self._is_shipped:
+            return
+        outline = self.journal.outline(self.checkout.logbooks / self.series.topic)
+        for line in headline(state_here(self.checkout, self.journal, outline)):
+            self.say(line)
 
 
 def _measures(step: Any) -> bool:
