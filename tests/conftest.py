@@ -154,11 +154,13 @@ def ray(request: pytest.FixtureRequest) -> Iterator[ray_cluster.Cluster]:
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
     """A test that ends a node of the cluster fails itself, before those that come later. The cluster ends with the last
     one that needs it, because it takes from the processor while it waits, too."""
-    result = yield
     shared = item.session.stash.get(SHARED, None)
+    # The last test of all ends the cluster with its other fixtures.
+    whole = shared is None or all(node.runs() for node in shared.cluster.nodes)
+    result = yield
     if shared is not None and item.nodeid in shared.waiting:
         shared.waiting.remove(item.nodeid)
-        assert all(node.runs() for node in shared.cluster.nodes), "a node that all tests share has ended"
+        assert whole, "a node that all tests share has ended"
         if not shared.waiting:
             shared.ending.close()
     return result
