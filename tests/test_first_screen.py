@@ -235,6 +235,8 @@ def test_a_brief_answers_what_the_next_one_asks() -> None:
         "implementation=kernel2 failed",
         "on cpu/EPYC/2: implementation=blocked with time_s 0.450",
         "reproduced)",
+        "Measured on cpu/EPYC/2, cpu/Xeon/2 alone",
+        "Running:\n- nothing",
         "Stop criterion (10 % better, replicated): reached by implementation=dense",
         "research undecided moe_hc",
     ):

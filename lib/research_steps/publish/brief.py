@@ -114,7 +114,12 @@ def _lines(state: ThreadState, since: str) -> Iterable[Line]:
         yield Line("Answer", answer.best)
         yield from (Line("Answer", f"BUT: {text}") for text in answer.against)
         yield from (Line("Answer", text, 4) for text in answer.more)
+    machines = ", ".join(dict.fromkeys(filter(None, state.machines)))
+    if machines:
+        yield Line("Answer", f"Measured on {machines} alone: nothing is known of others.")
     yield from (Line("Running", step_line(step)) for step in state.running)
+    if not state.running:
+        yield Line("Running", "nothing")
     yield from (Line("Next commands", text) for text in state.next_commands[:5])
     contended = sum(map(is_contended, state.unsettled))
     for number, text in enumerate(state_text.unsettled(state, PLAIN)):
