@@ -335,8 +335,8 @@ def test_an_edit_that_changes_the_baseline_is_seen(repository: DevCheckout) -> N
     repository.ok()
     slower = 'yield {"cost": (4 if config.work >= 1500 else 1) * config.work'
     repository.measure(MEASURE.replace('yield {"cost": config.work', slower))
-    assert re.search(r"cost 3\.[78]\d\d × \(.*\), regressed", repository.dev("work=1900"))
-    assert re.search(r"cost (3\.9|4\.0)\d\d × \(.*\), regressed", repository.dev())
+    assert re.search(r"cost 3\.[78]\d? × \(.*\), regressed", repository.dev("work=1900"))
+    assert re.search(r"cost (3\.9|4\.0)\d? × \(.*\), regressed", repository.dev())
 
 
 def test_what_is_kept_has_its_patch_in_git(repository: DevCheckout, tmp_path: Path) -> None:
@@ -374,7 +374,8 @@ def test_dev_mode_stands_beside_what_is_known(repository: DevCheckout) -> None:
     assert "against itself, in" not in output
     assert "× the best so far (TOY-002.01 work=1000, " in output
     assert "tried before: work=4000: TOY-002.02 regressed" in repository.dev("work=4000")
-    assert repository.ok().count("cost") == 0, "the executor measures nothing again"
+    measured, _, _ = repository.ok().partition("Best against")
+    assert measured.count("cost") == 0, "the executor measures nothing again"
 
 
 def test_a_thread_runs_dev_mode_itself(repository: DevCheckout) -> None:

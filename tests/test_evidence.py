@@ -177,7 +177,7 @@ def test_a_baseline_moves_on_replicated_evidence_and_in_no_other_way(repository:
 
     repository.ok()
     assert "`mode=paired size=1 work=1000`" in repository.head
-    best = next(line for line in repository.head.splitlines() if "Best so far" in line)
+    best = next(line for line in repository.head.splitlines() if "Best against" in line)
     assert "work=500" in best, "what was better than the old baseline is no claim against the new one"
     repository.write(REPLICATED.replace("steps.interpret(", "steps.sweep(base, ('size', [3]))\n    steps.interpret("))
     repository.measure(MEASURE + "\nanother = 'code'\n")
@@ -203,7 +203,7 @@ def test_a_retracted_trial_is_measured_anew_with_all_that_rested_on_it(repositor
     for id in ("TOY-002", "TOY-003", "TOY-004"):
         assert "rests on TOY-002.02, which TOY-005 retracted" in cli(repository, "show", id)[1]
     assert "the wrong kernel was timed" in cli(repository, "show", "TOY-002.02")[1]
-    assert "TOY-002.02" not in next(line for line in repository.head.splitlines() if "Best so far" in line)
+    assert "TOY-002.02" not in next(line for line in repository.head.splitlines() if "Best against" in line)
 
     repository.ok()
     assert repository.ids[5:] == ["TOY-006", "TOY-007", "TOY-008"]
@@ -389,7 +389,7 @@ def test_a_sweep_in_which_nothing_can_win_says_so(repository: UntimedThread) -> 
     assert own.claims == () and own.result == "1 trial, none improved"
     assert own.interpretation.endswith("Nothing but the baseline case was measured.")
     assert [row.trial.id for row in own.rows] == ["TOY-001.01"], "it is the first process of the baseline"
-    assert repository.head.partition("## Negative results\n")[2].startswith(f"- {broken.id}.01 `work=13` failed")
+    assert repository.head.partition("## Negative results\n")[2].startswith(f"- `work=13` failed ({broken.id}.01)")
     assert broken.next_action == "Mend what failed, or sweep other values."
     assert "No candidate improves cost over the baseline. Of 1 candidates: 1 failed." in reading.interpretation
 

@@ -651,6 +651,7 @@ def test_a_killed_seal_ends_with_one_tag_on_the_same_commit(copy: Copy, head: st
     assert head == "main" or shown <= {
         ".agents/logbooks/toy.md",
         ".agents/logbooks/toy/TOY-004.jsonl",
+        ".agents/logbooks/toy/forest.svg",
         ".agents/issues/",
     }
     assert copy.sync() == Published()

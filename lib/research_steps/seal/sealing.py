@@ -17,6 +17,7 @@ from research_steps.git import Checkout
 from research_steps.journal import series_file
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
+from research_steps.publish.forest import FOREST
 from research_steps.publish.logbook.file import lock, path_of
 from research_steps.publish.logbook.verify import read_files
 from research_steps.publish.publisher import Change
@@ -114,7 +115,7 @@ class Sealer:
             )
         where = f".agents/logbooks/{topic}"
         # What is being written has a name with a dot in front.
-        names = (*(f"{id}.jsonl" for id in logbook.lines), *logbook.bundles, series_file.NAME)
+        names = (*(f"{id}.jsonl" for id in logbook.lines), *logbook.bundles, series_file.NAME, FOREST)
         beside = [name for name in names if name[0] != "."]
         # What was measured belongs to it, also where git is told to ignore that; so do the logbook and its records.
         measured = [name for function in evidence.measured for name in function.files]
