@@ -50,6 +50,7 @@ PRINTERS = {
     *(("trial/launcher/daemon.py", "print"), ("trial/launcher/daemon.py", "sys.exit")),
     # What stands in what rich draws was made by `terminal.cells`.
     *(("thread/dev/watch.py", "Console().print"), ("publish/terminal/watch.py", "live.console.print")),
+    ("publish/terminal/live.py", "console.print"),
 }
 # Who opens files that are not below .agents: of the system, the store, W&B's folder and the git directory, those that a
 # user names, and the code; and the package's own.

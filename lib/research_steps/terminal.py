@@ -63,7 +63,9 @@ class Beside:
 
 def say(line: str) -> None:
     """Tell a person something beside what the command prints, as long as anybody reads it."""
-    print(visible_line(line), file=Beside(), flush=True)
+    # In one piece, because steps that measure side by side speak side by side.
+    Beside().write(f"{visible_line(line)}\n")
+    Beside().flush()
 
 
 def pass_on(data: str | bytes, stream: TextIO) -> None:

@@ -21,6 +21,7 @@ from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.publish.publisher import Publisher
 from research_steps.publish.state_here import state_here
 from research_steps.publish.terminal.headline import headline
+from research_steps.publish.terminal.live import drawn
 from research_steps.publish.wandb.surface import check_project
 from research_steps.records.encoding import sha256
 from research_steps.records.model import Captured
@@ -34,6 +35,7 @@ from research_steps.thread.options import RunOptions
 from research_steps.thread.redo import prepare
 from research_steps.thread.surfaces import surfaces_of
 from research_steps.trial import provenance
+from research_steps.trial.board import Board
 from research_steps.trial.context import CHOICES, Session, use
 from research_steps.trial.launcher.host import LocalHost
 from research_steps.trial.launcher.launcher import Launcher
@@ -65,10 +67,11 @@ class ThreadRun:
         check_project(self.journal, self.series)
         captured = self._capture()
         self.journal.declare(self.series)
-        with Launcher() as launcher:
+        board = Board()
+        with drawn(board), Launcher() as launcher:
             surfaces = [] if self._is_shipped else surfaces_of(self.checkout, self.journal, self.series)
             publisher = Publisher(self.journal, surfaces, self.say)
-            session = self._session(captured, launcher, publisher.changed)
+            session = self._session(captured, launcher, publisher.changed, board)
             prepare(session, everything)
             with publisher, use(session):
                 failure = self._run(chosen, seals, session, launcher)
@@ -128,7 +131,7 @@ class ThreadRun:
         self.journal.keep_environment(packages)
         return Captured(msgspec.structs.replace(captured.provenance, environment=sha256(packages)), None)
 
-    def _session(self, captured: Captured, launcher: Launcher, changed: Callable[[], None]) -> Session:
+    def _session(self, captured: Captured, launcher: Launcher, changed: Callable[[], None], board: Board) -> Session:
         return Session(
             series=self.series,
             journal=self.journal,
@@ -141,6 +144,7 @@ class ThreadRun:
             force=self.options.force,
             say=self.say,
             changed=changed,
+            board=board,
             choices=json.loads(Path(os.environ[CHOICES]).read_bytes()) if CHOICES in os.environ else {},
         )
 

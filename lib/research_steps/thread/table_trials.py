@@ -29,7 +29,7 @@ def measure(session: Session, config: StepConfig, id: str, wanted: Sequence[Want
     if config.kind != "shard":
         plan(session.journal, id, config.label, len(wanted))
     if what.resources is None or not marin.has_engine():
-        trials = measure_wanted(session, codes_of(session, what), what.config_type, id, wanted)
+        trials = measure_wanted(session, codes_of(session, what), what.config_type, id, wanted, config.label)
     else:
         trials = _measured_elsewhere(session, config, what.resources, id, wanted)
     failed = sum(trial.stored.record.status == "failed" for trial in trials)
@@ -50,7 +50,9 @@ def _measured_elsewhere(
             "out, and run it on a machine with a checkout."
         )
     dispatch = partial(marin.dispatch, config.label, resources)
-    return measure_elsewhere(session, what, step_key(config.output_path, session.journal), id, wanted, dispatch)
+    with session.board.measuring(id, config.label, len(wanted)) as step:
+        step.begin("a job of the cluster", running=True)
+        return measure_elsewhere(session, what, step_key(config.output_path, session.journal), id, wanted, dispatch)
 
 
 def points_wanted(config: StepConfig, id: str, points: Sequence[dict[str, Any]]) -> list[Wanted]:

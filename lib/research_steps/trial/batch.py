@@ -1,6 +1,5 @@
 """Trials that a step asks for, one after the other, on the machine that this runs on."""
 
-import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,6 @@ from research_steps.records.conditions import conditions
 from research_steps.records.configurations import differences
 from research_steps.records.model import InterruptedRecord, TrialRecord
 from research_steps.records.series import Metric
-from research_steps.terminal import Beside, visible_line
 from research_steps.trial.code import Code
 from research_steps.trial.context import Session
 from research_steps.trial.measured import Measured, TrialSpec
@@ -84,28 +82,29 @@ def codes_of(session: Session, what: Measured) -> Codes:
     return Codes(baseline, versions)
 
 
-def measure_wanted(session: Session, codes: Codes, config_type: str, id: str, wanted: Sequence[Wanted]) -> list[Trial]:
+def measure_wanted(
+    session: Session, codes: Codes, config_type: str, id: str, wanted: Sequence[Wanted], label: str = ""
+) -> list[Trial]:
     """The trials, in the order in which they were asked for; those after a failure that must not be are missing.
 
-    What somebody else is measuring right now is left for the end, and then waited for. How far it is is told by a bar on
-    a terminal, and by a line for each trial elsewhere.
+    What somebody else is measuring right now is left for the end, and then waited for. How far the step of this ID and
+    label is stands on the session's board; where nobody draws that, a line is said for each trial.
     """
-    from tqdm import tqdm
-
     done: dict[str, Trial] = {}
     # What the journal had under another ID, which whoever watches is told now and then.
     had: list[str] = []
     noted = time.monotonic()
     pending, waiting = deque(wanted), 0
-    with tqdm(total=len(wanted), desc=id, unit="trial", file=Beside(), disable=not sys.stderr.isatty()) as bar:
+    with session.board.measuring(id, label, len(wanted)) as step:
         while pending:
             want = pending.popleft()
+            step.begin(want.label)
             spec = codes.spec(config_type, want)
             trial = _tried_before(session, spec, want) if want.new and not codes.versions else None
             # Whoever has nothing else left to do waits.
             wait = waiting >= len(pending)
             trial = trial or measure_trial(
-                session, spec, id=want.id, label=want.label, must_succeed=want.must_succeed, wait=wait
+                session, spec, id=want.id, label=want.label, must_succeed=want.must_succeed, wait=wait, hear=step.hear
             )
             if trial is None:
                 pending.append(want)
@@ -118,17 +117,21 @@ def measure_wanted(session: Session, codes: Codes, config_type: str, id: str, wa
             else:
                 had.append(want.id)
             done[want.id] = trial
-            outcome = f"{want.label}: {_outcome(trial, session.series.primary)}"
-            bar.set_postfix_str(visible_line(outcome))
-            bar.update()
-            if bar.disable:
+            failed = isinstance(trial.stored.record, InterruptedRecord) or trial.stored.record.error is not None
+            step.end(failed=failed, measured=trial.measured_here)
+            if not session.board.is_drawn:
                 # With the trial's own ID, because shards measure side by side.
-                session.say(f"{want.id}: {len(done)}/{len(wanted)} {outcome}")
+                session.say(
+                    f"{want.id}: {len(done)}/{len(wanted)} {want.label}: {_outcome(trial, session.series.primary)}"
+                )
             if had and (not pending or time.monotonic() - noted > NOTED_S):
                 passed(session.journal, id, wanted[0].id, had)
                 noted = time.monotonic()
-            if want.must_succeed and (isinstance(trial.stored.record, InterruptedRecord) or trial.stored.record.error):
+            if want.must_succeed and failed:
                 break
+    if session.board.is_drawn:
+        among = f", {step.failed} of them failed" if step.failed else ""
+        session.say(f"{id} {label}: {step.done}/{step.total} trials done{among}")
     return [done[want.id] for want in wanted if want.id in done]
 
 

@@ -19,6 +19,7 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import entries_of
 from research_steps.records.model import Captured, Mode
 from research_steps.records.series import Series
+from research_steps.trial.board import Board
 from research_steps.trial.launcher.host import Host
 from research_steps.trial.prior_results import PriorResults
 
@@ -28,7 +29,7 @@ class Session:
     """`retry` names the outcomes that are measured again, `redo` the steps that this clears. `numbers` tells the
     experiment numbers that are taken outside the store, `repository` is the folder of published records. `skip_known`
     takes what was tried before in place of measuring it, `force` lets an interaction take axes that were not swept.
-    `say` prints one line for a person; `changed` wakes the publisher."""
+    `say` prints one line for a person, the `board` holds how far its steps are; `changed` wakes the publisher."""
 
     series: Series
     journal: Journal
@@ -37,6 +38,7 @@ class Session:
     repository: Path
     say: Callable[[str], None]
     changed: Callable[[], None] = lambda: None
+    board: Board = field(default_factory=Board)
     numbers: OtherNumbers = field(default_factory=NoOthers)
     retry: frozenset[str] = frozenset()
     mode: Mode = "executor"

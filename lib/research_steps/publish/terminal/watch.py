@@ -23,6 +23,7 @@ from research_steps.terminal import cells, print_lines
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
 LOOK_S = 1.5
 # Between two steps nothing runs for a second or two.
@@ -95,6 +96,37 @@ def _look(journals: Sequence[Journal], before: View) -> View:
     return View(tuple(steps), tuple(attempts), tuple(entry for entry in entries if entry.id in seen))
 
 
+@dataclass(frozen=True)
+class StepRow:
+    """How far a step is, in one row of a table. `now` is what stands below the heading of that name."""
+
+    name: str
+    done: int
+    total: int
+    failed: int
+    now: str
+    left: str
+
+
+def step_table(rows: Iterable[StepRow], now: str) -> "Table":
+    """Steps with their bars. What is too long for the terminal is cut, and each step stays in one line."""
+    from rich import box
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    table = Table("step", "", "done", now, "left", box=box.SIMPLE, show_edge=False)
+    for row in rows:
+        name, doing, left = cells(row.name, row.now, row.left)
+        for text in (name, doing, left):
+            text.no_wrap, text.overflow = True, "ellipsis"
+        bar = ProgressBar(total=row.total, completed=row.done, width=10)
+        (counts,) = cells(f"{row.done}/{row.total}" + (f", {row.failed} failed" if row.failed else ""))
+        table.add_row(name, bar, counts, doing, left)
+    for column in table.columns[1:3]:
+        column.no_wrap = True
+    return table
+
+
 class _Lines:
     """Prints what has changed since the last view."""
 
@@ -134,15 +166,9 @@ def _table(stack: ExitStack) -> Callable[[View], None]:
 def _drawn(view: View) -> "RenderableType":
     from rich import box
     from rich.console import Group
-    from rich.progress_bar import ProgressBar
     from rich.table import Table
 
-    steps = Table("step", "", "done", "failed", "running on", "left", box=box.SIMPLE)
-    for step in view.steps:
-        left = GONE if step.driver_gone else "" if step.left_s is None else f"about {duration(step.left_s)}"
-        bar = ProgressBar(total=step.total, completed=step.done, width=20)
-        counts = cells(f"{step.done}/{step.total}", step.failed or "", _hosts(step.running), left)
-        steps.add_row(*cells(f"{step.id} {step.label}"), bar, *counts)
+    steps = step_table(map(_row, view.steps), "running on")
     attempts = Table("running", "", "process", "for", box=box.SIMPLE)
     measuring = {step.id for step in view.steps}
     for attempt in view.open:
@@ -153,6 +179,11 @@ def _drawn(view: View) -> "RenderableType":
             attempts.add_row(*cells(intent.id, intent.label, f"{intent.owner.pid} on {intent.owner.host}", spent))
     tables = [table for table in (steps, attempts) if table.row_count]
     return Group(*tables) if tables else "Nothing runs."
+
+
+def _row(step: StepProgress) -> StepRow:
+    left = GONE if step.driver_gone else "" if step.left_s is None else f"about {duration(step.left_s)}"
+    return StepRow(f"{step.id} {step.label}", step.done, step.total, step.failed, _hosts(step.running), left)
 
 
 def _entry_line(entry: EntryRecord) -> str:
