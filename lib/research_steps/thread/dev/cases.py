@@ -3,9 +3,10 @@
 import json
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
+from difflib import get_close_matches
 from io import StringIO
 from typing import Any
 
@@ -110,6 +111,8 @@ def with_settings(case: DevCase, settings: Sequence[str]) -> dict[str, Any]:
     if case.config_type == "dict":
         changed = case.case
         for name, value in values.items():
+            if hint := _hint(case.case, [name]):
+                raise UsageError(f"--set was given {name!r}{hint}")
             changed = _set(changed, name.split("."), value, name)
         return changed
     stderr = StringIO()
@@ -121,17 +124,33 @@ def with_settings(case: DevCase, settings: Sequence[str]) -> dict[str, Any]:
         except (Exception, SystemExit) as error:
             # draccus raises bare Exceptions, and argparse exits after it has printed how it is used.
             message = stderr.getvalue().rpartition("error:")[2] if isinstance(error, SystemExit) else str(error)
-            raise UsageError(f"--set {' '.join(settings)}: {' '.join(message.split())}") from error
+            hint = _hint(case.case, values)
+            raise UsageError(f"--set {' '.join(settings)}: {' '.join(message.split())}{hint}") from error
     return plain(read, f"--set {' '.join(settings)}")
+
+
+def _hint(case: dict[str, Any], names: Iterable[str]) -> str:
+    """The fields that there are, and the one nearest to the first name that is none; empty where all of them are."""
+    fields = list(_fields(case))
+    unknown = next((name for name in names if name not in fields), None)
+    if unknown is None:
+        return ""
+    near = get_close_matches(unknown, fields, n=1)
+    return f": expected one of {', '.join(fields)}." + (f" Did you mean {near[0]!r}?" if near else "")
+
+
+def _fields(case: dict[str, Any], above: str = "") -> Iterator[str]:
+    """The fields of a case as --set names them, such as 'model' and 'model.hidden'."""
+    for name, value in case.items():
+        yield f"{above}{name}"
+        if isinstance(value, dict):
+            yield from _fields(value, f"{above}{name}.")
 
 
 def _set(case: dict[str, Any], path: list[str], text: str, name: str) -> dict[str, Any]:
     """A copy of a case of plain values with one changed, read as a value of the kind that it had."""
     from draccus import cfgparsing
 
-    if not isinstance(case, dict) or path[0] not in case:
-        fields = ", ".join(case) if isinstance(case, dict) else "no further field"
-        raise UsageError(f"--set was given {name!r}: expected one of {fields}.")
     value = case[path[0]]
     if len(path) > 1:
         return {**case, path[0]: _set(value, path[1:], text, name)}
