@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from research_steps.cli.common import INTERRUPTED, ResearchCommand, series_here
-from research_steps.errors import MachineLost
+from research_steps.cli.common import INTERRUPTED, ResearchCommand, print_result, series_here
+from research_steps.errors import MachineLost, UsageError
 from research_steps.git import Checkout
 from research_steps.terminal import pass_on, print_lines, say
 from research_steps.thread.loading import load_series
@@ -63,24 +63,28 @@ def submit(
     sys.exit(code)
 
 
-@click.command(cls=ResearchCommand)
+@click.command(cls=ResearchCommand, json=True)
 @_cluster
 @click.option("--log", metavar="ID", help="Follow the log of this job, from its beginning.")
 @click.option("--stop", metavar="ID", help="End this job.")
-def jobs(file: Path, log: str | None, stop: str | None) -> None:
+def jobs(file: Path, log: str | None, stop: str | None, json_output: bool) -> None:
     """What was submitted to a Ray cluster, and what became of it."""
     from research_steps.remote.ray.config import read_cluster
     from research_steps.remote.ray.jobs import Server
 
+    if log and json_output:
+        raise UsageError("--log follows a log as it is printed: leave --json out.")
     server = Server(read_cluster(file))
     if stop:
         server.stop(stop)
-        print_lines(f"{stop} was told to end")
+        print_result(json_output, {"id": stop, "told_to_end": True}, [f"{stop} was told to end"])
     elif log:
         code = server.follow(log)
         sys.exit(code)
     else:
-        print_lines(*(server.listed() or ["No thread was submitted."]))
+        listed = server.listed()
+        lines = [f"{job['id']}: {job['status']}, since {job['since']}, {job['command']}" for job in listed]
+        print_result(json_output, listed, lines or ["No thread was submitted."])
 
 
 # How often the files are looked at (seconds).

@@ -1,19 +1,28 @@
 """Commands that measure: in dev mode, and through Marin's executor."""
 
+import json
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from research_steps.cli.common import INTERRUPTED, OpenSeries, RecordCommand, ResearchCommand, SearchCommand
+from research_steps.cli.common import (
+    INTERRUPTED,
+    OpenSeries,
+    RecordCommand,
+    ResearchCommand,
+    SearchCommand,
+    print_result,
+)
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.journal.store import store_url
 from research_steps.records.model import TrialRecord
 from research_steps.records.names import named
 from research_steps.records.series import check_topic
-from research_steps.terminal import print_lines
+from research_steps.terminal import print_json, print_lines, say
 from research_steps.thread.dev.messages import Attempted, DevRequest
 from research_steps.thread.loading import load_thread
 from research_steps.thread.options import RunOptions
@@ -26,7 +35,7 @@ _processes = click.option(
 )
 
 
-@click.command(cls=ResearchCommand, prefix=True)
+@click.command(cls=ResearchCommand, prefix=True, json=True)
 @click.argument("topic", required=False)
 @click.argument("more", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
@@ -55,6 +64,7 @@ def dev(
     show: bool,
     stop: bool,
     prefix: str | None,
+    json_output: bool,
     **asked: Any,
 ) -> None:
     """Measure one configuration of TOPIC now, against its baseline. Without the executor; recorded, and exploratory.
@@ -68,7 +78,7 @@ def dev(
 
     checkout = Checkout.find()
     if show or stop:
-        _tell_of(checkout, stop)
+        _tell_of(checkout, stop, json_output)
         return
     if topic is None:
         raise UsageError("No topic was given: expected 'research dev TOPIC'; 'research status' tells which there are.")
@@ -84,10 +94,14 @@ def dev(
         **asked,
     )
     if watch:
+        if json_output:
+            raise UsageError("--watch is for people to follow: for data leave it out, with --json alone.")
         _watch(checkout, request)
         return
-    with ProgressLine() as progress:
+    with ProgressLine(show=say if json_output else print_lines) as progress:
         answer = msgspec.json.decode(order(checkout, request, progress.hear), type=Attempted)
+    if json_output:
+        print_json(_answer_data(request.topic, answer))
     if answer.status != "ok":
         sys.exit(1)
 
@@ -104,18 +118,37 @@ def _watch(checkout: Checkout, request: DevRequest) -> None:
         sys.exit(INTERRUPTED)
 
 
-def _tell_of(checkout: Checkout, stop: bool) -> None:
+def _answer_data(topic: str, answer: Attempted) -> dict[str, Any]:
+    claim = answer.claim
+    return {
+        "topic": topic,
+        "id": answer.id,
+        "trials": answer.ids,
+        "what": answer.what,
+        "status": answer.status,
+        "verdict": answer.verdict,
+        "ratio": answer.estimate,
+        "interval": [claim.low, claim.high] if claim and answer.estimate is not None else None,
+        "text": answer.told,
+        "claim": msgspec.to_builtins(claim),
+    }
+
+
+def _tell_of(checkout: Checkout, stop: bool, json_output: bool) -> None:
     from research_steps.trial.launcher.daemon import Daemon
 
     daemon = Daemon(checkout.root)
     state = daemon.state()
     if state is None:
-        return print_lines(f"No kept parent runs for {daemon.root}.")
+        lines = [f"No kept parent runs for {daemon.root}."]
+        return print_result(json_output, {"root": str(daemon.root), "parent": None, "stopped": False}, lines)
     who = f"process {state.pid} since {state.since}, {state.python}"
-    print_lines(f"The kept parent of {state.root}: {who}; log: {daemon.folder / 'log'}")
+    lines = [f"The kept parent of {state.root}: {who}; log: {daemon.folder / 'log'}"]
     if stop:
         daemon.stop()
-        print_lines("It was stopped.")
+        lines.append("It was stopped.")
+    parent = {"pid": state.pid, "since": state.since, "python": state.python, "log": str(daemon.folder / "log")}
+    return print_result(json_output, {"root": str(state.root), "parent": parent, "stopped": stop}, lines)
 
 
 @click.command(cls=SearchCommand)
@@ -148,7 +181,7 @@ def keep(everywhere: list[OpenSeries], id: str, hypothesis: str, **texts: str) -
     series.tell(make_entry(attempt))
 
 
-@click.command(cls=SearchCommand, json=False)
+@click.command(cls=SearchCommand)
 @click.argument("id")
 @_processes
 def confirm(everywhere: list[OpenSeries], id: str, count: int) -> None:
@@ -162,7 +195,6 @@ def confirm(everywhere: list[OpenSeries], id: str, count: int) -> None:
     from research_steps.thread.dev.cases import declared
     from research_steps.thread.dev.evidence import DevEvidence
     from research_steps.thread.dev.keep import changes_of
-    from research_steps.thread.run import run
 
     series, _ = _reserved(everywhere, named(id)[0].partition(".")[0])
     trial = find(series.snapshot, id).record
@@ -192,7 +224,20 @@ def confirm(everywhere: list[OpenSeries], id: str, count: int) -> None:
             )
         command_steps.confirm_version(builder, again, fixed.entry.ref)
 
-    run(series.series, confirming, RunOptions(prefix=series.prefix))
+    _run(series, confirming)
+
+
+def _run(series: OpenSeries, thread: "Callable[[StepBuilder], object]") -> None:
+    """Run the one step that this builds; for programs print the entry that it made."""
+    from research_steps.thread.run import run
+
+    before = series.snapshot.entries
+    run(series.series, thread, RunOptions(prefix=series.prefix))
+    if series.json_output:
+        after = series.journal.scan(series.checkout.logbooks / series.topic).entries.values()
+        made = [stored for stored in after if stored.sha256 not in before and stored.record.step == "replicate"]
+        entries = [{"sha256": stored.sha256, **json.loads(stored.line)} for stored in made]
+        print_json({"topic": series.topic, "entries": entries})
 
 
 def _reserved(everywhere: list[OpenSeries], id: str) -> tuple[OpenSeries, str]:
@@ -204,7 +249,7 @@ def _reserved(everywhere: list[OpenSeries], id: str) -> tuple[OpenSeries, str]:
     raise UsageError(f"{id} is no experiment ID of dev mode here: 'research status' tells what is scratch.")
 
 
-@click.command(cls=RecordCommand, json=False)
+@click.command(cls=RecordCommand)
 @_processes
 def replicate(series: OpenSeries, id: str, count: int) -> None:
     """Measure a candidate again, in processes of their own. This is the way from exploratory to replicated.
@@ -213,7 +258,6 @@ def replicate(series: OpenSeries, id: str, count: int) -> None:
     that was measured.
     """
     from research_steps.actions.revisions import claim_of, next_numbers
-    from research_steps.thread.run import run
 
     claim, entry, trial = claim_of(series.snapshot, id, series.series.primary)
     numbers = next_numbers(series.snapshot, count)
@@ -226,7 +270,7 @@ def replicate(series: OpenSeries, id: str, count: int) -> None:
         again = Again(series.checkout, series.journal, trial, claim.changes, claim.case, numbers)
         replicate_again(builder, again, claim, entry)
 
-    run(series.series, thread, RunOptions(prefix=series.prefix))
+    _run(series, thread)
 
 
 def _refuse_other_conditions(trial: TrialRecord, do: str) -> None:

@@ -1,5 +1,6 @@
 """Commands that set a series up, and bring what is published up to date."""
 
+import json
 import sys
 
 import click
@@ -111,7 +112,7 @@ def report(series: OpenSeries) -> None:
     print_result(series.json_output, {"report": str(path), "listed": str(listed) if listed else None}, lines)
 
 
-@click.command(cls=SeriesCommand, json=False)
+@click.command(cls=SeriesCommand)
 def origin(series: OpenSeries) -> None:
     """Print where this work tree comes from, as RESEARCH_ORIGIN. Engines that ship it without git take that.
 
@@ -119,10 +120,11 @@ def origin(series: OpenSeries) -> None:
     """
     from research_steps.remote.ray.jobs import keep_origin
 
-    print_lines(keep_origin(series.checkout, series.journal))
+    text = keep_origin(series.checkout, series.journal)
+    print_result(series.json_output, {"topic": series.topic, "origin": json.loads(text)}, [text])
 
 
-@click.command(cls=RecordCommand, json=False)
+@click.command(cls=RecordCommand)
 def trust(series: OpenSeries, id: str) -> None:
     """Allow code that a record names to run in this checkout. Read it first: 'research show ID --patch'.
 
@@ -136,4 +138,5 @@ def trust(series: OpenSeries, id: str) -> None:
     for trial in trials:
         Trust(series.checkout).add_trial(trial)
     allowed = {f"{trial.measure}, {version_text(*version)}" for trial in trials for version in trial.ran}
-    print_lines(*(f"allowed here: {text}" for text in sorted(allowed)))
+    data = {"topic": series.topic, "id": id, "allowed": sorted(allowed)}
+    print_result(series.json_output, data, [f"allowed here: {text}" for text in sorted(allowed)])

@@ -131,13 +131,17 @@ class Server:
                 raise UsageError(f"The cluster did not take {id}: {_line(error)}") from error
         return id
 
-    def listed(self) -> list[str]:
-        """The jobs of threads, oldest first, each in a line."""
+    def listed(self) -> list[dict[str, str]]:
+        """The jobs of threads, oldest first: what each is called, what became of it, since when it runs, and what."""
         ours = [job for job in self._all() if (job.metadata or {}).keys() >= {"topic", "store"}]
         ours.sort(key=lambda job: job.start_time or 0)
         return [
-            f"{job.submission_id}: {job.status.lower()}, "
-            f"since {datetime.fromtimestamp((job.start_time or 0) / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC, {job.entrypoint}"
+            {
+                "id": str(job.submission_id),
+                "status": job.status.lower(),
+                "since": f"{datetime.fromtimestamp((job.start_time or 0) / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC",
+                "command": job.entrypoint,
+            }
             for job in ours
         ]
 

@@ -221,6 +221,7 @@ class _Attempt:
             verdict=claim.verdict if claim else last.status,
             gain=gain(series.primary, claim) if claim and claim.verdict == "improved" else 0.0,
             estimate=claim.estimate if claim and claim.estimand == "ratio" else None,
+            claim=claim,
         )
 
     def _trial(

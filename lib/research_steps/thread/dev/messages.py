@@ -2,11 +2,14 @@
 
 import msgspec
 
+from research_steps.records.model import Claim
+
 
 class Attempted(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it, for the table of attempts: an experiment ID, and in `ids` its trials. `gain` is for finding the
-    best, `estimate` that of the primary metric where it is a ratio. Of one that is watched, `edited` says in what it
-    differs from the commit, and `sources` which of the files that people edit were imported for it."""
+    best, `estimate` that of the primary metric where it is a ratio, `claim` all that is said of that. Of one that is
+    watched, `edited` says in what it differs from the commit, and `sources` which of the files that people edit were
+    imported for it."""
 
     id: str
     ids: str
@@ -16,6 +19,7 @@ class Attempted(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
     gain: float
     estimate: float | None = None
+    claim: Claim | None = None
     edited: str = ""
     sources: tuple[str, ...] = ()
 

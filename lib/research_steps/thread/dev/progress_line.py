@@ -14,10 +14,10 @@ QUIET_S = 1.0
 
 class ProgressLine:
     """Shows what a helper says, inside the block. On a terminal what is waited for stands in a line that goes again,
-    below what `above` then gives for rich to show."""
+    below what `above` then gives for rich to show. What is said goes to `show`."""
 
-    def __init__(self, above: Callable[[], Iterable[Any]] = tuple) -> None:
-        self._above = above
+    def __init__(self, above: Callable[[], Iterable[Any]] = tuple, show: Callable[[str], None] = print_lines) -> None:
+        self._above, self._show_line = above, show
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._what = ""
@@ -42,7 +42,7 @@ class ProgressLine:
                     self._wait_for(what)
                 case Said(text):
                     self._clear()
-                    print_lines(text)
+                    self._show_line(text)
                 case Output(text):
                     self._clear()
                     pass_on(text, sys.stderr)
