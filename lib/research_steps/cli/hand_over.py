@@ -5,12 +5,12 @@ from typing import Any
 import click
 
 from research_steps.actions import notes
-from research_steps.cli.common import OpenSeries, ResearchCommand, SeriesCommand
+from research_steps.cli.common import OpenSeries, ResearchCommand, SeriesCommand, print_result
 from research_steps.git import Checkout
 from research_steps.publish.entry_writer import EntryWriter
 from research_steps.records.series import check_topic
 from research_steps.records.step_kinds import Finish, Reproduction
-from research_steps.terminal import print_lines, print_text, say
+from research_steps.terminal import print_lines, say
 
 # How 'research reproduce' ends; 2 is that of a wrong command line.
 EXITS = {"reproduced": 0, "not reproduced": 3, "not comparable": 4}
@@ -60,9 +60,9 @@ def reproduce(tag: str, here: bool, prefix: str | None, json_output: bool) -> No
     series.tell(entry, EXITS[outcome], outcome=outcome)
 
 
-@click.command(cls=ResearchCommand, prefix=True)
+@click.command(cls=ResearchCommand, prefix=True, json=True)
 @click.argument("tag")
-def badge(tag: str, prefix: str | None) -> None:
+def badge(tag: str, prefix: str | None, json_output: bool) -> None:
     """Print what TAG sealed as a small SVG. It is grey once it was not reproduced.
 
     For a pull request: write it to a file that is committed there. A tag that does not agree with itself has none.
@@ -77,7 +77,8 @@ def badge(tag: str, prefix: str | None) -> None:
     sealed = checked(checkout, series.journal, tag, say)
     known = series.journal.published(checkout.logbooks / series.topic)
     again = [entry.record for entry in known.counting if entry.record.step == "reproduction"]
-    print_text(drawn(sealed, again).rstrip("\n"))
+    svg = drawn(sealed, again)
+    print_result(json_output, {"tag": tag, "svg": svg}, svg.splitlines())
 
 
 @click.command(cls=SeriesCommand, dry_run=True)
