@@ -65,7 +65,7 @@ STEPS = {"baseline": 1, "sweep": 2, "interpret": 1, "seal": 1}
 CLOCKS = ("+0", "+120s", "-90s", "+3000s", "-1d", "+0 x1.05")
 # Between which a clock jumps. libfaketime sets the clock for durations along, which no machine does: a wait that is
 # under way takes as much longer as the clock is set back, so that is less than the patience.
-JUMPS = ("+0", "+120s", "-90s")
+JUMPS = ("+0", "+60s", "-60s")
 Draw = random.Random
 
 

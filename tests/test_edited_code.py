@@ -256,7 +256,7 @@ def test_a_baseline_moves_to_an_edit_that_was_confirmed(repository: DevCheckout)
 def counting(repository: DevCheckout) -> list[Claim]:
     """The claims that count now."""
     entries = repository.known().in_order
-    return current_claims(repository.journal.series(), entries)
+    return current_claims(repository.journal.series(), entries)[0]
 
 
 def test_a_thread_on_code_that_was_moved_to_names_it(repository: DevCheckout) -> None:

@@ -233,7 +233,7 @@ def test_what_many_decide_at_once_is_posted_at_once(project: Project) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("kickoff", "nope"), "There is no thread experiments/nope/__main__.py"),
+        (("kickoff", "nope"), "There is no series 'nope'"),
         (("kickoff", "toy", "--issue", "99"), "there is no such issue"),
         (("kickoff", "toy", "--create-issue", "--repository", "no slash"), "expected owner/name"),
         (("decide", "toy", "yes", "--evidence", "TOY-009"), "is no record of this series"),

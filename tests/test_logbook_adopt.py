@@ -203,7 +203,7 @@ def test_a_quoted_summary_is_not_rewritten(desk: Desk) -> None:
     desk.record("a baseline", step="baseline")
     desk.publish()
     assert desk.data.startswith(old)
-    assert b"Baseline numbers: time_s 0.5" in desk.data
+    assert b"Baseline numbers: time_s 500 ms" in desk.data
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_no_surface_is_stopped_by_it(desk: Desk) -> None:
     text = desk.path.read_text()
     assert "before" in text and "after" in text and "TOY-009" not in text
     status = research(desk.root, "status", "toy", "--prefix", str(desk.store))
-    assert " ".join(status.stdout.split()).count("newer than this version") == 2 and "Problems" not in status.stdout
+    assert status.stdout.count("  newer: ") == 2 and "  problem: " not in status.stdout
     verified = research(desk.root, "verify", "toy", "--prefix", str(desk.store))
     assert verified.returncode == 0, verified.stdout + verified.stderr
     assert {path: path.read_bytes() for path in files} == files

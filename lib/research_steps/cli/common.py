@@ -124,10 +124,10 @@ def series_here(
     checkout = Checkout.find()
     topic = topic if topic is None else check_topic(topic)
     store = open_store(store_url(checkout.root, prefix))
-    logbooks = _logbooks(checkout)
-    folders = (checkout.logbooks, checkout.root / "experiments")
+    folders = (checkout.root / "experiments", checkout.logbooks)
     if topic is not None and any((folder / topic).is_dir() for folder in folders):
         return [OpenSeries(checkout, topic, prefix, json_output, dry_run)]
+    logbooks = _logbooks(checkout)
     journals = {name.rsplit("/", 1)[-1]: f"{store.url}/{name}" for name in store.names("journal")}
     topics = []
     for name in sorted({*logbooks, *journals}):

@@ -73,12 +73,12 @@ def status_of(checkout: Checkout, journal: Journal, whole: bool) -> tuple[dict[s
         "newer": outline.newer,
         "problems": problems,
     }
-    running = [*(step_line(step) for step in steps), *(attempt_line(attempt, steps) for attempt in outline.open)]
+    beside = [*(step_line(step) for step in steps), *(attempt_line(attempt, steps) for attempt in outline.open)]
+    beside += _beside(data)
     if whole and state is not None:
-        return data, [*screen(state, _counts(data)), *_sections({"Running": running, **_beside(data)})]
+        return data, [*screen(state, _counts(data)), *(f"  {line}" for line in beside)]
     answers = [answer.best for answer in state_text.answers(state, PLAIN)[:1]] if state else []
-    lines = [*answers, *running, *(line for lines in _beside(data).values() for line in lines)]
-    return data, [f"{topic}  {_counts(data)}", *(f"  {line}" for line in lines)]
+    return data, [f"{topic}  {_counts(data)}", *(f"  {line}" for line in (*answers, *beside))]
 
 
 def screen(state: ThreadState, counts: str) -> list[str]:
@@ -128,19 +128,16 @@ def _counts(data: dict[str, Any]) -> str:
     return f"{', '.join(counts)}; store {data['store']}"
 
 
-def _beside(data: dict[str, Any]) -> dict[str, list[str]]:
+def _beside(data: dict[str, Any]) -> list[str]:
     """What is on this machine and in this store beside what is known of the thread."""
-    scratch = [
-        f"{found['id']} {found['label']}, {found['trials']} trial{'s' if found['trials'] != 1 else ''}"
-        for found in data["scratch"]
+    scratch, stuck = data["scratch"], data["stuck"]
+    lines = [
+        f"scratch: {found['id']} {found['label']}, {found['trials']} trial{'s' if found['trials'] != 1 else ''}"
+        for found in scratch[-SCRATCH_SHOWN:]
     ]
-    stuck = data["stuck"]
-    return {
-        "Scratch": scratch[-SCRATCH_SHOWN:],
-        "Stuck": [] if stuck is None else [f"no improvement in {stuck} trials: forage again with 'research source'"],
-        "Problems": data["problems"],
-        "Newer": data["newer"],
-    }
+    lines += [f"scratch: {len(scratch) - SCRATCH_SHOWN} more, all in --json"] if len(scratch) > SCRATCH_SHOWN else []
+    lines += [] if stuck is None else [f"no improvement in {stuck} trials: forage again with 'research source'"]
+    return [*lines, *(f"problem: {text}" for text in data["problems"]), *(f"newer: {text}" for text in data["newer"])]
 
 
 def _attempt(intent: Intent) -> dict[str, Any]:
