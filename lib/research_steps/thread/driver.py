@@ -19,7 +19,6 @@ from research_steps.journal.journal import Journal
 from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.publish.publisher import Publisher
-from research_steps.publish.state_here import state_here
 from research_steps.publish.terminal.headline import headline
 from research_steps.publish.terminal.live import drawn
 from research_steps.publish.wandb.surface import check_project
@@ -202,8 +201,8 @@ class ThreadRun:
         """Say what is known by now, and what to look at next, from what is recorded."""
         if self._is_shipped:
             return
-        outline = self.journal.outline(self.checkout.logbooks / self.series.topic)
-        for line in headline(state_here(self.checkout, self.journal, outline)):
+        known = self.journal.with_trials(self.checkout.logbooks / self.series.topic)
+        for line in headline(thread_state(self.series, known)):
             self.say(line)
 
 
