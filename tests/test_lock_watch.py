@@ -75,6 +75,7 @@ def test_who_is_waited_for_is_told_again_and_again(repository: UntimedThread) ->
     """At once and then every 15 s; one that refreshes its lock, which lies ahead, keeps it and is told no more."""
     lock = killed_driver(repository, "+3000s")
     age(lock, 20)
+    measured = repository.measured
     with driver(repository) as waiting:
         eventually(lambda: len(TOLD.findall(waiting.output)) == 2, 60)
         first, second = (int(left) for left in TOLD.findall(waiting.output))
@@ -83,7 +84,7 @@ def test_who_is_waited_for_is_told_again_and_again(repository: UntimedThread) ->
         age(lock, 0)
         time.sleep(17)
         assert len(TOLD.findall(waiting.output)) == 2
-        assert lock.exists()
+        assert lock.exists() and repository.measured == measured
         age(lock, 100)
         waiting.wait_for("the logbook is")
         waiting.ok()

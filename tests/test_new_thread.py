@@ -38,7 +38,8 @@ def test_a_new_thread_runs_as_it_is_and_passes_check(root: Path) -> None:
     checked = research(root, "check", "sort")
     assert "sort: 15 lines" in checked.stdout and failing(checked.stdout) == []
     logbook = (root / ".agents" / "logbooks" / "sort.md").read_text()
-    assert "SORT-001 (baseline)" in logbook and "sealed as sort/SORT-005" in printed.read_text()
+    assert "SORT-001 (baseline)" in logbook.partition("## Baseline")[0] and "SORT-004 interpretation" in logbook
+    assert "sealed as sort/SORT-005" in printed.read_text()
 
 
 def test_a_new_thread_is_short_and_passes_the_linter(root: Path) -> None:

@@ -865,18 +865,22 @@ from research_steps.seal.bundle import Bundle
 import msgspec
 rerun(Checkout.find(), msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Bundle), True, print)
 """
+# A process that its command has started, and that outlives it.
+LEAVES = "import os, time\nif os.fork() == 0:\n    open({!r}, 'a').write(f'{{os.getpid()}}\\n')\ntime.sleep(60)\n"
 WAITS = "import os, time\nopen({!r}, 'a').write(f'{{os.getpid()}}\\n')\ntime.sleep(60)\n"
 
 
 @contextmanager
-def started(sealed: Sealed, tmp_path: Path, number: int = 1) -> Iterator[tuple["subprocess.Popen[bytes]", list[int]]]:
+def started(
+    sealed: Sealed, tmp_path: Path, number: int = 1, command: str = WAITS
+) -> Iterator[tuple["subprocess.Popen[bytes]", list[int]]]:
     """A reproduction whose command waits, in a process of its own; and the processes of all such commands. It ends with
     the block, and so does its command."""
     pids, bundle = tmp_path / "pids", tmp_path / "bundle.json"
     if number == 1:
-        bundle.write_bytes(msgspec.json.encode(sealed.light(WAITS.format(str(pids)))))
-    command = [sys.executable, "-c", ONE, str(bundle)]
-    process = subprocess.Popen(command, cwd=sealed.repository.root, stderr=subprocess.DEVNULL, start_new_session=True)
+        bundle.write_bytes(msgspec.json.encode(sealed.light(command.format(str(pids)))))
+    reproduce = [sys.executable, "-c", ONE, str(bundle)]
+    process = subprocess.Popen(reproduce, cwd=sealed.repository.root, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         deadline = time.monotonic() + 60
         while not pids.exists() or pids.read_text().count("\n") < number:
@@ -890,30 +894,38 @@ def started(sealed: Sealed, tmp_path: Path, number: int = 1) -> Iterator[tuple["
         process.wait()
 
 
-def is_over(pid: int) -> bool:
-    """Whether a process has ended; whoever adopted it may leave it a zombie."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 def trees(sealed: Sealed) -> int:
     return sealed.repository.git("worktree", "list", "--porcelain").count("worktree ") - 1
 
 
 def test_what_a_killed_one_left_is_removed_by_the_next(sealed: Sealed, tmp_path: Path) -> None:
-    """Its command ends with it, and measures no longer."""
-    with started(sealed, tmp_path) as (process, (command,)):
+    """But not while something of it still runs there."""
+    with started(sealed, tmp_path, command=LEAVES) as (process, (left_over,)):
         process.kill()
         process.wait()
-        eventually(lambda: is_over(command), 10)
         listed = sealed.repository.git("worktree", "list", "--porcelain").splitlines()
         left = Path(next(line for line in listed if "research-reproduce-" in line).removeprefix("worktree ")).parent
-        assert left.is_dir() and trees(sealed) == 1
+        assert left.is_dir()
+        quick = sealed.light("pass")
         with pytest.raises(ResearchError, match="recorded nothing"):
-            rerun(sealed.checkout, sealed.light("pass"), True, lambda line: None)
+            rerun(sealed.checkout, quick, True, lambda line: None)
+        os.kill(left_over, 0)
+        assert left.is_dir() and trees(sealed) == 1, "something that its command has started still runs"
+    deadline = time.monotonic() + 10
+    while left.is_dir() and time.monotonic() < deadline:
+        with pytest.raises(ResearchError, match="recorded nothing"):
+            rerun(sealed.checkout, quick, True, lambda line: None)
     assert not left.exists() and trees(sealed) == 0
+
+
+def test_a_killed_one_takes_its_command_with_it(sealed: Sealed, tmp_path: Path) -> None:
+    """It measures no longer for nobody."""
+    with started(sealed, tmp_path) as (process, (command,)):
+        measuring = psutil.Process(command)
+        process.kill()
+        process.wait()
+        # Who has it then need not ask how it ended.
+        eventually(lambda: not measuring.is_running() or measuring.status() == psutil.STATUS_ZOMBIE, 10)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
