@@ -1,6 +1,5 @@
 """What is known of one configuration before it is measured: its claims, its failures, or nothing. Pure functions."""
 
-import difflib
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 from research_steps.errors import UsageError
 from research_steps.evidence.state import MeasuredBaseline, ThreadState
 from research_steps.journal.snapshot import Snapshot
-from research_steps.records.configurations import configuration_of
+from research_steps.records.configurations import configuration_of, nearest
 from research_steps.records.model import Claim, TrialRecord
 from research_steps.records.times import parse_utc
 
@@ -66,8 +65,7 @@ def _given(settings: Sequence[str], case: Mapping[str, Any]) -> dict[str, Any]:
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or name not in case:
-            near = difflib.get_close_matches(name, case, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near and equals else ""
+            hint = nearest(name, case) if equals else ""
             raise UsageError(f"{setting!r} sets no field: expected FIELD=VALUE with one of {', '.join(case)}.{hint}")
         given[name] = _value(value, case[name])
     return given

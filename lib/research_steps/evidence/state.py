@@ -5,7 +5,7 @@ branches used means one record here and not the other.
 """
 
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -188,7 +188,12 @@ def thread_state(
     taken_back = snapshot.retracted
     counting = [entry for entry in entries if entry.sha256 not in taken_back]
     measured, left_out = founded(snapshot, entries)
-    claims = _by_machine(series, snapshot, measured)
+    of_trials = cache(snapshot.machine_of)
+
+    def machine_of(claim: Claim) -> str:
+        return of_trials(claim.floor[0] if claim.floor else claim.baseline)
+
+    claims = _by_machine(series, measured, machine_of)
     current = [claim for claim, _, is_variant in claims if not is_variant]
     machines = [machine for _, machine, is_variant in claims if not is_variant]
     baselines = _baselines(snapshot, counting)
@@ -231,7 +236,7 @@ def thread_state(
             series,
             [entry.record for entry in measured],
             [Conditions(b.case, b.entry.provenance.packages, b.machine) for b in baselines],
-            lambda claim: snapshot.machine_of(claim.floor[0] if claim.floor else claim.baseline),
+            machine_of,
         ),
     )
 
@@ -259,15 +264,10 @@ def is_contended(claim: Claim) -> bool:
 
 
 def _by_machine(
-    series: Series, snapshot: Snapshot, entries: Sequence[Stored[EntryRecord]]
+    series: Series, entries: Sequence[Stored[EntryRecord]], machine_of: Callable[[Claim], str]
 ) -> list[tuple[Claim, str, bool]]:
     """The claims that count now with the kind of machine that each is of, and whether it is made at a variant of the
     baseline's case: what one machine measured replaces nothing that another one did."""
-    of_trials = cache(snapshot.machine_of)
-
-    def machine_of(claim: Claim) -> str:
-        return of_trials(claim.floor[0] if claim.floor else claim.baseline)
-
     machines = dict.fromkeys(machine_of(claim) for entry in entries for claim in claims_in(entry.record))
     found: list[tuple[Claim, str, bool]] = []
     for machine in machines:

@@ -250,7 +250,8 @@ def as_data(state: ThreadState) -> dict[str, Any]:
         "stop": stop(state, PLAIN),
         "reached": state.reached is not None,
         "best": [
-            {"text": answer.best, "against": answer.against, "more": answer.more} | (_claimed(claim) if claim else {})
+            {"text": answer.best, "against": answer.against, "more": answer.more}
+            | ({"claim": msgspec.to_builtins(claim)} if claim else {})
             for answer, claim in zip_longest(given, claims)
         ],
         "unsettled": unsettled(state, PLAIN),
@@ -266,7 +267,3 @@ def as_data(state: ThreadState) -> dict[str, Any]:
         "only_here": only_here(state, PLAIN),
         "next": list(state.next_commands),
     }
-
-
-def _claimed(claim: Claim) -> dict[str, Any]:
-    return {"claim": msgspec.to_builtins(claim)}

@@ -6,7 +6,8 @@ object again from that, so a record holds all that is needed to measure the same
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,12 @@ from research_steps.records.redaction import redact
 Substitute = Callable[[Any], Any]
 # What a case, or a candidate, calls the version of its code, where that is another one than the baseline's.
 CODE = "code"
+
+
+def nearest(name: str, fields: Iterable[str]) -> str:
+    """A question that names the field nearest to one that is none; empty where nothing is near."""
+    near = get_close_matches(name, list(fields), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def plain(config: Any, what: str, substitute: Substitute | None = None) -> dict[str, Any]:

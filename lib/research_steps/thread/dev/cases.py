@@ -6,12 +6,11 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
-from difflib import get_close_matches
 from io import StringIO
 from typing import Any
 
 from research_steps.errors import ResearchError, UsageError
-from research_steps.records.configurations import plain, type_name
+from research_steps.records.configurations import nearest, plain, type_name
 from research_steps.trial.code import Code, trace
 
 
@@ -135,8 +134,7 @@ def _hint(case: dict[str, Any], names: Iterable[str]) -> str:
     unknown = next((name for name in names if name not in fields), None)
     if unknown is None:
         return ""
-    near = get_close_matches(unknown, fields, n=1)
-    return f": expected one of {', '.join(fields)}." + (f" Did you mean {near[0]!r}?" if near else "")
+    return f": expected one of {', '.join(fields)}.{nearest(unknown, fields)}"
 
 
 def _fields(case: dict[str, Any], above: str = "") -> Iterator[str]:
