@@ -168,7 +168,12 @@ def told(tpu: HeldTpu) -> str:
 
 def release(tpu: HeldTpu) -> None:
     """Free a TPU, whoever holds it; its holder is told."""
-    answer(tpu.name, tpu.actor.release.remote(me()))
+    try:
+        answer(tpu.name, tpu.actor.release.remote(me()))
+    except MachineLost:
+        # Its holder may have been told, and have ended it, before the answer was here.
+        if _look_up(tpu.name) is not None:
+            raise
     until = time.monotonic() + ANSWER_S
     while _look_up(tpu.name) is not None:
         if time.monotonic() > until:
