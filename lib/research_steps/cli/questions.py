@@ -9,6 +9,7 @@ from research_steps.cli.common import OpenSeries, SeriesCommand, print_result
 from research_steps.evidence.claim_text import candidate_text, changes_text, claim_text
 from research_steps.evidence.known import Known
 from research_steps.evidence.known import known as known_of
+from research_steps.evidence.second_look import discards_of
 from research_steps.evidence.undecided import MOST_PROCESSES, Pair
 from research_steps.evidence.undecided import undecided as pairs_of
 from research_steps.publish.markdown import one_line
@@ -32,13 +33,11 @@ def undecided(series: OpenSeries) -> None:
     lines = [line for pair in shown for line in _pair_lines(pair)]
     lines += [f"and {more} more"] if more else []
     lines = lines or [f"{series.topic}: nothing is as good as a winner, as far as is known"]
-    if state.second_look:
-        lines += [
-            "Discarded for a reason that has changed since:",
-            *(f"  {one_line(text)}" for text in state.second_look),
-        ]
+    discards = discards_of(state, outline)
+    if discards:
+        lines += ["Discarded for a reason that has changed since:", *(f"  {one_line(text)}" for text in discards)]
     data = {"topic": series.topic, "pairs": list(map(_pair_data, shown)), "more": more}
-    print_result(series.json_output, {**data, "second_look": state.second_look}, lines)
+    print_result(series.json_output, {**data, "second_look": discards}, lines)
 
 
 @click.command(cls=SeriesCommand)

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from research_steps.evidence.claim_text import changes_text
+from research_steps.evidence.founded import founded
 from research_steps.evidence.standing import claims_in, on_primary, standing
+from research_steps.evidence.state import ThreadState, machine_of_claims
+from research_steps.journal.snapshot import Snapshot
 from research_steps.records.configurations import differences
 from research_steps.records.encoding import canonical
 from research_steps.records.model import Claim, EntryRecord
@@ -29,6 +32,13 @@ class Conditions:
     machine: str
 
 
+def discards_of(state: ThreadState, snapshot: Snapshot) -> tuple[str, ...]:
+    """What is discarded in a thread for a reason that has changed since; the state is that of the snapshot."""
+    measured, _ = founded(snapshot, state.entries)
+    current = [Conditions(b.case, b.entry.provenance.packages, b.machine) for b in state.baselines]
+    return second_look(state.series, [entry.record for entry in measured], current, machine_of_claims(snapshot))
+
+
 def second_look(
     series: Series, entries: Sequence[EntryRecord], current: Sequence[Conditions], machine_of: Callable[[Claim], str]
 ) -> tuple[str, ...]:
@@ -41,8 +51,10 @@ def second_look(
     newest = {canonical(claim.changes): claim for claim in on_primary(series, _by_entry(entries, said_by))}
     texts = []
     for claim in newest.values():
-        changes = list(_changed(series, claim, said_by[id(claim)], current, machine_of))
-        if claim.verdict in DISCARDED and changes:
+        if claim.verdict not in DISCARDED:
+            continue
+        changes = _changed(series, claim, said_by[id(claim)], current, machine_of)
+        if changes:
             ids = claim.trials[0].id if claim.trials else said_by[id(claim)].id
             texts.append(f"{changes_text(claim.changes)} ({ids}: {claim.verdict}): {'; '.join(changes)}")
     return tuple(texts)

@@ -17,7 +17,6 @@ from research_steps.evidence.claim_text import changes_text
 from research_steps.evidence.founded import claimed, founded
 from research_steps.evidence.hypotheses import Item, queue
 from research_steps.evidence.judgement import CONTENDED, ROUTINE_NOTE
-from research_steps.evidence.second_look import Conditions, second_look
 from research_steps.evidence.standing import best, claims_in, current_claims, fixed_cases, on_primary, reached
 from research_steps.evidence.statistics import gain
 from research_steps.evidence.visibility import belongs_in_logbook
@@ -95,7 +94,7 @@ class ThreadState:
     the number of trials without an improvement, once they are too many. `sealed` are the tags, `reproduced` what came of
     measuring them again. `unpublished` is what the logbook does not show yet, `only_here` what else nobody else has,
     with the command that hands it over. `unfounded` says of each claim that is not taken, because its trials are not
-    there, why. `second_look` are candidates that were discarded for a reason that has changed since.
+    there, why.
     """
 
     series: Series
@@ -125,7 +124,6 @@ class ThreadState:
     unpublished: tuple[str, ...]
     only_here: tuple[str, ...]
     unfounded: tuple[str, ...]
-    second_look: tuple[str, ...]
 
     def against(self, case: Mapping[str, Any], machine: str) -> list[Claim]:
         """The claims on the primary metric against a baseline case on one kind of machine."""
@@ -188,12 +186,7 @@ def thread_state(
     taken_back = snapshot.retracted
     counting = [entry for entry in entries if entry.sha256 not in taken_back]
     measured, left_out = founded(snapshot, entries)
-    of_trials = cache(snapshot.machine_of)
-
-    def machine_of(claim: Claim) -> str:
-        return of_trials(claim.floor[0] if claim.floor else claim.baseline)
-
-    claims = _by_machine(series, measured, machine_of)
+    claims = _by_machine(series, measured, machine_of_claims(snapshot))
     current = [claim for claim, _, is_variant in claims if not is_variant]
     machines = [machine for _, machine, is_variant in claims if not is_variant]
     baselines = _baselines(snapshot, counting)
@@ -232,12 +225,6 @@ def thread_state(
         unpublished=() if shown is None else tuple(unpublished(series, entries, shown)),
         only_here=tuple(only_here),
         unfounded=tuple(f"{entry.id} claims {claimed(claim)}, and {why}." for entry, claim, why in left_out),
-        second_look=second_look(
-            series,
-            [entry.record for entry in measured],
-            [Conditions(b.case, b.entry.provenance.packages, b.machine) for b in baselines],
-            machine_of,
-        ),
     )
 
 
@@ -256,6 +243,12 @@ def production_pr(counting: Iterable[Stored[EntryRecord]]) -> str:
     details = [entry.record.details for entry in counting if not entry.record.private]
     named = [step.production_pr for step in details if isinstance(step, Decision | Finish) and step.production_pr]
     return named[-1] if named else ""
+
+
+def machine_of_claims(snapshot: Snapshot) -> Callable[[Claim], str]:
+    """What tells of which kind of machine a claim is: that of its baseline, each of which is looked at once."""
+    of_baseline = cache(snapshot.machine_of)
+    return lambda claim: of_baseline(claim.floor[0] if claim.floor else claim.baseline)
 
 
 def is_contended(claim: Claim) -> bool:
