@@ -247,8 +247,10 @@ CONCLUSION = (
     *("--conclusion", "Do less work."),
 )
 # Times that no other load changes, so that wherever it runs the same candidate is the best.
-STEADY = MEASURE.replace("import os, time", "import os, random, time").replace(
-    "time.perf_counter() - start}", "config.work * random.uniform(1, 1.001)}"
+STEADY = (
+    MEASURE.replace("import os, time", "import os, random, time")
+    .replace("    while True:", '    drawn = random.Random(Path("measured").stat().st_size)\n    while True:')
+    .replace("time.perf_counter() - start}", "config.work * drawn.uniform(1, 1.001)}")
 )
 # A thread for a cluster: what a claim rests on, in jobs and in shards. With one candidate, because which of several is
 # replicated hangs on what else loads the machine; the other value is the baseline's own.
