@@ -106,6 +106,25 @@ def test_a_command_killed_before_each_of_its_operations(measured: Path, tmp_path
         shutil.rmtree(where)
 
 
+def test_what_was_killed_and_is_not_given_again_is_ended_by_a_run(measured: Path, tmp_path: Path) -> None:
+    """It is interrupted; given again after all it is there once."""
+    where = next(copies(tmp_path, measured))
+
+    def end(number: int, path: str) -> None:
+        if "/entries/records/" in path:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert does(where, DECIDE, lambda: before_each(concerned, end)) == -signal.SIGKILL
+    journal = Journal(open_store(str(where / "local_store")), "toy")
+    (left,) = journal.scan().open
+    assert does(where, RUN, lambda: None) == 0
+    (ended,) = journal.scan().interrupted.values()
+    assert ended.record.id == left.intent.id
+    whole(where, 0)
+    assert does(where, DECIDE, lambda: None) == 0
+    whole(where, 1)
+
+
 def test_a_sync_killed_before_each_of_its_operations(measured: Path, tmp_path: Path) -> None:
     """Of a work tree from which everything published was taken away."""
     source = tmp_path / "source"

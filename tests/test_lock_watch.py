@@ -30,7 +30,7 @@ def repository(tmp_path: Path) -> UntimedThread:
 
 def killed_driver(repository: UntimedThread, clock: str) -> Path:
     """A driver, with its clock so far off, that is killed in mid-trial: the lock that it leaves."""
-    environment = {**os.environ, "WANDB_MODE": "disabled", "PYTHONPATH": str(repository.root), **faked(clock)}
+    environment = {**os.environ, "WANDB_MODE": "disabled", **faked(clock)}
     command = [sys.executable, "-m", "experiments.toy"]
     with subprocess.Popen(command, cwd=repository.root, env=environment, stderr=subprocess.DEVNULL) as driver:
         eventually(lambda: len(repository.measured) > 0, 120)

@@ -164,11 +164,13 @@ class Attempts:
         return intent if isinstance(intent, Intent) else None
 
     def end_orphaned(self) -> None:
-        """End every trial that nobody will finish: those of dev mode are not begun again, which would end them."""
-        begun, ended = self._objects.names("trials/intents"), self._objects.names("trials/records")
-        for attempt in self.left_open("trial", begun, ended):
-            if isinstance(attempt, OpenAttempt) and attempt.orphaned():
-                self.interrupt(attempt, ORPHANED)
+        """End every attempt that nobody will finish. What isn't begun again, which would end it, is a trial of dev mode,
+        and an entry of a person who doesn't give the command again."""
+        for subject, folder in FOLDERS.items():
+            begun, ended = self._objects.names(f"{folder}/intents"), self._objects.names(f"{folder}/records")
+            for attempt in self.left_open(subject, begun, ended):
+                if isinstance(attempt, OpenAttempt) and attempt.orphaned():
+                    self.interrupt(attempt, ORPHANED)
 
     def never_begun(self, subject: Subject) -> list[str]:
         """The paths of records, late ones too, whose attempt has no intent."""

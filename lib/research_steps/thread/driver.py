@@ -66,6 +66,7 @@ class ThreadRun:
         check_project(self.journal, self.series)
         captured = self._capture()
         self.journal.declare(self.series)
+        self.journal.attempts.end_orphaned()
         board = Board()
         with drawn(board), Launcher() as launcher:
             surfaces = [] if self._is_shipped else surfaces_of(self.checkout, self.journal, self.series)
