@@ -138,6 +138,17 @@ def test_many_against_one_take_the_maximum_modulus(freedom: int, candidates: int
     assert critical(LEVEL, freedom, candidates) == pytest.approx(np.quantile(modulus, 0.95), rel=0.015)
 
 
+@pytest.mark.parametrize("freedom", [1, 2, 50, 1000])
+def test_many_looks_leave_an_interval_however_little_is_known(freedom: int) -> None:
+    """As little error as a late look may spend is between one candidate's t and Bonferroni's; with one degree of freedom
+    a tenth of it makes the interval ten times as wide."""
+    for level in (1e-2, 1e-3, 1e-4):
+        alone, bonferroni = (float(stats.t.ppf(1 - level / 2 / tests, freedom)) for tests in (1, 12))
+        assert alone < critical(level, freedom, 12) < bonferroni
+    if freedom == 1:
+        assert critical(1e-4, 1, 12) / critical(1e-3, 1, 12) == pytest.approx(10, rel=1e-3)
+
+
 def test_a_candidate_that_scatters_more_is_known_less_well() -> None:
     """The baseline's quiet says nothing about a candidate whose own samples are all over the place."""
     floor = steady([0.01, -0.01, 0.02, -0.02])
