@@ -147,8 +147,8 @@ def test_a_driver_runs_on_the_work_tree_as_it_is_and_the_logbook_follows(sender:
     assert patch is not None and b"new.sh" in patch and b"needed" not in patch
 
     id = id_in(told)
-    for verb in ("list", f"logs --address {sender.job_server} --follow {id}", "stop"):
-        assert f"ray job {verb}" in told
+    for options in ("", f" --log {id}", f" --stop {id}"):
+        assert f"research jobs --cluster {LOCAL}{options}\n" in told
     assert research(root, "verify", "toy", "--prefix", str(sender.store)).returncode == 0
 
 
@@ -166,7 +166,7 @@ def wait_for(process: "subprocess.Popen[str]", line: str) -> None:
 def test_a_thread_is_running_once(sender: Sender, tmp_path: Path) -> None:
     """Of two who submit it at the same moment one starts the job, and both follow it; with another command, tree or
     environment it is refused; Ctrl-C ends following alone; who comes back gets the whole log; and when the job is
-    stopped by Ray's own command, as it was printed, that is told."""
+    stopped by the command that was printed, that is told."""
     command = f"wait={tmp_path / 'never'}"
     first, second = sender.start(command), sender.start(command)
     wait_for(first, "waiting\n")
@@ -181,14 +181,14 @@ def test_a_thread_is_running_once(sender: Sender, tmp_path: Path) -> None:
     wait_for(third, "waiting\n")
 
     id = id_in(left[2])
-    stop = f"ray job stop --address {sender.job_server} {id}"
+    stop = f"research jobs --cluster {LOCAL} --stop {id}"
     assert left[0] == 130 and f"detached: {id} runs on" in left[2] and f"stop: {stop}\n" in left[2]
     assert other[0] == 1 and f"{id} runs this thread with another command (" in other[2]
     assert edited[0] == 1 and f"{id} runs this thread with another work tree and another environment (" in edited[2]
     assert f"'{stop}'" in edited[2]
 
-    ray = Path(sys.executable).with_name("ray")
-    assert subprocess.run([str(ray), *stop.split()[1:], "--no-wait"], capture_output=True).returncode == 0
+    address = {"RAY_API_SERVER_ADDRESS": sender.job_server, "RAY_ADDRESS": "127.0.0.1:1"}
+    assert research(sender.root, *stop.split()[1:], **address).returncode == 0
     stayed, back = ended(first), ended(third)
     assert (stayed[0], back[0]) == (1, 1)
     assert all(f"error: {id} stopped without an exit code" in told for told in (stayed[2], back[2]))
@@ -197,7 +197,7 @@ def test_a_thread_is_running_once(sender: Sender, tmp_path: Path) -> None:
 
 
 def test_jobs_are_listed_followed_and_stopped(sender: Sender, tmp_path: Path) -> None:
-    """By the tool's own command, with what runs and what has ended."""
+    """With what runs and what has ended."""
     environment = {**os.environ, "RAY_API_SERVER_ADDRESS": sender.job_server, "RAY_ADDRESS": "127.0.0.1:1"}
 
     def jobs_command(*arguments: str) -> "subprocess.CompletedProcess[str]":

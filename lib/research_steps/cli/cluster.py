@@ -47,8 +47,8 @@ def submit(
     series = load_series(checkout, journal.topic)
     server = jobs.Server(cluster)
     id = server.submit(checkout, driver, say)
-    for what, verb, arguments in (("jobs", "list", ()), ("log", "logs", ("--follow", id)), ("stop", "stop", (id,))):
-        say(f"{what}: {server.command(verb, *arguments)}")
+    for what, options in (("jobs", ()), ("log", ("--log", id)), ("stop", ("--stop", id))):
+        say(f"{what}: {server.command(*options)}")
     catch_up = f"'research sync {journal.topic} --prefix {journal.store.url}' brings the logbook up to date"
     if no_wait:
         say(f"{id} runs without you; {catch_up}")

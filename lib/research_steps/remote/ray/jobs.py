@@ -66,7 +66,7 @@ class Server:
     """The job server of a cluster. Raises MachineLost when there is none, UsageError when it is another server."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self.address = cluster.job_server
+        self._cluster, self.address = cluster, cluster.job_server
         variable = "RAY_API_SERVER_ADDRESS"
         check_listening(cluster.name, self.address, ("http", "https"), variable)
         # Ray's client would otherwise go where RAY_ADDRESS says, and tell each step that it takes.
@@ -86,9 +86,9 @@ class Server:
         except (RuntimeError, OSError, ValueError) as error:
             raise UsageError(f"{self.address} is no job server of Ray: {_line(error)}") from error
 
-    def command(self, verb: str, *arguments: str) -> str:
-        """Ray's own command for this."""
-        return f"ray job {verb} --address {self.address} {' '.join(arguments)}".rstrip()
+    def command(self, *options: str) -> str:
+        """What lists the jobs of this cluster, or does with one of them what the options say."""
+        return shlex.join(["research", "jobs", "--cluster", str(self._cluster.file), *options])
 
     def submit(self, checkout: Checkout, driver: Driver, say: Callable[[str], None]) -> str:
         """The ID of the job that runs a driver: of a new one, or of the one that is running. Raises UsageError."""
@@ -148,7 +148,7 @@ class Server:
     def stop(self, id: str) -> None:
         """Have a job end. Raises UsageError where there is none of this ID."""
         if id not in {job.submission_id for job in self._all()}:
-            raise UsageError(f"{self.address} knows no job {id}: 'research jobs --cluster FILE' lists them.")
+            raise UsageError(f"{self.address} knows no job {id}: {self.command()!r} lists them.")
         self.client.stop_job(id)
 
     def _is_open(self) -> bool:
@@ -198,7 +198,7 @@ class Server:
                         f"{self.address} has told nothing of {id} {silent}: it may run on, and submitting it again "
                         "attaches to it."
                     )
-                read = self.command("logs", id)
+                read = self.command("--log", id)
                 ended = f"{id} has ended, and {self.address} has not told the end of its log {silent}: {read!r} may."
                 say(ended)
                 return job
@@ -244,7 +244,7 @@ class Server:
                 if differs:
                     raise UsageError(
                         f"{id} runs this thread with another {' and another '.join(differs)} ({job.entrypoint}): wait "
-                        f"for it, or stop it with '{self.command('stop', id)}', then submit again."
+                        f"for it, or stop it with '{self.command('--stop', id)}', then submit again."
                     )
                 say(f"{id} is running already: attached to it")
                 return id
