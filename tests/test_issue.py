@@ -481,7 +481,7 @@ def test_a_person_who_sets_the_clock_back_does_not_stop_the_publisher(thread: Th
     """One second between writes stays one second."""
     thread.milestone("one")
     thread.publish()
-    thread.clock.time -= 3600
+    thread.clock.off -= 3600
     thread.milestone("two")
     thread.publish()
     assert max(thread.clock.slept) < 20

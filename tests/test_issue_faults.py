@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from research_steps.publish.issue import surface
 
 from tests.support import github_api
 from tests.support.github_api import Answer, Client, Fault, Proxy, Repository, Request, some
@@ -205,13 +206,30 @@ def test_a_publisher_waits_for_its_turn_in_the_end(thread: Thread) -> None:
     assert thread.shown == [first, *recorded]
 
 
-def test_a_limit_noted_by_a_clock_far_ahead_keeps_nobody_waiting(thread: Thread, github_proxy: Proxy) -> None:
-    """One by a clock that was five hours ahead is passed over; GitHub says itself whether it still holds."""
+def test_a_limit_lasts_as_long_whatever_the_clock_says(thread: Thread, github_proxy: Proxy) -> None:
+    """While the machine's clock is set back by five hours, and from there to where GitHub's own is."""
+    record = thread.milestone()
+    github_proxy.fault = some(github_api.rate_limit(1800), times=1)
+    thread.clock.off = 5 * 3600
+    assert "asks to wait 180" in thread.publish(final=True).problems[0]
+    thread.clock.off = 0
+    thread.surface = thread.publisher()
+    assert "is tried again after" in thread.publish(final=True).problems[0]
+    thread.clock.sleep(1802)
+    thread.surface = thread.publisher()
+    assert thread.publish(final=True).problems == ()
+    assert thread.shown == [record]
+
+
+def test_a_limit_of_another_machine_keeps_nobody_waiting(
+    thread: Thread, github_proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time counts for none but itself, until it is started anew; GitHub says itself whether the limit holds."""
     record = thread.milestone()
     github_proxy.fault = some(github_api.secondary_limit(1800), times=1)
-    thread.clock.time += 5 * 3600
-    assert "asks to wait" in thread.publish(final=True).problems[0]
-    thread.clock.time -= 5 * 3600
+    with monkeypatch.context() as patch:
+        patch.setattr(surface, "machine", lambda: "another")
+        assert "asks to wait" in thread.publish(final=True).problems[0]
     thread.surface = thread.publisher()
     assert thread.publish(final=True).problems == ()
     assert thread.shown == [record]

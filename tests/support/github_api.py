@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -330,7 +331,8 @@ def _validation_failed(resource: str, code: str, field: str, message: str) -> An
 
 def _json(status: int, data: dict[str, Any], headers: dict[str, str] | None = None) -> Answer:
     body = json.dumps({**data, "documentation_url": "https://docs.github.com/rest", "status": str(status)}).encode()
-    return Answer(status, {"content-type": "application/json; charset=utf-8", **(headers or {})}, body)
+    kind = {"content-type": "application/json; charset=utf-8", "date": formatdate(usegmt=True)}
+    return Answer(status, {**kind, **(headers or {})}, body)
 
 
 FaultOf = Callable[[str, str, int], Fault | None]

@@ -25,14 +25,18 @@ SERIES = Series(
 
 
 class Clock(github.Clock):
-    """Time that passes when somebody sleeps. `on_sleep` is called with the seconds."""
+    """Time that passes when somebody sleeps; the time of day is `off`. `on_sleep` is called with the seconds."""
 
     def __init__(self, start: datetime | None = None) -> None:
         self.time = (start or datetime.now(UTC)).timestamp()
+        self.off = 0.0
         self.slept: list[float] = []
         self.on_sleep: Callable[[float], None] = lambda seconds: None
 
     def now(self) -> float:
+        return self.time + self.off
+
+    def monotonic(self) -> float:
         return self.time
 
     def sleep(self, seconds: float) -> None:

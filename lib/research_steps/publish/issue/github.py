@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent import futures
+from email.utils import mktime_tz, parsedate_tz
 from functools import cached_property
 from itertools import count
 from typing import Any
@@ -41,7 +42,12 @@ class Clock:
     """Time as the surface needs it, in seconds; benchmarks and tests give it one that nobody has to wait for."""
 
     def now(self) -> float:
+        """The time of day, which may be set."""
         return time.time()
+
+    def monotonic(self) -> float:
+        """What durations are told by: the same for all processes of this machine until it is started anew."""
+        return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -88,7 +94,7 @@ class GitHub:
         self._api = _address("GITHUB_API_URL", "https://api.github.com")
         self._token = (os.environ.get("GITHUB_TOKEN") or os.environ.get("GH_TOKEN") or "").strip()
         # The process before this one may have written just now.
-        self._wrote = clock.now()
+        self._wrote = clock.monotonic()
 
     def get(self, path: str, **parameters: Any) -> Any:
         return self._ask("GET", f"/repos/{self._name}{path}", parameters)
@@ -105,8 +111,7 @@ class GitHub:
 
     def pace(self) -> bool:
         """Wait until something may be written. True where that took time: what was read before may be old by now."""
-        # A clock that was set back is no reason to wait for longer.
-        wait = min(self._wrote + WRITE_EVERY_S - self.clock.now(), WRITE_EVERY_S)
+        wait = self._wrote + WRITE_EVERY_S - self.clock.monotonic()
         if wait > 0:
             self.clock.sleep(wait)
         return wait > 0
@@ -117,7 +122,7 @@ class GitHub:
         try:
             return self._ask(verb, f"/repos/{self._name}{path}", None, content)
         finally:
-            self._wrote = self.clock.now()
+            self._wrote = self.clock.monotonic()
 
     def edits(self, number: int) -> list[str | None] | None:
         """The last 100 bodies of an issue, newest first, each None whose text people deleted; None where the server
@@ -183,7 +188,7 @@ class GitHub:
         for _ in range(_MOVES):
             answer = self._answer(where, method=verb, url=address, params=parameters, json=content)
             if answer.status_code not in _MOVED:
-                return _content(answer, where, self.clock.now())
+                return _content(answer, where)
             self.__dict__.pop("_name", None)
             address = urljoin(address, answer.headers.get("location", ""))
             if not address.startswith(f"{self._api}/"):
@@ -237,7 +242,7 @@ def field(item: Any, name: str, kind: Any) -> Any:
     return value
 
 
-def _content(answer: Any, where: str, now: float) -> Any:
+def _content(answer: Any, where: str) -> Any:
     """What a response holds. Raises what a refusal means."""
     try:
         data = answer.json() if answer.content else None
@@ -247,10 +252,10 @@ def _content(answer: Any, where: str, now: float) -> Any:
         data = None
     if answer.ok:
         return data
-    raise _refusal(answer.status_code, answer.headers, data, where, now)
+    raise _refusal(answer.status_code, answer.headers, data, where)
 
 
-def _refusal(status: int, headers: Mapping[str, str], data: Any, where: str, now: float) -> SurfaceError:
+def _refusal(status: int, headers: Mapping[str, str], data: Any, where: str) -> SurfaceError:
     """What a refusal means: when to come back, or that somebody has to act."""
     message = str(data.get("message", "")) if isinstance(data, dict) else ""
     lower = {name.lower(): value for name, value in headers.items()}
@@ -262,8 +267,9 @@ def _refusal(status: int, headers: Mapping[str, str], data: Any, where: str, now
         after = UNTOLD_LIMIT_S
         if lower.get("retry-after", "").isdigit():
             after = float(lower["retry-after"])
-        elif spent and lower.get("x-ratelimit-reset", "").isdigit():
-            after = max(float(lower["x-ratelimit-reset"]) - now, 1.0)
+        elif spent and lower.get("x-ratelimit-reset", "").isdigit() and (date := parsedate_tz(lower.get("date"))):
+            # By GitHub's clock, not by this one.
+            after = max(float(lower["x-ratelimit-reset"]) - mktime_tz(date), 1.0)
         return SurfaceAway(f"GitHub asks to wait {after:.0f} s ({status} to {where}).", after)
     if status >= 500 or status == 408:
         return SurfaceAway(f"GitHub failed with {status} to {where}.")

@@ -9,7 +9,7 @@ Its second line names the link of the record's entry in the logbook, where nobod
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +22,7 @@ from research_steps.evidence.visibility import is_public
 from research_steps.files import read, write_aside
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
-from research_steps.journal.leases import this_process
+from research_steps.journal.leases import machine, this_process
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.issue import heartbeat as issue_heartbeat
 from research_steps.publish.issue import text as issue_text
@@ -114,8 +114,9 @@ class IssueSurface:
         if not (waiting or beat or self._body_changed(public, final) or self._unclosed(public)):
             return
         not_before = max(self._not_before, self._limited_until())
-        if self._clock.now() < not_before:
-            until = utc(datetime.fromtimestamp(not_before, UTC))
+        left_s = not_before - self._clock.monotonic()
+        if left_s > 0:
+            until = utc(self._now() + timedelta(seconds=left_s))
             left = f"{len(waiting)} milestones wait" if waiting else "the issue is not up to date"
             yield f"{name} is tried again after {until}; {left}."
             return
@@ -142,10 +143,10 @@ class IssueSurface:
     @contextmanager
     def _turn(self, final: bool) -> Iterator[Owner | None]:
         """As the tracker's; the last pass of a run waits for it."""
-        until = self._clock.now() + (TURN_S if final else 0.0)
+        until = self._clock.monotonic() + (TURN_S if final else 0.0)
         while True:
             with self._tracker.turn() as other:
-                if other is None or self._clock.now() >= until:
+                if other is None or self._clock.monotonic() >= until:
                     yield other
                     return
             self._clock.sleep(TURN_EVERY_S)
@@ -169,7 +170,7 @@ class IssueSurface:
             if beat is not None and self._post_once(beat[0], lambda: beat[1]):
                 yield Change(self._series.topic, f"heartbeat posted on {name}")
             if self._untidy or self._unseen or final:
-                if final and (left := self._doubtful_until - self._clock.now()) > 0:
+                if final and (left := self._doubtful_until - self._clock.monotonic()) > 0:
                     # Nobody may come after this pass.
                     self._clock.sleep(left)
                 self._retrying(self._tidy)
@@ -188,8 +189,8 @@ class IssueSurface:
             self._unseen.clear()
             wait = error.after_s if isinstance(error, SurfaceAway) else 0.0
             if wait:
-                self._limit(self._clock.now() + min(wait, LONGEST_LIMIT_S))
-            self._not_before = self._clock.now() + max(wait, min(BACK_OFF_S[0] * 2**self._failures, BACK_OFF_S[1]))
+                self._limit(self._clock.monotonic() + min(wait, LONGEST_LIMIT_S))
+            self._not_before = self._clock.monotonic() + max(wait, min(BACK_OFF_S[0] * 2**self._failures, BACK_OFF_S[1]))
             left = sum(_marker(stored) not in self._shown for stored in waiting)
             what = f"{left} milestones wait for {name}" if left else f"{name} is not up to date"
             yield f"{what}: {error}"
@@ -200,13 +201,13 @@ class IssueSurface:
 
     def _limit(self, until: float) -> None:
         """Keep until when GitHub wants nothing more, for the next command in this checkout."""
-        write_aside(self._limit_file, f"{math.ceil(until)}\n".encode())
+        write_aside(self._limit_file, f"{math.ceil(until)} {machine()}\n".encode())
 
     def _limited_until(self) -> float:
-        said = (read(self._limit_file) or b"").strip() if self._link is not None else b""
-        until = float(said) if said.isdigit() else 0.0
-        # What lies further ahead was said by a clock that was: to take it for less would wait until then all the same.
-        return until if until <= math.ceil(self._clock.now() + LONGEST_LIMIT_S) else 0.0
+        said = (read(self._limit_file) or b"").decode("utf-8", "replace") if self._link is not None else ""
+        until, _, by = said.strip().partition(" ")
+        # Another machine, and this one since it was started anew, counts otherwise.
+        return float(until) if until.isdigit() and by == machine() else 0.0
 
     def _waits(self, stored: Stored[EntryRecord]) -> bool:
         record = stored.record
@@ -243,9 +244,9 @@ class IssueSurface:
         return Links(self._checkout, self._journal, self._link, runs, seals)
 
     def _heartbeat(self, public: _Entries, final: bool) -> tuple[str, str] | None:
-        if not final and self._clock.now() < self._beat_due:
+        if not final and self._clock.monotonic() < self._beat_due:
             return None
-        self._beat_due = self._clock.now() + BEAT_EVERY_S
+        self._beat_due = self._clock.monotonic() + BEAT_EVERY_S
         return issue_heartbeat.due(self._series, self._journal, public, self._now(), self._shown)
 
     def _now(self) -> datetime:
@@ -285,7 +286,7 @@ class IssueSurface:
             self._unseen[marker] = name, tried
             if doubtful:
                 # What was sent before and nobody heard of may still arrive.
-                self._doubtful_until = self._clock.now() + DEADLINE_S
+                self._doubtful_until = self._clock.monotonic() + DEADLINE_S
             return True
 
         posted = self._retrying(attempt)
@@ -326,10 +327,10 @@ class IssueSurface:
 
         self._retrying(partial(self._tracker.rewrite_body, merged))
         self._in_body = len(public)
-        self._body_due = self._clock.now() + BODY_EVERY_S
+        self._body_due = self._clock.monotonic() + BODY_EVERY_S
 
     def _body_changed(self, public: _Entries, final: bool) -> bool:
-        return final or (self._in_body != len(public) and self._clock.now() >= self._body_due)
+        return final or (self._in_body != len(public) and self._clock.monotonic() >= self._body_due)
 
     def _unclosed(self, public: _Entries) -> Stored[EntryRecord] | None:
         """The final entry that the issue is still open for. Who opens it again is left alone; a file is never closed."""
@@ -342,7 +343,7 @@ class IssueSurface:
         """Try until it works, as long as this pass may take. Raises the last SurfaceError."""
         import tenacity
 
-        began = self._clock.now()
+        began = self._clock.monotonic()
         longer = tenacity.wait_exponential(multiplier=1.0, max=20.0) + tenacity.wait_random(0.0, 1.0)
 
         def wait(state: tenacity.RetryCallState) -> float:
@@ -352,7 +353,7 @@ class IssueSurface:
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(SurfaceAway),
             wait=wait,
-            stop=lambda state: self._clock.now() - began + state.upcoming_sleep > PATIENCE_S,
+            stop=lambda state: self._clock.monotonic() - began + state.upcoming_sleep > PATIENCE_S,
             sleep=self._clock.sleep,
             reraise=True,
         )(action)
