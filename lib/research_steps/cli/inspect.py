@@ -48,7 +48,7 @@ def status(topic: str | None, follow: bool, prefix: str | None, json_output: boo
         return
     # What is read is held until the end, so looking for garbage finds none, over and over.
     gc.disable()
-    states = [status_of(series.checkout, series.journal, topic is not None) for series in everywhere]
+    states = [status_of(series.checkout, series.journal, topic is not None, json_output) for series in everywhere]
     lines = [line for _, lines in states for line in lines]
     nothing = "No series here: no logbook in .agents/logbooks/ and no journal in the store."
     print_result(json_output, [data for data, _ in states], lines or [nothing])

@@ -3,8 +3,7 @@
 What they say is another question, which `recomputed` asks.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Sequence, Set
 
 import msgspec
 
@@ -22,20 +21,20 @@ def founded(
 ) -> tuple[list[Stored[EntryRecord]], list[tuple[EntryRecord, Claim, str]]]:
     """The entries without the claims that are about nothing that was measured; and these, with the reason."""
     left, out = [], []
+    there = known.hashes
     for entry in entries:
-        whys = [(claim, unfounded(known, claim)) for claim in entry.record.claims or ()]
-        out += [(entry.record, claim, why) for claim, why in whys if why]
+        whys = [(claim, unfounded(known, there, claim)) for claim in entry.record.claims or ()]
         if any(why for _, why in whys):
+            out += [(entry.record, claim, why) for claim, why in whys if why]
             claims = tuple(claim for claim, why in whys if not why)
             entry = Stored(msgspec.structs.replace(entry.record, claims=claims), entry.line)
         left.append(entry)
     return left, out
 
 
-def unfounded(known: Snapshot, claim: Claim) -> str:
-    """Why a claim is about nothing that was measured, empty where it is not."""
-    there = (known.trials, known.interrupted, known.named, known.unread)
-    lost = [ref.id for ref in (*claim.trials, *claim.floor) if not any(ref.sha256 in found for found in there)]
+def unfounded(known: Snapshot, there: Set[str], claim: Claim) -> str:
+    """Why a claim is about nothing that was measured, empty where it is not; `there` are the hashes of what is known."""
+    lost = [ref.id for ref in (*claim.trials, *claim.floor) if ref.sha256 not in there]
     if lost:
         return f"{_listed(lost)}, which it names, {'is' if len(lost) == 1 else 'are'} neither in the store nor in git"
     if not claim.trials:
@@ -57,8 +56,8 @@ def said(claim: Claim) -> str:
 
 def _is_of(claim: Claim, trial: TrialRecord) -> bool:
     """Whether a trial measured what a claim is about, at whichever value of the field that repetitions go over."""
-    parts: list[dict[str, Any]] = [configuration_of(part, trial.config) for part in (claim.case, claim.changes)]
-    return set(changes_in(trial.config, {**parts[0], **parts[1]})) <= {claim.over}
+    config = configuration_of({**claim.case, **claim.changes}, trial.config)
+    return config == trial.config or set(changes_in(trial.config, config)) <= {claim.over}
 
 
 def _listed(ids: Sequence[str]) -> str:

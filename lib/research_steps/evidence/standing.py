@@ -49,7 +49,7 @@ def claims_in(entry: EntryRecord) -> tuple[Claim, ...]:
 
 def about(claim: Claim) -> bytes:
     """What two claims have in common that say something of the same candidate."""
-    return canonical([claim.metric, claim.changes, claim.case])
+    return msgspec.json.encode([claim.metric, claim.changes, claim.case], order="deterministic")
 
 
 def evidence(claim: Claim) -> set[str]:
@@ -138,7 +138,8 @@ def _is_stable(series: Series, claim: Claim, alike: Sequence[Claim]) -> bool:
 
 def on_primary(series: Series, claims: Iterable[Claim]) -> list[Claim]:
     """The claims on the primary metric about something other than the baseline case itself."""
-    return [claim for claim in claims if claim.metric == series.primary.name and claim.changes]
+    primary = series.primary.name
+    return [claim for claim in claims if claim.metric == primary and claim.changes]
 
 
 def best(series: Series, claims: Sequence[Claim]) -> Claim | None:

@@ -64,10 +64,14 @@ class DeadEnd:
     """Something that failed for a reason, however often, or did not help, as its claim says. `ids` name each time, the
     oldest first."""
 
-    what: str
+    about: str | dict[str, Any]
     why: str
     ids: tuple[str, ...]
     claim: Claim | None = None
+
+    @property
+    def what(self) -> str:
+        return self.about if isinstance(self.about, str) else changes_text(self.about)
 
 
 @dataclass(frozen=True)
@@ -281,9 +285,10 @@ def _with_claims(entry: Stored[EntryRecord], claims: Sequence[Claim]) -> Stored[
 
 def _winners(series: Series, claims: Sequence[tuple[Claim, str, bool]]) -> Iterable[Winner]:
     groups: dict[tuple[bytes, str], list[Claim]] = {}
+    primary = series.primary.name
     for claim, machine, is_variant in claims:
-        if claim.metric == series.primary.name and not is_variant:
-            groups.setdefault((canonical(claim.case), machine), []).append(claim)
+        if claim.metric == primary and not is_variant:
+            groups.setdefault((_key(claim.case), machine), []).append(claim)
     for (_, machine), alike in groups.items():
         winner = best(series, alike)
         if winner is not None:
@@ -348,21 +353,28 @@ def _dead_ends(
 ) -> Iterable[DeadEnd]:
     """What failed, once for each reason, unless it went well later; and what did not help. A slip in the code is
     neither."""
-    failed: dict[str, dict[str, list[str]]] = {}
+    failed: dict[bytes, dict[str, DeadEnd]] = {}
+
+    def note(about: str | dict[str, Any], why: str, id: str) -> None:
+        whys = failed.setdefault(_key(about), {})
+        whys[why] = DeadEnd(about, why, (*(whys[why].ids if why in whys else ()), id))
+
     for entry in entries:
         for row in entry.record.rows:
-            what = changes_text(row.changes)
             if row.status == "ok":
-                failed.pop(what, None)
+                failed.pop(_key(row.changes), None)
             elif row.status == "failed" and not row.note.startswith(ROUTINE_NOTE) and row.trial.sha256 not in retracted:
-                failed.setdefault(what, {}).setdefault(row.note, []).append(row.trial.id)
+                note(row.changes, row.note, row.trial.id)
         if entry.record.status == "failed" and entry.sha256 not in retracted:
-            failed.setdefault(entry.record.label, {}).setdefault(entry.record.result, []).append(entry.record.id)
-    yield from (DeadEnd(what, why, tuple(ids)) for what, whys in failed.items() for why, ids in whys.items())
+            note(entry.record.label, entry.record.result, entry.record.id)
+    yield from (end for whys in failed.values() for end in whys.values())
     for claim in claims:
         if claim.metric == series.primary.name and claim.verdict in ("regressed", "no difference"):
-            ids = tuple(ref.id for ref in claim.trials)
-            yield DeadEnd(changes_text(claim.changes), claim.why, ids, claim)
+            yield DeadEnd(claim.changes, claim.why, tuple(ref.id for ref in claim.trials), claim)
+
+
+def _key(about: str | dict[str, Any]) -> bytes:
+    return msgspec.json.encode(about, order="deterministic")
 
 
 def unpublished(series: Series, entries: Iterable[Stored[EntryRecord]], shown: Collection[str]) -> Iterable[str]:

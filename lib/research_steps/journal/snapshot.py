@@ -109,6 +109,11 @@ class Snapshot:
         """Every record, entries first."""
         return [*self.entries.values(), *self.trials.values(), *self.interrupted.values()]
 
+    @property
+    def hashes(self) -> set[str]:
+        """Those of the records of trials that are known to be in the store or in git."""
+        return {*self.trials, *self.interrupted, *self.named, *self.unread}
+
     def trials_of(self, refs: Iterable[Ref]) -> list[Stored[TrialRecord]]:
         """The trials that these name, as far as they have ended and are known."""
         return [self.trials[ref.sha256] for ref in refs if ref.sha256 in self.trials]
@@ -120,8 +125,9 @@ class Snapshot:
 
     def ended_of(self, refs: Iterable[Ref]) -> list[Stored[Any]]:
         """The same with those that were interrupted."""
-        known: tuple[dict[str, Stored[Any]], ...] = (self.trials, self.interrupted, self.named)
-        return [ended for ref in refs if (ended := next(filter(None, (some.get(ref.sha256) for some in known)), None))]
+        trials, interrupted, named = self.trials, self.interrupted, self.named
+        found = ((trials.get(sha) or interrupted.get(sha) or named.get(sha)) for sha in (ref.sha256 for ref in refs))
+        return [ended for ended in found if ended is not None]
 
     def floor_trials(self, claim: Claim) -> tuple[Ref, ...]:
         """The trials of the baseline that a claim rests on: those of its table; or those of the baseline's entry; or,

@@ -191,10 +191,10 @@ def unsettled(state: ThreadState, words: Words) -> list[str]:
     ]
 
 
-def dead_ends(state: ThreadState, words: Words) -> list[str]:
-    """What failed or did not help, each once."""
+def dead_ends(state: ThreadState, words: Words, most: int | None = None) -> list[str]:
+    """What failed or did not help, each once; the first so many."""
     lines = []
-    for end in state.dead_ends:
+    for end in state.dead_ends[:most]:
         first, last = words.link(end.ids[0]), words.link(end.ids[-1])
         ids = first if len(end.ids) == 1 else f"{len(end.ids)} times, {first} to {last}"
         if end.claim is None:

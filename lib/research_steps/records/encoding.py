@@ -85,15 +85,22 @@ def decode_record(data: bytes, where: str, series: str = "") -> Stored[Record]:
     Raises UnreadableObject; NewerObject for one that a later version wrote.
     """
     line = data.rstrip(b"\n")
-    header = _strictly(_HEADER, line, where)
-    kind = _RECORD_KINDS.get(header.kind)
-    if header.kind and header.kind != "intent" and kind is None:
-        raise _newer(where, f"is a record of the kind {header.kind!r}", header)
-    if kind is not None:
-        _check_schema(kind, header, where)
-    if kind is EntryRecord and header.step not in STEP_KINDS:
-        raise _newer(where, f"is an entry of the kind {header.step!r}", header)
-    record = _strictly(_RECORD, line, where)
+    try:
+        record = _RECORD.decode(line)
+        told = 1 <= record.schema <= _SCHEMAS[type(record)]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        told = False
+    if not told or (isinstance(record, EntryRecord) and record.step not in STEP_KINDS):
+        # What is at the top tells a later version's from one that is broken.
+        header = _strictly(_HEADER, line, where)
+        kind = _RECORD_KINDS.get(header.kind)
+        if header.kind and header.kind != "intent" and kind is None:
+            raise _newer(where, f"is a record of the kind {header.kind!r}", header)
+        if kind is not None:
+            _check_schema(kind, header, where)
+        if kind is EntryRecord and header.step not in STEP_KINDS:
+            raise _newer(where, f"is an entry of the kind {header.step!r}", header)
+        record = _strictly(_RECORD, line, where)
     if isinstance(record, EntryRecord):
         try:
             read_details(record.step, record.config)

@@ -31,8 +31,9 @@ SHOWN, ANSWERS = 3, 3
 CUT = ("Not settled", "Baselines", "Hypotheses", "Dead ends")
 
 
-def status_of(checkout: Checkout, journal: Journal, whole: bool) -> tuple[dict[str, Any], list[str]]:
-    """The status of a series: what `--json` prints, and its lines: its `whole` first screen, or a few lines."""
+def status_of(checkout: Checkout, journal: Journal, whole: bool, detailed: bool) -> tuple[dict[str, Any], list[str]]:
+    """The status of a series: what `--json` prints, `detailed` with the state in sentences, and its lines: its `whole`
+    first screen, or a few."""
     topic = journal.topic
     path = path_of(checkout, topic)
     outline, logbook, state = journal.outline(path.with_suffix("")), b"", None
@@ -56,7 +57,7 @@ def status_of(checkout: Checkout, journal: Journal, whole: bool) -> tuple[dict[s
         "topic": topic,
         "store": journal.store.url,
         "issue": link.url if link else "none, the series is private" if private else f".agents/issues/{topic}.md",
-        "state": state_text.as_data(state) if state else None,
+        "state": state_text.as_data(state) if state and detailed else None,
         "stuck": state.stuck if state else None,
         "entries": len(entries),
         "trials": ended["ok"] + ended["failed"],
@@ -101,20 +102,20 @@ def screen(state: ThreadState, counts: str) -> list[str]:
         "Not settled": state_text.unsettled(state, PLAIN),
         "Baselines": state_text.baselines(state, PLAIN),
         "Hypotheses": hypotheses,
-        "Dead ends": state_text.dead_ends(state, PLAIN),
+        "Dead ends": state_text.dead_ends(state, PLAIN, SHOWN),
         "Not counted": list(state.unfounded),
         "Sealed": [state_text.sealed(state, PLAIN)] if state.sealed else [],
         "Only here": state_text.only_here(state, PLAIN),
         "Next": list(state.next_commands),
     }
-    return [*lines, *_sections(sections)]
+    return [*lines, *_sections(sections, {"Dead ends": len(state.dead_ends)})]
 
 
-def _sections(sections: Mapping[str, Sequence[str]]) -> list[str]:
-    """Lines beside their headings, of which at most so many are shown."""
+def _sections(sections: Mapping[str, Sequence[str]], counts: Mapping[str, int]) -> list[str]:
+    """Lines beside their headings, of which at most so many are shown; `counts` of what is not all given."""
     lines = []
     for heading, texts in sections.items():
-        more = len(texts) - SHOWN
+        more = counts.get(heading, len(texts)) - SHOWN
         # The rest is to be acted on, and stays whole.
         cut = heading in CUT
         shown = [line for text in texts[:SHOWN] for line in ([shortened(text, ROOM)] if cut else wrapped(text, ROOM))]
