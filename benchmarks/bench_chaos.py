@@ -53,8 +53,8 @@ from tests.support.github_api import Repository, Server, token
 LEASE_S = 1.5
 SECRET = "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"
 # What any process of a round may take before it counts as one that hangs (seconds): Marin gives the lock of a driver
-# that was ended while it was frozen to the next one after 90 s.
-PATIENCE_S = 240.0
+# that was ended to the next one after 90 s, and each of four steps may have such a lock.
+PATIENCE_S = 420.0
 DISK_MB = 48
 BODY = """
     base = steps.baseline(measure, Config())
