@@ -286,6 +286,8 @@ def test_what_is_kept_gets_another_number_where_its_own_was_taken(repository: De
     git(colleague, "-c", "user.name=B", "-c", "user.email=b@example.org", "commit", "--quiet", "--message", "kickoff")
     repository.git("pull", "--quiet", str(colleague))
     assert repository.ids == ["TOY-001"]
+    rehearsed = repository.research("keep", "TOY-001", "--hypothesis", "H1", "--dry-run")
+    assert rehearsed.endswith("A dry run: nothing was written.\n")
     output = repository.research("keep", "TOY-001", "--hypothesis", "H1")
     assert "TOY-003: work=1000" in output
     assert repository.ids == ["TOY-001", "TOY-003"]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from research_steps.cli import annotate, hand_over
+from research_steps.cli import annotate, hand_over, set_up
 from research_steps.trial import contention
 
 from tests.support.toy_thread import CONCLUSION, STEADY, Repository, research
@@ -16,6 +16,7 @@ BODY = """
 """
 SOURCE = ("source", "add", "toy", "--type", "paper", "--where", "x", "--version", "1", "--claim", "y")
 COMMANDS = (
+    ("kickoff", "toy"),
     ("hypothesis", "add", "toy", "dense wins", "--next-test", "run it"),
     ("hypothesis", "next", "toy", "H1", "run it"),
     ("hypothesis", "block", "toy", "H1", "--resume-when", "later"),
@@ -37,7 +38,7 @@ COMMANDS = (
     ("finish", "toy", *CONCLUSION),
 )
 # What is not there to be resumed or checked is refused as it is without the option.
-REFUSED = (COMMANDS[3], COMMANDS[8])
+REFUSED = (COMMANDS[4], COMMANDS[9])
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +81,26 @@ def test_a_dry_run_shows_what_falls(repository: Repository) -> None:
     assert "On it rested: TOY-003" in retracted.stdout and "Verdicts made again: work=1000" in retracted.stdout
     moved = json.loads(research(repository.root, "rebase", "TOY-003", "--dry-run", "--json").stdout)
     assert moved["dry_run"] and moved["record"]["config"]["to"]["work"] == 1000
+    assert "counts for that alone: work=1000 (improved, replicated)" in moved["record"]["result"]
+
+
+def test_a_sync_that_is_dry_names_what_it_would_publish(tmp_path: Path) -> None:
+    """And writes nothing; the sync after it has that done."""
+    repository = Repository(tmp_path / "checkout")
+    repository.thread(BODY)
+    repository.commit()
+    assert repository.run().code == 0
+    (repository.root / ".agents/logbooks/toy.md").unlink()
+    before = everything(repository.root)
+    told = research(repository.root, "sync", "toy", "--dry-run").stdout
+    assert told.startswith("not in the logbook yet: TOY-001") and told.endswith("A dry run: nothing was written.\n")
+    assert everything(repository.root) == before
 
 
 def test_every_command_that_says_something_has_a_dry_run() -> None:
     """And is in the list above."""
     single = [annotate.note, annotate.log, annotate.attach, annotate.decide, annotate.correct, annotate.retract]
-    single += [annotate.rebase, hand_over.seal, hand_over.finish]
+    single += [annotate.rebase, hand_over.seal, hand_over.finish, set_up.kickoff]
     groups = {"hypothesis": annotate.hypothesis, "source": annotate.source}
     writing = {(str(command.name),): command for command in single}
     for group, of in groups.items():

@@ -31,8 +31,8 @@ CLOCKS_DIFFER_S = 600.0
 NOT_FOUND, GONE = 404, 410
 
 
-def take_branch(checkout: Checkout, topic: str, wanted: str, carry: Callable[[str], bool]) -> str:
-    """Be on the long-lived branch of the series, and return its name.
+def take_branch(checkout: Checkout, topic: str, wanted: str, carry: Callable[[str], bool], dry_run: bool) -> str:
+    """Be on the long-lived branch of the series, unless this is a `dry_run`, and return its name.
 
     '.' is the branch that is checked out; so is one that is a research branch already. `carry` is asked before a branch
     is switched with uncommitted changes, which go along.
@@ -54,7 +54,8 @@ def take_branch(checkout: Checkout, topic: str, wanted: str, carry: Callable[[st
             f"{checkout.root} has uncommitted changes: commit them, take them along to {branch} with --carry-changes, "
             "or stay on this branch with --branch ."
         )
-    checkout.switch(branch)
+    if not dry_run:
+        checkout.switch(branch)
     return branch
 
 

@@ -20,6 +20,9 @@ from research_steps.records.model import Claim, EntryRecord, Ref, TrialRecord, V
 from research_steps.records.series import Metric
 from research_steps.records.step_kinds import STEP_KINDS, Correction, Rebase, Retraction
 
+# So many claims are named by a baseline that moves away from theirs.
+_NAMED = 5
+
 
 def retract(writer: EntryWriter, id: str, because: str) -> Stored[EntryRecord]:
     """A record counts no more: neither does an entry's every trial that was measured for it."""
@@ -87,10 +90,13 @@ def rebase(writer: EntryWriter, id: str) -> Stored[EntryRecord]:
             f"Have that code in the work tree: commit {(source.commit or '')[:12]} with the patch that 'research show "
             f"{trial.id} --patch' prints. 'research dev' compares with it from now on."
         )
-    finding = Finding(
-        result=f"The baseline {label!r} moves to {changes}: {winner.metric} {claim_text(winner)}.",
-        next_action=next_action,
-    )
+    result = f"The baseline {label!r} moves to {changes}: {winner.metric} {claim_text(winner)}."
+    falls = [claim for claim in standing_now if claim.case == winner.case and claim.changes]
+    if falls:
+        named_first = ", ".join(f"{changes_text(claim.changes)} ({verdict_text(claim)})" for claim in falls[:_NAMED])
+        more = f" and {len(falls) - _NAMED} more" if len(falls) > _NAMED else ""
+        result += f" What was claimed against the case before counts for that alone: {named_first}{more}."
+    finding = Finding(result, next_action=next_action)
     inputs = dict.fromkeys((about.ref, winner.baseline, *winner.trials, *winner.also))
     key = f"rebase/{digest(label, winner.case, to, about.sha256)}"
     return writer.write(snapshot, "rebase", key, short(f"baseline moves to {changes}"), details, finding, tuple(inputs))

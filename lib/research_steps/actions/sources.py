@@ -80,7 +80,7 @@ def brief(writer: EntryWriter, question: str, ranked: Sequence[str]) -> tuple[St
     series = writer.series
     shown = writer.scan().only(lambda entry: belongs_in_logbook(entry.record, series))
     text = background_text.brief(thread_state(series, shown))
-    if writer.dry_run:
+    if writer.journal.dry_run:
         return entry, text
     with lock(writer.checkout, series.topic):
         write_aside(writer.checkout.logbooks / series.topic / "background.md", text.encode())

@@ -151,7 +151,7 @@ def _tell_of(checkout: Checkout, stop: bool, json_output: bool) -> None:
     return print_result(json_output, {"root": str(state.root), "parent": parent, "stopped": stop}, lines)
 
 
-@click.command(cls=SearchCommand)
+@click.command(cls=SearchCommand, dry_run=True)
 @click.argument("id")
 @click.option("--hypothesis", required=True, help="What it tests, such as H2.")
 @click.option("--interpretation", default="", help="What it means. Default: what follows by rule.")

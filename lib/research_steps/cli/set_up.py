@@ -11,11 +11,14 @@ from research_steps.cli.common import OpenSeries, RecordCommand, ResearchCommand
 from research_steps.errors import UsageError
 from research_steps.files import is_there
 from research_steps.git import Checkout
+from research_steps.publish import state_text
 from research_steps.publish.entry_writer import EntryWriter
 from research_steps.publish.logbook import adoption
 from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.merge import rebuild
 from research_steps.publish.logbook.numbers import CheckoutNumbers
+from research_steps.publish.state_here import state_here
+from research_steps.publish.state_text import PLAIN
 from research_steps.publish.wandb.surface import check_project, project_of
 from research_steps.records.model import version_text
 from research_steps.records.objects import IssueLink
@@ -28,7 +31,7 @@ _repository = click.option(
 )
 
 
-@click.command(cls=SeriesCommand)
+@click.command(cls=SeriesCommand, dry_run=True)
 @click.option("--branch", default="", help="The research branch. Default: research/TOPIC; '.' is the one checked out.")
 @click.option("--carry-changes", is_flag=True, help="Take uncommitted changes along to the branch.")
 @click.option("--issue", type=click.IntRange(min=1), help="Take this issue of the repository.")
@@ -43,17 +46,25 @@ def kickoff(
     """
     checkout, topic, journal = series.checkout, series.topic, series.journal
     declared = load_series(checkout, topic)
-    asks = sys.stdin.isatty() and not series.json_output
+    asks = sys.stdin.isatty() and not series.json_output and not series.dry_run
     name = take_branch(
-        checkout, topic, branch, lambda to: carry_changes or (asks and click.confirm(f"Take the changes along to {to}?"))
+        checkout,
+        topic,
+        branch,
+        lambda to: carry_changes or (asks and click.confirm(f"Take the changes along to {to}?")),
+        series.dry_run,
     )
     check_project(journal, declared)
     journal.declare(declared)
     open_question = issue is None and not create_issue and not declared.private
     if open_question and asks and journal.decided("issue", IssueLink) is None:
         create_issue = click.confirm("Make a public issue for it?")
+    writer, project = EntryWriter(checkout, journal, declared), project_of(journal, declared)
+    if series.dry_run:
+        made = f"#{issue}" if issue else "a new public one" if create_issue else "none yet"
+        return series.tell(notes.kickoff(writer, name, project), branch=name, issue=made)
     link = link_issue(checkout, journal, declared, issue, create_issue, repository)
-    entry = notes.kickoff(EntryWriter(checkout, journal, declared), name, project_of(journal, declared)).record
+    entry = notes.kickoff(writer, name, project).record
     if not series.json_output:
         local = "none, the series is private" if declared.private else f".agents/issues/{topic}.md"
         where = f"{topic}: the issue is {link.url if link else local}"
@@ -75,7 +86,7 @@ def adopt(topic: str, id_prefix: str, json_output: bool) -> None:
     print_result(json_output, {"topic": topic, "bytes_kept": size, "numbers_used": used}, lines)
 
 
-@click.command(cls=SeriesCommand)
+@click.command(cls=SeriesCommand, dry_run=True)
 @click.option("--issue", type=click.IntRange(min=1), help="Link this issue, and post everything on it, in order.")
 @_repository
 def sync(series: OpenSeries, issue: int | None, repository: str) -> None:
@@ -84,6 +95,10 @@ def sync(series: OpenSeries, issue: int | None, repository: str) -> None:
     After a merge with conflicts the logbook is rebuilt first, from the whole entries of both sides.
     """
     checkout, topic, journal = series.checkout, series.topic, series.journal
+    if series.dry_run:
+        left = state_text.only_here(state_here(checkout, journal, journal.outline(checkout.logbooks / topic)), PLAIN)
+        told = [*left, "A dry run: nothing was written."]
+        return print_result(series.json_output, {"topic": topic, "dry_run": True, "only_here": left}, told)
     rebuilt = is_there(path_of(checkout, topic)) and rebuild(checkout, topic)
     if rebuilt and not series.json_output:
         print_lines(f"{topic}: rebuilt from the whole entries of both sides of the merge")

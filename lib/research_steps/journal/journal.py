@@ -39,7 +39,7 @@ from research_steps.journal.experiment_ids import ExperimentIDs
 from research_steps.journal.leases import Leases
 from research_steps.journal.objects import FOLDERS, Objects, Subject
 from research_steps.journal.snapshot import Outline, Snapshot, add_published, telling
-from research_steps.journal.store import Store
+from research_steps.journal.store import RehearsalStore, Store
 from research_steps.records.encoding import (
     Stored,
     canonical,
@@ -79,6 +79,11 @@ class Journal:
     @property
     def url(self) -> str:
         return self.objects.where(self.objects.folder)
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether nothing that is written here is to last."""
+        return isinstance(self.store, RehearsalStore)
 
     # -- the series itself --------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ from research_steps.git import Checkout
 from research_steps.journal.entries import About, Finding, write_entry
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
-from research_steps.journal.store import RehearsalStore
 from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.records.encoding import Stored, canonical, sha256
 from research_steps.records.model import EntryRecord, Ref
@@ -30,11 +29,6 @@ class EntryWriter:
         self.checkout = checkout
         self.journal = journal
         self.series = series
-
-    @property
-    def dry_run(self) -> bool:
-        """Whether nothing of it is to last."""
-        return isinstance(self.journal.store, RehearsalStore)
 
     def write(
         self,
@@ -57,7 +51,7 @@ class EntryWriter:
         private = private or any(known.is_private(ref.id) for ref in inputs)
         about = About(kind, key, label, hypothesis, details, inputs, private)
         self.journal.declare(self.series)
-        numbers = CheckoutNumbers(self.checkout, self.series.topic, self.series.prefix, self.dry_run)
+        numbers = CheckoutNumbers(self.checkout, self.series.topic, self.series.prefix, self.journal.dry_run)
         captured = capture(self.checkout, command_line())
         body = finding if callable(finding) else lambda id: finding
         return write_entry(self.journal, self.series, captured, numbers, about, body)

@@ -110,7 +110,7 @@ def write_kept(attempt: KeptAttempt, trials: Sequence[Stored[Any]]) -> Stored[En
     )
     # The commit and patch are those of what was measured, not of the moment in which it is kept.
     captured = Captured(measured.provenance, None)
-    numbers = CheckoutNumbers(attempt.checkout, series.topic, series.prefix)
+    numbers = CheckoutNumbers(attempt.checkout, series.topic, series.prefix, journal.dry_run)
     return write_entry(journal, series, captured, numbers, about, lambda id: finding)
 
 
