@@ -87,7 +87,9 @@ def test_parallel_steps_stand_below_messages_and_overwrite_none(repository: Repo
         assert shown.count(f"logged {number:02d}: a line that is told while the steps are drawn\n") == 1, shown
     assert re.search(r"^TOY-00\d the first sweep: 2/2 trials done$", shown, re.M), shown
     assert re.search(r"^TOY-00\d the second sweep, whose label is longer than the room for it: 2/2 ", shown, re.M), shown
-    assert shown.splitlines()[-1].startswith("look: research status toy"), shown
+    look = " ".join(shown[shown.rindex("look: ") :].split())
+    assert look.startswith("look: research status toy") and look.endswith("; .agents/reports/toy.html"), shown
+    assert (repository.root / ".agents/reports/toy.html").is_file()
 
 
 def test_a_run_on_a_pipe_has_lines_and_no_control_characters(repository: Repository) -> None:

@@ -3,9 +3,11 @@
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from research_steps.journal.journal import Journal
 from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.publish.publisher import Publisher
-from research_steps.publish.terminal.headline import headline
+from research_steps.publish.report.files import write_report
+from research_steps.publish.terminal.headline import headline, look_at
 from research_steps.publish.terminal.live import drawn
 from research_steps.publish.wandb.surface import check_project
 from research_steps.records.encoding import sha256
@@ -79,7 +82,7 @@ class ThreadRun:
         if isinstance(failure, KeyboardInterrupt):
             raise ResearchError("The run was stopped; start it again to go on where it was.")
         try:
-            self._tell_answer()
+            self._tell_answer(bool(publisher.done))
         finally:
             # Why a step failed is told whatever can't be read.
             if failure is not None:
@@ -198,13 +201,20 @@ class ThreadRun:
         for problem in publisher.problems:
             self.say(f"not published: {problem} Run 'research sync {topic}' once it is mended.")
 
-    def _tell_answer(self) -> None:
-        """Say what is known by now, and what to look at next, from what is recorded."""
+    def _tell_answer(self, is_new: bool) -> None:
+        """Say what is known by now, and what to look at next, from what is recorded. For somebody who sits there what is
+        new is on the report's page, too."""
         if self._is_shipped:
             return
-        known = self.journal.with_trials(self.checkout.logbooks / self.series.topic)
-        for line in headline(thread_state(self.series, known)):
+        repository = self.checkout.logbooks / self.series.topic
+        state = thread_state(self.series, self.journal.with_trials(repository))
+        for line in headline(state):
             self.say(line)
+        report = ""
+        if is_new and sys.stderr.isatty() and find_spec("vl_convert") is not None:
+            path = write_report(self.checkout, self.journal, self.series, self.journal.scan(repository))
+            report = str(path.relative_to(self.checkout.root))
+        self.say(look_at(state, report))
 
 
 def _measures(step: Any) -> bool:

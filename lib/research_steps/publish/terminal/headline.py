@@ -9,11 +9,16 @@ ANSWERS, COMMANDS = 3, 3
 
 
 def headline(state: ThreadState) -> list[str]:
-    """What is best and what speaks against it, the next commands, and in the last line what to look at."""
+    """What is best and what speaks against it, and the next commands."""
     lines = []
     for answer in state_text.answers(state, PLAIN)[:ANSWERS]:
         lines += [answer.best, *(f"  but: {text}" for text in answer.against)]
     lines += [f"next: {command}" for command in state_text.next_commands(state, PLAIN)[:COMMANDS]]
+    return lines
+
+
+def look_at(state: ThreadState, report: str = "") -> str:
+    """Where to read on: the status, the record of the best, and the `report`, by its path or by what makes it."""
     topic = state.series.topic
     best = [f"research show {state.winners[0].claim.trials[0].id.partition('.')[0]}"] if state.winners else []
-    return [*lines, f"look: {'; '.join([f'research status {topic}', *best, f'research report {topic}'])}"]
+    return f"look: {'; '.join([f'research status {topic}', *best, report or f'research report {topic}'])}"
