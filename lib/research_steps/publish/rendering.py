@@ -16,7 +16,7 @@ from research_steps.publish.forest import FOREST
 from research_steps.publish.markdown import block, code, prose, table
 from research_steps.publish.state_text import Words
 from research_steps.records.model import Claim, EntryRecord, Provenance, Ref, Row, Samples
-from research_steps.records.numbers import listed, quantity, spelled
+from research_steps.records.numbers import listed, percent, quantity, spelled
 from research_steps.records.objects import IssueLink, Seal
 from research_steps.records.series import Metric, Series
 from research_steps.records.step_kinds import STEP_KINDS, Attachment, Decision, Measurement
@@ -93,7 +93,7 @@ def baselines(state: ThreadState, say: Say) -> list[str]:
     for baseline in state.baselines:
         entry, values = baseline.entry, baseline.numbers
         numbers = listed(values, state.series.primary.name)
-        noise = ", ".join(f"{name} {floor.spread:.2%}" for name, floor in (entry.floor or {}).items())
+        noise = ", ".join(f"{name} {percent(floor.spread)}" for name, floor in (entry.floor or {}).items())
         measure = f"{code(entry.details.measure)} at " if isinstance(entry.details, Measurement) else ""
         lines += [
             f"- {entry.id} {say(baseline.label)}",

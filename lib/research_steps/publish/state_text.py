@@ -16,7 +16,7 @@ from research_steps.evidence.state import MeasuredBaseline, ThreadState, Winner,
 from research_steps.evidence.statistics import gain
 from research_steps.records.configurations import changes_in
 from research_steps.records.model import Claim
-from research_steps.records.numbers import quantity
+from research_steps.records.numbers import percent, quantity
 from research_steps.records.step_kinds import Reproduction
 
 # How often a dead end is named by its IDs.
@@ -161,7 +161,7 @@ def baselines(state: ThreadState, words: Words) -> list[str]:
         entry, floor = baseline.entry, baseline.entry.floor or {}
         numbers = []
         for name, value in sorted(baseline.numbers.items(), key=lambda item: item[0] != state.series.primary.name):
-            noise = f" (noise {floor[name].spread:.2%})" if name in floor else ""
+            noise = f" (noise {percent(floor[name].spread)})" if name in floor else ""
             numbers.append(f"{words.say(name)} {quantity(name, value)}{noise}")
         what = ", ".join(numbers) or "not measured since it was moved"
         where = f" on {words.say(baseline.machine)}" if baseline.machine else ""

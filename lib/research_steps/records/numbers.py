@@ -31,6 +31,11 @@ def number(value: float, digits: int = DIGITS, sign: str = "") -> str:
     return f"{value:{sign}#.{digits}g}".removesuffix(".")
 
 
+def percent(share: float) -> str:
+    """A share of 1: '1.38 %'."""
+    return f"{number(100 * share)} %"
+
+
 def quantity(metric: str, value: float, digits: int = DIGITS, sign: str = "") -> str:
     """A metric's value with its unit: '5.05 ms' of time_s, '1.50 MiB' of peak_bytes, '0.495' of loss."""
     for end, one, units in _UNITS:
