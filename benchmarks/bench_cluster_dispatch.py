@@ -146,7 +146,7 @@ def ways(root: Path, environment: dict[str, str], size: Size) -> dict[str, list[
     with Launcher() as launcher, joined(os.environ["RAY_ADDRESS"], checkout) as client:
         session = Session(
             series=series, journal=Journal(open_store(store), "naps"), host=LocalHost(launcher),
-            captured=capture(checkout, ["bench"]), repository=checkout.logbooks,
+            captured=capture(checkout, ["bench"], "bench"), repository=checkout.logbooks,
             retry=frozenset(), say=lambda line: None, changed=lambda: None,
         )  # fmt: skip
         work: list[tuple[str, Callable[[], None], Callable[[], AbstractContextManager[None]]]] = [

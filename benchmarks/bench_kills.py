@@ -132,7 +132,7 @@ def drive(root: Path, steps: int) -> None:
             series=SERIES,
             journal=journal,
             host=LocalHost(launcher),
-            captured=capture(checkout, ["bench_kills"]),
+            captured=capture(checkout, ["bench_kills"], "bench"),
             repository=checkout.logbooks / SERIES.topic,
             retry=frozenset(),
             say=print,

@@ -109,7 +109,7 @@ class Desk:
         self.code = trace_name("kernel:measure", root)
         self.session = Session(
             series=series, journal=Journal(open_store(str(root / "store")), series.topic), host=LocalHost(launcher),
-            captured=capture(Checkout(root, None), ["bench"]), repository=root / "published",
+            captured=capture(Checkout(root, None), ["bench"], "bench"), repository=root / "published",
             retry=frozenset(), say=lambda line: None, changed=lambda: None,
         )  # fmt: skip
         self._replicates = 0

@@ -31,7 +31,7 @@ def checkout(root: Path) -> Checkout:
 
 
 def captured(where: Checkout) -> Captured:
-    return capture(where, ["python", "-m", "experiments.bench"])
+    return capture(where, ["python", "-m", "experiments.bench"], "bench")
 
 
 def trial(id: str, key: str, run: Captured) -> TrialRecord:

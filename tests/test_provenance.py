@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from research_steps.errors import RepositoryError, UsageError
-from research_steps.git import LARGEST_UNTRACKED, Checkout
+from research_steps.git import LARGEST_FILE, Checkout
 from research_steps.records.encoding import sha256, store_record
 from research_steps.trial.provenance import capture, describe_error, installed
 
@@ -174,7 +174,7 @@ def test_a_clean_tree_has_no_patch(root: Path) -> None:
     for path in root.glob("*.txt"):
         os.utime(path, (1, 1))
     assert Checkout.find(root).patch() == (b"", "")
-    assert capture(Checkout.find(root), ["x"]).patch is None
+    assert capture(Checkout.find(root), ["x"], "toy").patch is None
 
 
 def test_what_is_ignored_or_belongs_to_the_record_is_not_in_the_patch(root: Path, tmp_path: Path) -> None:
@@ -196,13 +196,13 @@ def test_what_is_ignored_or_belongs_to_the_record_is_not_in_the_patch(root: Path
 
 
 def test_large_new_files_are_left_out_by_name(root: Path, tmp_path: Path) -> None:
-    """A checkpoint that nobody ignored must not be copied into every record; a large file that git knows must."""
-    (root / "checkpoint.bin").write_bytes(bytes(LARGEST_UNTRACKED + 1))
+    """A checkpoint that nobody ignored must not be copied into every record."""
+    (root / "checkpoint.bin").write_bytes(bytes(LARGEST_FILE + 1))
     (root / "link").symlink_to("checkpoint.bin")
-    (root / "just fits").write_bytes(bytes(LARGEST_UNTRACKED))
-    (root / "binary.bin").write_bytes(os.urandom(LARGEST_UNTRACKED + 1))
+    (root / "just fits").write_bytes(bytes(LARGEST_FILE))
+    (root / "binary.bin").write_bytes(os.urandom(LARGEST_FILE))
     clean, note = patched(root, tmp_path)
-    assert note == f"left out, over {LARGEST_UNTRACKED} bytes: checkpoint.bin"
+    assert note == f"left out, over {LARGEST_FILE} bytes: checkpoint.bin"
     expected = files_of(root)
     del expected["checkpoint.bin"]
     assert files_of(clean) == expected
@@ -212,7 +212,7 @@ def test_many_large_files_make_a_short_note(root: Path) -> None:
     """The note is in every record of the run."""
     for number in range(30):
         with (root / f"checkpoint-{number:02d}").open("wb") as file:
-            file.truncate(LARGEST_UNTRACKED + 1)
+            file.truncate(LARGEST_FILE + 1)
     patch, note = Checkout.find(root).patch()
     assert patch == b""
     assert note.endswith("checkpoint-08, checkpoint-09 and 20 more")
@@ -237,14 +237,14 @@ def test_every_file_name_that_git_allows_is_in_the_patch(root: Path, tmp_path: P
     """Spaces, newlines, bytes that are no UTF-8, and what git would read as a pattern; small ones and large ones."""
     for name in HOSTILE:
         (root / name).write_bytes(b"new\n")
-        (root / f"{name} large").write_bytes(bytes(LARGEST_UNTRACKED + 1))
+        (root / f"{name} large").write_bytes(bytes(LARGEST_FILE + 1))
     (root / "? looks like status").write_bytes(b"new\n")
     clean, note = patched(root, tmp_path)
     assert all((clean / name).read_bytes() == b"new\n" for name in (*HOSTILE, "? looks like status"))
     assert not list(clean.glob("*large"))
     assert "and 1 more" in note
-    record = trial(provenance=capture(Checkout.find(root), ["x"]).provenance)
-    assert b"left out" in store_record(record).line
+    record = trial(provenance=capture(Checkout.find(root), ["x"], "toy").provenance)
+    assert b"not of this thread" in store_record(record).line
 
 
 def test_a_moved_submodule_is_in_the_patch_and_changes_inside_are_told(root: Path, tmp_path: Path) -> None:
@@ -393,7 +393,7 @@ sys.stdout.buffer.write(patch)
 def test_a_folder_without_git_is_recorded_as_such(tmp_path: Path) -> None:
     """There is a root, and a note in place of a commit."""
     checkout = Checkout.find(tmp_path)
-    captured = capture(checkout, ["python", "x.py"])
+    captured = capture(checkout, ["python", "x.py"], "toy")
     assert checkout.root == tmp_path
     assert captured.patch is None
     assert captured.provenance.commit is None
@@ -403,7 +403,7 @@ def test_a_folder_without_git_is_recorded_as_such(tmp_path: Path) -> None:
 def test_a_repository_without_a_commit_is_recorded_as_such(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
     (tmp_path / "new.py").write_text("")
-    captured = capture(Checkout.find(tmp_path), ["x"])
+    captured = capture(Checkout.find(tmp_path), ["x"], "toy")
     assert captured.provenance.commit is None
     assert captured.provenance.patch_note == "the repository has no commit yet"
 
@@ -454,7 +454,7 @@ print(note)
 def test_a_patch_with_a_secret_in_it_is_withheld(root: Path) -> None:
     """Neither the patch nor its hash is kept; the note says so, and such a record can't be sealed."""
     (root / "kept.txt").write_text(f"token = 'ghp_{'aB3' * 12}'\n")
-    captured = capture(Checkout.find(root), ["x"])
+    captured = capture(Checkout.find(root), ["x"], "toy")
     assert captured.patch is None
     assert captured.provenance.patch is None
     assert captured.provenance.patch_note.startswith("withheld")
@@ -463,7 +463,7 @@ def test_a_patch_with_a_secret_in_it_is_withheld(root: Path) -> None:
 def test_a_patch_that_names_secrets_without_holding_one_is_kept(root: Path) -> None:
     """Code that reads a key from the environment is ordinary code."""
     (root / "kept.txt").write_text('api_key = os.environ["WANDB_API_KEY"]\npassword = getpass()\neos_token = "</s>"\n')
-    captured = capture(Checkout.find(root), ["x"])
+    captured = capture(Checkout.find(root), ["x"], "toy")
     assert captured.patch is not None
     assert captured.provenance.patch == sha256(captured.patch)
 
@@ -474,7 +474,7 @@ def test_the_command_is_recorded_without_its_secrets(root: Path) -> None:
         "python", "-m", "experiments.toy", "--seal", "true", "--hub.token", "0000", "--api_key=1234", "--eos_token",
         "</s>", "DB_PASSWORD=x y", "--url", "https://ada:pw@host/", "--max_tokens", "10", "--token",
     ]  # fmt: skip
-    assert capture(Checkout.find(root), argv).provenance.command == (
+    assert capture(Checkout.find(root), argv, "toy").provenance.command == (
         "python -m experiments.toy --seal true --hub.token '[redacted]' '--api_key=[redacted]' --eos_token '</s>' "
         "'DB_PASSWORD=[redacted]' --url 'https://[redacted]@host/' --max_tokens 10 --token"
     )
@@ -484,10 +484,10 @@ def test_who_ran_it_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     """RESEARCH_ACTOR says whether a person or an agent did it; otherwise it is git's user."""
     monkeypatch.delenv("RESEARCH_ACTOR", raising=False)
     git(root, "config", "user.name", "Ada Example")
-    actor = capture(Checkout.find(root), ["x"]).provenance.actor
+    actor = capture(Checkout.find(root), ["x"], "toy").provenance.actor
     assert (actor.kind, actor.name) == ("person", "Ada Example")
     monkeypatch.setenv("RESEARCH_ACTOR", "agent:tuner: two")
-    actor = capture(Checkout.find(root), ["x"]).provenance.actor
+    actor = capture(Checkout.find(root), ["x"], "toy").provenance.actor
     assert (actor.kind, actor.name) == ("agent", "tuner: two")
 
 
@@ -498,7 +498,7 @@ def test_an_actor_that_is_neither_person_nor_agent_is_refused(
     """A typing error must not turn an agent into a person."""
     monkeypatch.setenv("RESEARCH_ACTOR", given)
     with pytest.raises(UsageError, match=r"RESEARCH_ACTOR is .*: expected agent:NAME or person:NAME\."):
-        capture(Checkout.find(root), ["x"])
+        capture(Checkout.find(root), ["x"], "toy")
 
 
 def test_a_user_without_a_name_can_run(tmp_path: Path) -> None:
@@ -511,7 +511,7 @@ from pathlib import Path
 from research_steps.git import Checkout
 from research_steps.trial.provenance import capture
 os.setuid(54321)
-print(capture(Checkout.find(Path("/")), ["x"]).provenance.actor.name)
+print(capture(Checkout.find(Path("/")), ["x"], "toy").provenance.actor.name)
 """
     env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)

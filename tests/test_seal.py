@@ -466,11 +466,11 @@ def test_a_withheld_patch_is_not_sealed_and_has_a_way_out(tmp_path: Path) -> Non
     """A secret in the work tree keeps its patch out of the records, so nobody could get the number again. Retracted, and
     measured again without the secret, by this run or one before, it is sealed, and the first request is forgotten."""
     repository = Repository(tmp_path / "checkout")
-    (repository.root / "notes.txt").write_text("ghp_" + "a1B2" * 9)
+    (repository.experiment / "notes.txt").write_text("ghp_" + "a1B2" * 9)
     done = repository.run("--seal", "true")
     assert done.code == 0, done.output
     assert "TOY-004 is not sealed: the patch of TOY-001, TOY-002, TOY-003 was withheld for a secret" in done.output
-    (repository.root / "notes.txt").write_text("harmless")
+    (repository.experiment / "notes.txt").write_text("harmless")
     refused = research(repository.root, "seal", "toy")
     assert refused.returncode == 1 and "was withheld for a secret" in refused.stderr
     for id in ("TOY-001", "TOY-002", "TOY-003"):

@@ -187,7 +187,7 @@ def test_none_of_many_planted_secrets_reaches_a_surface(
     }
     done = repository.run("--seal", "true", **run)
     assert done.code == 0, done.output
-    (repository.root / "dirty.py").write_text(f"key = '{shaped[14]}'\n")
+    (repository.experiment / "dirty.py").write_text(f"key = '{shaped[14]}'\n")
     decided = research(
         repository.root, "decide", "toy", f"Rotate {shaped[15]} now.", "--owner", "me", WANDB_MODE="offline"
     )

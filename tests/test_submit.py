@@ -115,6 +115,7 @@ def test_a_driver_runs_on_the_work_tree_as_it_is_and_the_logbook_follows(sender:
     (root / "needed").write_text("ignored")
     (root / "new.sh").write_text("#!/bin/sh\n")
     (root / "new.sh").chmod(0o755)
+    (sender.experiment / "new.txt").write_text("new")
     (root / "link").symlink_to("new.sh")
     (root / "away").symlink_to("/etc/hostname")
     (root / os.fsdecode(b"not \xff UTF-8")).touch()
@@ -144,7 +145,7 @@ def test_a_driver_runs_on_the_work_tree_as_it_is_and_the_logbook_follows(sender:
     assert made.actor.name == "A Person" and made.command.startswith("python -m experiments.toy look")
     assert made.patch is not None
     patch = sender.journal.patch(made.patch)
-    assert patch is not None and b"new.sh" in patch and b"needed" not in patch
+    assert patch is not None and b"new.txt" in patch and b"new.sh" not in patch
 
     id = id_in(told)
     for options in ("", f" --log {id}", f" --stop {id}"):
@@ -174,9 +175,9 @@ def test_a_thread_is_running_once(sender: Sender, tmp_path: Path) -> None:
 
     second.send_signal(signal.SIGINT)
     other, left = ended(sender.start("count=1")), ended(second)
-    (sender.root / "new.txt").write_text("edited")
+    (sender.experiment / "new.txt").write_text("edited")
     edited = ended(sender.start(command, options=("--env", "A=1")))
-    (sender.root / "new.txt").unlink()
+    (sender.experiment / "new.txt").unlink()
     third = sender.start(command)
     wait_for(third, "waiting\n")
 
@@ -376,22 +377,22 @@ def test_what_can_not_be_sent_is_told(
 def test_another_engine_is_told_where_a_tree_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `research origin` prints is what a run records where there is no git, and the patch is in the store."""
     repository = Repository(tmp_path / "checkout")
-    (repository.root / "new.txt").write_text("edited")
+    (repository.experiment / "new.txt").write_text("edited")
     done = research(repository.root, "origin", "toy", "--prefix", str(tmp_path / "store"))
     assert done.returncode == 0 and done.stdout.count("\n") == 1, done.stderr
-    here = capture(Checkout.find(repository.root), ["x"])
+    here = capture(Checkout.find(repository.root), ["x"], "toy")
     shipped = tmp_path / "shipped"
     shipped.mkdir()
     monkeypatch.setenv("RESEARCH_ORIGIN", done.stdout)
-    there = capture(Checkout.find(shipped), ["x"])
+    there = capture(Checkout.find(shipped), ["x"], "toy")
     assert there.provenance == here.provenance and there.patch is None
     assert here.provenance.patch is not None
     assert Journal(open_store(str(tmp_path / "store")), "toy").patch(here.provenance.patch) == here.patch
-    assert capture(Checkout.find(repository.root), ["x"]).patch == here.patch, "git tells more, where it is"
+    assert capture(Checkout.find(repository.root), ["x"], "toy").patch == here.patch, "git tells more, where it is"
 
     monkeypatch.setenv("RESEARCH_ORIGIN", '{"commit": 1}')
     with pytest.raises(UsageError, match="expected the line that 'research origin TOPIC' prints"):
-        capture(Checkout.find(shipped), ["x"])
+        capture(Checkout.find(shipped), ["x"], "toy")
 
 
 def test_cluster_files_are_in_rays_own_format() -> None:

@@ -88,7 +88,7 @@ class Bench:
         (root / "kernel.py").write_text(MEASURE)
         self.code = trace_name("kernel:measure", root)
         self.journal = Journal(open_store(str(root / "store")), SERIES.topic)
-        self.captured = capture(Checkout(root, None), ["test"])
+        self.captured = capture(Checkout(root, None), ["test"], "toy")
         self.messages: list[str] = []
 
     def session(self, launcher: Launcher, *retry: str, series: Series = SERIES) -> Session:

@@ -10,7 +10,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,10 @@ from research_steps.errors import RepositoryError
 # These change while a thread runs and belong to its record, so they don't make the tree dirty.
 LIVING = (".agents/logbooks", ".agents/issues", "local_store")
 _BESIDE_LIVING = (".", *(f":(exclude,literal){name}" for name in LIVING))
-LARGEST_UNTRACKED = 1 << 20
+# Of files that git does not track, those that belong in a patch, and those that its note names.
+Choose = Callable[[Sequence[str]], tuple[Collection[str], Collection[str]]]
+# Of what is kept in a patch or a seal's commit, in bytes.
+LARGEST_FILE = 1 << 20
 NAMES_SHOWN = 10
 # How often git is asked to take in a work tree in which files come and go, and how it says that they did.
 TRIES = 20
@@ -208,48 +211,76 @@ class Checkout:
             with path.open("a") as file:
                 file.write("".join(f"{pattern}\n" for pattern in missing))
 
-    def patch(self, commit: str = "HEAD") -> tuple[bytes, str]:
-        """What differs from a commit, new files included, and a note on what is not in it.
+    def patch(self, commit: str = "HEAD", choose: Choose | None = None) -> tuple[bytes, str]:
+        """What differs from a commit, and a note on what is not in it. Of files that git doesn't track all belong to it
+        that `choose`, if there is one, takes.
 
         Works on a copy of the index with an object folder of its own, so nothing of the repository changes.
         """
-        large, closed, repositories, submodules = [], [], [], []
+        untracked, submodules, changed = list[str](), list[str](), dict[str, tuple[str, str]]()
         shown = ("--porcelain=v2", "-z", "--untracked-files=all", "--ignore-submodules=none", "--no-renames")
         for line in self.git("status", *shown, "--", *_BESIDE_LIVING).split(b"\0"):
-            name = os.fsdecode(line[2:])
-            path = self.root / name
-            if line.startswith(b"1 ") and line[5:6] == b"S" and line[7:9] != b"..":
-                submodules.append(os.fsdecode(line.split(b" ", 8)[8]))
-            elif line.startswith(b"? ") and name.endswith("/"):
-                repositories.append(name)
-            elif line.startswith(b"? ") and (size := _size(path)) is not None:
-                if size > LARGEST_UNTRACKED:
-                    large.append(name)
-                elif not os.access(path, os.R_OK):
-                    closed.append(name)
-        left_out = [f":(exclude,literal){name}" for name in (*large, *closed, *repositories)]
-        # Not what is living: git refuses to add a path by an exclusion that the user ignores.
-        spec = b"\0".join(os.fsencode(name) for name in (".", *left_out))
+            if line.startswith(b"? "):
+                untracked.append(os.fsdecode(line[2:]))
+            elif line.startswith(b"1 "):
+                _, _, module, mode, _, _, blob, _, path = line.split(b" ", 8)
+                if module.startswith(b"S"):
+                    submodules += [os.fsdecode(path)] if module[2:] != b".." else []
+                else:
+                    changed[os.fsdecode(path)] = mode.decode(), blob.decode()
+        before = self._sizes(blob for _, blob in changed.values())
+        heavy = [name for name, size in zip(changed, before, strict=True) if max(size, self._size(name)) > LARGEST_FILE]
+        own, others = choose(untracked) if choose else (untracked, ())
+        repositories = [name for name in own if name.endswith("/")]
+        files = [name for name in own if name not in repositories]
+        large = [name for name in files if self._size(name) > LARGEST_FILE]
+        closed = [name for name in files if name not in large and not _readable(self.root / name)]
+        left_out = {*large, *closed, *repositories}
         with tempfile.TemporaryDirectory(prefix="research-patch-") as scratch:
             env = self._scratch_index(Path(scratch))
-            self._add_all(env, spec)
+            # Not what is living: git refuses to add a path by an exclusion that the user ignores.
+            spec = ("add", "--update", "--pathspec-from-file=-", "--pathspec-file-nul")
+            self._take_in(env, spec, (".", *(f":(exclude,literal){name}" for name in heavy)))
+            files = [name for name in files if name not in left_out]
+            if files:
+                self._take_in(env, ("update-index", "--add", "--remove", "-z", "--stdin"), files)
+            if heavy:
+                # As the commit has them, also where another version was staged.
+                kept = "".join(f"{changed[name][0]} {changed[name][1]}\t{name}\0" for name in heavy)
+                self.quietly("update-index", "-z", "--index-info", env=env, input=os.fsencode(kept))
             tree = self.quietly("write-tree", env=env).decode().strip()
             # Between two trees, whatever is edited meanwhile; plumbing knows none of the user's settings for diffs.
             options = ("-r", "--patch", "--binary", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none")
             patch = self.git("diff-tree", *options, commit, tree, "--", *_BESIDE_LIVING, env=env)
-        missing = {
-            f"left out, over {LARGEST_UNTRACKED} bytes": large,
+        missing: dict[str, Collection[str]] = {
+            f"not in the patch, changes of files over {LARGEST_FILE} bytes": heavy,
+            "not in the patch, changes inside submodules": submodules,
+            f"left out, over {LARGEST_FILE} bytes": large,
             "left out, not readable": closed,
             "left out, repositories of their own": repositories,
-            "not in the patch, changes inside submodules": submodules,
+            "untracked, and not of this thread": others,
         }
         return patch, "; ".join(_note(what, names) for what, names in missing.items() if names)
 
-    def _add_all(self, env: Mapping[str, str], spec: bytes) -> None:
+    def _size(self, name: str) -> int:
+        """How many bytes a file has, 0 where there is none, or something else."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            status = (self.root / name).lstat()
+            return status.st_size if stat.S_ISREG(status.st_mode) else 0
+        return 0
+
+    def _sizes(self, blobs: Iterable[str]) -> list[int]:
+        """How many bytes each of these objects has, 0 for one that is not there."""
+        asked = "".join(f"{blob}\n" for blob in blobs)
+        lines = self.git("cat-file", "--batch-check=%(objectsize)", input=asked.encode()).splitlines() if asked else []
+        return [int(line) if line.isdigit() else 0 for line in lines]
+
+    def _take_in(self, env: Mapping[str, str], command: Sequence[str], names: Iterable[str]) -> None:
         """Put what lies in the work tree into an index, whatever editors make, cut and remove there meanwhile."""
+        listed = os.fsencode("".join(f"{name}\0" for name in names))
         for left in reversed(range(TRIES)):
             try:
-                self.quietly("add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul", env=env, input=spec)
+                self.quietly(*command, env=env, input=listed)
                 return
             except RepositoryError as error:
                 if left == 0 or not any(sign in str(error) for sign in _CHANGED_MEANWHILE):
@@ -283,17 +314,14 @@ class Checkout:
         }
 
 
-def _size(path: Path) -> int | None:
-    """How many bytes a file has, None where there is none, or something else."""
-    with suppress(FileNotFoundError, NotADirectoryError):
-        status = path.lstat()
-        return status.st_size if stat.S_ISREG(status.st_mode) else None
-    return None
+def _readable(path: Path) -> bool:
+    """Whether git can take a file in, if it is still there."""
+    return path.is_symlink() or not path.exists() or os.access(path, os.R_OK)
 
 
-def _note(what: str, names: Sequence[str]) -> str:
+def _note(what: str, names: Collection[str]) -> str:
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return f"{what}: {', '.join(names[:NAMES_SHOWN])}{more}"
+    return f"{what}: {', '.join(sorted(names)[:NAMES_SHOWN])}{more}"
 
 
 def _printed(done: "subprocess.CompletedProcess[bytes]", arguments: Sequence[str], where: Path) -> bytes:

@@ -52,7 +52,7 @@ class EntryWriter:
         about = About(kind, key, label, hypothesis, details, inputs, private)
         self.journal.declare(self.series)
         numbers = CheckoutNumbers(self.checkout, self.series.topic, self.series.prefix, self.journal.dry_run)
-        captured = capture(self.checkout, command_line())
+        captured = capture(self.checkout, command_line(), self.series.topic)
         body = finding if callable(finding) else lambda id: finding
         return write_entry(self.journal, self.series, captured, numbers, about, body)
 

@@ -82,10 +82,13 @@ class Provenance(Strict, frozen=True):
     @property
     def version(self) -> tuple[str, str | None] | None:
         """The commit and patch that the code can be had again by; None without a commit, or where the patch is not
-        kept."""
-        if self.commit is None or (self.patch is None and self.patch_note):
-            return None
-        return self.commit, self.patch
+        whole."""
+        return (self.commit, self.patch) if self.commit is not None and self.is_whole else None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the patch was not withheld, and holds every change of what git tracks."""
+        return not self.patch_note.startswith(("withheld", "not in the patch"))
 
 
 @dataclass(frozen=True)

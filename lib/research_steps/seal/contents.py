@@ -79,12 +79,13 @@ def evidence_of(checkout: Checkout, series: Series, known: Snapshot, inputs: Seq
         )
     trials = tuple(trial.record for trial in known.trials_of(refs))
     records: list[EntryRecord | TrialRecord] = [*(entry.record for entry in entries), *trials]
-    withheld = [record.id for record in records if record.provenance.patch_note.startswith("withheld")]
-    if withheld:
+    for note, ids in _grouped((r.provenance.patch_note, r.id) for r in records if not r.provenance.is_whole).items():
+        withheld = note.startswith("withheld")
+        why = "was withheld for a secret" if withheld else f"is not whole ({note})"
+        do = "Take the secret out of the work tree" if withheld else "Commit what is missing, or take it back"
         raise RepositoryError(
-            f"the patch of {', '.join(sorted({id.partition('.')[0] for id in withheld}))} was withheld for a secret, so "
-            "nobody could get the number again. Take the secret out of the work tree, 'research retract' each of these, "
-            "run the thread again, and seal that."
+            f"the patch of {', '.join(sorted({id.partition('.')[0] for id in ids}))} {why}, so nobody could get the "
+            f"number again. {do}, 'research retract' each of these, run the thread again, and seal that."
         )
     # What a reproduction measured was measured at what it reproduces.
     measured = [entry.record for entry in entries if entry.record.rows and entry.record.step != "reproduction"]

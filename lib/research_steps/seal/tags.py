@@ -20,10 +20,11 @@ from functools import partial
 from pathlib import Path
 
 from research_steps.errors import RepositoryError
-from research_steps.git import LARGEST_UNTRACKED, Checkout
+from research_steps.git import LARGEST_FILE, Checkout
 from research_steps.publish.logbook.verify import Files
 from research_steps.records.redaction import redact
 from research_steps.seal.bundle import Bundle, Elsewhere
+from research_steps.trial.thread_files import made_by_tools
 
 # How a tree marks the commit of a submodule.
 GITLINK = "160000"
@@ -50,6 +51,7 @@ def paths_below(checkout: Checkout, base: str, wanted: Sequence[str], always: It
     listed = _names(checkout.git("ls-files", *listing, *spec)) if wanted else set()
     # A sparse checkout holds a part of what is tracked; the rest is not gone.
     sparse = {line[2:] for line in listed if line.startswith("S ")}
+    listed -= {f"? {name}" for name in made_by_tools({line[2:] for line in listed if line.startswith("? ")})}
     tree = _names(checkout.git("ls-tree", "-r", base, *spec)) if wanted else set()
     committed = {name: entry.split() for entry, _, name in (line.partition("\t") for line in tree)}
     names, gone, left_out = set(), set(), []
@@ -65,12 +67,12 @@ def paths_below(checkout: Checkout, base: str, wanted: Sequence[str], always: It
             left_out.append(Elsewhere(name, why, None, None))
         elif _is_gone(path):
             gone.add(name)
-        elif path.is_symlink() or path.stat().st_size <= LARGEST_UNTRACKED:
+        elif path.is_symlink() or path.stat().st_size <= LARGEST_FILE:
             names.add(name)
         elif blob != checkout.git("hash-object", "--", name).decode().strip():
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            why = f"larger than {LARGEST_UNTRACKED} bytes, which a commit should not be"
+            why = f"larger than {LARGEST_FILE} bytes, which a commit should not be"
             left_out.append(Elsewhere(name, why, path.stat().st_size, digest))
     # What belongs to a repository inside of this one, such as a submodule, its commit stands for.
     own = [name for name in always if not any((root / folder / ".git").exists() for folder in Path(name).parents[:-1])]

@@ -127,7 +127,7 @@ class ThreadRun:
 
     def _capture(self) -> Captured:
         """Where the run's records come from; patch and packages are in the journal then."""
-        captured = provenance.capture(self.checkout, provenance.command_line())
+        captured = provenance.capture(self.checkout, provenance.command_line(), self.series.topic)
         Trust(self.checkout).add_code(captured.provenance.version)
         self.journal.keep_patch(captured.provenance.patch, captured.patch)
         packages = provenance.installed(self.checkout.root)

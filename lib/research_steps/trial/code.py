@@ -9,9 +9,10 @@ The environment variables that it reads by name are told as well, because their 
 """
 
 import ast
+import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,6 +130,34 @@ def trace_name(name: str, root: Path, tree: WorkTree | None = None) -> Code:
     elsewhere = sorted(module for module, path in paths.items() if path is None)
     libraries = tuple(module for module in elsewhere if module.partition(".")[0] not in own)
     return Code(name, str(root), dict(sorted(files.items())), libraries, tuple(sorted(variables)), tree)
+
+
+def imported(modules: Iterable[str], root: Path) -> set[str]:
+    """The files below an import root that these modules are, or import; what does not parse imports nothing."""
+    files, seen, pending = set[str](), set[str](), list(modules)
+    while pending:
+        module = pending.pop()
+        path = _resolve(module, root) if module not in seen else None
+        seen.add(module)
+        if path is not None:
+            files.add(path.relative_to(root).as_posix())
+            with suppress(UsageError):
+                pending += _imports(_parsed(_content(path), path), module, path)
+    return files
+
+
+def source_folders(root: Path) -> list[str]:
+    """The folders of this checkout, other than its top, from which packages are imported that people edit there."""
+    folders = dict.fromkeys(map(os.path.realpath, [*sys.path, *_mapped()]))
+    own = (folder for folder in folders if Path(folder).is_relative_to(root) and folder != str(root))
+    return [folder for folder in own if "site-packages" not in folder]
+
+
+def _mapped() -> Iterator[str]:
+    """Folders of packages that setuptools finds for an editable installation."""
+    for finder in sys.meta_path:
+        module = sys.modules.get(getattr(finder, "__module__", ""))
+        yield from getattr(module, "MAPPING", {}).values()
 
 
 def _content(path: Path) -> bytes:

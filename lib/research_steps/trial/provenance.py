@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
@@ -30,6 +30,7 @@ from research_steps.records.model import Actor, Captured, Error, Provenance
 from research_steps.records.names import Commit, Hash
 from research_steps.records.redaction import redact, redact_arguments, redactor
 from research_steps.records.resources import Resources
+from research_steps.trial.thread_files import thread_files
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -73,8 +74,9 @@ def shipped(checkout: Checkout) -> Origin | None:
     return origin if checkout.git_dir is None or origin.copy else None
 
 
-def origin_of(checkout: Checkout) -> tuple[Origin, bytes | None]:
-    """Where this work tree comes from, and the bytes of its patch when it is dirty.
+def origin_of(checkout: Checkout, topic: str) -> tuple[Origin, bytes | None]:
+    """Where this work tree comes from, and the bytes of its patch when it is dirty: what differs from the commit in
+    files that git tracks, and new files that the thread of this topic is made of.
 
     Of a tree that was shipped, whoever shipped it has kept the patch. Raises UsageError when RESEARCH_ORIGIN can't be
     read.
@@ -89,16 +91,16 @@ def origin_of(checkout: Checkout) -> tuple[Origin, bytes | None]:
     elif commit is None:
         note = "the repository has no commit yet"
     else:
-        patch, note = checkout.patch(commit)
+        patch, note = checkout.patch(commit, partial(thread_files, checkout.root, topic))
         text = patch.decode("utf-8", "replace")
         if redact(text) != text:
             patch, note = None, "withheld: the patch holds what looks like a secret"
     return Origin(commit, branch, sha256(patch) if patch else None, note, current_actor(checkout)), patch or None
 
 
-def capture(checkout: Checkout, argv: Sequence[str]) -> Captured:
-    """Record where this run comes from. A tree without git or without a commit is recorded as such."""
-    origin, patch = origin_of(checkout)
+def capture(checkout: Checkout, argv: Sequence[str], topic: str) -> Captured:
+    """Record where this run of a thread comes from. A tree without git or without a commit is recorded as such."""
+    origin, patch = origin_of(checkout, topic)
     here = facts_here()
     return Captured(
         Provenance(

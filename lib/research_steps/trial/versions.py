@@ -5,7 +5,6 @@ Copies lie in the git directory, which belongs to this work tree alone, and go w
 
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from research_steps.errors import RepositoryError, UsageError
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.records.model import TrialRecord
-from research_steps.trial.code import Code, WorkTree, trace_name
+from research_steps.trial.code import Code, WorkTree, source_folders, trace_name
 from research_steps.trial.trust import Trust
 
 # A copy that was not used for so long is removed (seconds).
@@ -110,18 +109,10 @@ def _remove_unused(versions: Path) -> None:
 def _libraries(code: Code, tree: WorkTree) -> Iterator[str]:
     """The modules of packages that are installed from the checkout to be edited, by the paths that they have there, as
     far as the copy has them."""
-    for folder in dict.fromkeys(map(os.path.realpath, [*sys.path, *_mapped()])):
-        own = folder in (tree.of, os.path.realpath(code.root)) or "site-packages" in folder
-        if own or not Path(folder).is_relative_to(tree.of):
+    for folder in source_folders(Path(tree.of)):
+        if folder == os.path.realpath(code.root):
             continue
         copy = Path(tree.moved(folder))
         for path in copy.rglob("*.py"):
             if "research_steps" not in path.relative_to(copy).parts[:1]:
                 yield str(Path(folder, path.relative_to(copy)))
-
-
-def _mapped() -> Iterator[str]:
-    """Folders of packages that setuptools finds for an editable installation."""
-    for finder in sys.meta_path:
-        module = sys.modules.get(getattr(finder, "__module__", ""))
-        yield from getattr(module, "MAPPING", {}).values()

@@ -24,6 +24,8 @@ def _command(thread: CheckedThread) -> CheckLine:
             wrong.append(f"{stored.record.id} has no commit")
         elif made.patch_note.startswith("withheld"):
             wrong.append(f"the patch of {stored.record.id} was withheld for a secret")
+        elif not made.is_whole:
+            wrong.append(f"the patch of {stored.record.id} is not whole ({made.patch_note})")
         elif made.patch and f"{made.patch}.patch" not in beside and thread.journal.patch(made.patch) is None:
             wrong.append(f"the patch of {stored.record.id} is gone")
     mend = f"commit the code, without any secret; {AGAIN}"

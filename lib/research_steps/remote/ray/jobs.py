@@ -316,7 +316,7 @@ def runtime_environment(checkout: Checkout, name: str) -> dict[str, Any]:
 
 def keep_origin(checkout: Checkout, journal: Journal) -> str:
     """Where the work tree comes from, as RESEARCH_ORIGIN tells it where there is no git; its patch is in the journal."""
-    origin, patch = origin_of(checkout)
+    origin, patch = origin_of(checkout, journal.topic)
     journal.keep_patch(origin.patch, patch)
     return msgspec.json.encode(origin).decode()
 

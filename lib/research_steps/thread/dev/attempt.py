@@ -61,7 +61,7 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
     checkout, began = Checkout.find(), time.time()
     # Git takes as long as reading the thread does, so it works beside that.
     with ThreadPoolExecutor(1) as pool:
-        capturing = pool.submit(capture, checkout, order.command)
+        capturing = pool.submit(capture, checkout, order.command, order.topic)
         speaker.tell(Waiting(f"importing experiments.{order.topic}"))
         series, thread = load_thread(checkout, order.topic)
         journal = Journal(open_store(order.store), order.topic)
@@ -73,7 +73,7 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
         captured = capturing.result()
     if any(Path(case.code.root, name).stat().st_mtime >= began for name in case.code.files):
         # It was saved meanwhile, and the patch has to be that of the code that is measured.
-        captured = capture(checkout, order.command)
+        captured = capture(checkout, order.command, order.topic)
     trust = Trust(checkout)
     trust.add_measure(case.code.name, case.config_type)
     trust.add_code(captured.provenance.version)
