@@ -55,7 +55,7 @@ PRINTERS = {
 # Who opens files that are not below .agents: of the system, the store, W&B's folder and the git directory, those that a
 # user names, and the code; and the package's own.
 OTHER_FILES = {
-    "actions/templates/__init__.py",
+    *("actions/templates/__init__.py", "actions/others.py"),
     *("journal/leases.py", "journal/store.py", "journal/attachments.py", "journal/secrets_in_files.py"),
     *("publish/wandb/run_file.py", "publish/wandb/sync.py"),
     *("seal/sealing.py", "seal/tags.py", "seal/verify.py", "seal/reproduce/sandbox.py"),

@@ -49,7 +49,14 @@ TEXT = {
     *("Finish.production_pr", "Finish.docs"),
     *(f"Kickoff.{name}" for name in ("motivation", "problem", "success_metrics", "hypotheses", "tags", "branch")),
     *(f"Kickoff.{name}" for name in ("first_experiment_matrix", "baseline_case", "stop", "code_paths", "references")),
-    *("Kickoff.wandb_project", "Kickoff.issue"),
+    *(
+        "Kickoff.wandb_project",
+        "Kickoff.issue",
+        "Adopted.source",
+        "Adopted.unread",
+        "OthersRow.outcome",
+        "OthersRow.note",
+    ),
     *("Command.command", "Hardware.device_class", "Hardware.hosts", "MeasuredWith.measure", "Elsewhere.where"),
     *("Elsewhere.why", "Bundle.branch", "Bundle.patch_note", "Bundle.recorded", "Bundle.tagger"),
 }

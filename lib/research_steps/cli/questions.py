@@ -82,6 +82,8 @@ def _known_lines(known: Known) -> list[str]:
     if measured and not known.claims:
         lines.append(f"measured ({', '.join(measured)}), and no claim rests on that yet")
     lines = lines or ["never measured"]
+    lines += known.by_others[:SHOWN]
+    lines += [f"and {len(known.by_others[SHOWN:])} more rows of others"] if known.by_others[SHOWN:] else []
     if known.further and known.cost_s is not None:
         time = duration(known.cost_s)
         lines.append(f"to have it replicated: about {time}, an estimate for {known.further} further processes")
@@ -95,6 +97,7 @@ def _known_data(known: Known) -> dict[str, Any]:
         "claims": msgspec.to_builtins(known.claims),
         "trials": [{"id": trial.id, "status": trial.status} for trial in known.trials],
         "failed": [{"id": trial.id, "why": trial.error.line if trial.error else ""} for trial in known.failed],
+        "by_others": known.by_others,
         "further_processes": known.further,
         "estimated_s": known.cost_s,
     }

@@ -2,12 +2,21 @@
 
 import json
 import sys
+from pathlib import Path
 
 import click
 
 from research_steps.actions import notes
 from research_steps.actions.kickoff import link_issue, take_branch
-from research_steps.cli.common import OpenSeries, RecordCommand, ResearchCommand, SeriesCommand, print_result
+from research_steps.actions.others import adopt_rows
+from research_steps.cli.common import (
+    OpenSeries,
+    RecordCommand,
+    ResearchCommand,
+    SeriesCommand,
+    print_result,
+    series_here,
+)
 from research_steps.errors import UsageError
 from research_steps.files import is_there
 from research_steps.git import Checkout
@@ -23,7 +32,7 @@ from research_steps.publish.wandb.surface import check_project, project_of
 from research_steps.records.model import version_text
 from research_steps.records.objects import IssueLink
 from research_steps.records.series import check_topic
-from research_steps.terminal import print_lines
+from research_steps.terminal import print_lines, say
 from research_steps.thread.loading import load_series
 
 _repository = click.option(
@@ -72,11 +81,21 @@ def kickoff(
     series.publish(branch=name, issue=link.url if link else None, entry=entry.id)
 
 
-@click.command(cls=ResearchCommand, json=True)
+@click.command(cls=ResearchCommand, prefix=True, json=True)
 @click.argument("topic")
-@click.option("--id-prefix", required=True, help="The series' experiment ID prefix, such as MOE-HC.")
-def adopt(topic: str, id_prefix: str, json_output: bool) -> None:
-    """Have entries follow at the end of a logbook that people wrote. No byte of .agents/logbooks/TOPIC.md changes."""
+@click.option("--id-prefix", default="", help="Of a logbook: the series' experiment ID prefix, such as MOE-HC.")
+@click.option("--from", "file", type=click.Path(path_type=Path), help="Rows of others: a table, JSON or JSON lines.")
+def adopt(topic: str, id_prefix: str, file: Path | None, prefix: str | None, json_output: bool) -> None:
+    """Take over what others wrote: a logbook, or a log of what they measured.
+
+    With --id-prefix entries follow at the end of a logbook that people wrote. No byte of .agents/logbooks/TOPIC.md
+    changes. With --from the rows of results.tsv, autoresearch.jsonl, a CSV or an export of W&B are shown and searched;
+    no claim ever rests on them. Given again, only new rows are added.
+    """
+    if bool(id_prefix) == (file is not None):
+        raise UsageError("Expected either --id-prefix, to take over a logbook, or --from FILE, for rows of others.")
+    if file is not None:
+        return _adopt_rows(series_here(topic, prefix, json_output)[0], file)
     checkout = Checkout.find()
     size = adoption.adopt(checkout, check_topic(topic), id_prefix)
     used = sorted(CheckoutNumbers(checkout, topic, id_prefix).used())
@@ -84,6 +103,16 @@ def adopt(topic: str, id_prefix: str, json_output: bool) -> None:
     if used:
         lines.append(f"{id_prefix} numbers up to {used[-1]} are used in its headings; new entries continue after them")
     print_result(json_output, {"topic": topic, "bytes_kept": size, "numbers_used": used}, lines)
+
+
+def _adopt_rows(series: OpenSeries, file: Path) -> None:
+    entry, unread = adopt_rows(series.writer, file)
+    for problem in unread:
+        say(f"{file}: not read: {problem}")
+    if entry is not None:
+        return series.tell(entry, unread=unread)
+    data = {"topic": series.topic, "entry": None, "unread": unread}
+    print_result(series.json_output, data, [f"{series.topic}: nothing new in {file}"])
 
 
 @click.command(cls=SeriesCommand, dry_run=True)

@@ -1,15 +1,15 @@
 """What is known of one configuration before it is measured: its claims, its failures, or nothing. Pure functions."""
 
-import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from research_steps.errors import UsageError
+from research_steps.evidence.others import tried
 from research_steps.evidence.state import MeasuredBaseline, ThreadState
 from research_steps.journal.snapshot import Snapshot
-from research_steps.records.configurations import configuration_of, nearest
+from research_steps.records.configurations import as_typed, configuration_of, nearest
 from research_steps.records.model import Claim, TrialRecord
 from research_steps.records.times import parse_utc
 
@@ -21,7 +21,8 @@ FIRST, REPLICATES = 1, 3
 class Known:
     """What is known of a configuration against one `baseline`: `changes` are what it changes there. `failed` are trials
     on the baseline's own code; `trials` counts those, and those that succeeded. `further` processes would have it
-    replicated, in about `cost_s` seconds by the median of this series' trials; None where there are none."""
+    replicated, in about `cost_s` seconds by the median of this series' trials; None where there are none. `by_others` is
+    what logs of others say of it."""
 
     baseline: MeasuredBaseline
     changes: dict[str, Any]
@@ -29,6 +30,7 @@ class Known:
     trials: tuple[TrialRecord, ...]
     further: int
     cost_s: float | None
+    by_others: tuple[str, ...]
 
     @property
     def failed(self) -> tuple[TrialRecord, ...]:
@@ -46,6 +48,7 @@ def known(state: ThreadState, snapshot: Snapshot, settings: Sequence[str]) -> li
     standing = [kept for kept in snapshot.trials.values() if kept.sha256 not in retracted and not kept.record.late]
     trials = [kept.record for kept in standing]
     times = [(parse_utc(t.finished_at) - parse_utc(t.started_at)).total_seconds() for t in trials if t.status == "ok"]
+    counting = [entry.record for entry in state.entries if entry.sha256 not in state.retracted]
     each_s = statistics.median(times) if times else None
     answers = []
     for baseline in state.baselines:
@@ -56,7 +59,8 @@ def known(state: ThreadState, snapshot: Snapshot, settings: Sequence[str]) -> li
         found = tuple(sorted(_of(trials, baseline.case, changes), key=lambda trial: trial.started_at))
         further = _further(claims, found, state.series.primary.name)
         cost_s = None if each_s is None else further * each_s
-        answers.append(Known(baseline, changes, claims, found, further, cost_s))
+        by_others = tuple(tried(counting, baseline.case, asked))
+        answers.append(Known(baseline, changes, claims, found, further, cost_s, by_others))
     return answers
 
 
@@ -67,19 +71,8 @@ def _given(settings: Sequence[str], case: Mapping[str, Any]) -> dict[str, Any]:
         if not equals or name not in case:
             hint = nearest(name, case) if equals else ""
             raise UsageError(f"{setting!r} sets no field: expected FIELD=VALUE with one of {', '.join(case)}.{hint}")
-        given[name] = _value(value, case[name])
+        given[name] = as_typed(value, case[name])
     return given
-
-
-def _value(text: str, now: Any) -> Any:
-    """A value as JSON spells it, else text, of the type that the field has now."""
-    if isinstance(now, str):
-        return text
-    try:
-        value = json.loads(text.lower() if isinstance(now, bool) else text)
-    except ValueError:
-        return text
-    return float(value) if isinstance(now, float) and type(value) is int else value
 
 
 def _of(trials: Iterable[TrialRecord], case: Mapping[str, Any], changes: Mapping[str, Any]) -> Iterable[TrialRecord]:

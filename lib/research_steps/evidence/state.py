@@ -17,6 +17,7 @@ from research_steps.evidence.claim_text import changes_text
 from research_steps.evidence.founded import claimed, founded
 from research_steps.evidence.hypotheses import Item, queue
 from research_steps.evidence.judgement import CONTENDED, ROUTINE_NOTE
+from research_steps.evidence.others import adopted, given_up
 from research_steps.evidence.standing import best, claims_in, current_claims, fixed_cases, on_primary, reached
 from research_steps.evidence.statistics import gain
 from research_steps.evidence.visibility import belongs_in_logbook
@@ -62,12 +63,13 @@ class Winner:
 @dataclass(frozen=True)
 class DeadEnd:
     """Something that failed for a reason, however often, or did not help, as its claim says. `ids` name each time, the
-    oldest first."""
+    oldest first. What others gave up is no evidence."""
 
     about: str | dict[str, Any]
     why: str
     ids: tuple[str, ...]
     claim: Claim | None = None
+    by_others: bool = False
 
     @property
     def what(self) -> str:
@@ -349,7 +351,7 @@ def _reading(counting: Sequence[Stored[EntryRecord]], retracted: frozenset[str])
 
 
 def _dead_ends(
-    series: Series, entries: Iterable[Stored[EntryRecord]], claims: Iterable[Claim], retracted: frozenset[str]
+    series: Series, entries: Sequence[Stored[EntryRecord]], claims: Iterable[Claim], retracted: frozenset[str]
 ) -> Iterable[DeadEnd]:
     """What failed, once for each reason, unless it went well later; and what did not help. A slip in the code is
     neither."""
@@ -368,6 +370,9 @@ def _dead_ends(
         if entry.record.status == "failed" and entry.sha256 not in retracted:
             note(entry.record.label, entry.record.result, entry.record.id)
     yield from (end for whys in failed.values() for end in whys.values())
+    for record, details in adopted(entry.record for entry in entries if entry.sha256 not in retracted):
+        if end := given_up(details):
+            yield DeadEnd(*end, (record.id,), by_others=True)
     for claim in claims:
         if claim.metric == series.primary.name and claim.verdict in ("regressed", "no difference"):
             yield DeadEnd(claim.changes, claim.why, tuple(ref.id for ref in claim.trials), claim)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from research_steps.evidence.claim_text import effect_text, estimate_text, verdict_text
 from research_steps.evidence.effects import Estimate, each_estimate, own_estimate
 from research_steps.evidence.hypotheses import SAYS, Item
+from research_steps.evidence.others import short
 from research_steps.evidence.standing import claims_in, on_primary
 from research_steps.evidence.state import ThreadState
 from research_steps.publish import state_text
@@ -19,7 +20,7 @@ from research_steps.records.model import Claim, EntryRecord, Provenance, Ref, Ro
 from research_steps.records.numbers import listed, percent, quantity, spelled
 from research_steps.records.objects import IssueLink, Seal
 from research_steps.records.series import Metric, Series
-from research_steps.records.step_kinds import STEP_KINDS, Attachment, Decision, Measurement
+from research_steps.records.step_kinds import STEP_KINDS, Adopted, Attachment, Decision, Measurement
 from research_steps.records.times import parse_utc
 
 Say = Callable[[str], str]
@@ -28,6 +29,7 @@ Link = Callable[[str], str]
 # What a trial measured, None where it has no samples or is not known here.
 SamplesOf = Callable[[Ref], Samples | None]
 INDENT = "  "
+OTHERS_SHOWN = 20
 NOTHING_YET = "## TL;DR\n- Nothing was recorded yet."
 
 
@@ -45,6 +47,8 @@ def entry(record: EntryRecord, series: Series, seal: Seal | None, samples: Sampl
     ]
     if record.rows:
         lines += ["", rows(record.rows, claims_in(record), series.primary, INDENT, prose, samples), ""]
+    if isinstance(record.details, Adopted):
+        lines += ["", *_of_others(record, record.details, series), ""]
     if record.error is not None:
         report = "\n".join([f"{record.error.type}: {record.error.message}", *record.error.frames])
         lines += ["", block(report, INDENT), ""]
@@ -55,6 +59,24 @@ def entry(record: EntryRecord, series: Series, seal: Seal | None, samples: Sampl
         f"- Links: {_links(record, series.topic, seal)}",
     ]
     return "\n".join(lines)
+
+
+def _of_others(record: EntryRecord, details: Adopted, series: Series) -> list[str]:
+    metrics = [metric.name for metric in series.metrics if any(metric.name in row.metrics for row in details.rows)]
+    cells = [
+        [
+            *(quantity(name, row.metrics[name]) if name in row.metrics else "–" for name in metrics),
+            *(code(short(text)) if text else "–" for text in (row.outcome, row.note, spelled(row.fields))),
+        ]
+        for row in details.rows[:OTHERS_SHOWN]
+    ]
+    more = len(details.rows) - len(cells)
+    where = f"[{record.id}.jsonl]({series.topic}/{record.id}.jsonl)"
+    return [
+        table([*map(prose, metrics), "outcome", "description", "fields"], cells, INDENT),
+        *(["", f"{INDENT}{more} more rows are in {where}."] if more else []),
+        *(["", f"{INDENT}Not read: {code('; '.join(details.unread))}"] if details.unread else []),
+    ]
 
 
 def summary(state: ThreadState, issue: IssueLink | None) -> str:
@@ -151,6 +173,9 @@ def revisions(state: ThreadState, say: Say, link: Link) -> list[str]:
 
 def _config(record: EntryRecord) -> str:
     config = dict(record.config)
+    if record.step == "adopted":
+        # They stand in a table.
+        config = {"source": config["source"]}
     if STEP_KINDS[record.step].tabulates and record.rows:
         case = config.pop("baseline_case", {})
         varied = {name for row in record.rows for name in row.changes}

@@ -197,7 +197,9 @@ def dead_ends(state: ThreadState, words: Words, most: int | None = None) -> list
     for end in state.dead_ends[:most]:
         first, last = words.link(end.ids[0]), words.link(end.ids[-1])
         ids = first if len(end.ids) == 1 else f"{len(end.ids)} times, {first} to {last}"
-        if end.claim is None:
+        if end.by_others:
+            lines.append(f"Tried before, by others, and given up ({ids}), {words.say(end.why)}: {words.say(end.what)}")
+        elif end.claim is None:
             lines.append(f"{words.code(end.what)} failed ({ids}): {words.code(end.why)}")
         else:
             lines.append(f"{words.code(end.what)}: {words.say(end.claim.metric)} {claim_text(end.claim)} ({first})")

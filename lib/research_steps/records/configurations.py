@@ -5,6 +5,7 @@ object again from that, so a record holds all that is needed to measure the same
 """
 
 import dataclasses
+import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
@@ -182,3 +183,14 @@ def _unrecordable(what: str, path: str, value: Any) -> UsageError:
         f"({type(value).__name__}); expected finite numbers, strings, booleans, None, enums, paths, or lists, dicts and "
         "dataclasses of them."
     )
+
+
+def as_typed(text: str, now: Any) -> Any:
+    """A value as JSON spells it, else text, of the type that the field has now."""
+    if isinstance(now, str):
+        return text
+    try:
+        value = json.loads(text.lower() if isinstance(now, bool) else text)
+    except ValueError:
+        return text
+    return float(value) if isinstance(now, float) and type(value) is int else value

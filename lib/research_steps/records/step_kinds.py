@@ -162,6 +162,24 @@ class Brief(Details, frozen=True, kw_only=True, tag_field="kind", tag="brief"):
     next: tuple[NextExperiment, ...]
 
 
+class OthersRow(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What somebody else measured once, as their log says it."""
+
+    fields: dict[str, Any] = {}
+    metrics: dict[str, float] = {}
+    outcome: str = ""
+    note: str = ""
+
+
+class Adopted(Details, frozen=True, kw_only=True):
+    """Rows of others' logs, the name of the file that they come from, and which of its rows could not be read. They are
+    shown and searched; nothing rests on them."""
+
+    source: str
+    rows: tuple[OthersRow, ...]
+    unread: tuple[str, ...] = ()
+
+
 class Rebase(Details, frozen=True, kw_only=True):
     """From where to where the case of a baseline moved, by its label, and by which claim; and the code that it has from
     then on: a commit, the patch on it and the digest of the measure function's."""
@@ -248,6 +266,7 @@ STEP_KINDS: Mapping[str, KindOfStep] = MappingProxyType({
     # A kind of its own: versions that know no such state name what is newer by its kind, and call other states broken.
     "support": KindOfStep(HypothesisChange, "Found a hypothesis supported."),
     "source": KindOfStep(Source | ContradictionCheck | Brief, "Looked for prior work."),
+    "adopted": KindOfStep(Adopted, "Took over what others measured."),
     "note": KindOfStep(Details, "Added an interpretation.", concerns=True),
     "attachment": KindOfStep(Attachment, "Attached a file.", concerns=True),
     "log": KindOfStep(Attachment, "Noted what happened."),

@@ -5,12 +5,13 @@ from typing import Any
 from research_steps.evidence.claim_text import changes_text, claim_text, effect_text, variant_text
 from research_steps.evidence.comparable import incomparable
 from research_steps.evidence.effects import beside_estimate, medians, of_metric, own_estimates
+from research_steps.evidence.others import row_text
 from research_steps.evidence.standing import claims_in
 from research_steps.records.configurations import differences
 from research_steps.records.model import EntryRecord, InterruptedRecord, TrialRecord
 from research_steps.records.numbers import listed, quantity, spelled
 from research_steps.records.series import Series
-from research_steps.records.step_kinds import Measurement
+from research_steps.records.step_kinds import Adopted, Measurement
 
 # Of what a trial that failed has printed, so many of the last lines.
 OUTPUT_LINES = 20
@@ -32,6 +33,8 @@ def record_lines(record: EntryRecord | TrialRecord | InterruptedRecord, series: 
             said = filter(None, (row.status, listed(row.values, first), row.note))
             lines.append(f"  {row.trial.id} {changes_text(row.changes)}: {'; '.join(said)}")
         details = record.details
+        rows = details.rows if isinstance(details, Adopted) else ()
+        lines += [f"  row {number}: {row_text(row)} {spelled(row.fields)}" for number, row in enumerate(rows, 1)]
         case = details.baseline_case if isinstance(details, Measurement) else None
         for claim in claims_in(record):
             at = variant_text(claim, claim.case if case is None else case)
