@@ -85,7 +85,7 @@ def test_rows_of_others_are_shown_searched_and_no_evidence(measured: Repository)
     assert f"{given_up}, 2 of 4 rows of results.tsv: switch to GeLU" in cli(measured, "brief", "toy")[1]
     assert given_up in cli(measured, "status", "toy")[1]
     shown = cli(measured, "show", "TOY-005")[1]
-    assert "row 4: crash; double model width (OOM) commit=d4e5f6g time_s=0.000000 memory_gb=0.0" in shown
+    assert "row 4: crash; double model width (OOM) commit=d4e5f6g memory_gb=0.0 time_s=0.000000" in shown
 
 
 def test_only_what_is_new_is_added(repository: Repository) -> None:
