@@ -97,6 +97,8 @@ def test_every_byte_stays_and_entries_that_follow_are_read(desk: Desk, kind: str
     """Whatever people wrote, and however they left it: it stays, verify is green, and a new entry is a heading."""
     old = BY_HAND[kind]
     desk.path.write_bytes(old)
+    assert adopt(desk.checkout, "toy", "TOY", dry_run=True) == len(old)
+    assert desk.data == old
     assert adopt(desk.checkout, "toy", "TOY") == len(old)
     assert desk.data.startswith(old)
     assert desk.problems() == []

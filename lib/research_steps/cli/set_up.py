@@ -81,11 +81,13 @@ def kickoff(
     series.publish(branch=name, issue=link.url if link else None, entry=entry.id)
 
 
-@click.command(cls=ResearchCommand, prefix=True, json=True)
+@click.command(cls=ResearchCommand, prefix=True, json=True, dry_run=True)
 @click.argument("topic")
 @click.option("--id-prefix", default="", help="Of a logbook: the series' experiment ID prefix, such as MOE-HC.")
 @click.option("--from", "file", type=click.Path(path_type=Path), help="Rows of others: a table, JSON or JSON lines.")
-def adopt(topic: str, id_prefix: str, file: Path | None, prefix: str | None, json_output: bool) -> None:
+def adopt(
+    topic: str, id_prefix: str, file: Path | None, prefix: str | None, json_output: bool, dry_run: bool
+) -> None:
     """Take over what others wrote: a logbook, or a log of what they measured.
 
     With --id-prefix entries follow at the end of a logbook that people wrote. No byte of .agents/logbooks/TOPIC.md
@@ -95,14 +97,15 @@ def adopt(topic: str, id_prefix: str, file: Path | None, prefix: str | None, jso
     if bool(id_prefix) == (file is not None):
         raise UsageError("Expected either --id-prefix, to take over a logbook, or --from FILE, for rows of others.")
     if file is not None:
-        return _adopt_rows(series_here(topic, prefix, json_output)[0], file)
+        return _adopt_rows(series_here(topic, prefix, json_output, dry_run)[0], file)
     checkout = Checkout.find()
-    size = adoption.adopt(checkout, check_topic(topic), id_prefix)
+    size = adoption.adopt(checkout, check_topic(topic), id_prefix, dry_run)
     used = sorted(CheckoutNumbers(checkout, topic, id_prefix).used())
-    lines = [f"{topic}: adopted, {size} bytes stay as they were"]
+    lines = [f"{topic}: {'would be ' if dry_run else ''}adopted, {size} bytes stay as they were"]
     if used:
         lines.append(f"{id_prefix} numbers up to {used[-1]} are used in its headings; new entries continue after them")
-    print_result(json_output, {"topic": topic, "bytes_kept": size, "numbers_used": used}, lines)
+    data = {"topic": topic, "bytes_kept": size, "numbers_used": used, "dry_run": dry_run}
+    print_result(json_output, data, lines)
 
 
 def _adopt_rows(series: OpenSeries, file: Path) -> None:

@@ -11,8 +11,9 @@ from research_steps.publish.logbook.verify import read_files
 from research_steps.records.series import check_prefix
 
 
-def adopt(checkout: Checkout, topic: str, prefix: str) -> int:
-    """Have entries follow at the end of a logbook that people wrote; returns how many bytes stay as they were.
+def adopt(checkout: Checkout, topic: str, prefix: str, dry_run: bool = False) -> int:
+    """Have entries follow at the end of a logbook that people wrote, unless this is a `dry_run`; returns how many bytes
+    stay as they were.
 
     Whatever would hide what follows (a fence, a comment, a folded section that is still open) is closed first.
     """
@@ -35,5 +36,6 @@ def adopt(checkout: Checkout, topic: str, prefix: str) -> int:
         above = old + closing(old).encode()
         marker = logbook_format.adoption_marker(above, topic, prefix)
         log = logbook_format.log_part(rendering.NOTHING_YET, logbook_format.HEADINGS[1])
-        write_aside(path, above + marker + log)
+        if not dry_run:
+            write_aside(path, above + marker + log)
     return len(old)
