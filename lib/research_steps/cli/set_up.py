@@ -88,7 +88,7 @@ def kickoff(
 def adopt(
     topic: str, id_prefix: str, file: Path | None, prefix: str | None, json_output: bool, dry_run: bool
 ) -> None:
-    """Take over what others wrote: a logbook, or a log of what they measured.
+    """Take over a logbook, or what others measured.
 
     With --id-prefix entries follow at the end of a logbook that people wrote. No byte of .agents/logbooks/TOPIC.md
     changes. With --from the rows of results.tsv, autoresearch.jsonl, a CSV or an export of W&B are shown and searched;
