@@ -183,6 +183,14 @@ def test_one_reason_to_fail_is_one_dead_end(thread: Thread) -> None:
     assert thread.surfaces["brief"].count("no triton") == 1
 
 
+def test_a_step_that_went_well_when_it_was_tried_again_is_no_dead_end(thread: Thread) -> None:
+    """Its first entry failed, as a whole; what `--retry failed` then measured is what counts."""
+    thread.add("baseline", label="base 1k", status="failed", result="TimeLimit: it ran too long")
+    assert [end.what for end in thread.state.dead_ends] == ["base 1k"]
+    thread.add("baseline", label="base 1k", status="ok", result="fixed")
+    assert not thread.state.dead_ends
+
+
 def test_once_it_is_sealed_nobody_is_told_to_seal(thread: Thread) -> None:
     """Then to measure it again; and when that was done, to look whether it can be closed."""
     found = thread.sweep(thread.baseline(), said("dense", 0.495))

@@ -88,7 +88,7 @@ def test_status_says_how_far_a_step_is_and_what_became_of_its_driver(
     (plan,) = series["plans"]
     assert plan == {
         **{"id": STEP, "label": "block sizes", "total": 20, "done": 7, "failed": 1, "held": 2, "queued": 13},
-        **{"running": [], "orphaned": [f"{STEP}.06", f"{STEP}.07"], "driver_gone": True, "left_s": None},
+        **{"running": [], "orphaned": [f"{STEP}.06", f"{STEP}.07"], "driver_gone": True, "left_s": None, "told": []},
     }
 
 

@@ -58,7 +58,7 @@ def measure(config):
             os._exit(3)
         case "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
-        case "memory":
+        case "kills itself":
             os.kill(os.getpid(), signal.SIGKILL)
         case "hang":
             time.sleep(1000)
@@ -259,7 +259,6 @@ def test_a_record_says_what_was_measured_and_how_it_ran(bench: Bench, launcher: 
         ("raise", "ValueError", "no such kernel", "exit code 0"),
         ("exit", "Exit", "ended with exit code 3 before it gave a result", "exit code 3"),
         ("crash", "Crash", "ended by signal SIGSEGV", "signal SIGSEGV"),
-        ("memory", "Crash", "ended by signal SIGKILL; out of memory, perhaps", "signal SIGKILL"),
         ("hang", "TimeLimit", "longer than its limit of 3 s", "signal SIGKILL"),
     ],
 )

@@ -13,7 +13,7 @@ ResearchError
 │   ├── SurfaceAway       not now: no network, a fault of the server, a limit on requests
 │   └── SurfaceRefused    its answer to this request is no, with an HTTP status
 ├── BadMetrics            the measure function gave no set of numbers
-├── Diverged              the primary metric is no number to count with: a result of the configuration
+├── Diverged              a metric is no number to count with, or above its bound: a result of the configuration
 ├── SideFailed            the measure function raised, as the candidate or as the baseline of the pair
 ├── FailedElsewhere       a side of a pair raised, in a process of its own
 ├── DevicesDiffer         the two sides of a pair, in processes of their own, ran on different devices
@@ -111,7 +111,8 @@ class BadMetrics(ResearchError):
 
 
 class Diverged(ResearchError):
-    """The primary metric became NaN, infinite or nearly so: a result of what was measured, and no slip in its code."""
+    """The primary metric became NaN, infinite or nearly so, or a metric rose above its `diverged_above`: a result of
+    what was measured, and no slip in its code."""
 
 
 class SideFailed(ResearchError):

@@ -3,6 +3,8 @@
 import functools
 from dataclasses import fields, replace
 from pathlib import Path
+from secrets import token_hex
+from tempfile import gettempdir
 from typing import Any
 
 from research_steps.records.series import Metric, Series
@@ -34,6 +36,7 @@ def request(function: str, config: dict[str, Any] | None = None, root: Path = RE
     return Request(
         spec=replace(spec, code=replace(code, **changed[Code]), **changed[TrialSpec]),
         series=replace(SERIES, **changed[Series]),
+        directory=changes.get("directory") or str(Path(gettempdir(), "research-trials", "trials", token_hex(8))),
         cwd=changes.get("cwd", str(root)),
         seed=1,
     )

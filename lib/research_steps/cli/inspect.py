@@ -77,7 +77,8 @@ def brief(series: OpenSeries, budget: int, since: str) -> None:
 @click.command(cls=SearchCommand)
 @click.argument("id")
 @click.option("--patch", is_flag=True, help="Print what a trial's code differed in from its commit, for 'git apply'.")
-def show(everywhere: list[OpenSeries], id: str, patch: bool) -> None:
+@click.option("--log", is_flag=True, help="Print the end of what a trial that runs on this machine has printed.")
+def show(everywhere: list[OpenSeries], id: str, patch: bool, log: bool) -> None:
     """Every record with an ID, such as MOE-HC-007.03, with its hash. Where two branches used one ID, MOE-HC-007@HASH is
     one of them, here and wherever an ID is asked for."""
     from research_steps.publish.terminal.records import about_line, record_lines
@@ -85,6 +86,9 @@ def show(everywhere: list[OpenSeries], id: str, patch: bool) -> None:
     id = whole_id(id, everywhere)
     if patch:
         _show_patch(everywhere, id)
+        return
+    if log:
+        _show_log(everywhere, id)
         return
     records = _carrying(id, everywhere)
     about = {entry.sha256: entry for _, snapshot, stored in records for entry in snapshot.about(stored.sha256)}.values()
@@ -221,6 +225,25 @@ def _show_patch(everywhere: list[OpenSeries], id: str) -> None:
         print_text(patch.decode("utf-8", "replace"))
     else:
         pass_on(patch, sys.stdout)
+
+
+def _show_log(everywhere: list[OpenSeries], id: str) -> None:
+    """The end of what a trial has printed, in all its attempts; that of one that has ended where it kept files."""
+    from research_steps.trial.directory import directory_of, output_end
+
+    for series in reserving(id, everywhere):
+        keys = [attempt.intent.key for attempt in series.journal.recent().open if attempt.intent.id == id]
+        for key in keys or [stored.record.key for stored in series.snapshot.measured(id)]:
+            directory = directory_of(series.journal.store.url, series.topic, key)
+            text = output_end(directory)
+            if text is not None:
+                say(f"{id}: the end of what it has printed; it keeps its files in {directory}")
+                print_text(text)
+                return
+    raise UsageError(
+        f"No output of {id!r} is kept here: expected the ID of a trial that runs on this machine, or that kept files in "
+        "its directory. The record of one that failed holds the end of its output: research show without --log."
+    )
 
 
 def _carrying(id: str, everywhere: list[OpenSeries]) -> list[tuple[OpenSeries, Snapshot, Stored[Any]]]:

@@ -89,14 +89,14 @@ def _attempts(state: ThreadState, estimand: Estimand) -> Iterator[Attempt]:
             case = claim.case if claim else details.baseline_case if isinstance(details, Measurement) else {}
             estimate, low, high = _estimate(row, claim, estimand, primary)
             retracted = bool(state.retracted & {stored.sha256, sha})
-            outcome = "retracted" if retracted else _outcome(row, claim)
+            outcome = "retracted" if retracted else _outcome(row, claim, state.series.primary.timed)
             yield Attempt(entry, row, case_name(state, case), outcome, estimate, low, high)
 
 
-def _outcome(row: Row, claim: Claim | None) -> str:
+def _outcome(row: Row, claim: Claim | None, timed: bool) -> str:
     if row.status != "ok":
         return row.status
-    if row.contended:
+    if row.contended and timed:
         return "contended"
     return claim.verdict if claim else "not judged"
 

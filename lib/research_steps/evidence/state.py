@@ -367,7 +367,9 @@ def _dead_ends(
                 failed.pop(_key(row.changes), None)
             elif row.status == "failed" and not row.note.startswith(ROUTINE_NOTE) and row.trial.sha256 not in retracted:
                 note(row.changes, row.note, row.trial.id)
-        if entry.record.status == "failed" and entry.sha256 not in retracted:
+        if entry.record.status == "ok":
+            failed.pop(_key(entry.record.label), None)
+        elif entry.record.status == "failed" and entry.sha256 not in retracted:
             note(entry.record.label, entry.record.result, entry.record.id)
     yield from (end for whys in failed.values() for end in whys.values())
     for record, details in adopted(entry.record for entry in entries if entry.sha256 not in retracted):

@@ -34,6 +34,7 @@ def row_of(trial: Trial, changes: dict[str, Any], baseline: Mapping[str, float] 
     if record.samples and not record.samples.paired and baseline is not None:
         ratios = unpaired_ratios(values, baseline)
     notes = [trial.note, f"{CONTENDED}: {record.contended}" if record.contended else ""]
+    notes += [f"interrupted {record.interruptions} times before"] if record.interruptions else []
     notes += [f"no {name}: it was {what}" for name, what in (record.without or {}).items()]
     if record.error is not None:
         side = "in the baseline: " if record.error.where == "baseline" and changes else ""

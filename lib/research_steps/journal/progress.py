@@ -2,15 +2,16 @@
 
 The driver notes how many trials the step asks for, and whoever measures a part of them which ones the journal had
 already. The rest is told by the intents and records under the step's experiment ID: nothing is counted while it
-measures, so nobody who dies leaves a wrong count behind.
+measures, so nobody who dies leaves a wrong count behind. A trial that tells how far it is has that noted now and then.
 
     <store>/journal/<topic>/plans/MOE-HC-031.json          TrialPlan
                             plans/MOE-HC-031/<part>.json   KnownTrials
+                            running/<key>.json             TrialProgress
 """
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from research_steps.errors import UnreadableObject
@@ -18,7 +19,7 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.leases import goes_on, this_process
 from research_steps.journal.snapshot import Snapshot
 from research_steps.records.model import InterruptedRecord, TrialRecord
-from research_steps.records.objects import Intent, KnownTrials, TrialPlan
+from research_steps.records.objects import Intent, KnownTrials, TrialPlan, TrialProgress
 from research_steps.records.times import parse_utc, utc
 
 # How many of the newest ends tell how fast a step goes.
@@ -30,7 +31,8 @@ class StepProgress:
     """How far one step is. Each of its trials counts once, by its newest attempt.
 
     `done` are all that have ended: among them `failed` (interrupted ones too) and `held`, which the journal had
-    already. What is neither done nor running is queued, the `orphaned` among them; `left_s` is in seconds.
+    already. What is neither done nor running is queued, the `orphaned` among them; `told` is how far those that run are,
+    as they told; `left_s` is in seconds.
     """
 
     id: str
@@ -43,6 +45,7 @@ class StepProgress:
     orphaned: tuple[str, ...]
     driver_gone: bool
     left_s: float | None
+    told: tuple[TrialProgress, ...] = ()
 
     @property
     def queued(self) -> int:
@@ -68,13 +71,26 @@ def passed(journal: Journal, id: str, part: str, ids: Iterable[str]) -> None:
     journal.note(f"plans/{id}/{part}", KnownTrials(held=tuple(ids)))
 
 
+def reached_at(journal: Journal, intent: Intent, step: int, of: int | None, text: str) -> None:
+    """Note how far an attempt at a trial is."""
+    told = TrialProgress(id=intent.id, attempt=intent.attempt, reached=step, of=of, text=text, told_at=utc())
+    journal.note(f"running/{intent.key}", told)
+
+
 def under_way(journal: Journal, snapshot: Snapshot) -> list[StepProgress]:
     """How far each step is that has a plan and no entry yet, given what the journal holds.
 
     A note that can't be read is named in the snapshot.
     """
     ended = {stored.record.id for stored in snapshot.entries.values() if not stored.record.late}
-    progresses = []
+    progresses: list[StepProgress] = []
+    running = {attempt.intent.key: attempt.intent for attempt in snapshot.open if attempt.intent.subject == "trial"}
+    told = []
+    for key, note in journal.notes("running", TrialProgress, running.__contains__).items() if running else ():
+        if isinstance(note, UnreadableObject):
+            snapshot.leave_out(note)
+        elif note.attempt == running[key].attempt:
+            told.append(note)
     for noted in journal.notes("plans", TrialPlan, lambda id: id not in ended).values():
         if isinstance(noted, UnreadableObject):
             snapshot.leave_out(noted)
@@ -84,7 +100,9 @@ def under_way(journal: Journal, snapshot: Snapshot) -> list[StepProgress]:
             if isinstance(part, UnreadableObject):
                 snapshot.leave_out(part)
         known = {id for part in parts if isinstance(part, KnownTrials) for id in part.held}
-        progresses.append(_progress(noted, known, snapshot, _driver_gone(journal, noted, snapshot)))
+        progress = _progress(noted, known, snapshot, _driver_gone(journal, noted, snapshot))
+        here = {intent.id for intent in progress.running}
+        progresses.append(replace(progress, told=tuple(note for note in told if note.id in here)))
     return progresses
 
 

@@ -28,7 +28,18 @@ _STRUCTURE = frozenset(
         *("status", "mode", "kind", "where", "how", "order", "run", "machine", "measure", "config_type"),
         *("verdict", "confidence", "estimand"),
         *("started_at", "finished_at", "lease_until", "claimed_at", "sealed_at", "linked_at", "decided_at"),
-        *("tried_at", "closed_at", "marker", "planned_at", "held", "pushed_at", "environment", "files", "submodules"),
+        *(
+            "tried_at",
+            "closed_at",
+            "marker",
+            "planned_at",
+            "told_at",
+            "held",
+            "pushed_at",
+            "environment",
+            "files",
+            "submodules",
+        ),
     )
 )
 

@@ -191,10 +191,11 @@ class TrialRecord(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="t
     `code` is the digest of the measure function's code, `device_class` the kind of machine it counts for.
     `contended` says who disturbed it; empty means nobody was seen to. `without` tells of metrics that are not among the
     samples, because they were no finite number, what they were. `baseline_version` is the code of the baseline's side,
-    which ran in a process of its own then; unset where one process held both sides, on the same code.
+    which ran in a process of its own then; unset where one process held both sides, on the same code. `curves` are what
+    the trial told of its metrics while it ran, by step, in all attempts; `interruptions` counts those before this one.
     """
 
-    schema: int = 3
+    schema: int = 4
 
     series: names.Topic
     key: names.Hash
@@ -222,6 +223,8 @@ class TrialRecord(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="t
     late: bool = False
     without: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     baseline_version: Version | msgspec.UnsetType = msgspec.UNSET
+    curves: dict[str, list[tuple[int, float]]] | msgspec.UnsetType = msgspec.UNSET
+    interruptions: int | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def baseline_code(self) -> str:

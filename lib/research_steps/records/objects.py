@@ -59,6 +59,17 @@ class KnownTrials(Versioned, frozen=True):
     held: tuple[names.RecordID, ...]
 
 
+class TrialProgress(Versioned, frozen=True, kw_only=True):
+    """How far an attempt at a trial was, as it told last: it had `reached` a step `of` so many; `text` is for people."""
+
+    id: names.RecordID
+    attempt: names.Attempt
+    reached: int
+    of: int | None
+    text: str
+    told_at: Time
+
+
 class IDReservation(Versioned, frozen=True):
     """An experiment ID that a step holds from before it begins."""
 
@@ -141,6 +152,6 @@ class Pushed(Versioned, frozen=True):
 
 
 OBJECTS: tuple[type[Versioned], ...] = (
-    *(Intent, Lease, PublisherLease, IDReservation, TrialPlan, KnownTrials, FloorTrials),
+    *(Intent, Lease, PublisherLease, IDReservation, TrialPlan, KnownTrials, TrialProgress, FloorTrials),
     *(IssueLink, Project, Posting, BodyWrites, Closed, Seal, Pushed),
 )

@@ -36,7 +36,8 @@ class Metric:
 
     An `exact` metric has no noise (bytes, FLOPs, counted instructions): what it gives twice is confirmed, where of any
     other metric two identical observations count as one. A `budget` (tokens, FLOPs) is no result: unless both sides
-    spent the same of it they are not comparable.
+    spent the same of it they are not comparable. A trial whose value is above `diverged_above`, such as that of a loss,
+    has diverged, as one whose primary metric is NaN or infinite has: a result, with no number to compare.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Metric:
     min_effect_abs: float = 0.0
     exact: bool = False
     budget: bool = False
+    diverged_above: float | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(METRIC, self.name):
@@ -66,6 +68,8 @@ class Metric:
             raise UsageError(f"{has} min_effect={self.min_effect}: expected a share, such as 0.02.")
         if not 0 <= self.min_effect_abs < math.inf:
             raise UsageError(f"{has} min_effect_abs={self.min_effect_abs}: expected a finite number, 0 or more.")
+        if not math.isfinite(self.diverged_above or 0.0):
+            raise UsageError(f"{has} diverged_above={self.diverged_above}: expected a finite number.")
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,8 @@ class Series:
     are posted on the issue, `heartbeat_s` (seconds) how long it may stay silent while work goes on. A `private` series
     reaches no public surface. W&B runs go to `wandb_project` (default: the topic), or to that of the series `parent`.
     A trial samples until the primary metric is known well enough for its `min_effect`, or `max_pairs` were taken, or
-    `sampling_s` (seconds) are over; `time_limit_s` (seconds) holds for its whole process. Before a trial a loaded
+    `sampling_s` (seconds) are over; `time_limit_s` (seconds), where it is given, ends its
+    process, as a failure. Before a trial a loaded
     machine is waited for up to `contention_wait_s` (seconds). The baseline is measured against itself in
     `floor_processes` processes. `variants` are the fields over which a result has to hold to be stable. A thread is
     stuck after `stuck_after` trials without an improvement. `stop` says in words when it ends; where `stop_at` holds, a
@@ -133,7 +138,7 @@ class Series:
     parent: str = ""
     max_pairs: int = 400
     sampling_s: float = 5.0
-    time_limit_s: float = 600.0
+    time_limit_s: float | None = None
     contention_wait_s: float = 60.0
     floor_processes: int = 5
     variants: Sequence[str] = ()
@@ -176,8 +181,9 @@ class Series:
         if self.parent:
             check_topic(self.parent)
         for name in ("max_pairs", "sampling_s", "time_limit_s", "heartbeat_s", "floor_processes", "stuck_after"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UsageError(f"{has} {name}={getattr(self, name)}: expected a finite number above 0.")
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{has} {name}={value}: expected a finite number above 0.")
         if not 0 <= self.contention_wait_s < math.inf:
             raise UsageError(f"{has} contention_wait_s={self.contention_wait_s}: expected a finite number, 0 or more.")
 

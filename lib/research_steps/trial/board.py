@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from research_steps.trial.launcher.protocol import Message
+from research_steps.trial.launcher.protocol import Message, Progress
 
 
 @dataclass
 class MeasuringStep:
     """One step, or a shard of it, and the `trial` that it is at, by its label: asked for at `since`, `running` once its
-    process has said anything. Times are those of `time.monotonic` (seconds)."""
+    process has said anything, and how far it is. Times are those of `time.monotonic` (seconds)."""
 
     id: str
     label: str
@@ -24,17 +24,20 @@ class MeasuringStep:
     held: int = 0
     trial: str = ""
     running: bool = False
+    reached: str = ""
     began: float = field(default_factory=time.monotonic)
     since: float = field(default_factory=time.monotonic)
 
     def begin(self, trial: str, running: bool = False) -> None:
         """The step asks for this trial now."""
-        self.trial, self.running, self.since = trial, running, time.monotonic()
+        self.trial, self.running, self.reached, self.since = trial, running, "", time.monotonic()
 
     def hear(self, message: Message) -> None:
         """The process of the trial says something, so that it runs: since now, when it is the first time."""
         if not self.running:
             self.running, self.since = True, time.monotonic()
+        if isinstance(message, Progress):
+            self.reached = str(message.reached)
 
     def end(self, *, failed: bool, measured: bool) -> None:
         """The trial has ended, `measured` now or held by the journal."""

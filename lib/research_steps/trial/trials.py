@@ -23,16 +23,21 @@ from research_steps.journal.snapshot import OpenAttempt
 from research_steps.records.encoding import Stored
 from research_steps.records.model import InterruptedRecord, Provenance, Record, TrialRecord, Version
 from research_steps.records.objects import Intent
+from research_steps.records.times import parse_utc
 from research_steps.trial.code import Code
 from research_steps.trial.context import Session
+from research_steps.trial.directory import changed_at, directory_of
 from research_steps.trial.launcher.conversation import Hear
 from research_steps.trial.launcher.host import Turn
 from research_steps.trial.launcher.protocol import Request, TrialOutcome
+from research_steps.trial.listening import Listening
 from research_steps.trial.measured import TrialSpec
 
-# A trial whose launcher died is begun again so often before its interruption is left as it is.
-LAUNCHER_TRIES = 2
-# One that was cut off so often in one run, with the process that had begun it, is left so: it may be what ends it.
+# A trial whose process was killed, or its launcher died, is begun again so often before its interruption is left as it
+# is; one that got on meanwhile, by what it keeps in its directory, more often.
+LAUNCHER_TRIES, MOST_TRIES = 2, 20
+# One that was cut off so often in one run, with the process that had begun it, and did not get on, is left so: it may be
+# what ends it.
 CUT_OFF_TRIES = 5
 # A trial that others disturbed is measured so often at most, as long as there is time to wait for a quiet machine.
 QUIET_TRIES = 3
@@ -54,7 +59,8 @@ def measure_trial(
     told by None. Raises LauncherError only when the run is ending.
     """
     key = spec.key(session.host.facts(spec.code.variables).conditions)
-    timed = any(metric.timed for metric in session.series.metrics)
+    # Another timed metric is left out where others disturbed it: for that alone, nothing is waited for or done again.
+    timed = session.series.primary.timed
     # For a quiet machine, and to measure again what was disturbed; waiting for the device lock does not count.
     left_s = session.series.contention_wait_s
     disturbed: list[Stored[Any]] = []
@@ -71,7 +77,8 @@ def measure_trial(
             again = bool(record.contended) and "contended" in session.retry
         return not again or record.attempt >= session.seen_open.get(key, math.inf) or _is_of(session, record)
 
-    lost = 0
+    # Interruptions in this call, and those since something was last written to the trial's directory.
+    begun = lost = 0
     while True:
         attempt = session.journal.attempts.look("trial", key, satisfied, session.say)
         if isinstance(attempt, OpenAttempt):
@@ -96,14 +103,20 @@ def measure_trial(
         if stored is None or stored.record.late:
             continue
         if isinstance(stored.record, InterruptedRecord):
-            lost += 1
-            if lost == LAUNCHER_TRIES:
+            begun, lost = begun + 1, 0 if _got_on(session, stored.record) else lost + 1
+            if lost == LAUNCHER_TRIES or begun == MOST_TRIES:
                 return Trial(stored, True)
             session.say(f"{id}: {stored.record.reason} It is begun again.")
-        elif stored.record.contended and stored.record.samples and left_s > 0 and len(disturbed) < QUIET_TRIES - 1:
-            disturbed.append(stored)
-        else:
+        elif (
+            not timed
+            or not stored.record.contended
+            or not stored.record.samples
+            or left_s <= 0
+            or len(disturbed) == QUIET_TRIES - 1
+        ):
             return Trial(stored, True)
+        else:
+            disturbed.append(stored)
 
 
 def _attempt(
@@ -116,9 +129,12 @@ def _attempt(
         if begun is None:
             return None
         # The order within pairs is from the trial's identity: another replicate gets another one, the same the same.
-        request = Request(spec=spec, series=session.series, cwd=str(Path.cwd()), seed=int(key[:8], 16))
+        directory = _directory(session, key)
+        request = Request(
+            spec=spec, series=session.series, directory=str(directory), cwd=str(Path.cwd()), seed=int(key[:8], 16)
+        )
         try:
-            outcome = turn.run(request, hear)
+            outcome = turn.run(request, Listening(session, begun.intent, hear))
         except LauncherError as error:
             stored = attempts.interrupt(begun, str(error))
             if session.host.closed:
@@ -131,6 +147,7 @@ def _attempt(
 
 def _record(session: Session, spec: TrialSpec, intent: Intent, outcome: TrialOutcome) -> TrialRecord:
     facts, samples = session.host.facts(spec.code.variables), outcome.samples
+    timed = any(metric.timed for metric in session.series.metrics)
     return TrialRecord(
         series=intent.series,
         key=intent.key,
@@ -152,10 +169,12 @@ def _record(session: Session, spec: TrialSpec, intent: Intent, outcome: TrialOut
         samples=samples,
         ratios=paired_ratios(samples) if samples else {},
         error=outcome.error,
-        contended=outcome.contended,
+        contended=outcome.contended if timed else "",
         without=outcome.without or msgspec.UNSET,
         launch=outcome.launch,
         baseline_version=_version(spec.baseline_code),
+        curves=outcome.curves or msgspec.UNSET,
+        interruptions=_interruptions(session, intent) or msgspec.UNSET,
         provenance=msgspec.structs.replace(
             _provenance(session, spec.code),
             host=facts.host,
@@ -184,15 +203,33 @@ def _version(code: Code | None) -> Version | msgspec.UnsetType:
 
 
 def _cut_off(session: Session, key: str) -> list[Stored[Any]]:
-    """The attempts of this run that were interrupted, since the last that was not."""
+    """The attempts of this run that were interrupted, since the last that was not, or that got on."""
     interrupted: list[Stored[Any]] = []
     for attempt in session.journal.attempts.of("trial", key):
         match attempt:
             case Stored(record=InterruptedRecord() as record) if _is_of(session, record):
-                interrupted.append(attempt)
+                interrupted = [] if _got_on(session, record) else [*interrupted, attempt]
             case _:
                 interrupted = []
     return interrupted
+
+
+def _directory(session: Session, key: str) -> Path:
+    return directory_of(session.journal.store.url, session.series.topic, key)
+
+
+def _got_on(session: Session, record: InterruptedRecord) -> bool:
+    """Whether the attempt, or a later one, wrote something to the trial's directory."""
+    return changed_at(_directory(session, record.key)) >= parse_utc(record.started_at).timestamp()
+
+
+def _interruptions(session: Session, intent: Intent) -> int:
+    """How often the trial was interrupted before this attempt, since it last ended otherwise."""
+    count = 0
+    for attempt in session.journal.attempts.of("trial", intent.key)[: intent.attempt] if intent.attempt else ():
+        is_one = isinstance(attempt, Stored) and isinstance(attempt.record, InterruptedRecord)
+        count = count + 1 if is_one else 0
+    return count
 
 
 def _is_of(session: Session, record: Record) -> bool:

@@ -101,7 +101,9 @@ def _waits(step: MeasuringStep) -> bool:
 
 
 def _doing(step: MeasuringStep) -> str:
-    return f"waits {duration(step.spent_s)}: {step.trial}" if _waits(step) else step.trial
+    if _waits(step):
+        return f"waits {duration(step.spent_s)}: {step.trial}"
+    return f"{step.trial}: {step.reached}" if step.reached else step.trial
 
 
 def _left(step: MeasuringStep) -> str:

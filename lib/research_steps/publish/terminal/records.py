@@ -45,6 +45,10 @@ def record_lines(record: EntryRecord | TrialRecord | InterruptedRecord, series: 
         version = record.baseline_version
         lines += [f"  the baseline ran in a process of its own, on {version}"] if version else []
         lines += [f"  contended: {record.contended}"] if record.contended else []
+        lines += [f"  interrupted {record.interruptions} times before it ended"] if record.interruptions else []
+        for name, curve in (record.curves or {}).items():
+            ends = [f"{quantity(name, value)} at step {step}" for step, value in (curve[0], curve[-1])]
+            lines.append(f"  {name} while it ran: {' to '.join(ends)}, {len(curve)} points")
     if record.error is not None:
         first, *more = record.error.message.splitlines() or [""]
         lines += [f"  {record.error.type}: {first}", *(f"    {line}" for line in (*more, *record.error.frames))]

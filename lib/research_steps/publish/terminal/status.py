@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import msgspec
+
 from research_steps.errors import ResearchError
 from research_steps.evidence.hypotheses import SAYS
 from research_steps.evidence.state import ThreadState
@@ -65,7 +67,12 @@ def status_of(checkout: Checkout, journal: Journal, whole: bool, detailed: bool)
         "interrupted": len(outline.interrupted) + ended["interrupted"],
         "late": sum(stored.record.late for stored in everything),
         "plans": [
-            {**asdict(step), "queued": step.queued, "running": [_attempt(intent) for intent in step.running]}
+            {
+                **asdict(step),
+                "queued": step.queued,
+                "running": [_attempt(intent) for intent in step.running],
+                "told": [msgspec.to_builtins(told) for told in step.told],
+            }
             for step in steps
         ],
         "open": [{**_attempt(attempt.intent), "orphaned": attempt.orphaned()} for attempt in outline.open],

@@ -29,6 +29,7 @@ LOOK_S = 1.5
 # Between two steps nothing runs for a second or two.
 QUIET_LOOKS = 4
 HOSTS_SHOWN = 5
+TOLD_SHOWN = 2
 GONE = "its driver is gone: start it again to go on"
 
 
@@ -56,6 +57,7 @@ def step_line(step: StepProgress) -> str:
     if step.queued:
         parts.append(f"{step.queued} queued" + (f" ({len(step.orphaned)} orphaned)" if step.orphaned else ""))
     parts += [f"about {duration(step.left_s)} left"] if step.left_s is not None else []
+    parts += [f"{told.id} at {told.text}" for told in step.told[:TOLD_SHOWN]]
     return one_line(f"{step.id} {step.label}: {', '.join(parts)}" + (f"; {GONE}" if step.driver_gone else ""))
 
 
@@ -183,7 +185,8 @@ def _drawn(view: View) -> "RenderableType":
 
 def _row(step: StepProgress) -> StepRow:
     left = GONE if step.driver_gone else "" if step.left_s is None else f"about {duration(step.left_s)}"
-    return StepRow(f"{step.id} {step.label}", step.done, step.total, step.failed, _hosts(step.running), left)
+    now = [_hosts(step.running), *(f"{told.id} at {told.text}" for told in step.told[:TOLD_SHOWN])]
+    return StepRow(f"{step.id} {step.label}", step.done, step.total, step.failed, "; ".join(now), left)
 
 
 def _entry_line(entry: EntryRecord) -> str:

@@ -89,7 +89,9 @@ class SshHost:
 
     def _measure(self, request: Request, hear: Hear) -> TrialOutcome:
         code = replace(request.spec.code, root=self._there(request.spec.code.root))
-        there = msgspec.structs.replace(request, spec=replace(request.spec, code=code), cwd=self._there(request.cwd))
+        directory = f"{self._root}/{OWN}/trials/{request.series.topic}/{PurePath(request.directory).name}"
+        spec, cwd = replace(request.spec, code=code), self._there(request.cwd)
+        there = msgspec.structs.replace(request, spec=spec, cwd=cwd, directory=directory)
         nonce = secrets.token_hex(8)
         outcome = self._ask(Measure(nonce=nonce, request=there), hear)
         if not isinstance(outcome, TrialOutcome):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from research_steps.terminal import cells, pass_on, print_lines, say
-from research_steps.trial.launcher.protocol import Message, Output, Said, Waiting
+from research_steps.trial.launcher.protocol import Message, Output, Progress, Said, Waiting
 
 QUIET_S = 1.0
 
@@ -40,6 +40,8 @@ class ProgressLine:
             match message:
                 case Waiting(what):
                     self._wait_for(what)
+                case Progress(reached):
+                    self._wait_for(f"the trial: {reached}")
                 case Said(text):
                     self._clear()
                     self._show_line(text)

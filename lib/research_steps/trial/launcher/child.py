@@ -16,10 +16,12 @@ from typing import Any, Literal
 import draccus
 import msgspec
 
-from research_steps.errors import CodeChanged, FailedElsewhere, LauncherError, Side, SideFailed, lacking
+from research_steps.errors import CodeChanged, Diverged, FailedElsewhere, LauncherError, Side, SideFailed, lacking
+from research_steps.evidence.effects import LARGEST
 from research_steps.records.model import Device, Error
 from research_steps.records.redaction import redact
 from research_steps.trial.code import Code
+from research_steps.trial.directory import enter
 from research_steps.trial.launcher.importing import import_from, is_below, load
 from research_steps.trial.launcher.protocol import ChildResult, Request, Used, line, received
 from research_steps.trial.launcher.sampling import sample
@@ -27,6 +29,7 @@ from research_steps.trial.launcher.side_process import SideProcess, SideRun, Sid
 from research_steps.trial.launcher.staleness import edited
 from research_steps.trial.launcher.two_versions import TwoVersions
 from research_steps.trial.measured import TrialSpec
+from research_steps.trial.progress import curves, first_beyond, hear_levanter
 from research_steps.trial.provenance import describe_error
 
 LONGEST_MESSAGE = 10_000
@@ -76,6 +79,8 @@ def run(request: Request, stage: int) -> ChildResult:
             os.environ.clear()
             os.environ.update(request.env)
         os.chdir(request.cwd)
+        enter(request.directory, "candidate")
+        hear_levanter()
         say(f"importing {code.name.partition(':')[0]}")
         sampling = partial(say, f"sampling, up to {series.sampling_s:g} s")
         if spec.baseline_code is not None:
@@ -88,16 +93,18 @@ def run(request: Request, stage: int) -> ChildResult:
             candidate, baseline = (_config(spec, fields) for fields in (spec.config, spec.baseline_config))
             import_s = time.perf_counter() - started
             say("setting up: compiling, checking, warming up")
-            result = sample(measure, candidate, baseline, series, request.seed, sampling)
+            turn = partial(enter, request.directory)
+            result = sample(measure, candidate, baseline, series, request.seed, sampling, turn)
     except BaseException as raised:  # noqa: BLE001  # whatever it is, it is the trial's result
         why = _interrupted(raised)
-        error = None if why else _described(raised, root)
+        error = None if why else _diverged(request, raised) or _described(raised, root)
         result = ChildResult(error=error, interrupted=why, setup_s=time.perf_counter() - started - import_s)
     ran = versions.ran if versions is not None else _ran(code, late)
     # What is imported only when it is called for may have been saved after the first look, and be why it failed.
     if changed := _changed(code, ran.late):
         result = ChildResult(interrupted=changed)
-    parts = {"devices": ran.devices, "sources": ran.sources, "import_s": ran.import_s or import_s}
+    told = curves(Path(request.directory, "candidate"), [metric.name for metric in series.metrics])
+    parts = {"devices": ran.devices, "sources": ran.sources, "import_s": ran.import_s or import_s, "curves": told}
     return msgspec.structs.replace(result, **parts)
 
 
@@ -134,6 +141,7 @@ def _side_process(request: Request, side: Side) -> SideProcess:
     late: list[str] = []
 
     def load() -> Callable[[], Any]:
+        enter(request.directory, side)
         return partial(_imported(code, late), _config(spec, fields))
 
     described = partial(describe_error, where=side, root=Path(code.root))
@@ -175,6 +183,33 @@ def _interrupted(raised: BaseException) -> str:
         return str(error)
     why = lacking(error)
     return f"The machine could not do it: {_short(why)}." if why else ""
+
+
+def _diverged(request: Request, raised: BaseException) -> Error | None:
+    """What was raised as a divergence, with the step of it as far as that was told; None where it is none."""
+    side: Side = raised.side if isinstance(raised, SideFailed) else "candidate"
+    error: BaseException | None = raised.error if isinstance(raised, SideFailed) else raised
+    described = error.described if isinstance(error, FailedElsewhere) else None
+    if described is not None and described.type != Diverged.__name__:
+        return None
+    while error is not None and described is None and not _tells_divergence(error):
+        error = error.__cause__ or error.__context__
+    if error is None:
+        return None
+    primary = request.series.primary
+    bound = LARGEST if primary.diverged_above is None else primary.diverged_above
+    since, last = first_beyond(Path(request.directory, side), primary.name, bound)
+    when = f" It has been so since step {since}." if since is not None else ""
+    when = when or (f" The last step that was told is {last}." if last is not None else "")
+    message = described.message if described is not None else str(error)
+    return Error(Diverged.__name__, _short(message) + when, (), side, "")
+
+
+def _tells_divergence(error: BaseException) -> bool:
+    """Whether this is how this package, JAX or Levanter tells that a number is none any more."""
+    if isinstance(error, RuntimeError):
+        return str(error) in ("Loss is NaN", "Loss is Inf")
+    return isinstance(error, Diverged | FloatingPointError)
 
 
 def _described(raised: BaseException, root: Path) -> Error:

@@ -74,21 +74,21 @@ class LocalHost:
     @contextmanager
     def turn(self, id: str, timed: bool, wait_s: float, say: Say) -> Iterator[Turn]:
         if not timed:
-            yield Turn(wait_s, True, partial(self._run, None))
+            # It says who disturbed it, for what else of it is timed.
+            others = [other.what for other in contention.HERE.disturbances(self.trials.family)]
+            yield Turn(wait_s, True, partial(self._run, others))
             return
         with contention.device_lock(contention.HERE, id, lambda: self.closed, say):
             left_s, others = self._wait(id, wait_s, say)
             yield Turn(left_s, left_s > 0 and not others, partial(self._run, others))
 
-    def _run(self, others: list[str] | None, request: Request, hear: Hear) -> TrialOutcome:
-        """Run a trial that these disturb from its beginning; None for one that nobody can."""
+    def _run(self, others: list[str], request: Request, hear: Hear) -> TrialOutcome:
+        """Run a trial that these disturb from its beginning."""
         started, watch = utc(), contention.CpuWatch(contention.HERE)
         outcome = self.trials.run(request, hear)
         self.sources = outcome.sources or self.sources
-        if others is not None:
-            load = watch.contended(outcome.launcher_cpu_s)
-            outcome = msgspec.structs.replace(outcome, contended="; ".join(filter(None, [*others, load])))
-        return msgspec.structs.replace(outcome, started_at=started, finished_at=utc())
+        contended = "; ".join(filter(None, [*others, watch.contended(outcome.launcher_cpu_s)]))
+        return msgspec.structs.replace(outcome, contended=contended, started_at=started, finished_at=utc())
 
     def _wait(self, id: str, left_s: float, say: Say) -> tuple[float, list[str]]:
         """Wait for so long at most until the machine is quiet: what is left of the time, and who disturbs it still."""

@@ -29,6 +29,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from research_steps.trial.directory import open_output, tidy
 from research_steps.trial.launcher import child
 from research_steps.trial.launcher.daemon import Daemon, short_base
 from research_steps.trial.launcher.importing import load
@@ -52,6 +53,8 @@ from research_steps.trial.launcher.staleness import Sources, stamp
 
 # How often a trial's output is looked at for somebody who reads along. Not oftener, because it wakes up a core.
 LOOK_S = 0.25
+# And how often at how far it is, whoever reads along.
+NEWS_S = 5.0
 LARGEST_REQUEST = 64 << 20
 
 
@@ -152,11 +155,17 @@ class Parent:
             if not leaving.done() and self._preload(request.spec.code.libraries, client):
                 trial = self._trial = await self._start(request, client)
                 leaving.add_done_callback(lambda _: trial.kill())
-                limit = self._loop.call_later(request.series.time_limit_s, trial.time_out)
+                limit_s, asked = request.series.time_limit_s, time.monotonic()
+                limit = self._loop.call_later(limit_s, trial.time_out) if limit_s is not None else None
                 while not trial.ended.done():
-                    await asyncio.wait([trial.ended], timeout=LOOK_S if request.live else None)
+                    await asyncio.wait([trial.ended], timeout=LOOK_S if request.live else NEWS_S)
                     self._show_output(trial)
-                limit.cancel()
+                    if time.monotonic() - asked >= NEWS_S:
+                        asked, news = time.monotonic(), trial.news()
+                        if news is not None:
+                            client.write(line(news))
+                if limit is not None:
+                    limit.cancel()
                 self._finish(trial, used_before_s)
         leaving.cancel()
         self._requests -= 1
@@ -178,9 +187,10 @@ class Parent:
             os.kill(self._persistent.pid, signal.SIGKILL)
             os.waitpid(self._persistent.pid, 0)
             self._forget_persistent(self._persistent)
-        output = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the trial has ended
+        output = open_output(request.directory)
+        start = os.fstat(output.fileno()).st_size
         pid = self._fork(partial(child.serve, request, self._result, self._stage), output.fileno())
-        return RunningTrial(request, client, pid, output, others)
+        return RunningTrial(request, client, pid, output, others, start)
 
     def _finish(self, trial: RunningTrial, used_before_s: float) -> None:
         self._trial = None
@@ -192,6 +202,7 @@ class Parent:
         trial.client.write(line(trial.outcome(self._result.read_bytes(), launcher_cpu_s)))
         if self._persistent is None:
             trial.output.close()
+        tidy(trial.request.directory)
 
     async def _start_persistent(self) -> PersistentChild:
         output = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the child has ended

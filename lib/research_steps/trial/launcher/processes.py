@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 # From linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+# What ends a process from outside: a person, a scheduler that takes the machine back, the kernel.
+ENDED_BY_OTHERS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
 _KILL_ROUNDS = 10
 _ROUND_S = 0.5
 
@@ -30,6 +33,20 @@ def adopt_orphans() -> None:
     """Have every descendant that loses its parent become a child of this process, in whatever session it is."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def killed_for_memory() -> int:
+    """How often the kernel has ended a process because memory ran out, in this control group where that tells, else on
+    this machine; 0 where neither does."""
+    with suppress(OSError):
+        group = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip()
+        places = (f"/sys/fs/cgroup{group}/memory.events", "/sys/fs/cgroup/memory.events", "/proc/vmstat")
+        for place in places:
+            with suppress(OSError):
+                counts = dict(line.split() for line in Path(place).read_text().splitlines())
+                if "oom_kill" in counts:
+                    return int(counts["oom_kill"])
+    return 0
 
 
 def kill_descendants(spare: Collection[int] = ()) -> None:

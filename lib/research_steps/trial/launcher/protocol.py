@@ -16,6 +16,7 @@ import msgspec
 from research_steps.records.model import Device, Error, Launch, Samples
 from research_steps.records.series import Series
 from research_steps.trial.measured import TrialSpec
+from research_steps.trial.progress import Reached
 
 # The socket's name in the parent's folder.
 SOCKET = "socket"
@@ -35,12 +36,14 @@ class ParentConfig(msgspec.Struct, frozen=True):
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
     """One trial, sampled as the series says, in the order that the `seed` gives.
 
-    `cwd` is its working directory, `env` the whole environment of the child (default: the parent's). `live` asks for its
-    output while it runs. `in_process` runs it in a child that stays, with its backend.
+    `directory` is what every attempt at it finds, `cwd` its working directory, `env` the whole environment of the child
+    (default: the parent's). `live` asks for its output while it runs. `in_process` runs it in a child that stays, with
+    its backend.
     """
 
     spec: TrialSpec
     series: Series
+    directory: str
     cwd: str
     seed: int
     env: dict[str, str] | None = None
@@ -68,6 +71,19 @@ class Waiting(msgspec.Struct, frozen=True, tag="waiting"):
     """What is being waited for from now on."""
 
     what: str
+
+
+class Progress(msgspec.Struct, frozen=True, tag="progress"):
+    """How far the trial is, as it told itself."""
+
+    reached: Reached
+
+
+class Silent(msgspec.Struct, frozen=True, tag="silent"):
+    """For so long (seconds) the trial has told and printed nothing; `tail` is the end of what it had printed."""
+
+    for_s: float
+    tail: str
 
 
 class Output(msgspec.Struct, frozen=True, tag="output"):
@@ -110,7 +126,7 @@ class ChildResult(msgspec.Struct, frozen=True, kw_only=True):
     """What the child itself reports: samples, or an error, or why there is neither, for no fault of what was measured
     (`interrupted`). `without` tells of metrics beside the primary one what they
     were when they were no finite number. `sources` are the files that people edit among those of the
-    modules that it had imported. Times are in seconds."""
+    modules that it had imported, `curves` what it told by step. Times are in seconds."""
 
     samples: Samples | None = None
     error: Error | None = None
@@ -118,6 +134,7 @@ class ChildResult(msgspec.Struct, frozen=True, kw_only=True):
     without: dict[str, str] = {}
     devices: tuple[Device, ...] = ()
     sources: tuple[str, ...] = ()
+    curves: dict[str, list[tuple[int, float]]] = {}
     import_s: float = 0.0
     setup_s: float = 0.0
     sampling_s: float = 0.0
@@ -151,7 +168,7 @@ class TrialOutcome(ChildResult, frozen=True, kw_only=True, tag="outcome"):
 
 AskedOfParent = Request | StartWorker | Shutdown
 Answer = TrialOutcome | Done | Refused | Stale
-Message = Waiting | Output | Begun | Said | Answer
+Message = Waiting | Progress | Silent | Output | Begun | Said | Answer
 
 
 def line(message: msgspec.Struct) -> bytes:

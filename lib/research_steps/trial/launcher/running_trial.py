@@ -6,9 +6,11 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO
 
 import msgspec
@@ -16,25 +18,39 @@ import psutil
 
 from research_steps.records.model import Error, Launch
 from research_steps.records.redaction import LONGEST, redact_end, redactor
-from research_steps.trial.launcher.protocol import ChildResult, Request, TrialOutcome, Used, line
+from research_steps.trial import progress
+from research_steps.trial.launcher.processes import ENDED_BY_OTHERS, killed_for_memory
+from research_steps.trial.launcher.protocol import ChildResult, Progress, Request, Silent, TrialOutcome, Used, line
 
 OUTPUT_TAIL = 4096
 LAST_WORDS = 400
+# From when on a trial that neither tells nor prints anything is said to be silent (seconds).
+SILENT_S = 600.0
 
 
 @dataclass
 class RunningTrial:
     """`client` has asked for it, `pid` is its child's, `others` are the processes of the parent that are none of the
-    trial's. Once it has `ended`, that holds the exit code and what the child used."""
+    trial's. Its output begins at `start` in the file, behind that of earlier attempts. Once it has `ended`, that holds
+    the exit code and what the child used."""
 
     request: Request
     client: asyncio.StreamWriter
     pid: int
     output: IO[bytes]
     others: set[int]
+    start: int = 0
     ended: "asyncio.Future[tuple[int, Used]]" = field(default_factory=asyncio.Future)
-    shown: int = 0
     timed_out: bool = False
+    killed_before: int = field(default_factory=killed_for_memory)
+    began: float = field(default_factory=time.time)
+    # How far it was and how much it had printed, since when that is so, and from when on that is silence (seconds).
+    seen: tuple[progress.Reached | None, int] = (None, 0)
+    since: float = field(default_factory=time.monotonic)
+    patience_s: float = field(default_factory=lambda: SILENT_S)
+
+    def __post_init__(self) -> None:
+        self.shown = self.start
 
     def kill(self) -> None:
         # It may be gone and not reaped yet, or reaped by whoever ends this parent.
@@ -50,6 +66,21 @@ class RunningTrial:
         self.timed_out = True
         self.kill()
 
+    def news(self) -> Progress | Silent | None:
+        """How far it is, if that is new; that it is silent, once it was for SILENT_S, and then for twice as long."""
+        reached = progress.reached(Path(self.request.directory, "candidate"), self.began)
+        before, self.seen = self.seen, (reached, self._size())
+        if self.seen != before:
+            self.since, self.patience_s = time.monotonic(), SILENT_S
+            return Progress(reached) if reached is not None and reached != before[0] else None
+        if (silent_s := time.monotonic() - self.since) < self.patience_s:
+            return None
+        self.patience_s *= 2
+        return Silent(silent_s, self._output_tail()[-LAST_WORDS:])
+
+    def _size(self) -> int:
+        return os.fstat(self.output.fileno()).st_size
+
     def new_output(self) -> Iterator[str]:
         """What it has printed since this was last asked for."""
         while new := os.pread(self.output.fileno(), 1 << 20, self.shown):
@@ -63,6 +94,8 @@ class RunningTrial:
         if code == os.EX_IOERR:
             told = self._output_tail()[-LAST_WORDS:].strip() or f"is {tempfile.gettempdir()} full?"
             result = ChildResult(interrupted=f"Its process could not report what it did: {told}")
+        elif -code in ENDED_BY_OTHERS and not self.timed_out and killed_for_memory() == self.killed_before:
+            result = ChildResult(interrupted=f"Its process was ended by {exit}, as by the system or a person.")
         else:
             result = ChildResult(error=self._lost(exit))
         with suppress(msgspec.MsgspecError):
@@ -91,9 +124,12 @@ class RunningTrial:
         """The error of a trial whose child gave no result."""
         if self.timed_out:
             limit = f"{self.request.series.time_limit_s:g} s"
-            kind, message = "TimeLimit", f"it ran longer than its limit of {limit} and was killed"
+            kind, message = (
+                "TimeLimit",
+                f"it ran longer than its limit of {limit}, the series' time_limit_s, and was killed",
+            )
         elif exit.startswith("signal"):
-            why = "; out of memory, perhaps" if exit == "signal SIGKILL" else ""
+            why = "; the system ran out of memory meanwhile" if exit == "signal SIGKILL" else ""
             kind, message = "Crash", f"the process was ended by {exit}{why}"
         else:
             kind, message = "Exit", f"the process ended with {exit} before it gave a result"
@@ -101,7 +137,7 @@ class RunningTrial:
 
     def _output_tail(self) -> str:
         output, seen = self.output.fileno(), OUTPUT_TAIL + 2 * LONGEST
-        end = os.pread(output, seen, max(0, os.fstat(output).st_size - seen))
+        end = os.pread(output, seen, max(self.start, self._size() - seen))
         # What it printed are the secrets of its own environment, which the driver may not have.
         return redact_end(end, OUTPUT_TAIL, redactor(self.request.env))
 

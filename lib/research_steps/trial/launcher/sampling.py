@@ -37,17 +37,24 @@ def sample(
     series: Series,
     seed: int,
     sampling: Callable[[], None] = lambda: None,
+    turn: Callable[[Side], None] = lambda side: None,
 ) -> ChildResult:
-    """Run the measure function on two configurations; `sampling` is called when its set-up is done. Raises SideFailed
-    from whatever it raised, BadMetrics included."""
+    """Run the measure function on two configurations; `sampling` is called when its set-up is done, `turn` before a side
+    runs. Raises SideFailed from whatever it raised, BadMetrics included."""
     started = time.perf_counter()
     with failing("candidate"):
         returned = measure(candidate)
         if not isinstance(returned, Iterator):
             return unpaired(numbers(returned, series), time.perf_counter() - started)
+    turn("baseline")
     with failing("baseline"):
         sides: dict[Side, Iterator[Any]] = {"candidate": returned, "baseline": measure(baseline)}
-    return paired(lambda side, taken: next_sample(sides[side], side, taken, series), series, seed, sampling)
+
+    def take(side: Side, taken: int) -> Values:
+        turn(side)
+        return next_sample(sides[side], side, taken, series)
+
+    return paired(take, series, seed, sampling)
 
 
 def unpaired(values: Values, took_s: float) -> ChildResult:
@@ -176,9 +183,12 @@ def numbers(values: Any, series: Series) -> Values:
         if not isinstance(name, str) or not name.isprintable():
             raise BadMetrics(f"A metric is named {name!r}: expected printable text, such as 'time_s'.")
     checked = {name: _number(name, value) for name, value in values.items()}
-    primary = checked[series.primary.name]
-    if not abs(primary) <= LARGEST:
-        raise Diverged(f"Metric {series.primary.name!r} is {primary}: expected {LARGEST:g} at most.")
+    for metric in series.metrics:
+        value, bound = checked[metric.name], metric.diverged_above
+        if metric is series.primary and not abs(value) <= LARGEST:
+            raise Diverged(f"Metric {metric.name!r} is {value}: expected {LARGEST:g} at most.")
+        if bound is not None and not value <= bound:
+            raise Diverged(f"Metric {metric.name!r} is {value}: expected {bound:g} at most, its diverged_above.")
     return checked
 
 

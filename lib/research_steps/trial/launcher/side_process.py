@@ -24,7 +24,7 @@ from typing import Any
 from research_steps.errors import FailedElsewhere, LauncherError, Side
 from research_steps.records.model import Device, Error
 from research_steps.records.series import Series
-from research_steps.trial.launcher.processes import die_with_parent
+from research_steps.trial.launcher.processes import ENDED_BY_OTHERS, die_with_parent
 from research_steps.trial.launcher.sampling import Values, next_sample, numbers
 
 # Beside the number of a core on which a sample is wanted, or -1 for any, what the process may be asked for.
@@ -99,6 +99,8 @@ class SideProcess:
             code = self._wait()
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             message = f"the process of the {self._side} was ended by {how}"
+            if -code in ENDED_BY_OTHERS:
+                raise LauncherError(f"{message}, as by the system or a person.") from None
             raise FailedElsewhere(Error("Crash", message, (), self._side, "")) from None
         if isinstance(answer, Error):
             raise FailedElsewhere(answer)
