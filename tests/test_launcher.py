@@ -155,8 +155,6 @@ def test_a_failure_says_where_it_was(
         ("abort", "signal SIGABRT"),
         ("exit 3", "exit code 3"),
         ("exit 0", "exit code 0"),
-        ("kill 9", "signal SIGKILL"),
-        ("kill 15", "signal SIGTERM"),
         ("kill 40", "signal 40"),
     ],
 )
@@ -166,6 +164,15 @@ def test_a_process_that_ends_by_itself_is_an_outcome(shared: Launcher, name: str
     assert ended.samples is None
     assert ended.error.type == ("Crash" if "signal" in exit else "Exit")
     assert ended.launch.exit == exit
+    next_trial_is_fine(shared, ended.launch.parent_pid)
+
+
+@pytest.mark.parametrize(("name", "signal"), [("kill 9", "SIGKILL"), ("kill 15", "SIGTERM"), ("kill 1", "SIGHUP")])
+def test_a_process_that_others_end_is_interrupted(shared: Launcher, name: str, signal: str) -> None:
+    """By the signals that people, schedulers and the system send: no fault of what was measured."""
+    ended = shared.run(request("crashes", {"name": name}))
+    assert (ended.samples, ended.error) == (None, None)
+    assert ended.interrupted == f"Its process was ended by signal {signal}, as by the system or a person."
     next_trial_is_fine(shared, ended.launch.parent_pid)
 
 
@@ -376,7 +383,7 @@ def test_a_disk_that_the_measure_function_finds_full_is_no_result(launcher: Laun
 
 
 def test_a_trial_that_finds_no_room_for_its_result_is_none(tmp_path: Path) -> None:
-    """The disk of temporary files is full once it has measured: it is interrupted, and says what may be the matter."""
+    """The disk of temporary files is full once it has measured: it is interrupted, and says what the matter is."""
     # A path that is short enough for the sockets of the trial's parent.
     small = Path(tempfile.mkdtemp(prefix="small-", dir="/tmp"))
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)]
@@ -398,7 +405,8 @@ def test_a_trial_that_finds_no_room_for_its_result_is_none(tmp_path: Path) -> No
             with Launcher() as launcher:
                 ended = launcher.run(wanted)
         assert ended.error is None and ended.samples is None
-        assert ended.interrupted == f"Its process could not report what it did: is {small} full?"
+        assert ended.interrupted.startswith("Its process could not report what it did: ")
+        assert ended.interrupted.endswith("No space left on device")
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)
         small.rmdir()

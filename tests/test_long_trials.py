@@ -53,6 +53,9 @@ def measure(config):
     work = config["work"]
     if work == "pair":
         return pair(config)
+    if work == "memory":
+        Path(config["group"], "cgroup.procs").write_text(str(os.getpid()))
+        return {"loss": float(len(bytearray(1 << 30)))}
     if work == "kills itself":
         os.kill(os.getpid(), 9)
     if work == "waits":
@@ -192,6 +195,23 @@ def test_what_kills_itself_and_gets_nowhere_is_left(bench: Bench) -> None:
     assert isinstance(trial.stored.record, InterruptedRecord)
     assert len(bench.attempts("kills itself")) == LAUNCHER_TRIES < MOST_TRIES
     assert not bench.directory("kills itself").exists()
+
+
+def test_what_the_kernel_ends_for_its_memory_has_failed(bench: Bench) -> None:
+    """It would do so again: that is a result, told by the kernel's own count."""
+    group = Path("/sys/fs/cgroup/memory", f"research-{os.getpid()}")
+    try:
+        group.mkdir()
+    except OSError:
+        pytest.skip("no control group for memory can be made here")
+    try:
+        (group / "memory.limit_in_bytes").write_text(str(128 << 20))
+        record = bench.measure("memory", group=str(group)).stored.record
+        assert soon(lambda: not (group / "cgroup.procs").read_text())
+    finally:
+        group.rmdir()
+    assert (record.status, record.attempt) == ("failed", 0)
+    assert record.error.message == "the process was ended by signal SIGKILL; the system ran out of memory meanwhile"
 
 
 def test_what_a_signal_from_outside_ends_is_interrupted(bench: Bench) -> None:
