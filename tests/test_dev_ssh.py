@@ -86,7 +86,7 @@ def test_an_attempt_is_recorded_here_as_measured_there(here: DevCheckout, there:
     assert "1000 1 paired" in there.measured
     assert here.measured == []
     assert not (there.root / "local_store").exists()
-    assert sorted(path.name for path in (there.root / ".agents").iterdir()) == ["outcomes"]
+    assert sorted(path.name for path in (there.root / ".agents").iterdir()) == ["outcomes", "trials"]
 
 
 def test_files_follow_the_checkout(here: DevCheckout, there: There) -> None:
