@@ -199,10 +199,11 @@ class Parent:
         self._show_output(trial)
         # A child that stays is in no account of this process.
         launcher_cpu_s = _cpu_s() - used_before_s + (trial.ended.result()[1].cpu_s if self._persistent else 0.0)
-        trial.client.write(line(trial.outcome(self._result.read_bytes(), launcher_cpu_s)))
+        outcome = trial.outcome(self._result.read_bytes(), launcher_cpu_s)
         if self._persistent is None:
             trial.output.close()
         tidy(trial.request.directory)
+        trial.client.write(line(outcome))
 
     async def _start_persistent(self) -> PersistentChild:
         output = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the child has ended
