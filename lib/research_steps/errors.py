@@ -15,7 +15,7 @@ ResearchError
 ├── BadMetrics            the measure function gave no set of numbers
 ├── Diverged              a metric is no number to count with, or above its bound: a result of the configuration
 ├── SideFailed            the measure function raised, as the candidate or as the baseline of the pair
-├── FailedElsewhere       a side of a pair raised, in a process of its own
+├── FailedElsewhere       a side of a pair, or a step, raised in a process of its own
 ├── DevicesDiffer         the two sides of a pair, in processes of their own, ran on different devices
 ├── CodeChanged           its code is no longer the code that the trial was begun for
 ├── LauncherError         what was to run trials, or a run, died or could not start: no result
@@ -129,11 +129,14 @@ class DevicesDiffer(ResearchError):
 
 
 class FailedElsewhere(ResearchError):
-    """A side of a pair, in a process of its own, raised what `described` tells: an error as a record has it."""
+    """What ran in a process of its own raised what `described` tells: an error as a record has it."""
 
     def __init__(self, described: Any) -> None:
-        super().__init__(described.line)
+        super().__init__(described)
         self.described = described
+
+    def __str__(self) -> str:
+        return str(self.described.line)
 
 
 class CodeChanged(ResearchError):

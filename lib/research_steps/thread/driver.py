@@ -164,6 +164,7 @@ class ThreadRun:
                     seals.run(**flags)
         except KeyboardInterrupt as error:
             launcher.close()
+            session.processes.close()
             marin.end_jobs()
             self.journal.store.give_up()
             return error

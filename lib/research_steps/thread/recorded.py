@@ -1,7 +1,7 @@
 """An existing step of Marin with a record around each run of it: `steps.recorded`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,7 @@ from research_steps.journal.entries import About, Finding
 from research_steps.records.objects import IssueLink
 from research_steps.records.step_kinds import Ran
 from research_steps.thread.configs import step_key
-from research_steps.thread.marin import Recorded, has_artifact, read_artifact
+from research_steps.thread.marin import Recorded, has_artifact, has_engine, read_artifact
 from research_steps.thread.step_body import record_step
 from research_steps.thread.tagging import Tagging, tagged, tagged_config
 from research_steps.trial.context import Session, current
@@ -23,7 +23,7 @@ def record(step: Recorded, config: Any, *, label: str, hypothesis: str, private:
     def body(id: str) -> Finding:
         tagging = None if private or session.series.private else _tagging(session, id, name)
         # Saved before the entry is: what Marin can't save is a failure of the step, and what an entry tells of is there.
-        step.run(tagged_config(config, tagging), partial(tagged, tagging=tagging))
+        step.run(tagged_config(config, tagging), partial(_placed, session, step, tagging))
         return Finding(result=f"{step.step.name} finished")
 
     about = About(
@@ -36,6 +36,16 @@ def record(step: Recorded, config: Any, *, label: str, hypothesis: str, private:
     )
     record_step(session, about, body, is_kept=lambda: has_artifact(step.output_path))
     return read_artifact(step.output_path)
+
+
+def _placed(
+    session: Session, step: Recorded, tagging: Tagging | None, function: Callable[[Any], Any]
+) -> Callable[[Any], Any]:
+    """The step's function as it runs: tagged, in a process of its own. A cluster's engine gives one to what it is sent;
+    what stays in the driver then submits jobs, whose runs are tagged by their configuration."""
+    if not has_engine():
+        return partial(session.processes.call, step.step.name, tagged(function, tagging))
+    return tagged(function, tagging) if step.is_sent else function
 
 
 def _tagging(session: Session, id: str, label: str) -> Tagging:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from research_steps.errors import LauncherError, StepFailed, StoreError, lacking
+from research_steps.errors import FailedElsewhere, LauncherError, StepFailed, StoreError, lacking
 from research_steps.evidence.standing import fixed_cases
 from research_steps.journal.entries import About, Finding, write_entry
 from research_steps.journal.progress import plan
@@ -77,8 +77,11 @@ def record_step(
             if why := lacking(error):
                 raise LauncherError(f"The machine could not do it: {why}.") from error
             failure = error
-            what = f"failed: {type(error).__name__}: {error}"
-            return Finding(result=what, error=describe_error(error, "step", Path.cwd()))
+            if isinstance(error, FailedElsewhere):
+                described = error.described
+            else:
+                described = describe_error(error, "step", Path.cwd())
+            return Finding(result=f"failed: {described.type}: {described.message}", error=described)
 
     entry = write_entry(
         session.journal,

@@ -1,10 +1,10 @@
 """W&B runs that a recorded step starts by itself, a training run say: they get the series' tags and the step's group.
 
 Before the step starts, Levanter's `WandbConfig` is found wherever its configuration holds one, and a copy is given
-tags, group and name; the configuration itself, and so the step's version and output path, stay as they are. Around the
-step's function, here or on a worker, W&B's environment variables say the same for runs that the function starts in its
-own way; what W&B does not take from there, because it reads them once in a process, its run is given as soon as it
-exists. Neither Levanter nor W&B is imported here: who has not loaded them has no run to tag.
+tags, group and name; the configuration itself, and so the step's version and output path, stay as they are. In the
+process of the step's function, W&B's environment variables say the same for runs that the function starts in its own
+way; what W&B does not take from there, because the run names tags of its own, it is given as soon as it exists. Neither
+Levanter nor W&B is imported here: who has not loaded them has no run to tag.
 
 Nothing is put on the runs of what is private: they are the function's own, and go where it sends them, but what names
 the series stays away from them.
@@ -49,13 +49,14 @@ class Tagging:
 
 @dataclass(frozen=True)
 class Tagged:
-    """A step's function that tags the W&B runs which start while it runs, wherever that is."""
+    """A step's function that tags the W&B runs which start while it runs, in a process that is its own."""
 
     function: Callable[[Any], Any]
     tagging: Tagging
 
     def __call__(self, config: Any) -> Any:
-        with _environment(self.tagging), _watching(self.tagging):
+        _set_environment(self.tagging)
+        with _watching(self.tagging):
             return self.function(config)
 
 
@@ -117,52 +118,22 @@ def _with(value: Any, parts: Mapping[Any, Any]) -> Any:
     return changed
 
 
-# The taggings at work in this process: steps may run side by side, and the environment is one for all.
-_lock = threading.Lock()
-_at_work: list[Tagging] = []
-_before: dict[str, str | None] = {}
-
-
-@contextmanager
-def _environment(tagging: Tagging) -> Iterator[None]:
-    with _lock:
-        if not _at_work:
-            _before.update((name, os.environ.get(name)) for name in (_TAGS, _GROUP))
-        _at_work.append(tagging)
-        _set_environment()
-    try:
-        yield
-    finally:
-        with _lock:
-            _at_work.remove(tagging)
-            _set_environment()
-
-
-def _set_environment() -> None:
-    """What the newest tagging says, beside what was set before; that alone once there is none."""
-    wanted = dict(_before)
-    if _at_work:
-        newest = _at_work[-1]
-        before = [tag for tag in (wanted[_TAGS] or "").split(",") if tag]
-        # W&B splits at commas; such a tag is put on once the run exists.
-        whole = [tag for tag in newest.missing(before) if "," not in tag]
-        wanted = {_TAGS: ",".join([*before, *whole]) or None, _GROUP: wanted[_GROUP] or newest.group}
-    for name, value in wanted.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+def _set_environment(tagging: Tagging) -> None:
+    """Say it beside what is set already. The process is the step's own."""
+    tags = [tag for tag in os.environ.get(_TAGS, "").split(",") if tag]
+    # W&B splits at commas; such a tag is put on once the run exists.
+    os.environ[_TAGS] = ",".join([*tags, *(tag for tag in tagging.missing(tags) if "," not in tag)])
+    os.environ[_GROUP] = os.environ.get(_GROUP) or tagging.group
 
 
 @contextmanager
 def _watching(tagging: Tagging) -> Iterator[None]:
     """Tag the process's W&B run as soon as there is one, and once more at the end."""
     ended = threading.Event()
-    before = _current_run()
 
     def watch() -> None:
         while not ended.wait(_POLL_S):
-            _tag_run(tagging, before)
+            _tag_run(tagging)
 
     watcher = threading.Thread(target=watch, name="research-wandb-tags", daemon=True)
     watcher.start()
@@ -171,17 +142,12 @@ def _watching(tagging: Tagging) -> Iterator[None]:
     finally:
         ended.set()
         watcher.join()
-        _tag_run(tagging, before)
+        _tag_run(tagging)
 
 
-def _current_run() -> Any:
-    return getattr(sys.modules.get("wandb"), "run", None)
-
-
-def _tag_run(tagging: Tagging, before: Any) -> None:
-    run = _current_run()
-    # One that was there before the step is not the step's.
-    if run is None or run is before:
+def _tag_run(tagging: Tagging) -> None:
+    run = getattr(sys.modules.get("wandb"), "run", None)
+    if run is None:
         return
     try:
         missing = tagging.missing(run.tags)

@@ -21,6 +21,7 @@ from research_steps.records.model import Captured, Mode
 from research_steps.records.series import Series
 from research_steps.trial.board import Board
 from research_steps.trial.launcher.host import Host
+from research_steps.trial.launcher.step_process import StepProcesses
 from research_steps.trial.prior_results import PriorResults
 
 
@@ -29,7 +30,8 @@ class Session:
     """`retry` names the outcomes that are measured again, `redo` the steps that this clears. `numbers` tells the
     experiment numbers that are taken outside the store, `repository` is the folder of published records. `skip_known`
     takes what was tried before in place of measuring it, `force` lets an interaction take axes that were not swept.
-    `say` prints one line for a person, the `board` holds how far its steps are; `changed` wakes the publisher."""
+    `say` prints one line for a person, the `board` holds how far its steps are, `processes` are those of Marin's own
+    steps; `changed` wakes the publisher."""
 
     series: Series
     journal: Journal
@@ -39,6 +41,7 @@ class Session:
     say: Callable[[str], None]
     changed: Callable[[], None] = lambda: None
     board: Board = field(default_factory=Board)
+    processes: StepProcesses = field(default_factory=StepProcesses)
     numbers: OtherNumbers = field(default_factory=NoOthers)
     retry: frozenset[str] = frozenset()
     mode: Mode = "executor"

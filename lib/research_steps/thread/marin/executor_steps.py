@@ -220,6 +220,11 @@ class Recorded:
     def __call__(self, config: Any) -> Any:
         return self._record(self, config)
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether Marin has Fray run it, in place of the driver."""
+        return self.step.resources is not None or isinstance(self.step.fn, RemoteCallable)
+
     def run(self, config: Any, around: Callable[[Callable[[Any], Any]], Callable[[Any], Any]]) -> None:
         """Run the step as Marin would have, and save what it returns. `around` wraps its function, where it runs.
 
