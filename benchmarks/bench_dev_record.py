@@ -98,7 +98,7 @@ def run(bench: Bench, rounds: int) -> dict[str, list[float]]:
     def reading() -> None:
         os.chdir(bench.root)
         _, thread = load_thread(Checkout.find(), topic)
-        with_settings(declared(thread, lambda case: True, ""), [bench.subject.setting])
+        with_settings(declared(thread, lambda case: True, "", ""), [bench.subject.setting])
 
     took: dict[str, list[float]] = {"whole": [], "reading": []}
     # As a helper has it, for the one that it asks for the patch.

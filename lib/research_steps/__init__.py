@@ -8,6 +8,7 @@ from research_steps.cli.program import main
 from research_steps.errors import ResearchError, StepFailed, UsageError
 from research_steps.records.resources import Resources
 from research_steps.records.series import Hypothesis, Metric, Series, Stop
+from research_steps.thread.measured_step import run
 from research_steps.thread.notebook import load
 from research_steps.thread.types import Step, Steps
 from research_steps.trial.directory import trial_directory
@@ -15,6 +16,6 @@ from research_steps.trial.progress import progress
 
 __all__ = [
     "Hypothesis", "Metric", "ResearchError", "Resources", "Series", "Step", "StepFailed", "Steps", "Stop", "UsageError",
-    "load", "main", "progress", "trial_directory",
+    "load", "main", "progress", "run", "trial_directory",
 ]  # fmt: skip
 __version__ = "0.1.0"

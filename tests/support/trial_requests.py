@@ -37,6 +37,7 @@ def request(function: str, config: dict[str, Any] | None = None, root: Path = RE
         spec=replace(spec, code=replace(code, **changed[Code]), **changed[TrialSpec]),
         series=replace(SERIES, **changed[Series]),
         directory=changes.get("directory") or str(Path(gettempdir(), "research-trials", "trials", token_hex(8))),
+        prefix=changes.get("prefix", gettempdir()),
         cwd=changes.get("cwd", str(root)),
         seed=1,
     )

@@ -212,7 +212,8 @@ def confirm(everywhere: list[OpenSeries], id: str, count: int) -> None:
         if again.is_on_disk:
             thread = load_thread(series.checkout, series.topic)[1]
             compared_with = f"with the case that {id} was compared with"
-            baseline = declared(thread, lambda case: case.case == trial.baseline_config, compared_with)
+            is_wanted, prefix = (lambda case: case.case == trial.baseline_config), series.journal.store.url
+            baseline = declared(thread, is_wanted, compared_with, prefix)
             base = builder.baseline(baseline.measure, baseline.config, label=baseline.label)
             command_steps.confirm(builder, again, base)
             return

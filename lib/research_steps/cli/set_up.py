@@ -85,9 +85,7 @@ def kickoff(
 @click.argument("topic")
 @click.option("--id-prefix", default="", help="Of a logbook: the series' experiment ID prefix, such as MOE-HC.")
 @click.option("--from", "file", type=click.Path(path_type=Path), help="Rows of others: a table, JSON or JSON lines.")
-def adopt(
-    topic: str, id_prefix: str, file: Path | None, prefix: str | None, json_output: bool, dry_run: bool
-) -> None:
+def adopt(topic: str, id_prefix: str, file: Path | None, prefix: str | None, json_output: bool, dry_run: bool) -> None:
     """Take over a logbook, or what others measured.
 
     With --id-prefix entries follow at the end of a logbook that people wrote. No byte of .agents/logbooks/TOPIC.md

@@ -18,6 +18,8 @@ from research_steps.records.encoding import canonical
 from research_steps.records.redaction import redact
 
 Substitute = Callable[[Any], Any]
+# How a configuration spells what a step of Marin puts out: by the step's name and hash, wherever the store is.
+STEP = "step:"
 # What a case, or a candidate, calls the version of its code, where that is another one than the baseline's.
 CODE = "code"
 
@@ -99,6 +101,28 @@ def configuration_of(case: Mapping[str, Any], other: Mapping[str, Any]) -> dict[
     """A case without the version of its code. `other` is a configuration of the same kind, which may have a field of
     that name itself."""
     return {name: value for name, value in case.items() if name != CODE or CODE in other}
+
+
+def step_names(value: Any, prefix: str) -> Any:
+    """A plain value with each path below the store's `prefix` as that of a step's output, the same in every store."""
+    below = f"{prefix.rstrip('/')}/"
+    return _texts(value, lambda text: STEP + text[len(below) :] if text.startswith(below) else text)
+
+
+def step_paths(value: Any, prefix: str) -> Any:
+    """The same with the real paths in this store."""
+    return _texts(value, lambda text: f"{prefix.rstrip('/')}/{text[len(STEP) :]}" if text.startswith(STEP) else text)
+
+
+def _texts(value: Any, changed: Callable[[str], str]) -> Any:
+    """A plain value with its texts changed."""
+    if isinstance(value, str):
+        return changed(value)
+    if isinstance(value, dict):
+        return {name: _texts(item, changed) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_texts(item, changed) for item in value)
+    return value
 
 
 def code_name(commit: str, patch: str | None) -> str:

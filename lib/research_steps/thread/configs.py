@@ -15,9 +15,12 @@ class StepConfig:
     `version` is what makes the step new when it changes. `points` are a sweep's changes to the baseline case, all of
     them also in a shard, which runs each `shards`-th of them from `shard` on. `replicates` are the numbers of the
     processes that measure a candidate again: the one with these changes, else the best; `across` names an axis and its
-    values at which both sides are measured. `axes` of an interaction are those that came without a sweep. `inputs` are
-    output paths, `rests_on` references to entries that the journal has already. `confirms` is the trial of dev mode that
-    a replicate measures again. A sweep that is `tuned_over` the values of a field chooses one for each of its points.
+    values at which both sides are measured. An `axis` has a name where it is several fields. `axes` of an interaction
+    are those that came without a sweep. `inputs` are output paths, `rests_on` references to entries that the journal has
+    already. `confirms` is the trial of dev mode that a replicate measures again. A sweep that is `tuned_over` the values
+    of a field chooses one for each of its points. What reads the metrics of a recorded step has its `output`, the names
+    of its `function` and of what is to `read` them ('' for the default), with the `digest` of that one's code, and the
+    `fields` that its outcome is known by.
     """
 
     version: Any
@@ -29,6 +32,7 @@ class StepConfig:
     rests_on: tuple[dict[str, Any], ...] = ()
     measured: Measured | None = None
     points: tuple[dict[str, Any], ...] = ()
+    axis: str = ""
     axes: tuple[tuple[str, tuple[Any, ...]], ...] = ()
     replicates: tuple[int, ...] = ()
     candidate: dict[str, Any] | None = None
@@ -39,6 +43,11 @@ class StepConfig:
     shard: int = 0
     shards: int = 1
     private: bool = False
+    output: Any = ""
+    function: str = ""
+    read: str = ""
+    digest: str = ""
+    fields: dict[str, Any] = field(default_factory=dict)
 
     @property
     def what(self) -> Measured:

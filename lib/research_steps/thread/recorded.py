@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from research_steps.journal.entries import About, Finding
+from research_steps.records.configurations import step_names
 from research_steps.records.objects import IssueLink
 from research_steps.records.step_kinds import Ran
 from research_steps.thread.configs import step_key
@@ -15,15 +16,17 @@ from research_steps.thread.tagging import Tagging, tagged, tagged_config
 from research_steps.trial.context import Session, current
 
 
-def record(step: Recorded, config: Any, *, label: str, hypothesis: str, private: bool) -> Any:
-    """Run the step with this configuration, record that, and return what it returned."""
+def record(step: Recorded, config: Any, *, label: str, hypothesis: str, private: bool, timed: bool) -> Any:
+    """Run the step with this configuration, record that, and return what it returned. One that is `timed` has the
+    machine to itself."""
     session = current()
     name = label or step.step.name
 
     def body(id: str) -> Finding:
         tagging = None if private or session.series.private else _tagging(session, id, name)
         # Saved before the entry is: what Marin can't save is a failure of the step, and what an entry tells of is there.
-        step.run(tagged_config(config, tagging), partial(_placed, session, step, tagging))
+        with session.host.turn(id, timed and not has_engine(), session.series.contention_wait_s, session.say):
+            step.run(tagged_config(config, tagging), partial(_placed, session, step, tagging))
         return Finding(result=f"{step.step.name} finished")
 
     about = About(
@@ -31,7 +34,7 @@ def record(step: Recorded, config: Any, *, label: str, hypothesis: str, private:
         step_key=step_key(step.output_path, session.journal),
         label=name,
         hypothesis=session.hypothesis(hypothesis),
-        details=Ran(function=step.__name__, config=_shown(config)),
+        details=Ran(function=step.__name__, config=step_names(_shown(config), session.journal.store.url)),
         private=private,
     )
     record_step(session, about, body, is_kept=lambda: has_artifact(step.output_path))

@@ -16,10 +16,10 @@ from research_steps.errors import FailedElsewhere, LauncherError, StepFailed, St
 from research_steps.evidence.standing import fixed_cases
 from research_steps.journal.entries import About, Finding, write_entry
 from research_steps.journal.progress import plan
-from research_steps.records.configurations import CODE, plain
+from research_steps.records.configurations import CODE, plain, step_names
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord, Ref
-from research_steps.records.step_kinds import BaselineMeasurement, Details, Interaction, Replication, Sweep
+from research_steps.records.step_kinds import BaselineMeasurement, Details, Interaction, Ran, Replication, Sweep
 from research_steps.remote.worker import refs_of
 from research_steps.thread import rules
 from research_steps.thread.configs import StepConfig, step_key
@@ -34,6 +34,7 @@ def run_step(config: StepConfig) -> dict[str, Any] | list[Any]:
     """Run one research step inside the session of its run, and return the reference to its entry; of a shard, what it
     measured."""
     session = current()
+    config = _with_step_names(config, session.journal.store.url)
     if config.kind == "shard":
         return _run_shard(session, config)
     inputs = _inputs(session, config)
@@ -117,6 +118,15 @@ def _inputs(session: Session, config: StepConfig) -> list[Stored[EntryRecord]]:
     return [session.journal.load("entry", msgspec.convert(ref, Ref)) for ref in artifacts if isinstance(ref, dict)]
 
 
+def _with_step_names(config: StepConfig, prefix: str) -> StepConfig:
+    """The step with what it measures told by the names of the steps that put it out, not by where that lies here."""
+    parts = ("points", "axes", "candidate", "across", "tuned_over", "fields")
+    named: dict[str, Any] = {name: step_names(getattr(config, name), prefix) for name in parts}
+    if config.measured is not None:
+        named["measured"] = replace(config.measured, prefix=prefix)
+    return replace(config, **named)
+
+
 def _with_code_named(session: Session, config: StepConfig, inputs: Sequence[Stored[EntryRecord]]) -> StepConfig:
     """The step with the name that its baseline's code has in claims, where that was moved to other code."""
     if config.measured is None or config.measured.baseline_version or CODE in config.case:
@@ -130,6 +140,8 @@ def _with_code_named(session: Session, config: StepConfig, inputs: Sequence[Stor
 
 def _details(config: StepConfig, forced: Sequence[str]) -> Details:
     """What the entry records of the step."""
+    if config.kind == "outcome":
+        return Ran(function=config.function, config=plain(config.fields, config.label))
     if config.measured is None:
         return Details()
     over = dict([config.measured.over]) if config.measured.over is not None else {}
@@ -140,7 +152,8 @@ def _details(config: StepConfig, forced: Sequence[str]) -> Details:
             return BaselineMeasurement(**parts, replicates=len(config.replicates), digest=config.measured.digest)
         case "sweep":
             points = tuple(plain(point, config.label) for point in config.points)
-            return Sweep(**parts, points=points, axis=next(iter(config.points[0])), tuned_over=config.tuned_over)
+            axis = config.axis or next(iter(config.points[0]))
+            return Sweep(**parts, points=points, axis=axis, tuned_over=config.tuned_over)
         case "replicate":
             across = {config.across[0]: config.across[1]} if config.across is not None else {}
             return Replication(

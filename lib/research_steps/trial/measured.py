@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from research_steps.errors import UsageError
-from research_steps.records.configurations import CODE, changed, plain
+from research_steps.records.configurations import CODE, changed, plain, step_names
 from research_steps.records.encoding import canonical, sha256
 from research_steps.records.resources import Resources
 from research_steps.trial.code import Code, trace_name
@@ -18,7 +18,8 @@ class Measured:
     experiment, and the resources that a cluster's engine is asked for. `variables` are those of the environment that the
     code reads; repetitions go `over` these numbers of a field, such as the seed. Where versions of the code are
     compared, `versions` holds the commit and patch of each by the name that candidates give it; that of the baseline is
-    named `baseline_version`, and is what is on disk where it is not among them."""
+    named `baseline_version`, and is what is on disk where it is not among them. Paths below the `prefix` are those of
+    what steps put out."""
 
     name: str
     root: str
@@ -30,6 +31,7 @@ class Measured:
     over: tuple[str, tuple[int, ...]] | None = None
     versions: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     baseline_version: str = ""
+    prefix: str = ""
 
     @property
     def repetitions(self) -> tuple[dict[str, Any], ...]:
@@ -54,7 +56,8 @@ class Measured:
     def changed(self, changes: Mapping[str, Any], what: str) -> dict[str, Any]:
         """The baseline case with some fields replaced, as a configuration."""
         fields = {name: value for name, value in changes.items() if name != CODE or not self.versions}
-        return plain(changed(self.case, fields, what), what)
+        fields = plain(changed(self.case, fields, what), what)
+        return step_names(fields, self.prefix) if self.prefix else fields
 
     def named(self, case: dict[str, Any]) -> dict[str, Any]:
         """A configuration of the baseline's as claims name it: with the version of its code, where that has a name."""

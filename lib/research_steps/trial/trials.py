@@ -129,9 +129,14 @@ def _attempt(
         if begun is None:
             return None
         # The order within pairs is from the trial's identity: another replicate gets another one, the same the same.
-        directory = _directory(session, key)
+        store = session.journal.store.url
         request = Request(
-            spec=spec, series=session.series, directory=str(directory), cwd=str(Path.cwd()), seed=int(key[:8], 16)
+            spec=spec,
+            series=session.series,
+            directory=str(_directory(session, key)),
+            prefix=store,
+            cwd=str(Path.cwd()),
+            seed=int(key[:8], 16),
         )
         try:
             outcome = turn.run(request, Listening(session, begun.intent, hear))

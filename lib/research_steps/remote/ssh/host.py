@@ -91,7 +91,8 @@ class SshHost:
         code = replace(request.spec.code, root=self._there(request.spec.code.root))
         directory = f"{self._root}/{OWN}/trials/{request.series.topic}/{PurePath(request.directory).name}"
         spec, cwd = replace(request.spec, code=code), self._there(request.cwd)
-        there = msgspec.structs.replace(request, spec=spec, cwd=cwd, directory=directory)
+        prefix = request.prefix if "://" in request.prefix else f"{self._root}/{OWN}/store"
+        there = msgspec.structs.replace(request, spec=spec, cwd=cwd, directory=directory, prefix=prefix)
         nonce = secrets.token_hex(8)
         outcome = self._ask(Measure(nonce=nonce, request=there), hear)
         if not isinstance(outcome, TrialOutcome):

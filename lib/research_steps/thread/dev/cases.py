@@ -6,11 +6,12 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from typing import Any
 
 from research_steps.errors import ResearchError, UsageError
-from research_steps.records.configurations import nearest, plain, type_name
+from research_steps.records.configurations import nearest, plain, step_names, type_name
 from research_steps.trial.code import Code, trace
 
 
@@ -48,17 +49,22 @@ class _Builders:
     def baseline(self, measure: Any, config: Any, *, label: str = "baseline", private: bool = False, **_: Any) -> None:
         self._tell(measure, config, label, private)
 
+    def recorded(self, step: Any, **_: Any) -> Any:
+        """The step as it is: where its output lies, a record of it changes nothing."""
+        return step
+
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *arguments, **named: None
 
 
-def declared(thread: Callable[[Any], Any], wanted: Callable[[DevCase], bool], what: str) -> DevCase:
-    """The first baseline that the thread declares and that is wanted. Raises UsageError, which says `what` was."""
+def declared(thread: Callable[[Any], Any], wanted: Callable[[DevCase], bool], what: str, prefix: str) -> DevCase:
+    """The first baseline that the thread declares and that is wanted, with what steps of Marin have put out below
+    the store's `prefix`. Raises UsageError, which says `what` was."""
     labels: list[str] = []
 
     def tell(measure: Any, config: Any, label: str, private: bool) -> None:
         labels.append(label)
-        values = plain(config, f"baseline {label!r}", _unwrapped)
+        values = plain(config, f"baseline {label!r}", partial(_unwrapped, prefix))
         case = DevCase(label, measure, config, trace(measure), values, private)
         if wanted(case):
             raise _Declared(case)
@@ -160,13 +166,24 @@ def _set(case: dict[str, Any], path: list[str], text: str, name: str) -> dict[st
     return {**case, path[0]: value}
 
 
-def _unwrapped(value: Any) -> Any:
-    """What a configuration holds without Marin's wrapper, which is not imported here."""
-    if type(value).__name__ == "VersionedValue":
-        return value.value
-    if type(value).__name__ in ("InputName", "OutputName", "ExecutorStep"):
-        raise UsageError(
-            "The baseline case rests on what another step puts out, which only the executor can make: run the thread, "
-            "or give the baseline of dev mode a case of plain values."
-        )
+def _unwrapped(prefix: str, value: Any) -> Any:
+    """What a configuration holds without Marin's wrappers. Marin is not imported here, unless the thread has done so."""
+    match type(value).__name__:
+        case "VersionedValue":
+            return value.value
+        case "OutputName":
+            raise UsageError(
+                "The baseline case holds a path of its own step, which only the executor can give: run the thread, or "
+                "have the measure function ask research_steps.trial_directory() for a folder."
+            )
+        case "InputName" | "ExecutorStep":
+            from research_steps.thread import marin
+
+            step, path = marin.output_of(value, prefix)
+            if step is not None and not marin.has_ended(step, prefix):
+                raise UsageError(
+                    f"The baseline case rests on what the step {step.name} puts out, and {path} is not finished: run "
+                    f"the thread first, or that step alone with '--run_only {step.name}'."
+                )
+            return step_names(path, prefix)
     return value

@@ -22,7 +22,7 @@ from fray import (
     set_current_client,
 )
 from marin.execution.artifact import Artifact
-from marin.execution.executor import Executor
+from marin.execution.executor import Executor, instantiate_config, materialize
 from marin.execution.executor_step_status import STATUS_SUCCESS, StatusFile, get_status_path
 from marin.execution.remote import RemoteCallable
 from marin.execution.types import ExecutorStep as ExecutorStep
@@ -31,7 +31,7 @@ from marin.execution.types import this_output_path as this_output_path
 from marin.execution.types import versioned as versioned
 from marin.training.run_environment import dependency_groups_for_resources
 from rigging.distributed_lock import Lease, create_lock
-from rigging.filesystem import open_url
+from rigging.filesystem import open_url, url_to_fs
 
 from research_steps.errors import StoreError, UsageError
 from research_steps.journal.store import Store
@@ -190,6 +190,26 @@ def unwrap(value: Any) -> Any:
     return value
 
 
+def output_of(value: Any, prefix: str) -> tuple[ExecutorStep | None, str]:
+    """The path that the executor would give for a step, or a path of one, and the step; None for a path of its own."""
+    if isinstance(value, ExecutorStep):
+        value = value.as_input_name()
+    executor = _resolved(value.step, prefix)
+    return value.step, str(instantiate_config(value, None, executor.output_paths, prefix))
+
+
+def has_ended(step: ExecutorStep, prefix: str) -> bool:
+    """Whether what a step puts out is there."""
+    return bool(StatusFile(_resolved(step, prefix).output_paths[step], worker_id="research").status == STATUS_SUCCESS)
+
+
+def _resolved(step: ExecutorStep | None, prefix: str) -> Executor:
+    executor = Executor(prefix=prefix, executor_info_base_path=prefix)
+    if step is not None:
+        executor.compute_version(step, is_pseudo_dep=False)
+    return executor
+
+
 def read_artifact(path: str) -> Any:
     """What a step returned, read from its output path."""
     with open_url(f"{path}/.artifact.json", "rb") as file:
@@ -203,6 +223,21 @@ def has_artifact(path: str) -> bool:
     except (FileNotFoundError, ValueError):
         return False
     return True
+
+
+def run_inside(step: Any, output_path: str) -> Any:
+    """What the function of a step returns, called here with its output at this path; steps that its configuration holds
+    are run by Marin first. No lock is taken for the path: it is whose who calls."""
+    if step.fn is None:
+        raise UsageError(f"The step {step.name!r} has no function: there is nothing to run.")
+    config = materialize(step.config, output_path=output_path)
+    return (step.fn.fn if isinstance(step.fn, RemoteCallable) else step.fn)(config)
+
+
+def read_outputs(output_path: str, pattern: str) -> list[str]:
+    """The text files below an output path with these names, '*' being any folder."""
+    store, path = url_to_fs(output_path)
+    return [store.read_text(found) for found in sorted(store.glob(f"{path}/{pattern}"))]
 
 
 class Recorded:

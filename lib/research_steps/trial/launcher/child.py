@@ -18,6 +18,7 @@ import msgspec
 
 from research_steps.errors import CodeChanged, Diverged, FailedElsewhere, LauncherError, Side, SideFailed, lacking
 from research_steps.evidence.effects import LARGEST
+from research_steps.records.configurations import step_paths
 from research_steps.records.model import Device, Error
 from research_steps.records.redaction import redact
 from research_steps.trial.code import Code
@@ -28,11 +29,14 @@ from research_steps.trial.launcher.sampling import sample
 from research_steps.trial.launcher.side_process import SideProcess, SideRun, SideWork
 from research_steps.trial.launcher.staleness import edited
 from research_steps.trial.launcher.two_versions import TwoVersions
-from research_steps.trial.measured import TrialSpec
 from research_steps.trial.progress import curves, first_beyond, hear_levanter
 from research_steps.trial.provenance import describe_error
 
 LONGEST_MESSAGE = 10_000
+# By its name, because only what runs a step needs Marin.
+RUN_STEP = "research_steps.thread.measured_step:run"
+# What Marin calls the place of its steps' outputs.
+PREFIX = "MARIN_PREFIX"
 
 
 def serve(request: Request, result: Path, stage: int) -> None:
@@ -81,6 +85,7 @@ def run(request: Request, stage: int) -> ChildResult:
         os.chdir(request.cwd)
         enter(request.directory, "candidate")
         hear_levanter()
+        os.environ[PREFIX] = request.prefix
         say(f"importing {code.name.partition(':')[0]}")
         sampling = partial(say, f"sampling, up to {series.sampling_s:g} s")
         if spec.baseline_code is not None:
@@ -90,7 +95,7 @@ def run(request: Request, stage: int) -> ChildResult:
             result = versions.sample(sampling)
         else:
             measure = _imported(code, late)
-            candidate, baseline = (_config(spec, fields) for fields in (spec.config, spec.baseline_config))
+            candidate, baseline = (_config(request, fields) for fields in (spec.config, spec.baseline_config))
             import_s = time.perf_counter() - started
             say("setting up: compiling, checking, warming up")
             turn = partial(enter, request.directory)
@@ -117,7 +122,13 @@ def _imported(code: Code, late: list[str]) -> Any:
         raise CodeChanged(changed)
     imported = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     late += [file for file in code.files if str(Path(code.root, file)) not in imported]
-    return measure
+    return partial(_measured, measure)
+
+
+def _measured(measure: Any, config: Any) -> Any:
+    """What the measure function gives. A step of Marin that it returns is run, for its metrics."""
+    returned = measure(config)
+    return load(RUN_STEP)(returned) if type(returned).__name__ == "ExecutorStep" else returned
 
 
 def _changed(code: Code, files: Iterable[str]) -> str:
@@ -142,7 +153,7 @@ def _side_process(request: Request, side: Side) -> SideProcess:
 
     def load() -> Callable[[], Any]:
         enter(request.directory, side)
-        return partial(_imported(code, late), _config(spec, fields))
+        return partial(_imported(code, late), _config(request, fields))
 
     described = partial(describe_error, where=side, root=Path(code.root))
     return SideProcess(
@@ -156,8 +167,9 @@ def _side_process(request: Request, side: Side) -> SideProcess:
     )
 
 
-def _config(spec: TrialSpec, fields: dict[str, Any]) -> Any:
-    return fields if spec.config_type == "dict" else draccus.decode(load(spec.config_type), fields)
+def _config(request: Request, fields: dict[str, Any]) -> Any:
+    placed, kind = step_paths(fields, request.prefix), request.spec.config_type
+    return placed if kind == "dict" else draccus.decode(load(kind), placed)
 
 
 def _ran(code: Code, late: Iterable[str]) -> SideRun:

@@ -36,14 +36,15 @@ class ParentConfig(msgspec.Struct, frozen=True):
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
     """One trial, sampled as the series says, in the order that the `seed` gives.
 
-    `directory` is what every attempt at it finds, `cwd` its working directory, `env` the whole environment of the child
-    (default: the parent's). `live` asks for its output while it runs. `in_process` runs it in a child that stays, with
-    its backend.
+    `directory` is what every attempt at it finds, `prefix` where Marin's steps have their output, `cwd` its working
+    directory, `env` the whole environment of the child (default: the parent's). `live` asks for its output while it
+    runs. `in_process` runs it in a child that stays, with its backend.
     """
 
     spec: TrialSpec
     series: Series
     directory: str
+    prefix: str
     cwd: str
     seed: int
     env: dict[str, str] | None = None
