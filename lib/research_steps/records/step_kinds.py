@@ -261,6 +261,7 @@ STEP_KINDS: Mapping[str, KindOfStep] = MappingProxyType({
     "dev": KindOfStep(
         Measurement, "Measured in dev mode, without the executor.", has_trials=True, tabulates=True),
     "step": KindOfStep(Ran, "Ran a step."),
+    "outcome": KindOfStep(Ran, "Read the metrics of a step that was run.", has_trials=True),
     "interpret": KindOfStep(Details, "Read the measurements together.", milestone=True),
     "hypothesis": KindOfStep(HypothesisChange, "Changed the hypothesis queue."),
     # A kind of its own: versions that know no such state name what is newer by its kind, and call other states broken.

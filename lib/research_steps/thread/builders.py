@@ -4,12 +4,13 @@ What each does is told in `types`; here is what it refuses, and the `ExecutorSte
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 from research_steps.errors import UsageError
+from research_steps.evidence.claim_text import changes_text
 from research_steps.records.configurations import CODE, changed, plain, type_name
 from research_steps.records.resources import Resources
 from research_steps.records.series import Metric, Series
@@ -36,10 +37,13 @@ class StepBuilder(Steps):
         self.series = series
         self.built: list[Step] = []
         self._version = version
+        # Of what was recorded with its metrics: the step that reads them, and the baselines that train it anew.
+        self._outcomes: dict[int, Step] = {}
+        self._trained: dict[str, Step] = {}
 
     def baseline(
         self,
-        measure: Callable[[Config], Metrics | Iterator[Metrics]],
+        measure: Callable[[Config], Metrics | Iterator[Metrics] | Step],
         config: Config,
         *,
         label: str = "baseline",
@@ -70,6 +74,8 @@ class StepBuilder(Steps):
         axis: Axis,
         *,
         label: str = "",
+        step: Callable[[dict[str, Any]], Step | Metrics] | None = None,
+        over: Axis | None = None,
         tuned_over: Axis | None = None,
         hypothesis: str = "",
         shards: int = 1,
@@ -77,18 +83,21 @@ class StepBuilder(Steps):
     ) -> Step:
         name, values = axis
         label = label or name
+        base = self._trained_baseline(base, step, over, label)
         if not values:
             raise UsageError(f"The sweep {label!r} has no values for {name!r}: give at least one.")
         if shards < 1:
             raise UsageError(f"The sweep {label!r} has shards={shards}: expected 1 or more.")
         measured = self._with_versions(measured_by(base, label), name, values, label, shards)
-        points = tuple({name: value} for value in values)
+        points = _points(measured, name, values, label)
         for index, point in enumerate(points):
             if not measured.versions:
                 changed(measured.case, point, f"The sweep {label!r}")
             if point in points[:index]:
-                raise UsageError(f"The sweep {label!r} has {name}={point[name]!r} twice: give each value once.")
+                raise UsageError(f"The sweep {label!r} has {changes_text(point)} twice: give each value once.")
         parts = self._tuning(tuned_over, measured, name, label, shards) if tuned_over is not None else {}
+        if name not in points[0]:
+            parts["axis"] = name
         before = [
             self.add("shard", f"{label} shard {shard}", "", [base], measured, points=points, shard=shard, shards=shards)
             for shard in range(shards if shards > 1 else 0)
@@ -145,7 +154,7 @@ class StepBuilder(Steps):
                 "axis, and at least one sweep."
             )
         configs = [_config(sweep, ("sweep",), "interact") for sweep in given]
-        axes = [*(next(iter(config.points[0])) for config in configs), *(axis for axis, _ in named)]
+        axes = [*(name for config in configs for name in config.points[0]), *(axis for axis, _ in named)]
         if len(set(axes)) < len(axes):
             raise UsageError(f"interact was given the axes {', '.join(axes)}: expected each sweep to vary another one.")
         base = configs[0].inputs[0]
@@ -162,20 +171,66 @@ class StepBuilder(Steps):
         return self.add("interact", label, hypothesis, inputs, configs[0].measured, top=top, private=private, **parts)
 
     def interpret(self, *measured: Step, label: str = "interpretation", private: bool = False) -> Step:
-        for step in measured:
-            _config(step, ("baseline", "sweep", "replicate", "interact"), "interpret")
-        return self.add("interpret", label, "", measured, private=private)
+        inputs = self._with_outcomes(measured)
+        for step in inputs:
+            _config(step, ("baseline", "sweep", "replicate", "interact", "outcome"), "interpret")
+        return self.add("interpret", label, "", inputs, private=private)
 
     def seal(self, *steps: Step, label: str = "seal") -> Step:
-        for step in steps:
-            _config(step, ("baseline", "sweep", "replicate", "interact", "interpret"), "seal")
-        return self.add("seal", label, "", steps)
+        inputs = self._with_outcomes(steps)
+        for step in inputs:
+            _config(step, ("baseline", "sweep", "replicate", "interact", "interpret", "outcome"), "seal")
+        return self.add("seal", label, "", inputs)
 
-    def recorded(self, step: Step, *, label: str = "", hypothesis: str = "", private: bool = False) -> Step:
-
-        wrapped: Step = marin.wrap(step, partial(record, label=label, hypothesis=hypothesis, private=private))
+    def recorded(
+        self,
+        step: Step,
+        *,
+        metrics: bool | Callable[[str], Metrics] = False,
+        fields: Sequence[str] | Mapping[str, Any] = (),
+        label: str = "",
+        hypothesis: str = "",
+        private: bool = False,
+    ) -> Step:
+        timed = bool(metrics) and any(metric.timed for metric in self.series.metrics)
+        parts: dict[str, Any] = {"label": label, "hypothesis": hypothesis, "private": private, "timed": timed}
+        wrapped: Step = marin.wrap(step, partial(record, **parts))
         self.built.append(wrapped)
+        if metrics:
+            code = trace(metrics) if callable(metrics) else None
+            self._outcomes[id(wrapped)] = self.add(
+                "outcome",
+                label or step.name,
+                hypothesis,
+                output=wrapped,
+                function=wrapped.fn.__name__,
+                read=code.name if code else "",
+                digest=code.digest if code else "",
+                fields=_chosen(step, fields),
+                private=private,
+            )
         return wrapped
+
+    def _with_outcomes(self, steps: Sequence[Step]) -> list[Step]:
+        """The steps, with those that read the metrics in place of the recorded ones."""
+        return [self._outcomes.get(id(step), step) for step in steps]
+
+    def _trained_baseline(self, base: Step, train: Callable[..., Any] | None, over: Axis | None, label: str) -> Step:
+        """The baseline of a sweep: the given one, or that which measures a recorded step's fields by its training."""
+        if train is None and over is None:
+            return base
+        outcome = self._outcomes.get(id(base))
+        if train is None or outcome is None:
+            raise UsageError(
+                f"The sweep {label!r} has {'over' if train is None else 'step'}=…: expected step=train, a function of "
+                "the fields that returns a step, and a base of steps.recorded(…, metrics=True, fields=…)."
+            )
+        config = outcome.config
+        name = f"{config.label} by {train.__name__}" + (f" over {over[0]}={list(over[1])}" if over else "")
+        key = f"{id(base)} {name}"
+        if key not in self._trained:
+            self._trained[key] = self.baseline(train, config.fields, label=name, over=over, private=config.private)
+        return self._trained[key]
 
     def _tuning(self, tuned_over: Axis, measured: Measured, axis: str, label: str, shards: int) -> dict[str, Any]:
         """What a sweep has that tunes each of its points over a field. Raises UsageError."""
@@ -247,6 +302,40 @@ class StepBuilder(Steps):
         step: Step = marin.ExecutorStep(name=name, fn=run_step, config=config, description=hypothesis or label)
         self.built.append(step)
         return step
+
+
+def _chosen(step: Step, fields: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a step's configuration with these names, such as 'model.hidden'; or what is given. Raises
+    UsageError."""
+    what = f"recorded step {step.name!r}"
+    if isinstance(fields, str):
+        raise UsageError(f"The {what} has fields={fields!r}: expected a list of names, such as [{fields!r}].")
+    chosen = dict(fields) if isinstance(fields, Mapping) else {}
+    for name in () if isinstance(fields, Mapping) else fields:
+        value = step.config
+        for part in name.split("."):
+            value = marin.unwrap(value)
+            held = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
+            if part not in held:
+                raise UsageError(f"The {what} has no field {name!r}: expected one of {', '.join(map(str, held))}.")
+            value = held[part]
+        chosen[name] = value
+    plain(chosen, what, marin.unwrap)
+    return chosen
+
+
+def _points(measured: Measured, axis: str, values: Sequence[Any], label: str) -> tuple[dict[str, Any], ...]:
+    """What each value of an axis changes. Of an axis that is no field each value changes several together. Raises
+    UsageError where these are not the same ones."""
+    if axis == CODE or axis in plain(measured.case, label, marin.unwrap) or not isinstance(values[0], Mapping):
+        return tuple({axis: value} for value in values)
+    points = tuple(dict(value) if isinstance(value, Mapping) else {} for value in values)
+    if not points[0] or any(point.keys() != points[0].keys() for point in points):
+        raise UsageError(
+            f"The sweep {label!r} of {axis!r}, which is no field, has the values {list(values)!r}: expected each to be "
+            "a dict of the same fields, which it changes together."
+        )
+    return points
 
 
 def _repeated(over: Axis | None, config: Any, label: str) -> tuple[str, tuple[int, ...]] | None:

@@ -33,6 +33,7 @@ from research_steps.records.series import Series, trial_id
 from research_steps.remote.worker import TrialRef, trials_of
 from research_steps.thread import marin
 from research_steps.thread.configs import StepConfig
+from research_steps.thread.outcome import outcome
 from research_steps.thread.table_trials import (
     at_repetition,
     baseline_of,
@@ -243,6 +244,7 @@ BODIES = {
     "interact": _interact,
     "interpret": _interpret,
     "seal": _seal,
+    "outcome": outcome,
 }
 
 

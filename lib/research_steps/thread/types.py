@@ -23,6 +23,9 @@ class Step(Protocol):
     @property
     def config(self) -> Any: ...
 
+    @property
+    def fn(self) -> Any: ...
+
     def cd(self, name: str) -> Any:
         """The path `name` under the step's output path, for the configuration of another step."""
         ...
@@ -41,7 +44,7 @@ class Steps(Protocol):
 
     def baseline(
         self,
-        measure: Callable[[Config], Metrics | Iterator[Metrics]],
+        measure: Callable[[Config], Metrics | Iterator[Metrics] | Step],
         config: Config,
         *,
         label: str = "baseline",
@@ -57,7 +60,8 @@ class Steps(Protocol):
         that is compared with it is measured at each value, and compared value by value. Replicates take the numbers
         that follow, which nothing was chosen by.
 
-        `measure` yields its metrics for as long as it is asked, or returns them once. `config` is a dataclass or dict,
+        `measure` yields its metrics for as long as it is asked, or returns them once, or returns one of Marin's steps,
+        which is run for them as `research_steps.run` does. `config` is a dataclass or dict,
         and may hold Marin's `versioned(…)`, steps and paths of steps. With `resources` a cluster's engine finds the
         machine, for this step and for all that is compared with it.
         """
@@ -69,17 +73,22 @@ class Steps(Protocol):
         axis: Axis,
         *,
         label: str = "",
+        step: Callable[[dict[str, Any]], Step | Metrics] | None = None,
+        over: Axis | None = None,
         tuned_over: Axis | None = None,
         hypothesis: str = "",
         shards: int = 1,
         private: bool = False,
     ) -> Step:
-        """Measure one axis, `(field, values)`, value by value against the baseline case of `base`.
+        """Measure one axis, `(field, values)`, value by value against the baseline case of `base`. Fields that move
+        together have an axis of any other name, with values such as `{"batch": 16, "steps": 50}`.
 
         A trial that fails is a row. The field `code` goes over versions of the code: commits, branches or tags of git,
         or the IDs of trials; each is compared with what is on disk, in two processes. `tuned_over` another field,
         `(field, values)`, each value of the axis and the baseline have their own best of these, and are judged by trials
-        that chose none: at further seeds, or in three processes more. With `shards` above 1 the points are split into so
+        that chose none: at further seeds, or in three processes more. With `step=train` the `base` is a recorded step
+        with metrics: a function that builds the step for changed fields trains it anew, as baseline and as candidates,
+        at each value of `over`, so that like is compared with like. With `shards` above 1 the points are split into so
         many steps that can run side by side.
         """
         ...
@@ -122,8 +131,22 @@ class Steps(Protocol):
         of the series holds."""
         ...
 
-    def recorded(self, step: Step, *, label: str = "", hypothesis: str = "", private: bool = False) -> Step:
-        """An existing ExecutorStep with a record of its run; its output path stays as it is.
+    def recorded(
+        self,
+        step: Step,
+        *,
+        metrics: bool | Callable[[str], Metrics] = False,
+        fields: Sequence[str] | Mapping[str, Any] = (),
+        label: str = "",
+        hypothesis: str = "",
+        private: bool = False,
+    ) -> Step:
+        """An existing ExecutorStep with a record of its run, in a process of its own; its output path stays as it is.
+
+        With `metrics` its outcome is a trial record too, also where it ran long ago: the numbers that it returned or
+        that Levanter left (True), or what a function of its output path gives. Its configuration there are these
+        `fields`: of the step's, by their names such as 'model.hidden', or given with values. It can be interpreted and
+        sealed.
 
         Use the returned step everywhere: the thread is refused when another step depends on the unwrapped one.
         """
