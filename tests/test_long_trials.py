@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from research_steps.cli.main import main
 from research_steps.errors import UsageError
 from research_steps.evidence.judgement import judge
 from research_steps.evidence.table import Trial, row_of
@@ -222,11 +224,13 @@ def test_what_a_signal_from_outside_ends_is_interrupted(bench: Bench) -> None:
         assert soon(lambda: log.exists() and "about to wait" in log.read_text())
         (attempt,) = bench.attempts("waits")
         assert isinstance(attempt, OpenAttempt)
+        shown = CliRunner().invoke(main, ["show", "LONG-001.01", "--log", "--prefix", str(bench.root / "store")])
         child = next(line for line in Path("/proc").glob("[0-9]*/fd/1") if _leads_to(line, log))
         os.kill(int(child.parts[2]), signal.SIGTERM)
         (bench.root / "go").touch()
         assert future.result(SOON_S).stored.record.status == "ok"
     assert [attempt.record.status for attempt in bench.attempts("waits")] == ["interrupted", "ok"]
+    assert (shown.exit_code, shown.stdout) == (0, "about to wait\n")
 
 
 def _leads_to(link: Path, file: Path) -> bool:

@@ -238,7 +238,7 @@ def _show_log(everywhere: list[OpenSeries], id: str) -> None:
             text = output_end(directory)
             if text is not None:
                 say(f"{id}: the end of what it has printed; it keeps its files in {directory}")
-                print_text(text)
+                print_text(text.rstrip("\n"))
                 return
     raise UsageError(
         f"No output of {id!r} is kept here: expected the ID of a trial that runs on this machine, or that kept files in "
