@@ -281,7 +281,7 @@ def test_importing_loads_nothing_heavy(modules: str) -> None:
 def test_the_public_names_are_these() -> None:
     """What threads import stays; adding to it is a decision."""
     assert sorted(research_steps.__all__) == [
-        "Hypothesis", "Metric", "ResearchError", "Resources", "Series", "Step", "StepFailed", "Steps", "Stop",
+        "Command", "Hypothesis", "Metric", "ResearchError", "Resources", "Series", "Step", "StepFailed", "Steps", "Stop",
         "UsageError", "load", "main", "progress", "run", "trial_directory",
     ]  # fmt: skip
 

@@ -32,7 +32,7 @@ from research_steps.publish.wandb.surface import folder_of
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, Error, InterruptedRecord, Samples, TrialRecord
 from research_steps.records.series import Metric, Series
-from research_steps.seal.bundle import Bundle, Command, name_of, read
+from research_steps.seal.bundle import Bundle, SealedCommand, name_of, read
 from research_steps.seal.bundle_text import tag_message
 from research_steps.seal.reproduce.commands import runnable
 from research_steps.seal.reproduce.reporting import report
@@ -725,7 +725,7 @@ def test_a_thread_that_is_not_that_of_the_bundle_is_refused(again: Again, sealed
 
 
 def with_commands(bundle: Bundle, *commands: str) -> Bundle:
-    return msgspec.structs.replace(bundle, commands=tuple(Command(command, ("TOY-001",)) for command in commands))
+    return msgspec.structs.replace(bundle, commands=tuple(SealedCommand(command, ("TOY-001",)) for command in commands))
 
 
 def test_only_the_thread_of_the_tag_is_run_again(sealed: Sealed) -> None:

@@ -805,7 +805,7 @@ def test_the_bundle_says_what_the_records_say(copy: Copy) -> None:
         sha: stored.record.id for sha, stored in records.items() if stored.record.id != "TOY-004"
     }
     trials = [stored.record for stored in known.trials.values()]
-    assert sealed.commands == (bundle.Command("python -m experiments.toy", ("TOY-001", "TOY-002", "TOY-003")),)
+    assert sealed.commands == (bundle.SealedCommand("python -m experiments.toy", ("TOY-001", "TOY-002", "TOY-003")),)
     assert (sealed.commit, sealed.branch, sealed.python) == (
         trials[0].provenance.commit, "main", platform.python_version(),
     )  # fmt: skip

@@ -11,11 +11,12 @@ from research_steps.records.series import Hypothesis, Metric, Series, Stop
 from research_steps.thread.measured_step import run
 from research_steps.thread.notebook import load
 from research_steps.thread.types import Step, Steps
+from research_steps.trial.command import Command
 from research_steps.trial.directory import trial_directory
 from research_steps.trial.progress import progress
 
 __all__ = [
-    "Hypothesis", "Metric", "ResearchError", "Resources", "Series", "Step", "StepFailed", "Steps", "Stop", "UsageError",
-    "load", "main", "progress", "run", "trial_directory",
+    "Command", "Hypothesis", "Metric", "ResearchError", "Resources", "Series", "Step", "StepFailed", "Steps", "Stop",
+    "UsageError", "load", "main", "progress", "run", "trial_directory",
 ]  # fmt: skip
 __version__ = "0.1.0"

@@ -13,6 +13,7 @@ ResearchError
 │   ├── SurfaceAway       not now: no network, a fault of the server, a limit on requests
 │   └── SurfaceRefused    its answer to this request is no, with an HTTP status
 ├── BadMetrics            the measure function gave no set of numbers
+├── CommandFailed         a command that is measured exited with another code than 0
 ├── Diverged              a metric is no number to count with, or above its bound: a result of the configuration
 ├── SideFailed            the measure function raised, as the candidate or as the baseline of the pair
 ├── FailedElsewhere       a side of a pair, or a step, raised in a process of its own
@@ -108,6 +109,10 @@ class SurfaceRefused(SurfaceError):
 
 class BadMetrics(ResearchError):
     """What the measure function gave is not a set of numbers with the series' metrics in it."""
+
+
+class CommandFailed(ResearchError):
+    """A command that is measured ended with another exit code than 0."""
 
 
 class Diverged(ResearchError):

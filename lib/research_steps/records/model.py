@@ -131,6 +131,16 @@ class Launch(Strict, frozen=True):
     peak_rss_bytes: int
 
 
+class CommandRun(Strict, frozen=True):
+    """One run of a command line: its arguments, its exit code as a shell tells it, how long it took (seconds), and the
+    beginning and the end of what it printed."""
+
+    argv: tuple[str, ...]
+    exit: int
+    duration_s: float
+    output: str
+
+
 class Samples(Strict, frozen=True):
     """All samples of a trial. `order` has one letter a sample: A candidate, B baseline, as they were taken."""
 
@@ -193,6 +203,7 @@ class TrialRecord(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="t
     samples, because they were no finite number, what they were. `baseline_version` is the code of the baseline's side,
     which ran in a process of its own then; unset where one process held both sides, on the same code. `curves` are what
     the trial told of its metrics while it ran, by step, in all attempts; `interruptions` counts those before this one.
+    `command` is the last run of the candidate's, where a command is measured, or the one that failed.
     """
 
     schema: int = 4
@@ -225,6 +236,7 @@ class TrialRecord(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="t
     baseline_version: Version | msgspec.UnsetType = msgspec.UNSET
     curves: dict[str, list[tuple[int, float]]] | msgspec.UnsetType = msgspec.UNSET
     interruptions: int | msgspec.UnsetType = msgspec.UNSET
+    command: CommandRun | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def baseline_code(self) -> str:

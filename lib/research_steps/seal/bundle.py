@@ -23,7 +23,7 @@ _READ = (2, 3, SCHEMA)
 SAYS_WORSE = 4
 
 
-class Command(Strict, frozen=True):
+class SealedCommand(Strict, frozen=True):
     """A command as it was given, and the entries that it made."""
 
     command: str
@@ -75,7 +75,7 @@ class Bundle(Strict, frozen=True):
     tag: names.TagName
     seal: Ref
     series: dict[str, Any]
-    commands: tuple[Command, ...]
+    commands: tuple[SealedCommand, ...]
     commit: names.Commit
     branch: str | None
     patch: names.Hash | None

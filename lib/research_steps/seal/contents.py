@@ -21,6 +21,7 @@ from research_steps.seal import bundle, bundle_text
 from research_steps.seal.bundle import Elsewhere, Hardware, MeasuredWith
 from research_steps.seal.tags import gitlinks, refuse_name_in_the_way, signs_here, tagger_here
 from research_steps.trial.code import trace_name
+from research_steps.trial.command import Command
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def evidence_of(checkout: Checkout, series: Series, known: Snapshot, inputs: Seq
 
 def code_paths(checkout: Checkout, series: Series, measured: Sequence[MeasuredWith]) -> list[str]:
     """The experiment's code: its folder, the files that its measure functions run, and what the series names as such."""
-    modules = [Path(function.measure.partition(":")[0].replace(".", "/")) for function in measured]
+    functions = [name for function in measured if Command.named(name := function.measure) is None]
+    modules = [Path(name.partition(":")[0].replace(".", "/")) for name in functions]
     # What else lies in there is other experiments' business.
     others = [path.parent for path in modules if path.parts[0] == "experiments" and len(path.parts) > 2]
     files = [name for function in measured for name in function.files]
@@ -144,7 +146,7 @@ def bundle_files(
         tag=f"{series.topic}/{id}",
         seal=seal.ref,
         series=asdict(series),
-        commands=tuple(bundle.Command(command, tuple(ids)) for command, ids in commands.items()),
+        commands=tuple(bundle.SealedCommand(command, tuple(ids)) for command, ids in commands.items()),
         commit=evidence.commit,
         branch=checkout.branch(),
         patch=provenance.patch,
@@ -197,7 +199,8 @@ def _measured(checkout: Checkout, topic: str, trials: Iterable[TrialRecord]) -> 
     newest = {trial.measure: trial for trial in sorted(trials, key=lambda trial: trial.finished_at)}
     for name, trial in sorted(newest.items()):
         top = checkout.root / name.partition(":")[0].partition(".")[0]
-        if not top.exists() and not top.with_suffix(".py").exists():
+        is_function = Command.named(name) is None
+        if is_function and not top.exists() and not top.with_suffix(".py").exists():
             # It lies in a package, whose version is recorded, or somewhere that no commit of this repository has.
             yield MeasuredWith(name, trial.code, {})
             continue

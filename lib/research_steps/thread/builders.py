@@ -20,6 +20,7 @@ from research_steps.thread.recorded import record
 from research_steps.thread.step_body import run_step
 from research_steps.thread.types import Axis, Config, Metrics, Step, Steps
 from research_steps.trial.code import trace
+from research_steps.trial.command import Command
 from research_steps.trial.measured import Measured
 from research_steps.trial.provenance import facts_here
 
@@ -43,7 +44,7 @@ class StepBuilder(Steps):
 
     def baseline(
         self,
-        measure: Callable[[Config], Metrics | Iterator[Metrics] | Step],
+        measure: Callable[[Config], Metrics | Iterator[Metrics] | Step] | Command,
         config: Config,
         *,
         label: str = "baseline",
@@ -58,6 +59,9 @@ class StepBuilder(Steps):
             code.name, code.root, code.digest, type_name(config), config, resources, code.variables, repeated
         )
         case = plain(config, f"baseline {label!r}", marin.unwrap)
+        if isinstance(measure, Command):
+            # Whether it has all that the command asks for.
+            measure.arguments(case)
         built = (step.config for step in self.built if isinstance(step.config, StepConfig))
         namesakes = [config for config in built if config.kind == "baseline" and config.label == label]
         if any(plain(other.what.case, f"baseline {label!r}", marin.unwrap) != case for other in namesakes):

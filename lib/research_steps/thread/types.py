@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, SupportsFloat, TypeVar
 
 from research_steps.records.resources import Resources
+from research_steps.trial.command import Command
 
 Config = TypeVar("Config")
 Metrics = Mapping[str, SupportsFloat]
@@ -44,7 +45,7 @@ class Steps(Protocol):
 
     def baseline(
         self,
-        measure: Callable[[Config], Metrics | Iterator[Metrics] | Step],
+        measure: Callable[[Config], Metrics | Iterator[Metrics] | Step] | Command,
         config: Config,
         *,
         label: str = "baseline",
@@ -61,7 +62,8 @@ class Steps(Protocol):
         that follow, which nothing was chosen by.
 
         `measure` yields its metrics for as long as it is asked, or returns them once, or returns one of Marin's steps,
-        which is run for them as `research_steps.run` does. `config` is a dataclass or dict,
+        which is run for them as `research_steps.run` does; or it is a `Command`, of which each run is a sample, and one
+        alone where that takes longer than `sampling_s`. `config` is a dataclass or dict,
         and may hold Marin's `versioned(…)`, steps and paths of steps. With `resources` a cluster's engine finds the
         machine, for this step and for all that is compared with it.
         """

@@ -1,4 +1,5 @@
-"""The code of a measure function: its module and what that imports, followed through the experiment's own files.
+"""The code of a measure function: its module and what that imports, followed through the experiment's own files; and
+that of a command: the files of the repository that it names, and what its Python scripts import there.
 
 Its digest is part of a trial's identity, so that an edited kernel is measured again. A module belongs to the
 experiment when its dotted name resolves under the same import root as the measure function's module; anything else
@@ -19,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from research_steps.errors import UsageError
+from research_steps.git import Checkout
 from research_steps.records.configurations import importable_name
 from research_steps.records.encoding import canonical, sha256
 from research_steps.records.model import version_text
+from research_steps.trial.command import Command
 
 Measure = Callable[[Any], Any]
 # CPython 3.11 counts the depth of all trees that are being built in one place, so that two threads at it at once can
@@ -88,8 +91,10 @@ class Code:
         return replace(self, files=hashes)
 
 
-def trace(measure: Measure) -> Code:
+def trace(measure: Measure | Command) -> Code:
     """The code that `measure` runs, as it is on disk. Raises UsageError when it can't be imported again by name."""
+    if isinstance(measure, Command):
+        return trace_name(measure.name, Checkout.find().root)
     module = sys.modules.get(getattr(measure, "__module__", ""))
     source = getattr(module, "__file__", None)
     name = getattr(measure, "__qualname__", "")
@@ -106,23 +111,38 @@ def trace(measure: Measure) -> Code:
 
 
 def trace_name(name: str, root: Path, tree: WorkTree | None = None) -> Code:
-    """The code of 'module:function' under an import root, as it is on disk, in a `tree` where one stands in for the
-    checkout. Raises UsageError when it isn't there."""
+    """The code of 'module:function' under an import root, or of a command that runs there, as it is on disk, in a `tree`
+    where one stands in for the checkout. Raises UsageError when it isn't there."""
+    command = Command.named(name)
     files: dict[str, str] = {}
     paths: dict[str, Path | None] = {}
     variables: set[str] = set()
-    pending = [name.partition(":")[0]]
+    pending, folders = [name.partition(":")[0]], [root]
+
+    def take(path: Path, module: str) -> None:
+        content = _content(path)
+        files[path.relative_to(root).as_posix()] = sha256(content)
+        if path.suffix == ".py":
+            parsed = _parsed(content, path)
+            pending.extend(_imports(parsed, module, path))
+            variables.update(_variables(parsed))
+
+    if command is not None:
+        pending[:] = (f"{module}{part}" for module in command.modules() for part in ("", ".__main__"))
+        for script in command.files(root):
+            # Python finds a script's own modules beside it.
+            folders.insert(0, script.parent)
+            take(script, "")
     while pending:
         module = pending.pop()
-        if module in paths:
-            continue
-        path = paths[module] = _resolve(module, root)
-        if path is not None:
-            content = _content(path)
-            files[path.relative_to(root).as_posix()] = sha256(content)
-            parsed = _parsed(content, path)
-            pending += _imports(parsed, module, path)
-            variables.update(_variables(parsed))
+        if module not in paths:
+            found = (path for folder in folders if (path := _resolve(module, folder)) is not None)
+            path = paths[module] = next(found, None)
+            if path is not None:
+                take(path, module)
+    if command is not None:
+        # Its processes import what they need themselves.
+        return Code(name, str(root), dict(sorted(files.items())), (), tuple(sorted(variables)), tree)
     if not files:
         raise UsageError(f"There is no source file of {name} below {root}: the module was moved or deleted.")
     # A name below one of the experiment's own packages that is no module is a function, a class or a plain folder.

@@ -177,6 +177,7 @@ def _record(session: Session, spec: TrialSpec, intent: Intent, outcome: TrialOut
         contended=outcome.contended if timed else "",
         without=outcome.without or msgspec.UNSET,
         launch=outcome.launch,
+        command=outcome.command or msgspec.UNSET,
         baseline_version=_version(spec.baseline_code),
         curves=outcome.curves or msgspec.UNSET,
         interruptions=_interruptions(session, intent) or msgspec.UNSET,

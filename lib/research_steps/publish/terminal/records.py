@@ -1,5 +1,6 @@
 """Records as text: one by itself, and two trials side by side."""
 
+import shlex
 from typing import Any
 
 from research_steps.evidence.claim_text import changes_text, claim_text, effect_text, variant_text
@@ -49,6 +50,10 @@ def record_lines(record: EntryRecord | TrialRecord | InterruptedRecord, series: 
         for name, curve in (record.curves or {}).items():
             ends = [f"{quantity(name, value)} at step {step}" for step, value in (curve[0], curve[-1])]
             lines.append(f"  {name} while it ran: {' to '.join(ends)}, {len(curve)} points")
+        if record.command:
+            run = record.command
+            lines.append(f"  {shlex.join(run.argv)}: exit code {run.exit} after {quantity('_s', run.duration_s)}")
+            lines += [f"    | {line}" for line in run.output.splitlines()[-OUTPUT_LINES:]]
     if record.error is not None:
         first, *more = record.error.message.splitlines() or [""]
         lines += [f"  {record.error.type}: {first}", *(f"    {line}" for line in (*more, *record.error.frames))]

@@ -1,6 +1,7 @@
 """What a forked child does: import the experiment as it is on disk, sample, and report one result."""
 
 import faulthandler
+import math
 import os
 import resource
 import socket
@@ -22,7 +23,9 @@ from research_steps.records.configurations import step_paths
 from research_steps.records.model import Device, Error
 from research_steps.records.redaction import redact
 from research_steps.trial.code import Code
+from research_steps.trial.command import Command
 from research_steps.trial.directory import enter
+from research_steps.trial.launcher.command_measure import CommandMeasure
 from research_steps.trial.launcher.importing import import_from, is_below, load
 from research_steps.trial.launcher.protocol import ChildResult, Request, Used, line, received
 from research_steps.trial.launcher.sampling import sample
@@ -71,6 +74,7 @@ def run(request: Request, stage: int) -> ChildResult:
     spec, code, series = request.spec, request.spec.code, request.series
     root = Path(code.root)
     versions: TwoVersions | None = None
+    measure: Any = None
     late: list[str] = []
 
     def say(what: str) -> None:
@@ -94,7 +98,7 @@ def run(request: Request, stage: int) -> ChildResult:
             versions = TwoVersions(partial(_side_process, request), series, request.seed)
             result = versions.sample(sampling)
         else:
-            measure = _imported(code, late)
+            measure = _imported(code, late, series.sampling_s)
             candidate, baseline = (_config(request, fields) for fields in (spec.config, spec.baseline_config))
             import_s = time.perf_counter() - started
             say("setting up: compiling, checking, warming up")
@@ -104,20 +108,27 @@ def run(request: Request, stage: int) -> ChildResult:
         why = _interrupted(raised)
         error = None if why else _diverged(request, raised) or _described(raised, root)
         result = ChildResult(error=error, interrupted=why, setup_s=time.perf_counter() - started - import_s)
-    ran = versions.ran if versions is not None else _ran(code, late)
+    ran = versions.ran if versions is not None else _ran(code, late, measure)
     # What is imported only when it is called for may have been saved after the first look, and be why it failed.
     if changed := _changed(code, ran.late):
         result = ChildResult(interrupted=changed)
-    told = curves(Path(request.directory, "candidate"), [metric.name for metric in series.metrics])
-    parts = {"devices": ran.devices, "sources": ran.sources, "import_s": ran.import_s or import_s, "curves": told}
+    parts = {
+        "devices": ran.devices,
+        "sources": ran.sources,
+        "import_s": ran.import_s or import_s,
+        "curves": curves(Path(request.directory, "candidate"), [metric.name for metric in series.metrics]),
+        "command": ran.command,
+    }
     return msgspec.structs.replace(result, **parts)
 
 
-def _imported(code: Code, late: list[str]) -> Any:
+def _imported(code: Code, late: list[str], budget_s: float) -> Any:
     """The measure function, from its code as that was when the run started, and in `late` the files of it that are not
-    imported yet. Raises CodeChanged."""
-    import_from(code)
-    measure = load(code.name)
+    imported yet. Runs of a command that take longer than the budget stand alone. Raises CodeChanged."""
+    command = Command.named(code.name)
+    if command is None:
+        import_from(code)
+    measure = load(code.name) if command is None else CommandMeasure(command, Path(code.root), budget_s)
     if changed := _changed(code, code.files):
         raise CodeChanged(changed)
     imported = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
@@ -134,11 +145,12 @@ def _measured(measure: Any, config: Any) -> Any:
 def _changed(code: Code, files: Iterable[str]) -> str:
     """That one of these files is not what it was when the trial was begun, empty where all are."""
     now = code.now()
-    if all(now.files.get(file) == code.files[file] for file in files):
+    changed = [file for file in files if now.files.get(file) != code.files[file]]
+    if not changed:
         return ""
     return (
-        f"The code of {code.name} changed on disk after the run had started "
-        f"(digest {code.digest[:12]} then, {now.digest[:12]} now): run the thread again."
+        f"The code of {code.name} changed on disk after the run had started ({changed[0]}; "
+        f"digest {code.digest[:12]} then, {now.digest[:12]} now): run the thread again."
     )
 
 
@@ -150,10 +162,14 @@ def _side_process(request: Request, side: Side) -> SideProcess:
     code, fields = mine, spec.config if side == "candidate" else spec.baseline_config
 
     late: list[str] = []
+    measure: Any = None
 
     def load() -> Callable[[], Any]:
+        nonlocal measure
         enter(request.directory, side)
-        return partial(_imported(code, late), _config(request, fields))
+        # Whether runs stand alone, the candidate's side tells.
+        measure = _imported(code, late, request.series.sampling_s if side == "candidate" else math.inf)
+        return partial(measure, _config(request, fields))
 
     described = partial(describe_error, where=side, root=Path(code.root))
     return SideProcess(
@@ -161,7 +177,7 @@ def _side_process(request: Request, side: Side) -> SideProcess:
         SideWork(
             request.series,
             load,
-            partial(_ran, code, late),
+            lambda: _ran(code, late, measure),
             lambda raised: _interrupted(raised) or _shortened(described(raised)),
         ),
     )
@@ -169,12 +185,16 @@ def _side_process(request: Request, side: Side) -> SideProcess:
 
 def _config(request: Request, fields: dict[str, Any]) -> Any:
     placed, kind = step_paths(fields, request.prefix), request.spec.config_type
-    return placed if kind == "dict" else draccus.decode(load(kind), placed)
+    if kind == "dict" or Command.named(request.spec.code.name) is not None:
+        return placed
+    return draccus.decode(load(kind), placed)
 
 
-def _ran(code: Code, late: Iterable[str]) -> SideRun:
+def _ran(code: Code, late: Iterable[str], measure: Any) -> SideRun:
     """What this process ran on, and the files of the code that people edit; nobody edits a copy."""
-    return SideRun(_devices(), tuple(sorted(map(str, edited()))) if code.tree is None else (), late=tuple(late))
+    sources = {*map(str, edited()), *(str(Path(code.root, file)) for file in late)} if code.tree is None else ()
+    command = measure.ran if isinstance(measure, CommandMeasure) else None
+    return SideRun(_devices(), tuple(sorted(sources)), late=tuple(late), command=command)
 
 
 def _devices() -> tuple[Device, ...]:

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import msgspec
 
-from research_steps.records.model import Device, Error, Launch, Samples
+from research_steps.records.model import CommandRun, Device, Error, Launch, Samples
 from research_steps.records.series import Series
 from research_steps.trial.measured import TrialSpec
 from research_steps.trial.progress import Reached
@@ -127,7 +127,8 @@ class ChildResult(msgspec.Struct, frozen=True, kw_only=True):
     """What the child itself reports: samples, or an error, or why there is neither, for no fault of what was measured
     (`interrupted`). `without` tells of metrics beside the primary one what they
     were when they were no finite number. `sources` are the files that people edit among those of the
-    modules that it had imported, `curves` what it told by step. Times are in seconds."""
+    modules that it had imported, `curves` what it told by step, `command` is the last run of the one that was measured.
+    Times are in seconds."""
 
     samples: Samples | None = None
     error: Error | None = None
@@ -136,6 +137,7 @@ class ChildResult(msgspec.Struct, frozen=True, kw_only=True):
     devices: tuple[Device, ...] = ()
     sources: tuple[str, ...] = ()
     curves: dict[str, list[tuple[int, float]]] = {}
+    command: CommandRun | None = None
     import_s: float = 0.0
     setup_s: float = 0.0
     sampling_s: float = 0.0

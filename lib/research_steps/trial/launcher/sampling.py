@@ -2,7 +2,8 @@
 
 A measure function that yields is sampled in pairs: whatever it does before its first yield is set-up (compiling,
 checking, warming up), in random order, then candidate and baseline take turns in blocks of two pairs, ABBA or BAAB by
-chance, so that a drift of the machine hits both alike. One that returns is one sample of the candidate, unpaired.
+chance, so that a drift of the machine hits both alike. One that returns is one sample of the candidate, unpaired. In
+place of a sample it may give a list of them, as a command does that prints several each time it runs.
 
 Sampling ends once the primary metric is known well enough within this process, or when the budget is spent. That it
 stops by what it saw is allowed for: intervals rest on how the means of whole processes scatter.
@@ -50,23 +51,23 @@ def sample(
     with failing("baseline"):
         sides: dict[Side, Iterator[Any]] = {"candidate": returned, "baseline": measure(baseline)}
 
-    def take(side: Side, taken: int) -> Values:
+    def take(side: Side, taken: int) -> list[Values]:
         turn(side)
-        return next_sample(sides[side], side, taken, series)
+        return next_samples(sides[side], side, taken, series)
 
     return paired(take, series, seed, sampling)
 
 
-def unpaired(values: Values, took_s: float) -> ChildResult:
+def unpaired(values: list[Values], took_s: float) -> ChildResult:
     """What a measure function that returns says of the candidate."""
-    return ChildResult(**sampled({"candidate": [values], "baseline": []}, "A"), sampling_s=took_s)
+    return ChildResult(**sampled({"candidate": values, "baseline": []}, "A" * len(values)), sampling_s=took_s)
 
 
 def paired(
-    take: Callable[[Side, int], Values], series: Series, seed: int, sampling: Callable[[], None] = lambda: None
+    take: Callable[[Side, int], list[Values]], series: Series, seed: int, sampling: Callable[[], None] = lambda: None
 ) -> ChildResult:
-    """Sample both sides by turns: `take` gives a side's next sample, told how many it has given, the first of which ends
-    its set-up; `sampling` is called when that is done. Raises SideFailed."""
+    """Sample both sides by turns: `take` gives a side's next samples, told how often it gave some, the first of which
+    end its set-up; `sampling` is called when that is done. Raises SideFailed."""
     started = time.perf_counter()
     taken: dict[Side, list[Values]] = {"candidate": [], "baseline": []}
     turn: list[Side] = ["candidate", "baseline"]
@@ -93,10 +94,14 @@ def paired(
             shuffled.shuffle(turn)
         else:
             turn.reverse()
+        given: dict[Side, list[Values]] = {}
         for side in turn:
             with failing(side):
-                taken[side].append(take(side, pair + 1))
-        order += turn
+                given[side] = take(side, pair + 1)
+        both = min(map(len, given.values()))
+        for side in turn:
+            taken[side] += given[side][:both]
+            order += [side] * both
     took_s = time.perf_counter() - started
     gc.enable()
     return ChildResult(**sampled(taken, letters(order)), setup_s=setup_s, sampling_s=took_s)
@@ -107,7 +112,7 @@ def letters(order: Sequence[Side]) -> str:
     return "".join("A" if side == "candidate" else "B" for side in order)
 
 
-def _set_up(take: Callable[[Side, int], Values], turn: Sequence[Side]) -> None:
+def _set_up(take: Callable[[Side, int], object], turn: Sequence[Side]) -> None:
     """Have both sides do what comes before their first sample. What the baseline can't do either is not the
     candidate's fault."""
     for place, side in enumerate(turn):
@@ -156,8 +161,8 @@ def failing(side: Side) -> Iterator[None]:
         raise SideFailed(side, error) from error
 
 
-def next_sample(generator: Iterator[Any], side: Side, taken: int, series: Series) -> Values:
-    """The next sample of a side, which has given so many. Raises BadMetrics, and Diverged."""
+def next_samples(generator: Iterator[Any], side: Side, taken: int, series: Series) -> list[Values]:
+    """The next sample of a side, which has given so many, or the next few. Raises BadMetrics, and Diverged."""
     try:
         values = next(generator)
     except StopIteration:
@@ -168,8 +173,12 @@ def next_sample(generator: Iterator[Any], side: Side, taken: int, series: Series
     return numbers(values, series)
 
 
-def numbers(values: Any, series: Series) -> Values:
+def numbers(values: Any, series: Series) -> list[Values]:
     """What a measure function gave, as the numbers that the series asks for. Raises BadMetrics, and Diverged."""
+    return [_numbers(each, series) for each in (values if isinstance(values, list) and values else [values])]
+
+
+def _numbers(values: Any, series: Series) -> Values:
     if not isinstance(values, Mapping):
         raise BadMetrics(f"The measure function gave {type(values).__name__}: expected a dict of metric name to number.")
     metrics = [metric.name for metric in series.metrics]

@@ -22,10 +22,10 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from research_steps.errors import FailedElsewhere, LauncherError, Side
-from research_steps.records.model import Device, Error
+from research_steps.records.model import CommandRun, Device, Error
 from research_steps.records.series import Series
 from research_steps.trial.launcher.processes import ENDED_BY_OTHERS, die_with_parent
-from research_steps.trial.launcher.sampling import Values, next_sample, numbers
+from research_steps.trial.launcher.sampling import Values, next_samples, numbers
 
 # Beside the number of a core on which a sample is wanted, or -1 for any, what the process may be asked for.
 BEGIN, RAN = "begin", "ran"
@@ -34,12 +34,14 @@ BEGIN, RAN = "begin", "ran"
 @dataclass(frozen=True)
 class SideRun:
     """What a side ran on, the files that people edit among those that it imported, how long its imports took (seconds),
-    and which files of its code were not among them: those that it imports when they are called for."""
+    which files of its code were not among them: those that it imports when they are called for; and the last run of the
+    command, where one is measured."""
 
     devices: tuple[Device, ...] = ()
     sources: tuple[str, ...] = ()
     import_s: float = 0.0
     late: tuple[str, ...] = ()
+    command: CommandRun | None = None
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,14 @@ class SideProcess:
             _serve(parent, other, side, work)
         other.close()
 
-    def begin(self) -> Values | None:
+    def begin(self) -> list[Values] | None:
         """Call the measure function: what it returned, None where it yields."""
-        values: Values | None = self._ask(BEGIN)
+        values: list[Values] | None = self._ask(BEGIN)
         return values
 
-    def sample(self, block: int) -> Values:
-        """The next sample, begun on the core of this block of pairs."""
-        values: Values = self._ask(self._cores[block % len(self._cores)] if self._cores else -1)
+    def sample(self, block: int) -> list[Values]:
+        """The next samples, begun on the core of this block of pairs."""
+        values: list[Values] = self._ask(self._cores[block % len(self._cores)] if self._cores else -1)
         return values
 
     def ran(self) -> SideRun:
@@ -154,12 +156,12 @@ def _answers(side: Side, work: SideWork) -> Iterator[Any]:
             yield numbers(returned, work.series)
             return
         yield None
-        yield next_sample(returned, side, 0, work.series)
+        yield next_samples(returned, side, 0, work.series)
         # As in one process, once its set-up is done.
         gc.collect()
         gc.disable()
         for taken in count(1):
-            yield next_sample(returned, side, taken, work.series)
+            yield next_samples(returned, side, taken, work.series)
     except GeneratorExit:
         raise
     except BaseException as raised:  # noqa: BLE001  # the same

@@ -116,7 +116,7 @@ class TwoVersions:
                 spent = time.perf_counter() - started >= self._series.sampling_s / SESSIONS
                 if number >= max(1, self._series.max_pairs // 2) or (number >= LEAST_PAIRS and spent):
                     break
-                samples.append(process.sample(number // 2))
+                samples += process.sample(number // 2)
         return samples
 
 
