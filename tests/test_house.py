@@ -56,12 +56,16 @@ PRINTERS = {
 # user names, and the code; and the package's own.
 OTHER_FILES = {
     *("actions/templates/__init__.py", "actions/others.py"),
+    # The terminal itself, to ask who is in its foreground.
+    "cli/recorded_command.py",
     *("journal/leases.py", "journal/store.py", "journal/attachments.py", "journal/secrets_in_files.py"),
     *("publish/wandb/run_file.py", "publish/wandb/sync.py"),
     *("seal/sealing.py", "seal/tags.py", "seal/verify.py", "seal/reproduce/sandbox.py"),
 }
 # Errors outside of the one tree, each because whoever calls expects it.
 RAISED_FOR_OTHERS = {
+    # How Python hears that a module has no such name.
+    ("__init__.py", "AttributeError"),
     # Fray's own contract for a job.
     *(("remote/ray/client.py", "JobFailed"), ("remote/ray/client.py", "TimeoutError")),
     # What opening any other file raises.

@@ -13,7 +13,11 @@ _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "inspect": ("status", "brief", "show", "compare", "check", "verify", "doctor"),
         "questions": ("undecided", "ask"),
     },
-    "Try something": {"measure": ("dev", "keep", "confirm", "replicate"), "cluster": ("submit", "jobs", "dev-tpu")},
+    "Try something": {
+        "measure": ("dev", "keep", "confirm", "replicate"),
+        "record": ("record",),
+        "cluster": ("submit", "jobs", "dev-tpu"),
+    },
     "Say something": {
         "annotate": ("hypothesis", "source", "note", "log", "attach", "decide", "correct", "retract", "rebase"),
     },

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from research_steps.errors import BadMetrics
+from research_steps.records.numbers import quantity
 from research_steps.records.redaction import LONGEST, redact_end, redactor
 from research_steps.terminal import visible
 from research_steps.trial.command import Rule
@@ -18,6 +19,8 @@ LONGEST_LINE, LONGEST_FILE = 1 << 20, 16 << 20
 MOST_SAMPLES = 20_000
 # How much of its beginning, and of its end, is kept (characters).
 KEPT = 2000
+# How many of the last lines tell why it failed.
+LAST_LINES = 10
 _METRIC = re.compile(rb"METRIC\s+([^\s=]{1,200})\s*=\s*(\S{1,200})\s*$")
 
 
@@ -96,11 +99,11 @@ class Printed:
         tail = redact_end(self._tail, KEPT, clean)
         return visible(f"{head}\n… ({self._size} bytes in all) …\n{tail}")
 
-    def last_words(self, environment: Mapping[str, str]) -> str:
-        """The end of standard error, or of standard output where there is none."""
+    def failure(self, code: int, took_s: float, environment: Mapping[str, str]) -> str:
+        """That it ended with this exit code, and the end of standard error, or of standard output without one."""
         end = self._ends["stderr"].strip() or self._ends["stdout"].strip()
-        lines = redact_end(end, KEPT, redactor(environment)).splitlines()
-        return visible("\n".join(lines[-10:]))
+        lines = redact_end(end, KEPT, redactor(environment)).splitlines()[-LAST_LINES:] or ["it printed nothing"]
+        return visible("\n".join([f"exit code {code} after {quantity('_s', took_s)}: {lines[-1]}", *lines[:-1]]))
 
     def _lines(self, stream: str, lines: Sequence[bytes]) -> None:
         if stream == "stdout":

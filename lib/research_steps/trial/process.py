@@ -32,21 +32,28 @@ class Process:
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(self.argv, cwd=cwd, env=env, stdin=stdin, stdout=pipe, stderr=pipe)
         streams = {"stdout": self._process.stdout, "stderr": self._process.stderr}
+        self._took_s = 0.0
         self._readers = [threading.Thread(target=self._read, args=each, daemon=True) for each in streams.items()]
-        for reader in self._readers:
-            reader.start()
+        # Its own, because whoever waits may come later than its end.
+        self._waiter = threading.Thread(target=self._wait, daemon=True)
+        for thread in (*self._readers, self._waiter):
+            thread.start()
 
     def wait(self) -> tuple[int, float]:
         """Its exit code as a shell tells it, once it has ended, and how long it took (seconds)."""
-        code = self._process.wait()
-        took_s = time.perf_counter() - self._began
+        self._waiter.join()
         for reader in self._readers:
             reader.join(_LINGER_S)
-        return code if code >= 0 else 128 - code, took_s
+        code = self._process.returncode
+        return code if code >= 0 else 128 - code, self._took_s
 
     def signal(self, number: int) -> None:
         """Pass on a signal; nothing where it has ended."""
         self._process.send_signal(number)
+
+    def _wait(self) -> None:
+        self._process.wait()
+        self._took_s = time.perf_counter() - self._began
 
     def _read(self, stream: str, pipe: IO[bytes]) -> None:
         with pipe:

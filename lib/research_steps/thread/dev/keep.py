@@ -26,7 +26,7 @@ from research_steps.thread.dev.evidence import DevEvidence
 @dataclass(frozen=True)
 class KeptAttempt:
     """An experiment ID of dev mode, the step key that holds it, and what a person says of it. `chosen` is the ID of the
-    trial that is claimed (default: the best)."""
+    trial that is claimed (default: the best), `how` tells how its attempts were made."""
 
     checkout: Checkout
     evidence: DevEvidence
@@ -37,6 +37,7 @@ class KeptAttempt:
     hypothesis: str = ""
     interpretation: str = ""
     next_action: str = ""
+    how: str = "in dev mode"
 
 
 def keep(attempt: KeptAttempt) -> Stored[EntryRecord]:
@@ -89,7 +90,7 @@ def write_kept(attempt: KeptAttempt, trials: Sequence[Stored[Any]]) -> Stored[En
         if floor.beside or floor.trials[0].ref == floor.entry:
             # No entry holds the noise floor that the claims rest on, so this one does.
             rows += [noted(row_of(Trial(trial, False), {}), "noise floor of the baseline") for trial in floor.trials]
-    result = f"{len(trials)} attempt{'s' if len(trials) != 1 else ''} in dev mode"
+    result = f"{len(trials)} attempt{'s' if len(trials) != 1 else ''} {attempt.how}"
     if chosen is None:
         good = any(trial.record.status == "ok" for trial in trials)
         result += ", compared with nothing: there is no noise floor" if good else ", none succeeded"

@@ -10,7 +10,6 @@ from typing import Any
 
 from research_steps.errors import BadMetrics, CommandFailed
 from research_steps.records.model import CommandRun
-from research_steps.records.numbers import quantity
 from research_steps.records.redaction import redact_arguments
 from research_steps.trial.command import Command
 from research_steps.trial.printed import Printed
@@ -64,10 +63,7 @@ class CommandMeasure:
         printed.close()
         earlier, self._ran = self._ran, (argv, code, took_s, printed)
         if code:
-            raise CommandFailed(
-                f"{argv[0]} ended with exit code {code} after {quantity('_s', took_s)}; it printed last:\n"
-                f"{printed.last_words(os.environ) or '(nothing)'}"
-            )
+            raise CommandFailed(printed.failure(code, took_s, os.environ))
         if file is not None and _written(file) in (None, before):
             raise BadMetrics(f"The command exited with 0 and did not write {named}, which its metrics are in.")
         samples = printed.samples(file)
