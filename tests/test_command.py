@@ -18,7 +18,7 @@ from research_steps.trial.command import Rule
 from research_steps.trial.launcher.command_measure import CommandMeasure
 from research_steps.trial.printed import Printed
 
-from tests.support.toy_thread import Repository, research
+from tests.support.toy_thread import HERE, Repository, research
 
 BENCH = """
 import argparse, sys, time
@@ -239,3 +239,13 @@ def test_many_lines_are_parsed_fast() -> None:
     printed.close()
     assert len(printed.samples()) == 10_000
     assert time.process_time() - began < 0.2
+
+
+def test_a_script_of_the_repository_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bench of the MoE experiment, as it is: with what it imports, and all samples of a run."""
+    monkeypatch.chdir(HERE)
+    command = Command("python -m experiments.moe_hc.bench --implementation {kind} --tokens {tokens} --samples 2")
+    code = trace(command)
+    assert {"experiments/moe_hc/bench.py", "experiments/moe_hc/kernels.py"} <= set(code.files)
+    samples = CommandMeasure(command, HERE, 0.0)({"kind": "dense", "tokens": 64})
+    assert [set(sample) for sample in samples] == [{"time_s", "max_rel_error"}] * 2

@@ -4,9 +4,8 @@ A thread is one Python file: a `Series`, and a function that builds its steps. `
 `load(topic)` reads in a notebook what is known of it.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+# So spelled because to import even 'typing' takes longer than to begin a command that is recorded.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from research_steps.cli.program import main
     from research_steps.errors import ResearchError, StepFailed, UsageError
@@ -38,8 +37,10 @@ _WHERE = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    # Imported when it is asked for, so that a command which is recorded begins before all this is read.
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    # Imported when it is asked for, so that such a command begins before all this is read.
     module = next((module for module, names in _WHERE.items() if name in names), None)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from types import FrameType
 
 from research_steps.trial.process import Process
@@ -93,9 +92,11 @@ def begin_early(given: Sequence[str]) -> None:
             return
         else:
             before.pop(0)
-    here = Path.cwd()
-    folders = [above / below for above in (here, *here.parents) for below in ("experiments", ".agents/logbooks")]
-    if argv and len(topics) == 1 and any((folder / topics[0]).is_dir() for folder in folders):
+    here = os.getcwd()
+    # As many as it lies below, and without pathlib, which takes long to import.
+    above = [os.path.join(here, *[os.pardir] * steps) for steps in range(here.count(os.sep) + 1)]
+    folders = [os.path.join(folder, below) for folder in above for below in ("experiments", ".agents/logbooks")]
+    if argv and len(topics) == 1 and any(os.path.isdir(os.path.join(folder, topics[0])) for folder in folders):
         # What can't be run is told where it is begun again.
         with suppress(OSError):
             _begun = RecordedCommand(argv)

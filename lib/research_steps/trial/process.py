@@ -6,7 +6,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import IO
 
 _PART = 1 << 16
 # How long what a command has left running may hold on to its output once it has ended itself (seconds).
@@ -55,7 +58,7 @@ class Process:
         self._process.wait()
         self._took_s = time.perf_counter() - self._began
 
-    def _read(self, stream: str, pipe: IO[bytes]) -> None:
+    def _read(self, stream: str, pipe: "IO[bytes]") -> None:
         with pipe:
             while data := os.read(pipe.fileno(), _PART):
                 self._hear(stream, data)
