@@ -108,7 +108,7 @@ def test_every_link_leads_somewhere(document: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("README.md", "docs/threads.md", "docs/dev_mode.md", "docs/surfaces.md"),
+        *("README.md", "docs/threads.md", "docs/existing_commands.md", "docs/dev_mode.md", "docs/surfaces.md"),
         *("docs/recipes/organize_experiments.md", "docs/recipes/cluster_sweeps.md", "docs/recipes/dev_tpu.md"),
         "docs/recipes/agent_research.md",
     ],

@@ -12,8 +12,13 @@ from research_steps.records.model import EntryRecord
 from research_steps.records.step_kinds import Sweep
 
 GROUP = "before posting"
-# What the configuration of an entry has to say, by its step. What is reproduced stands in the tag.
-_EXPLICIT = {"sweep": ("measure", "baseline_case", "points"), "reproduction": ("tag", "commands")}
+# What the configuration of an entry has to say, by its step. What is reproduced stands in the tag; a command that was
+# recorded is compared with no case, and its row says how it was configured.
+_EXPLICIT = {
+    "sweep": ("measure", "baseline_case", "points"),
+    "reproduction": ("tag", "commands"),
+    "dev": ("measure",),
+}
 
 
 def _command(thread: CheckedThread) -> CheckLine:
