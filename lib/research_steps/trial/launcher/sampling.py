@@ -175,7 +175,8 @@ def next_samples(generator: Iterator[Any], side: Side, taken: int, series: Serie
 
 def numbers(values: Any, series: Series) -> list[Values]:
     """What a measure function gave, as the numbers that the series asks for. Raises BadMetrics, and Diverged."""
-    return [_numbers(each, series) for each in (values if isinstance(values, list) and values else [values])]
+    several = isinstance(values, list) and values and all(isinstance(each, Mapping) for each in values)
+    return [_numbers(each, series) for each in (values if several else [values])]
 
 
 def _numbers(values: Any, series: Series) -> Values:
