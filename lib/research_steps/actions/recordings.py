@@ -69,7 +69,7 @@ class Recording:
         self._label = label or short(self._shown)
         self._measure, self._config_type, self._config, self._case = self._compared(settings, rule)
         self._code = _code(self._measure, checkout.root)
-        self._captured = capture(checkout, command_line())
+        self._captured = capture(checkout, command_line(), series.topic)
         journal.keep_patch(self._captured.provenance.patch, self._captured.patch)
         journal.declare(series)
         self._occasion = new_occasion()
