@@ -133,7 +133,7 @@ def _imported(code: Code, late: list[str], budget_s: float) -> Any:
         raise CodeChanged(changed)
     imported = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     late += [file for file in code.files if str(Path(code.root, file)) not in imported]
-    return partial(_measured, measure)
+    return measure if command is not None else partial(_measured, measure)
 
 
 def _measured(measure: Any, config: Any) -> Any:
