@@ -178,6 +178,7 @@ def doctor(json_output: bool) -> None:
 
     others = machine.others_cores()
     problems = [*machine.disturbances(), *machine.load_of(others)]
+    busiest = machine.busiest(3) if machine.load_of(others) else []
     left = "left behind" if machine.tpu_lock.exists() else ""
     data = {
         "device_class": device_class(),
@@ -185,6 +186,7 @@ def doctor(json_output: bool) -> None:
         "cores": os.cpu_count(),
         "cores_busy_with_others": round(others, 2),
         "cores_that_count_as_load": machine.load_cores,
+        "busiest": busiest,
         "device_lock": machine.lock_holder(machine.device_lock),
         "libtpu_lock": machine.lock_holder(machine.tpu_lock) or left,
         "problems": [asdict(problem) for problem in problems],
@@ -193,6 +195,7 @@ def doctor(json_output: bool) -> None:
         f"device class: {data['device_class']}",
         f"accelerator devices: {', '.join(map(str, machine.devices())) or 'none'}",
         f"busy with others: {others:.2f} of {os.cpu_count()} cores; above {machine.load_cores:g} is load",
+        *([f"the busiest, in cores: {'; '.join(busiest)}"] if busiest else []),
         f"device lock {machine.device_lock}: {data['device_lock'] or 'free'}",
         f"libtpu lock {machine.tpu_lock}: {data['libtpu_lock'] or 'none'}",
         *(f"problem: {problem.what}; to mend it, {problem.mend}" for problem in problems),

@@ -85,7 +85,7 @@ def interpret_entries(series: Series, entries: Sequence[EntryRecord], claims: Se
         sentences += [f"Against {name}: {_winner(series, main)} {_count(main)}"]
         sentences += [f"{candidate_text(c, case)}: {claim_text(c)}." for c in against if c not in main]
         sentences += _unknown(series, against)
-        actions[name] = _interaction(series, entries, id) or _after(series, best(series, main))
+        actions[name] = _interaction(series, entries, id) or _after_several(series, main)
     sentences += _weaknesses([row for entry in entries for row in entry.rows])
     several = len(actions) > 1
     return " ".join(sentences), " ".join(f"Against {name}: {do}" if several else do for name, do in actions.items())
@@ -93,6 +93,8 @@ def interpret_entries(series: Series, entries: Sequence[EntryRecord], claims: Se
 
 def _winner(series: Series, claims: Sequence[Claim]) -> str:
     winner = best(series, claims)
+    if winner is None and claims and all(claim.why.startswith(CONTENDED) for claim in claims):
+        return f"Nothing can be said of {series.primary.name}: every candidate's trials ran beside other load."
     if winner is None:
         return f"No candidate improves {series.primary.name} over the baseline."
     processes = f"{winner.processes} process{'es' if winner.processes > 1 else ''}"
@@ -177,6 +179,13 @@ def _edge(series: Series, claims: Sequence[Claim]) -> str:
     enough = len(claims) >= 3 and all(type(number) in (int, float) for number in numbers)
     outermost = enough and value in (min(numbers), max(numbers))
     return f"Extend {axis} beyond {value}, where it is best, then replicate the winner." if outermost else ""
+
+
+def _after_several(series: Series, claims: Sequence[Claim]) -> str:
+    """What to do with the best candidate of several; where there is none that may be for no fault of theirs."""
+    winner = best(series, claims)
+    disturbed = winner is None and any(claim.why.startswith(CONTENDED) for claim in claims)
+    return QUIET if disturbed else _after(series, winner)
 
 
 def _after(series: Series, claim: Claim | None) -> str:

@@ -148,7 +148,7 @@ class ThreadState:
             commands.append(f"research sync {topic}")
         if self.reached is not None and self._measured_since_seal():
             commands.append(f"research seal {topic}")
-        elif self.sealed and self.sealed[-1] not in [r.details_as(Reproduction).tag for r in self.reproduced]:
+        elif self.winners and self.sealed and self.sealed[-1] not in self._measured_again:
             commands.append(f"research reproduce {self.sealed[-1]}")
         elif self.reached is not None and self.finish is None:
             commands.append(f"research check {topic} --closing")
@@ -166,6 +166,11 @@ class ThreadState:
                 commands.append(f"research replicate {winner.claim.trials[0].id}")
             commands += [f"research undecided {self.series.topic}"] if winner.close else []
         return list(dict.fromkeys(commands))
+
+    @property
+    def _measured_again(self) -> list[str]:
+        """The tags that somebody tried to reproduce."""
+        return [record.details_as(Reproduction).tag for record in self.reproduced]
 
     def _measured_since_seal(self) -> bool:
         since: list[EntryRecord] = []

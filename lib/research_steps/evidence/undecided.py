@@ -12,7 +12,7 @@ from research_steps.evidence.statistics import EXACT, LEVEL, OWN, REPEATED, crit
 from research_steps.records.model import Claim
 
 # More processes than anybody measures: closer candidates are taken for equal.
-MOST_PROCESSES = 1000
+MOST_PROCESSES = 100
 
 
 @dataclass(frozen=True)

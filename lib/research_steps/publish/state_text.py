@@ -90,6 +90,8 @@ def _nothing(state: ThreadState, baseline: MeasuredBaseline, words: Words) -> st
     if not claims:
         return f"Nothing was measured against {name} yet."
     several = f"of {len(claims)} candidates " if len(claims) > 1 else ""
+    if all(map(is_contended, claims)):
+        return f"No verdict against {name}: every candidate's trials ran beside other load ({_counted(claims)})."
     return f"Nothing measured is better than {name}: {several}{_counted(claims)}."
 
 
@@ -185,8 +187,8 @@ def unsettled(state: ThreadState, words: Words) -> list[str]:
     """What nothing can be said of yet, and why; contended evidence first."""
     claims = sorted(state.unsettled, key=lambda claim: not is_contended(claim))
     return [
-        f"{_what(claim, words)} against {claim.baseline.id}: {words.say(claim.metric)} {claim_text(claim)}"
-        f"{_because(claim, words)} ({claim.trials[0].id})."
+        f"{_what(claim, words)} against {claim.baseline.id}: {'no verdict, contended: ' if is_contended(claim) else ''}"
+        f"{words.say(claim.metric)} {claim_text(claim)}{_because(claim, words)} ({claim.trials[0].id})."
         for claim in claims
     ]
 

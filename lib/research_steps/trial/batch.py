@@ -141,7 +141,8 @@ def _outcome(trial: Trial, metric: Metric) -> str:
         return f"interrupted, {record.reason}"
     if record.error is not None:
         return f"failed, {record.error.line}"
-    return f"{process_text(metric, record.samples)}{'' if trial.measured_here else ', from the journal'}"
+    load = ", contended" if record.contended and metric.timed else ""
+    return f"{process_text(metric, record.samples)}{load}{'' if trial.measured_here else ', from the journal'}"
 
 
 def _tried_before(session: Session, spec: TrialSpec, want: Wanted) -> Trial | None:

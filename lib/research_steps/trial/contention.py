@@ -89,8 +89,18 @@ class Machine:
 
     def load_of(self, others: float) -> list[Disturbance]:
         """So many cores that others keep busy, where that is load."""
-        load = Disturbance(f"other processes keep {_cores(others)} busy", "end them, or wait: 'top' names them")
+        load = Disturbance(
+            f"other processes keep {_cores(others)} busy", "end them, or wait: 'research doctor' names the busiest"
+        )
         return [load] if others > self.load_cores else []
+
+    def busiest(self, count: int) -> list[str]:
+        """The processes of others that use most of the cores now, each with how many, by a look of `LOOK_S`."""
+        before = _cpu_s_of_others()
+        time.sleep(LOOK_S)
+        used = {pid: (now - before[pid]) / LOOK_S for pid, now in _cpu_s_of_others().items() if pid in before}
+        most = sorted(used, key=lambda pid: -used[pid])[:count]
+        return [f"{_named(pid)} {used[pid]:.2f}" for pid in most if used[pid] > 0]
 
     def others_cores(self) -> float:
         """How many cores others keep busy, by a look of `LOOK_S`."""
@@ -194,8 +204,13 @@ def device_lock(machine: Machine, id: str, ended: Callable[[], bool], say: Calla
     """
     with _open_lock(machine.device_lock) as device:
         with _open_lock(machine.next_lock) as following:
-            _wait_for((following, device), id, ended, say)
+            _wait_for((following, device), id, ended, lambda text: say(f"{text}{_by(machine)}"))
         yield
+
+
+def _by(machine: Machine) -> str:
+    holder = machine.lock_holder(machine.device_lock)
+    return f": {holder} has it" if holder else ""
 
 
 def _wait_for(locks: Iterable[IO[str]], id: str, ended: Callable[[], bool], say: Callable[[str], None]) -> None:
@@ -205,7 +220,7 @@ def _wait_for(locks: Iterable[IO[str]], id: str, ended: Callable[[], bool], say:
             if ended():
                 raise LauncherError(f"The run is ending: {id} was not begun.")
             if not is_told and time.monotonic() - began > WAIT_TOLD_S:
-                say(f"{id}: waiting for another trial on this machine")
+                say(f"{id}: waiting for its turn on this machine")
                 is_told = True
             time.sleep(0.02)
 
@@ -281,6 +296,17 @@ def _running() -> float:
             time.sleep(GLANCE_S)
         return running / GLANCES
     return math.inf
+
+
+def _cpu_s_of_others() -> dict[int, float]:
+    """The CPU time (seconds) of each process but this one."""
+    used = {}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.pid != os.getpid():
+                times = process.cpu_times()
+                used[process.pid] = float(times.user + times.system)
+    return used
 
 
 def _busy_s() -> float:

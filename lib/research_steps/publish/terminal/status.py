@@ -101,7 +101,7 @@ def screen(state: ThreadState, counts: str) -> list[str]:
     lines = [f"{state.series.topic}  {counts}", *labelled("Question", wrapped(state.series.goal, ROOM))]
     lines += labelled("Stop at", wrapped(state_text.stop(state, PLAIN), ROOM))
     for answer in answers[:ANSWERS]:
-        lines += ["", *wrapped(answer.best), *(f"! {text}" for text in map(shortened, answer.against))]
+        lines += ["", *wrapped(answer.best), *(f"! {line}" for text in answer.against for line in wrapped(text))]
         lines += [f"  {shortened(text)}" for text in answer.more]
     plot = forest(state)
     lines += ["", *plot, ""] if plot else [""]
