@@ -20,6 +20,7 @@ from research_steps.evidence.statistics import (
     noise_floor,
     paired_interval,
     ranked,
+    repeated_interval,
     unpaired_interval,
     verdict,
 )
@@ -155,6 +156,14 @@ def test_a_candidate_that_scatters_more_is_known_less_well() -> None:
     noisy = samples([2 * math.exp(effect) for effect in (-0.9, 1.1, -0.9, 1.1)], [2.0] * 4)
     quiet = paired(TIME, steady([0.1]), floor)
     assert paired(TIME, [noisy], floor).high > 10 * quiet.high
+
+
+def test_a_field_that_changes_nothing_at_any_seed_makes_no_difference() -> None:
+    """Three trainings that end as the baseline's to the last bit say so; equal effects that are none of 0 do not."""
+    scale = Scale("ratio", 1.0, math.log1p(TIME.min_effect))
+    assert verdict(TIME, repeated_interval(scale, [0.0] * 3, [], LEVEL)) == "no difference"
+    assert verdict(TIME, repeated_interval(scale, [-0.3] * 3, [], LEVEL)) == "inconclusive"
+    assert verdict(TIME, repeated_interval(scale, [0.0], [], LEVEL)) == "inconclusive"
 
 
 @given(st.lists(st.floats(-0.5, 0.5), min_size=1, max_size=4), st.lists(st.floats(-0.1, 0.1), min_size=2, max_size=5))

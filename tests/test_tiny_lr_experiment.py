@@ -21,13 +21,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "diverges": {"learning_rate": 1e30},
 }
 PROGRAM = """
-import json, sys
+import json, os, sys
 import marin.training.training
 from experiments.tiny_lr.config import TinyLr
 from experiments.tiny_lr.measure import measure
 
 configs = json.loads(sys.argv[1])
-found = {name: measure(TinyLr(steps=int(sys.argv[2]), hidden_dim=16, **config)) for name, config in configs.items()}
+found = {}
+for name, config in configs.items():
+    # As a trial has one.
+    os.environ["RESEARCH_TRIAL_DIRECTORY"] = os.path.join(os.environ["MARIN_PREFIX"], name)
+    found[name] = measure(TinyLr(steps=int(sys.argv[2]), hidden_dim=16, **config))
 print(json.dumps(found))
 """
 

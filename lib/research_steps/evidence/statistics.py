@@ -142,7 +142,8 @@ def repeated_interval(
     scale: Scale, differences: Sequence[float], others: Sequence[Sequence[float]], level: float, candidates: int = 1
 ) -> Interval:
     """The interval of a candidate's effect from its `differences` to the baseline at each repetition, such as a seed,
-    which hits both sides alike; endless with fewer than two.
+    which hits both sides alike; endless with fewer than two, and where all are the same and nothing else tells how such
+    differences scatter, unless that is none at all.
 
     The model is y = μ(candidate) + u(seed) + v(candidate, seed): the difference is free of u, so that the interval is
     Student's t of a matched pair. The spread of v is pooled with that of the `others` of the same table where they agree
@@ -152,7 +153,7 @@ def repeated_interval(
 
     groups = [group for group in (differences, *others) if len(group) > 1 and len(set(group)) > 1]
     center, counts = statistics.fmean(differences), (len(differences), len(differences))
-    if len(differences) < 2 or not groups:
+    if len(differences) < 2 or (not groups and any(differences)):
         return _interval(scale, center, math.inf, 0, level, candidates, counts, REPEATED)
     if len(set(differences)) == 1:
         groups, freedom, variance = [], 1, 0.0
