@@ -1,6 +1,7 @@
 """Repetitions over a field, such as the seed: what both sides share there cancels; replicates take new values."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,9 @@ def test_a_sweep_over_seeds_compares_seed_by_seed(repository: UntimedThread) -> 
     assert (again.changes, again.verdict, again.confidence) == ({"width": 3}, "improved", "replicated")
     assert repository.measured[20:] == ["3 5", "3 6", "3 7", "1 5", "1 6", "1 7"]
     assert "`seed=6`" in repository.logbook
+    shown = re.findall(r"^ +\| TOY-002\.\d\d \| `width=\d` \| ([^|]*) \|", repository.logbook, re.M)
+    assert len(shown) == 15 and all(re.fullmatch(r"[01]\.\d{3} ×", cell) for cell in shown)
+    assert not re.search(r"held fixed `[^`]*seed=", repository.logbook)
     assert cli(repository, "verify", "toy")[0] == 0
     assert "nothing new" in repository.ok()
 

@@ -24,6 +24,13 @@ def verdict_text(claim: Claim) -> str:
     return f"{claim.verdict}, {claim.confidence}" if claim.verdict in DECIDED else claim.verdict
 
 
+def repetitions_text(claim: Claim) -> str:
+    """What a claim counts: '3 processes', or '3 seeds' where repetitions go over that field."""
+    if claim.over:
+        return f"{claim.processes} {claim.over}{'' if claim.processes == 1 else 's'}"
+    return f"{claim.processes} process{'' if claim.processes == 1 else 'es'}"
+
+
 def changes_text(changes: Mapping[str, Any]) -> str:
     """A candidate as what it changes in the baseline case."""
     return spelled(changes) or "baseline case"

@@ -7,7 +7,7 @@ from collections.abc import Sequence, Set
 
 import msgspec
 
-from research_steps.evidence.claim_text import changes_text, claim_text
+from research_steps.evidence.claim_text import changes_text, claim_text, repetitions_text
 from research_steps.journal.snapshot import Snapshot
 from research_steps.records.configurations import changes_in, configuration_of
 from research_steps.records.encoding import Stored
@@ -51,7 +51,7 @@ def claimed(claim: Claim) -> str:
 
 def said(claim: Claim) -> str:
     """What a claim says of that."""
-    return f"{claim_text(claim)}, {claim.processes} process{'' if claim.processes == 1 else 'es'}"
+    return f"{claim_text(claim)}, {repetitions_text(claim)}"
 
 
 def _is_of(claim: Claim, trial: TrialRecord) -> bool:

@@ -8,7 +8,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from research_steps.evidence.claim_text import candidate_text, changes_text, claim_text, effect_text, verdict_text
+from research_steps.evidence.claim_text import (
+    candidate_text,
+    changes_text,
+    claim_text,
+    effect_text,
+    repetitions_text,
+    verdict_text,
+)
 from research_steps.evidence.judgement import CONTENDED, ROUTINE_NOTE
 from research_steps.evidence.standing import best, claims_in, on_primary
 from research_steps.evidence.statistics import gain
@@ -97,13 +104,13 @@ def _winner(series: Series, claims: Sequence[Claim]) -> str:
         return f"Nothing can be said of {series.primary.name}: every candidate's trials ran beside other load."
     if winner is None:
         return f"No candidate improves {series.primary.name} over the baseline."
-    processes = f"{winner.processes} process{'es' if winner.processes > 1 else ''}"
     later = (
         f"; {effect_text(winner.estimand, winner.expected, winner.metric)} expected on replication"
         if winner.expected
         else ""
     )
-    return f"{changes_text(winner.changes)} is best: {winner.metric} {claim_text(winner)}, from {processes}{later}."
+    told = f"{claim_text(winner)}, from {repetitions_text(winner)}{later}"
+    return f"{changes_text(winner.changes)} is best: {winner.metric} {told}."
 
 
 def _count(claims: Sequence[Claim]) -> str:

@@ -178,7 +178,7 @@ def _config(record: EntryRecord) -> str:
         config = {"source": config["source"]}
     if STEP_KINDS[record.step].tabulates and record.rows:
         case = config.pop("baseline_case", {})
-        varied = {name for row in record.rows for name in row.changes}
+        varied = {name for row in record.rows for name in row.changes}.union(config.get("over", {}))
         config["varied from"] = {name: value for name, value in case.items() if name in varied}
         config["held fixed"] = {name: value for name, value in case.items() if name not in varied}
     parts = [f"{prose(name)} {code(spelled(value))}" for name, value in config.items()]
@@ -228,7 +228,11 @@ def _own_estimates(trials: Sequence[Row], claims: Sequence[Claim], metric: Metri
         if row.status == "ok" and row.trial.sha256 not in claimed:
             estimate = own_estimate(metric, samples(row.trial))
             told |= {row.trial.sha256: estimate} if estimate is not None else {}
-    return {sha: effect_text(own.estimand, own.value, metric.name) for sha, own in told.items()}
+    said = {sha: effect_text(own.estimand, own.value, metric.name) for sha, own in told.items()}
+    # Where repetitions go over a field, such as the seed, that is beside the baseline at the same value.
+    repeated = {ref.sha256 for claim in several if claim.over for ref in claim.trials} - said.keys()
+    beside = [row for row in trials if row.trial.sha256 in repeated and metric.name in row.ratios]
+    return said | {row.trial.sha256: effect_text("ratio", row.ratios[metric.name].median) for row in beside}
 
 
 def _claimed(claim: Claim | None, alone: str) -> list[str]:

@@ -11,7 +11,14 @@ from typing import Any
 
 import msgspec
 
-from research_steps.evidence.claim_text import changes_text, claim_text, estimate_text, relative_text, verdict_text
+from research_steps.evidence.claim_text import (
+    changes_text,
+    claim_text,
+    estimate_text,
+    relative_text,
+    repetitions_text,
+    verdict_text,
+)
 from research_steps.evidence.state import MeasuredBaseline, ThreadState, Winner, is_contended
 from research_steps.evidence.statistics import gain
 from research_steps.records.configurations import changes_in
@@ -110,8 +117,7 @@ def _what(claim: Claim, words: Words) -> str:
 
 
 def _numbers(claim: Claim) -> str:
-    processes = f"{claim.processes} process{'' if claim.processes == 1 else 'es'}"
-    return f"{estimate_text(claim)}{relative_text(claim)}, {verdict_text(claim)}, {processes}"
+    return f"{estimate_text(claim)}{relative_text(claim)}, {verdict_text(claim)}, {repetitions_text(claim)}"
 
 
 def _because(claim: Claim, words: Words) -> str:
@@ -129,9 +135,9 @@ def sure(winner: Winner, words: Words) -> str:
             others = (words.code(changes_text(changes_in(other.case, claim.case))) for other in claims[1:])
             return f"stable: repeated, and the same at {', '.join((at, *others))}"
         case "replicated":
-            return f"replicated: {claim.processes} processes agree, not tried at other variants"
+            return f"replicated: {repetitions_text(claim)} agree, not tried at other variants"
         case _:
-            return f"exploratory: {claim.processes} process{'es' if claim.processes > 1 else ''}, not repeated yet"
+            return f"exploratory: {repetitions_text(claim)}, not repeated yet"
 
 
 def table(state: ThreadState, words: Words, most: int) -> tuple[list[str], list[list[str]]]:
