@@ -321,7 +321,9 @@ def _readable(path: Path) -> bool:
 
 def _note(what: str, names: Collection[str]) -> str:
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return f"{what}: {', '.join(sorted(names)[:NAMES_SHOWN])}{more}"
+    # A name that is no UTF-8 is spelled out.
+    shown = (os.fsencode(name).decode("utf-8", "backslashreplace") for name in sorted(names)[:NAMES_SHOWN])
+    return f"{what}: {', '.join(shown)}{more}"
 
 
 def _printed(done: "subprocess.CompletedProcess[bytes]", arguments: Sequence[str], where: Path) -> bytes:

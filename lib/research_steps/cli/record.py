@@ -35,7 +35,7 @@ def record(
     argv: tuple[str, ...],
     prefix: str | None,
 ) -> None:
-    """Run a command and leave a record of it: an entry with its metrics, exit code, time and output.
+    """Run a command, and leave a record of it. That is an entry with its metrics, exit code, time and output.
 
     What it prints passes through, signals go on to it, and the exit code is its own.
     """
