@@ -96,6 +96,7 @@ def test_it_is_read_as_it_was(old: Old, name: str, arguments: tuple[str, ...]) -
     answer = old.answer(*arguments)
     if name == "status":
         assert answer[0].pop("newer") == []
+        assert [plan.pop("told") for plan in answer[0]["plans"]] == [[]]
         assert answer[0].pop("state")["stop"] == "Finished on 2026-11-29 by OLD-035."
     if name == "hypothesis list":
         # What names a hypothesis is evidence on it since.
