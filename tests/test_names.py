@@ -57,7 +57,8 @@ TEXT = {
         "OthersRow.outcome",
         "OthersRow.note",
     ),
-    *("Command.command", "Hardware.device_class", "Hardware.hosts", "MeasuredWith.measure", "Elsewhere.where"),
+    *("SealedCommand.command", "CommandRun.argv", "CommandRun.output", "TrialProgress.text"),
+    *("Hardware.device_class", "Hardware.hosts", "MeasuredWith.measure", "Elsewhere.where"),
     *("Elsewhere.why", "Bundle.branch", "Bundle.patch_note", "Bundle.recorded", "Bundle.tagger"),
 }
 

@@ -40,8 +40,8 @@ def metrics_of(name: str, returned: Any, output: str, read: Callable[[str], Metr
         return read(output)
     if metrics := _numbers(returned):
         return metrics
-    for name in ("tracker_metrics", "eval_metrics", "checkpoints/eval_metrics", "checkpoints/*/eval_metrics"):
-        for text in marin.read_outputs(output, f"{name}.jsonl"):
+    for file in ("tracker_metrics", "eval_metrics", "checkpoints/eval_metrics", "checkpoints/*/eval_metrics"):
+        for text in marin.read_outputs(output, f"{file}.jsonl"):
             last = json.loads(text.splitlines()[-1]) if text.strip() else {}
             metrics |= _numbers(last.get("summary", last))
     if not metrics:
