@@ -114,7 +114,7 @@ class Bench:
         (root / "training.py").write_text(TRAINING)
         self.code = trace_name("training:measure", root)
         self.journal = Journal(open_store(str(root / "store")), SERIES.topic)
-        self.captured = capture(Checkout(root, None), ["test"])
+        self.captured = capture(Checkout(root, None), ["test"], "long")
         self.messages: list[str] = []
 
     def spec(self, work: str, **more: Any) -> TrialSpec:
