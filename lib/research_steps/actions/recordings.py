@@ -4,7 +4,6 @@ It is compared with a baseline of the series only where that was measured by the
 settings, on the same files and the same kind of machine. Like whatever is measured without the executor, exploratory.
 """
 
-import json
 import os
 import re
 import resource
@@ -23,7 +22,7 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import entries_of
 from research_steps.publish.entry_writer import short
 from research_steps.publish.logbook.numbers import CheckoutNumbers
-from research_steps.records.configurations import configuration_of
+from research_steps.records.configurations import as_typed, configuration_of
 from research_steps.records.encoding import Stored, canonical, sha256
 from research_steps.records.model import CommandRun, EntryRecord, Error, TrialRecord
 from research_steps.records.names import METRIC
@@ -186,14 +185,9 @@ def settings_of(given: Sequence[str]) -> dict[str, str]:
 
 
 def _read(text: str, like: Any) -> Any:
-    """A value of the kind that it stands in for; without one what is spelled as a number is one, and else it is text."""
-    if isinstance(like, str):
-        return text
-    try:
-        value = json.loads(text.lower() if text in ("True", "False") else text)
-    except ValueError:
-        return text
-    return float(value) if isinstance(like, float) and isinstance(value, int) else value
+    """A value of the kind that it stands in for; a truth is one as Python spells it, too."""
+    spelled = text in ("True", "False") and not isinstance(like, str)
+    return as_typed(text, text == "True" if spelled else like)
 
 
 def _code(measure: str, root: Path) -> Code:
