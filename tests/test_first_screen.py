@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from research_steps.evidence.state import ThreadState, thread_state
+from research_steps.evidence.state import DeadEnd, ThreadState, thread_state
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish import brief as briefly
+from research_steps.publish import state_text
 from research_steps.publish.issue import text as issue_text
 from research_steps.publish.rendering import summary
 from research_steps.publish.terminal.status import screen
@@ -182,6 +183,16 @@ def test_one_reason_to_fail_is_one_dead_end(thread: Thread) -> None:
     (end,) = thread.state.dead_ends
     assert (end.what, len(end.ids)) == ("implementation=sonic", 5)
     assert thread.surfaces["brief"].count("no triton") == 1
+
+
+def test_what_others_gave_up_is_in_no_table_of_what_was_measured(thread: Thread) -> None:
+    """It stands among the dead ends, as theirs; the table is of trials against a baseline of this thread."""
+    thread.sweep(thread.baseline(), said("dense", 0.495))
+    theirs = DeadEnd("GeLU", "2 of 4 rows of results.tsv", ("MOE-HC-009",), by_others=True)
+    state = replace(thread.state, dead_ends=(theirs,))
+    _, lines = state_text.table(state, state_text.PLAIN, 10)
+    assert [line[0] for line in lines] == ["implementation=dense"]
+    assert "by others" in state_text.dead_ends(state, state_text.PLAIN)[0]
 
 
 def test_a_step_that_went_well_when_it_was_tried_again_is_no_dead_end(thread: Thread) -> None:

@@ -151,14 +151,15 @@ def table(state: ThreadState, words: Words, most: int) -> tuple[list[str], list[
     shown = sorted(
         (claim for claim in alike if claim.estimate is not None), key=lambda claim: -gain(state.series.primary, claim)
     )
-    lines = [[_what(claim, words), estimate_text(claim), verdict_text(claim), str(claim.processes)] for claim in shown]
-    lines += [
-        [words.code(end.what), "failed", words.code(end.why), str(len(end.ids))]
-        for end in state.dead_ends
-        if end.claim is None
+    # What others gave up was measured against no baseline of this thread.
+    failed = [end for end in state.dead_ends if end.claim is None and not end.by_others]
+    more = len(shown) + len(failed) - most
+    lines = [
+        [_what(claim, words), estimate_text(claim), verdict_text(claim), str(claim.processes)] for claim in shown[:most]
     ]
-    if len(lines) > most:
-        lines = [*lines[: most - 1], [f"{len(lines) - most + 1} more in the logbook", "", "", ""]]
+    lines += [[words.code(end.what), "failed", words.code(end.why), str(len(end.ids))] for end in failed[:most]]
+    if more > 0:
+        lines = [*lines[: most - 1], [f"{more + 1} more in the logbook", "", "", ""]]
     return [f"against {winner.baseline.id}", words.say(name), "verdict", "processes"], lines
 
 
