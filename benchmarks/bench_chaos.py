@@ -21,6 +21,7 @@ told, with its seed.
 
 import argparse
 import errno
+import faulthandler
 import os
 import random
 import re
@@ -55,6 +56,8 @@ SECRET = "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"
 # What any process of a round may take before it counts as one that hangs (seconds): Marin gives the lock of a driver
 # that was ended to the next one after 90 s, and each of four steps may have such a lock.
 PATIENCE_S = 420.0
+# Has a process of a round print where each of its threads is.
+WHERE = signal.SIGUSR2
 DISK_MB = 48
 BODY = """
     base = steps.baseline(measure, Config())
@@ -116,6 +119,7 @@ class Round:
         from tests.support.toy_thread import fork
 
         def before() -> None:
+            faulthandler.register(WHERE)
             leases.LEASE_S = LEASE_S
             spoil()
 
@@ -327,22 +331,19 @@ def settle(round: Round) -> list[str]:
     from tests.support.toy_thread import age_locks
 
     _, left = psutil.wait_procs(round.children, timeout=PATIENCE_S)
-    hung = [f"process {process.pid} hangs: {process.cmdline()}" for process in left if process.is_running()]
-    for process in left:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+    hung = [f"process {process.pid} hangs:\n{_killed(round, process)}" for process in left if process.is_running()]
     if round.tried:
-        _exit_code(round.command("dev", "toy", "--stop"))
+        _exit_code(round, round.command("dev", "toy", "--stop"))
     (round.root / ".git" / "index.lock").unlink(missing_ok=True)
     _git(round, "stash", "drop", "--quiet")
     codes = []
     for _ in range(3):
         age_locks(round.store)
-        codes.append(_exit_code(round.drive("--seal", "true")))
+        codes.append(_exit_code(round, round.drive("--seal", "true")))
         if codes[-1] == 0:
             break
     for _ in range(3):
-        synced = _exit_code(round.command("sync", "toy"))
+        synced = _exit_code(round, round.command("sync", "toy"))
         if synced == 0:
             break
         # GitHub may have asked to wait a second or two.
@@ -351,15 +352,24 @@ def settle(round: Round) -> list[str]:
     return [*hung, *wrong, *([] if synced == 0 else [f"sync ended with {synced}"])]
 
 
-def _exit_code(process: psutil.Process) -> int | None:
+def _exit_code(round: Round, process: psutil.Process) -> int | None:
     """What a process ended with; None for one that hangs, which is killed."""
     try:
         code: int = process.wait(PATIENCE_S)
         return code
     except psutil.TimeoutExpired:
+        print(_killed(round, process))
+        return None
+
+
+def _killed(round: Round, process: psutil.Process) -> str:
+    """Kill a process that hangs; what it printed last, and where each of its threads is."""
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(WHERE)
+        time.sleep(1.0)
         process.kill()
         process.wait()
-        return None
+    return "\n".join(round.log.read_text(errors="replace").splitlines()[-60:])
 
 
 def violations(round: Round) -> list[str]:
