@@ -16,9 +16,17 @@ import pytest
 
 from tests.support.toy_thread import MEASURE, Repository, fork
 
-# Two sweeps side by side, whose trials take turns by the device lock. What is logged goes by a handler that was made
-# before the run, as Marin's are.
-SLOW = MEASURE.replace("    while True:\n", "    time.sleep(1.2)\n    while True:\n")
+# Two sweeps side by side, whose trials take turns by the device lock. Where somebody looks on, the first of them lasts
+# until the other one was seen to wait and all is told. What is logged goes by a handler that was made before the run,
+# as Marin's are.
+UNTIL_SEEN = """
+    until = time.monotonic() + 60
+    while config != Config() and Path("watched").exists() and time.monotonic() < until:
+        if Path("seen").exists() and Path("told").exists():
+            break
+        time.sleep(0.05)
+"""
+SLOW = MEASURE.replace("    while True:\n", f"{UNTIL_SEEN}    while True:\n")
 SIDE_BY_SIDE = """
     import logging, sys
     log = logging.getLogger("elsewhere")
@@ -30,7 +38,8 @@ SIDE_BY_SIDE = """
     def tell():
         for number in range(40):
             log.warning("logged %02d: a line that is told while the steps are drawn", number)
-            time.sleep(0.2)
+            time.sleep(0.1)
+        open("told", "w").close()
     threading.Thread(target=tell, daemon=True).start()
 """
 COLUMNS, LINES = 80, 200
@@ -65,6 +74,7 @@ def test_parallel_steps_stand_below_messages_and_overwrite_none(repository: Repo
     stream = pyte.ByteStream(screen)
     seen: set[str] = set()
     waited, both = False, False
+    (repository.root / "watched").touch()
     with _running(repository) as (terminal, pid):
         while select.select([terminal], [], [], 120)[0]:
             try:
@@ -76,6 +86,8 @@ def test_parallel_steps_stand_below_messages_and_overwrite_none(repository: Repo
             seen.update(drawn)
             both = both or (any("the first" in line for line in drawn) and any("the second" in line for line in drawn))
             waited = waited or any(re.search(r"the device lock: TOY-00\d .* has it for \d", line) for line in lines)
+            if both and waited:
+                (repository.root / "seen").touch()
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     shown = "\n".join(line.rstrip() for line in screen.display).rstrip()
     assert code == 0, shown
