@@ -151,10 +151,23 @@ def test_a_setting_that_reaches_the_baselines_side_is_found_out() -> None:
     quarter of what the baseline alone takes."""
     judged = judge(LOSS, pairs([1.0, 1.001, 0.999], at=0.5), FLOOR, LEVEL)
     assert judged.verdict == "not comparable"
-    assert judged.why == "the baseline's own loss: 0.5 | 2"
+    assert judged.why.startswith("loss of the baseline was 0.5 beside it and 2 alone: a setting of the whole process")
+    # It may even look better than a baseline that it made slower, or worse than one that it made faster.
+    for share, at in ((0.9, 5.0), (1.1, 0.5)):
+        assert judge(LOSS, pairs([share, share * 1.001, share * 0.999], at=at), FLOOR, LEVEL).verdict == "not comparable"
     # As much as the baseline alone moves from process to process is not told.
     restless = [process([at * 1.001] * 4, [at] * 4, 50 + n) for n, at in enumerate((1.0, 2.0, 3.0, 1.5, 2.5))]
     assert judge(LOSS, pairs([1.0, 1.001, 0.999], at=2.7), restless, LEVEL).verdict == "no difference"
+
+
+def test_what_is_better_than_the_baseline_at_its_best_is_better_whatever_moved() -> None:
+    """Pairs that agree while the machine became twice as fast, or as slow, since the baseline was measured: the verdict
+    stands. It is replicated where some process ran beside the baseline as it is alone, so that no setting did that."""
+    for at in (1.0, 4.0):
+        judged = judge(LOSS, pairs([0.3, 0.301, 0.299], at=at), FLOOR, LEVEL)
+        assert said(judged) == "improved, exploratory" and "or the machine changed since" in judged.why
+        both = pairs([0.3, 0.301, 0.299], at=at) + pairs([0.3005], 10)
+        assert said(judge(LOSS, both, FLOOR, LEVEL)) == "improved, replicated"
 
 
 def test_looks_that_differ_are_not_replicated() -> None:

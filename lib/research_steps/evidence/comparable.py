@@ -82,9 +82,9 @@ def unequal_budgets(
     return unequal
 
 
-def baseline_moved(metric: Metric, trials: Iterable[Samples], floor: Iterable[Samples]) -> dict[str, tuple[Any, Any]]:
-    """That the baseline's side of pairs is not what the baseline is alone: a setting of the whole process reached it, or
-    its code was edited. What is better than that need not be better than the baseline.
+def baseline_moved(metric: Metric, trials: Iterable[Samples], floor: Iterable[Samples]) -> str:
+    """That the baseline's side of pairs is not what the baseline is alone, as a sentence: a setting of the whole process
+    reached it, or the machine changed. What is better than that need not be better than the baseline.
 
     Alone it scatters from process to process; it moved where it lies outside of where one more process is to be expected
     (Student's t), and by more than a fifth, or half where it is a time.
@@ -92,12 +92,17 @@ def baseline_moved(metric: Metric, trials: Iterable[Samples], floor: Iterable[Sa
     beside = _medians(metric, trials)
     alone = _medians(metric, floor)
     if not beside or not alone:
-        return {}
+        return ""
     now, then = statistics.median(beside), statistics.median(alone)
     reach = (TIMED_BASELINE_MOVED if metric.timed else BASELINE_MOVED) * min(abs(then), abs(now))
     if len(alone) > 1:
         reach = max(reach, critical(LEVEL, len(alone) - 1) * statistics.stdev(alone) * (1 + 1 / len(alone)) ** 0.5)
-    return {f"the baseline's own {metric.name}": (f"{now:.4g}", f"{then:.4g}")} if abs(now - then) > reach else {}
+    if abs(now - then) <= reach:
+        return ""
+    return (
+        f"{metric.name} of the baseline was {now:.3g} beside it and {then:.3g} alone: a setting of the whole process "
+        "reached it, or the machine changed since; measure the baseline again"
+    )
 
 
 def _medians(metric: Metric, processes: Iterable[Samples]) -> list[float]:

@@ -74,12 +74,14 @@ def judge(
     undisturbed, quiet = _undisturbed(metric, good), _undisturbed(metric, floor)
     if not undisturbed:
         return Judgement("inconclusive", f"{CONTENDED}: {good[0].contended}", _shown(compare(good, floor)))
-    if moved := baseline_moved(metric, _paired(undisturbed), _paired(quiet)):
-        return _not_comparable(moved, _shown(compare(undisturbed, quiet)))
+    beside, alone = _paired(undisturbed), _paired(quiet)
+    moved = baseline_moved(metric, beside, alone)
     mine, theirs = _distinct(metric, undisturbed), _distinct(metric, quiet)
     interval = compare(mine, theirs)
     if interval is None:
         return Judgement("inconclusive", NO_SCALE if quiet else "no undisturbed process of the baseline to compare with")
+    if moved and not _holds_alone(metric, interval, mine, alone):
+        return Judgement("not comparable", moved, _shown(compare(undisturbed, quiet)))
     repeated = len(mine) < len(undisturbed) or len(theirs) < len(quiet)
     # What only repeats itself shows no spread, and has one all the same.
     reached = "inconclusive" if repeated and not interval.error else verdict(metric, interval)
@@ -90,6 +92,9 @@ def judge(
         return Judgement(reached, f"{len(failed)} of its processes failed: {_failure(metric, failed)}", interval)
     if any(record.mode == "dev" for record in mine):
         return Judgement(reached, "", interval)
+    if moved and all(baseline_moved(metric, [process], alone) for process in beside):
+        # Where it moved in some processes alone, no setting of the candidate did that, but the machine.
+        return Judgement(reached, moved, interval)
     return _sure(metric, reached, interval, mine, theirs, over)
 
 
@@ -138,6 +143,13 @@ def _sure(
     if max(means) - min(means) > interval.scale.least and looks_differ(groups, null):
         return Judgement(reached, "its looks differ by more than its processes scatter (F test, 1 %)", interval)
     return Judgement(reached, "", interval, "replicated")
+
+
+def _holds_alone(metric: Metric, interval: Interval, trials: Sequence[TrialRecord], alone: Sequence[Samples]) -> bool:
+    """Whether the candidate is that much better, or worse, than the baseline alone too, and not just beside it."""
+    mine, theirs = (levels(metric, interval.scale, side) for side in (_samples(trials), alone))
+    effect, least = statistics.fmean(mine) - statistics.fmean(theirs), interval.scale.least
+    return min(abs(effect), abs(interval.center)) >= least and effect * interval.center > 0
 
 
 def matched(
