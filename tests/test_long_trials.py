@@ -4,7 +4,9 @@ Each runs in the process of a real launcher; what kills it is a signal.
 """
 
 import json
+import math
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from research_steps.cli.main import main
-from research_steps.errors import UsageError
+from research_steps.errors import BadMetrics, UsageError
 from research_steps.evidence.judgement import judge
 from research_steps.evidence.table import Trial, row_of
 from research_steps.git import Checkout
@@ -34,6 +36,7 @@ from research_steps.trial.context import Session
 from research_steps.trial.directory import directory_of, output_end, trial_directory
 from research_steps.trial.launcher.host import LocalHost
 from research_steps.trial.launcher.launcher import Launcher
+from research_steps.trial.launcher.sampling import numbers
 from research_steps.trial.measured import TrialSpec
 from research_steps.trial.progress import progress
 from research_steps.trial.provenance import capture, facts_here
@@ -316,6 +319,30 @@ def test_divergence_is_a_result_with_its_step(bench: Bench, config: dict[str, An
     assert (record.status, record.error.type, record.error.where) == ("failed", "Diverged", "candidate")
     assert message in record.error.message
     assert not row_of(bench.measure(**config), {}).note.startswith("routine")
+
+
+def test_a_metric_is_judged_at_a_declared_budget(bench: Bench) -> None:
+    """Whatever the training ended with: between the steps that were told by a straight line, of all attempts together,
+    and a failure that says so where it did not get there."""
+    series = replace(SERIES, metrics=(Metric("loss", timed=False, at=("tokens", 2500)),))
+    for more in ({"steps": 4}, {"steps": 8}, {"steps": 8, "killed at": [3]}):
+        record = bench.measure(series=series, **more).stored.record
+        assert record.samples.candidate["loss"] == [pytest.approx((4.0 / 2 + 4.0 / 3) / 2)], record.error
+    record = bench.measure(series=series, steps=2).stored.record
+    assert record.error.type == "BadMetrics"
+    assert "judged at 2500 tokens, and the trial told it from 1000 to 2000: train so far" in record.error.message
+    record = bench.measure(series=series, **{"steps": 4, "nan from": 3}).stored.record
+    assert record.error.type == "Diverged" and "since step 3" in record.error.message
+    record = bench.measure("levanter", series=series).stored.record
+    assert "told no 'loss' by step, but 'train/loss', 'optim/lr': tell it with progress" in record.error.message
+    with pytest.raises(BadMetrics, match="takes what a trial tells by step"):
+        numbers({}, series)
+
+
+@pytest.mark.parametrize("at", [("tokens", 0), ("tokens", math.inf), ("", 1), ("tokens",), 1e9])
+def test_what_is_no_budget_is_refused(at: Any) -> None:
+    with pytest.raises(UsageError, match=re.escape("such as ('tokens', 1e9)")):
+        Metric("loss", at=at)
 
 
 def test_load_keeps_no_training_waiting_whose_speed_is_beside_the_point(bench: Bench) -> None:

@@ -38,6 +38,9 @@ class Metric:
     other metric two identical observations count as one. A `budget` (tokens, FLOPs) is no result: unless both sides
     spent the same of it they are not comparable. A trial whose value is above `diverged_above`, such as that of a loss,
     has diverged, as one whose primary metric is NaN or infinite has: a result, with no number to compare.
+
+    `at=("tokens", 1e9)` judges a metric at a declared budget: its value is taken from what the trial tells by step (see
+    `progress`), where `tokens` is 1e9, between two steps by a straight line. `measure` need not return it then.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Metric:
     exact: bool = False
     budget: bool = False
     diverged_above: float | None = None
+    at: tuple[str, float] | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(METRIC, self.name):
@@ -70,6 +74,15 @@ class Metric:
             raise UsageError(f"{has} min_effect_abs={self.min_effect_abs}: expected a finite number, 0 or more.")
         if not math.isfinite(self.diverged_above or 0.0):
             raise UsageError(f"{has} diverged_above={self.diverged_above}: expected a finite number.")
+        if self.at is not None and not _is_budget(self.at):
+            raise UsageError(f"{has} at={self.at!r}: expected what is spent, and how much, such as ('tokens', 1e9).")
+
+
+def _is_budget(at: Sequence[object]) -> bool:
+    match at:
+        case [str(name), int() | float() as amount]:
+            return re.fullmatch(METRIC, name) is not None and 0 < amount < math.inf
+    return False
 
 
 @dataclass(frozen=True)

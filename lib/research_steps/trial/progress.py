@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from research_steps.errors import UsageError
+from research_steps.errors import BadMetrics, UsageError
 from research_steps.records.numbers import quantity
 from research_steps.records.times import duration
 from research_steps.trial.directory import PROGRESS, trial_directory
@@ -127,11 +127,51 @@ def curves(folder: str | Path, first: Iterable[str]) -> dict[str, Curve]:
     """What a side has told of each metric by step, those named `first` before others; the last, of a step that was done
     again after an interruption. What is much is thinned out; what was no finite number is left out."""
     points: dict[str, dict[int, float | None]] = {name: {} for name in first}
+    points |= _by_step(folder)
+    told = {name: sorted((step, v) for step, v in values.items() if v is not None) for name, values in points.items()}
+    return {name: _thinned(curve) for name, curve in [item for item in told.items() if item[1]][:CURVES]}
+
+
+def at_budget(folder: str | Path, metric: str, budget: str, amount: float) -> float:
+    """A metric where so much of a budget was spent, by what a side has told: between two steps by a straight line. NaN
+    where it was no finite number by then. Raises BadMetrics where it was not told so far."""
+    told = _by_step(folder)
+    judged = f"Metric {metric!r} is judged at {amount:g} {budget}"
+    for name in (metric, budget):
+        if not told.get(name):
+            names = ", ".join(map(repr, told)) or "nothing"
+            raise BadMetrics(
+                f"{judged}, and the trial told no {name!r} by step, but {names}: tell it with progress(step, …), or by "
+                "Levanter's json_logger tracker."
+            )
+    spent: dict[float, float] = {step: value for step, value in sorted(told[budget].items()) if value is not None}
+    values = {step: math.nan if value is None else value for step, value in sorted(told[metric].items())}
+    reached = {step: _between(spent, step) for step in values}
+    known = {at: values[step] for step, at in reached.items() if not math.isnan(at)}
+    if list(known) != sorted(known):
+        raise BadMetrics(f"{judged}, which fell: name what only grows.")
+    if not known or not min(known) <= amount <= max(known):
+        found = f"from {min(known):g} to {max(known):g}" if known else "at no step where that is known"
+        raise BadMetrics(
+            f"{judged}, and the trial told it {found}: train so far, or declare a budget that every candidate spends."
+        )
+    return _between(known, amount)
+
+
+def _between(curve: Mapping[float, float], at: float) -> float:
+    """The value of a curve there, by a straight line; NaN outside of it."""
+    import numpy as np
+
+    return float(np.interp(at, list(curve), list(curve.values()), left=math.nan, right=math.nan))
+
+
+def _by_step(folder: str | Path) -> dict[str, dict[int, float | None]]:
+    """What a side has told of each metric at each step, the last of one that was done again."""
+    points: dict[str, dict[int, float | None]] = {}
     for line in _lines(folder):
         for name, value in line.metrics.items():
             points.setdefault(name, {})[line.step] = value
-    told = {name: sorted((step, v) for step, v in values.items() if v is not None) for name, values in points.items()}
-    return {name: _thinned(curve) for name, curve in [item for item in told.items() if item[1]][:CURVES]}
+    return points
 
 
 def _thinned(curve: Curve) -> Curve:

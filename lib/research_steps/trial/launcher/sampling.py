@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from research_steps.errors import BadMetrics, Diverged, Side, SideFailed
+from research_steps.errors import BadMetrics, Diverged, Side, SideFailed, UsageError
 from research_steps.evidence.effects import LARGEST, process_effect, scale_for
 from research_steps.records.model import Samples
 from research_steps.records.series import Metric, Series
+from research_steps.trial.directory import trial_directory
 from research_steps.trial.launcher.protocol import ChildResult
+from research_steps.trial.progress import at_budget
 
 # So many pairs are taken whatever the budget, and so many more before their scatter is believed to be small.
 LEAST_PAIRS = 5
@@ -182,6 +184,8 @@ def numbers(values: Any, series: Series) -> list[Values]:
 def _numbers(values: Any, series: Series) -> Values:
     if not isinstance(values, Mapping):
         raise BadMetrics(f"The measure function gave {type(values).__name__}: expected a dict of metric name to number.")
+    judged_at = {metric.name: metric.at for metric in series.metrics if metric.at}
+    values = {**values, **{name: at_budget(_folder(name), name, *at) for name, at in judged_at.items()}}
     metrics = [metric.name for metric in series.metrics]
     missing = [name for name in metrics if name not in values]
     if missing:
@@ -200,6 +204,17 @@ def _numbers(values: Any, series: Series) -> Values:
         if bound is not None and not value <= bound:
             raise Diverged(f"Metric {metric.name!r} is {value}: expected {bound:g} at most, its diverged_above.")
     return checked
+
+
+def _folder(metric: str) -> str:
+    """Where the side that is sampled tells how far it is. Raises BadMetrics."""
+    try:
+        return trial_directory()
+    except UsageError:
+        raise BadMetrics(
+            f"Metric {metric!r} is judged at a budget, which takes what a trial tells by step: measure it in a measure "
+            "function; what is recorded afterwards tells no steps."
+        ) from None
 
 
 def _number(name: str, value: Any) -> float:
