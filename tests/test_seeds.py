@@ -66,6 +66,9 @@ def test_a_sweep_over_seeds_compares_seed_by_seed(repository: UntimedThread) -> 
     assert claims[3].verdict == "improved" and claims[3].estimate == pytest.approx(0.97, abs=0.005)
     assert (claims[3].processes, claims[3].over) == (5, "seed")
     assert "same seed" in claims[3].method
+    # What five seeds replicated needs no replication before anything else.
+    assert claims[3].confidence == "replicated"
+    assert repository.entry("TOY-002").next_action.startswith("Extend width=3 across size")
     assert {claims[2].verdict, claims[4].verdict} <= {"no difference", "inconclusive"}
 
     (again,) = repository.claims("TOY-003")

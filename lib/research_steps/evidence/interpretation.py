@@ -164,7 +164,7 @@ def _unknown(series: Series, claims: Sequence[Claim]) -> list[str]:
 def _after_table(series: Series, claims: Sequence[Claim]) -> str:
     winner = best(series, claims)
     if winner is not None:
-        return _edge(series, claims) or f"Replicate {winner.trials[0].id} before anything rests on it."
+        return _edge(series, claims) or _after(series, winner)
     if any(claim.why.startswith(CONTENDED) for claim in claims):
         return QUIET
     if not any(claim.estimate is not None for claim in claims):
