@@ -75,6 +75,27 @@ def test_a_dry_run_writes_nothing(repository: Repository, arguments: tuple[str, 
         assert "TOY-006 " in done.stdout and done.stdout.endswith("A dry run: nothing was written.\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("new", "sort"), "would be written: experiments/sort/__init__.py, "),
+        (("skill", "install"), "would be written: .agents/skills/run-research/SKILL.md"),
+        (("replicate", "TOY-002"), ": work=1000 would be measured in the processes 4, 5, 6, beside its baseline"),
+        (("report", "toy"), ".agents/reports/toy.html"),
+        (("record", "toy", "--", "touch", "ran"), "TOY-006 touch ran: "),
+    ],
+)
+def test_a_dry_run_does_nothing_else(repository: Repository, arguments: tuple[str, ...], told: str) -> None:
+    """Nothing is measured, run, or written; what would be is told."""
+    before = everything(repository.root)
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    done = research(repository.root, *arguments[:at], "--dry-run", *arguments[at:])
+    assert done.returncode == 0, done.stderr
+    assert told in done.stdout, done.stdout
+    after = everything(repository.root)
+    assert {name for name in {*before, *after} if before.get(name) != after.get(name)} == set()
+
+
 def test_a_dry_run_shows_what_falls(repository: Repository) -> None:
     """Of a retraction what rested on the record, and what becomes of verdicts; of a rebase where the baseline moves."""
     retracted = research(repository.root, "retract", "TOY-002", "wrong machine", "--dry-run")

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from research_steps.errors import BadMetrics, CommandFailed, Diverged, StoreError, UsageError
+from research_steps.evidence.claim_text import changes_text
 from research_steps.evidence.hypotheses import queue, spelled_out
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
@@ -72,9 +73,14 @@ class Recording:
         journal.keep_patch(self._captured.provenance.patch, self._captured.patch)
         journal.declare(series)
         self._occasion = new_occasion()
-        self._id = journal.ids.reserve(
-            series.prefix, self._occasion, CheckoutNumbers(checkout, series.topic, series.prefix)
-        )
+        numbers = CheckoutNumbers(checkout, series.topic, series.prefix, journal.dry_run)
+        self._id = journal.ids.reserve(series.prefix, self._occasion, numbers)
+
+    @property
+    def planned(self) -> str:
+        """What is to be recorded, and what it is compared with."""
+        beside = changes_text(self._case) if self._case else "nothing: no baseline of the series was measured by it"
+        return f"{self._id} {self._label}: {changes_text(self._config)}, compared with {beside}"
 
     def end(self, wait: Any, signals: Sequence[int]) -> tuple[int, Stored[EntryRecord] | None]:
         """Record how the command ended: its exit code, and the entry; None where a signal had told it to end, and it was

@@ -7,14 +7,16 @@ from research_steps.cli.common import ResearchCommand, print_result
 from research_steps.git import Checkout
 
 
-@click.command(cls=ResearchCommand, json=True)
+@click.command(cls=ResearchCommand, json=True, dry_run=True)
 @click.argument("topic")
-def new(topic: str, json_output: bool) -> None:
+def new(topic: str, dry_run: bool, json_output: bool) -> None:
     """Write a thread that runs into experiments/TOPIC. It sorts floats until you put in what you measure."""
     checkout = Checkout.find()
-    paths = [str(path.relative_to(checkout.root)) for path in templates.new_thread(checkout, topic)]
+    paths = [str(path.relative_to(checkout.root)) for path in templates.new_thread(checkout, topic, dry_run)]
     lines = [f"written: {', '.join(paths)}", f"run it: python -m experiments.{topic} --seal true"]
-    print_result(json_output, {"topic": topic, "written": paths}, lines)
+    if dry_run:
+        lines = [f"would be written: {', '.join(paths)}", "A dry run: nothing was written."]
+    print_result(json_output, {"topic": topic, "dry_run": dry_run, "written": paths}, lines)
 
 
 @click.group()
@@ -22,8 +24,7 @@ def skill() -> None:
     """What a coding agent should know to work with this."""
 
 
-@skill.command(cls=ResearchCommand, json=True)
-@click.option("--dry-run", is_flag=True, help="Tell what would be done, and do nothing.")
+@skill.command(cls=ResearchCommand, json=True, dry_run=True)
 def install(dry_run: bool, json_output: bool) -> None:
     """Write run-research/SKILL.md into .agents/skills and .claude/skills. One that people changed is left as it is."""
     checkout = Checkout.find()

@@ -181,7 +181,7 @@ def keep(everywhere: list[OpenSeries], id: str, hypothesis: str, **texts: str) -
     series.tell(make_entry(attempt))
 
 
-@click.command(cls=SearchCommand)
+@click.command(cls=SearchCommand, dry_run=True)
 @click.argument("id")
 @_processes
 def confirm(everywhere: list[OpenSeries], id: str, count: int) -> None:
@@ -229,7 +229,9 @@ def confirm(everywhere: list[OpenSeries], id: str, count: int) -> None:
 
 
 def _run(series: OpenSeries, thread: "Callable[[StepBuilder], object]") -> None:
-    """Run the one step that this builds; for programs print the entry that it made."""
+    """Run the one step that this builds; for programs print the entry that it made. In a dry run tell what it does."""
+    if series.dry_run:
+        return _tell_of_dry_run(series, thread)
     from research_steps.thread.run import run
 
     before = series.snapshot.entries
@@ -241,6 +243,21 @@ def _run(series: OpenSeries, thread: "Callable[[StepBuilder], object]") -> None:
         print_json({"topic": series.topic, "entries": entries})
 
 
+def _tell_of_dry_run(series: OpenSeries, thread: "Callable[[StepBuilder], object]") -> None:
+    from research_steps.evidence.claim_text import changes_text
+    from research_steps.thread.builders import StepBuilder
+
+    builder = StepBuilder(series.series)
+    thread(builder)
+    step = builder.built[-1].config
+    where = f"at {step.what.over[0]}" if step.what.over else "in the processes"
+    numbers = ", ".join(map(str, step.replicates))
+    what = f"{changes_text(step.candidate)} would be measured {where} {numbers}, beside its baseline"
+    data = {"topic": series.topic, "dry_run": True, "label": step.label, "changes": step.candidate}
+    lines = [f"{step.label}: {what}", "A dry run: nothing was measured or written."]
+    print_result(series.json_output, {**data, "replicates": list(step.replicates)}, lines)
+
+
 def _reserved(everywhere: list[OpenSeries], id: str) -> tuple[OpenSeries, str]:
     """The series in which dev mode holds an experiment ID, and the step key of that. Raises UsageError."""
     for series in everywhere:
@@ -250,7 +267,7 @@ def _reserved(everywhere: list[OpenSeries], id: str) -> tuple[OpenSeries, str]:
     raise UsageError(f"{id} is no experiment ID of dev mode here: 'research status' tells what is scratch.")
 
 
-@click.command(cls=RecordCommand)
+@click.command(cls=RecordCommand, dry_run=True)
 @_processes
 def replicate(series: OpenSeries, id: str, count: int) -> None:
     """Measure a candidate again, in processes of their own. This is the way from exploratory to replicated.

@@ -8,13 +8,13 @@ import click
 from research_steps.cli.common import ResearchCommand, series_here
 from research_steps.cli.recorded_command import RecordedCommand, begun_early
 from research_steps.errors import ResearchError
-from research_steps.terminal import say
+from research_steps.terminal import print_lines, say
 
 # What a shell gives a command that is not there, or can't be run.
 NOT_FOUND, NO_PROGRAM = 127, 126
 
 
-@click.command(cls=ResearchCommand, prefix=True)
+@click.command(cls=ResearchCommand, prefix=True, dry_run=True)
 @click.argument("topic")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="What it was configured with; may be repeated."
@@ -34,6 +34,7 @@ def record(
     hypothesis: str,
     argv: tuple[str, ...],
     prefix: str | None,
+    dry_run: bool,
 ) -> None:
     """Run a command, and leave a record of it. That is an entry with its metrics, exit code, time and output.
 
@@ -43,10 +44,11 @@ def record(
     try:
         from research_steps.actions.recordings import Recording, rule_of, settings_of
 
-        series, chosen = series_here(topic, prefix)[0], settings_of(settings)
+        series, chosen = series_here(topic, prefix, dry_run=dry_run)[0], settings_of(settings)
         rule_of(rules)
         checkout, journal, declared = series.checkout, series.journal, series.series
-        running = running or RecordedCommand(argv)
+        if not dry_run:
+            running = running or RecordedCommand(argv)
         recording = Recording(checkout, journal, declared, argv, chosen, rules, label, hypothesis)
     except OSError as error:
         say(f"error: {argv[0]} can't be run: {error.strerror}")
@@ -59,6 +61,9 @@ def record(
         running.give_to(lambda stream, data: None)
         code, _ = running.wait()
         sys.exit(code)
+    if running is None:
+        print_lines(recording.planned, "A dry run: nothing was run or written.")
+        return
     running.give_to(recording.printed.take)
     code, entry = recording.end(running.wait, running.signals)
     running.let_go()

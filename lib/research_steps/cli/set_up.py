@@ -141,20 +141,25 @@ def sync(series: OpenSeries, issue: int | None, repository: str) -> None:
         print_result(True, {"topic": topic, "rebuilt": rebuilt})
 
 
-@click.command(cls=SeriesCommand)
+@click.command(cls=SeriesCommand, dry_run=True)
 def report(series: OpenSeries) -> None:
     """Write a series with its plots as one page.
 
     It is made of what the store and this checkout hold, opens without a network, and can be made again, so git leaves
     it out. Where there is a docs/reports/index.md, a series that it doesn't name is put under Uncategorized there.
     """
-    from research_steps.publish.report.files import write_report
+    from research_steps.publish.report.files import report_path, write_report
     from research_steps.publish.report.index import list_report
 
-    path = write_report(series.checkout, series.journal, series.series, series.snapshot)
-    listed = list_report(series.checkout, series.series, series.journal.decided("issue", IssueLink))
+    path = report_path(series.checkout, series.topic)
+    if not series.dry_run:
+        write_report(series.checkout, series.journal, series.series, series.snapshot)
+    issue = series.journal.decided("issue", IssueLink)
+    listed = list_report(series.checkout, series.series, issue, series.dry_run)
     lines = [str(path), *([f"{listed}: added under Uncategorized"] if listed else [])]
-    print_result(series.json_output, {"report": str(path), "listed": str(listed) if listed else None}, lines)
+    lines += ["A dry run: nothing was written."] if series.dry_run else []
+    data = {"report": str(path), "listed": str(listed) if listed else None, "dry_run": series.dry_run}
+    print_result(series.json_output, data, lines)
 
 
 @click.command(cls=SeriesCommand)

@@ -19,8 +19,9 @@ from research_steps.records.series import check_topic
 _MARK = re.compile(rb"<!-- written by research-steps; unchanged while sha256 ([0-9a-f]{64}) -->\n\Z")
 
 
-def new_thread(checkout: Checkout, topic: str) -> list[Path]:
-    """Write experiments/<topic>/ with a thread that runs as it is. Raises UsageError where one of its files is there."""
+def new_thread(checkout: Checkout, topic: str, dry_run: bool) -> list[Path]:
+    """Write experiments/<topic>/ with a thread that runs as it is, unless this is a `dry_run`; the files. Raises
+    UsageError where one of them is there."""
     if not check_topic(topic).isidentifier() or keyword.iskeyword(topic):
         raise UsageError(
             f"Topic {topic!r} can't be imported as experiments.{topic}: expected a name of Python, of lower-case "
@@ -40,7 +41,7 @@ def new_thread(checkout: Checkout, topic: str) -> list[Path]:
     # A folder of experiments that has none is somebody's on purpose.
     if not experiments.exists():
         texts = {experiments / "__init__.py": b"", **texts}
-    for path, text in texts.items():
+    for path, text in () if dry_run else texts.items():
         write_aside(path, text)
     return list(texts)
 

@@ -15,6 +15,11 @@ from research_steps.records.objects import IssueLink, Seal
 from research_steps.records.series import Series
 
 
+def report_path(checkout: Checkout, topic: str) -> Path:
+    """Where the report of a series lies."""
+    return checkout.root / ".agents" / "reports" / f"{topic}.html"
+
+
 def write_report(checkout: Checkout, journal: Journal, series: Series, known: Snapshot) -> Path:
     """Write the report of what the logbook may show, and return where it lies.
 
@@ -27,7 +32,7 @@ def write_report(checkout: Checkout, journal: Journal, series: Series, known: Sn
     seals = {id: seal for id in ids if (seal := journal.decided(f"seals/{id}", Seal)) is not None}
     state, issue = thread_state(series, shown), journal.decided("issue", IssueLink)
     text = page(state, shown, seals, issue, _library(checkout))
-    path = checkout.root / ".agents" / "reports" / f"{series.topic}.html"
+    path = report_path(checkout, series.topic)
     checkout.exclude("/.agents/reports/")
     write_aside(path, text.encode())
     return path

@@ -16,8 +16,9 @@ from research_steps.records.series import Series
 _SECTION = re.compile(rb"(?m)^## Uncategorized\b[^\n]*\n(?:(?!^##? )[^\n]*(?:\n|\Z))*")
 
 
-def list_report(checkout: Checkout, series: Series, issue: IssueLink | None) -> Path | None:
-    """Name the series there; the page where it was added, None where it stands already, is private or has no page."""
+def list_report(checkout: Checkout, series: Series, issue: IssueLink | None, dry_run: bool = False) -> Path | None:
+    """Name the series there, unless this is a `dry_run`; the page where it was added, None where it stands already, is
+    private or has no page."""
     path = checkout.root / "docs" / "reports" / "index.md"
     if series.private or not is_there(path):
         return None
@@ -25,7 +26,8 @@ def list_report(checkout: Checkout, series: Series, issue: IssueLink | None) -> 
     after = listed(before, series, issue)
     if after == before:
         return None
-    write_aside(path, after)
+    if not dry_run:
+        write_aside(path, after)
     return path
 
 
