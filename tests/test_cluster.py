@@ -17,6 +17,7 @@ from research_steps.journal.store import open_store
 from research_steps.remote import worker as away
 from research_steps.trial.trials import CUT_OFF_TRIES
 
+from tests.support.command_thread import command_thread
 from tests.support.ray_cluster import LOCAL, Cluster, eventually
 from tests.support.toy_thread import MEASURE, RESEARCH, SPREAD, STEADY, Done, Repository, told
 
@@ -55,6 +56,28 @@ def test_a_thread_leaves_the_same_records_here_and_on_a_cluster(ray: Cluster, re
     assert all(end <= start for (_, end), (start, _) in pairwise(times)), "timed trials take turns"
     assert on(ray, repository).code == 0
     assert told(repository.root / "local_store") == told(here.root / "local_store")
+
+
+COMMANDS = """
+    base = steps.baseline(
+        Command("python -S tools/bench.py --work {work} --mode {mode}"), Config(), resources=Resources(ram="200m")
+    )
+    steps.sweep(base, ("work", [8000]))
+    steps.sweep(base, ("mode", ["fail"]))
+"""
+
+
+def test_a_command_line_is_measured_on_the_cluster(ray: Cluster, tmp_path: Path) -> None:
+    """Its runs take turns on the worker as they do here, with the files that the driver's checkout has."""
+    repository = command_thread(tmp_path / "checkout", COMMANDS)
+    done = on(ray, repository)
+    assert done.code == 0, done.output
+    trials = [stored.record for stored in journal(repository).scan().trials.values()]
+    assert sorted(trial.status for trial in trials) == ["failed", "ok", "ok"]
+    for trial in trials:
+        assert trial.command and trial.command.argv[2] == "tools/bench.py", trial.error
+        assert trial.status == "ok" or "exit code 7" in trial.error.message
+        assert trial.status == "failed" or trial.samples.order in ("AABBBBAA", "BBAAAABB")
 
 
 def test_what_asks_for_no_resources_is_told_to_run_in_the_driver(ray: Cluster, tmp_path: Path) -> None:

@@ -18,46 +18,19 @@ from research_steps.trial.command import Rule
 from research_steps.trial.launcher.command_measure import CommandMeasure
 from research_steps.trial.printed import Printed
 
+from tests.support.command_thread import command_thread, untimed
 from tests.support.toy_thread import HERE, Repository, research
 
-BENCH = """
-import argparse, sys, time
-import shapes
-
-parser = argparse.ArgumentParser()
-parser.add_argument("--work", type=int)
-parser.add_argument("--mode", default="ok")
-asked = parser.parse_args()
-if asked.mode == "fail":
-    print("\\x1b[31mno such kernel\\x1b[0m, token ghp_" + "a1B2c3D4e5F6" * 3, file=sys.stderr)
-    sys.exit(7)
-print("warming up")
-for _ in range(2):
-    start = time.perf_counter()
-    sum(range(asked.work * shapes.SCALE))
-    took = time.perf_counter() - start
-    print(f"METRIC time_s={took}" if asked.mode != "silent" else f"METRIC loss={took}")
-"""
-THREAD = """
-    base = steps.baseline(Command("python -S tools/bench.py --work {work} --mode {mode}"), Config())
-    steps.seal(base, steps.sweep(base, ("mode", ["fail", "silent"])), steps.sweep(base, ("work", [8000])))
+SEALED = """
+    base = steps.baseline(Command("python -S tools/bench.py --work {work} --mode steady"), Config())
+    works = steps.sweep(base, ("work", [1000]))
+    steps.seal(steps.interpret(base, works, steps.replicate(works, n=3)))
 """
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    repository = Repository(tmp_path / "repository")
-    tools = repository.root / "tools"
-    tools.mkdir()
-    (tools / "bench.py").write_text(BENCH)
-    (tools / "shapes.py").write_text("SCALE = 1\n")
-    repository.thread(THREAD)
-    main = repository.experiment / "__main__.py"
-    # However long a run takes here, two of each side are taken.
-    text = main.read_text().replace("max_pairs=5, sampling_s=0.2", "max_pairs=2, sampling_s=60")
-    main.write_text(f"from research_steps import Command\n{text}")
-    repository.commit()
-    return repository
+    return command_thread(tmp_path / "repository")
 
 
 def trials(repository: Repository) -> list[TrialRecord]:
@@ -110,6 +83,21 @@ def test_an_edited_command_is_other_code(repository: Repository) -> None:
     measured = len(trials(repository))
     assert repository.run().code == 0
     assert len(trials(repository)) == measured + 4
+
+
+def test_a_sealed_command_line_is_measured_again_from_its_tag(tmp_path: Path) -> None:
+    """In a clone on another path, by the script as it was sealed."""
+    repository = command_thread(tmp_path / "checkout", SEALED)
+    untimed(repository)
+    done = repository.run("--seal", "true")
+    assert done.code == 0, done.output
+    (tag,) = repository.git("tag").split()
+    clone = tmp_path / "a clone"
+    repository.git("clone", "--quiet", str(repository.root), str(clone))
+    (clone / "tools" / "bench.py").write_text("print('METRIC time_s=1.0')")
+    again = research(clone, "reproduce", tag, "--here", "--json")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert json.loads(again.stdout)["outcome"] == "reproduced"
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,26 @@ def test_an_attempt_is_recorded_here_as_measured_there(here: DevCheckout, there:
     assert sorted(path.name for path in (there.root / ".agents").iterdir()) == ["outcomes", "trials"]
 
 
+def test_a_command_line_is_measured_there(here: DevCheckout) -> None:
+    """Its runs take turns on that machine, by the script that this checkout has."""
+    tools, thread = here.root / "tools", here.experiment / "__main__.py"
+    before = thread.read_text()
+    tools.mkdir()
+    (tools / "bench.py").write_text("import os, sys\nprint(f'METRIC cost={sys.argv[1]}')\nprint('in', os.getcwd())\n")
+    command = 'steps.baseline(Command("python -S tools/bench.py {work}"),'
+    imported = before.replace("from research_steps import ", "from research_steps import Command, ")
+    thread.write_text(imported.replace("steps.baseline(measure,", command))
+    try:
+        here.dev("work=1000", "--host", "away")
+        record = here.trials()[-1]
+    finally:
+        thread.write_text(before)
+        shutil.rmtree(tools)
+    assert record.command and record.command.argv[2:] == ("tools/bench.py", "1000"), record.error
+    assert record.samples and record.samples.candidate["cost"][0] == 1000
+    assert "in " in record.command.output and str(here.root) not in record.command.output
+
+
 def test_files_follow_the_checkout(here: DevCheckout, there: There) -> None:
     """What was edited or added arrives before it is measured, what was deleted goes, what git ignores stays here."""
     extra = here.experiment / "extra one.py"
