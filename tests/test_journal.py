@@ -412,12 +412,38 @@ def test_a_cut_off_process_that_comes_back_is_late(journal: Journal) -> None:
 
 def test_a_process_number_that_is_used_again_is_not_taken_for_the_owner(journal: Journal) -> None:
     """After the owner died another program may get its number."""
-    begin(journal)
-    [attempt] = journal.attempts.of("trial", KEY)
-    assert isinstance(attempt, OpenAttempt)
-    assert not attempt.orphaned()
+    with journal.attempts.begin("trial", KEY, 0, id="MOE-HC-001.01", label="", config={}):
+        [attempt] = journal.attempts.of("trial", KEY)
+        assert isinstance(attempt, OpenAttempt)
+        assert not attempt.orphaned()
     owner = msgspec.structs.replace(attempt.intent.owner, process_started=attempt.intent.owner.process_started - 60)
     assert OpenAttempt(msgspec.structs.replace(attempt.intent, owner=owner), attempt.lease_until).orphaned()
+
+
+@pytest.mark.parametrize("what", ["intents", "records"])
+def test_what_this_process_could_not_write_keeps_none_of_it_waiting(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A disk that is full, or an answer that is lost, when an attempt begins or ends: another step of the same process,
+    which wants the same trial, waits for nobody."""
+    assert isinstance(journal.store, LocalStore)
+    create = LocalStore.create
+
+    def failing(store: LocalStore, name: str, data: bytes) -> bool:
+        if f"/{what}/" not in name:
+            return create(store, name, data)
+        if what == "intents":
+            create(store, name, data)
+        raise StoreError("No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(StoreError):
+        patch.setattr(LocalStore, "create", failing)
+        with journal.attempts.begin("trial", KEY, 0, id="MOE-HC-001.01", label="", config={}):
+            journal.attempts.finish("trial", trial(key=KEY))
+    assert journal.attempts.look("trial", KEY, lambda stored: False, print) == 1
+    assert wanted(journal) == 1
+    assert begin(journal, attempt=1)
+    assert not journal.attempts.finish("trial", trial(key=KEY, attempt=1)).record.late
 
 
 def test_a_record_that_is_finished_twice_is_the_same_record(journal: Journal) -> None:

@@ -1,5 +1,6 @@
 """A command, a run and a seal, killed (-9) before each thing that they do to files, and then given again."""
 
+import errno
 import os
 import random
 import shutil
@@ -159,3 +160,33 @@ def test_a_run_killed_before_some_of_its_operations(tmp_path: Path) -> None:
     for number, where in zip(random.Random(SEED).sample(range(1, count + 1), OF_RUN), folders, strict=False):
         killed_and_given_again(where, RUN, number)
         shutil.rmtree(where)
+
+
+SHARED = """
+    base = steps.baseline(measure, Config())
+    steps.interpret(base, *(steps.sweep(base, ("work", [4000]), label=name) for name in ("one", "two")))
+"""
+
+
+def test_a_full_disk_keeps_no_other_step_of_the_run_waiting(tmp_path: Path) -> None:
+    """Two sweeps of one run want the same trial, and the record of the one that measures it can't be written: that step
+    fails, the other one measures it, and the next run completes."""
+    repository = started(tmp_path / "checkout")
+    repository.thread(SHARED)
+    refused = tmp_path / "refused"
+
+    def is_full(number: int, path: str) -> None:
+        if "/trials/records/" in path and b'"work":4000' in Path(path).read_bytes() and not refused.exists():
+            refused.touch()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    def fails_once() -> None:
+        # A run that waits for itself ends by this, and nothing else.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(60)
+        before_each(lambda path: "/trials/records/" in path and os.path.exists(path), is_full)
+
+    assert does(repository.root, RUN, fails_once) == 1
+    assert refused.exists()
+    assert does(repository.root, RUN, lambda: None) == 0
+    whole(repository.root, 0)

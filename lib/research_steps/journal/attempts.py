@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from research_steps.errors import StoreError, UnreadableObject
-from research_steps.journal.leases import Leases, goes_on, lease_end, this_process
+from research_steps.journal.leases import AT_WORK, Leases, goes_on, lease_end, this_process
 from research_steps.journal.objects import FOLDERS, Objects, Subject
 from research_steps.journal.snapshot import OpenAttempt
 from research_steps.records.encoding import Stored, decode, store_record
@@ -112,11 +112,16 @@ class Attempts:
             private=True if private else msgspec.UNSET,
             run=run,
         )
-        if not self._objects.create(self._objects.attempt(subject, "intents", key, attempt), intent):
-            yield None
-            return
-        with self._leases.renewing(self._objects.attempt(subject, "leases", key, attempt), until):
-            yield OpenAttempt(intent, until)
+        AT_WORK.add(intent.nonce)
+        try:
+            if not self._objects.create(self._objects.attempt(subject, "intents", key, attempt), intent):
+                yield None
+                return
+            with self._leases.renewing(self._objects.attempt(subject, "leases", key, attempt), until):
+                yield OpenAttempt(intent, until)
+        finally:
+            # Whether or not it could be ended, as on a full disk: others of this process don't wait for it.
+            AT_WORK.discard(intent.nonce)
 
     def finish(self, subject: Subject, record: TrialRecord | EntryRecord | InterruptedRecord) -> Stored[Any]:
         """Make the record last. If its attempt has ended already the record is kept as late, and returned so."""

@@ -30,6 +30,8 @@ LEASE_S = 60.0
 # How far the clock of a holder may be from that of the store. What says that it ends at another time is no lease.
 LARGEST_SKEW = timedelta(hours=1)
 GIVEN_BACK = datetime.fromtimestamp(0, UTC)
+# The nonces of the attempts that this process is at.
+AT_WORK: set[str] = set()
 
 
 class Leases:

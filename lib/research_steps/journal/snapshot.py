@@ -1,5 +1,6 @@
 """What a journal holds, read at once: the records of store and repository together, and the attempts that are open."""
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from typing import Any
 
 from research_steps.errors import NewerObject, UnreadableObject, UsageError
 from research_steps.files import opened_in
-from research_steps.journal.leases import goes_on
+from research_steps.journal.leases import AT_WORK, goes_on
 from research_steps.journal.store import READ_AT_ONCE
 from research_steps.records.encoding import Stored, decode_record, sha256
 from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Record, Ref, Samples, Status, TrialRecord
@@ -27,9 +28,11 @@ class OpenAttempt:
     lease_until: datetime
 
     def orphaned(self) -> bool:
-        """True when nobody will finish it: its process is one of this machine that is gone, or is elsewhere or stopped,
-        and its lease ran out."""
+        """True when nobody will finish it: its process is one of this machine that is gone, or this one and at it no
+        more, because a disk was full; or is elsewhere or stopped, and its lease ran out."""
         going_on = goes_on(self.intent.owner)
+        if going_on and self.intent.owner.pid == os.getpid():
+            return self.intent.nonce not in AT_WORK
         return self.lease_until <= datetime.now(UTC) if going_on is None else not going_on
 
 
