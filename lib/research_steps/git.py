@@ -211,6 +211,10 @@ class Checkout:
             with path.open("a") as file:
                 file.write("".join(f"{pattern}\n" for pattern in missing))
 
+    def ignores(self, *paths: Path) -> bool:
+        """Whether git ignores any of these paths here; what it tracks it ignores no more."""
+        return self.git_dir is not None and bool(self._answer("check-ignore", *map(str, paths)))
+
     def patch(self, commit: str = "HEAD", choose: Choose | None = None) -> tuple[bytes, str]:
         """What differs from a commit, and a note on what is not in it. Of files that git doesn't track all belong to it
         that `choose`, if there is one, takes.

@@ -37,6 +37,11 @@ from research_steps.terminal import visible
 SUMMARY_EVERY_S = 60.0
 
 
+# What lies in the folder of a series is named like this.
+_PUBLISHED = (series_file.NAME, "X.jsonl", "X.patch", "X.csv", "X.md", "X.svg", "attachments/X.csv")
+_TRACKED = b"# What is published here is tracked, whatever else this repository ignores.\n!*\n.*.tmp\n"
+
+
 class LogbookSurface:
     """One series' logbook in one checkout."""
 
@@ -49,7 +54,7 @@ class LogbookSurface:
         self._checkout = checkout
         self._file = LogbookFile(self.path)
         self._rewritten = float("-inf")
-        self._stale = True
+        self._stale, self._is_tracked = True, False
         # What the last pass found missing, and how many entries it looked at.
         self._waiting: dict[str, Stored[EntryRecord]] = {}
         self._seen = 0
@@ -66,6 +71,8 @@ class LogbookSurface:
                 write_aside(self.path, self._last_staged() or _scaffold(self.series))
             if read(self.records / series_file.NAME) != self._declared:
                 write_aside(self.records / series_file.NAME, self._declared)
+            if not self._is_tracked:
+                yield from self._have_tracked()
             if self._file.refresh():
                 self._waiting, self._seen = {}, 0
             for stored in self._missing(entries):
@@ -80,6 +87,19 @@ class LogbookSurface:
                 )
             if self._stale and (final or time.monotonic() - self._rewritten >= SUMMARY_EVERY_S):
                 self._rewrite_summary(entries)
+
+    def _have_tracked(self) -> Iterator[str]:
+        """See to it that git tracks what is published here, whatever else the repository ignores."""
+        self._is_tracked = True
+        published = [self.path, *(self.records / name for name in _PUBLISHED)]
+        if self.series.private or not self._checkout.ignores(*published):
+            return
+        write_aside(self.path.parent / ".gitignore", _TRACKED)
+        if self._checkout.ignores(*published):
+            yield (
+                f"git ignores {self.path.parent.relative_to(self._checkout.root)} as a whole, so nobody else gets what "
+                "is recorded here: take it out of the .gitignore above it ('git check-ignore -v' names the rule)"
+            )
 
     def _last_staged(self) -> bytes:
         """The logbook that git would commit, for one that was removed or emptied in the work tree: beside what is in the

@@ -146,6 +146,12 @@ def check_files(files: Files) -> Iterator[str]:
 
 
 def _check_entries(files: Files) -> Iterator[str]:
+    if files.contents.entries and not files.lines:
+        yield (
+            f"none of the records that its {len(files.contents.entries)} entries name is here: they were never "
+            f"committed, or all removed; {_BACK}, in the checkout that ran the thread"
+        )
+        return
     for entry in files.contents.entries:
         if entry.record not in files.lines.get(entry.id, {}):
             what = f"its record {entry.record[:12]} is not in {entry.id}.jsonl, or was changed there"
