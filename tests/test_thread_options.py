@@ -1,5 +1,6 @@
 """A thread with options of its own, beside those of every thread: on its command line, and where nobody gives them."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from research_steps import Metric, Series, UsageError, main
 from research_steps.thread.options import own_options
 
 from tests.support.dev_checkout import DevCheckout, checkout
+from tests.support.toy_thread import Repository, research
 
 MAIN = """
 from __future__ import annotations
@@ -139,3 +141,27 @@ def test_main_and_the_thread_agree_on_the_options(capsys: pytest.CaptureFixture[
         with pytest.raises(SystemExit) as ended:
             main(series, thread, [], options=options)  # type: ignore[call-overload]
         assert ended.value.code == 1 and "expected the same dataclass in both" in capsys.readouterr().err
+
+
+def test_a_thread_that_runs_whenever_it_is_imported_is_told_at_once(tmp_path: Path) -> None:
+    """By dev mode, and by the trial that imports the measure function from its file, which runs no thread."""
+    repository = Repository(tmp_path / "checkout")
+    repository.thread("\n    steps.baseline(own, Config())")
+    main = repository.experiment / "__main__.py"
+    own = "def own(config):\n    return {'time_s': 1.0}\n\n\ndef thread"
+    main.write_text(main.read_text().replace("def thread", own).replace('if __name__ == "__main__":\n    main', "main"))
+    repository.commit()
+    done = repository.run()
+    assert done.code == 1
+    for told in (done.output, research(repository.root, "dev", "toy").stderr):
+        assert re.search(r"__main__\.py calls main\(…\) whenever it is imported: expected it below if __name__", told), (
+            told
+        )
+
+
+def test_a_seal_that_the_thread_does_not_build_is_refused(tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "checkout")
+    repository.thread("\n    steps.baseline(measure, Config())")
+    done = repository.run("--seal", "true")
+    assert done.code == 1 and not (repository.root / ".agents").exists()
+    assert "the thread of toy builds no seal step: expected steps.seal(…) in it; 'research seal toy'" in done.output

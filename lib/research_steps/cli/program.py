@@ -4,6 +4,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar, overload
 
 from research_steps.errors import ResearchError, UsageError
@@ -38,11 +39,14 @@ def main(
     *,
     options: type[Any] | None = None,
 ) -> None:
-    """Run a thread as a program: parses `argv` (default: the command line), exits with 1 when a step fails.
+    """Run a thread as a program: parses `argv` (default: the command line), exits with 1 when a step fails. Raises
+    UsageError where the file that calls it is only imported.
 
     `options` is a dataclass of the thread's own options, each with a default: they stand on the command line beside
     those of every thread, and the thread's function gets them as its second argument.
     """
+    if argv is None:
+        _refuse_imported(inspect.currentframe())
     given = sys.argv[1:] if argv is None else argv
     for_dev = _for_dev(given)
     if for_dev is not None:
@@ -60,6 +64,16 @@ def main(
     except ResearchError as error:
         say(f"error: {error}")
         sys.exit(1)
+
+
+def _refuse_imported(here: FrameType | None) -> None:
+    """A trial imports the file that holds its measure function, and must not run the thread by that."""
+    caller = here.f_back if here is not None else None
+    if caller is not None and caller.f_code.co_name == "<module>" and caller.f_globals.get("__name__") != "__main__":
+        raise UsageError(
+            f"{caller.f_code.co_filename} calls main(…) whenever it is imported: expected it below "
+            "if __name__ == '__main__', because trials and commands import it."
+        )
 
 
 def _parse(given: Sequence[str], thread: Callable[..., object], options: type[Any] | None) -> tuple[RunOptions, Any]:

@@ -97,6 +97,11 @@ class ThreadRun:
                 Trust(self.checkout).add_measure(measured.name, measured.config_type)
         seals = [step for step in builder.built if isinstance(step.config, StepConfig) and step.config.kind == "seal"]
         chosen = [step for step in builder.built if self.options.seal or step not in seals]
+        if self.options.seal and not seals:
+            raise UsageError(
+                f"--seal was given, and the thread of {self.series.topic} builds no seal step: expected steps.seal(…) "
+                f"in it; 'research seal {self.series.topic}' seals without one."
+            )
         if not chosen:
             raise UsageError(
                 f"The thread of {self.series.topic} built no steps: expected it to call steps.baseline and others."

@@ -70,6 +70,8 @@ def _module(checkout: Checkout, topic: str) -> ModuleType:
             f"There is no thread experiments/{topic}/__main__.py in {checkout.root}: expected one, which declares its "
             f"Series. 'research new {topic}' writes one to begin with."
         ) from error
+    except UsageError:
+        raise
     except (Exception, SystemExit) as error:
         raise UsageError(
             f"{name} can't be imported: {type(error).__name__}: {error}. A thread's file declares its Series and runs "
