@@ -159,7 +159,7 @@ def test_a_journal_object_from_the_future_is_named_and_left_alone(repository: Re
     (folder / f"{'c' * 64}-0.json").write_text("{broken")
     done = research(repository.root, "status", "toy")
     assert done.returncode == 0
-    assert "  newer: " in done.stdout and "has schema 99, and this version reads up to 4" in done.stdout
+    assert "  newer: " in done.stdout and "has schema 99, and this version reads up to 5" in done.stdout
     assert "is not a record" in done.stdout
     assert "3 entries, 3 trials" in done.stdout
     assert (folder / f"{'c' * 64}-0.json").read_text() == "{broken"

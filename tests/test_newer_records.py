@@ -61,7 +61,7 @@ def desk(tmp_path: Path) -> Desk:
     desk.journal.declare(SERIES)
     desk.record("before")
     folder = desk.store / "journal" / SERIES.topic
-    measured = {**plain(trial(series="toy", id="TOY-009.01", key="f" * 64)), "schema": 5, "tokens": 10}
+    measured = {**plain(trial(series="toy", id="TOY-009.01", key="f" * 64)), "schema": 6, "tokens": 10}
     step = {**plain(entry(series="toy", id="TOY-009", key="TOY-009", rows=())), "step": "training"}
     for name, fields in ((f"trials/records/{'f' * 64}-0.json", measured), ("entries/records/TOY-009-0.json", step)):
         (folder / name).write_bytes(canonical(fields) + b"\n")
@@ -98,7 +98,7 @@ def test_a_logbook_that_a_later_version_wrote_verifies(desk: Desk) -> None:
     line = canonical({**later, "step": "training"})
     desk.publish()
     (desk.path.with_suffix("") / "TOY-020.jsonl").write_bytes(
-        line + b"\n" + canonical({"schema": 5, "kind": "trial"}) + b"\n"
+        line + b"\n" + canonical({"schema": 6, "kind": "trial"}) + b"\n"
     )
     logbook = LogbookFile(desk.path)
     logbook.refresh()

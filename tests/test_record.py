@@ -147,7 +147,7 @@ LINE = store_record(trial()).line
         (_with(LINE, started_at="yesterday"), r"Expected text of another form at `\$\.started_at`"),
         (_with(LINE, kind="intent"), "Invalid value 'intent'"),
         (_with(LINE, schema=0), "is not a record"),
-        (_with(LINE, schema=5, surprise=1), "has schema 5, and this version reads up to 4.*install the newest"),
+        (_with(LINE, schema=6, surprise=1), "has schema 6, and this version reads up to 5.*install the newest"),
     ],
 )
 def test_what_is_no_record_is_named_in_one_sentence(line: bytes, reason: str) -> None:

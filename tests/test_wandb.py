@@ -20,22 +20,17 @@ import pytest
 from research_steps.errors import SurfaceError, UsageError
 from research_steps.journal.experiment_ids import NoOthers
 from research_steps.journal.journal import Journal
+from research_steps.journal.wandb_project import check_project, project_of
 from research_steps.publish.publisher import Published, publish
-from research_steps.publish.wandb import runs as wandb_runs
 from research_steps.publish.wandb import sync
 from research_steps.publish.wandb.run_file import is_sent, log, runs_in
-from research_steps.publish.wandb.surface import (
-    WandbSurface,
-    check_project,
-    folder_of,
-    project_of,
-    url_of,
-)
+from research_steps.publish.wandb.surface import WandbSurface, folder_of, url_of
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Samples
 from research_steps.records.objects import IssueLink, Project
 from research_steps.records.series import Hypothesis, Series
 from research_steps.records.times import parse_utc, utc
+from research_steps.records.wandb_names import accepted_tags
 
 from tests.support import scratch_logbook
 from tests.support.scratch_logbook import SERIES, Desk
@@ -219,7 +214,7 @@ def test_hostile_text_stays_text_and_fits(desk: Desk) -> None:
 
 def test_tags_are_cut_to_what_wandb_takes() -> None:
     """An empty tag or one over 64 characters would end the run before it begins."""
-    assert wandb_runs.accepted_tags(["", " ", "a", "a", "b" * 65, "c\nd"]) == ["a", "b" * 63 + "…", "c d"]
+    assert accepted_tags(["", " ", "a", "a", "b" * 65, "c\nd"]) == ["a", "b" * 63 + "…", "c d"]
 
 
 def test_a_table_over_ten_megabytes_stays_away_and_a_long_history_does_not(desk: Desk) -> None:

@@ -20,6 +20,7 @@ from research_steps.cli.common import (
 from research_steps.errors import UsageError
 from research_steps.files import is_there
 from research_steps.git import Checkout
+from research_steps.journal.wandb_project import check_project, project_of
 from research_steps.publish import state_text
 from research_steps.publish.entry_writer import EntryWriter
 from research_steps.publish.logbook import adoption
@@ -28,7 +29,6 @@ from research_steps.publish.logbook.merge import rebuild
 from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.publish.state_here import state_here
 from research_steps.publish.state_text import PLAIN
-from research_steps.publish.wandb.surface import check_project, project_of
 from research_steps.records.model import version_text
 from research_steps.records.objects import IssueLink
 from research_steps.records.series import check_topic

@@ -195,6 +195,15 @@ class InterruptedRecord(Versioned, frozen=True, tag_field="kind", tag="interrupt
         return "interrupted"
 
 
+class TrackedRun(Strict, frozen=True):
+    """A W&B run that a trial started: its ID, its project, and the name of its folder in the trial's directory. One that
+    was resumed has several folders."""
+
+    id: names.RunID
+    project: names.ProjectName
+    folder: names.RunFolder
+
+
 class TrialRecord(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="trial"):
     """One measurement of one configuration in one process.
 
@@ -203,10 +212,11 @@ class TrialRecord(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="t
     samples, because they were no finite number, what they were. `baseline_version` is the code of the baseline's side,
     which ran in a process of its own then; unset where one process held both sides, on the same code. `curves` are what
     the trial told of its metrics while it ran, by step, in all attempts; `interruptions` counts those before this one.
-    `command` is the last run of the candidate's, where a command is measured, or the one that failed.
+    `command` is the last run of the candidate's, where a command is measured, or the one that failed. `runs` are
+    those of W&B that all attempts have started, oldest first.
     """
 
-    schema: int = 4
+    schema: int = 5
 
     series: names.Topic
     key: names.Hash
@@ -237,6 +247,7 @@ class TrialRecord(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="t
     curves: dict[str, list[tuple[int, float]]] | msgspec.UnsetType = msgspec.UNSET
     interruptions: int | msgspec.UnsetType = msgspec.UNSET
     command: CommandRun | msgspec.UnsetType = msgspec.UNSET
+    runs: tuple[TrackedRun, ...] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def baseline_code(self) -> str:

@@ -28,6 +28,8 @@ WEB_ADDRESS = "https?://[A-Za-z0-9_.~:/?#@!$&'*+,;=%-]+"
 MARKER = f"record {HASH}|heartbeat [0-9A-Za-z_:.+-]+|series {TOPIC} [0-9a-f]+"
 # Of W&B.
 PROJECT = r"[^/\\#?%:\x00-\x1f\x7f]{1,128}"
+RUN_ID = "[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}"
+RUN_FOLDER = f"(?:offline-)?run-[0-9]{{8}}_[0-9]{{6}}-{RUN_ID}"
 # Of a file inside of a repository.
 INNER_PATH = r"(?!/)(?!(?:[^\x00]*/)?\.\.?(?:/|\Z))[^\x00]+"
 
@@ -66,6 +68,8 @@ Repository = Annotated[str, _spelled(REPOSITORY)]
 WebAddress = Annotated[str, _spelled(WEB_ADDRESS)]
 Marker = Annotated[str, _spelled(MARKER)]
 ProjectName = Annotated[str, _spelled(PROJECT)]
+RunID = Annotated[str, _spelled(RUN_ID)]
+RunFolder = Annotated[str, _spelled(RUN_FOLDER)]
 Nonce = Annotated[str, _spelled("[0-9a-f]{1,64}")]
 PythonVersion = Annotated[str, _spelled("[0-9][0-9A-Za-z.+_-]{0,39}")]
 InnerPath = Annotated[str, _spelled(INNER_PATH)]

@@ -56,7 +56,14 @@ def trials_of(session: Session, refs: Sequence[TrialRef]) -> list[Trial]:
 
 
 def work(
-    begin: "partial[Session]", store_url: str, measured: Measured, id: str, wanted: Sequence[Wanted], answer: str
+    begin: "partial[Session]",
+    store_url: str,
+    measured: Measured,
+    id: str,
+    wanted: Sequence[Wanted],
+    answer: str,
+    label: str,
+    private: bool,
 ) -> None:
     """What the job does: `begin` the driver's session with what is this machine's own, measure, and leave in the object
     `answer` of the store what was measured. The import root of `measured` is relative to the work tree."""
@@ -68,7 +75,8 @@ def work(
         repository=Path.cwd() / ".agents" / "logbooks" / topic,
         say=say,
     )
-    trials = measure_wanted(session, codes_of(session, measured), measured.config_type, id, wanted)
+    codes = codes_of(session, measured)
+    trials = measure_wanted(session, codes, measured.config_type, id, wanted, label, private)
     store.put(answer, msgspec.json.encode(refs_of(trials)))
 
 
@@ -79,6 +87,8 @@ def measure_elsewhere(
     id: str,
     wanted: Sequence[Wanted],
     dispatch: Callable[[Callable[[], None]], None],
+    label: str,
+    private: bool,
 ) -> list[Trial]:
     """The trials, measured by a job that `dispatch` has an engine run. `folder` of the store takes the job's answer.
 
@@ -105,7 +115,7 @@ def measure_elsewhere(
     measured = replace(what, root=str(Path(what.root).relative_to(tree)), case=None, resources=None)
     # Its own, because a job that was given up may still end.
     answer = f"{folder}/trials-{secrets.token_hex(8)}.json"
-    dispatch(partial(work, begin, store.url, measured, id, wanted, answer))
+    dispatch(partial(work, begin, store.url, measured, id, wanted, answer, label, private))
     refs = store.read(answer)
     if refs is None:
         raise UsageError(

@@ -102,8 +102,9 @@ class StepBuilder(Steps):
         parts = self._tuning(tuned_over, measured, name, label, shards) if tuned_over is not None else {}
         if name not in points[0]:
             parts["axis"] = name
+        common: dict[str, Any] = {"points": points, "shards": shards, "private": private}
         before = [
-            self.add("shard", f"{label} shard {shard}", "", [base], measured, points=points, shard=shard, shards=shards)
+            self.add("shard", f"{label} shard {shard}", "", [base], measured, shard=shard, **common)
             for shard in range(shards if shards > 1 else 0)
         ]
         return self.add("sweep", label, hypothesis, [base, *before], measured, points=points, private=private, **parts)

@@ -18,13 +18,13 @@ from research_steps.evidence.claim_text import claim_text
 from research_steps.evidence.state import thread_state
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.wandb_project import check_project
 from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.publish.publisher import Publisher
 from research_steps.publish.report.files import write_report
 from research_steps.publish.terminal.headline import headline, look_at
 from research_steps.publish.terminal.live import drawn
-from research_steps.publish.wandb.surface import check_project
 from research_steps.records.encoding import sha256
 from research_steps.records.model import Captured
 from research_steps.records.resources import Resources

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from research_steps.errors import BadMetrics
 from research_steps.records.encoding import sha256
+from research_steps.thread.tagging import Tagging, tagged_config
 from research_steps.thread.types import Metrics, Step
 from research_steps.trial.directory import trial_directory
 
@@ -29,7 +31,8 @@ def run(step: Step, read: Callable[[str], Metrics] | None = None) -> Metrics:
     own = sha256(f"{folder.parent.name}/{folder.name}".encode())[:8]
     output = folder / f"{step.name.rpartition('/')[2]}-{own}"
     output.mkdir(exist_ok=True)
-    return metrics_of(step.name, marin.run_inside(step, str(output)), str(output), read)
+    returned = marin.run_inside(step, str(output), partial(tagged_config, tagging=Tagging.of_environment()))
+    return metrics_of(step.name, returned, str(output), read)
 
 
 def metrics_of(name: str, returned: Any, output: str, read: Callable[[str], Metrics] | None) -> Metrics:

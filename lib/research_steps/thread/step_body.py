@@ -35,9 +35,10 @@ def run_step(config: StepConfig) -> dict[str, Any] | list[Any]:
     measured."""
     session = current()
     config = _with_step_names(config, session.journal.store.url)
+    inputs = _inputs(session, config)
+    config = replace(config, private=config.private or any(bool(entry.record.private) for entry in inputs))
     if config.kind == "shard":
         return _run_shard(session, config)
-    inputs = _inputs(session, config)
     config = _with_code_named(session, config, inputs)
     forced = rules.check(session, config)
     about = About(
@@ -47,7 +48,7 @@ def run_step(config: StepConfig) -> dict[str, Any] | list[Any]:
         hypothesis=session.hypothesis(config.hypothesis),
         details=_details(config, forced),
         inputs=tuple(entry.ref for entry in inputs),
-        private=config.private or any(bool(entry.record.private) for entry in inputs),
+        private=config.private,
     )
     entry = record_step(session, about, lambda id: BODIES[config.kind](session, config, inputs, id))
     if entry.record.status == "failed":

@@ -29,7 +29,8 @@ def measure(session: Session, config: StepConfig, id: str, wanted: Sequence[Want
     if config.kind != "shard":
         plan(session.journal, id, config.label, len(wanted))
     if what.resources is None or not marin.has_engine():
-        trials = measure_wanted(session, codes_of(session, what), what.config_type, id, wanted, config.label)
+        codes = codes_of(session, what)
+        trials = measure_wanted(session, codes, what.config_type, id, wanted, config.label, config.private)
     else:
         trials = _measured_elsewhere(session, config, what.resources, id, wanted)
     failed = sum(trial.stored.record.status == "failed" for trial in trials)
@@ -52,7 +53,8 @@ def _measured_elsewhere(
     dispatch = partial(marin.dispatch, config.label, resources)
     with session.board.measuring(id, config.label, len(wanted)) as step:
         step.begin("a job of the cluster", running=True)
-        return measure_elsewhere(session, what, step_key(config.output_path, session.journal), id, wanted, dispatch)
+        folder = step_key(config.output_path, session.journal)
+        return measure_elsewhere(session, what, folder, id, wanted, dispatch, config.label, config.private)
 
 
 def points_wanted(config: StepConfig, id: str, points: Sequence[dict[str, Any]]) -> list[Wanted]:

@@ -42,6 +42,12 @@ class Tagging:
         tags = tuple(tag for tag in map(redact, shared) if 0 < len(tag) <= LONGEST_TAG)
         return Tagging(tags, group if len(group) <= LONGEST_GROUP else f"{group[: LONGEST_GROUP - 1]}…", id)
 
+    @staticmethod
+    def of_environment() -> "Tagging | None":
+        """What a trial's process was told of its runs; None where it was told nothing."""
+        tags, name = os.environ.get(_TAGS, ""), os.environ.get("WANDB_NAME", "")
+        return Tagging(tuple(tags.split(",")), os.environ.get(_GROUP, ""), name) if tags and name else None
+
     def missing(self, tags: Any) -> tuple[str, ...]:
         """The tags that are not among these."""
         return tuple(tag for tag in self.tags if tag not in (tags or ()))

@@ -14,6 +14,7 @@ from research_steps.evidence.claim_text import process_text
 from research_steps.evidence.table import Trial
 from research_steps.git import Checkout
 from research_steps.journal.progress import passed
+from research_steps.journal.wandb_project import step_environment
 from research_steps.records.conditions import conditions
 from research_steps.records.configurations import differences
 from research_steps.records.model import InterruptedRecord, TrialRecord
@@ -83,13 +84,22 @@ def codes_of(session: Session, what: Measured) -> Codes:
 
 
 def measure_wanted(
-    session: Session, codes: Codes, config_type: str, id: str, wanted: Sequence[Wanted], label: str = ""
+    session: Session,
+    codes: Codes,
+    config_type: str,
+    id: str,
+    wanted: Sequence[Wanted],
+    label: str = "",
+    private: bool = False,
 ) -> list[Trial]:
     """The trials, in the order in which they were asked for; those after a failure that must not be are missing.
 
     What somebody else is measuring right now is left for the end, and then waited for. How far the step of this ID and
-    label is stands on the session's board; where nobody draws that, a line is said for each trial.
+    label is stands on the session's board; where nobody draws that, a line is said for each trial. Nothing is put on the
+    W&B runs of a `private` step.
     """
+    hidden = private or session.private or session.series.private
+    tracker = {} if hidden else step_environment(session.journal, session.series, id, label)
     done: dict[str, Trial] = {}
     # What the journal had under another ID, which whoever watches is told now and then.
     had: list[str] = []
@@ -104,7 +114,14 @@ def measure_wanted(
             # Whoever has nothing else left to do waits.
             wait = waiting >= len(pending)
             trial = trial or measure_trial(
-                session, spec, id=want.id, label=want.label, must_succeed=want.must_succeed, wait=wait, hear=step.hear
+                session,
+                spec,
+                id=want.id,
+                label=want.label,
+                must_succeed=want.must_succeed,
+                wait=wait,
+                tracker=tracker,
+                hear=step.hear,
             )
             if trial is None:
                 pending.append(want)

@@ -7,7 +7,7 @@ others leave it quiet.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from research_steps.trial.launcher.host import Turn
 from research_steps.trial.launcher.protocol import Request, TrialOutcome
 from research_steps.trial.listening import Listening
 from research_steps.trial.measured import TrialSpec
+from research_steps.trial.tracked import trial_environment
 
 # A trial whose process was killed, or its launcher died, is begun again so often before its interruption is left as it
 # is; one that got on meanwhile, by what it keeps in its directory, more often.
@@ -51,12 +52,13 @@ def measure_trial(
     label: str,
     must_succeed: bool = False,
     wait: bool = True,
+    tracker: Mapping[str, str] = {},
     hear: Hear = lambda message: None,
 ) -> Trial | None:
     """The trial's record, measured now unless the journal has it. A failure of the measure function is a record too.
 
     With `must_succeed` a failure in the journal is measured again. A trial that somebody else is at is waited for, or
-    told by None. Raises LauncherError only when the run is ending.
+    told by None. `tracker` are variables for the W&B runs of its step. Raises LauncherError only when the run is ending.
     """
     key = spec.key(session.host.facts(spec.code.variables).conditions)
     # Another timed metric is left out where others disturbed it: for that alone, nothing is waited for or done again.
@@ -97,7 +99,9 @@ def measure_trial(
             if disturbed:
                 session.say(f"{id}: {disturbed[-1].record.contended}; it is measured again")
             began = time.monotonic()
-            stored = _attempt(session, spec, turn, key=key, attempt=attempt, id=id, label=label, hear=hear)
+            stored = _attempt(
+                session, spec, turn, key=key, attempt=attempt, id=id, label=label, tracker=tracker, hear=hear
+            )
         # What is measured again pays for that, too.
         left_s = turn.left_s - (time.monotonic() - began if disturbed else 0.0)
         if stored is None or stored.record.late:
@@ -120,7 +124,16 @@ def measure_trial(
 
 
 def _attempt(
-    session: Session, spec: TrialSpec, turn: Turn, *, key: str, attempt: int, id: str, label: str, hear: Hear
+    session: Session,
+    spec: TrialSpec,
+    turn: Turn,
+    *,
+    key: str,
+    attempt: int,
+    id: str,
+    label: str,
+    tracker: Mapping[str, str],
+    hear: Hear,
 ) -> Stored[Any] | None:
     """What became of an attempt; None when somebody else has begun it. Raises LauncherError when the run is ending."""
     attempts = session.journal.attempts
@@ -130,10 +143,12 @@ def _attempt(
             return None
         # The order within pairs is from the trial's identity: another replicate gets another one, the same the same.
         store = session.journal.store.url
+        directory = _directory(session, key)
         request = Request(
             spec=spec,
             series=session.series,
-            directory=str(_directory(session, key)),
+            directory=str(directory),
+            tracker=trial_environment(tracker, id, label, directory),
             prefix=store,
             cwd=str(Path.cwd()),
             seed=int(key[:8], 16),
@@ -180,6 +195,7 @@ def _record(session: Session, spec: TrialSpec, intent: Intent, outcome: TrialOut
         command=outcome.command or msgspec.UNSET,
         baseline_version=_version(spec.baseline_code),
         curves=outcome.curves or msgspec.UNSET,
+        runs=outcome.runs or msgspec.UNSET,
         interruptions=_interruptions(session, intent) or msgspec.UNSET,
         provenance=msgspec.structs.replace(
             _provenance(session, spec.code),

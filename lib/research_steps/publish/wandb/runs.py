@@ -18,14 +18,12 @@ import msgspec
 from research_steps.evidence.effects import medians, own_estimates
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord, Error, Samples, TrialRecord
-from research_steps.records.series import LONGEST_TAG, Series
+from research_steps.records.series import Series
 from research_steps.records.times import parse_utc
+from research_steps.records.wandb_names import accepted_tags, named
 
-# W&B refuses longer names of runs.
-LONGEST_NAME = 64
 LARGEST_TABLE = 10_000_000
 _HYPOTHESIS = re.compile(r"H[1-9][0-9]*\b")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _NOT_IN_ARTIFACT_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
 # What a run or a table says itself under these names, and W&B under an empty one or one that begins with an underscore.
 _TAKEN = re.compile(
@@ -179,21 +177,6 @@ def _run(
 def shown(metric: str) -> str:
     """The name of a metric in a run: its own, unless that means something else there."""
     return f"metric/{metric}" if _TAKEN.fullmatch(metric) else metric
-
-
-def named(id: str, label: str) -> str:
-    """An experiment ID and its label on one line, as long as W&B allows; a trial without a label is its ID."""
-    return shortened(id if label in ("", id) else f"{id} {label}", LONGEST_NAME)
-
-
-def accepted_tags(wanted: Sequence[str]) -> list[str]:
-    """Tags as W&B takes them: each once, on one line, 1 to 64 characters."""
-    return list(dict.fromkeys(tag for text in wanted if (tag := shortened(text, LONGEST_TAG))))
-
-
-def shortened(text: str, longest: int) -> str:
-    line = _CONTROL.sub(" ", text).strip()
-    return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def _history(samples: Samples) -> list[dict[str, float]]:

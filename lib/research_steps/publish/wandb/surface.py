@@ -6,18 +6,17 @@ runs only in the child process that sends, with bounded time: what it does there
 driver nor a measurement. Everything here can be deleted and is made again from the journal.
 """
 
-import importlib.util
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from research_steps.errors import StoreError, SurfaceError, UsageError
+from research_steps.errors import StoreError, SurfaceError
 from research_steps.evidence.visibility import is_public
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
+from research_steps.journal.wandb_project import is_installed, project_of
 from research_steps.publish.lock import locked
 from research_steps.publish.publisher import Change
 from research_steps.publish.wandb import run_file
@@ -26,12 +25,10 @@ from research_steps.publish.wandb.runs import Place, of_entry, of_trial, run_id
 from research_steps.publish.wandb.sync import NO_KEY, may_have_key, send, take_up
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord, Row
-from research_steps.records.names import PROJECT
-from research_steps.records.objects import IssueLink, Project
+from research_steps.records.objects import IssueLink
 from research_steps.records.redaction import redact
 from research_steps.records.series import Series
 from research_steps.records.step_kinds import STEP_KINDS
-from research_steps.records.times import utc
 
 # A run that there should be: of a row's trial, or of the entry itself.
 _Wanted = tuple[Stored[EntryRecord], Row | None]
@@ -50,7 +47,7 @@ class WandbSurface:
         """Write the runs that are missing, and send those that wait. Only when nothing is measured any more."""
         mode = os.environ.get("WANDB_MODE", "")
         wanted = self._wanted(entries) if final and mode != "disabled" else {}
-        if not wanted or not _installed():
+        if not wanted or not is_installed():
             return
         no_run = " No W&B run was written."
         with locked(self._checkout, f"{self._series.topic}.wandb", self._folder, SurfaceError, no_run):
@@ -163,54 +160,6 @@ def _project(paths: Iterable[Path]) -> str:
     return next((address.rpartition("/runs/")[0] for path in paths if (address := address_of(path))), "")
 
 
-def project_of(journal: Journal, series: Series) -> str:
-    """The W&B project of a series, decided for good now if it wasn't. Raises UsageError as `check_project` does."""
-    decided = journal.decided("project", Project)
-    if decided is not None:
-        return decided.name
-    wanted = Project(name=_checked(series, _named(journal, series) or series.topic), decided_at=utc())
-    return journal.decide("project", wanted).name
-
-
-def check_project(journal: Journal, series: Series) -> None:
-    """Raise UsageError when the series names another project than was decided, or one that W&B would not take."""
-    named = _named(journal, series)
-    if named is None:
-        return
-    _checked(series, named)
-    decided = journal.decided("project", Project)
-    if decided is not None and decided.name != named:
-        raise UsageError(
-            f"Series {series.topic!r} names the W&B project {named!r}, but {decided.name!r} was decided at "
-            f"{decided.decided_at}, and runs can't be moved: name {decided.name!r}, or start a series of another topic."
-        )
-
-
-def _named(journal: Journal, series: Series, below: frozenset[str] = frozenset()) -> str | None:
-    """The project that a series asks for by name, or by its parent's; None when it takes its own topic."""
-    if series.wandb_project or not series.parent or series.parent in below | {series.topic}:
-        return series.wandb_project or None
-    parent = Journal(journal.store, series.parent)
-    declared = parent.declared()
-    if declared is not None and declared.private:
-        # Its name reaches no public surface, and nobody may look where its runs would be.
-        return None
-    decided = parent.decided("project", Project)
-    if decided is not None:
-        return decided.name
-    return (_named(parent, declared, below | {series.topic}) if declared else None) or series.parent
-
-
-def _checked(series: Series, name: str) -> str:
-    """The name itself, once it is known to be one of a W&B project."""
-    if not name.strip() or not re.fullmatch(PROJECT, name):
-        raise UsageError(
-            f"Series {series.topic!r} has the W&B project {name[:80]!r}: expected 1 to 128 characters on one "
-            r"line, without any of /\#?%:."
-        )
-    return name
-
-
 def _measured(entry: EntryRecord) -> list[Row]:
     """The rows of an entry that have a result: an interrupted trial has none, and is no run."""
     return [row for row in entry.rows if row.status != "interrupted"]
@@ -218,9 +167,3 @@ def _measured(entry: EntryRecord) -> list[Row]:
 
 def _runs(number: int) -> str:
     return f"{number} run{'' if number == 1 else 's'}"
-
-
-def _installed() -> bool:
-    # A folder of this name, which W&B makes wherever it is used, is a package without a file.
-    spec = importlib.util.find_spec("wandb")
-    return spec is not None and spec.origin is not None

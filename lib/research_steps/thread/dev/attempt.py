@@ -19,6 +19,7 @@ from research_steps.evidence.table import Trial, row_of
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
+from research_steps.journal.wandb_project import step_environment
 from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.records.configurations import CODE, changes_in
 from research_steps.records.encoding import Stored
@@ -230,7 +231,11 @@ class _Attempt:
     ) -> Trial:
         parts = (self.case.config_type, config, self.case.case, number, occasion)
         spec = TrialSpec(code or self.case.code, *parts, baseline_code=self.version)
-        trial = measure_trial(self.session, spec, id=id, label=label, hear=self.speaker.tell)
+        journal, series, hidden = self.session.journal, self.session.series, self.session.private
+        tracker = (
+            {} if hidden or series.private else step_environment(journal, series, self.scratch.id, self.order.label)
+        )
+        trial = measure_trial(self.session, spec, id=id, label=label, tracker=tracker, hear=self.speaker.tell)
         assert trial is not None, "it was waited for"
         return trial
 

@@ -225,12 +225,12 @@ def has_artifact(path: str) -> bool:
     return True
 
 
-def run_inside(step: Any, output_path: str) -> Any:
-    """What the function of a step returns, called here with its output at this path; steps that its configuration holds
-    are run by Marin first. No lock is taken for the path: it is whose who calls."""
+def run_inside(step: Any, output_path: str, placed: Callable[[Any], Any]) -> Any:
+    """What the function of a step returns, called here with its output at this path and its configuration as `placed`
+    gives it; steps that this holds are run by Marin first. No lock is taken for the path: it is whose who calls."""
     if step.fn is None:
         raise UsageError(f"The step {step.name!r} has no function: there is nothing to run.")
-    config = materialize(step.config, output_path=output_path)
+    config = placed(materialize(step.config, output_path=output_path))
     return (step.fn.fn if isinstance(step.fn, RemoteCallable) else step.fn)(config)
 
 

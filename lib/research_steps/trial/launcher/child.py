@@ -34,6 +34,7 @@ from research_steps.trial.launcher.staleness import edited
 from research_steps.trial.launcher.two_versions import TwoVersions
 from research_steps.trial.progress import curves, first_beyond, hear_levanter
 from research_steps.trial.provenance import describe_error
+from research_steps.trial.tracked import end_open_run
 
 LONGEST_MESSAGE = 10_000
 # By its name, because only what runs a step needs Marin.
@@ -90,6 +91,7 @@ def run(request: Request, stage: int) -> ChildResult:
         enter(request.directory, "candidate")
         hear_levanter()
         os.environ[PREFIX] = request.prefix
+        os.environ.update(request.tracker)
         say(f"importing {code.name.partition(':')[0]}")
         sampling = partial(say, f"sampling, up to {series.sampling_s:g} s")
         if spec.baseline_code is not None:
@@ -108,6 +110,7 @@ def run(request: Request, stage: int) -> ChildResult:
         why = _interrupted(raised)
         error = None if why else _diverged(request, raised) or _described(raised, root)
         result = ChildResult(error=error, interrupted=why, setup_s=time.perf_counter() - started - import_s)
+    end_open_run()
     ran = versions.ran if versions is not None else _ran(code, late, measure)
     # What is imported only when it is called for may have been saved after the first look, and be why it failed.
     if changed := _changed(code, ran.late):

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import msgspec
 
-from research_steps.records.model import CommandRun, Device, Error, Launch, Samples
+from research_steps.records.model import CommandRun, Device, Error, Launch, Samples, TrackedRun
 from research_steps.records.series import Series
 from research_steps.trial.measured import TrialSpec
 from research_steps.trial.progress import Reached
@@ -38,7 +38,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
 
     `directory` is what every attempt at it finds, `prefix` where Marin's steps have their output, `cwd` its working
     directory, `env` the whole environment of the child (default: the parent's). `live` asks for its output while it
-    runs. `in_process` runs it in a child that stays, with its backend.
+    runs. `in_process` runs it in a child that stays, with its backend. `tracker` are variables for the W&B runs that it
+    starts.
     """
 
     spec: TrialSpec
@@ -48,6 +49,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
     cwd: str
     seed: int
     env: dict[str, str] | None = None
+    tracker: dict[str, str] = {}
     live: bool = False
     in_process: bool = False
 
@@ -159,11 +161,13 @@ class TrialOutcome(ChildResult, frozen=True, kw_only=True, tag="outcome"):
     """How a trial ended: what the child reported, or else an error that says how its process ended.
 
     `launcher_cpu_s` is what the child used, and what its parent used since the request, or its own start. The machine
-    on which it ran adds between which times that was, and who disturbed it: empty when nobody was seen to.
+    on which it ran adds between which times that was, and who disturbed it: empty when nobody was seen to. `runs`
+    are the W&B runs that all attempts have started.
     """
 
     launch: Launch
     launcher_cpu_s: float
+    runs: tuple[TrackedRun, ...] = ()
     started_at: str = ""
     finished_at: str = ""
     contended: str = ""

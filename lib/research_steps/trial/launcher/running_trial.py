@@ -21,6 +21,7 @@ from research_steps.records.redaction import LONGEST, redact_end, redactor
 from research_steps.trial import progress
 from research_steps.trial.launcher.processes import ENDED_BY_OTHERS, killed_for_memory
 from research_steps.trial.launcher.protocol import ChildResult, Progress, Request, Silent, TrialOutcome, Used, line
+from research_steps.trial.tracked import runs_in_directory
 
 OUTPUT_TAIL = 4096
 LAST_WORDS = 400
@@ -118,6 +119,7 @@ class RunningTrial:
                 peak_rss_bytes=used.peak_rss_bytes,
             ),
             launcher_cpu_s=launcher_cpu_s,
+            runs=runs_in_directory(Path(self.request.directory)) if self.request.tracker else (),
         )
 
     def _lost(self, exit: str) -> Error:
