@@ -1,18 +1,34 @@
 """W&B runs that trials start, with W&B itself offline: they are told the series' names, and are the trials' runs."""
 
 import json
+import math
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+from research_steps.evidence.table import Trial, row_of
+from research_steps.journal.experiment_ids import NoOthers
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
+from research_steps.publish.publisher import Published, publish
+from research_steps.publish.terminal.records import record_lines
+from research_steps.publish.wandb.run_file import address_of, runs_in
+from research_steps.publish.wandb.surface import WandbSurface, folder_of
 from research_steps.records.encoding import Stored
 from research_steps.records.model import TrialRecord
 from research_steps.trial.directory import directory_of
-from research_steps.trial.tracked import runs_in_directory
+from research_steps.trial.tracked import files_of, runs_in_directory
 
+from tests.support import scratch_logbook
+from tests.support.scratch_logbook import SERIES, Desk
 from tests.support.toy_thread import Repository
 from tests.support.wandb_files import RunContents, read
+from tests.support.wandb_server import server
 
 MEASURE = """
 import os
@@ -158,3 +174,116 @@ def test_a_record_names_runs_as_nothing_but_names(tmp_path: Path) -> None:
     (folder / "run-20260101_000000-plain" / "run-plain.wandb").write_bytes(b":W&B\xe1\xbe\x00")
     (folder / "run-20260101_000000-linked").symlink_to(folder / "run-20260101_000000-plain")
     assert runs_in_directory(tmp_path) == ()
+
+
+# -- the surface ------------------------------------------------------------------------------------------------------
+
+
+def measured(desk: Desk, log: str, **special: Any) -> tuple[Stored[TrialRecord], str]:
+    """A step with one trial, in whose directory W&B's own client has left a run; the trial, and the run's ID."""
+    key = os.urandom(32).hex()
+    directory = directory_of(str(desk.store), "toy", key)
+    directory.mkdir(parents=True)
+    environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_DIR": str(directory), "WANDB_PROJECT": "toy"}
+    subprocess.run([sys.executable, "-c", log], env=environment, check=True)
+    id = desk.journal.ids.reserve("TOY", f"toy/{key}", NoOthers())
+    record = msgspec.structs.replace(
+        scratch_logbook.trial(f"{id}.01", key), runs=runs_in_directory(directory), label="work=1", **special
+    )
+    trial = desk.journal.attempts.finish("trial", record)
+    rows = (scratch_logbook.row(trial),)
+    desk.journal.attempts.finish("entry", scratch_logbook.entry(id, rows=rows, label="work"))
+    return trial, record.runs[0].id if record.runs else ""
+
+
+LOG = """
+import wandb
+run = wandb.init(config={"lr": 0.1, "baseline": "theirs", "api_key": "hunter2-or-so"}, name="my-name", tags=["mine"])
+for step in range(5):
+    run.log({"loss": 1.0 / (step + 1), "eval": {"loss": float("nan")}}, step=10 * step)
+run.summary["best"] = 3
+"""
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    for name in [name for name in os.environ if name.startswith("WANDB_") or name == "NETRC"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return Desk.make(tmp_path)
+
+
+def show(desk: Desk) -> Published:
+    return publish(desk.journal, [WandbSurface(desk.checkout, desk.journal, SERIES)])
+
+
+def test_what_a_record_says_is_added_to_the_run_of_its_trial(desk: Desk) -> None:
+    """Verdict, commit, configuration and hash beside the tracker's own names, steps and curves; there is no second run,
+    and no secret."""
+    trial, id = measured(desk, LOG)
+    assert show(desk).problems == ()
+    files = runs_in(folder_of(desk.checkout, "toy"))
+    assert len(files) == 2 and id in files and trial.sha256[:16] not in files
+    added = read(files[id])
+    assert (added.run.run_id, added.run.display_name, added.run.project) == (id, "my-name", "toy")
+    assert added.run.run_group == "TOY-001 work"
+    assert list(added.run.tags) == ["mine", "TOY", "toy", "sweep", "ok"]
+    assert [row["_step"] for row in added.history] == [0, 10, 20, 30, 40]
+    assert [row["loss"] for row in added.history] == [1.0 / (step + 1) for step in range(5)]
+    assert math.isnan(added.history[0]["eval"]["loss"])
+    assert (added.config["lr"], added.config["baseline"]) == (0.1, "theirs")
+    assert added.config["research/baseline"] == {"work": 2} and added.config["from"]["commit"] == "c" * 40
+    assert (added.summary["best"], added.summary["status"], added.summary["sha256"]) == (3, "ok", trial.sha256)
+    assert b"hunter2" not in files[id].read_bytes()
+    before = files[id].read_bytes()
+    assert show(desk) == Published() and files[id].read_bytes() == before
+
+
+def test_the_run_of_a_trial_is_sent_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all that its tracker logged and all that was added, under its own ID."""
+    with server() as here:
+        monkeypatch.setenv("WANDB_BASE_URL", here.url)
+        monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+        _, id = measured(desk, LOG)
+        assert show(desk).problems == ()
+        sent = here.runs[id]
+        assert len(here.runs) == 2 and sent.complete and sent.exit_code == 0
+        assert [row["loss"] for row in sent.history] == [1.0 / (step + 1) for step in range(5)]
+        assert sent.variables["displayName"] == "my-name" and sent.variables["groupName"] == "TOY-001 work"
+        assert (sent.summary["best"], sent.summary["status"]) == (3, "ok")
+        assert address_of(runs_in(folder_of(desk.checkout, "toy"))[id]) == f"{here.url}/ada/toy/runs/{id}"
+        before = len(here.requests)
+        assert show(desk) == Published() and len(here.requests) == before
+
+
+def test_a_run_that_was_resumed_is_one_run(desk: Desk) -> None:
+    """As Levanter resumes its own: by its ID, in a folder for each time. What was killed has no end, and is read as far
+    as it goes."""
+    twice = LOG.replace('name="my-name"', 'id="again", resume="allow"')
+    later = twice.replace("10 * step", "50 + step") + "run.finish()\n"
+    trial, id = measured(desk, f"{twice}run.finish()\nimport time; time.sleep(1.1)\n{later}")
+    assert [run.id for run in trial.record.runs or ()] == ["again", "again"]
+    files = files_of(str(desk.store), trial.record)["again"]
+    files[0].write_bytes(files[0].read_bytes()[:-400])
+    assert show(desk).problems == ()
+    steps = [row["_step"] for row in read(runs_in(folder_of(desk.checkout, "toy"))[id]).history]
+    assert steps in ([0, 10, 20, 30, 40, *range(50, 55)], [0, 10, 20, 30, *range(50, 55)])
+
+
+def test_a_run_on_another_machine_is_not_made_again(desk: Desk) -> None:
+    """Its record names it; what W&B has there is not written over."""
+    trial, id = measured(desk, LOG)
+    shutil.rmtree(directory_of(str(desk.store), "toy", trial.record.key))
+    assert show(desk).problems == ()
+    files = runs_in(folder_of(desk.checkout, "toy"))
+    assert len(files) == 1 and id not in files and trial.sha256[:16] not in files
+    assert row_of(Trial(trial, True), {}).note == f"W&B run toy/{id}"
+    assert f"  W&B run toy/{id}, written to wandb/offline-run-" in "\n".join(record_lines(trial.record, SERIES))
+
+
+def test_what_another_user_left_there_is_not_sent(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store may be shared: whoever writes to it chooses neither what is sent nor which run that is."""
+    _, id = measured(desk, LOG)
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert show(desk).problems == ()
+    assert id not in runs_in(folder_of(desk.checkout, "toy"))

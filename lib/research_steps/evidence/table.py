@@ -36,6 +36,7 @@ def row_of(trial: Trial, changes: dict[str, Any], baseline: Mapping[str, float] 
     notes = [trial.note, f"{CONTENDED}: {record.contended}" if record.contended else ""]
     notes += [f"interrupted {record.interruptions} times before"] if record.interruptions else []
     notes += [f"no {name}: it was {what}" for name, what in (record.without or {}).items()]
+    notes += [f"W&B run {name}" for name in record.run_names]
     if record.error is not None:
         side = "in the baseline: " if record.error.where == "baseline" and changes else ""
         routine = ROUTINE_NOTE if is_routine(record) else ""

@@ -255,6 +255,11 @@ class TrialRecord(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="t
         return self.baseline_version.code if isinstance(self.baseline_version, Version) else self.code
 
     @property
+    def run_names(self) -> list[str]:
+        """The W&B runs that it started, each once, as 'project/ID'."""
+        return list(dict.fromkeys(f"{run.project}/{run.id}" for run in self.runs or ()))
+
+    @property
     def ran(self) -> tuple[tuple[str, str | None], ...]:
         """The commit and patch of the code of each side, as far as they are known."""
         own, baseline = self.provenance.version, self.baseline_version

@@ -50,6 +50,7 @@ def record_lines(record: EntryRecord | TrialRecord | InterruptedRecord, series: 
         for name, curve in (record.curves or {}).items():
             ends = [f"{quantity(name, value)} at step {step}" for step, value in (curve[0], curve[-1])]
             lines.append(f"  {name} while it ran: {' to '.join(ends)}, {len(curve)} points")
+        lines += [f"  W&B run {run.project}/{run.id}, written to wandb/{run.folder}" for run in record.runs or ()]
         if record.command:
             run = record.command
             lines.append(f"  {shlex.join(run.argv)}: exit code {run.exit} after {quantity('_s', run.duration_s)}")

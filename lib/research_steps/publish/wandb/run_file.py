@@ -10,14 +10,13 @@ error. A run is written aside and moved into place when it is whole, so that bei
              .writing-…/                                                                what is not whole yet
              .sending-…/                                                                what W&B says of what it sends
 
-A run's file is W&B's header, then protocol buffers (https://protobuf.dev/programming-guides/encoding) in the blocks of
-LevelDB's log (https://github.com/google/leveldb/blob/main/doc/log_format.md) with a plain CRC-32 over type and data.
+`wandb_log` tells how a run's file is made, and reads one.
 """
 
 import hashlib
+import json
 import os
 import shutil
-import struct
 import tempfile
 import zlib
 from base64 import b64encode
@@ -26,19 +25,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from research_steps.publish.wandb.runs import Run
+from research_steps.trial.wandb_log import BLOCK, FIRST, FULL, HISTORY, LAST, MAGIC, MIDDLE, PART, RUN, SUMMARY
 
 TABLE = "samples.table.json"
 _STAGING = ".writing-"
-_MAGIC = b":W&B\xe1\xbe\x00"
-_BLOCK = 32768
-_PART = struct.Struct("<IHB")
-_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
-# A record's number is its field 1. These and all numbers of fields below are those of W&B's wandb_internal.proto:
-# https://github.com/wandb/wandb/blob/main/wandb/proto/wandb_internal.proto
-_HISTORY, _SUMMARY, _ARTIFACT, _RUN, _EXIT, _HEADER = 2, 3, 8, 17, 18, 21
+# A record's number is its field 1. These and all numbers of fields below are those of `wandb_log`.
+_ARTIFACT, _EXIT, _HEADER = 8, 18, 21
 _Fields = dict[int, Any]
 
 
@@ -89,17 +82,17 @@ def _write(path: Path, data: bytes) -> None:
 
 def log(records: Iterable[bytes]) -> bytes:
     """The file that holds these records."""
-    data = bytearray(_MAGIC)
+    data = bytearray(MAGIC)
     for record in records:
         first = True
         while first or record:
-            room = _BLOCK - len(data) % _BLOCK - _PART.size
+            room = BLOCK - len(data) % BLOCK - PART.size
             if room < 0:
-                data += bytes(_PART.size + room)
-                room = _BLOCK - _PART.size
+                data += bytes(PART.size + room)
+                room = BLOCK - PART.size
             body, record = record[:room], record[room:]
-            kind = (_FIRST if first else _MIDDLE) if record else (_FULL if first else _LAST)
-            data += _PART.pack(zlib.crc32(body, zlib.crc32(bytes([kind]))), len(body), kind) + body
+            kind = (FIRST if first else MIDDLE) if record else (FULL if first else LAST)
+            data += PART.pack(zlib.crc32(body, zlib.crc32(bytes([kind]))), len(body), kind) + body
             first = False
     return bytes(data)
 
@@ -108,17 +101,17 @@ def _records(run: Run, table: str) -> Iterator[bytes]:
     """A run's records in their order, its table named by a path in the folder."""
     seconds = round(run.finished - run.started, 3)
     rows = [
-        {**row, "_step": step, "_timestamp": run.finished, "_runtime": seconds} for step, row in enumerate(run.history)
+        {"_step": step, "_timestamp": run.finished, "_runtime": seconds, **row} for step, row in enumerate(run.history)
     ]
     # W&B shows the last row where the summary says nothing else.
     summary = {**(rows[-1] if rows else {}), **run.summary, "_runtime": seconds, "_wandb": {"runtime": int(seconds)}}
     records: list[_Fields] = [
         # Who wrote it, and the oldest reader that W&B names.
         {_HEADER: {1: {1: "research_steps", 2: "0.70.0"}}},
-        {_RUN: _begun(run)},
-        *({_HISTORY: {1: _items(row), 2: {1: step}}} for step, row in enumerate(rows)),
+        {RUN: _begun(run)},
+        *({HISTORY: {1: _items(row), 2: {1: int(row["_step"])}}} for row in rows),
         # After the history, whose last row W&B takes for the summary otherwise.
-        {_SUMMARY: {1: _items(summary)}},
+        {SUMMARY: {1: _items(summary)}},
         *([{_ARTIFACT: _artifact(run, table)}] if run.table else []),
         {_EXIT: {1: run.exit_code, 2: int(seconds)}},
     ]
@@ -167,7 +160,8 @@ def _artifact(run: Run, path: str) -> _Fields:
 
 
 def _items(values: Mapping[str, Any]) -> list[_Fields]:
-    return [{1: name, 16: msgspec.json.encode(value)} for name, value in values.items()]
+    # As W&B does, which has the numbers that are none in it too.
+    return [{1: name, 16: json.dumps(value, separators=(",", ":"))} for name, value in values.items()]
 
 
 def _message(fields: _Fields) -> bytes:

@@ -1,15 +1,16 @@
 """W&B runs as values, made from records: one for each trial, and one for each measured step with its raw table.
 
-Pure functions: the same records give the same runs. A run's ID comes from its record's hash, so that a run that is
-sent twice is one run. What a run says of where it comes from is its commit, command and device: no host, no user, no
-environment.
+Pure functions: the same records give the same runs. A run's ID comes from its record's hash, or is that of the run that
+the trial started, so that a run that is sent twice is one run. What a run says of where it comes from is its commit,
+command and device: no host, no user, no environment.
 """
 
 import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import zip_longest
 from typing import Any
 
@@ -18,9 +19,11 @@ import msgspec
 from research_steps.evidence.effects import medians, own_estimates
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord, Error, Samples, TrialRecord
+from research_steps.records.redaction import redact_tree, redactor
 from research_steps.records.series import Series
 from research_steps.records.times import parse_utc
 from research_steps.records.wandb_names import accepted_tags, named
+from research_steps.trial.wandb_log import RunLog
 
 LARGEST_TABLE = 10_000_000
 _HYPOTHESIS = re.compile(r"H[1-9][0-9]*\b")
@@ -35,8 +38,8 @@ _TAKEN = re.compile(
 
 @dataclass(frozen=True)
 class Run:
-    """One W&B run, whole. `history` has one row for each pair of samples; times are seconds since 1970; `table` is in
-    W&B's own layout of a table."""
+    """One W&B run, whole. `history` has one row for each pair of samples, or those of a tracker, with their steps; times
+    are seconds since 1970; `table` is in W&B's own layout of a table."""
 
     id: str
     project: str
@@ -50,7 +53,7 @@ class Run:
     started: float
     finished: float
     exit_code: int
-    history: Sequence[dict[str, float]] = ()
+    history: Sequence[dict[str, Any]] = ()
     table_name: str = ""
     table: bytes = b""
 
@@ -97,6 +100,31 @@ def of_trial(trial: Stored[TrialRecord], entry: EntryRecord, place: Place) -> Ru
             "samples": len(samples.order),
         },
         history=_history(samples),
+    )
+
+
+def of_tracked(run: Run, log: RunLog) -> Run:
+    """The run that a trial started itself, with what the one from its record would say added: what it named stands, and
+    its history is its own. What is called the same in both is 'research/…' of the record."""
+    # The names of metrics are the same in each row.
+    clean = cache(redactor())
+
+    def beside(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+        kept = _text_only(redact_tree(theirs, clean))
+        return {**kept, **{f"research/{name}" if name in kept else name: value for name, value in ours.items()}}
+
+    return replace(
+        run,
+        id=log.id,
+        project=clean(log.project) or run.project,
+        name=clean(log.name) or run.name,
+        group=clean(log.group) or run.group,
+        job_type=clean(log.job_type) or run.job_type,
+        tags=accepted_tags([*map(clean, log.tags), *run.tags]),
+        notes="\n".join(filter(None, (clean(log.notes), run.notes))),
+        config=beside(log.config, run.config),
+        summary=beside(log.summary, run.summary),
+        history=[redact_tree(row, clean) for row in log.rows],
     )
 
 

@@ -1,4 +1,5 @@
-"""The W&B surface: runs made from records, written offline at the end of a run, and sent when there is a key.
+"""The W&B surface: runs made from records, written offline at the end of a run, and sent when there is a key. To a run
+that a trial has started itself is added what the one from its record would say, and there is no other one.
 
 A run lies in `research-steps/wandb/<topic>/` of the git directory once it is whole; that is its receipt, and W&B's own
 `.synced` beside it is the receipt of sending. There nobody else can bring one: what is sent was written here. W&B itself
@@ -8,7 +9,8 @@ driver nor a measurement. Everything here can be deleted and is made again from 
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from research_steps.errors import StoreError, SurfaceError
@@ -21,7 +23,7 @@ from research_steps.publish.lock import locked
 from research_steps.publish.publisher import Change
 from research_steps.publish.wandb import run_file
 from research_steps.publish.wandb.run_file import address_of, is_sent, runs_in
-from research_steps.publish.wandb.runs import Place, of_entry, of_trial, run_id
+from research_steps.publish.wandb.runs import Place, of_entry, of_tracked, of_trial, run_id
 from research_steps.publish.wandb.sync import NO_KEY, may_have_key, send, take_up
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord, Row
@@ -29,9 +31,11 @@ from research_steps.records.objects import IssueLink
 from research_steps.records.redaction import redact
 from research_steps.records.series import Series
 from research_steps.records.step_kinds import STEP_KINDS
+from research_steps.trial.tracked import files_of
+from research_steps.trial.wandb_log import read_run
 
-# A run that there should be: of a row's trial, or of the entry itself.
-_Wanted = tuple[Stored[EntryRecord], Row | None]
+# A run that there should be: of a row's trial, or of the entry itself; and the files of one that the trial started.
+_Wanted = tuple[Stored[EntryRecord], Row | None, Sequence[Path]]
 
 
 class WandbSurface:
@@ -55,7 +59,8 @@ class WandbSurface:
             run_file.clear(self._folder)
             take_up(self._folder)
             in_place = runs_in(self._folder)
-            yield from self._write([run for id, run in wanted.items() if id not in in_place])
+            wanted = self._with_started(wanted, in_place)
+            yield from self._write([run for id, run in wanted.items() if id not in in_place and _is_here(run)])
             waiting = [path for id, path in runs_in(self._folder).items() if id in wanted and not is_sent(path)]
             if waiting and mode not in ("offline", "dryrun") and may_have_key():
                 yield from self._send(waiting)
@@ -75,15 +80,29 @@ class WandbSurface:
         return self._folder.relative_to(root) if self._folder.is_relative_to(root) else self._folder
 
     def _wanted(self, entries: Snapshot) -> dict[str, _Wanted]:
-        """The runs that there should be, by ID. A trial belongs to the first entry that names it."""
+        """The runs that there should be, by ID, if no trial started any. A trial belongs to the first entry that names
+        it."""
         wanted: dict[str, _Wanted] = {}
         for entry in entries.in_order:
             if is_public(entry.record, self._series):
                 for row in _measured(entry.record):
-                    wanted.setdefault(run_id(row.trial.sha256), (entry, row))
+                    wanted.setdefault(run_id(row.trial.sha256), (entry, row, ()))
                 if STEP_KINDS[entry.record.step].has_trials:
-                    wanted[run_id(entry.sha256)] = entry, None
+                    wanted[run_id(entry.sha256)] = entry, None, ()
         return wanted
+
+    def _with_started(self, wanted: dict[str, _Wanted], in_place: Container[str]) -> dict[str, _Wanted]:
+        """The same, with the runs that a trial started itself in place of the one from its record. A run that several
+        trials have gone on with is the first one's."""
+        asked = [row.trial for id, (_, row, _) in wanted.items() if row is not None and id not in in_place]
+        trials = self._journal.trials_of(asked, self._checkout.logbooks / self._series.topic).trials
+        runs: dict[str, _Wanted] = {}
+        for id, (entry, row, _) in wanted.items():
+            trial = trials.get(row.trial.sha256) if row is not None else None
+            started = files_of(self._journal.store.url, trial.record) if trial is not None else {}
+            own: dict[str, _Wanted] = {name: (entry, row, paths) for name, paths in started.items() if name not in runs}
+            runs |= own or {id: (entry, row, ())}
+        return runs
 
     def _write(self, missing: Sequence[_Wanted]) -> Iterator[Change | str]:
         """Write runs; what was done for each entry, and why others are not in place, each reason once."""
@@ -92,13 +111,14 @@ class WandbSurface:
         place = self._place()
         written: Counter[str] = Counter()
         failed: dict[str, list[str]] = {}
-        for entry, row in missing:
+        for entry, row, files in missing:
             try:
                 rows = [row] if row else _measured(entry.record)
                 trials = [self._journal.load("trial", row.trial) for row in rows]
                 run = of_trial(trials[0], entry.record, place) if row else of_entry(entry, trials, place)
+                run = of_tracked(run, read_run(files)) if files else run
                 run_file.write(self._folder, run)
-            except (StoreError, OSError, ValueError) as error:
+            except (StoreError, SurfaceError, OSError, ValueError) as error:
                 id = row.trial.id if row else entry.record.id
                 failed.setdefault(getattr(error, "strerror", None) or str(error), []).append(id)
             else:
@@ -163,6 +183,14 @@ def _project(paths: Iterable[Path]) -> str:
 def _measured(entry: EntryRecord) -> list[Row]:
     """The rows of an entry that have a result: an interrupted trial has none, and is no run."""
     return [row for row in entry.rows if row.status != "interrupted"]
+
+
+def _is_here(wanted: _Wanted) -> bool:
+    """Whether what a run is made of is here. One that a trial started on another machine is not written again: it lies
+    there, or W&B has it, with the series' names. What another user has put there is not sent by this one."""
+    with suppress(OSError):
+        return all(path.lstat().st_uid == os.getuid() for path in wanted[2])
+    return False
 
 
 def _runs(number: int) -> str:

@@ -33,7 +33,7 @@ _SENDING = ".sending-"
 _MARK = "RESEARCH_CHILD"
 # W&B prints the address of each run that it begins to send, as its server spells it. The issue links to it, so nothing
 # is taken that would end a link.
-_RUN_URL = re.compile(r"https?://[\w.~:/%$&+=@-]+/runs/([0-9a-f]{16})(?![0-9a-f])", re.ASCII)
+_RUN_URL = re.compile(r"https?://[\w.~:/%$&+=@-]+/runs/([\w-](?:[\w.-]*[\w-])?)", re.ASCII)
 # These say what a run of this process is; what is sent are other runs.
 _OF_A_RUN = re.compile(
     "WANDB_(MODE|PROJECT|NAME|NOTES|TAGS|RUN_ID|RUN_GROUP|JOB_TYPE|RESUME|SWEEP_ID|DIR|SILENT|QUIET|CONSOLE|SERVICE"
