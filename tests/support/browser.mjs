@@ -67,6 +67,18 @@ for (const kind of await tab.$$eval('#kind option', (options) => options.map((op
   await tab.waitForTimeout(400);
   found.kinds[kind] = await tab.$$eval('details.entry:not([hidden]) tr[id]:not([hidden])', (rows) => rows.map((element) => element.id));
 }
+await tab.selectOption('#kind', '').catch(() => {});
+await tab.evaluate(() => window.dispatchEvent(new Event('beforeprint')));
+// Each plot of curves has its name once it is drawn: of each entry, one for each metric that its trials told.
+await tab.waitForFunction(() => {
+  const { names, lines, curves } = JSON.parse(document.getElementById('data').textContent);
+  const wanted = Object.values(curves).map((own) => names.filter((name) => own.some(([id]) => lines[id][name])).length);
+  return document.querySelectorAll('.curves[aria-label]').length === wanted.reduce((sum, count) => sum + count, 0);
+});
+found.curves = await tab.$$eval('.curves', (plots) => plots.map((plot) => [
+  plot.closest('details').id, plot.getAttribute('aria-label'), plot.querySelectorAll('.mark-line path').length,
+]));
+if (process.env.SCREENSHOT) await tab.screenshot({ path: process.env.SCREENSHOT, fullPage: true });
 await browser.close();
 console.log(JSON.stringify(found));
 

@@ -70,7 +70,7 @@ class LevanterLog(logging.Handler):
         with suppress(ValueError, TypeError, KeyError, OSError, UsageError):
             logged = json.loads(record.getMessage())
             if logged["event"] == "log" and logged["step"] is not None:
-                metrics = dict(_numbers(logged["metrics"]))
+                metrics = dict(numbers_in(logged["metrics"]))
                 step, share = int(logged["step"]), metrics.pop(_SHARE, 0.0)
                 metrics.pop("global_step", None)
                 _tell(step, round(step / share) if share > 0 else None, metrics)
@@ -81,10 +81,11 @@ def hear_levanter() -> None:
     logging.getLogger("levanter.json_logger").addHandler(LevanterLog())
 
 
-def _numbers(metrics: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, float]]:
+def numbers_in(metrics: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, float]]:
+    """The numbers of what a tracker logged, each by its name, with '/' where that lies below another."""
     for name, value in metrics.items():
         if isinstance(value, Mapping):
-            yield from _numbers(value, f"{prefix}{name}/")
+            yield from numbers_in(value, f"{prefix}{name}/")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield f"{prefix}{name}", float(value)
 
@@ -129,7 +130,7 @@ def curves(folder: str | Path, first: Iterable[str]) -> dict[str, Curve]:
     points: dict[str, dict[int, float | None]] = {name: {} for name in first}
     points |= _by_step(folder)
     told = {name: sorted((step, v) for step, v in values.items() if v is not None) for name, values in points.items()}
-    return {name: _thinned(curve) for name, curve in [item for item in told.items() if item[1]][:CURVES]}
+    return {name: thinned(curve, POINTS) for name, curve in [item for item in told.items() if item[1]][:CURVES]}
 
 
 def at_budget(folder: str | Path, metric: str, budget: str, amount: float) -> float:
@@ -174,10 +175,11 @@ def _by_step(folder: str | Path) -> dict[str, dict[int, float | None]]:
     return points
 
 
-def _thinned(curve: Curve) -> Curve:
-    if len(curve) <= POINTS:
+def thinned(curve: Curve, most: int) -> Curve:
+    """At most so many points of a curve, evenly spaced, its ends among them."""
+    if len(curve) <= most:
         return curve
-    return [curve[round(number * (len(curve) - 1) / (POINTS - 1))] for number in range(POINTS)]
+    return [curve[round(number * (len(curve) - 1) / (most - 1))] for number in range(most)]
 
 
 def first_beyond(folder: str | Path, name: str, bound: float) -> tuple[int | None, int | None]:

@@ -27,6 +27,8 @@ FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 HISTORY, SUMMARY, CONFIG, RUN = 2, 3, 5, 17
 _TEXTS, _CONFIG_OF_RUN, _TAG = {1: "id", 3: "project", 6: "group", 7: "job_type", 8: "name", 9: "notes"}, 4, 10
 _ITEM, _KEYS, _VALUE = 1, (1, 2), 16
+# How that value begins, which nothing else in an item is.
+_VALUE_BEGINS = b"\x82\x01"
 # What a file may have to be held as plain values (bytes), which take several times as much.
 LARGEST = 200_000_000
 
@@ -73,6 +75,22 @@ def begun_run(path: Path) -> RunLog:
             if log.id:
                 break
     return log
+
+
+def some_rows(paths: Iterable[Path], most: int) -> list[dict[str, Any]]:
+    """Rows of a run's history, in their order: so many that are evenly spaced, and so many of those with the most
+    values, among which is what is logged seldom. Raises as `read_run`."""
+    bodies: list[bytes] = []
+    for path in paths:
+        with open(open_file(path, os.O_NOFOLLOW), "rb") as file:
+            bodies += [body for kind, body in _records(file) if kind == HISTORY]
+    fullest = sorted(range(len(bodies)), key=lambda number: bodies[number].count(_VALUE_BEGINS))[-most:]
+    spaced = range(0, len(bodies), max(1, len(bodies) // most))
+    log = RunLog()
+    for number in sorted({*fullest, *spaced}):
+        with suppress(_Torn):
+            _take(log, HISTORY, bodies[number])
+    return log.rows
 
 
 def _take(log: RunLog, kind: int, body: bytes) -> None:

@@ -10,6 +10,7 @@ from research_steps.files import is_there, read, write_aside
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
+from research_steps.publish.report.curves import curves
 from research_steps.publish.report.page import page
 from research_steps.records.objects import IssueLink, Seal
 from research_steps.records.series import Series
@@ -31,7 +32,7 @@ def write_report(checkout: Checkout, journal: Journal, series: Series, known: Sn
     ids = [entry.record.id for entry in shown.in_order if entry.record.step == "seal"]
     seals = {id: seal for id in ids if (seal := journal.decided(f"seals/{id}", Seal)) is not None}
     state, issue = thread_state(series, shown), journal.decided("issue", IssueLink)
-    text = page(state, shown, seals, issue, _library(checkout))
+    text = page(state, shown, seals, issue, _library(checkout), curves(state, shown, journal.store.url))
     path = report_path(checkout, series.topic)
     checkout.exclude("/.agents/reports/")
     write_aside(path, text.encode())

@@ -20,6 +20,7 @@ from research_steps.files import read
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish import forest, rendering
 from research_steps.publish.markdown import code, one_line, prose, table
+from research_steps.publish.report.curves import Curves
 from research_steps.publish.report.plots import plots
 from research_steps.publish.state_text import Words, dead_ends
 from research_steps.records.encoding import Stored
@@ -35,14 +36,21 @@ UNFOLDED = 12
 _OWN = re.compile(r"(?s)(<(?:script|style)>)(.*?)(</(?:script|style)>)")
 
 
-def page(state: ThreadState, known: Snapshot, seals: Mapping[str, Seal], issue: IssueLink | None, library: str) -> str:
+def page(
+    state: ThreadState,
+    known: Snapshot,
+    seals: Mapping[str, Seal],
+    issue: IssueLink | None,
+    library: str,
+    curves: Curves,
+) -> str:
     """The whole HTML document. `state` is that of what may be shown, and `known` what it was made from; `seals` are the
     tags by the ID of their entry, `library` is the script that draws."""
     template = (read(Path(__file__).with_name("template.html")) or b"").decode()
     parts = {
         "@title@": _escaped(f"{state.series.topic}: report"),
-        "@body@": _Body(state, known, seals, issue).text,
-        "@data@": _json(plots(state, known)),
+        "@body@": _Body(state, known, seals, issue, curves).text,
+        "@data@": _json(plots(state, known, curves)),
         "@library@": re.sub("<(?=/script|!--)", r"\\x3c", library),
     }
     text = re.sub("|".join(parts), lambda match: parts[match[0]], template)
@@ -52,8 +60,15 @@ def page(state: ThreadState, known: Snapshot, seals: Mapping[str, Seal], issue: 
 class _Body:
     """The part of the page that is made of records."""
 
-    def __init__(self, state: ThreadState, known: Snapshot, seals: Mapping[str, Seal], issue: IssueLink | None) -> None:
-        self._state, self._known, self._seals, self._issue = state, known, seals, issue
+    def __init__(
+        self,
+        state: ThreadState,
+        known: Snapshot,
+        seals: Mapping[str, Seal],
+        issue: IssueLink | None,
+        curves: Curves,
+    ) -> None:
+        self._state, self._known, self._seals, self._issue, self._curves = state, known, seals, issue, curves
         ids: list[str] = []
         # Two branches may have used one ID: the first one has it as its anchor.
         for entry in state.entries:
@@ -75,8 +90,9 @@ class _Body:
             "Dead ends": [f"- {line}" for line in dead_ends(state, Words(prose, code, link))] or ["- none"],
             "Corrected and moved": rendering.revisions(state, prose, link),
         }
-        titles = ["The climb", "Against the baseline", *lists, "Entries"]
-        parts = [self._head(titles), self._climb(), self._forest()]
+        told = ["Curves"] if self._curves.entries or self._curves.left_out else []
+        titles = ["The climb", "Against the baseline", *told, *lists, "Entries"]
+        parts = [self._head(titles), self._climb(), self._forest(), *([self._told()] if told else [])]
         parts += [self._list(title, lines) for title, lines in lists.items()]
         entries = "".join(map(self._entry, self._entry_ids, state.entries)) or "<p>Nothing was recorded yet.</p>"
         return "\n".join([*parts, f'{_heading("Entries")}<div id="entries">{entries}</div></section>'])
@@ -126,6 +142,13 @@ class _Body:
         wide = f'<div class="scroll" tabindex="0" role="group" aria-label="Forest plot">{drawn}</div>'
         tables = f"<details><summary>The same as tables</summary>{''.join(parts)}</details>"
         return f"{_heading('Against the baseline')}{wide}{tables}</section>"
+
+    def _told(self) -> str:
+        """Which entries have curves, which the page draws where an entry is opened."""
+        entries = ", ".join(map(self._link, self._curves.entries))
+        says = f"What trials told while they ran is drawn in their entries, a thin line for each: {entries}."
+        sentences = [*([says] if entries else []), *map(prose, self._curves.left_out)]
+        return f"{_heading('Curves')}{self._markdown(' '.join(sentences))}</section>"
 
     def _list(self, title: str, lines: Sequence[str]) -> str:
         text = self._markdown("\n".join(lines))

@@ -1,4 +1,4 @@
-"""What the plots of a report show, as plain data: the climb, and the samples of each trial.
+"""What the plots of a report show, as plain data: the climb, the samples of each trial, and curves.
 
 Numbers have as many digits as a plot can show; the tables have the others.
 """
@@ -11,6 +11,7 @@ from research_steps.evidence.climb import Attempt, climb
 from research_steps.evidence.state import ThreadState
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.markdown import one_line
+from research_steps.publish.report.curves import Curves
 from research_steps.records.model import EntryRecord, TrialRecord
 from research_steps.records.step_kinds import Sweep
 
@@ -18,7 +19,7 @@ from research_steps.records.step_kinds import Sweep
 SAMPLES, MOST, LEAST = 80_000, 200, 10
 
 
-def plots(state: ThreadState, known: Snapshot) -> dict[str, Any]:
+def plots(state: ThreadState, known: Snapshot, curves: Curves) -> dict[str, Any]:
     """All of it, as JSON takes it."""
     primary = state.series.primary
     way = climb(state)
@@ -39,6 +40,9 @@ def plots(state: ThreadState, known: Snapshot) -> dict[str, Any]:
         "attempts": attempts,
         "steps": steps,
         "samples": dict(_samples(state, known)),
+        "names": curves.names,
+        "lines": curves.lines,
+        "curves": {id: [(trial, one_line(what)) for trial, what in own] for id, own in curves.entries.items()},
     }
 
 
