@@ -7,6 +7,7 @@ trial's directory, whoever wrote them, and tell which runs there are. W&B is not
     <directory>/wandb/offline-run-20261130_143019-osbm4jwc/run-osbm4jwc.wandb
 """
 
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -17,8 +18,6 @@ from typing import Any
 from research_steps.errors import SurfaceError
 from research_steps.records.model import TrackedRun, TrialRecord
 from research_steps.records.names import PROJECT, RUN_FOLDER
-from research_steps.records.redaction import redact
-from research_steps.records.wandb_names import named
 from research_steps.trial.directory import directory_of
 from research_steps.trial.wandb_log import begun_run
 
@@ -27,9 +26,11 @@ FOLDER = "wandb"
 _NO_PROJECT = "uncategorized"
 
 
-def trial_environment(of_step: Mapping[str, str], id: str, label: str, directory: Path) -> dict[str, str]:
-    """The same of one trial, with its name and where its runs' files go; nothing where its step has nothing."""
-    return {**of_step, "WANDB_NAME": redact(named(id, label)), "WANDB_DIR": str(directory)} if of_step else {}
+def tell_runs(tracker: Mapping[str, str], directory: str) -> None:
+    """Have the W&B runs of this process find these variables, and leave their files in the trial's directory; nothing
+    where there are none."""
+    if tracker:
+        os.environ.update({**tracker, "WANDB_DIR": directory})
 
 
 def end_open_run() -> None:

@@ -23,7 +23,9 @@ from research_steps.journal.snapshot import OpenAttempt
 from research_steps.records.encoding import Stored
 from research_steps.records.model import InterruptedRecord, Provenance, Record, TrialRecord, Version
 from research_steps.records.objects import Intent
+from research_steps.records.redaction import redact
 from research_steps.records.times import parse_utc
+from research_steps.records.wandb_names import named
 from research_steps.trial.code import Code
 from research_steps.trial.context import Session
 from research_steps.trial.directory import changed_at, directory_of
@@ -32,7 +34,6 @@ from research_steps.trial.launcher.host import Turn
 from research_steps.trial.launcher.protocol import Request, TrialOutcome
 from research_steps.trial.listening import Listening
 from research_steps.trial.measured import TrialSpec
-from research_steps.trial.tracked import trial_environment
 
 # A trial whose process was killed, or its launcher died, is begun again so often before its interruption is left as it
 # is; one that got on meanwhile, by what it keeps in its directory, more often.
@@ -143,12 +144,11 @@ def _attempt(
             return None
         # The order within pairs is from the trial's identity: another replicate gets another one, the same the same.
         store = session.journal.store.url
-        directory = _directory(session, key)
         request = Request(
             spec=spec,
             series=session.series,
-            directory=str(directory),
-            tracker=trial_environment(tracker, id, label, directory),
+            directory=str(_directory(session, key)),
+            tracker={**tracker, "WANDB_NAME": redact(named(id, label))} if tracker else {},
             prefix=store,
             cwd=str(Path.cwd()),
             seed=int(key[:8], 16),

@@ -34,7 +34,7 @@ from research_steps.trial.launcher.staleness import edited
 from research_steps.trial.launcher.two_versions import TwoVersions
 from research_steps.trial.progress import curves, first_beyond, hear_levanter
 from research_steps.trial.provenance import describe_error
-from research_steps.trial.tracked import end_open_run
+from research_steps.trial.tracked import end_open_run, tell_runs
 
 LONGEST_MESSAGE = 10_000
 # By its name, because only what runs a step needs Marin.
@@ -91,7 +91,7 @@ def run(request: Request, stage: int) -> ChildResult:
         enter(request.directory, "candidate")
         hear_levanter()
         os.environ[PREFIX] = request.prefix
-        os.environ.update(request.tracker)
+        tell_runs(request.tracker, request.directory)
         say(f"importing {code.name.partition(':')[0]}")
         sampling = partial(say, f"sampling, up to {series.sampling_s:g} s")
         if spec.baseline_code is not None:
