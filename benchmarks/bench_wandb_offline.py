@@ -14,8 +14,8 @@ from research_steps.journal.experiment_ids import NoOthers
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from research_steps.publish.publisher import publish
-from research_steps.publish.wandb.run_file import runs_in
-from research_steps.publish.wandb.surface import WandbSurface, folder_of
+from research_steps.publish.wandb.runs_on_disk import folder_of, runs_in
+from research_steps.publish.wandb.surface import WandbSurface
 from research_steps.records.encoding import sha256
 from research_steps.records.model import Captured
 

@@ -59,7 +59,7 @@ OTHER_FILES = {
     # The terminal itself, to ask who is in its foreground.
     "cli/recorded_command.py",
     *("journal/leases.py", "journal/store.py", "journal/attachments.py", "journal/secrets_in_files.py"),
-    *("publish/wandb/run_file.py", "publish/wandb/sync.py"),
+    *("publish/wandb/run_file.py", "publish/wandb/runs_on_disk.py", "publish/wandb/sync.py"),
     *("seal/sealing.py", "seal/tags.py", "seal/verify.py", "seal/reproduce/sandbox.py"),
 }
 # Errors outside of the one tree, each because whoever calls expects it.

@@ -16,7 +16,7 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from research_steps.publish.wandb import run_file
 from research_steps.publish.wandb.runs import Place, of_entry, run_id
-from research_steps.publish.wandb.surface import folder_of
+from research_steps.publish.wandb.runs_on_disk import folder_of
 from research_steps.records.objects import IssueLink
 from research_steps.records.times import utc
 

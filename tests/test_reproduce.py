@@ -26,9 +26,8 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
 from research_steps.journal.store import open_store
 from research_steps.publish.entry_writer import EntryWriter
-from research_steps.publish.wandb.run_file import runs_in
 from research_steps.publish.wandb.runs import run_id
-from research_steps.publish.wandb.surface import folder_of
+from research_steps.publish.wandb.runs_on_disk import folder_of, runs_in
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, Error, InterruptedRecord, Samples, TrialRecord
 from research_steps.records.series import Metric, Series

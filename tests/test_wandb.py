@@ -23,8 +23,9 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.wandb_project import check_project, project_of
 from research_steps.publish.publisher import Published, publish
 from research_steps.publish.wandb import sync
-from research_steps.publish.wandb.run_file import is_sent, log, runs_in
-from research_steps.publish.wandb.surface import WandbSurface, folder_of, url_of
+from research_steps.publish.wandb.run_file import log
+from research_steps.publish.wandb.runs_on_disk import folder_of, is_sent, runs_in
+from research_steps.publish.wandb.surface import WandbSurface, url_of
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Samples
 from research_steps.records.objects import IssueLink, Project

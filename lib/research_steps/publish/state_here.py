@@ -10,8 +10,7 @@ from research_steps.journal.progress import under_way
 from research_steps.journal.snapshot import Outline
 from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.format import parse
-from research_steps.publish.wandb.run_file import is_sent, runs_in
-from research_steps.publish.wandb.surface import folder_of
+from research_steps.publish.wandb.runs_on_disk import folder_of, is_sent, runs_in
 from research_steps.records.objects import IssueLink, Pushed
 from research_steps.records.series import Series
 

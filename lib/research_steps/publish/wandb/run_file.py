@@ -35,22 +35,6 @@ _ARTIFACT, _EXIT, _HEADER = 8, 18, 21
 _Fields = dict[int, Any]
 
 
-def runs_in(folder: Path) -> dict[str, Path]:
-    """The files of the runs that are in place, by ID."""
-    return {path.stem.removeprefix("run-"): path for path in sorted(folder.glob("offline-run-*/run-*.wandb"))}
-
-
-def is_sent(path: Path) -> bool:
-    """Whether W&B has taken a run whole, by its own receipt."""
-    return path.with_name(f"{path.name}.synced").exists()
-
-
-def address_of(path: Path) -> str:
-    """Where W&B shows a run, empty where it was not sent or W&B did not say so."""
-    file = path.with_name("address")
-    return file.read_text().strip() if is_sent(path) and file.exists() else ""
-
-
 def clear(folder: Path) -> None:
     """Remove what killed writers left. The caller holds the folder's lock."""
     for left in folder.glob(f"{_STAGING}*"):

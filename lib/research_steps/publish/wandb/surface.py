@@ -22,8 +22,8 @@ from research_steps.journal.wandb_project import is_installed, project_of
 from research_steps.publish.lock import locked
 from research_steps.publish.publisher import Change
 from research_steps.publish.wandb import run_file
-from research_steps.publish.wandb.run_file import address_of, is_sent, runs_in
 from research_steps.publish.wandb.runs import Place, of_entry, of_tracked, of_trial, run_id
+from research_steps.publish.wandb.runs_on_disk import address_of, folder_of, is_sent, runs_in
 from research_steps.publish.wandb.sync import NO_KEY, may_have_key, send, take_up
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord, Row
@@ -163,10 +163,6 @@ class WandbSurface:
                 f"{_runs(left)} of {topic} did not get to W&B: {why}. They wait in {self._where}, and 'research sync "
                 f"{topic}' sends them."
             )
-
-
-def folder_of(checkout: Checkout, topic: str) -> Path:
-    return checkout.private / "wandb" / topic
 
 
 def url_of(checkout: Checkout, topic: str, sha256: str = "") -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from research_steps.files import write_aside
-from research_steps.publish.wandb.run_file import is_sent, runs_in
+from research_steps.publish.wandb.runs_on_disk import is_sent, runs_in
 from research_steps.records.redaction import redact
 from research_steps.trial.launcher.processes import kill_marked
 
