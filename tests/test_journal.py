@@ -743,3 +743,37 @@ def test_an_outline_counts_every_trial_once_and_tells_what_a_scan_would(tmp_path
     assert [problem.split()[0] for problem in outline.problems] == where
     fresh = Journal(LocalStore(tmp_path / "empty"), "moe_hc").outline(folder)
     assert list(fresh.ended) == [told.sha256]
+
+
+def test_an_outline_looks_into_a_published_file_that_differs(tmp_path: Path) -> None:
+    """One that repeats the store is left alone; where a byte of it was changed, that is told as a scan tells it."""
+    journal = Journal(LocalStore(tmp_path / "store"), "moe_hc")
+    told = journal.attempts.finish("trial", trial(id="MOE-HC-002.01"))
+    row = msgspec.structs.replace(entry().rows[0], trial=told.ref)
+    stored = journal.attempts.finish("entry", entry(rows=(row,)))
+    folder = tmp_path / "published"
+    folder.mkdir()
+    file = folder / f"{stored.record.id}.jsonl"
+    whole = b"".join(line + b"\n" for line in (stored.line, told.line))
+    for data, repeats in ((whole, True), (whole.replace(b'"kind":"trial"', b'"kind":"tribl"'), False), (b"", False)):
+        file.write_bytes(data)
+        outline = journal.outline(folder)
+        with file.open("rb", buffering=0) as published:
+            assert outline.repeats(stored.record.id, published) == repeats
+            assert repeats or published.tell() == 0
+        assert outline.ended == {told.sha256: "ok"}
+        assert (outline.problems, outline.newer) == (journal.scan(folder).problems, journal.scan(folder).newer)
+        assert bool(outline.newer) == (b"tribl" in data)
+
+
+def test_an_outline_leaves_samples_where_they_are(tmp_path: Path) -> None:
+    """The samples of a trial whose row tells that it is whole are left where they are."""
+    journal = Journal(LocalStore(tmp_path / "store"), "moe_hc")
+    told = journal.attempts.finish("trial", trial(id="MOE-HC-002.01"))
+    row = msgspec.structs.replace(entry().rows[0], trial=told.ref)
+    journal.attempts.finish("entry", entry(step="baseline", config={"baseline_case": {}}, rows=(row,)))
+    outline = journal.outline(tmp_path / "none")
+    assert (outline.trials, outline.problems) == ({}, [])
+    read = outline.named[told.sha256].record
+    assert (read.id, read.config, read.device_class) == (told.record.id, told.record.config, told.record.device_class)
+    assert not hasattr(read, "samples")

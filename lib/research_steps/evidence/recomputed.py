@@ -51,14 +51,14 @@ class Recomputed:
 def recompute(series: Series, known: Snapshot, entries: Iterable[Stored[EntryRecord]]) -> Recomputed:
     """The claims of these entries made again from what is known."""
     told, declared = Recomputed(), {metric.name for metric in series.metrics}
-    there = known.hashes
+    there, ended = known.hashes, known.read_trials
     retractions = [entry for entry in known.in_order if entry.record.step == "retraction"]
     for entry in entries:
         record, claims = entry.record, entry.record.claims or ()
         if record.step == "interpret":
             _copied(told, series, known, record)
             continue
-        whys = [(claim, unfounded(known, there, claim)) for claim in claims]
+        whys = [(claim, unfounded(ended, there, claim)) for claim in claims]
         # What a later version wrote may be what is missing.
         missing = told.unknown if known.newer else told.not_following
         missing += [f"{_named(record, claim)}: {why}" for claim, why in whys if why]

@@ -272,7 +272,7 @@ class Journal:
     def outline(self, repository: Path) -> Outline:
         """What a scan finds, without reading again what rows tell, but for what tells something of claims: a look at a
         long series, which is not kept."""
-        outline, decode = Outline(), partial(decode_record, series=self.topic)
+        outline, decode = Outline(topic=self.topic), partial(decode_record, series=self.topic)
 
         def take(paths: Sequence[str]) -> None:
             for start in range(0, len(paths), TAKEN_AT_ONCE):
@@ -284,7 +284,8 @@ class Journal:
             add_published(outline, repository, decode=decode)
             # In git what is claimed may stand behind what it is claimed of.
             missing = telling(stored.record for stored in outline.entries.values()) & outline.ended.keys()
-            outline.named = dict(self._named(repository, missing).trials)
+            missing -= outline.named.keys()
+            outline.named |= self._named(repository, missing).trials
         except RepositoryError as error:
             outline.problems.append(str(error))
         return outline

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,17 @@ from research_steps.errors import NewerObject, UnreadableObject, UsageError
 from research_steps.files import opened_in
 from research_steps.journal.leases import AT_WORK, goes_on
 from research_steps.journal.store import READ_AT_ONCE
-from research_steps.records.encoding import Stored, decode_record, sha256
-from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, Record, Ref, Samples, Status, TrialRecord
+from research_steps.records.encoding import Stored, ToldTrial, decode_record, decode_told, line_of, sha256
+from research_steps.records.model import (
+    Claim,
+    EntryRecord,
+    InterruptedRecord,
+    Record,
+    Ref,
+    Samples,
+    Status,
+    TrialRecord,
+)
 from research_steps.records.names import by_hash, named
 from research_steps.records.objects import Intent
 from research_steps.records.series import number_of
@@ -76,7 +85,7 @@ class Snapshot:
         if isinstance(data, UnreadableObject):
             self.leave_out(data)
             return
-        if self._settled(sha256(data.rstrip(b"\n"))):
+        if self._settled(data, sha256(line_of(data))):
             return
         try:
             self.add(decode(data, where))
@@ -87,8 +96,12 @@ class Snapshot:
         """Name what can't be read."""
         (self.newer if isinstance(error, NewerObject) else self.problems).append(str(error))
 
-    def _settled(self, sha: str) -> bool:
+    def _settled(self, data: bytes, sha: str) -> bool:
         return sha in self.trials or sha in self.entries or sha in self.interrupted
+
+    def repeats(self, id: str, file: FileIO) -> bool:
+        """Whether a published file of an entry is known to hold nothing new; else it is still at its beginning."""
+        return False
 
     def find(self, name: str) -> list[Stored[Any]]:
         """Every record that carries this ID, entries first, then by attempt; several where two branches used one. For
@@ -126,8 +139,13 @@ class Snapshot:
         trial = self.trials.get(ref.sha256)
         return trial.record.samples if trial is not None else None
 
+    @property
+    def read_trials(self) -> dict[str, Stored[Any]]:
+        """Every trial that has ended and was read, by its hash."""
+        return {**self.named, **self.interrupted, **self.trials}
+
     def ended_of(self, refs: Iterable[Ref]) -> list[Stored[Any]]:
-        """The same with those that were interrupted."""
+        """Those of them that these name."""
         trials, interrupted, named = self.trials, self.interrupted, self.named
         found = ((trials.get(sha) or interrupted.get(sha) or named.get(sha)) for sha in (ref.sha256 for ref in refs))
         return [ended for ended in found if ended is not None]
@@ -151,7 +169,7 @@ class Snapshot:
         entry = self.entries.get(baseline.sha256)
         refs = [row.trial for row in entry.record.rows] if entry else [baseline]
         trials = (ended.record for ended in self.ended_of(refs))
-        return next((trial.device_class for trial in trials if isinstance(trial, TrialRecord)), "")
+        return next((trial.device_class for trial in trials if isinstance(trial, TrialRecord | ToldTrial)), "")
 
     def is_private(self, id: str) -> bool:
         """Whether what carries this ID belongs to an entry that is private, finished or not."""
@@ -217,26 +235,49 @@ class Snapshot:
 class Outline(Snapshot):
     """A snapshot that leaves out each trial whose end a row tells, and keeps only that, in `ended`.
 
-    Whoever made the row had read the trial's record, and the hash in the row tells that these are the same bytes. Those
-    that tell something of claims are kept. `in_tables` are all that a row tells of.
+    Whoever made the row had read the trial's record, and the hash in the row tells that these are the same bytes. What
+    those measured that tell something of claims is among the `named`. `in_tables` are all that a row tells of.
     """
 
+    topic: str = ""
     ended: dict[str, Status] = field(default_factory=dict)
     in_tables: dict[str, Status] = field(default_factory=dict)
     _telling: set[str] = field(default_factory=set)
+    _read: dict[str, bytes] = field(default_factory=dict)
+    _by_id: dict[str, Stored[EntryRecord]] = field(default_factory=dict)
 
     def add(self, stored: Stored[Any]) -> None:
         super().add(stored)
         if isinstance(stored.record, EntryRecord):
+            self._by_id[stored.record.id] = stored
             self.in_tables |= {row.trial.sha256: row.status for row in stored.record.rows}
             self._telling |= telling([stored.record])
 
-    def _settled(self, sha: str) -> bool:
-        if super()._settled(sha):
-            return True
-        if sha not in self.in_tables or sha in self._telling:
+    def repeats(self, id: str, file: FileIO) -> bool:
+        """The same, where it holds the entry and its trials as they were read in the store, and nothing else: so it was
+        written, and to look into each of its lines takes longer than all else."""
+        entry = self._by_id.get(id)
+        if entry is None:
             return False
+        own = dict.fromkeys(row.trial.sha256 for row in entry.record.rows if row.trial.id.partition(".")[0] == id)
+        expected = b"".join([entry.line, b"\n", *(self._read[sha] for sha in own if sha in self._read)])
+        if file.read(len(expected) + 1) == expected:
+            return True
+        file.seek(0)
+        return False
+
+    def _settled(self, data: bytes, sha: str) -> bool:
+        if super()._settled(data, sha):
+            return True
+        if sha not in self.in_tables:
+            return False
+        if sha in self._telling and sha not in self.named:
+            measured = decode_told(data, self.topic)
+            if measured is None:
+                return False
+            self.named[sha] = measured
         self.ended[sha] = self.in_tables[sha]
+        self._read[sha] = data
         self.unread.add(sha)
         return True
 
@@ -249,6 +290,8 @@ def add_published(
 ) -> Snapshot:
     """The snapshot, with the records in a folder of published ones whose lines are wanted. Raises RepositoryError."""
     for path, file in opened_in(repository, ".jsonl"):
+        if snapshot.repeats(path.stem, file):
+            continue
         with BufferedReader(file, READ_AT_ONCE) as lines:
             for number, line in enumerate(lines, 1):
                 if wanted(line):
@@ -268,9 +311,9 @@ def telling(entries: Iterable[EntryRecord]) -> set[str]:
     machine."""
     told = set()
     for entry in entries:
-        for claim in entry.claims or ():
-            told |= {ref.sha256 for ref in claim.trials} if claim.verdict == "improved" else set()
-            told.add((claim.floor[0] if claim.floor else claim.baseline).sha256)
+        claims = entry.claims or ()
+        told |= {ref.sha256 for claim in claims if claim.verdict == "improved" for ref in claim.trials}
+        told |= {(claim.floor[0] if claim.floor else claim.baseline).sha256 for claim in claims}
         told |= {row.trial.sha256 for row in entry.rows[:1] if entry.step == "baseline"}
     return told
 

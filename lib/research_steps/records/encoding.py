@@ -15,6 +15,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import msgspec
 
 from research_steps.errors import NewerObject, UnreadableObject, UsageError
+from research_steps.records import names
 from research_steps.records.model import EntryRecord, InterruptedRecord, Record, Ref, TrialRecord, Versioned
 from research_steps.records.objects import OBJECTS
 from research_steps.records.redaction import redact_tree, redactor
@@ -64,8 +65,16 @@ class Stored(Generic[R]):
         return Ref(id=self.record.id, key=self.record.key, attempt=self.record.attempt, sha256=self.sha256)
 
 
-def sha256(data: bytes) -> str:
+def sha256(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def line_of(data: bytes) -> memoryview:
+    """The line that an object holds, without the line feeds behind it; not copied, because a series holds thousands."""
+    end = len(data)
+    while data[end - 1 : end] == b"\n":
+        end -= 1
+    return memoryview(data)[:end]
 
 
 def canonical(value: Any) -> bytes:
@@ -125,6 +134,29 @@ def decode_record(data: bytes, where: str, series: str = "") -> Stored[Record]:
     return Stored(record=record, line=line)
 
 
+class ToldTrial(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="trial"):
+    """What a trial's record says of what was measured, and where; the rest is not read. By a row's hash that is known to
+    be whole."""
+
+    schema: int
+    series: str
+    id: names.RecordID
+    config: dict[str, Any]
+    device_class: str
+    late: bool
+
+
+def decode_told(data: bytes, series: str) -> Stored[Any] | None:
+    """What a trial measured, of a record of this `series` that is known to be whole, and no late one. None where that is
+    more than can be told: `decode_record` tells why."""
+    try:
+        record = _TOLD.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    known = 1 <= record.schema <= _SCHEMAS[TrialRecord] and record.series == series and not record.late
+    return Stored(record, data.rstrip(b"\n")) if known else None
+
+
 def decode(kind: type[T], data: bytes, where: str) -> T:
     """Read one object that is not a record strictly: an intent, a lease, a seal. Raises as `decode_record` does."""
     _check_schema(kind, _strictly(_HEADER, data, where), where)
@@ -166,6 +198,7 @@ def verified(data: bytes, sha: str, where: str) -> bytes:
 
 
 _RECORD = msgspec.json.Decoder(Record)
+_TOLD = msgspec.json.Decoder(ToldTrial)
 _PATTERN = re.compile(r"`str` matching regex '.*'(?: -)?(?= |$)")
 _HEADER = msgspec.json.Decoder(_Header)
 _RECORD_KINDS: dict[str, type[Versioned]] = {
