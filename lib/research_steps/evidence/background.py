@@ -89,10 +89,10 @@ def stuck(series: Series, entries: Sequence[EntryRecord]) -> int | None:
 
     Entries from before claims were made say nothing either way.
     """
-    trials = 0
+    trials, primary = 0, series.primary.name
     for entry in entries:
         if not STEP_KINDS[entry.step].compares or entry.claims is msgspec.UNSET:
             continue
-        verdicts = {claim.verdict for claim in claims_in(entry) if claim.metric == series.primary.name}
+        verdicts = {claim.verdict for claim in claims_in(entry) if claim.metric == primary}
         trials = 0 if "improved" in verdicts else trials + sum(row.measured_here for row in entry.rows)
     return trials if trials >= series.stuck_after else None

@@ -272,12 +272,11 @@ def _by_machine(
 ) -> list[tuple[Claim, str, bool]]:
     """The claims that count now with the kind of machine that each is of, and whether it is made at a variant of the
     baseline's case: what one machine measured replaces nothing that another one did."""
-    machines = dict.fromkeys(machine_of(claim) for entry in entries for claim in claims_in(entry.record))
+    placed = [(entry, [(claim, machine_of(claim)) for claim in claims_in(entry.record)]) for entry in entries]
+    machines = dict.fromkeys(machine for _, claims in placed for _, machine in claims)
     found: list[tuple[Claim, str, bool]] = []
     for machine in machines:
-        own = [
-            _with_claims(entry, [c for c in claims_in(entry.record) if machine_of(c) == machine]) for entry in entries
-        ]
+        own = [_with_claims(entry, [claim for claim, where in claims if where == machine]) for entry, claims in placed]
         current, beside = current_claims(series, own)
         found += [(claim, machine, False) for claim in current] + [(claim, machine, True) for claim in beside]
     return found
@@ -300,10 +299,11 @@ def _winners(series: Series, claims: Sequence[tuple[Claim, str, bool]]) -> Itera
         winner = best(series, alike)
         if winner is not None:
             here = [claim for claim, where, _ in claims if where == machine]
-            same = [claim for claim in here if (claim.changes, claim.case) == (winner.changes, winner.case)]
+            same = [claim for claim in here if claim.changes == winner.changes and claim.case == winner.case]
             also = [claim for claim in same if claim.metric != winner.metric]
             # What changes a variant axis is another workload.
-            same_work = [claim for claim in alike if not set(claim.changes) - set(winner.changes) & set(series.variants)]
+            others = set(series.variants) - set(winner.changes)
+            same_work = [claim for claim in alike if others.isdisjoint(claim.changes)]
             close = tuple(claim for claim in same_work if claim is not winner and _overlap(claim, winner))
             at = tuple(
                 claim
