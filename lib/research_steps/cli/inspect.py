@@ -1,5 +1,6 @@
 """Commands that tell where a series stands. They change nothing."""
 
+import atexit
 import gc
 import json
 import os
@@ -46,8 +47,7 @@ def status(topic: str | None, follow: bool, prefix: str | None, json_output: boo
             raise UsageError("--watch is for people to follow: for data ask again and again, with --json alone.")
         watch([series.journal for series in everywhere])
         return
-    # What is read is held until the end, so looking for garbage finds none, over and over.
-    gc.disable()
+    _collect_nothing()
     states = [status_of(series.checkout, series.journal, topic is not None, json_output) for series in everywhere]
     lines = [line for _, lines in states for line in lines]
     nothing = "No series here: no logbook in .agents/logbooks/ and no journal in the store."
@@ -65,7 +65,7 @@ def brief(series: OpenSeries, budget: int, since: str) -> None:
     from research_steps.publish import brief as briefly
     from research_steps.publish.state_here import state_here
 
-    gc.disable()
+    _collect_nothing()
     outline = series.journal.outline(series.checkout.logbooks / series.topic)
     made = briefly.brief(state_here(series.checkout, series.journal, outline), budget, since)
     if series.json_output:
@@ -202,6 +202,12 @@ def doctor(json_output: bool) -> None:
     ]
     lines += [] if problems else ["Nothing would disturb a trial now."]
     print_result(json_output, data, lines, failed=bool(problems))
+
+
+def _collect_nothing() -> None:
+    """What is read is held until the end, so looking for garbage finds none, over and over, and once more in the end."""
+    gc.disable()
+    atexit.register(gc.freeze)
 
 
 def _show_patch(everywhere: list[OpenSeries], id: str) -> None:
