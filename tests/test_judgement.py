@@ -160,7 +160,7 @@ def test_a_setting_that_reaches_the_baselines_side_is_found_out() -> None:
     assert judge(LOSS, pairs([1.0, 1.001, 0.999], at=2.7), restless, LEVEL).verdict == "no difference"
 
 
-def test_what_is_better_than_the_baseline_at_its_best_is_better_whatever_moved() -> None:
+def test_what_beats_the_baseline_at_its_best_is_better_whatever_moved() -> None:
     """Pairs that agree while the machine became twice as fast, or as slow, since the baseline was measured: the verdict
     stands. It is replicated where some process ran beside the baseline as it is alone, so that no setting did that."""
     for at in (1.0, 4.0):
