@@ -59,8 +59,6 @@ TEXT = {
     ),
     *("SealedCommand.command", "CommandRun.argv", "CommandRun.output", "TrialProgress.text"),
     *("Hardware.device_class", "Hardware.hosts", "MeasuredWith.measure", "Elsewhere.where"),
-    # How these are spelled is looked at once for all references to one record.
-    *("Ref.id", "Ref.key", "Ref.sha256"),
     *("Elsewhere.why", "Bundle.branch", "Bundle.patch_note", "Bundle.recorded", "Bundle.tagger"),
 }
 

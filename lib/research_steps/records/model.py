@@ -6,7 +6,6 @@ out. Times are UTC, ISO 8601, milliseconds, 'Z'.
 """
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -271,26 +270,10 @@ class TrialRecord(Versioned, frozen=True, kw_only=True, tag_field="kind", tag="t
 class Ref(Strict, frozen=True):
     """Names another record: by hash, and by the attempt under which the journal keeps it."""
 
-    id: str
-    key: str
-    attempt: names.Attempt
-    sha256: str
-
-    def __post_init__(self) -> None:
-        _check_spelled(self.id, self.key, self.sha256)
-
-
-class _Spelled(Strict, frozen=True):
     id: names.RecordID
     key: names.Key
+    attempt: names.Attempt
     sha256: names.Hash
-
-
-@cache
-def _check_spelled(id: str, key: str, sha256: str) -> None:
-    """Raises msgspec.ValidationError. The claims of an entry name its trials again and again: to look each time at how
-    that is spelled would take longer than to read them."""
-    msgspec.convert({"id": id, "key": key, "sha256": sha256}, _Spelled)
 
 
 class Row(Strict, frozen=True):
