@@ -6,12 +6,19 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
+from research_steps.thread import lock_watch
 
 from tests.support.clocks import faked
 from tests.support.ray_cluster import eventually
@@ -89,3 +96,26 @@ def test_who_is_waited_for_is_told_again_and_again(repository: UntimedThread) ->
         age(lock, 100)
         waiting.wait_for("the logbook is")
         waiting.ok()
+
+
+def test_a_lock_of_another_process_by_the_same_name_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marin names a worker by its host and thread, and drivers that were forked from one process share such names.
+    Nobody refreshes it, so it is released; what is refreshed is this process's own, and stays."""
+    monkeypatch.setattr(lock_watch, "EVERY_S", 0.2)
+    monkeypatch.setattr(lock_watch, "STALE", timedelta(seconds=1.0))
+    journal = Journal(open_store(str(tmp_path / "store")), "toy")
+    folder = f"{journal.store.url}/toy/sweep"
+    executor = SimpleNamespace(steps=[SimpleNamespace(name="toy/sweep")])
+    plan: Any = SimpleNamespace(executor=executor, output_path=lambda step: folder)
+    watch = lock_watch.LockWatch(journal, plan, print)
+    lock = Path(folder, ".executor_status.lock")
+    lock.parent.mkdir(parents=True)
+    name = f"{os.uname().nodename}-{threading.get_ident()}"
+    lock.write_text(json.dumps({"worker_id": name, "timestamp": time.time() + 3000}))
+    with watch.watching():
+        until = time.monotonic() + 3.0
+        while time.monotonic() < until:
+            os.utime(lock)
+            time.sleep(0.1)
+        assert lock.exists()
+        eventually(lambda: not lock.exists(), 20)

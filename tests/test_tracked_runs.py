@@ -17,8 +17,7 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from research_steps.publish.publisher import Published, publish
 from research_steps.publish.terminal.records import record_lines
-from research_steps.publish.wandb.run_file import address_of, runs_in
-from research_steps.publish.wandb.runs_on_disk import folder_of
+from research_steps.publish.wandb.runs_on_disk import address_of, folder_of, runs_in
 from research_steps.publish.wandb.surface import WandbSurface
 from research_steps.records.encoding import Stored
 from research_steps.records.model import TrialRecord

@@ -42,6 +42,7 @@ class LockWatch:
     _began: datetime = field(init=False)
     _seen: dict[str, datetime] = field(default_factory=dict)
     _refreshed: set[str] = field(default_factory=set)
+    _doubted: dict[str, datetime] = field(default_factory=dict)
     _problems: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -104,7 +105,13 @@ class LockWatch:
         if lock is None:
             return None
         written, age = self.journal.store.written(lock.name), self.journal.leases.age(lock.name)
-        if written is None or age is None or (written >= self._began and lock.holder in _workers()):
+        if written is None or age is None:
+            return None
+        # It is this process's own by its name, unless nobody refreshes it: threads of two processes may have one name.
+        # Right after this process was stopped for long, its own was not refreshed either.
+        is_own = written >= self._began and lock.holder in _workers()
+        if is_own and (age <= STALE or self._doubted.get(lock.path) != written):
+            self._doubted[lock.path] = written
             return None
         return _Held(step.name, lock, written, age)
 
