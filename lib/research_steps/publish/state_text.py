@@ -184,7 +184,8 @@ def stop(state: ThreadState, words: Words) -> str:
     if state.finish is not None:
         return f"Finished on {state.finish.finished_at[:10]} by {state.finish.id}."
     if series.stop_at is None:
-        return f"Stop criterion: {words.say(series.stop) or 'none'}; nothing computes whether it is reached."
+        wanted = words.say(series.stop.rstrip(".")) or "none"
+        return f"Stop criterion: {wanted}; nothing computes whether it is reached."
     wanted = f"{100 * series.stop_at.improvement:.3g} % better, {series.stop_at.confidence}"
     by = f"reached by {_what(reached, words)} ({reached.trials[0].id})" if reached else "not reached"
     return f"Stop criterion ({wanted}): {by}."
