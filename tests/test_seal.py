@@ -348,7 +348,8 @@ def test_ignored_code_and_records_are_in_the_tag_all_the_same(copy: Copy) -> Non
     (copy.root.parent / "kept.png").write_bytes(os.urandom(2 << 20))
     notes.attach(copy.desk, "TOY-002", copy.root.parent / "kept.png", "", "")
     published = copy.sync()
-    assert published.problems == ()
+    # The branch lacks them, which is told.
+    assert len(published.problems) == 1 and "git ignores .agents/logbooks as a whole" in published.problems[0]
     names = copy.names(TAG)
     assert "experiments/toy/measure.py" in names and "experiments/toy/plot.png" not in names
     assert {f".agents/logbooks/toy/TOY-00{number}.jsonl" for number in (1, 2, 3)} < names.keys()
