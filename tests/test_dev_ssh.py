@@ -280,6 +280,13 @@ def cut_sshd(here: DevCheckout, there: There) -> None:
         process.kill()
 
 
+def let_go(there: There) -> None:
+    """In one step: the trial there reads it again and again."""
+    aside = there.root / "hold.new"
+    aside.write_text("9999")
+    aside.rename(there.root / "hold")
+
+
 @pytest.mark.parametrize("cut", [cut_session, cut_sshd])
 @pytest.mark.parametrize("ends", ["while cut off", "later"])
 def test_a_connection_that_is_cut_off_in_mid_trial_loses_nothing(
@@ -293,9 +300,9 @@ def test_a_connection_that_is_cut_off_in_mid_trial_loses_nothing(
         if ends == "later":
             cut(here, there)
             time.sleep(1)
-            (there.root / "hold").write_text("9999")
+            let_go(there)
         else:
-            (there.root / "hold").write_text("9999")
+            let_go(there)
             cut(here, there)
         output, told = process.communicate(timeout=60)
     assert process.returncode == 0, output + told
@@ -317,7 +324,7 @@ def test_a_trial_that_died_while_it_was_cut_off_is_begun_again(here: DevCheckout
             assert begun(there, count)
             cut_session(here, there)
             os.kill(parent, signal.SIGKILL)
-            (there.root / "hold").write_text("9999")
+            let_go(there)
             output, told = process.communicate(timeout=60)
     assert process.returncode == 0, output + told
     assert "was cut off, and the trial has no result there. It is begun again." in output
@@ -385,7 +392,7 @@ def test_a_network_that_is_gone_for_longer_than_the_session_loses_nothing(tmp_pa
             assert begun(there, count)
             subprocess.run(["ip", "link", "set", end, "down"], check=True)
             assert soon(lambda: not session(here))
-            (there.root / "hold").write_text("9999")
+            let_go(there)
             assert process.stderr is not None
             assert any("can't be reached: ssh: connect to host" in line for line in process.stderr)
             subprocess.run(["ip", "link", "set", end, "up"], check=True)
