@@ -44,7 +44,7 @@ def test_a_new_thread_runs_as_it_is_and_passes_check(root: Path) -> None:
 
 def test_a_new_thread_is_short_and_passes_the_linter(root: Path) -> None:
     """Under 60 lines, formatted, and with nothing for ruff to say, as the README's code."""
-    written = new_thread(Checkout.find(root), "moe_2")
+    written = new_thread(Checkout.find(root), "moe_2", dry_run=False)
     assert sum(len(path.read_text().splitlines()) for path in written) < 60
     ruff, rules = [sys.executable, "-m", "ruff"], ["--no-cache", "--config", str(HERE / "pyproject.toml")]
     for arguments in (["format", "--check"], ["check"]):

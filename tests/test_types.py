@@ -69,7 +69,11 @@ WRONG = {
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """What mypy says of each file, in strict mode."""
     root = tmp_path_factory.mktemp("typed")
-    files = {path: path.read_text() for path in new_thread(Checkout(root, None), "sort") if path.stem != "__init__"}
+    files = {
+        path: path.read_text()
+        for path in new_thread(Checkout(root, None), "sort", dry_run=False)
+        if path.stem != "__init__"
+    }
     files[root / "options.py"] = f"{OPTIONS}\n\nmain(series, thread, options=Options)\n"
     files[root / "wrong.py"] = f"{OPTIONS}\n\n" + "".join(
         f"def case_{number}(steps: Steps, base: Step) -> None:\n    {line}\n\n\n" for number, line in enumerate(WRONG)
