@@ -39,7 +39,7 @@ from research_steps.journal.experiment_ids import ExperimentIDs
 from research_steps.journal.leases import Leases
 from research_steps.journal.objects import FOLDERS, Objects, Subject
 from research_steps.journal.snapshot import Outline, Snapshot, add_published, telling
-from research_steps.journal.store import RehearsalStore, Store
+from research_steps.journal.store import LocalStore, RehearsalStore, Store
 from research_steps.records.encoding import (
     Stored,
     canonical,
@@ -58,6 +58,7 @@ from research_steps.records.series import Series
 TAKEN_AT_ONCE = 500
 # What the line of an entry's record has in it, and few others.
 _ENTRY = b'"kind":"entry"'
+_IGNORED = "journal/.gitignore"
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
@@ -88,7 +89,10 @@ class Journal:
     # -- the series itself --------------------------------------------------------------------------------------
 
     def declare(self, series: Series) -> None:
-        """Keep the series as its thread declares it now, for whoever has the store and not the thread."""
+        """Keep the series as its thread declares it now, for whoever has the store and not the thread. From then on git
+        leaves a journal in a repository alone: 'git clean' removes nothing of it, and nobody commits it."""
+        if isinstance(self.store, LocalStore) and self.store.read(_IGNORED) is None:
+            self.store.put(_IGNORED, b"*\n")
         name, data = self.objects.path(series_file.NAME), series_file.encoded(series)
         if self.store.read(name) != data:
             self.store.put(name, data)

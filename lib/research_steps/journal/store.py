@@ -68,12 +68,10 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.url = str(root)
-        self._is_ignored = False
 
     def create(self, name: str, data: bytes) -> bool:
         """Write durably unless the name is taken. True when these very bytes are now the object."""
         final = self.root / name
-        self._have_git_ignore(name.partition("/")[0])
         with _aside(final, data) as file:
             try:
                 os.link(file.name, final)
@@ -85,15 +83,6 @@ class LocalStore:
             # The link changed the inode, so this one fsync makes both bytes and name last.
             os.fsync(file.fileno())
         return True
-
-    def _have_git_ignore(self, folder: str) -> None:
-        """Have git leave alone what is in a folder here, where that lies in a repository: 'git clean' then removes
-        nothing of it, and nobody commits it."""
-        ignored = self.root / folder / ".gitignore"
-        if not self._is_ignored and not ignored.exists():
-            with _aside(ignored, b"*\n") as file:
-                os.replace(file.name, ignored)
-        self._is_ignored = True
 
     def put(self, name: str, data: bytes) -> None:
         """Write or replace; not durable against a power cut. For the few objects that change, such as leases."""
