@@ -6,8 +6,10 @@ import os
 import pickle
 import sys
 from collections import defaultdict, namedtuple
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cloudpickle
 import pytest
@@ -223,12 +225,18 @@ def seen(config: Any) -> dict[str, str | None]:
     return {name: os.environ.get(name) for name in ("WANDB_TAGS", "WANDB_RUN_GROUP")}
 
 
+@pytest.fixture
+def process_of_a_step() -> Iterator[None]:
+    """What is called here as in a step's own process changes the environment, which tests after it share."""
+    with mock.patch.dict(os.environ):
+        for name in ("WANDB_TAGS", "WANDB_RUN_GROUP"):
+            os.environ.pop(name, None)
+        yield
+
+
+@pytest.mark.usefixtures("process_of_a_step")
 def test_the_environment_says_it_beside_what_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the process of the step, which has none after it. A tag with a comma is not put there."""
-    for name in ("WANDB_TAGS", "WANDB_RUN_GROUP"):
-        # So that it is put back afterwards.
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
     tagging = Tagging(("TOY", "a,b", "toy"), "TOY-001 a step", "TOY-001")
     assert Tagged(seen, tagging)(None) == {"WANDB_TAGS": "TOY,toy", "WANDB_RUN_GROUP": "TOY-001 a step"}
     monkeypatch.setenv("WANDB_TAGS", "mine,TOY")
@@ -236,6 +244,7 @@ def test_the_environment_says_it_beside_what_was_set(monkeypatch: pytest.MonkeyP
     assert Tagged(seen, TAGGING)(None) == {"WANDB_TAGS": "mine,TOY,toy", "WANDB_RUN_GROUP": "ours"}
 
 
+@pytest.mark.usefixtures("process_of_a_step")
 def test_the_wrapper_travels_and_loads_no_wandb() -> None:
     """Workers get it by pickle; a function that uses no W&B does not pay for it."""
     wrapper = cloudpickle.loads(cloudpickle.dumps(Tagged(len, TAGGING)))
