@@ -115,7 +115,7 @@ def ways(root: Path, environment: dict[str, str], size: Size) -> dict[str, list[
     import ray
     from research_steps.remote.ray.client import joined
     from research_steps.thread.builders import StepBuilder
-    from research_steps.thread.marin import executor_steps as marin
+    from research_steps.thread.marin.jobs import using
     from research_steps.thread.table_trials import measure
 
     checkout, store = Checkout.find(), str(root / "local_store")
@@ -152,7 +152,7 @@ def ways(root: Path, environment: dict[str, str], size: Size) -> dict[str, list[
         work: list[tuple[str, Callable[[], None], Callable[[], AbstractContextManager[None]]]] = [
             ("plain", plain, nullcontext),
             ("here", ours, nullcontext),
-            ("cluster", ours, lambda: marin.using(client)),
+            ("cluster", ours, lambda: using(client)),
         ]
         for number in range(size.rounds + 1):
             for way, run, engine in work:

@@ -27,7 +27,7 @@ from research_steps import Metric, Series
 from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from research_steps.thread.builders import StepBuilder
-from research_steps.thread.marin.executor_steps import Recorded
+from research_steps.thread.marin.executor_steps import RecordedExecutorStep
 from research_steps.thread.options import RunOptions
 from research_steps.thread.run import run
 
@@ -82,7 +82,7 @@ def recorded(folder: Path, count: int, calls: list[float]) -> None:
             builder.recorded(step)
 
     with (
-        patch.object(Recorded, "__call__", timed(Recorded.__call__, calls)),
+        patch.object(RecordedExecutorStep, "__call__", timed(RecordedExecutorStep.__call__, calls)),
         contextlib.redirect_stderr(io.StringIO()),
     ):
         run(series, thread, RunOptions(prefix=str(folder), max_concurrent=1))

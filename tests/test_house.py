@@ -27,12 +27,12 @@ HEAVY = (
 LONGEST_NAME = 70
 # Who may import a library that another one could take the place of.
 USERS = {
-    "marin": {"thread/marin/executor_steps.py"},
-    "rigging": {"thread/marin/executor_steps.py"},
+    "marin": {f"thread/marin/{name}.py" for name in ("executor_steps", "artifact_steps", "jobs", "outputs")},
+    "rigging": {f"thread/marin/{name}.py" for name in ("executor_steps", "artifact_steps", "outputs")},
     # Retries, follows and waits by rules of its own.
     "github": set(),
     "requests": {"publish/issue/github.py"},
-    "fray": {"thread/marin/executor_steps.py", "remote/ray/client.py", "remote/ray/task.py"},
+    "fray": {"thread/marin/jobs.py", "remote/ray/client.py", "remote/ray/task.py"},
     "ray": {
         *("remote/ray/config.py", "remote/ray/jobs.py", "remote/ray/node.py", "remote/ray/task.py"),
     },
@@ -68,6 +68,8 @@ RAISED_FOR_OTHERS = {
     ("__init__.py", "AttributeError"),
     # Fray's own contract for a job.
     *(("remote/ray/client.py", "JobFailed"), ("remote/ray/client.py", "TimeoutError")),
+    # What Marin's other generation raises by itself.
+    *(("thread/marin/artifact_steps.py", name) for name in ("FileNotFoundError", "RuntimeError", "TypeError")),
     # What opening any other file raises.
     ("files.py", "OSError"),
     # On a node that has none of this package.

@@ -105,8 +105,7 @@ def test_a_lock_of_another_process_by_the_same_name_is_given_up(tmp_path: Path, 
     monkeypatch.setattr(lock_watch, "STALE", timedelta(seconds=1.0))
     journal = Journal(open_store(str(tmp_path / "store")), "toy")
     folder = f"{journal.store.url}/toy/sweep"
-    executor = SimpleNamespace(steps=[SimpleNamespace(name="toy/sweep")])
-    plan: Any = SimpleNamespace(executor=executor, output_path=lambda step: folder)
+    plan: Any = SimpleNamespace(steps=[SimpleNamespace(name="toy/sweep")], output_path=lambda step: folder)
     watch = lock_watch.LockWatch(journal, plan, print)
     lock = Path(folder, ".executor_status.lock")
     lock.parent.mkdir(parents=True)

@@ -30,9 +30,9 @@ from research_steps.records.encoding import Stored
 HERE = Path(__file__).parents[2]
 RESEARCH = [sys.executable, "-m", "research_steps"]
 
-# And all of this package, which a run imports as it goes.
+# And all of this package, which a run imports as it goes, but for the binding to the Marin that is not installed.
 for _found in pkgutil.walk_packages(research_steps.__path__, "research_steps."):
-    if not _found.name.endswith("__main__"):
+    if not _found.name.endswith(("__main__", "executor_steps", "artifact_steps")):
         importlib.import_module(_found.name)
 # Marin looks for its caller's file among those of all modules, which 'inspect' remembers once it has looked.
 inspect.getmodule(None, "no such file")

@@ -246,10 +246,12 @@ def _run(series: OpenSeries, thread: "Callable[[StepBuilder], object]") -> None:
 def _tell_of_dry_run(series: OpenSeries, thread: "Callable[[StepBuilder], object]") -> None:
     from research_steps.evidence.claim_text import changes_text
     from research_steps.thread.builders import StepBuilder
+    from research_steps.thread.configs import research_config
 
     builder = StepBuilder(series.series)
     thread(builder)
-    step = builder.built[-1].config
+    step = research_config(builder.built[-1])
+    assert step is not None and step.candidate is not None, "it is a replication"
     where = f"at {step.what.over[0]}" if step.what.over else "in the processes"
     numbers = ", ".join(map(str, step.replicates))
     what = f"{changes_text(step.candidate)} would be measured {where} {numbers}, beside its baseline"

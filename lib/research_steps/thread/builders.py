@@ -1,6 +1,6 @@
-"""The builders of a thread as Marin has them: what `steps` is in `thread(steps)` when the executor runs it.
+"""The builders of a thread as Marin has them: what `steps` is in `thread(steps)` when Marin runs it.
 
-What each does is told in `types`; here is what it refuses, and the `ExecutorStep` that it makes.
+What each does is told in `types`; here is what it refuses, and the step of Marin that it makes.
 """
 
 import re
@@ -14,11 +14,12 @@ from research_steps.evidence.claim_text import changes_text
 from research_steps.records.configurations import CODE, changed, plain, type_name
 from research_steps.records.resources import Resources
 from research_steps.records.series import Metric, Series
-from research_steps.thread import marin
-from research_steps.thread.configs import StepConfig
+from research_steps.thread.configs import StepConfig, research_config
+from research_steps.thread.marin import binding
+from research_steps.thread.marin.jobs import has_engine
 from research_steps.thread.recorded import record
 from research_steps.thread.step_body import run_step
-from research_steps.thread.types import Axis, Config, Metrics, Step, Steps
+from research_steps.thread.types import AnyStep, Axis, Config, Metrics, Step, Steps
 from research_steps.trial.code import trace
 from research_steps.trial.command import Command
 from research_steps.trial.measured import Measured
@@ -58,13 +59,13 @@ class StepBuilder(Steps):
         measured = Measured(
             code.name, code.root, code.digest, type_name(config), config, resources, code.variables, repeated
         )
-        case = plain(config, f"baseline {label!r}", marin.unwrap)
+        case = plain(config, f"baseline {label!r}", binding.unwrap)
         if isinstance(measure, Command):
             # Whether it has all that the command asks for.
             measure.arguments(case)
-        built = (step.config for step in self.built if isinstance(step.config, StepConfig))
-        namesakes = [config for config in built if config.kind == "baseline" and config.label == label]
-        if any(plain(other.what.case, f"baseline {label!r}", marin.unwrap) != case for other in namesakes):
+        built = [other for step in self.built if (other := research_config(step)) is not None]
+        namesakes = [other for other in built if other.kind == "baseline" and other.label == label]
+        if any(plain(other.what.case, f"baseline {label!r}", binding.unwrap) != case for other in namesakes):
             raise UsageError(
                 f"The thread has two baselines {label!r} with different cases: give each a label of its own, by which "
                 "it stays fixed."
@@ -189,17 +190,17 @@ class StepBuilder(Steps):
 
     def recorded(
         self,
-        step: Step,
+        step: AnyStep,
         *,
         metrics: bool | Callable[[str], Metrics] = False,
         fields: Sequence[str] | Mapping[str, Any] = (),
         label: str = "",
         hypothesis: str = "",
         private: bool = False,
-    ) -> Step:
+    ) -> AnyStep:
         timed = bool(metrics) and any(metric.timed for metric in self.series.metrics)
         parts: dict[str, Any] = {"label": label, "hypothesis": hypothesis, "private": private, "timed": timed}
-        wrapped: Step = marin.wrap(step, partial(record, **parts))
+        wrapped = binding.wrap(step, partial(record, **parts))
         self.built.append(wrapped)
         if metrics:
             code = trace(metrics) if callable(metrics) else None
@@ -208,7 +209,7 @@ class StepBuilder(Steps):
                 label or step.name,
                 hypothesis,
                 output=wrapped,
-                function=wrapped.fn.__name__,
+                function=binding.function_of(wrapped),
                 read=code.name if code else "",
                 digest=code.digest if code else "",
                 fields=_chosen(step, fields),
@@ -230,7 +231,7 @@ class StepBuilder(Steps):
                 f"The sweep {label!r} has {'over' if train is None else 'step'}=…: expected step=train, a function of "
                 "the fields that returns a step, and a base of steps.recorded(…, metrics=True, fields=…)."
             )
-        config = outcome.config
+        config = _config(outcome, ("outcome",), "sweep")
         name = f"{config.label} by {train.__name__}" + (f" over {over[0]}={list(over[1])}" if over else "")
         key = f"{id(base)} {name}"
         if key not in self._trained:
@@ -252,7 +253,7 @@ class StepBuilder(Steps):
 
     def _with_versions(self, measured: Measured, axis: str, values: Sequence[Any], label: str, shards: int) -> Measured:
         """What a sweep measures, with the versions of the code that it goes over, if it does. Raises UsageError."""
-        fields = plain(measured.case, f"sweep {label!r}", marin.unwrap)
+        fields = plain(measured.case, f"sweep {label!r}", binding.unwrap)
         if axis != CODE or CODE in fields:
             return measured
         if self._version is None or shards > 1 or measured.resources is not None:
@@ -278,7 +279,7 @@ class StepBuilder(Steps):
             version |= {
                 "measure": measured.name,
                 "code": measured.digest,
-                "case": plain(measured.case, f"{kind} {label!r}", marin.unwrap),
+                "case": plain(measured.case, f"{kind} {label!r}", binding.unwrap),
                 "conditions": _conditions(measured),
             }
             if measured.over is not None:
@@ -288,23 +289,23 @@ class StepBuilder(Steps):
         # What the shards of a sweep are is not what it measures: splitting it otherwise measures nothing again.
         # And what is private from now on is recorded anew, without a new measurement.
         version |= {
-            name: plain({"value": value}, f"{kind} {label!r}", marin.unwrap)["value"]
+            name: plain({"value": value}, f"{kind} {label!r}", binding.unwrap)["value"]
             for name, value in parts.items()
             if (kind == "shard" or name not in ("shard", "shards")) and (name != "private" or value)
         }
         config = StepConfig(
-            version=marin.versioned(version),
+            version=version,
             kind=kind,
             label=label,
             hypothesis=hypothesis,
-            output_path=marin.this_output_path(),
+            output_path="",
             inputs=tuple(inputs),
             measured=measured,
             **parts,
         )
         slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
         name = f"{self.series.topic}/{slug if slug.startswith(kind) else f'{kind}-{slug}'.rstrip('-')}"
-        step: Step = marin.ExecutorStep(name=name, fn=run_step, config=config, description=hypothesis or label)
+        step = binding.research_step(name, run_step, config, hypothesis or label)
         self.built.append(step)
         return step
 
@@ -317,22 +318,22 @@ def _chosen(step: Step, fields: Sequence[str] | Mapping[str, Any]) -> dict[str, 
         raise UsageError(f"The {what} has fields={fields!r}: expected a list of names, such as [{fields!r}].")
     chosen = dict(fields) if isinstance(fields, Mapping) else {}
     for name in () if isinstance(fields, Mapping) else fields:
-        value = step.config
+        value = binding.config_of(step)
         for part in name.split("."):
-            value = marin.unwrap(value)
+            value = binding.unwrap(value)
             held = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
             if part not in held:
                 raise UsageError(f"The {what} has no field {name!r}: expected one of {', '.join(map(str, held))}.")
             value = held[part]
         chosen[name] = value
-    plain(chosen, what, marin.unwrap)
+    plain(chosen, what, binding.unwrap)
     return chosen
 
 
 def _points(measured: Measured, axis: str, values: Sequence[Any], label: str) -> tuple[dict[str, Any], ...]:
     """What each value of an axis changes. Of an axis that is no field each value changes several together. Raises
     UsageError where these are not the same ones."""
-    if axis == CODE or axis in plain(measured.case, label, marin.unwrap) or not isinstance(values[0], Mapping):
+    if axis == CODE or axis in plain(measured.case, label, binding.unwrap) or not isinstance(values[0], Mapping):
         return tuple({axis: value} for value in values)
     points = tuple(dict(value) if isinstance(value, Mapping) else {} for value in values)
     if not points[0] or any(point.keys() != points[0].keys() for point in points):
@@ -367,15 +368,15 @@ def _identity(metric: Metric) -> dict[str, Any]:
 def _conditions(measured: Measured) -> dict[str, str]:
     """Under what a step measures. Where a cluster finds the machine, what it asks for counts, not the driver's own."""
     here = facts_here(measured.variables).conditions
-    if measured.resources is None or not marin.has_engine():
+    if measured.resources is None or not has_engine():
         return here
     return {**here, "device class": "", **measured.resources.kind}
 
 
 def _config(step: Any, kinds: Sequence[str], user: str) -> StepConfig:
-    config = getattr(step, "config", None)
-    if not isinstance(config, StepConfig) or config.kind not in kinds:
-        given = config.kind if isinstance(config, StepConfig) else getattr(step, "name", repr(step))
+    config = research_config(step)
+    if config is None or config.kind not in kinds:
+        given = config.kind if config is not None else getattr(step, "name", repr(step))
         raise UsageError(f"{user} was given {given!r}: expected a step made by steps.{' or steps.'.join(kinds)}.")
     return config
 

@@ -64,6 +64,12 @@ class StepConfig:
         return self.what.changed(changes, self.label)
 
 
+def research_config(step: Any) -> StepConfig | None:
+    """The configuration of a research step; None for any other step."""
+    config = getattr(step, "config", None)
+    return config if isinstance(config, StepConfig) else None
+
+
 def step_key(output_path: str, journal: Journal) -> str:
-    """The executor's identity of a step: its output path below the store's prefix."""
+    """Marin's identity of a step: its output path below the store's prefix."""
     return output_path.removeprefix(journal.store.url.rstrip("/")).lstrip("/")

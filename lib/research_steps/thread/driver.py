@@ -29,10 +29,11 @@ from research_steps.records.encoding import sha256
 from research_steps.records.model import Captured
 from research_steps.records.resources import Resources
 from research_steps.records.series import Series
-from research_steps.thread import marin
 from research_steps.thread.builders import StepBuilder
-from research_steps.thread.configs import StepConfig
+from research_steps.thread.configs import research_config
 from research_steps.thread.lock_watch import LockWatch
+from research_steps.thread.marin import binding, jobs
+from research_steps.thread.marin.protocols import Plan
 from research_steps.thread.options import RunOptions
 from research_steps.thread.redo import prepare
 from research_steps.thread.surfaces import surfaces_of
@@ -64,7 +65,7 @@ class ThreadRun:
         everything, chosen, seals = self._plan(thread)
         if self.options.dry_run:
             logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-            chosen.run(dry_run=True, **self._flags(chosen))
+            self._run_plan(chosen)
             return
         check_project(self.journal, self.series)
         captured = self._capture()
@@ -88,14 +89,16 @@ class ThreadRun:
             if failure is not None:
                 raise ResearchError(_reasons(failure)) from failure
 
-    def _plan(self, thread: Callable[[StepBuilder], object]) -> list[marin.ExecutorPlan]:
+    def _plan(self, thread: Callable[[StepBuilder], object]) -> list[Plan]:
         """What the executor makes of all steps, of those that run now, and of the seals, which may run then."""
         builder = StepBuilder(self.series, partial(version_named, self.checkout, self.journal))
-        thread(builder)
-        for measured in (step.config.measured for step in builder.built if isinstance(step.config, StepConfig)):
+        with binding.building(self.options):
+            thread(builder)
+        configs = {step: config for step in builder.built if (config := research_config(step)) is not None}
+        for measured in (config.measured for config in configs.values()):
             if measured is not None:
                 Trust(self.checkout).add_measure(measured.name, measured.config_type)
-        seals = [step for step in builder.built if isinstance(step.config, StepConfig) and step.config.kind == "seal"]
+        seals = [step for step, config in configs.items() if config.kind == "seal"]
         chosen = [step for step in builder.built if self.options.seal or step not in seals]
         if self.options.seal and not seals:
             raise UsageError(
@@ -107,28 +110,23 @@ class ThreadRun:
                 f"The thread of {self.series.topic} built no steps: expected it to call steps.baseline and others."
             )
         for resources in {resources for step in chosen if (resources := _resources(step)) is not None}:
-            marin.check(resources)
-        here = [step.config.label for step in chosen if _measures(step) and _resources(step) is None]
-        if here and marin.has_engine():
+            jobs.check(resources)
+        measuring = [configs[step] for step in chosen if step in configs and configs[step].measured is not None]
+        here = [config.label for config in measuring if config.what.resources is None]
+        if here and jobs.has_engine():
             self.say(
                 f"{self.series.topic}: measured by this driver, on {os.uname().nodename}, and by no other machine of "
                 f"the cluster: {', '.join(here)}. For others: steps.baseline(…, resources=Resources(…))"
             )
-        info_path = self.options.executor_info_base_path
         return [
-            marin.plan(self.journal.store.url, info_path, self.series.goal, steps)
+            binding.plan(self.journal.store.url, self.options, self.series.goal, steps)
             for steps in (builder.built, chosen, seals)
         ]
 
-    def _flags(self, chosen: marin.ExecutorPlan) -> dict[str, Any]:
-        """What the executor is told, for the seals too."""
-        waiting = sum(_resources(step) is not None for step in chosen.steps)
-        return {
-            "run_only": self.options.run_only,
-            "force_run_failed": self.options.force_run_failed,
-            # What waits for a cluster needs a thread each, and nothing else.
-            "max_concurrent": self.options.max_concurrent or STEPS_AT_ONCE + waiting,
-        }
+    def _run_plan(self, plan: Plan) -> None:
+        # What waits for a cluster needs a thread each, and nothing else.
+        waiting = sum(_resources(step) is not None for step in plan.steps)
+        plan.run(self.options, self.options.max_concurrent or STEPS_AT_ONCE + waiting)
 
     def _capture(self) -> Captured:
         """Where the run's records come from; patch and packages are in the journal then."""
@@ -156,21 +154,18 @@ class ThreadRun:
             choices=json.loads(Path(os.environ[CHOICES]).read_bytes()) if CHOICES in os.environ else {},
         )
 
-    def _run(
-        self, chosen: marin.ExecutorPlan, seals: marin.ExecutorPlan, session: Session, launcher: Launcher
-    ) -> BaseException | None:
+    def _run(self, chosen: Plan, seals: Plan, session: Session, launcher: Launcher) -> BaseException | None:
         """Run the chosen steps, then the seals where stop_at holds. A failure is returned, so that all is published."""
-        flags = self._flags(chosen)
         try:
             with LockWatch(self.journal, chosen, self.say).watching():
-                chosen.run(**flags)
+                self._run_plan(chosen)
             if not self.options.seal and seals.steps and self._has_reached(session):
                 with LockWatch(self.journal, seals, self.say).watching():
-                    seals.run(**flags)
+                    self._run_plan(seals)
         except KeyboardInterrupt as error:
             launcher.close()
             session.processes.close()
-            marin.end_jobs()
+            jobs.end_jobs()
             self.journal.store.give_up()
             return error
         except RuntimeError as error:
@@ -223,13 +218,10 @@ class ThreadRun:
         self.say(look_at(state, report))
 
 
-def _measures(step: Any) -> bool:
-    return isinstance(step.config, StepConfig) and step.config.measured is not None
-
-
 def _resources(step: Any) -> Resources | None:
     """What a step asks of the machine that a cluster's engine finds, None where it doesn't."""
-    return step.config.measured.resources if _measures(step) else None
+    config = research_config(step)
+    return config.measured.resources if config is not None and config.measured is not None else None
 
 
 def _reasons(error: BaseException) -> str:

@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 from research_steps.errors import StoreError
 from research_steps.journal.journal import Journal
-from research_steps.thread.marin import ExecutorPlan, ExecutorStep, StepLock, lock_of, release
+from research_steps.thread.marin.outputs import StepLock, lock_of, release
+from research_steps.thread.marin.protocols import Plan
+from research_steps.thread.types import Step
 
 # How often is told who is waited for (seconds).
 EVERY_S = 15.0
@@ -37,7 +39,7 @@ class LockWatch:
     """Looks at the locks of the steps of one plan while it runs. `say` prints one line for a person."""
 
     journal: Journal
-    plan: ExecutorPlan
+    plan: Plan
     say: Callable[[str], None]
     _began: datetime = field(init=False)
     _seen: dict[str, datetime] = field(default_factory=dict)
@@ -74,7 +76,7 @@ class LockWatch:
     def _look(self) -> float:
         """Tell and release what is to be; returns after how long to look again (seconds)."""
         waited_for = []
-        for step in self.plan.executor.steps:
+        for step in self.plan.steps:
             held = self._held(step)
             if held is None:
                 continue
@@ -99,7 +101,7 @@ class LockWatch:
         )
         return min(EVERY_S, min(left) + 1)
 
-    def _held(self, step: ExecutorStep) -> _Held | None:
+    def _held(self, step: Step) -> _Held | None:
         """The lock that another driver has of a step, which keeps this one waiting; None where there is none."""
         lock = lock_of(self.journal.store, self.plan.output_path(step))
         if lock is None:

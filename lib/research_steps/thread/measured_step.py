@@ -14,7 +14,7 @@ from research_steps.trial.directory import trial_directory
 
 
 def run(step: Step, read: Callable[[str], Metrics] | None = None) -> Metrics:
-    """Run the function of one of Marin's `ExecutorStep`s in the process of this trial, and return its metrics.
+    """Run the function of one of Marin's steps in the process of this trial, and return its metrics.
 
     Its output path lies in the trial's directory, which a trial that was killed finds again: a training goes on from its
     checkpoint. Steps that its configuration holds are run by Marin first, with their output where it always is. Which
@@ -24,27 +24,27 @@ def run(step: Step, read: Callable[[str], Metrics] | None = None) -> Metrics:
     has left in its output, by name: of the last line of `eval_metrics.jsonl`, over the summary of its tracker. Raises
     BadMetrics where there are none, UsageError outside of a trial.
     """
-    from research_steps.thread import marin
+    from research_steps.thread.marin import binding
 
     folder = Path(trial_directory())
     # Marin names a training's W&B run by the last part of its output path, so that is another one for each trial.
     own = sha256(f"{folder.parent.name}/{folder.name}".encode())[:8]
     output = folder / f"{step.name.rpartition('/')[2]}-{own}"
     output.mkdir(exist_ok=True)
-    returned = marin.run_inside(step, str(output), partial(tagged_config, tagging=Tagging.of_environment()))
+    returned = binding.run_inside(step, str(output), partial(tagged_config, tagging=Tagging.of_environment()))
     return metrics_of(step.name, returned, str(output), read)
 
 
 def metrics_of(name: str, returned: Any, output: str, read: Callable[[str], Metrics] | None) -> Metrics:
     """The metrics of a step of that name, by what it returned and what lies in its output. Raises BadMetrics."""
-    from research_steps.thread import marin
+    from research_steps.thread.marin.outputs import read_outputs
 
     if read is not None:
         return read(output)
     if metrics := _numbers(returned):
         return metrics
     for file in ("tracker_metrics", "eval_metrics", "checkpoints/eval_metrics", "checkpoints/*/eval_metrics"):
-        for text in marin.read_outputs(output, f"{file}.jsonl"):
+        for text in read_outputs(output, f"{file}.jsonl"):
             last = json.loads(text.splitlines()[-1]) if text.strip() else {}
             metrics |= _numbers(last.get("summary", last))
     if not metrics:

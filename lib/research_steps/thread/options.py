@@ -14,7 +14,7 @@ OUTCOMES = ("failed", "contended", "orphaned")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options of a thread's command line; the first six are Marin's own."""
+    """Options of a thread's command line; the first eight are Marin's own."""
 
     prefix: str | None = None
     """The store: where steps' outputs and the journal lie. Default: MARIN_PREFIX, else local_store/ in the checkout."""
@@ -30,6 +30,12 @@ class RunOptions:
 
     run_only: list[str] | None = None
     """Run only the steps whose names match these regular expressions, and what they need."""
+
+    version: str | None = None
+    """Of today's Marin: the version of steps that leave theirs to the command line, YYYY.MM.DD, or dev."""
+
+    override: list[str] | None = None
+    """Of today's Marin: versions of single steps, as NAME=VERSION."""
 
     max_concurrent: int | None = None
     """How many steps may run at once. Trials take turns on a machine in any case."""

@@ -12,8 +12,8 @@ from research_steps.records.model import EntryRecord, Samples, TrialRecord
 from research_steps.records.numbers import quantity
 from research_steps.records.series import trial_id
 from research_steps.records.times import utc
-from research_steps.thread import marin
 from research_steps.thread.configs import StepConfig, step_key
+from research_steps.thread.marin import binding
 from research_steps.thread.measured_step import metrics_of
 from research_steps.trial.code import Code
 from research_steps.trial.context import Session
@@ -28,7 +28,7 @@ def outcome(session: Session, config: StepConfig, inputs: list[Stored[EntryRecor
     # The step's name and hash stand for its code.
     code = Code(config.function, "", {step_key(config.output, session.journal): config.digest}, ())
     key = TrialSpec(code, "dict", fields, fields).key({})
-    returned = marin.read_artifact(config.output)
+    returned = binding.read_artifact(config.output)
     values = numbers(
         metrics_of(config.label, returned, config.output, load(config.read) if config.read else None), series
     )

@@ -10,13 +10,15 @@ from research_steps.records.configurations import step_names
 from research_steps.records.objects import IssueLink
 from research_steps.records.step_kinds import Ran
 from research_steps.thread.configs import step_key
-from research_steps.thread.marin import Recorded, has_artifact, has_engine, read_artifact
+from research_steps.thread.marin import binding
+from research_steps.thread.marin.jobs import has_engine
+from research_steps.thread.marin.protocols import RecordedStep
 from research_steps.thread.step_body import record_step
 from research_steps.thread.tagging import Tagging, tagged, tagged_config
 from research_steps.trial.context import Session, current
 
 
-def record(step: Recorded, config: Any, *, label: str, hypothesis: str, private: bool, timed: bool) -> Any:
+def record(step: RecordedStep, config: Any, *, label: str, hypothesis: str, private: bool, timed: bool) -> Any:
     """Run the step with this configuration, record that, and return what it returned. One that is `timed` has the
     machine to itself."""
     session = current()
@@ -34,15 +36,26 @@ def record(step: Recorded, config: Any, *, label: str, hypothesis: str, private:
         step_key=step_key(step.output_path, session.journal),
         label=name,
         hypothesis=session.hypothesis(hypothesis),
-        details=Ran(function=step.__name__, config=step_names(_shown(config), session.journal.store.url)),
+        details=Ran(
+            function=binding.function_of(step.step), config=step_names(_shown(config), session.journal.store.url)
+        ),
         private=private,
     )
-    record_step(session, about, body, is_kept=lambda: has_artifact(step.output_path))
-    return read_artifact(step.output_path)
+    record_step(session, about, body, is_kept=lambda: _is_saved(step.output_path))
+    return step.saved()
+
+
+def _is_saved(output_path: str) -> bool:
+    """Whether what a step returned can be read back; it can't where a kill cut it off."""
+    try:
+        binding.read_artifact(output_path)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def _placed(
-    session: Session, step: Recorded, tagging: Tagging | None, function: Callable[[Any], Any]
+    session: Session, step: RecordedStep, tagging: Tagging | None, function: Callable[[Any], Any]
 ) -> Callable[[Any], Any]:
     """The step's function as it runs: tagged, in a process of its own. A cluster's engine gives one to what it is sent;
     what stays in the driver then submits jobs, whose runs are tagged by their configuration."""

@@ -6,18 +6,19 @@ from typing import Any
 from research_steps.journal.snapshot import rests_on
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
-from research_steps.thread.configs import StepConfig, step_key
-from research_steps.thread.marin import ExecutorPlan
+from research_steps.thread.configs import research_config, step_key
+from research_steps.thread.marin.outputs import forget
+from research_steps.thread.marin.protocols import Plan
 from research_steps.trial.context import Session
 
 
-def prepare(session: Session, plan: ExecutorPlan) -> None:
+def prepare(session: Session, plan: Plan) -> None:
     """Tell shards whose they are, and clear the steps that a retry measures again, that rest on what is retracted, or
     that have sealed what was measured again since."""
-    keys = {
+    keys: dict[Any, str] = {
         step: step_key(plan.output_path(step), session.journal)
-        for step in plan.executor.steps
-        if isinstance(step.config, StepConfig)
+        for step in plan.steps
+        if research_config(step) is not None
     }
     for step, key in keys.items():
         for shard in _shards(step):
@@ -26,7 +27,8 @@ def prepare(session: Session, plan: ExecutorPlan) -> None:
     cleared = [step for step in keys if _is_made_again(session, step, keys)]
     again = plan.dependents([each for step in cleared for each in (step, *_shards(step))])
     for step in again:
-        plan.forget(step)
+        forget(plan.output_path(step))
+    again += [step for step in plan.steps if plan.runs_again(step)]
     session.redo = frozenset(step_key(plan.output_path(step), session.journal) for step in again)
 
 

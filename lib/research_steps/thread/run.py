@@ -42,7 +42,7 @@ def _engine(checkout: Checkout) -> Iterator[None]:
         yield
         return
     from research_steps.remote.ray.client import joined
-    from research_steps.thread import marin
+    from research_steps.thread.marin import jobs
 
-    with joined(address, checkout) as client, marin.using(client):
+    with joined(address, checkout) as client, jobs.using(client):
         yield

@@ -31,8 +31,8 @@ from research_steps.records.model import Claim, EntryRecord, InterruptedRecord, 
 from research_steps.records.numbers import quantity, ratio
 from research_steps.records.series import Series, trial_id
 from research_steps.remote.worker import TrialRef, trials_of
-from research_steps.thread import marin
 from research_steps.thread.configs import StepConfig
+from research_steps.thread.marin import binding
 from research_steps.thread.outcome import outcome
 from research_steps.thread.table_trials import (
     at_repetition,
@@ -73,7 +73,7 @@ def _sweep(session: Session, config: StepConfig, inputs: list[Stored[EntryRecord
     if config.tuned_over:
         return tuned_sweep(session, config, inputs, id)
     wanted = points_wanted(config, id, config.points)
-    refs = [msgspec.convert(marin.read_artifact(path), list[TrialRef]) for path in config.inputs[1:]]
+    refs = [msgspec.convert(binding.read_artifact(path), list[TrialRef]) for path in config.inputs[1:]]
     shards = [trials_of(session, shard) for shard in refs]
     # A shard has each of its trials in the order of the points.
     trials = [shards[n % len(shards)][n // len(shards)] for n in range(len(wanted))] if shards else None

@@ -23,7 +23,7 @@ from research_steps.records.step_kinds import BaselineMeasurement, Details, Inte
 from research_steps.remote.worker import refs_of
 from research_steps.thread import rules
 from research_steps.thread.configs import StepConfig, step_key
-from research_steps.thread.marin import read_artifact
+from research_steps.thread.marin import binding
 from research_steps.thread.step_bodies import BODIES
 from research_steps.thread.table_trials import measure, points_wanted
 from research_steps.trial.context import Session, current
@@ -114,7 +114,7 @@ def _run_shard(session: Session, config: StepConfig) -> list[Any]:
 
 
 def _inputs(session: Session, config: StepConfig) -> list[Stored[EntryRecord]]:
-    artifacts = [*config.rests_on, *(read_artifact(path) for path in config.inputs)]
+    artifacts = [*config.rests_on, *(binding.read_artifact(path) for path in config.inputs)]
     # What shards measured is no entry: it is read where the sweep is put together.
     return [session.journal.load("entry", msgspec.convert(ref, Ref)) for ref in artifacts if isinstance(ref, dict)]
 

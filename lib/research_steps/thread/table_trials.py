@@ -16,8 +16,8 @@ from research_steps.records.model import EntryRecord, InterruptedRecord, Row
 from research_steps.records.resources import Resources
 from research_steps.records.series import trial_id
 from research_steps.remote.worker import measure_elsewhere
-from research_steps.thread import marin
 from research_steps.thread.configs import StepConfig, step_key
+from research_steps.thread.marin import jobs
 from research_steps.trial.batch import Wanted, codes_of, measure_wanted
 from research_steps.trial.context import Session
 
@@ -28,7 +28,7 @@ def measure(session: Session, config: StepConfig, id: str, wanted: Sequence[Want
     what = config.what
     if config.kind != "shard":
         plan(session.journal, id, config.label, len(wanted))
-    if what.resources is None or not marin.has_engine():
+    if what.resources is None or not jobs.has_engine():
         codes = codes_of(session, what)
         trials = measure_wanted(session, codes, what.config_type, id, wanted, config.label, config.private)
     else:
@@ -50,7 +50,7 @@ def _measured_elsewhere(
             f"{config.label!r} compares versions of the code on a cluster, whose machines have one: leave the resources "
             "out, and run it on a machine with a checkout."
         )
-    dispatch = partial(marin.dispatch, config.label, resources)
+    dispatch = partial(jobs.dispatch, config.label, resources)
     with session.board.measuring(id, config.label, len(wanted)) as step:
         step.begin("a job of the cluster", running=True)
         folder = step_key(config.output_path, session.journal)

@@ -16,26 +16,17 @@ Axis = tuple[str, Sequence[object]]
 
 
 class Step(Protocol):
-    """A step of a thread, one of Marin's `ExecutorStep`s: given to other steps, or a path of it to a configuration."""
+    """A step of a thread, one of Marin's: an `ExecutorStep`, or an `ArtifactStep` of today's Marin."""
 
     @property
     def name(self) -> str: ...
 
-    @property
-    def config(self) -> Any: ...
 
-    @property
-    def fn(self) -> Any: ...
-
-    def cd(self, name: str) -> Any:
-        """The path `name` under the step's output path, for the configuration of another step."""
-        ...
-
-    def __truediv__(self, other: str, /) -> Any: ...
+AnyStep = TypeVar("AnyStep", bound=Step)
 
 
 class Steps(Protocol):
-    """The builders of a thread. Each method adds one Marin `ExecutorStep` to it and returns it, so that it can be given
+    """The builders of a thread. Each method adds one step of Marin to it and returns it, so that it can be given
     to other steps, research steps and plain ones alike.
 
     `label` is what a step is called in the logbook and in its output path; `hypothesis` is what it tests, as text or as
@@ -135,15 +126,15 @@ class Steps(Protocol):
 
     def recorded(
         self,
-        step: Step,
+        step: AnyStep,
         *,
         metrics: bool | Callable[[str], Metrics] = False,
         fields: Sequence[str] | Mapping[str, Any] = (),
         label: str = "",
         hypothesis: str = "",
         private: bool = False,
-    ) -> Step:
-        """An existing ExecutorStep with a record of its run, in a process of its own; its output path stays as it is.
+    ) -> AnyStep:
+        """An existing step of Marin with a record of its run, in a process of its own; its output path stays as it is.
 
         With `metrics` its outcome is a trial record too, also where it ran long ago: the numbers that it returned or
         that Levanter left (True), or what a function of its output path gives. Its configuration there are these

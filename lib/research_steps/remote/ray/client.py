@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import humanfriendly
-from fray import GpuConfig, JobFailed, JobRequest, JobStatus, ResourceConfig, TpuConfig
+from fray.client import JobFailed
+from fray.types import GpuConfig, JobRequest, JobStatus, ResourceConfig, TpuConfig
 
 from research_steps.errors import LauncherError, MachineLost, UsageError
 from research_steps.git import Checkout

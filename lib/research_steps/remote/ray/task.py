@@ -27,7 +27,7 @@ def run(function: bytes, client: bytes, hidden: dict[str, str]) -> None:
         if "fray" not in sys.modules:
             wanted()
             return
-        from fray import set_current_client
+        from fray.current_client import set_current_client
 
         with set_current_client(cloudpickle.loads(client)()):
             wanted()

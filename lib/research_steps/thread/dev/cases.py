@@ -176,11 +176,12 @@ def _unwrapped(prefix: str, value: Any) -> Any:
                 "The baseline case holds a path of its own step, which only the executor can give: run the thread, or "
                 "have the measure function ask research_steps.trial_directory() for a folder."
             )
-        case "InputName" | "ExecutorStep":
-            from research_steps.thread import marin
+        case "InputName" | "ExecutorStep" | "ArtifactStep":
+            from research_steps.thread.marin import binding
+            from research_steps.thread.marin.outputs import has_ended
 
-            step, path = marin.output_of(value, prefix)
-            if step is not None and not marin.has_ended(step, prefix):
+            step, path = binding.output_of(value, prefix)
+            if step is not None and not has_ended(binding.output_of(step, prefix)[1]):
                 raise UsageError(
                     f"The baseline case rests on what the step {step.name} puts out, and {path} is not finished: run "
                     f"the thread first, or that step alone with '--run_only {step.name}'."

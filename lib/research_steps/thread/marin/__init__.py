@@ -1,26 +1,29 @@
-"""The binding to Marin, which everybody else takes from here. Another generation of Marin is another file beside
-`executor_steps` with these names, and the choice between the two here.
-"""
+"""The bindings to Marin, of which this process has the one whose Marin is installed: `binding`."""
 
-from research_steps.thread.marin.executor_steps import ExecutorPlan as ExecutorPlan
-from research_steps.thread.marin.executor_steps import ExecutorStep as ExecutorStep
-from research_steps.thread.marin.executor_steps import Recorded as Recorded
-from research_steps.thread.marin.executor_steps import StepLock as StepLock
-from research_steps.thread.marin.executor_steps import check as check
-from research_steps.thread.marin.executor_steps import dispatch as dispatch
-from research_steps.thread.marin.executor_steps import end_jobs as end_jobs
-from research_steps.thread.marin.executor_steps import has_artifact as has_artifact
-from research_steps.thread.marin.executor_steps import has_ended as has_ended
-from research_steps.thread.marin.executor_steps import has_engine as has_engine
-from research_steps.thread.marin.executor_steps import lock_of as lock_of
-from research_steps.thread.marin.executor_steps import output_of as output_of
-from research_steps.thread.marin.executor_steps import plan as plan
-from research_steps.thread.marin.executor_steps import read_artifact as read_artifact
-from research_steps.thread.marin.executor_steps import read_outputs as read_outputs
-from research_steps.thread.marin.executor_steps import release as release
-from research_steps.thread.marin.executor_steps import run_inside as run_inside
-from research_steps.thread.marin.executor_steps import this_output_path as this_output_path
-from research_steps.thread.marin.executor_steps import unwrap as unwrap
-from research_steps.thread.marin.executor_steps import using as using
-from research_steps.thread.marin.executor_steps import versioned as versioned
-from research_steps.thread.marin.executor_steps import wrap as wrap
+from importlib.util import find_spec
+
+from research_steps.errors import UsageError
+from research_steps.thread.marin.protocols import Binding
+
+# The modules by which each generation is known.
+_ARTIFACT_STEPS, _EXECUTOR_STEPS = "marin.execution.lazy", "marin.execution.executor"
+
+
+def _installed() -> Binding:
+    if find_spec("marin") is not None and find_spec("marin.execution") is not None:
+        if find_spec(_ARTIFACT_STEPS) is not None:
+            from research_steps.thread.marin import artifact_steps
+
+            return artifact_steps
+        if find_spec(_EXECUTOR_STEPS) is not None:
+            from research_steps.thread.marin import executor_steps
+
+            return executor_steps
+    raise UsageError(
+        f"No Marin that this version knows is installed here: expected the module {_ARTIFACT_STEPS} (today's, with "
+        f"artifact steps) or {_EXECUTOR_STEPS} (with executor steps). Run it in Marin's checkout, or install "
+        "'research-steps[marin]'."
+    )
+
+
+binding: Binding = _installed()

@@ -142,7 +142,7 @@ def _imported(code: Code, late: list[str], budget_s: float) -> Any:
 def _measured(measure: Any, config: Any) -> Any:
     """What the measure function gives. A step of Marin that it returns is run, for its metrics."""
     returned = measure(config)
-    return load(RUN_STEP)(returned) if type(returned).__name__ == "ExecutorStep" else returned
+    return load(RUN_STEP)(returned) if type(returned).__name__ in ("ExecutorStep", "ArtifactStep") else returned
 
 
 def _changed(code: Code, files: Iterable[str]) -> str:
