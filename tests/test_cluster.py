@@ -155,13 +155,13 @@ def test_any_step_with_resources_runs_on_the_cluster(ray: Cluster, repository: R
     repository.thread(
         """
     import os
-    from fray import ResourceConfig
+    from fray.types import ResourceConfig
     from marin.execution.remote import remote
-    from marin.execution.types import ExecutorStep, this_output_path
+    from experiments.toy.marin_steps import own_path, step
 
     small = ResourceConfig.with_cpu(cpu=1, ram="200m")
-    raw = ExecutorStep("toy/raw", remote(prepare, resources=small), {"out": this_output_path()})
-    wide = ExecutorStep("toy/own", prepare, {"out": this_output_path(), "data": raw}, resources=small)
+    raw = step("toy/raw", remote(prepare, resources=small), {"out": own_path()})
+    wide = step("toy/own", prepare, {"out": own_path(), "data": raw}, small)
     steps.recorded(wide, label="prepared")
     """
     )
@@ -229,9 +229,9 @@ def test_a_job_sees_what_its_driver_and_its_request_have_set(ray: Cluster) -> No
         request = JobRequest("show", Entrypoint.from_callable(show), resources=small, environment=environment)
         print(RayClient().submit(request).wait())
         def outer():
-            import fray
+            from fray.current_client import current_client
             inner = JobRequest("inner", Entrypoint.from_binary("sh", ["-c", "echo from within"]), resources=small)
-            fray.current_client().submit(inner).wait()
+            current_client().submit(inner).wait()
         print(RayClient().submit(JobRequest("outer", Entrypoint.from_callable(outer), resources=small)).wait())
         def fail():
             raise KeyError("mine")
@@ -294,7 +294,8 @@ def client(ray: Cluster, script: str, **environment: str) -> str:
     """What a process prints that uses the client by itself."""
     prelude = """
         import os, ray
-        from fray import *
+        from fray.client import *
+        from fray.types import *
         from research_steps.remote.ray import client as ray_client
         from research_steps.remote.ray.client import RayClient
         from research_steps.errors import UsageError

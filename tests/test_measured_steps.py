@@ -17,14 +17,15 @@ from research_steps.thread.measured_step import metrics_of
 
 from tests.support import failing_measures
 from tests.support.dev_checkout import DevCheckout, checkout
-from tests.support.toy_thread import Repository, research
+from tests.support.marin_steps import outputs
+from tests.support.toy_thread import Repository, copy_marin_steps, research
 
 TRAIN = """
 import json, os
 from dataclasses import dataclass
 from pathlib import Path
 from marin.execution.remote import remote
-from marin.execution.types import ExecutorStep, this_output_path, versioned
+from experiments.toy.marin_steps import own_path, path_of, step, versioned
 from research_steps import run
 
 
@@ -45,7 +46,8 @@ def work(config):
     out = Path(config["out"])
     out.mkdir(exist_ok=True)
     checkpoint = out / "checkpoint"
-    rows = int(Path(config["data"]).read_text())
+    data = Path(config["data"])
+    rows = int((data / "rows" if data.is_dir() else data).read_text())
     for step in range(int(checkpoint.read_text()) if checkpoint.exists() else 0, 3):
         Path("trained").open("a").write(f"{config['lr']} {config['seed']} {step}\\n")
         checkpoint.write_text(str(step + 1))
@@ -61,9 +63,9 @@ def work(config):
 
 
 def train(config):
-    data = ExecutorStep(name="toy/tokens", fn=tokenize, config={"out": this_output_path()})
-    parts = {"lr": versioned(config.lr), "seed": config.seed, "how": config.how, "data": data / "rows"}
-    return ExecutorStep(name="toy/train", fn=remote(work), config={**parts, "out": this_output_path()})
+    data = step("toy/tokens", tokenize, {"out": own_path()})
+    parts = {"lr": versioned(config.lr), "seed": config.seed, "how": config.how, "data": path_of(data, "rows")}
+    return step("toy/train", remote(work), {**parts, "out": own_path()})
 
 
 def measure(config):
@@ -127,7 +129,7 @@ def test_a_measure_runs_a_step_of_marin(repository: Repository) -> None:
     assert [line for line in lines if line.startswith("0.3 0")][:3] == ["0.3 0 0", "0.3 0 1", "0.3 0 2"]
     assert len(lines) == 6 * 3
     assert (repository.root / "tokenized").read_text() == "once\n"
-    assert len(list(store.glob("toy/tokens-*"))) == 1 and not list(store.glob("toy/train-*"))
+    assert len(outputs(store, "toy/tokens")) == 1 and not outputs(store, "toy/train")
     named = {path.parent.name for path in store.glob("trials/toy/*/candidate/train-*/checkpoint")}
     assert len(named) == 6, "a W&B run is named by it"
 
@@ -225,7 +227,7 @@ def test_fields_that_move_together_are_one_axis(repository: Repository) -> None:
     steps.interpret(base, budgets, steps.interact(budgets, ("kind", ["a"])))
 """
     data = DATA.replace("    data: str", '    size: int = 1\n    kind: str = ""\n    data: str')
-    untimed(repository, data.replace("int(Path(config.data).read_text())", "config.size"), body)
+    untimed(repository, data.replace('int((data / "rows" if data.is_dir() else data).read_text())', "config.size"), body)
     done = repository.run("--force", "true")
     assert done.code == 0, done.output
     sweep = next(entry for entry in entries(repository) if entry.step == "sweep" and entry.label == "budget")
@@ -256,7 +258,7 @@ def test_fields_that_move_together_are_one_axis(repository: Repository) -> None:
 )
 def test_what_can_not_be_recorded_or_swept_is_refused(line: str, told: str) -> None:
     namespace: dict[str, Any] = {}
-    exec(BY_FIELDS, namespace)  # the experiment of the other tests
+    exec(BY_FIELDS.replace("experiments.toy", "tests.support"), namespace)  # the experiment of the other tests
     series = Series("toy", "TOY", "", (Metric("loss", "min", timed=False),))
     namespace |= {"steps": StepBuilder(series), "measure": failing_measures.steady}
     with pytest.raises(UsageError, match=told):
@@ -278,15 +280,15 @@ class Config:
 
 
 def measure(config):
-    rows = int(Path(config.data).read_text())
+    data = Path(config.data)
+    rows = int((data / "rows" if data.is_dir() else data).read_text())
     Path("measured").open("a").write(f"{config.data}\\n")
     noise = random.Random(f"{config} {os.getpid()} {len(Path('measured').read_text())}")
     while True:
         yield {"loss": config.work * rows * noise.uniform(1, 1.01)}
 """
 STEPS = """
-    from marin.execution.types import ExecutorStep, output_path_of, this_output_path
-    from pathlib import Path
+    from experiments.toy.marin_steps import own_path, path_of, step
 
     def prepare(config):
         path = __import__("pathlib").Path(config["out"])
@@ -294,12 +296,12 @@ STEPS = """
         (path / "rows").write_text(config["rows"])
 
     def made(rows):
-        return ExecutorStep(name=f"toy/data{rows}", fn=prepare, config={"out": this_output_path(), "rows": rows})
+        return step(f"toy/data{rows}", prepare, {"out": own_path(), "rows": rows})
 
     data = steps.recorded(made("3"), label="prepare")
-    base = steps.baseline(measure, Config(data=data / "rows"))
+    base = steps.baseline(measure, Config(data=path_of(data, "rows")))
     works = steps.sweep(base, ("work", [1000]))
-    others = steps.sweep(base, ("data", [made("4") / "rows"]))
+    others = steps.sweep(base, ("data", [path_of(made("4"), "rows")]))
     steps.seal(steps.interpret(base, works))
 """
 
@@ -322,9 +324,9 @@ def test_a_trial_is_the_same_in_two_stores(repository: Repository, tmp_path: Pat
         (repository.root / "measured").unlink()
     one, two = map(trials, stores)
     assert {t.key: t.config for t in one.values()} == {t.key: t.config for t in two.values()} and len(one) == 3
-    assert {str(t.config["data"]).partition("-")[0] for t in one.values()} == {"step:toy/data3", "step:toy/data4"}
-    assert f"={tmp_path}" not in repository.logbook and "out=step:toy/data3-" in repository.logbook
-    assert "data=step:toy/data4-" in repository.logbook
+    assert {str(t.config["data"])[:14] for t in one.values()} == {"step:toy/data3", "step:toy/data4"}
+    assert f"={tmp_path}" not in repository.logbook and "out=step:toy/data3" in repository.logbook
+    assert "data=step:toy/data4" in repository.logbook
 
 
 def test_a_thread_that_rests_on_a_step_is_reproduced_elsewhere(repository: Repository) -> None:
@@ -347,6 +349,7 @@ def test_dev_mode_takes_what_a_step_has_put_out(developed: DevCheckout) -> None:
     main = developed.experiment / "__main__.py"
     metric = next(line for line in main.read_text().splitlines() if "Metric(" in line).split('Metric("')[1].split('"')[0]
     developed.measure(DATA.replace("loss", metric))
+    copy_marin_steps(developed.experiment)
     body = main.read_text().partition("def thread(steps):\n")
     main.write_text(
         body[0] + body[1] + STEPS.strip("\n") + '\n\n\nif __name__ == "__main__":\n    main(series, thread)\n'
@@ -358,4 +361,4 @@ def test_dev_mode_takes_what_a_step_has_put_out(developed: DevCheckout) -> None:
     assert done.code == 0, done.output
     assert "work=1000" in developed.dev("--set", "work=1000")
     (record,) = [trial for trial in developed.trials() if trial.mode == "dev"][-1:]
-    assert str(record.config["data"]).startswith("step:toy/data3-")
+    assert str(record.config["data"]).startswith("step:toy/data3")

@@ -12,6 +12,7 @@ from research_steps.journal.journal import Journal
 from research_steps.journal.store import open_store
 from research_steps.records.model import EntryRecord
 
+from tests.support.marin_steps import outputs, returned
 from tests.support.toy_thread import MEASURE, Repository, fork
 from tests.support.wandb_files import read
 
@@ -44,13 +45,13 @@ def train(config):
 STEPS = """
     from fray.types import ResourceConfig
     from marin.execution.remote import remote
-    from marin.execution.types import ExecutorStep
+    from experiments.toy.marin_steps import step
     from experiments.toy.measure import train
 
     small = ResourceConfig.with_cpu()
-    steps.recorded(ExecutorStep(name="toy/plain", fn=train, config={"seed": 1}))
-    steps.recorded(ExecutorStep(name="toy/far", fn=remote(train, resources=small), config={"seed": 2}))
-    steps.recorded(ExecutorStep(name="toy/asks", fn=train, config={"seed": 3}, resources=small))
+    steps.recorded(step("toy/plain", train, {"seed": 1}))
+    steps.recorded(step("toy/far", remote(train, resources=small), {"seed": 2}))
+    steps.recorded(step("toy/asks", train, {"seed": 3}, small))
 """
 
 
@@ -86,13 +87,14 @@ def test_steps_side_by_side_have_what_is_global_to_themselves(repository: Reposi
     groups = sorted(run.run.run_group for run in contents.values())
     assert [group.split()[1] for group in groups] != ["toy/plain"] * 3 and len(set(groups)) == 3
     assert len({path.read_text() for path in here.iterdir()}) == 3
-    saved = sorted(path.read_text() for path in repository.root.glob("local_store/toy/*/.artifact.json"))
-    assert saved == ['{"loss": 12.0}', '{"loss": 22.0}', '{"loss": 32.0}']
+    names = ("toy/plain", "toy/far", "toy/asks")
+    saved = [returned(output) for name in names for output in outputs(repository.root / "local_store", name)]
+    assert saved == [{"loss": 12.0}, {"loss": 22.0}, {"loss": 32.0}]
 
 
 WORK = """
     import os, signal
-    from marin.execution.types import ExecutorStep
+    from experiments.toy.marin_steps import step
 
     def work(config):
         Path = __import__("pathlib").Path
@@ -102,7 +104,7 @@ WORK = """
             BODY
         return {"answer": 42}
 
-    steps.recorded(ExecutorStep(name="toy/work", fn=work, config={}))
+    steps.recorded(step("toy/work", work, {}))
 """
 
 

@@ -55,7 +55,7 @@ def measure(config):
 LEVANTER = """
 from dataclasses import dataclass
 from levanter.tracker.wandb import WandbConfig
-from marin.execution.types import ExecutorStep, this_output_path
+from experiments.toy.marin_steps import own_path, step
 from research_steps import run
 
 
@@ -79,7 +79,7 @@ def work(config):
 
 
 def measure(config):
-    return run(ExecutorStep(name="toy/train", fn=work, config=Training(out=this_output_path())))
+    return run(step("toy/train", work, Training(out=own_path())))
 """
 
 

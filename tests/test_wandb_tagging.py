@@ -15,13 +15,14 @@ import cloudpickle
 import pytest
 from research_steps.thread.tagging import Tagged, Tagging, tagged_config
 
+from tests.support.marin_steps import outputs, returned
 from tests.support.toy_thread import Repository
 from tests.support.wandb_files import RunContents, read
 
 TRAIN = """
     from dataclasses import dataclass, field
     from levanter.tracker.wandb import WandbConfig
-    from marin.execution.types import ExecutorStep, this_output_path
+    from experiments.toy.marin_steps import own_path, step
 
     @dataclass(frozen=True)
     class Trainer:
@@ -38,7 +39,7 @@ TRAIN = """
         tracker.finish()
         return {"tags": list(config.trainer.tracker[0].tags)}
 
-    step = ExecutorStep(name="toy/train", fn=train, config=Config(out=this_output_path()))
+    training = step("toy/train", train, Config(out=own_path()))
 """
 
 
@@ -62,22 +63,22 @@ def run(repository: Repository, body: str, of_series: str = "") -> list[RunConte
 
 def test_a_recorded_levanter_run_has_tags_group_and_name(repository: Repository) -> None:
     """Beside its own tags, and without another output path: what was trained before is not trained again."""
-    (trained,) = run(repository, TRAIN + '    steps.recorded(step, label="train it")\n')
+    (trained,) = run(repository, TRAIN + '    steps.recorded(training, label="train it")\n')
     assert list(trained.run.tags) == ["mine", "TOY", "toy"]
     assert trained.run.run_group == "TOY-001 train it"
     assert trained.run.display_name == "TOY-001"
     assert trained.run.project == "training"
     assert trained.history[0]["loss"] == 1.0
-    (artifact,) = (repository.root / "local_store" / "toy").glob("train-*/.artifact.json")
-    repository.thread(TRAIN + "    steps.built.append(step)\n")
+    (output,) = outputs(repository.root / "local_store", "toy/train")
+    repository.thread(TRAIN + "    steps.built.append(training)\n")
     plain = repository.run("--dry_run", "true")
-    assert plain.code == 0 and str(artifact.parent) in plain.output
+    assert plain.code == 0 and str(output) in plain.output
 
 
 def test_a_run_with_a_name_and_a_group_of_its_own_keeps_them(repository: Repository) -> None:
     """Only what is missing is added."""
     body = TRAIN.replace('tags=["mine"]', 'name="baseline", group="pile"')
-    (trained,) = run(repository, body + "    steps.recorded(step)\n")
+    (trained,) = run(repository, body + "    steps.recorded(training)\n")
     assert (trained.run.display_name, trained.run.run_group) == ("baseline", "pile")
     assert list(trained.run.tags) == ["TOY", "toy"]
 
@@ -85,7 +86,7 @@ def test_a_run_with_a_name_and_a_group_of_its_own_keeps_them(repository: Reposit
 def test_runs_that_a_step_starts_in_its_own_way_are_tagged_too(repository: Repository) -> None:
     """Also one that names tags of its own, in place of those of the environment, once it has begun."""
     body = """
-    from marin.execution.types import ExecutorStep, output_path_of
+    from experiments.toy.marin_steps import step
 
     def first(config):
         import wandb
@@ -103,8 +104,8 @@ def test_runs_that_a_step_starts_in_its_own_way_are_tagged_too(repository: Repos
                 time.sleep(0.01)
         return {}
 
-    one = steps.recorded(ExecutorStep(name="toy/first", fn=first, config={}), label="one")
-    steps.recorded(ExecutorStep(name="toy/second", fn=second, config={"after": output_path_of(one)}), label="two")
+    one = steps.recorded(step("toy/first", first, {}), label="one")
+    steps.recorded(step("toy/second", second, {"after": one}), label="two")
 """
     first, second = run(repository, body)
     assert list(first.run.tags) == ["TOY", "toy"]
@@ -116,7 +117,7 @@ def test_a_remote_step_takes_its_tags_along(repository: Repository) -> None:
     """The function that Marin sends away carries them in its configuration and in its wrapper."""
     body = """
     from fray.types import ResourceConfig
-    from marin.execution.types import ExecutorStep
+    from experiments.toy.marin_steps import step
 
     def work(config):
         import os, wandb
@@ -124,14 +125,13 @@ def test_a_remote_step_takes_its_tags_along(repository: Repository) -> None:
             pass
         return {"tags": os.environ["WANDB_TAGS"], "group": os.environ["WANDB_RUN_GROUP"]}
 
-    step = ExecutorStep(name="toy/far", fn=work, config={}, resources=ResourceConfig.with_cpu())
-    steps.recorded(step, label="far away")
+    steps.recorded(step("toy/far", work, {}, ResourceConfig.with_cpu()), label="far away")
 """
     (far,) = run(repository, body)
     assert list(far.run.tags) == ["TOY", "toy"]
     assert far.run.run_group == "TOY-001 far away"
-    (artifact,) = (repository.root / "local_store" / "toy").glob("far-*/.artifact.json")
-    assert artifact.read_text() == '{"tags": "TOY,toy", "group": "TOY-001 far away"}'
+    (output,) = outputs(repository.root / "local_store", "toy/far")
+    assert returned(output) == {"tags": "TOY,toy", "group": "TOY-001 far away"}
 
 
 @pytest.mark.parametrize(("of_series", "of_step"), [("private=True,", ""), ("", ", private=True")])
@@ -139,7 +139,7 @@ def test_a_private_step_puts_nothing_on_the_runs_of_its_function(
     repository: Repository, of_series: str, of_step: str
 ) -> None:
     """They go where the function sends them, and nothing there names the series."""
-    (trained,) = run(repository, TRAIN + f"    steps.recorded(step{of_step})\n", of_series)
+    (trained,) = run(repository, TRAIN + f"    steps.recorded(training{of_step})\n", of_series)
     assert list(trained.run.tags) == ["mine"]
     assert trained.run.run_group == ""
     assert "TOY" not in trained.run.display_name

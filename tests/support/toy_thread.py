@@ -8,6 +8,7 @@ import json
 import os
 import pkgutil
 import runpy
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -178,6 +179,11 @@ def age_locks(store: Path) -> None:
         aside.replace(path)
 
 
+def copy_marin_steps(experiment: Path) -> None:
+    """Have a thread find its steps of Marin beside it."""
+    shutil.copy(HERE / "tests" / "support" / "marin_steps.py", experiment)
+
+
 class Repository:
     """A checkout with one thread in it."""
 
@@ -196,10 +202,15 @@ class Repository:
         self.commit()
 
     def measure(self, text: str) -> None:
-        (self.experiment / "measure.py").write_text(text)
+        self._write("measure.py", text)
 
     def thread(self, body: str) -> None:
-        (self.experiment / "__main__.py").write_text(MAIN.replace("{body}", body.strip("\n")))
+        self._write("__main__.py", MAIN.replace("{body}", body.strip("\n")))
+
+    def _write(self, name: str, text: str) -> None:
+        (self.experiment / name).write_text(text)
+        if "experiments.toy.marin_steps" in text:
+            copy_marin_steps(self.experiment)
 
     def spread(self) -> None:
         """Have the thread for a cluster, whose records are the same wherever it runs."""

@@ -21,6 +21,7 @@ from typing import Any
 from marin.execution.artifact import (
     Artifact,
     ArtifactRecord,
+    FingerprintMismatchError,
     is_mutable_version,
     read_record,
     result_type_name,
@@ -34,12 +35,14 @@ from marin.execution.step_runner import StepRunner
 from marin.execution.step_status import PreviousTaskFailedError
 from marin.experiment.cli import graph_handles
 from rigging.filesystem.cluster_config import marin_prefix, marin_region
+from rigging.filesystem.factory import url_to_fs
 from rigging.provenance import LAUNCH_PROVENANCE_ENV, Provenance
 
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.records.redaction import redact
 from research_steps.thread.configs import StepConfig
+from research_steps.thread.marin.outputs import forget
 from research_steps.thread.marin.protocols import PLACEHOLDER, RecordedStep
 from research_steps.thread.options import RunOptions
 from research_steps.thread.types import Step
@@ -153,15 +156,15 @@ class ArtifactPlan:
 
     @property
     def steps(self) -> Sequence[Step]:
-        return list(graph_handles(self.given))
+        return _graph(self.given)
 
     def output_path(self, step: Any) -> str:
         return str(step.path(self.prefix))
 
     def dependents(self, steps: Sequence[Step]) -> list[Step]:
         dependents = {self.output_path(step): step for step in steps}
-        for step in self.steps:
-            if any(self.output_path(needed) in dependents for needed in _deps(step)):
+        for step in _graph(self.given):
+            if any(self.output_path(needed) in dependents for needed in step.deps):
                 dependents.setdefault(self.output_path(step), step)
         return list(dependents.values())
 
@@ -169,6 +172,9 @@ class ArtifactPlan:
         return bool(is_mutable_version(step.version))
 
     def run(self, options: RunOptions, max_concurrent: int) -> None:
+        if not options.dry_run:
+            for step in self.steps:
+                _drop_cut_off(self.output_path(step))
         chosen = self.given
         if options.run_only is not None:
             chosen = [step for step in self.steps if any(re.search(name, step.name) for name in options.run_only)]
@@ -182,8 +188,18 @@ class ArtifactPlan:
                 force_run_failed=options.force_run_failed,
                 max_concurrent=max_concurrent,
             )
-        except PreviousTaskFailedError as error:
+        except (PreviousTaskFailedError, FingerprintMismatchError) as error:
             raise RuntimeError(str(error)) from error
+
+
+def _drop_cut_off(path: str) -> None:
+    """Remove what a kill cut off of what a step returned, before Marin, which fails on it, looks whether it ran."""
+    try:
+        read_record(path)
+    except ValueError:
+        forget(path)
+        store, folder = url_to_fs(path)
+        store.rm(f"{folder}/.artifact.json")
 
 
 def plan(prefix: str, options: RunOptions, about: str, steps: Sequence[Step]) -> ArtifactPlan:
@@ -191,38 +207,42 @@ def plan(prefix: str, options: RunOptions, about: str, steps: Sequence[Step]) ->
     os.environ["MARIN_PREFIX"] = prefix
     os.environ.setdefault(LAUNCH_PROVENANCE_ENV, _provenance().to_json())
     planned = ArtifactPlan(prefix, list(steps))
-    recorded = {planned.output_path(step) for step in planned.steps if isinstance(_run(step), RecordedArtifactStep)}
-    for step in planned.steps:
-        function, path = _run(step), planned.output_path(step)
-        if isinstance(function, RecordedArtifactStep):
-            function.output_path = path
-        elif path in recorded:
-            raise UsageError(
-                f"The step {step.name!r} is used both recorded and as it was: other steps depend on the one that leaves "
-                "no record. Use what steps.recorded() returned everywhere."
-            )
-        changing = [needed.name for needed in _deps(step) if is_mutable_version(needed.version)]
-        if changing and isinstance(step, ResearchStep):
-            label = step.config.label if step.config else step.name
-            raise UsageError(
-                f"{label!r} rests on what {', '.join(changing)} puts out, which is built anew by each run (its version "
-                "is 'dev'): what is measured on it would be another thing each time. Give that step a version "
-                "YYYY.MM.DD."
-            )
+    recorded = {step.path(prefix): step for step in _graph(steps) if isinstance(step.run, RecordedArtifactStep)}
+    for step in _graph(steps):
+        _check(step, recorded.get(step.path(prefix)))
+        if isinstance(step.run, RecordedArtifactStep):
+            step.run.output_path = step.path(prefix)
     try:
         for step in planned.given:
             lower(step)
-    except ValueError as error:
+    except (ValueError, FingerprintMismatchError) as error:
         raise UsageError(f"Marin can't run the thread: {error}") from error
     return planned
 
 
-def _run(step: Any) -> Any:
-    return step.run
+def _check(step: Any, recorded: Any) -> None:
+    """Refuse a step that can't be what it is meant to be; `recorded` is that which leaves a record at its address."""
+    if recorded is not None and not isinstance(step.run, RecordedArtifactStep):
+        raise UsageError(
+            f"The step {step.name!r} is used both recorded and as it was: other steps depend on the one that leaves no "
+            "record. Use what steps.recorded() returned everywhere."
+        )
+    if recorded is not None and recorded.expected_fingerprint != step.expected_fingerprint:
+        raise UsageError(
+            f"The thread has the step {step.name}@{step.version} twice, with different configurations, and Marin would "
+            "run one of them for both: give each a name or a version of its own."
+        )
+    changing = [needed.name for needed in step.deps if is_mutable_version(needed.version)]
+    if changing and isinstance(step, ResearchStep):
+        label = step.config.label if step.config else step.name
+        raise UsageError(
+            f"{label!r} rests on what {', '.join(changing)} puts out, which each run builds anew, because its version is "
+            "'dev': what is measured on it would be another thing each time. Give that step a version YYYY.MM.DD."
+        )
 
 
-def _deps(step: Any) -> tuple[ArtifactStep, ...]:
-    return tuple(step.deps)
+def _graph(steps: Sequence[Any]) -> list[Any]:
+    return list(graph_handles(list(steps)))
 
 
 def _provenance() -> Provenance:
@@ -296,7 +316,9 @@ class RecordedArtifactStep:
 
     def run(self, config: Any, around: Callable[[Callable[[Any], Any]], Callable[[Any], Any]]) -> None:
         fn: Any = self.step.run
-        save = partial(_save, around(fn.fn if isinstance(fn, RemoteCallable) else fn), self.output_path)
+        about = {"name": self.step.name, "version": self.step.version, "fingerprint": self.step.expected_fingerprint}
+        record = ArtifactRecord(output_path=self.output_path, **about)
+        save = partial(_save, around(fn.fn if isinstance(fn, RemoteCallable) else fn), record)
         (replace(fn, fn=save).named(self.step.name) if isinstance(fn, RemoteCallable) else save)(config)
 
     def saved(self) -> Any:
@@ -304,18 +326,20 @@ class RecordedArtifactStep:
         return None if record is None or record.result is None else self.step.artifact_type.raw_load(self.output_path)
 
 
-def _save(function: Callable[[Any], Any], path: str, config: Any) -> None:
-    """Have what the function returns lie in the output, as Marin has it there once its step has ended."""
+def _save(function: Callable[[Any], Any], record: ArtifactRecord, config: Any) -> None:
+    """Have what the function returns lie in the output, as Marin writes it there, with more, once the step has ended."""
     returned = function(config)
     if returned is not None and not isinstance(returned, Artifact):
         raise TypeError(
             f"The step's function returned {type(returned).__name__}, which Marin doesn't save: expected an Artifact, "
             "or None for a step that only writes files."
         )
-    write_record(ArtifactRecord(output_path=path, result=returned.result_payload() if returned else None))
+    write_record(record.model_copy(update={"result": returned.result_payload() if returned is not None else None}))
 
 
 def wrap(step: Any, record: Callable[[RecordedStep, Any], Any]) -> Any:
     if step.adopt_source is not None:
         raise UsageError(f"The step {step.name!r} adopts what is there: there is nothing to run, and so none to record.")
-    return replace(step, run=RecordedArtifactStep(step, record))
+    # Else Marin gives out, with a warning, what another configuration has put out under this version.
+    pinned = replace(step, expected_fingerprint=step.expected_fingerprint or step.fingerprint())
+    return replace(pinned, run=RecordedArtifactStep(pinned, record))
