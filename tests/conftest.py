@@ -3,6 +3,7 @@ real. And which files run in one process, and which begin first.
 """
 
 import os
+import tempfile
 import uuid
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from hypothesis import settings
 from research_steps.trial import contention
 from xdist.scheduler import LoadFileScheduling
 
-from tests.support import github_api, object_store, ray_cluster
+from tests.support import github_api, iris_cluster, object_store, ray_cluster
 from tests.support.marin_steps import IS_TODAYS
 
 # They share one cluster, and therefore one process.
@@ -28,7 +29,7 @@ LONG = [
     *("test_kickoff", "test_secrets", "test_code"),
 ]
 # What only one generation of Marin has.
-collect_ignore = [] if IS_TODAYS else ["test_artifact_steps.py"]
+collect_ignore = [] if IS_TODAYS else ["test_artifact_steps.py", "test_iris_preemption.py"]
 # The first example imports what the others find there, and the machine may be busy.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
@@ -167,3 +168,16 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
         if not shared.waiting:
             shared.ending.close()
     return result
+
+
+@pytest.fixture(scope="module")
+def controller() -> Iterator[iris_cluster.Controller]:
+    with iris_cluster.controller() as running:
+        yield running
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A store that tasks of Iris see as the tests do. A worker of today's has a /tmp of its own for each of them."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        yield Path(folder)

@@ -1,16 +1,14 @@
 """Jobs on a real Iris cluster, submitted as a person does, from a git work tree."""
 
 import json
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import iris_cluster
 from tests.support.scratch_logbook import git
-from tests.support.toy_thread import RESEARCH, Repository, told
+from tests.support.toy_thread import Repository, told
 
 KID = """
 import json, os
@@ -33,14 +31,15 @@ import time
 from functools import partial
 
 import kid
-from fray import current_client
+from fray.current_client import current_client
 from fray.types import Entrypoint, JobRequest, ResourceConfig, create_environment
 
 
 def request(name, number):
     return JobRequest(
         name=name, entrypoint=Entrypoint.from_callable(partial(kid.work, number)),
-        resources=ResourceConfig.with_cpu(cpu=0.5, ram="1g"), environment=create_environment(env_vars={"KID_ONLY": "1"}),
+        resources=ResourceConfig.with_cpu(cpu=0.5, ram="1g", disk="1g"),
+        environment=create_environment(env_vars={"KID_ONLY": "1"}),
     )
 
 
@@ -49,12 +48,6 @@ for name, job in jobs.items():
     print(name, job.wait(raise_on_failure=False), flush=True)
 time.sleep(5)
 """
-
-
-@pytest.fixture(scope="module")
-def controller() -> Iterator[iris_cluster.Controller]:
-    with iris_cluster.controller() as running:
-        yield running
 
 
 @pytest.fixture
@@ -74,7 +67,10 @@ def tree(tmp_path: Path) -> Path:
 def test_a_command_runs_in_a_copy_of_the_work_tree(controller: iris_cluster.Controller, tree: Path) -> None:
     """It sees tracked and new files, no ignored ones and no repository, and the Python of the environment; its output is
     printed, and when it fails, the CLI does too and tells its exit code."""
-    script = "import os, sys, time; print(sorted(os.listdir())); print(sys.executable, flush=True)"
+    # Today's Iris has a folder of its own beside it.
+    script = (
+        "import os, sys, time; print(sorted({*os.listdir()} - {'.iris-outputs'})); print(sys.executable, flush=True)"
+    )
     script += "; time.sleep(5); sys.exit(7)"
     done = controller.iris(tree, "job", "run", "--job-name", "one", "--", "python", "-c", script)
     assert done.returncode == 1, done.stderr
@@ -83,23 +79,25 @@ def test_a_command_runs_in_a_copy_of_the_work_tree(controller: iris_cluster.Cont
 
 
 def test_a_job_submits_jobs_through_frays_current_client(
-    controller: iris_cluster.Controller, tree: Path, tmp_path: Path
+    controller: iris_cluster.Controller, tree: Path, shared: Path
 ) -> None:
     """A child runs a function of the same tree, with the variables that its parent was submitted with and its own, on
     the platform of its resources; its output is told with that of its parent, and a failure is its own."""
-    variables = ("-e", "MARIN_PREFIX", str(tmp_path))
+    variables = ("-e", "MARIN_PREFIX", str(shared))
     done = controller.iris(tree, "job", "run", *variables, "--job-name", "two", "--", "python", "driver.py")
     assert done.returncode == 0, done.stderr
     assert iris_cluster.printed(done, "two/0") == ["good succeeded", "bad failed"]
     assert iris_cluster.printed(done, "two/good/0") == ["working on 7"]
     assert "ValueError: no such number" in iris_cluster.printed(done, "two/bad/0")
 
-    answer = json.loads((tmp_path / "answer").read_text())
+    answer = json.loads((shared / "answer").read_text())
     assert {".gitignore", "driver.py", "kid.py"} <= set(answer.pop("tree"))
-    assert answer == {"JAX_PLATFORMS": "cpu", "KID_ONLY": "1", "MARIN_PREFIX": str(tmp_path)}
+    assert answer == {"JAX_PLATFORMS": "cpu", "KID_ONLY": "1", "MARIN_PREFIX": str(shared)}
 
 
-def test_a_thread_leaves_the_same_records_on_iris(controller: iris_cluster.Controller, tmp_path: Path) -> None:
+def test_a_thread_leaves_the_same_records_on_iris(
+    controller: iris_cluster.Controller, tmp_path: Path, shared: Path
+) -> None:
     """Submitted with Iris's own command line, each step a job of its own; what the driver can't see of git comes with
     RESEARCH_ORIGIN. A checkout catches up from the store."""
     here, there = Repository(tmp_path / "here"), Repository(tmp_path / "there")
@@ -108,20 +106,14 @@ def test_a_thread_leaves_the_same_records_on_iris(controller: iris_cluster.Contr
         repository.commit()
     # Iris tells it to the jobs of a CPU, and what is compiled may depend on it.
     assert here.run(JAX_PLATFORMS="cpu").code == 0
-    store = str(tmp_path / "shared")
-    origin = research(there, "origin", "toy", "--prefix", store).strip()
+    store = str(shared)
+    origin = iris_cluster.research(there, "origin", "toy", "--prefix", store).strip()
     given = {"RESEARCH_ORIGIN": origin, "MARIN_PREFIX": store, "JAX_PLATFORMS": "cpu"}
     variables = [word for name, value in given.items() for word in ("-e", name, value)]
     command = ["--job-name", "toy", *variables, "--", "python", "-m", "experiments.toy"]
     done = controller.iris(there.root, "job", "run", *command)
     assert done.returncode == 0, done.stderr
     assert told(Path(store)) == told(here.root / "local_store")
-    research(there, "sync", "toy", "--prefix", store)
+    iris_cluster.research(there, "sync", "toy", "--prefix", store)
     assert there.ids == here.ids
     assert f"Commit Hash: `{there.git('rev-parse', 'HEAD').strip()[:7]}" in there.logbook
-
-
-def research(repository: Repository, *arguments: str) -> str:
-    """What the command prints."""
-    argv = [*RESEARCH, *arguments]
-    return subprocess.run(argv, cwd=repository.root, stdout=subprocess.PIPE, text=True, check=True, timeout=240).stdout

@@ -13,21 +13,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.marin_steps import IS_TODAYS
+from tests.support.toy_thread import RESEARCH, Repository
+
 IRIS = Path(sys.executable).with_name("iris")
 
-# The controller refuses a client whose build is 14 days older than its clock; the one that is pinned grows older.
 # A task starts in its copy of the work tree, as it does in a container: there this is the container's doing. And a
 # worker tells tasks the address of the default route, which a machine without a network lacks.
 _CONTROLLER = """
 import sys
-from datetime import timedelta
-
-from iris.cluster.backends.local.cluster import LocalCluster, make_local_cluster_config
-from iris.cluster.controller import service
 from iris.cluster.runtime import process
 from iris.cluster.worker import task_attempt
-
-service.FRESHNESS_WINDOW = timedelta(days=36500)
+GENERATION
 process._PDEATHSIG_LAUNCHER_CODE = "import os; os.chdir(os.environ['IRIS_WORKDIR']);" + process._PDEATHSIG_LAUNCHER_CODE
 task_attempt.probe_outbound_ip = lambda: "127.0.0.1"
 config = make_local_cluster_config(2)
@@ -37,6 +34,19 @@ cluster = LocalCluster(config)
 print(cluster.start(), flush=True)
 sys.stdin.read()
 cluster.close()
+"""
+
+
+# The older one refuses a client whose build is 14 days older than its clock, and what is pinned grows older; today's
+# goes by the dates of both builds, and is left as it is.
+_GENERATION = """
+from iris.cluster.local_cluster import LocalCluster, make_local_cluster_config
+"""
+_OLDER_GENERATION = """
+from datetime import timedelta
+from iris.cluster.backends.local.cluster import LocalCluster, make_local_cluster_config
+from iris.cluster.controller import service
+service.FRESHNESS_WINDOW = timedelta(days=36500)
 """
 
 
@@ -58,9 +68,10 @@ def controller() -> Iterator[Controller]:
     """Started and ended, with all of its tasks."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {"PATH": os.environ["PATH"], "HOME": folder, "TMPDIR": folder}
+        program = _CONTROLLER.replace("GENERATION", _GENERATION if IS_TODAYS else _OLDER_GENERATION)
         with (Path(folder) / "log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", _CONTROLLER],
+                [sys.executable, "-c", program],
                 cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip
         with process:
@@ -80,3 +91,9 @@ def printed(done: "subprocess.CompletedProcess[str]", task: str) -> list[str]:
     """The lines that the first attempt of a task, such as `job/0` or `job/child/0`, printed, as the CLI told them."""
     lines = [line.split(" | ", 1) for line in done.stderr.splitlines() if f"/{task}:0 | " in line]
     return [line for _, line in lines]
+
+
+def research(repository: Repository, *arguments: str) -> str:
+    """What the command prints."""
+    argv = [*RESEARCH, *arguments]
+    return subprocess.run(argv, cwd=repository.root, stdout=subprocess.PIPE, text=True, check=True, timeout=240).stdout
