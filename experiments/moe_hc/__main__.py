@@ -5,7 +5,7 @@ Two questions, so two sweeps of implementations with a baseline each: on one dev
 
 from research_steps import Hypothesis, Metric, Resources, Series, Steps, Stop, main
 
-from experiments.moe_hc.measure import MoeConfig, measure
+from experiments.moe_hc.measure import TODAYS_LOCAL, TODAYS_PARALLEL, MoeConfig, has_todays_kernels, measure
 
 series = Series(
     topic="moe_hc",
@@ -37,6 +37,10 @@ series = Series(
 # On a cluster; without one this machine measures.
 MACHINE = Resources(cpu=2, ram="6g")
 CANDIDATES = ["sonic", "dense", "ragged_gather", "blocked_batch", "blocked_scan"]
+PARALLEL = ["ring", "ragged_all_to_all"]
+if has_todays_kernels():
+    CANDIDATES += TODAYS_LOCAL
+    PARALLEL += TODAYS_PARALLEL
 
 
 def thread(steps: Steps) -> None:
@@ -50,9 +54,7 @@ def thread(steps: Steps) -> None:
 
     four = MoeConfig(implementation="ring", expert_parallel=4)
     ring = steps.baseline(measure, four, label="ring, four devices", resources=MACHINE)
-    parallel = steps.sweep(
-        ring, ("implementation", ["ring", "ragged_all_to_all"]), label="expert-parallel implementations"
-    )
+    parallel = steps.sweep(ring, ("implementation", PARALLEL), label="expert-parallel implementations")
 
     steps.seal(steps.interpret(base, local, routing, both, again, ring, parallel))
 
