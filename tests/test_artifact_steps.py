@@ -99,6 +99,9 @@ def test_marins_provenance_leaves_the_index_as_it_is(repository: Repository) -> 
     assert provenance["base_commit"] == head and provenance["dirty"] is True
     assert provenance["tree_hash"] != repository.git("rev-parse", "--short", "HEAD^{tree}").strip()
     assert "hunter2" not in artifact.read_text()
+    # What Marin's processes are told of both is in no record, where it would be another thing in each run and place.
+    (record, *_) = (repository.root / ".agents" / "logbooks" / "toy").glob("TOY-001.jsonl")
+    assert "MARIN_PR" not in record.read_text() and str(repository.root) not in record.read_text()
 
 
 def test_what_changed_is_made_anew_and_nothing_else(repository: Repository) -> None:

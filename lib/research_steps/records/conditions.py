@@ -15,6 +15,8 @@ ENVIRONMENT = (
     "JAX_", "XLA_", "LIBTPU_", "TPU_", "CUDA_", "NCCL_", "OMP_", "MKL_", "OPENBLAS_", "MARIN_", "LEVANTER_",
     "RAGGED_DOT_",
 )  # fmt: skip
+# Where the store is and what code runs, which Marin's processes tell each other, and a record says in its own way.
+UNRECORDED = frozenset(("MARIN_PREFIX", "MARIN_PROVENANCE"))
 # What decides how fast a kernel is; the rest only says where the record comes from.
 _MATTERING = frozenset(PACKAGES) - {"research-steps", "marin-core", "marin-fray"}
 # What these name are places on a machine, and decide nothing. Importing Marin sets TPU_SKIP_MDS_QUERY, so that it is in

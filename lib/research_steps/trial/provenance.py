@@ -24,7 +24,7 @@ import msgspec
 
 from research_steps.errors import UsageError
 from research_steps.git import Checkout
-from research_steps.records.conditions import ENVIRONMENT, PACKAGES, Facts
+from research_steps.records.conditions import ENVIRONMENT, PACKAGES, UNRECORDED, Facts
 from research_steps.records.encoding import sha256
 from research_steps.records.model import Actor, Captured, Error, Provenance
 from research_steps.records.names import Commit, Hash
@@ -122,8 +122,8 @@ def capture(checkout: Checkout, argv: Sequence[str], topic: str) -> Captured:
 def facts_here(variables: Collection[str] = ()) -> Facts:
     """The facts of this machine, for what this process starts; these `variables` are read by the code that it
     measures."""
-    counting = (name for name in sorted(os.environ) if name.startswith(ENVIRONMENT) or name in variables)
-    env = {name: os.environ[name] for name in counting}
+    counting = (name for name in os.environ if name.startswith(ENVIRONMENT) or name in variables)
+    env = {name: os.environ[name] for name in sorted({*counting} - UNRECORDED)}
     return Facts(socket.gethostname(), device_class(), platform.python_version(), _packages(), env)
 
 
