@@ -236,8 +236,8 @@ def _check(step: Any, recorded: Any) -> None:
     if changing and isinstance(step, ResearchStep):
         label = step.config.label if step.config else step.name
         raise UsageError(
-            f"{label!r} rests on what {', '.join(changing)} puts out, which each run builds anew (its version is dev), so "
-            "that what is measured on it would be another thing each time. Give that step a version YYYY.MM.DD."
+            f"{label!r} rests on what {', '.join(changing)} puts out, which each run builds anew (its version is dev): "
+            "what is measured on it would be another thing each time. Give that step a version YYYY.MM.DD."
         )
 
 
