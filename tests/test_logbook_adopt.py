@@ -197,6 +197,31 @@ def test_an_edit_of_the_adopted_part_is_named_and_entries_go_on(desk: Desk) -> N
     assert desk.problems() == [problem]
 
 
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n"])
+def test_what_people_went_on_writing_above_is_adopted_again(desk: Desk, ends: bytes) -> None:
+    """All that they wrote counts as adopted then; the entries stay as they are, and others follow."""
+    desk.path.write_bytes(TEMPLATE.replace(b"\n", ends))
+    adopt(desk.checkout, "toy", "TOY")
+    desk.record("before")
+    desk.publish()
+    behind = desk.data.partition(b"<!-- research-steps adopted ")[2].partition(b"-->")[2]
+    desk.path.write_bytes(
+        desk.data.replace(b"- Result: 1" + ends, b"- Result: 1" + ends + b"- Result: TOY-009, 2" + ends)
+    )
+    assert len(desk.problems()) == 1
+    changed = desk.data
+    adopt(desk.checkout, "toy", "TOY", dry_run=True)
+    assert desk.data == changed
+    adopt(desk.checkout, "toy", "TOY")
+    assert desk.problems() == [] and desk.data.endswith(behind) and b"- Result: TOY-009, 2" + ends in desk.data
+    with pytest.raises(UsageError, match="needs no adoption"):
+        adopt(desk.checkout, "toy", "TOY")
+    desk.record("after")
+    desk.publish()
+    assert desk.labels[-2:] == ["before", "after"] and desk.problems() == []
+    assert desk.data.count(b"\n") == desk.data.count(ends)
+
+
 def test_a_quoted_summary_is_not_rewritten(desk: Desk) -> None:
     """Only the summary behind the adopted bytes is ours to rewrite."""
     old = BY_HAND["our markers in plain sight"]

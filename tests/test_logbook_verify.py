@@ -153,10 +153,12 @@ def test_line_ends_that_git_changed_are_no_edit(desk: Desk) -> None:
     """A checkout with CRLF line ends is checked as it is, and takes entries."""
     desk.path.write_bytes(desk.data.replace(b"\n", b"\r\n"))
     assert desk.problems() == []
-    desk.record("follows")
+    desk.record("follows", step="baseline")
     desk.publish()
     assert desk.ids[-1] == "TOY-005"
     assert desk.problems() == []
+    # Entry and summary have the line ends that all others have.
+    assert desk.data.count(b"\n") == desk.data.count(b"\r\n")
 
 
 RECORDS: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {

@@ -1,5 +1,9 @@
-"""A project in a folder of its git repository is refused at once, by whatever would run its thread."""
+"""A project in a folder of its git repository, or in another one, is refused at once by what would run its thread."""
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,3 +34,16 @@ def test_the_thread_of_a_subfolder_is_refused(below: Repository) -> None:
     done = below.run()
     assert done.code == 0, done.output
     assert below.ids
+
+
+def test_the_thread_of_another_checkout_is_refused(tmp_path: Path) -> None:
+    """Its records would name the commit of the checkout that one stands in, and a seal would lack the code."""
+    repository, other = Repository(tmp_path / "one"), Repository(tmp_path / "other")
+    environment = {**os.environ, "PYTHONPATH": str(repository.root), "WANDB_MODE": "disabled"}
+    shutil.rmtree(other.root / "experiments")
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.toy"], cwd=other.root, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1, done.stderr
+    assert f"The thread lies in {repository.root}" in done.stderr and f"the checkout {other.root}" in done.stderr
+    assert not (other.root / ".agents").exists() and not (other.root / "local_store").exists()

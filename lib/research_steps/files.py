@@ -15,7 +15,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Literal
 
-from research_steps.errors import RepositoryError
+from research_steps.errors import RepositoryError, UsageError
 
 # Folders of a checkout with what is published: no link is followed below what holds them.
 _BROUGHT = (".agents", ".github")
@@ -24,6 +24,19 @@ _KINDS = {
     stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a folder", stat.S_IFREG: "a file", stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device",
 }  # fmt: skip
+
+
+def users_folder(variable: str, default: str) -> Path:
+    """Where this user's own files of a kind lie: what the variable names, else this folder of the home. Raises
+    UsageError where there is neither."""
+    given = os.environ.get(variable)
+    try:
+        return Path(given) if given else Path.home() / default
+    except RuntimeError as error:
+        raise UsageError(
+            f"This user has no home directory, and {variable} is not set: set HOME, or {variable} to a folder that is "
+            "yours alone."
+        ) from error
 
 
 def read(path: Path) -> bytes | None:

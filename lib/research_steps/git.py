@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from research_steps.errors import RepositoryError
+from research_steps.files import users_folder
 
 # These change while a thread runs and belong to its record, so they don't make the tree dirty.
 LIVING = (".agents/logbooks", ".agents/issues", "local_store")
@@ -80,7 +81,7 @@ class Checkout:
         among the user's own files."""
         if self.git_dir is not None:
             return self.git_dir / "research-steps"
-        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+        state = users_folder("XDG_STATE_HOME", ".local/state")
         return state / "research-steps" / hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
 
     def git(

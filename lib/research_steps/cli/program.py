@@ -57,8 +57,14 @@ def main(
 
     try:
         file = Path(inspect.unwrap(thread).__code__.co_filename).absolute()
+        checkout = Checkout.find()
         if file.parts[-3:] == ("experiments", series.topic, "__main__.py"):
-            refuse_below(Checkout.find(), file.parents[2], series.topic)
+            refuse_below(checkout, file.parents[2], series.topic)
+        if checkout.git_dir is not None and not file.resolve().is_relative_to(checkout.root):
+            raise UsageError(
+                f"The thread lies in {file}, and this is the checkout {checkout.root}: what is recorded here would name "
+                "the code of this one. Expected to be started at the top of the checkout that holds the thread."
+            )
         run_options, own = _parse(given, thread, options)
         run(series, thread if own is None else lambda steps: thread(steps, own), run_options)
     except ResearchError as error:

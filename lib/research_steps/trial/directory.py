@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from research_steps.errors import Side, UsageError
-from research_steps.files import open_file
+from research_steps.files import open_file, users_folder
 from research_steps.records.encoding import sha256
 from research_steps.records.redaction import LONGEST, redact_end, redactor
 
@@ -43,8 +43,9 @@ def trial_directory() -> str:
 def directory_of(store: str, topic: str, key: str) -> Path:
     """Where the directory of a trial lies, for a store by its URL."""
     if "://" in store:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return Path(cache, "research_steps", "trials", sha256(store.encode())[:16], topic, key)
+        return users_folder("XDG_CACHE_HOME", ".cache").joinpath(
+            "research_steps", "trials", sha256(store.encode())[:16], topic, key
+        )
     return Path(store, "trials", topic, key)
 
 

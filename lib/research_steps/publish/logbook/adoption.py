@@ -15,7 +15,8 @@ def adopt(checkout: Checkout, topic: str, prefix: str, dry_run: bool = False) ->
     """Have entries follow at the end of a logbook that people wrote, unless this is a `dry_run`; returns how many bytes
     stay as they were.
 
-    Whatever would hide what follows (a fence, a comment, a folded section that is still open) is closed first.
+    Whatever would hide what follows (a fence, a comment, a folded section that is still open) is closed first. In one
+    that was adopted before, and in whose own part people went on writing, that is taken as it is by now.
     """
     check_prefix(topic, prefix)
     path = path_of(checkout, topic)
@@ -25,7 +26,12 @@ def adopt(checkout: Checkout, topic: str, prefix: str, dry_run: bool = False) ->
         files = read_files(path)
         old = files.logbook
         if logbook_format.is_ours(old):
-            raise UsageError(f"{path} needs no adoption: research-steps made or adopted it before.")
+            again = logbook_format.adopted_again(old)
+            if again is None:
+                raise UsageError(f"{path} needs no adoption: research-steps made or adopted it before.")
+            if not dry_run:
+                write_aside(path, again)
+            return len(old)
         if logbook_format.conflicts(old):
             raise ConflictedLogbook(f"{path} has conflict markers of a git merge: resolve them, then adopt it.")
         if files.hashes & files.contents.records:
@@ -37,5 +43,6 @@ def adopt(checkout: Checkout, topic: str, prefix: str, dry_run: bool = False) ->
         marker = logbook_format.adoption_marker(above, topic, prefix)
         log = logbook_format.log_part(rendering.NOTHING_YET, logbook_format.HEADINGS[1])
         if not dry_run:
-            write_aside(path, above + marker + log)
+            behind = (above + marker + log)[len(old) :]
+            write_aside(path, old + (logbook_format.crlf(behind) if logbook_format.is_crlf(old) else behind))
     return len(old)

@@ -72,6 +72,7 @@ class LogbookFile:
         self._after = b""
         self.records: set[str] = set()
         self.unfinished = ""
+        self._is_crlf = False
 
     def refresh(self) -> bool:
         """Take notice of what others did to the file; True when it was read whole, because others replaced it or this
@@ -100,6 +101,7 @@ class LogbookFile:
         if logbook_format.conflicts(data):
             raise self._conflicted()
         self._identity = status.st_dev, status.st_ino
+        self._is_crlf = logbook_format.is_crlf(data)
         self._links, self._tips, self.records = set(), [], set()
         self._end = logbook_format.adopted_end(data)
         self._before = data[max(0, self._end - _COMPARED) : self._end]
@@ -108,9 +110,9 @@ class LogbookFile:
 
     def append(self, id: str, record: str, text: str) -> None:
         """Append one entry, durably. Raises LogbookError and leaves the file as it was when the disk refuses."""
-        entry = logbook_format.render(id, record, text, self._tips)
+        entry = self._ended(logbook_format.render(id, record, text, self._tips))
         behind = self._without_begun(entry)
-        gap = closing(behind).encode() if behind.strip() else b"" if behind.endswith(b"\n") else b"\n"
+        gap = self._ended(closing(behind).encode() if behind.strip() else b"" if behind.endswith(b"\n") else b"\n")
         with self._open("r+b") as file:
             status = os.fstat(file.fileno())
             if (status.st_dev, status.st_ino, status.st_size) != (*self._identity, self._end + len(self._after)):
@@ -138,15 +140,19 @@ class LogbookFile:
             data = file.readall()
         begin, end = logbook_format.summary_place(data)
         new = logbook_format.marked_summary(text)
+        new = self._ended(new + (b"" if data[end : end + 1] in (b"\n", b"\r") else b"\n\n"))
         if data[begin:end] == new:
             return
-        new += b"" if data[end : end + 1] in (b"\n", b"\r") else b"\n\n"
         write_aside(self.path, data[:begin] + new + data[end:])
         if begin < self._end:
             # Every entry moved by the same distance, so that nothing has to be read again.
             status = self.path.stat()
             self._identity = status.st_dev, status.st_ino
             self._end += len(new) - (end - begin)
+
+    def _ended(self, text: bytes) -> bytes:
+        """New text with the line ends that the logbook has."""
+        return logbook_format.crlf(text) if self._is_crlf else text
 
     def _read_on(self, data: bytes) -> None:
         """Take in what stands behind the last entry."""

@@ -265,6 +265,16 @@ def _made_here(data: bytes) -> bool:
     return bool(closed) and front.startswith(b"---") and MADE_HERE.encode() in front.splitlines()
 
 
+def adopted_again(data: bytes) -> bytes | None:
+    """An adopted logbook whose marker holds for what people have by now above it; None where it does already."""
+    end, intact = _adoption(data)
+    if intact:
+        return None
+    above = data[: data.rindex(b"<!-- research-steps adopted ", 0, end)]
+    marker = re.sub(rb"sha256=[0-9a-f]{64}", f"sha256={_hash(above)}".encode(), data[len(above) : end])
+    return above + marker + data[end:]
+
+
 def _adoption(data: bytes) -> tuple[int, bool]:
     """Where the adopted part ends, and whether it is as it was."""
     changed: list[tuple[int, int]] = []
@@ -291,6 +301,15 @@ def _hash(data: bytes) -> str:
 def lf(data: bytes) -> bytes:
     """The same with LF for CRLF, which git may write on a check-out."""
     return data.replace(b"\r\n", b"\n")
+
+
+def is_crlf(data: bytes) -> bool:
+    """Whether each line ends in CRLF, as on a check-out where git writes that."""
+    return 0 < data.count(b"\n") == data.count(b"\r\n")
+
+
+def crlf(data: bytes) -> bytes:
+    return lf(data).replace(b"\n", b"\r\n")
 
 
 def _line(data: bytes, offset: int) -> int:

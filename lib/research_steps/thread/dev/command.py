@@ -6,11 +6,11 @@ It stays light: what takes long to import is in the kept parent already.
 import os
 import secrets
 from contextlib import closing
-from pathlib import Path
 
 import msgspec
 
 from research_steps.errors import LauncherError
+from research_steps.files import users_folder
 from research_steps.git import Checkout
 from research_steps.thread.dev.messages import DevRequest
 from research_steps.trial.launcher.conversation import Conversation, Hear, value_of
@@ -54,7 +54,7 @@ def order(checkout: Checkout, request: DevRequest, hear: Hear) -> bytes:
 
 def environment() -> dict[str, str]:
     """This process's environment, with JAX's persistent compilation cache on unless it is set already."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "research-steps" / "jax"
+    cache = users_folder("XDG_CACHE_HOME", ".cache") / "research-steps" / "jax"
     on = {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

@@ -1,5 +1,6 @@
 """The binding to Marin with `ExecutorStep`, whose output paths end in a hash of their configuration."""
 
+import getpass
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from marin.execution import executor as marins_executor
 from marin.execution.artifact import Artifact
 from marin.execution.executor import Executor, instantiate_config, materialize
 from marin.execution.remote import RemoteCallable
@@ -69,7 +71,16 @@ class ExecutorPlan:
         )
 
 
+def _user() -> str:
+    """Who runs it. Marin's own way fails for a user without a name, such as a container's."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
 def plan(prefix: str, options: RunOptions, about: str, steps: Sequence[Step]) -> ExecutorPlan:
+    marins_executor.get_user = _user
     executor = Executor(
         prefix=prefix,
         executor_info_base_path=options.executor_info_base_path or os.path.join(prefix, "experiments"),
