@@ -22,7 +22,7 @@ test: $(READY)  ## all tests; much of what they do is waiting
 
 # What differs between Marin's two generations: the older one is that of Python 3.11, today's that of 3.12 and 3.13.
 CONTRACT := artifact_steps cluster iris iris_preemption measured_steps moe_hc_experiment seal step_processes thread \
-  tracked_runs wandb_tagging
+  tiny_lr_experiment tracked_runs wandb_tagging
 
 contract: $(READY)  ## the tests of what binds to Marin; with PYTHON=python3.12 VENV=.venv312 those of today's Marin
 	$(BIN)/python -m pytest -n 4 $(wildcard $(CONTRACT:%=tests/test_%.py))

@@ -167,16 +167,16 @@ def ways(root: Path, environment: dict[str, str], size: Size) -> dict[str, list[
 def runner(root: Path, environment: dict[str, str]) -> float:
     """A thread of three levels, in a process of its own: the seconds that its steps' runner takes."""
     enter(root, {**environment, "MARIN_PREFIX": str(root / "other_store")})
-    from research_steps.thread.marin.executor_steps import ExecutorPlan
+    from research_steps.thread.driver import ThreadRun
 
-    run, took = ExecutorPlan.run, []
+    run, took = ThreadRun._run_plan, []
 
     def timed(*given: Any, **options: Any) -> None:
         began = time.perf_counter()
         run(*given, **options)
         took.append(time.perf_counter() - began)
 
-    with patch.object(ExecutorPlan, "run", timed), patch.object(sys, "argv", ["naps"]):
+    with patch.object(ThreadRun, "_run_plan", timed), patch.object(sys, "argv", ["naps"]):
         runpy.run_module("experiments.naps", run_name="__main__", alter_sys=True)
     (runner_s,) = took
     return runner_s
