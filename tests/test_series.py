@@ -34,7 +34,9 @@ def test_a_topic_that_is_no_safe_file_name_is_refused(topic: str) -> None:
     """It names the logbook, the journal's folder and the tags."""
     text = refusal(lambda: series(topic=topic))
     assert text.startswith("Topic ")
-    assert "expected lower-case letters, digits, _ and -, at most 64 characters, such as moe_hc." in text
+    assert "expected lower-case letters, digits, _ and -, at most 64 characters, such as " in text
+    usable = text.partition("such as ")[2].partition(";")[0]
+    assert check_topic(usable) == usable
     assert ("(200 characters)" in text) == (len(topic) == 200)
 
 
@@ -60,7 +62,18 @@ def test_a_prefix_that_makes_no_experiment_id_is_refused(prefix: str) -> None:
     """IDs are found again in headings, tags and file names by their form."""
     text = refusal(lambda: series(prefix=prefix))
     assert repr(prefix) in text
-    assert "expected capitals, digits and inner hyphens, at most 32 characters, such as MOE-HC." in text
+    assert "expected capitals, digits and inner hyphens, at most 32 characters, such as " in text
+    usable = text.partition("such as ")[2].removesuffix(".")
+    assert series(prefix=usable).prefix == usable
+
+
+@pytest.mark.parametrize(
+    ("name", "usable"),
+    [("exp2917.v2", "exp2917_v2"), ("ShampooMoE", "shampoomoe"), ("2026 dense/sparse", "2026_dense_sparse")],
+)
+def test_a_name_as_people_give_them_is_told_how_to_spell(name: str, usable: str) -> None:
+    text = refusal(lambda: series(topic=name))
+    assert f"such as {usable}; a logbook of that name is renamed with 'git mv' first." in text
 
 
 @pytest.mark.parametrize("name", ["", "1st", "time s", "a\nb", "a|b", "é", "a" * 65, "_a"])

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from research_steps.errors import UsageError
+from research_steps.thread import marin
 
 from tests.support.marin_steps import IS_TODAYS, outputs, returned, step
 from tests.support.toy_thread import BODY, MEASURE, Repository, cli, fork
@@ -511,3 +513,24 @@ def test_a_run_goes_on_when_nobody_reads_what_it_tells(repository: Repository, r
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert repository.ids == ["TOY-001", "TOY-002", "TOY-003"]
     assert "fail" not in repository.logbook
+
+
+def test_an_option_of_the_other_generation_of_marin_is_refused(repository: Repository) -> None:
+    """It would do nothing; the sentence says which Marin has it."""
+    option, has = (
+        (("--executor_info_base_path", "info"), "is an option of executor steps, and this Marin has artifact steps")
+        if IS_TODAYS
+        else (("--version", "dev"), "are those of Marin's artifact steps, and this Marin has executor steps")
+    )
+    refused = repository.run(*option)
+    assert refused.code == 1 and has in refused.output and "Traceback" not in refused.output
+    assert not (repository.root / ".agents").exists()
+
+
+def test_a_marin_that_nobody_knows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was looked for is named, and what to do."""
+    monkeypatch.setattr(marin, "find_spec", lambda name: None)
+    with pytest.raises(UsageError) as refused:
+        marin._installed()
+    assert "the module marin.execution.lazy (today's" in str(refused.value)
+    assert "marin.execution.executor" in str(refused.value) and "research-steps[marin]" in str(refused.value)

@@ -223,9 +223,10 @@ def check_topic(topic: str) -> str:
     """The topic itself, once it is known to be a safe file name. Raises UsageError."""
     if not re.fullmatch(TOPIC, topic):
         shown = topic if len(topic) <= 80 else f"{topic[:77]}… ({len(topic)} characters)"
+        usable = re.sub(r"[^a-z0-9_-]+", "_", topic.lower()).strip("_-")[:64] or "moe_hc"
         raise UsageError(
             f"Topic {shown!r} is not usable as a name: expected lower-case letters, digits, _ and -, "
-            "at most 64 characters, such as moe_hc."
+            f"at most 64 characters, such as {usable}; a logbook of that name is renamed with 'git mv' first."
         )
     return topic
 
@@ -233,9 +234,11 @@ def check_topic(topic: str) -> str:
 def check_prefix(topic: str, prefix: str) -> str:
     """The experiment ID prefix itself, once it is known to be one. Raises UsageError."""
     if not re.fullmatch(PREFIX, prefix):
+        capitals = re.sub(r"^[^A-Z]+", "", re.sub(r"[^A-Z0-9]+", "-", prefix.upper()))
+        usable = capitals[:32].rstrip("-") or "MOE-HC"
         raise UsageError(
             f"Series {topic!r} has the experiment ID prefix {prefix!r}: expected capitals, digits and inner hyphens, at "
-            "most 32 characters, such as MOE-HC."
+            f"most 32 characters, such as {usable}."
         )
     return prefix
 
