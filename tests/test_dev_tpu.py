@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 from research_steps.errors import UsageError
+from research_steps.journal.journal import Journal
+from research_steps.journal.store import open_store
 from research_steps.remote.ray.config import read_cluster
 from research_steps.remote.ray.tpu import resources_of
 
@@ -338,6 +340,30 @@ def test_a_recorded_command_is_an_entry(cluster: Cluster, tmp_path: Path) -> Non
     assert "s3cret-Value" not in entry and "t0ken-of-mine" not in entry and "MY_TOKEN" in entry
     verified = subprocess.run([*RESEARCH, "verify", "toy"], cwd=root, capture_output=True, text=True)
     assert verified.returncode == 0, verified.stdout
+
+
+def test_a_command_on_a_held_tpu_is_a_trial_by_research_record(cluster: Cluster, tmp_path: Path) -> None:
+    """It is a command like any other: its metrics, what it was configured with and its exit code are recorded here."""
+    repository: Repository = started(tmp_path / "checkout")
+    script = "print('METRIC time_s=0.5')"
+    execute = [*RESEARCH, "dev-tpu", "execute", "--tpu-name", "mine", "--config", str(LOCAL), "--", "python", "-c"]
+    record = [*RESEARCH, "record", "toy", "--label", "on the TPU", "--set", "work=7", "--"]
+    with holding(cluster, repository.root):
+        done = subprocess.run(
+            [*record, *execute, script],
+            cwd=repository.root, env=cluster.environment(), capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        failed = subprocess.run(
+            [*record, *execute, "raise SystemExit(4)"],
+            cwd=repository.root, env=cluster.environment(), capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 0 and "METRIC time_s=0.5" in done.stdout, done.stdout + done.stderr
+    snapshot = Journal(open_store(str(repository.root / "local_store")), "toy").scan()
+    trials = [stored.record for stored in snapshot.trials.values()]
+    ok = next(trial for trial in trials if trial.status == "ok")
+    assert ok.samples is not None and ok.samples.candidate == {"time_s": [0.5]} and ok.config == {"work": 7}
+    assert failed.returncode == 4 and [trial.status for trial in trials].count("failed") == 1
+    assert "on the TPU" in repository.logbook
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from research_steps.errors import ConflictedLogbook, UsageError
+from research_steps.publish.issue.linked_issue import named_in_logbook, unsaid
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.adoption import adopt
 from research_steps.publish.logbook.numbers import CheckoutNumbers
@@ -273,3 +274,26 @@ def test_a_bad_prefix_is_refused(desk: Desk, prefix: str) -> None:
     with pytest.raises(UsageError, match="expected capitals, digits and inner hyphens"):
         adopt(desk.checkout, "toy", prefix)
     assert desk.data == TEMPLATE
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("issue: 2917", [("us/ours", 2917)]),
+        ('issue: "#2917"', [("us/ours", 2917)]),
+        ("issue: them/theirs#7", [("them/theirs", 7)]),
+        ("issue: https://github.com/them/theirs/issues/7", [("them/theirs", 7)]),
+        ("issue: none yet", []),
+    ],
+)
+def test_the_issue_of_the_front_matter_is_that_of_the_series(
+    desk: Desk, line: str, named: list[tuple[str, int]]
+) -> None:
+    """It is told how to link it, by a person's word; no other one is made. A line further down names none."""
+    desk.git("remote", "add", "origin", "https://github.com/us/ours.git")
+    front = f"---\ntopic: toy\n{line}\n---\n"
+    desk.path.write_bytes(front.encode() + TEMPLATE + b"\nissue: 99\n")
+    adopt(desk.checkout, "toy", "TOY")
+    assert list(named_in_logbook(desk.checkout, "toy")) == named
+    told = unsaid(desk.checkout, "toy", None)
+    assert (f"names the issue {named[0][0]}#{named[0][1]}, which nobody has linked here" in told) if named else not told

@@ -21,6 +21,11 @@ from research_steps.records.times import utc
 
 # As the summary of a logbook names its issue.
 _NAMED = re.compile(rb"(?m)^- Issue: \[([A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)#([1-9][0-9]{0,8})\]\(")
+# As people name it in the front matter of theirs: 2917, '#2917', owner/name#2917, or its address.
+_IN_FRONT = re.compile(
+    rb"(?m)^issue:[ \t]*[\"']?(?:(?:https?://[^/\s]+/)?([A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)(?:/issues/|#)|#)?"
+    rb"([1-9][0-9]{0,8})[\"']?[ \t]*\r?$"
+)
 
 
 def linked_issue(checkout: Checkout, journal: Journal) -> IssueLink | None:
@@ -40,8 +45,14 @@ def linked_issue(checkout: Checkout, journal: Journal) -> IssueLink | None:
 
 
 def named_in_logbook(checkout: Checkout, topic: str) -> Iterator[tuple[str, int]]:
-    """The issues that the text of a logbook names, each as repository and number."""
-    for match in _NAMED.finditer(read(checkout.logbooks / f"{topic}.md") or b""):
+    """The issues that the text of a logbook names, each as repository and number. A number alone is one of this
+    checkout's own repository."""
+    text = read(checkout.logbooks / f"{topic}.md") or b""
+    front = text[:4096].removeprefix(b"\xef\xbb\xbf").partition(b"\n---")[0]
+    in_front = _IN_FRONT.search(front) if front.startswith(b"---") else None
+    if in_front is not None and (name := in_front[1].decode() if in_front[1] else repository_of(checkout)):
+        yield name, int(in_front[2])
+    for match in _NAMED.finditer(text):
         yield match[1].decode(), int(match[2])
 
 
