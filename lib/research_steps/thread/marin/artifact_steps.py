@@ -205,7 +205,8 @@ def _drop_cut_off(path: str) -> None:
 def plan(prefix: str, options: RunOptions, about: str, steps: Sequence[Step]) -> ArtifactPlan:
     # Where Marin looks for it, in the processes of trials too.
     os.environ["MARIN_PREFIX"] = prefix
-    os.environ.setdefault(LAUNCH_PROVENANCE_ENV, _provenance().to_json())
+    if LAUNCH_PROVENANCE_ENV not in os.environ:
+        os.environ[LAUNCH_PROVENANCE_ENV] = _provenance().to_json()
     planned = ArtifactPlan(prefix, list(steps))
     recorded = {step.path(prefix): step for step in _graph(steps) if isinstance(step.run, RecordedArtifactStep)}
     for step in _graph(steps):
@@ -297,19 +298,7 @@ def run_inside(step: Any, output_path: str, placed: Callable[[Any], Any]) -> Any
     return returned.result_payload() if isinstance(returned, Artifact) else returned
 
 
-class RecordedArtifactStep:
-    """The function of an existing step, with a record of each run around it. One that is remote runs where Marin sends
-    it; its ID and records stay with the driver."""
-
-    def __init__(self, step: ArtifactStep, record: Callable[[RecordedStep, Any], Any]) -> None:
-        self.step = step
-        self.output_path = ""
-        self._record = record
-        self.__name__ = function_of(step)
-
-    def __call__(self, config: Any) -> Any:
-        return self._record(self, config)
-
+class RecordedArtifactStep(RecordedStep):
     @property
     def is_sent(self) -> bool:
         return isinstance(self.step.run, RemoteCallable)
@@ -342,4 +331,4 @@ def wrap(step: Any, record: Callable[[RecordedStep, Any], Any]) -> Any:
         raise UsageError(f"The step {step.name!r} adopts what is there: there is nothing to run, and so none to record.")
     # Else Marin gives out, with a warning, what another configuration has put out under this version.
     pinned = replace(step, expected_fingerprint=step.expected_fingerprint or step.fingerprint())
-    return replace(pinned, run=RecordedArtifactStep(pinned, record))
+    return replace(pinned, run=RecordedArtifactStep(pinned, function_of(step), record))

@@ -141,21 +141,7 @@ def run_inside(step: Any, output_path: str, placed: Callable[[Any], Any]) -> Any
     return (step.fn.fn if isinstance(step.fn, RemoteCallable) else step.fn)(config)
 
 
-class RecordedExecutorStep:
-    """The function of an existing step, with a record of each run around it.
-
-    A step with resources runs where Marin sends it; its ID and records stay with the driver.
-    """
-
-    def __init__(self, step: ExecutorStep, record: Callable[[RecordedStep, Any], Any]) -> None:
-        self.step = step
-        self.output_path = ""
-        self._record = record
-        self.__name__ = function_of(step)
-
-    def __call__(self, config: Any) -> Any:
-        return self._record(self, config)
-
+class RecordedExecutorStep(RecordedStep):
     @property
     def is_sent(self) -> bool:
         return self.step.resources is not None or isinstance(self.step.fn, RemoteCallable)
@@ -181,7 +167,7 @@ def wrap(step: Any, record: Callable[[RecordedStep, Any], Any]) -> Any:
         raise UsageError(f"The step {step.name!r} has no function: there is nothing to record.")
     return ExecutorStep(
         name=step.name,
-        fn=RecordedExecutorStep(step, record),
+        fn=RecordedExecutorStep(step, function_of(step), record),
         config=step.config,
         description=step.description,
         override_output_path=step.override_output_path,

@@ -4,6 +4,7 @@
 `jobs` and `outputs`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -37,28 +38,36 @@ class Plan(Protocol):
         ...
 
 
-class RecordedStep(Protocol):
-    """An existing step while it runs with a record around it; what it was is in `step`."""
+class RecordedStep(ABC):
+    """The function of an existing step, with a record of each run around it; what it was is in `step`.
+
+    One that Marin sends elsewhere runs there; its ID and records stay with the driver. `output_path` is known once the
+    thread is planned.
+    """
+
+    def __init__(self, step: Any, name: str, record: Callable[["RecordedStep", Any], Any]) -> None:
+        """`name` is that of its function."""
+        self.step = step
+        self.output_path = ""
+        self._record = record
+        self.__name__ = name
+
+    def __call__(self, config: Any) -> Any:
+        return self._record(self, config)
 
     @property
-    def step(self) -> Step: ...
-
-    @property
-    def output_path(self) -> str: ...
-
-    @property
+    @abstractmethod
     def is_sent(self) -> bool:
         """Whether Marin has Fray run it, in place of the driver."""
-        ...
 
+    @abstractmethod
     def run(self, config: Any, around: Callable[[Callable[[Any], Any]], Callable[[Any], Any]]) -> None:
         """Run the step as Marin would have, and save what it returns. `around` wraps its function, where it runs.
         Raises TypeError for what Marin can't save."""
-        ...
 
+    @abstractmethod
     def saved(self) -> Any:
         """What the step's function is to return to Marin: what was saved."""
-        ...
 
 
 class Binding(Protocol):
