@@ -42,8 +42,8 @@ import psutil
 from research_steps.git import Checkout
 from research_steps.journal import leases
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.store import open_store
-from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.format import Entry, parse
 from research_steps.records.model import EntryRecord
 
@@ -409,7 +409,7 @@ def _of_thread(record: EntryRecord) -> bool:
 
 
 def _of_logbook(round: Round) -> Iterator[str]:
-    data = path_of(Checkout.find(round.root), "toy").read_bytes()
+    data = logbook_of(Checkout.find(round.root), "toy").path.read_bytes()
     shown = Counter(entry.record for entry in parse(data).entries)
     ids = Counter(entry.id for entry in parse(data).entries)
     standing = {sha for sha, stored in round.journal.scan().entries.items() if not stored.record.late}

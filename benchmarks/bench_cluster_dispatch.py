@@ -31,6 +31,7 @@ from unittest.mock import patch
 from research_steps import Resources
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.store import open_store
 from research_steps.thread.loading import load_thread
 from research_steps.trial.batch import Wanted
@@ -146,7 +147,7 @@ def ways(root: Path, environment: dict[str, str], size: Size) -> dict[str, list[
     with Launcher() as launcher, joined(os.environ["RAY_ADDRESS"], checkout) as client:
         session = Session(
             series=series, journal=Journal(open_store(store), "naps"), host=LocalHost(launcher),
-            captured=capture(checkout, ["bench"], "bench"), repository=checkout.logbooks,
+            captured=capture(checkout, ["bench"], "bench"), repository=logbook_of(checkout, "naps").records,
             retry=frozenset(), say=lambda line: None, changed=lambda: None,
         )  # fmt: skip
         work: list[tuple[str, Callable[[], None], Callable[[], AbstractContextManager[None]]]] = [

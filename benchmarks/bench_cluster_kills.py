@@ -27,8 +27,8 @@ from pathlib import Path
 import psutil
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.store import open_store
-from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.format import parse
 from research_steps.publish.logbook.verify import check, read
 
@@ -246,7 +246,7 @@ def what_is_wrong(journal: Journal, root: Path, trials: int) -> list[str]:
     )
     late = [trial.record.id for trial in snapshot.trials.values() if trial.record.late]
     doubled = sum(count > 1 for count in standing.values())
-    blocks = [block.id for block in parse(path_of(here, "swept").read_bytes()).entries]
+    blocks = [block.id for block in parse(logbook_of(here, "swept").path.read_bytes()).entries]
     problems = [*check(read(here, "swept"), journal).problems, *snapshot.problems]
     print(f"sweep entries {len(entries)}, rows {len(rows)}, of them ok {len(good)}")
     print(f"trials of the sweep with a standing record {len(standing) - 1}, with more than one {doubled}")

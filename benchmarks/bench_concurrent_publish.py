@@ -14,8 +14,8 @@ from unittest.mock import patch
 
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.store import open_store
-from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.format import parse
 from research_steps.publish.logbook.verify import check, read
 from research_steps.publish.publisher import Publisher
@@ -53,7 +53,9 @@ def run(folder: Path, processes: int, each: int) -> list[tuple[str, int, int]]:
         worker.join()
     snapshot = journal.scan()
     steps = Counter(stored.record.step_key for stored in snapshot.entries.values())
-    shown = Counter(entry.record for entry in parse(path_of(checkout, synthetic.SERIES.topic).read_bytes()).entries)
+    shown = Counter(
+        entry.record for entry in parse(logbook_of(checkout, synthetic.SERIES.topic).path.read_bytes()).entries
+    )
     problems = check(read(checkout, synthetic.SERIES.topic), journal).problems
     return [
         ("steps in the journal", len(steps), processes * each),

@@ -22,9 +22,9 @@ from typing import Any, BinaryIO
 import psutil
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.snapshot import Snapshot
 from research_steps.journal.store import open_store
-from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.format import parse
 from research_steps.publish.logbook.verify import check, read
 from research_steps.records.encoding import Stored
@@ -140,7 +140,7 @@ def kill_one(root: Path, points: int, delay: float, start: Start, age: Callable[
         print((root.parent / f"{root.name}.log").read_text())
     after = journal.scan()
     checkout = Checkout.find(root)
-    shown = Counter(entry.record for entry in parse(path_of(checkout, "killed").read_bytes()).entries)
+    shown = Counter(entry.record for entry in parse(logbook_of(checkout, "killed").path.read_bytes()).entries)
     problems = check(read(checkout, "killed"), journal).problems
     trials = Counter(stored.record.key for stored in after.trials.values() if not stored.record.late)
     return Outcome(

@@ -27,6 +27,7 @@ import psutil
 from research_steps.git import Checkout
 from research_steps.journal.entries import About, Finding
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.snapshot import Snapshot
 from research_steps.journal.store import open_store
 from research_steps.publish.publisher import Publisher
@@ -133,7 +134,7 @@ def drive(root: Path, steps: int) -> None:
             journal=journal,
             host=LocalHost(launcher),
             captured=capture(checkout, ["bench_kills"], "bench"),
-            repository=checkout.logbooks / SERIES.topic,
+            repository=logbook_of(checkout, SERIES.topic).records,
             retry=frozenset(),
             say=print,
             changed=publisher.changed,

@@ -30,6 +30,7 @@ from research_steps.evidence.effects import medians, paired_ratios
 from research_steps.journal.entries import About, Finding, finish_entry
 from research_steps.journal.experiment_ids import NoOthers
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.store import open_store
 from research_steps.publish.logbook.surface import LogbookSurface
 from research_steps.publish.publisher import publish
@@ -277,7 +278,7 @@ def run(scratch: Path, size: Size, rounds: int) -> tuple[Thread, dict[str, dict[
 def quick(folder: Path) -> list[str]:
     """One chapter of two short sweeps; the readers still import nothing heavy, and find it in git as it was made."""
     thread, medians = run(folder, Size(1, 2, 3), 1)
-    entries = len(thread.journal.published(thread.checkout.logbooks / SERIES.topic).entries)
+    entries = len(thread.journal.published(logbook_of(thread.checkout, SERIES.topic).records).entries)
     problems = [] if entries == thread.entries else [f"{entries} entries in git, not {thread.entries}"]
     return problems + [f"{name} told {parts}" for name, parts in medians.items() if len(parts) < 3]
 

@@ -13,9 +13,11 @@ import time
 from pathlib import Path
 
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
+from research_steps.journal.snapshot import Snapshot
 from research_steps.journal.store import open_store
 from research_steps.publish import rendering
-from research_steps.publish.logbook.file import LogbookFile, lock, path_of
+from research_steps.publish.logbook.file import LogbookFile, lock
 from research_steps.publish.logbook.format import parse
 from research_steps.publish.logbook.surface import LogbookSurface
 from research_steps.publish.publisher import publish
@@ -36,7 +38,7 @@ class Book:
         self.checkout = synthetic.checkout(root / "checkout")
         self.run: Captured = synthetic.captured(self.checkout)
         self.journal = Journal(open_store(str(root / "store")), synthetic.SERIES.topic)
-        self.path = path_of(self.checkout, synthetic.SERIES.topic)
+        self.path = logbook_of(self.checkout, synthetic.SERIES.topic).path
         for number in range(entries):
             self._record(f"BENCH-{number + 1:05d}")
         self.number = entries
@@ -44,13 +46,13 @@ class Book:
         assert len(publish(self.journal, [self._sink()], final=False).ids) == entries
         self.fill_s = time.perf_counter() - start
         self.surface = self._sink()
-        self.file = LogbookFile(self.path)
+        self.file = LogbookFile(logbook_of(self.checkout, synthetic.SERIES.topic))
 
     def append(self) -> float:
         """Append one entry to the file; the seconds that it took."""
         made = self._new()
-        text = rendering.entry(made.record, synthetic.SERIES, None, lambda trial: None)
-        with lock(self.checkout, synthetic.SERIES.topic):
+        text = rendering.entry(made.record, synthetic.SERIES, None, Snapshot(), f"{synthetic.SERIES.topic}/")
+        with lock(logbook_of(self.checkout, synthetic.SERIES.topic)):
             self.file.refresh()
             start = time.perf_counter()
             self.file.append(made.record.id, made.sha256, text)

@@ -211,6 +211,6 @@ def test_a_thread_without_an_improvement_is_stuck(entries: list[EntryRecord], tr
     """After `stuck_after` trials since the last that improved the primary metric, the logbook says to forage again."""
     assert stuck(SERIES, entries) == trials
     told = f"- No improvement in {trials} trials: forage again with `research source`."
-    assert (told in summary(state_of(SERIES, entries), None)) == (trials is not None)
+    assert (told in summary(state_of(SERIES, entries), None, "toy/")) == (trials is not None)
     patient = Series(topic="toy", prefix="TOY", goal="x", metrics=SERIES.metrics, stuck_after=100)
     assert stuck(patient, entries) is None

@@ -83,7 +83,7 @@ class Thread:
         """The first screen of each surface, on lines without an end."""
         state = self.state
         texts = {
-            "logbook": summary(state, None),
+            "logbook": summary(state, None, "moe_hc/"),
             "issue": issue_text.sections(state, LINKS, 7_000)["tldr"],
             "status": "\n".join(screen(state, "")),
             "brief": briefly.brief(state, 1500, "").text,
@@ -148,7 +148,8 @@ def test_after_the_baseline_moved_nothing_of_before_is_said_to_hold(thread: Thre
     for shown in thread.surfaces.values():
         assert "Best against" not in shown and "0.495" not in shown and "python -m experiments.moe_hc" in shown
     assert f"was written before {rebase.record.id}" in thread.surfaces["logbook"]
-    assert "Case: capacity" not in summary(thread.state, None) and "implementation=dense" in summary(thread.state, None)
+    head = summary(thread.state, None, "moe_hc/")
+    assert "Case: capacity" not in head and "implementation=dense" in summary(thread.state, None, "moe_hc/")
 
 
 @pytest.mark.parametrize(

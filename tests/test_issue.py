@@ -233,7 +233,7 @@ def sealed(thread: Thread) -> str:
     seal = desk.record("seal", trials=0, step="seal", inputs=(base.ref,), result="sealed on request")
     desk.publish()
     for name in (f"toy/{seal.record.id}.bundle.md", f"toy/{seal.record.id}.table.csv"):
-        (desk.checkout.logbooks / name).write_text("what was found\n")
+        (desk.path.parent / name).write_text("what was found\n")
     (desk.root / "experiments" / "toy").mkdir(parents=True)
     (desk.root / "experiments" / "toy" / "measure.py").touch()
     desk.commit("Seal")

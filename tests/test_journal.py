@@ -31,6 +31,7 @@ from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.records.encoding import Stored, canonical, sha256
 from research_steps.records.model import InterruptedRecord, TrialRecord
 from research_steps.records.objects import Seal
+from research_steps.records.series import HERE
 from research_steps.records.times import parse_utc, utc
 
 from tests.support.clocks import faked
@@ -580,13 +581,13 @@ def test_an_unfinished_step_keeps_its_id_and_a_finished_one_gets_another(journal
 def test_numbers_go_on_after_those_that_are_used_elsewhere(journal: Journal, tmp_path: Path) -> None:
     """In the logbook of this checkout, or by another store that it uses; the highest one counts, wherever it is."""
     checkout = Desk.make(tmp_path / "work").checkout
-    checkout.logbooks.mkdir(parents=True)
+    (logbooks := checkout.root / HERE).mkdir(parents=True)
     numbers = CheckoutNumbers(checkout, "moe_hc", "MOE-HC")
-    checkout.logbooks.joinpath("moe_hc.md").write_text("# MOE-HC-003\n\n# MOE-HC-041\n")
+    logbooks.joinpath("moe_hc.md").write_text("# MOE-HC-003\n\n# MOE-HC-041\n")
     assert journal.ids.reserve("MOE-HC", "a", numbers) == "MOE-HC-042"
     other = Journal(open_store(str(tmp_path / "other store")), "moe_hc")
     assert other.ids.reserve("MOE-HC", "b", numbers) == "MOE-HC-043"
-    checkout.logbooks.joinpath("moe_hc.md").write_text("# MOE-HC-998\n")
+    logbooks.joinpath("moe_hc.md").write_text("# MOE-HC-998\n")
     assert journal.ids.reserve("MOE-HC", "a", numbers) == "MOE-HC-042"
     assert journal.ids.reserve("MOE-HC", "c", numbers) == "MOE-HC-999"
     assert other.ids.reserve("MOE-HC", "d", numbers) == "MOE-HC-1000"
@@ -595,10 +596,10 @@ def test_numbers_go_on_after_those_that_are_used_elsewhere(journal: Journal, tmp
 def test_an_id_that_another_published_is_given_up(journal: Journal, tmp_path: Path) -> None:
     """An unfinished step whose number came with a merge gets another, and keeps that."""
     checkout = Desk.make(tmp_path / "work").checkout
-    checkout.logbooks.mkdir(parents=True)
+    (logbooks := checkout.root / HERE).mkdir(parents=True)
     numbers = CheckoutNumbers(checkout, "moe_hc", "MOE-HC")
     assert journal.ids.reserve("MOE-HC", "step", numbers) == "MOE-HC-001"
-    checkout.logbooks.joinpath("moe_hc.md").write_text("# MOE-HC-001\n")
+    logbooks.joinpath("moe_hc.md").write_text("# MOE-HC-001\n")
     assert [journal.ids.reserve("MOE-HC", "step", numbers) for _ in range(2)] == ["MOE-HC-002"] * 2
 
 

@@ -426,8 +426,8 @@ def test_an_append_waits_for_whoever_holds_the_lock(desk: Desk) -> None:
     desk.record("waits", trials=0)
     hold = (
         "import sys\nfrom research_steps.git import Checkout\nfrom research_steps.publish.logbook.file import lock\n"
-        "from pathlib import Path\n"
-        "with lock(Checkout.find(Path(sys.argv[1])), 'toy'):\n"
+        "from research_steps.journal.logbook_place import logbook_of\nfrom pathlib import Path\n"
+        "with lock(logbook_of(Checkout.find(Path(sys.argv[1])), 'toy')):\n"
         "    print('held', flush=True)\n"
         "    sys.stdin.read()\n"
     )

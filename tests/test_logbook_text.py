@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.markdown import block, code, prose, table
 from research_steps.publish.rendering import entry as render_entry
@@ -28,7 +29,7 @@ def test_an_entry_is_one_heading_and_parses_back_whole(record: EntryRecord) -> N
     """Two entries made of hostile text: each is found whole, with its record's hash, and reads as one heading with its
     list; no line of the text stands at column 0, and none of it is HTML, a link or an image."""
     stored = store_record(record)
-    text = render_entry(record, SERIES, None, lambda trial: None)
+    text = render_entry(record, SERIES, None, Snapshot(), "toy/")
     first = logbook_format.render("TOY-001", stored.sha256, text, [])
     link = logbook_format.parse(first).chain[0].link
     data = b"# Log\n\n" + first + b"\n" + logbook_format.render("TOY-001", stored.sha256, text, [link])
@@ -104,7 +105,7 @@ def test_the_summary_holds_no_other_heading_and_no_html(record: EntryRecord, ste
     """What stands at the head of the logbook is made of the same texts: it has its six headings, and no more."""
     series = Series(topic="toy", prefix="TOY", goal=goal or "x", metrics=(Metric("time_s"),))
     changed = EntryRecord(**{**{name: getattr(record, name) for name in record.__struct_fields__}, "step": step})
-    tokens = flat(markdown.parse(summary(state_of(series, [changed]), None)))
+    tokens = flat(markdown.parse(summary(state_of(series, [changed]), None, "toy/")))
     headings = [tokens[index + 1].content for index, token in enumerate(tokens) if token.type == "heading_open"]
     expected = ["TL;DR", "Baseline", "Hypothesis queue", "Decisions", "Negative results", "Corrected and moved", "Links"]
     assert headings == expected

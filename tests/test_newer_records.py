@@ -8,6 +8,7 @@ import pytest
 from research_steps.errors import NewerObject, UnreadableObject
 from research_steps.evidence.state import thread_state
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.store import open_store
 from research_steps.publish.logbook.file import LogbookFile
 from research_steps.records.encoding import canonical, decode, decode_record, sha256, store_record
@@ -100,7 +101,7 @@ def test_a_logbook_that_a_later_version_wrote_verifies(desk: Desk) -> None:
     (desk.path.with_suffix("") / "TOY-020.jsonl").write_bytes(
         line + b"\n" + canonical({"schema": 6, "kind": "trial"}) + b"\n"
     )
-    logbook = LogbookFile(desk.path)
+    logbook = LogbookFile(logbook_of(desk.checkout, "toy"))
     logbook.refresh()
     logbook.append("TOY-020", sha256(line), "### 2027-01-01 00:00 - TOY-020 a training run\n\n- Result: good")
     assert desk.problems() == []

@@ -99,7 +99,7 @@ def test_rows_of_one_claim_average_inside_its_interval() -> None:
     medians = [stored.record.ratios[NAME].median for stored in six.trials]
     assert not six.claim.low <= statistics.fmean(medians) <= six.claim.high
     for shown in (
-        rendering.entry(six.entry.record, SERIES, None, six.known.samples),
+        rendering.entry(six.entry.record, SERIES, None, six.known, "moe_hc/"),
         rendering.rows(six.rows, [six.claim], SERIES.primary, "", unlinked, six.known.samples),
     ):
         values = [float(cell.removesuffix(" ×")) for cell in table(shown)]

@@ -15,7 +15,9 @@ from research_steps import Hypothesis, Metric, Series
 from research_steps.evidence.claim_text import claim_text
 from research_steps.evidence.climb import climb
 from research_steps.evidence.state import ThreadState, thread_state
+from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import LogbookPlace
 from research_steps.journal.snapshot import Snapshot
 from research_steps.journal.store import open_store
 from research_steps.publish.forest import SHOWN, forest
@@ -42,6 +44,7 @@ SERIES = Series(
     metrics=(Metric("time_s"), Metric("bytes")),
     hypotheses=(Hypothesis("H1", "blocks take less time"),),
 )
+PLACE = LogbookPlace("moe_hc", Checkout(Path("/work"), None), Path("/work/.agents/logbooks/moe_hc.md"))
 ISSUE = IssueLink("lab/marin", 12, "https://github.com/lab/marin/issues/12", records.WHEN)
 # What became of each block: its verdict, or why there is none, with the estimate and its interval.
 OUTCOMES: dict[int, tuple[str, float, float, float]] = {
@@ -216,7 +219,7 @@ def test_the_forest_lies_beside_the_logbook(tmp_path: Path) -> None:
     left in conflict, and nothing that verification takes for a stranger's."""
     desk, thread = Desk.make(tmp_path), Thread()
     journal = Journal(open_store(str(desk.store)), SERIES.topic)
-    path = desk.checkout.logbooks / "moe_hc" / "forest.svg"
+    path = desk.path.parent / "moe_hc" / "forest.svg"
 
     def published() -> bytes:
         done = publish(journal, [LogbookSurface(desk.checkout, journal, SERIES)])
@@ -280,9 +283,9 @@ INDEX = "# Reports\n\n## Modeling\n\n- One\n    - Conclusion: good.\n\n## Uncate
 def test_the_index_gets_a_series_and_keeps_its_bytes(page: str) -> None:
     """The lines are added under Uncategorized, in one piece, once; everything else is there as it was."""
     before = page.encode()
-    after = listed(before, SERIES, ISSUE)
-    assert listed(after, SERIES, ISSUE) == after
-    assert listed(after, replace(SERIES, goal="another"), None) == after
+    after = listed(before, SERIES, ISSUE, PLACE)
+    assert listed(after, SERIES, ISSUE, PLACE) == after
+    assert listed(after, replace(SERIES, goal="another"), None, PLACE) == after
     start = next((at for at, (one, other) in enumerate(zip(before, after, strict=False)) if one != other), len(before))
     assert any(
         after.startswith(before[:at]) and after.endswith(before[at:]) for at in range(start, max(0, start - 80) - 1, -1)
@@ -295,9 +298,9 @@ def test_the_index_gets_a_series_and_keeps_its_bytes(page: str) -> None:
 def test_a_series_that_people_moved_is_not_listed_again() -> None:
     """Its issue stands in another section."""
     curated = INDEX.replace("- One", f"- One [![#12](x)]({ISSUE.url})").encode()
-    assert listed(curated, SERIES, ISSUE) == curated
+    assert listed(curated, SERIES, ISSUE, PLACE) == curated
     other = INDEX.replace("- One", f"- One [![#12](x)]({ISSUE.url}3)").encode()
-    assert listed(other, SERIES, ISSUE) != other
+    assert listed(other, SERIES, ISSUE, PLACE) != other
 
 
 def test_only_an_index_that_is_there_is_written(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from research_steps.publish.wandb.runs import run_id
 from research_steps.publish.wandb.runs_on_disk import folder_of, runs_in
 from research_steps.records.encoding import Stored
 from research_steps.records.model import Claim, EntryRecord, Error, InterruptedRecord, Samples, TrialRecord
-from research_steps.records.series import Metric, Series
+from research_steps.records.series import HERE, Metric, Series
 from research_steps.seal.bundle import Bundle, SealedCommand, name_of, read
 from research_steps.seal.bundle_text import tag_message
 from research_steps.seal.reproduce.commands import runnable
@@ -959,7 +959,7 @@ def test_measured_code_in_no_commit_and_no_patch_is_in_the_tag(sealed: Sealed, t
     assert (there.root / "tools" / "even.py").read_text() == "EVEN = 'new'\n"
     assert (there.root / "tools" / "odd.py").read_text() == "ODD = 'committed'\n"
     logbook = sealed.checkout.file_at(sealed.tag, ".agents/logbooks/toy.md")
-    assert logbook and (there.logbooks / "toy.md").read_bytes() == logbook
+    assert logbook and (there.root / HERE / "toy.md").read_bytes() == logbook
 
 
 def test_submodules_are_at_their_commits_and_the_configuration_stays(

@@ -56,7 +56,7 @@ def test_a_retracted_record_takes_no_other_with_the_same_id_along(merged: Thread
     assert [baseline.case for baseline in merged.baselines] == [CASE]
     assert merged.best is not None and merged.reached == merged.best == reached(SERIES, list(merged.claims))
     links: Any = SimpleNamespace(section=str, commit=str, tags=[], snapshot=dict, record=str, logbook="", runs="")
-    for text in (summary(merged, None), "\n".join(issue_text.sections(merged, links, 7_000).values())):
+    for text in (summary(merged, None, "toy/"), "\n".join(issue_text.sections(merged, links, 7_000).values())):
         assert "MOE-HC-002 ours" in text and "MOE-HC-002 theirs" not in text
         assert "Best against MOE-HC-001 (ours)" in text and "`implementation=dense` with time_s" in text
 

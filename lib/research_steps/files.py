@@ -122,6 +122,16 @@ def open_file(path: str | Path, flags: int = 0) -> int:
     return descriptor
 
 
+def refuse_links(base: Path, path: Path) -> None:
+    """Raise RepositoryError where a symbolic link leads on from a folder of another checkout, which is `base`, to what
+    lies below it."""
+    here = base
+    for name in path.relative_to(base).parts:
+        here /= name
+        if here.is_symlink():
+            raise _refusal(here, here.lstat().st_mode, "a file" if here == path else "a folder")
+
+
 def write_aside(path: Path, data: bytes) -> None:
     """Replace a file's content so that readers see the old or the new one, and the new one lasts.
 

@@ -48,11 +48,13 @@ _QUIET = ("core.hooksPath=/dev/null", "core.splitIndex=false", "core.fsmonitor=f
 
 @dataclass(frozen=True)
 class Checkout:
-    """A work tree. `git_dir`, and the folder of its `objects`, are None outside a repository."""
+    """A work tree. `git_dir`, and the folder of its `objects`, are None outside a repository; `state` is then where what
+    is its alone lies, where that isn't among the user's own files."""
 
     root: Path
     git_dir: Path | None
     objects: Path | None = None
+    state: Path | None = None
 
     @staticmethod
     def find(start: Path | None = None) -> "Checkout":
@@ -72,15 +74,13 @@ class Checkout:
         return Checkout(root, git_dir, start / objects)
 
     @property
-    def logbooks(self) -> Path:
-        return self.root / ".agents" / "logbooks"
-
-    @property
     def private(self) -> Path:
         """Where lies what is this work tree's alone and nobody else can bring: inside the git directory; without git,
         among the user's own files."""
         if self.git_dir is not None:
             return self.git_dir / "research-steps"
+        if self.state is not None:
+            return self.state
         state = users_folder("XDG_STATE_HOME", ".local/state")
         return state / "research-steps" / hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.store import open_store
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.merge import rebuild
 from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.publish.logbook.surface import LogbookSurface
@@ -44,7 +44,7 @@ class Desk:
         self.checkout = Checkout.find(root)
         self.store = store
         self.journal = Journal(open_store(str(store)), SERIES.topic)
-        self.path = path_of(self.checkout, SERIES.topic)
+        self.path = logbook_of(self.checkout, SERIES.topic).path
         self.surface = LogbookSurface(self.checkout, self.journal, SERIES)
 
     @staticmethod

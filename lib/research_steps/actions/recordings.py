@@ -20,6 +20,7 @@ from research_steps.evidence.claim_text import changes_text
 from research_steps.evidence.hypotheses import queue, spelled_out
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.snapshot import entries_of
 from research_steps.publish.entry_writer import short
 from research_steps.publish.logbook.numbers import CheckoutNumbers
@@ -62,7 +63,7 @@ class Recording:
         rule = rule_of(rules)
         self.printed = Printed(rule)
         self._file = Path(rule) if isinstance(rule, str) else None
-        known = journal.published(checkout.logbooks / series.topic)
+        known = journal.published(logbook_of(checkout, series.topic).records)
         self._evidence = DevEvidence(series, journal, known.counting, known.retracted)
         self._hypothesis = spelled_out(queue(series, entries_of(known)), hypothesis) if hypothesis else ""
         self._shown = shlex.join(redact_arguments(argv))

@@ -12,6 +12,7 @@ from research_steps.evidence.state import thread_state
 from research_steps.evidence.visibility import belongs_in_logbook
 from research_steps.files import write_aside
 from research_steps.journal.entries import Finding
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.snapshot import Snapshot, entries_of, find
 from research_steps.publish import background_text
 from research_steps.publish.entry_writer import EntryWriter, digest, key_after, refuse_empty, short
@@ -65,8 +66,8 @@ def check_claim(writer: EntryWriter, id: str, contradiction: str, nowhere: str) 
 def brief(writer: EntryWriter, question: str, ranked: Sequence[str]) -> tuple[Stored[EntryRecord], str]:
     """The question of the brief, and the next experiments in order of rank, each as 'experiment :: falsifier'.
 
-    What isn't given is as it was in the brief before. Returns the text as well, which .agents/logbooks/<topic>/
-    background.md has from now on: made from the records that may be in git.
+    What isn't given is as it was in the brief before. Returns the text as well, which background.md beside the logbook
+    has from now on: made from the records that may be in git.
     """
     snapshot = writer.scan()
     ledger = background.ledger(entries_of(snapshot))
@@ -82,8 +83,9 @@ def brief(writer: EntryWriter, question: str, ranked: Sequence[str]) -> tuple[St
     text = background_text.brief(thread_state(series, shown))
     if writer.journal.dry_run:
         return entry, text
-    with lock(writer.checkout, series.topic):
-        write_aside(writer.checkout.logbooks / series.topic / "background.md", text.encode())
+    place = logbook_of(writer.checkout, series.topic)
+    with lock(place):
+        write_aside(place.records / "background.md", text.encode())
     return entry, text
 
 

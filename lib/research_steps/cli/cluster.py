@@ -12,6 +12,7 @@ import click
 from research_steps.cli.common import INTERRUPTED, ResearchCommand, print_result, series_here
 from research_steps.errors import MachineLost, UsageError
 from research_steps.git import Checkout
+from research_steps.journal.logbook_place import settle
 from research_steps.terminal import pass_on, print_lines, say
 from research_steps.thread.loading import load_series
 
@@ -45,6 +46,7 @@ def submit(
     driver = jobs.driver_of(checkout, cluster, argv, environment, env, prefix)
     journal = driver.journal
     series = load_series(checkout, journal.topic)
+    settle(checkout, series)
     server = jobs.Server(cluster)
     id = server.submit(checkout, driver, say)
     for what, options in (("jobs", ()), ("log", ("--log", id)), ("stop", ("--stop", id))):

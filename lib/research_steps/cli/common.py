@@ -18,12 +18,13 @@ from research_steps.errors import ResearchError, StoreError, UsageError
 from research_steps.files import files_in, is_there
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of, topics_elsewhere
 from research_steps.journal.snapshot import Snapshot
 from research_steps.journal.store import RehearsalStore, open_store, store_url
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
 from research_steps.records.names import named
-from research_steps.records.series import Series, check_topic, format_id
+from research_steps.records.series import HERE, Series, check_topic, format_id
 from research_steps.terminal import print_json, print_lines, say
 
 if TYPE_CHECKING:
@@ -55,9 +56,14 @@ class OpenSeries:
         store = open_store(store_url(self.checkout.root, self.prefix))
         return Journal(RehearsalStore(store) if self.dry_run else store, self.topic)
 
+    @property
+    def records(self) -> Path:
+        """Where its records are published."""
+        return logbook_of(self.checkout, self.topic).records
+
     @cached_property
     def series(self) -> Series:
-        return self.journal.series(self.checkout.logbooks / self.topic)
+        return self.journal.series(self.records)
 
     @cached_property
     def declared(self) -> Series | None:
@@ -69,12 +75,11 @@ class OpenSeries:
 
     @cached_property
     def snapshot(self) -> Snapshot:
-        return self.journal.scan(self.checkout.logbooks / self.topic)
+        return self.journal.scan(self.records)
 
     def may_hold(self, id: str) -> bool:
         """Whether the series reserved this experiment ID or published it."""
-        published = self.checkout.logbooks / self.topic / f"{id}.jsonl"
-        return is_there(published) or self.journal.ids.may_hold(id)
+        return is_there(self.records / f"{id}.jsonl") or self.journal.ids.may_hold(id)
 
     @cached_property
     def writer(self) -> "EntryWriter":
@@ -124,7 +129,7 @@ def series_here(
     checkout = Checkout.find()
     topic = topic if topic is None else check_topic(topic)
     store = open_store(store_url(checkout.root, prefix))
-    folders = (checkout.root / "experiments", checkout.logbooks)
+    folders = (checkout.root / "experiments", checkout.root / HERE)
     if topic is not None and any((folder / topic).is_dir() for folder in folders):
         return [OpenSeries(checkout, topic, prefix, json_output, dry_run)]
     logbooks = _logbooks(checkout)
@@ -138,7 +143,7 @@ def series_here(
     if topic is not None:
         if topic not in topics:
             raise UsageError(
-                f"There is no series {topic!r}: no {checkout.logbooks / topic}.md, no journal in {store.url}, no "
+                f"There is no series {topic!r}: no {checkout.root / HERE / topic}.md, no journal in {store.url}, no "
                 f"experiments/{topic}. {_did_you_mean(topic, topics) or _ASK}"
             )
         topics = [topic]
@@ -147,7 +152,8 @@ def series_here(
 
 def _logbooks(checkout: Checkout) -> dict[str, Path]:
     """The logbooks of a checkout by the topics that name them."""
-    return {path.stem: path for path in files_in(checkout.logbooks) if path.suffix == ".md"}
+    here = {path.stem: path for path in files_in(checkout.root / HERE) if path.suffix == ".md"}
+    return here | {topic: logbook_of(checkout, topic).path for topic in topics_elsewhere(checkout)}
 
 
 def with_record(
@@ -209,7 +215,7 @@ class _RecordId(StringParamType):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         checkout = Checkout.find()
         topic = ctx.params.get("topic")
-        folders = [checkout.logbooks / name for name in _logbooks(checkout) if topic in (None, name)]
+        folders = [logbook_of(checkout, name).records for name in _logbooks(checkout) if topic in (None, name)]
         ids = [path.stem for folder in folders for path in files_in(folder) if path.suffix == ".jsonl"]
         # The newest is what somebody most likely means.
         return [CompletionItem(id) for id in reversed(ids) if id.startswith(incomplete)]

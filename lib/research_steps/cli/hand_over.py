@@ -75,7 +75,7 @@ def badge(tag: str, prefix: str | None, json_output: bool) -> None:
     bundle.read(checkout, tag)
     series = OpenSeries(checkout, check_topic(tag.rpartition("/")[0]), prefix)
     sealed = checked(checkout, series.journal, tag, say)
-    known = series.journal.published(checkout.logbooks / series.topic)
+    known = series.journal.published(series.records)
     again = [entry.record for entry in known.counting if entry.record.step == "reproduction"]
     svg = drawn(sealed, again)
     print_result(json_output, {"tag": tag, "svg": svg}, svg.splitlines())

@@ -66,7 +66,7 @@ def brief(series: OpenSeries, budget: int, since: str) -> None:
     from research_steps.publish.state_here import state_here
 
     _collect_nothing()
-    outline = series.journal.outline(series.checkout.logbooks / series.topic)
+    outline = series.journal.outline(series.records)
     made = briefly.brief(state_here(series.checkout, series.journal, outline), budget, since)
     if series.json_output:
         print_json(briefly.as_data(made))
@@ -223,7 +223,7 @@ def _show_patch(everywhere: list[OpenSeries], id: str) -> None:
         raise UsageError(f"The trials of {id} have {len(patches)} different patches: name one of {names}.")
     series, trial = measured[0]
     code = trial.provenance
-    patch = series.journal.patch(code.patch, series.checkout.logbooks / series.topic) if code.patch else b""
+    patch = series.journal.patch(code.patch, series.records) if code.patch else b""
     if patch is None:
         raise StoreError(
             f"{series.journal.store.url} does not hold the patch of {trial.id}: name its store with --prefix."
@@ -262,9 +262,7 @@ def _carrying(id: str, everywhere: list[OpenSeries]) -> list[tuple[OpenSeries, S
 
 
 def _holding(id: str, everywhere: list[OpenSeries]) -> list[tuple[OpenSeries, Snapshot]]:
-    return with_record(
-        id, everywhere, lambda series: series.journal.with_id(id, series.checkout.logbooks / series.topic)
-    )
+    return with_record(id, everywhere, lambda series: series.journal.with_id(id, series.records))
 
 
 def _trial(everywhere: list[OpenSeries], id: str) -> tuple[OpenSeries, TrialRecord]:

@@ -168,7 +168,7 @@ def keep(everywhere: list[OpenSeries], id: str, hypothesis: str, **texts: str) -
 
     experiment, _, trial = named(id)[0].partition(".")
     series, occasion = _reserved(everywhere, experiment)
-    snapshot = series.journal.published(series.checkout.logbooks / series.topic)
+    snapshot = series.journal.published(series.records)
     attempt = KeptAttempt(
         series.checkout,
         DevEvidence(series.series, series.journal, snapshot.counting, snapshot.retracted),
@@ -237,7 +237,7 @@ def _run(series: OpenSeries, thread: "Callable[[StepBuilder], object]") -> None:
     before = series.snapshot.entries
     run(series.series, thread, RunOptions(prefix=series.prefix))
     if series.json_output:
-        after = series.journal.scan(series.checkout.logbooks / series.topic).entries.values()
+        after = series.journal.scan(series.records).entries.values()
         made = [stored for stored in after if stored.sha256 not in before and stored.record.step == "replicate"]
         entries = [{"sha256": stored.sha256, **json.loads(stored.line)} for stored in made]
         print_json({"topic": series.topic, "entries": entries})

@@ -9,11 +9,13 @@ from typing import Any, TypeVar, overload
 
 from research_steps.errors import ResearchError, UsageError
 from research_steps.git import Checkout
+from research_steps.journal.logbook_place import settle
 from research_steps.records.series import Series
 from research_steps.terminal import say
 from research_steps.thread.loading import refuse_below
 from research_steps.thread.options import RunOptions, own_options
 from research_steps.thread.types import Steps
+from research_steps.trial.provenance import shipped
 
 Options = TypeVar("Options")
 
@@ -66,6 +68,8 @@ def main(
                 "the code of this one. Expected to be started at the top of the checkout that holds the thread."
             )
         run_options, own = _parse(given, thread, options)
+        if not run_options.dry_run and shipped(checkout) is None:
+            settle(checkout, series)
         run(series, thread if own is None else lambda steps: thread(steps, own), run_options)
     except ResearchError as error:
         say(f"error: {error}")

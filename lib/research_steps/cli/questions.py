@@ -26,7 +26,7 @@ def undecided(series: OpenSeries) -> None:
     That is an estimate: it takes how processes scatter in today's intervals for how they will. What was discarded for a
     reason that has changed since is named below.
     """
-    outline = series.journal.outline(series.checkout.logbooks / series.topic)
+    outline = series.journal.outline(series.records)
     state = state_here(series.checkout, series.journal, outline)
     pairs = pairs_of(state)
     shown, more = pairs[:SHOWN], len(pairs[SHOWN:])
@@ -47,7 +47,7 @@ def ask(series: OpenSeries, settings: tuple[str, ...]) -> None:
 
     The configuration is the baseline case with these fields changed, against each baseline case in force.
     """
-    snapshot = series.journal.outline(series.checkout.logbooks / series.topic)
+    snapshot = series.journal.outline(series.records)
     state = state_here(series.checkout, series.journal, snapshot)
     answers = known_of(state, series.snapshot, settings)
     lines = [line for answer in answers for line in _known_lines(answer)]

@@ -20,11 +20,11 @@ from research_steps.cli.common import (
 from research_steps.errors import UsageError
 from research_steps.files import is_there
 from research_steps.git import Checkout
+from research_steps.journal.logbook_place import logbook_of, point_to, settle
 from research_steps.journal.wandb_project import check_project, project_of
 from research_steps.publish import state_text
 from research_steps.publish.entry_writer import EntryWriter
 from research_steps.publish.logbook import adoption
-from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.merge import rebuild
 from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.publish.state_here import state_here
@@ -64,6 +64,8 @@ def kickoff(
         series.dry_run,
     )
     check_project(journal, declared)
+    if not series.dry_run:
+        settle(checkout, declared)
     journal.declare(declared)
     open_question = issue is None and not create_issue and not declared.private
     if open_question and asks and journal.decided("issue", IssueLink) is None:
@@ -119,17 +121,20 @@ def _adopt_rows(series: OpenSeries, file: Path) -> None:
 @click.command(cls=SeriesCommand, dry_run=True)
 @click.option("--issue", type=click.IntRange(min=1), help="Link this issue, and post everything on it, in order.")
 @_repository
-def sync(series: OpenSeries, issue: int | None, repository: str) -> None:
+@click.option("--logbook", type=click.Path(path_type=Path), help="Its folder, or file, in another checkout.")
+def sync(series: OpenSeries, issue: int | None, repository: str, logbook: Path | None) -> None:
     """Bring logbook, issue and W&B up to date with the journal. That goes from any checkout.
 
     After a merge with conflicts the logbook is rebuilt first, from the whole entries of both sides.
     """
     checkout, topic, journal = series.checkout, series.topic, series.journal
+    if logbook is not None and not series.dry_run:
+        point_to(checkout, journal.series(), logbook)
     if series.dry_run:
-        left = state_text.only_here(state_here(checkout, journal, journal.outline(checkout.logbooks / topic)), PLAIN)
+        left = state_text.only_here(state_here(checkout, journal, journal.outline(series.records)), PLAIN)
         told = [*left, "A dry run: nothing was written."]
         return print_result(series.json_output, {"topic": topic, "dry_run": True, "only_here": left}, told)
-    rebuilt = is_there(path_of(checkout, topic)) and rebuild(checkout, topic)
+    rebuilt = is_there(logbook_of(checkout, topic).path) and rebuild(checkout, topic)
     if rebuilt and not series.json_output:
         print_lines(f"{topic}: rebuilt from the whole entries of both sides of the merge")
     # A merge can be mended without the store that the entries came from.

@@ -1,7 +1,7 @@
 """The series as its thread declared it, as bytes: in the store, and beside the logbook for whoever has no store.
 
-Reading it runs no code of a checkout. What lies beside the logbook may be anybody's, so it names no place where runs
-would go: that is left out when it is written and when it is read.
+Reading it runs no code of a checkout. What lies beside the logbook may be anybody's, so it names no place where runs or
+a logbook would go: that is left out when it is written and when it is read.
 """
 
 from dataclasses import asdict, replace
@@ -11,7 +11,7 @@ import msgspec
 
 from research_steps.files import read
 from research_steps.records.encoding import canonical, decode_series
-from research_steps.records.series import Series
+from research_steps.records.series import HERE, Series
 
 NAME = "series.json"
 
@@ -33,4 +33,4 @@ def read_published(repository: Path, topic: str) -> Series | None:
 
 
 def _without_places(series: Series) -> Series:
-    return replace(series, wandb_project="", parent="")
+    return replace(series, wandb_project="", parent="", logbook=HERE)

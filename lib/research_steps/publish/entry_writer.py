@@ -10,6 +10,7 @@ from research_steps.errors import UsageError
 from research_steps.git import Checkout
 from research_steps.journal.entries import About, Finding, write_entry
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.records.encoding import Stored, canonical, sha256
@@ -58,7 +59,7 @@ class EntryWriter:
 
     def scan(self) -> Snapshot:
         """Everything that is known of the series here, in the store and in git."""
-        return self.journal.scan(self.checkout.logbooks / self.series.topic)
+        return self.journal.scan(logbook_of(self.checkout, self.series.topic).records)
 
 
 def standing_entry(known: Snapshot, key: str) -> Stored[EntryRecord] | None:

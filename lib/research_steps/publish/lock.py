@@ -26,7 +26,7 @@ def locked(
     except Timeout as error:
         raise failed(
             f"{path} has been held by another process for {LOCK_WAIT_S:.0f} s (the lock is {error.lock_file}): run "
-            f"'research sync {path.stem}' when it is done."
+            "'research sync' again when it is done."
         ) from error
     except OSError as error:
         raise failed(f"{error.filename or path} could not be used: {error.strerror}.{so}") from error

@@ -1,10 +1,12 @@
 """An entry of the logbook, and its summary, as Markdown made from records.
 
 Pure functions: the same records give the same bytes. Entries follow the research logbook's template: Hypothesis,
-Command, Config, Result, Interpretation, Next action, then Commit Hash and Links.
+Command, Config, Result, Interpretation, Next action, then where it was measured, Commit Hash and Links; in another
+repository they follow that one's, whose times say UTC.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from research_steps.evidence.claim_text import effect_text, estimate_text, verdict_text
 from research_steps.evidence.effects import Estimate, each_estimate, own_estimate
@@ -12,11 +14,12 @@ from research_steps.evidence.hypotheses import SAYS, Item
 from research_steps.evidence.others import short
 from research_steps.evidence.standing import claims_in, on_primary
 from research_steps.evidence.state import ThreadState
+from research_steps.journal.snapshot import Snapshot
 from research_steps.publish import state_text
 from research_steps.publish.forest import FOREST
 from research_steps.publish.markdown import block, code, prose, table
 from research_steps.publish.state_text import Words
-from research_steps.records.model import Claim, EntryRecord, Provenance, Ref, Row, Samples
+from research_steps.records.model import Claim, EntryRecord, Provenance, Ref, Row, Samples, TrialRecord
 from research_steps.records.numbers import listed, percent, quantity, spelled
 from research_steps.records.objects import IssueLink, Seal
 from research_steps.records.series import Metric, Series
@@ -26,6 +29,19 @@ from research_steps.records.times import parse_utc
 Say = Callable[[str], str]
 # From the ID of a record to Markdown that leads there.
 Link = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Style:
+    """How an entry spells what repositories ask for differently."""
+
+    zone: str
+    source: str
+    links: str
+
+
+# As the research logbook's template has it, and as repositories of logbooks do.
+TEMPLATE, OF_LOGBOOKS = Style("", "Commit Hash", "Links"), Style(" UTC", "Source revision", "Evidence")
 # What a trial measured, None where it has no samples or is not known here.
 SamplesOf = Callable[[Ref], Samples | None]
 INDENT = "  "
@@ -33,12 +49,14 @@ OTHERS_SHOWN = 20
 NOTHING_YET = "## TL;DR\n- Nothing was recorded yet."
 
 
-def entry(record: EntryRecord, series: Series, seal: Seal | None, samples: SamplesOf) -> str:
-    """One entry, from its heading to its last line, without markers and without a final LF. `samples` are those of the
-    trials in its table."""
+def entry(
+    record: EntryRecord, series: Series, seal: Seal | None, known: Snapshot, beside: str, style: Style = TEMPLATE
+) -> str:
+    """One entry, from its heading to its last line, without markers and without a final LF. The trials in its table are
+    looked up in what is `known`; `beside` is how links lead to its records."""
     when = parse_utc(record.started_at).strftime("%Y-%m-%d %H:%M")
     lines = [
-        f"### {when} - {record.id} {prose(record.label)}".rstrip(),
+        f"### {when}{style.zone} - {record.id} {prose(record.label)}".rstrip(),
         "",
         f"- Hypothesis: {prose(record.hypothesis) or '–'}",
         f"- Command: {code(record.provenance.command)}",
@@ -46,22 +64,31 @@ def entry(record: EntryRecord, series: Series, seal: Seal | None, samples: Sampl
         f"- Result: {'**failed**: ' if record.status == 'failed' else ''}{prose(record.result)}",
     ]
     if record.rows:
-        lines += ["", rows(record.rows, claims_in(record), series.primary, INDENT, prose, samples), ""]
+        lines += ["", rows(record.rows, claims_in(record), series.primary, INDENT, prose, known.samples), ""]
     if isinstance(record.details, Adopted):
-        lines += ["", *_of_others(record, record.details, series), ""]
+        lines += ["", *_of_others(record, record.details, series, beside), ""]
     if record.error is not None:
         report = "\n".join([f"{record.error.type}: {record.error.message}", *record.error.frames])
         lines += ["", block(report, INDENT), ""]
+    trials = known.trials_of(row.trial for row in record.rows)
+    machines = dict.fromkeys(machine(trial.record) for trial in trials)
     lines += [
         f"- Interpretation: {prose(record.interpretation) or '–'}",
         f"- Next action: {prose(record.next_action) or '–'}",
-        f"- Commit Hash: {commit(record.provenance, prose)}",
-        f"- Links: {_links(record, series.topic, seal)}",
+        *([f"- Hardware: {'; '.join(machines)}"] if machines else []),
+        f"- {style.source}: {commit(record.provenance, prose)}",
+        f"- {style.links}: {_links(record, beside, seal)}",
     ]
     return "\n".join(lines)
 
 
-def _of_others(record: EntryRecord, details: Adopted, series: Series) -> list[str]:
+def machine(trial: TrialRecord) -> str:
+    """What a trial ran on: the kind of machine, and the devices that JAX saw."""
+    devices = ", ".join(f"{device.count} × {code(f'{device.backend} {device.kind}')}" for device in trial.devices)
+    return f"{code(trial.device_class)}, devices: {devices or 'none seen by JAX'}"
+
+
+def _of_others(record: EntryRecord, details: Adopted, series: Series, beside: str) -> list[str]:
     metrics = [metric.name for metric in series.metrics if any(metric.name in row.metrics for row in details.rows)]
     cells = [
         [
@@ -71,7 +98,7 @@ def _of_others(record: EntryRecord, details: Adopted, series: Series) -> list[st
         for row in details.rows[:OTHERS_SHOWN]
     ]
     more = len(details.rows) - len(cells)
-    where = f"[{record.id}.jsonl]({series.topic}/{record.id}.jsonl)"
+    where = f"[{record.id}.jsonl]({beside}{record.id}.jsonl)"
     return [
         table([*map(prose, metrics), "outcome", "description", "fields"], cells, INDENT),
         *(["", f"{INDENT}{more} more rows are in {where}."] if more else []),
@@ -79,11 +106,11 @@ def _of_others(record: EntryRecord, details: Adopted, series: Series) -> list[st
     ]
 
 
-def summary(state: ThreadState, issue: IssueLink | None) -> str:
-    """The managed block at the head of the logbook: what holds now."""
+def summary(state: ThreadState, issue: IssueLink | None, beside: str) -> str:
+    """The managed block at the head of the logbook: what holds now. `beside` is how links lead to its records."""
     series = state.series
     lines = ["## TL;DR", *tldr(state, prose), "", "## Baseline", *baselines(state, prose)]
-    link = linked(f"{series.topic}/")
+    link = linked(beside)
     lines += ["", "## Hypothesis queue", *hypotheses(state.hypotheses, prose, link)]
     if state.stuck is not None:
         lines.append(f"- No improvement in {state.stuck} trials: forage again with `research source`.")
@@ -94,7 +121,7 @@ def summary(state: ThreadState, issue: IssueLink | None) -> str:
     lines += ["", "## Links", f"- Issue: {'none, the series is private' if series.private else where}"]
     lines.append(f"- Report: `research report {series.topic}` writes `.agents/reports/{series.topic}.html`")
     if on_primary(series, state.claims):
-        lines.append(f"- Forest plot: ![Claims against the baseline]({series.topic}/{FOREST})")
+        lines.append(f"- Forest plot: ![Claims against the baseline]({beside}{FOREST})")
     return "\n".join(lines)
 
 
@@ -129,9 +156,9 @@ def baselines(state: ThreadState, say: Say) -> list[str]:
     return lines or ["- none yet"]
 
 
-def linked(folder: str) -> Link:
-    """How a file links to a record: by the file of its entry's records, in this folder."""
-    return lambda id: f"[{id}]({folder}{id.partition('.')[0]}.jsonl)"
+def linked(beside: str) -> Link:
+    """How a file links to a record: by the file of its entry's records, which links lead to like this."""
+    return lambda id: f"[{id}]({beside}{id.partition('.')[0]}.jsonl)"
 
 
 def hypotheses(items: Sequence[Item], say: Say, link: Link) -> list[str]:
@@ -271,13 +298,13 @@ def commit(provenance: Provenance, say: Say) -> str:
     return text
 
 
-def _links(record: EntryRecord, topic: str, seal: Seal | None) -> str:
-    parts = [f"records [{record.id}.jsonl]({topic}/{record.id}.jsonl)"]
+def _links(record: EntryRecord, beside: str, seal: Seal | None) -> str:
+    parts = [f"records [{record.id}.jsonl]({beside}{record.id}.jsonl)"]
     if record.inputs:
         parts.append(f"rests on {', '.join(ref.id for ref in record.inputs)}")
     if isinstance(record.details, Attachment) and record.details.file:
         name = record.details.file
-        parts.append(f"file [{code(name)}]({topic}/attachments/{name})")
+        parts.append(f"file [{code(name)}]({beside}attachments/{name})")
     if seal is not None:
         parts.append(f"tag {code(seal.tag)} at {code(seal.commit)}")
     if record.mode != "dev":

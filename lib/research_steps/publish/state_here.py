@@ -6,9 +6,9 @@ from research_steps.evidence.state import ThreadState, thread_state
 from research_steps.files import read
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.progress import under_way
 from research_steps.journal.snapshot import Outline
-from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.format import parse
 from research_steps.publish.wandb.runs_on_disk import folder_of, is_sent, runs_in
 from research_steps.records.objects import IssueLink, Pushed
@@ -18,8 +18,8 @@ from research_steps.records.series import Series
 def state_here(checkout: Checkout, journal: Journal, outline: Outline) -> ThreadState:
     """The state after what was read of the journal, with the steps that measure. Raises ResearchError where nothing
     tells what the series is."""
-    path = path_of(checkout, journal.topic)
-    series, shown = journal.series(path.with_suffix("")), parse(read(path) or b"").records
+    place = logbook_of(checkout, journal.topic)
+    series, shown = journal.series(place.records), parse(read(place.path) or b"").records
     seals = [entry.record.id for entry in outline.in_order if entry.record.step == "seal" and entry.sha256 in shown]
     here = _only_here(checkout, journal, series, seals)
     return thread_state(series, outline, running=under_way(journal, outline), shown=shown, only_here=here)
@@ -35,12 +35,14 @@ def _only_here(checkout: Checkout, journal: Journal, series: Series, seals: Iter
     tags = [f"{topic}/{id}" for id in seals if journal.decided(f"pushed/{id}", Pushed) is None]
     if tags:
         yield f"{_some(tags, 'tag')} not pushed: git push {remote} {tags[-1]}"
-    path = path_of(checkout, topic)
-    pushed = checkout.pushed()
-    there = parse(checkout.file_at(pushed, path.relative_to(checkout.root).as_posix())).records if pushed else {}
-    missing = [entry.id for entry in parse(read(path) or b"").entries if entry.record not in there]
-    if missing:
-        yield f"{_some(missing, 'entry', 'entries')} of the logbook not pushed: git push {remote}"
+    place = logbook_of(checkout, topic)
+    pushed = place.checkout.pushed() if place.kind != "none" else None
+    there = parse(place.checkout.file_at(pushed, place.name)).records if pushed else {}
+    missing = [entry.id for entry in parse(read(place.path) or b"").entries if entry.record not in there]
+    if missing and place.kind != "none":
+        allow = f"git -C {place.checkout.root} config research.push true, then research sync {topic}"
+        mend = allow if place.kind == "elsewhere" else f"git push {remote}"
+        yield f"{_some(missing, 'entry', 'entries')} of the logbook not pushed: {mend}"
     waiting = [path for path in runs_in(folder_of(checkout, topic)).values() if not is_sent(path)]
     if waiting:
         yield f"{_some(waiting, 'W&B run')} not sent: wandb login, then research sync {topic}"

@@ -1,7 +1,7 @@
 """A series: one research thread, as its file declares it, and the labels that its findings carry.
 
-Plain frozen values. What a series decides about a run (metrics, sampling, limits) is here; where its logbook and
-store lie is not.
+Plain frozen values. What a series decides about a run (metrics, sampling, limits) is here, and its policy: what is shown
+where. Where its store lies is not.
 """
 
 import math
@@ -18,6 +18,9 @@ from research_steps.records.step_kinds import STEP_KINDS
 # The kinds of steps whose entries are worth finding again on the issue, unless the series says otherwise.
 MILESTONES = tuple(name for name, kind in STEP_KINDS.items() if kind.milestone)
 LONGEST_TAG = 64
+LONGEST_MARK = 16
+# Where the logbooks of a checkout lie, unless a series says otherwise; in a sealed tag always.
+HERE = ".agents/logbooks"
 # What a series says in its own words; the rest names things.
 _TEXTS = (
     *("goal", "constraints", "stop", "motivation", "problem", "success", "baseline_case"),
@@ -119,6 +122,9 @@ class Series:
     `motivation` to `references` are what `research kickoff` records. `milestones` are the kinds of steps whose entries
     are posted on the issue, `heartbeat_s` (seconds) how long it may stay silent while work goes on. A `private` series
     reaches no public surface. W&B runs go to `wandb_project` (default: the topic), or to that of the series `parent`.
+    `logbook` is the folder of its logbook: in this checkout, or in another one, such as '../marin-logbooks/marin', where
+    it is named after the issue too; None has none anywhere but in sealed tags. What agents post on the issue begins with
+    `agent_mark`, where the host repository asks for one.
     A trial samples until the primary metric is known well enough for its `min_effect`, or `max_pairs` were taken, or
     `sampling_s` (seconds) are over; `time_limit_s` (seconds), where it is given, ends its
     process, as a failure. Before a trial a loaded
@@ -149,6 +155,8 @@ class Series:
     private: bool = False
     wandb_project: str = ""
     parent: str = ""
+    logbook: str | None = HERE
+    agent_mark: str = ""
     max_pairs: int = 400
     sampling_s: float = 5.0
     time_limit_s: float | None = None
@@ -193,6 +201,13 @@ class Series:
             )
         if self.parent:
             check_topic(self.parent)
+        if self.logbook is not None and (not self.logbook.strip() or not self.logbook.isprintable()):
+            raise UsageError(
+                f"{has} logbook={self.logbook!r}: expected '{HERE}', a folder in another checkout, such as "
+                "'../marin-logbooks/marin', or None for no logbook."
+            )
+        if not self.agent_mark.isprintable() or len(self.agent_mark) > LONGEST_MARK:
+            raise UsageError(f"{has} agent_mark={self.agent_mark!r}: expected at most {LONGEST_MARK} characters, as 🤖.")
         for name in ("max_pairs", "sampling_s", "time_limit_s", "heartbeat_s", "floor_processes", "stuck_after"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:

@@ -10,8 +10,8 @@ from typing import Any
 
 from research_steps.evidence.claim_text import candidate_text, changes_text, claim_text, verdict_text
 from research_steps.evidence.standing import best
+from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.markdown import code, one_line, prose
-from research_steps.publish.rendering import SamplesOf
 from research_steps.publish.rendering import entry as render_entry
 from research_steps.records.configurations import changes_in
 from research_steps.records.encoding import Stored
@@ -67,18 +67,15 @@ def table(bundle: Bundle) -> str:
     return out.getvalue()
 
 
-def page(bundle: Bundle, series: Series, entries: Sequence[Stored[EntryRecord]], samples: SamplesOf) -> str:
-    """The bundle as Markdown, for somebody who has never seen the thread; with the samples of its trials."""
+def page(bundle: Bundle, series: Series, entries: Sequence[Stored[EntryRecord]], known: Snapshot) -> str:
+    """The bundle as Markdown, for somebody who has never seen the thread. Its trials are looked up in `known`."""
     claims = _primary(bundle, series)
     cases = dict.fromkeys(changes_text(claim.case) for claim in claims)
     findings = []
     for claim in claims:
         findings.append(f"- {prose(_claimed(claim, bundle))}; against {claim.baseline.id}")
         findings += [f"  - it makes {prose(c.metric)} worse: {claim_text(c)}" for c in _worse(claim, bundle)]
-    # The logbook, which links of entries are for, lies one folder up.
-    rendered = (
-        render_entry(entry.record, series, None, samples).replace(f"]({series.topic}/", "](") for entry in entries
-    )
+    rendered = (render_entry(entry.record, series, None, known, "") for entry in entries)
     paragraphs = [
         f"# {bundle.tag}",
         f"Goal: {prose(series.goal)}",

@@ -12,7 +12,6 @@ from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.logbook.verify import Files
-from research_steps.publish.rendering import SamplesOf
 from research_steps.records.encoding import Stored, without_secrets
 from research_steps.records.model import EntryRecord, Provenance, Ref, TrialRecord
 from research_steps.records.series import Series
@@ -26,12 +25,12 @@ from research_steps.trial.command import Command
 
 @dataclass(frozen=True)
 class SealedEvidence:
-    """What a seal rests on: its entries, oldest first, the trials of their tables with their samples, the hashes of all
-    of these, the measure functions, and where and at which commit the newest of it was measured."""
+    """What a seal rests on: its entries, oldest first, the trials of their tables, all that was `known`, the hashes of
+    both, the measure functions, and where and at which commit the newest of it was measured."""
 
     entries: tuple[Stored[EntryRecord], ...]
     trials: tuple[TrialRecord, ...]
-    samples: SamplesOf
+    known: Snapshot
     records: tuple[Ref, ...]
     measured: tuple[MeasuredWith, ...]
     provenance: Provenance
@@ -100,7 +99,7 @@ def evidence_of(checkout: Checkout, series: Series, known: Snapshot, inputs: Seq
     return SealedEvidence(
         entries=tuple(entries),
         trials=trials,
-        samples=known.samples,
+        known=known,
         records=(*(entry.ref for entry in entries), *refs),
         measured=tuple(_measured(checkout, topic, trials)),
         provenance=newest.provenance,
@@ -180,7 +179,7 @@ def bundle_files(
     contents = without_secrets(made)
     files = {
         "bundle.json": bundle.encode(contents),
-        "bundle.md": bundle_text.page(contents, series, evidence.entries, evidence.samples).encode(),
+        "bundle.md": bundle_text.page(contents, series, evidence.entries, evidence.known).encode(),
         "table.csv": bundle_text.table(contents).encode(),
         **({"requirements.txt": packages} if packages else {}),
     }

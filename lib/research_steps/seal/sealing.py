@@ -1,6 +1,7 @@
 """Sealing: an annotated tag over a commit of only the relevant files, with a bundle to reproduce the claim from.
 
-Relevant are the logbook with its records, the experiment's code and the bundle. Where `research/<topic>` is checked out
+Relevant are the logbook with its records, the experiment's code and the bundle; the logbook lies in `.agents/logbooks`
+of a tag, wherever else the series keeps it. Where that is in this checkout, and `research/<topic>` is checked out
 the commit goes onto it, as `git commit --only` would make it; else it lies beside the branch, upon the commit that was
 measured, and only the tag `<topic>/<experiment ID>` holds it. Everything else in index, work tree, stash and refs stays
 as it is. Which commit an entry was sealed with is decided once, in the journal; the tag is the receipt here.
@@ -16,16 +17,17 @@ from research_steps.files import is_there, write_aside
 from research_steps.git import Checkout
 from research_steps.journal import series_file
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.forest import FOREST
-from research_steps.publish.logbook.file import lock, path_of
+from research_steps.publish.logbook.file import lock
 from research_steps.publish.logbook.verify import read_files
 from research_steps.publish.publisher import Change
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
 from research_steps.records.names import by_hash
 from research_steps.records.objects import Pushed, Seal
-from research_steps.records.series import Series
+from research_steps.records.series import HERE, Series
 from research_steps.records.times import utc
 from research_steps.seal import bundle, bundle_text, contents, tags
 
@@ -60,7 +62,7 @@ class Sealer:
         if journal.decided(f"seals/{id}", Seal) is not None and not final:
             return None
         # Nobody else appends to the logbook that is committed, or makes the same tag.
-        with lock(checkout, self._series.topic):
+        with lock(logbook_of(checkout, self._series.topic)):
             seal = journal.decided(f"seals/{id}", Seal) or self._decide(stored)
             # Who decided may have been killed before the tag was made, and a tag may have been lost since.
             if checkout.commit_of(seal.commit) is None:
@@ -87,11 +89,12 @@ class Sealer:
     def _decide(self, stored: Stored[EntryRecord]) -> Seal:
         """The commit of a seal, made here, unless another checkout was faster."""
         checkout, record = self._checkout, stored.record
-        known = self._journal.scan(checkout.logbooks / self._series.topic)
+        known = self._journal.scan(logbook_of(checkout, self._series.topic).records)
         evidence = contents.evidence_of(checkout, self._series, known, record.inputs)
         head = checkout.head()
         # What was measured is in the history of the tag, whatever becomes of the branch.
-        on_branch = checkout.branch() == self._branch
+        # A branch whose logbook lies elsewhere gets none by a seal.
+        on_branch = checkout.branch() == self._branch and logbook_of(checkout, self._series.topic).kind == "here"
         onto = head if on_branch and head and checkout.is_ancestor(evidence.commit, head) else None
         commit = self._commit(stored, evidence, onto or evidence.commit)
         tag, host = f"{self._series.topic}/{record.id}", record.provenance.host
@@ -105,25 +108,29 @@ class Sealer:
 
     def _commit(self, stored: Stored[EntryRecord], evidence: contents.SealedEvidence, base: str) -> str:
         checkout, topic, record = self._checkout, self._series.topic, stored.record
+        place = logbook_of(checkout, topic)
         code = contents.code_paths(checkout, self._series, evidence.measured)
-        logbook = read_files(path_of(checkout, topic))
+        logbook = read_files(place)
         missing = [ref.id for ref in evidence.records if ref.sha256 not in logbook.hashes]
         if missing:
             raise RepositoryError(
-                f"{', '.join(missing)}, which it rests on, is not beside the logbook in {checkout.logbooks / topic} "
-                f"yet: 'research sync {topic}' appends it, or says why it can't."
+                f"{', '.join(missing)}, which it rests on, is not beside the logbook in {place.records} yet: "
+                f" 'research sync {topic}' appends it, or says why it can't."
             )
-        where = f".agents/logbooks/{topic}"
+        where = f"{HERE}/{topic}"
         # What is being written has a name with a dot in front.
         names = (*(f"{id}.jsonl" for id in logbook.lines), *logbook.bundles, series_file.NAME, FOREST)
         beside = [name for name in names if name[0] != "."]
         # What was measured belongs to it, also where git is told to ignore that; so do the logbook and its records.
         measured = [name for function in evidence.measured for name in function.files]
-        always = (*measured, f"{where}.md", *(f"{where}/{name}" for name in beside))
+        in_tree = [f"{where}.md", *(f"{where}/{name}" for name in beside)] if place.kind == "here" else []
+        always = (*measured, *in_tree)
         paths = tags.paths_below(checkout, base, code, always)
         files = contents.bundle_files(checkout, self._journal, self._series, stored, evidence, logbook, paths.left_out)
         # No filter of git may change what lies under the hash of its bytes.
         exact = {f"{where}/{name}": data for name, data in logbook.attached.items()}
+        if place.kind != "here":
+            exact |= {f"{where}.md": logbook.logbook} | {f"{where}/{name}": logbook.beside[name] for name in beside}
         tree = tags.make_tree(checkout, base, paths, {**exact, **files})
         tags.refuse_secrets(checkout, base, tree, (*code, f"{where}.md"))
         message = f"Seal {topic}/{record.id}\n\nThe logbook, its records, the experiment's code and a bundle.\n"

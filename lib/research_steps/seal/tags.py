@@ -177,9 +177,8 @@ def make_tag(checkout: Checkout, sealed: Bundle, commit: str, message: str, when
         )
 
 
-def push(checkout: Checkout, tag: str, seal: str) -> str:
-    """Push a tag and return the remote's address; `seal` is how people name its record. Raises RepositoryError with what
-    the remote said."""
+def to_remote(checkout: Checkout, *arguments: str) -> None:
+    """Run a command of git that talks to a remote, for so long at most. Raises RepositoryError."""
     ssh = os.environ.get("GIT_SSH_COMMAND") or checkout.setting("core.sshCommand")
     ssh = ssh or shlex.quote(os.environ.get("GIT_SSH", "ssh"))
     # Nobody is there to type a password, and the terminal is the user's.
@@ -187,10 +186,15 @@ def push(checkout: Checkout, tag: str, seal: str) -> str:
     env = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": ssh}
     # What git starts for a connection outlives it, and ends by itself (bytes a second, seconds).
     slow = ("-c", "http.lowSpeedLimit=1", "-c", f"http.lowSpeedTime={math.ceil(PATIENCE_S) + _LATER_S}")
+    checkout.git(*slow, *arguments, "--recurse-submodules=no", env=env, timeout_s=PATIENCE_S)
+
+
+def push(checkout: Checkout, tag: str, seal: str) -> str:
+    """Push a tag and return the remote's address; `seal` is how people name its record. Raises RepositoryError with what
+    the remote said."""
     ref = f"refs/tags/{tag}"
-    alone = ("--no-follow-tags", "--recurse-submodules=no")
     try:
-        checkout.git(*slow, "push", "--quiet", *alone, "origin", f"{ref}:{ref}", env=env, timeout_s=PATIENCE_S)
+        to_remote(checkout, "push", "--quiet", "--no-follow-tags", "origin", f"{ref}:{ref}")
     except RepositoryError as error:
         topic = tag.partition("/")[0]
         if "already exists" in str(error):
@@ -222,7 +226,7 @@ def put_on_branch(checkout: Checkout, commit: str, branch: str) -> None:
     # out stays marked so, also where somebody has put such a file into the work tree.
     settings = ("-c", "core.hooksPath=/dev/null", "-c", "sparse.expectFilesOutsideOfPatterns=true")
     checkout.git(*settings, "update-index", "-z", "--index-info", input=os.fsencode("".join(lines)))
-    message = ("-m", f"seal: {commit[:12]}")
+    message = ("-m", f"research-steps: {commit[:12]}")
     checkout.quietly("update-ref", *message, f"refs/heads/{branch}", commit, f"{commit}^")
 
 

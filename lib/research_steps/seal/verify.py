@@ -17,16 +17,18 @@ from functools import cached_property
 
 from research_steps.errors import RepositoryError, UnreadableObject, UsageError
 from research_steps.evidence.recomputed import Recomputed, presumed, recompute
+from research_steps.files import is_there
 from research_steps.git import Checkout
 from research_steps.journal.beginnings import never_begun
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.issue.local_file import IssueFile
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.format import Entry, lf
 from research_steps.publish.logbook.verify import Files, check, read
 from research_steps.records.objects import Seal
-from research_steps.records.series import Series
+from research_steps.records.series import HERE, Series
 from research_steps.seal import bundle, tags
 from research_steps.seal.sealed_tag import Tag, damage
 
@@ -93,11 +95,16 @@ class _Logbook:
     def __init__(self, checkout: Checkout, topic: str, journal: Journal) -> None:
         self._checkout, self._topic, self._journal = checkout, topic, journal
         self._head = checkout.head()
-        self.files = read(checkout, topic)
+        self._place = logbook_of(checkout, topic)
+        # Where there is no logbook here, the tags can be held against themselves.
+        is_here = is_there(self._place.path) or not checkout.tags(topic)
+        self.files = read(checkout, topic) if is_here else Files(topic, b"", {})
         self._chain = {entry.link: entry for entry in self.files.contents.chain}
         self._shown = {entry.record: entry for entry in self.files.contents.entries}
         findings = check(self.files, journal)
         self.problems, self.notes = findings.problems, findings.notes
+        if not is_here:
+            self.notes.append(f"there is no logbook {self._place.shown}: only what the tags hold was checked")
         # What the tags hold, besides what lies here: their records, and the series by the ID of each seal.
         self._in_tags, self._declared = Snapshot(), dict[str, Series]()
         self._presumed: list[str] = []
@@ -152,6 +159,8 @@ class _Logbook:
             self._in_tags.add(stored)
         if tag.bundle is not None:
             self._declared[tag.bundle.id] = tag.bundle.declared
+        if not self.files.logbook:
+            return True
         strict = asked or self._has_to_hold(tag)
         missing = [entry for entry in tag.files.contents.chain if entry.link not in self._chain]
         lost = [entry for entry in missing if strict or entry.link in self._once_here]
@@ -209,7 +218,7 @@ class _Logbook:
             if here is not None and lf(here) != lf(data):
                 yield f"{name} is not what it was in tag {tag.name}"
             elif here is None and name in tag.files.bundles and self._is_merged(tag):
-                place = f".agents/logbooks/{self._topic}/{name}"
+                place = f"{HERE}/{self._topic}/{name}"
                 yield f"{name}, which tag {tag.name} holds, was removed: 'git checkout {tag.name} {place}' restores it"
             elif here is None and name in tag.files.attached:
                 # Git may be told to ignore plots, so that a clone has them in the tag alone.
@@ -230,7 +239,7 @@ class _Logbook:
             series = None
         if series is None and self._declared:
             series = self._declared[max(self._declared, key=lambda id: int(id.rpartition("-")[2]))]
-        here = self._journal.scan(self._checkout.logbooks / self._topic)
+        here = self._journal.scan(self._place.records)
         known = here.copy()
         for stored in self._in_tags.everything:
             known.add(stored)
@@ -239,7 +248,8 @@ class _Logbook:
             self._presumed.append(
                 f"neither store nor seal here declares the series: most of its claims say what is better, {better}"
             )
-        told = recompute(series, known, here.in_order) if series is not None else Recomputed()
+        judged = here if self.files.logbook else known
+        told = recompute(series, known, judged.in_order) if series is not None else Recomputed()
         self.problems += [*told.not_following, *never_begun(self._journal)]
         self.notes += told.unknown
         return told
@@ -290,7 +300,7 @@ class _Logbook:
     @cached_property
     def _once_here(self) -> set[str]:
         """The links of every logbook in the history of HEAD: entries that stay, whatever is merged."""
-        return self._links("log", "--format=%H", "--full-history", "HEAD", "--", f".agents/logbooks/{self._topic}.md")
+        return self._links("log", "--format=%H", "--full-history", "HEAD", "--", self._place.name)
 
     @cached_property
     def _elsewhere(self) -> set[str]:
@@ -299,11 +309,12 @@ class _Logbook:
 
     def _links(self, *listing: str) -> set[str]:
         """The links of the logbooks in the commits that a command of git lists."""
-        listed = self._checkout.git(*listing).decode().split() if self._head else []
+        checkout = self._place.checkout
+        listed = checkout.git(*listing).decode().split() if checkout.head() else []
         links: set[str] = set()
         for start in range(0, len(listed), _READ_AT_ONCE):
-            names = (f"{commit}:.agents/logbooks/{self._topic}.md" for commit in listed[start : start + _READ_AT_ONCE])
-            for data in tags.blobs(self._checkout, names):
+            names = (f"{commit}:{self._place.name}" for commit in listed[start : start + _READ_AT_ONCE])
+            for data in tags.blobs(checkout, names):
                 links |= {entry.link for entry in logbook_format.parse(data or b"").chain}
         return links
 

@@ -18,8 +18,8 @@ from research_steps.evidence.claim_text import claim_text
 from research_steps.evidence.state import thread_state
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.wandb_project import check_project
-from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.publish.publisher import Publisher
 from research_steps.publish.report.files import write_report
@@ -143,7 +143,7 @@ class ThreadRun:
             journal=self.journal,
             host=LocalHost(launcher),
             captured=captured,
-            repository=self.checkout.logbooks / self.series.topic,
+            repository=logbook_of(self.checkout, self.series.topic).records,
             numbers=CheckoutNumbers(self.checkout, self.series.topic, self.series.prefix),
             retry=self.retry,
             skip_known=self.options.skip_known,
@@ -196,9 +196,9 @@ class ThreadRun:
                     "checkout publishes them"
                 )
             return
-        path = path_of(self.checkout, topic)
-        shown = path.relative_to(self.checkout.root) if path.is_relative_to(self.checkout.root) else path
-        self.say(f"{topic}: the logbook is {shown}" if publisher.done else f"{topic}: nothing new for {shown}")
+        place = logbook_of(self.checkout, topic)
+        shown = f"the logbook is {place.shown}" if place.kind != "none" else "what is new is published"
+        self.say(f"{topic}: {shown}" if publisher.done else f"{topic}: nothing new for {place.shown}")
         for problem in publisher.problems:
             self.say(f"not published: {problem} Run 'research sync {topic}' once it is mended.")
 
@@ -207,7 +207,7 @@ class ThreadRun:
         new is on the report's page, too."""
         if self._is_shipped:
             return
-        repository = self.checkout.logbooks / self.series.topic
+        repository = logbook_of(self.checkout, self.series.topic).records
         state = thread_state(self.series, self.journal.with_trials(repository))
         for line in headline(state):
             self.say(line)

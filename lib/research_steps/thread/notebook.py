@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from research_steps.errors import UsageError
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.records.series import Series, check_topic
 
 if TYPE_CHECKING:
@@ -95,17 +96,16 @@ def load(topic: str, prefix: str | None = None) -> LoadedThread:
     from research_steps.journal.progress import under_way
     from research_steps.journal.store import open_store, store_url
     from research_steps.publish.logbook import format as logbook_format
-    from research_steps.publish.logbook.file import path_of
 
     checkout = Checkout.find()
     journal = Journal(open_store(store_url(checkout.root, prefix)), check_topic(topic))
-    series = journal.series(checkout.logbooks / topic)
-    records = journal.scan(checkout.logbooks / topic)
+    series = journal.series(logbook_of(checkout, topic).records)
+    records = journal.scan(logbook_of(checkout, topic).records)
     state = thread_state(
         series,
         records,
         running=under_way(journal, records),
-        shown=logbook_format.parse(read(path_of(checkout, topic)) or b"").records,
+        shown=logbook_format.parse(read(logbook_of(checkout, topic).path) or b"").records,
     )
     return LoadedThread(series, records, state)
 

@@ -9,13 +9,15 @@ from research_steps.publish.logbook.surface import LogbookSurface
 from research_steps.publish.publisher import Surface
 from research_steps.publish.wandb.surface import WandbSurface, url_of
 from research_steps.records.series import Series
+from research_steps.seal.logbook_push import LogbookPush
 from research_steps.seal.sealing import Sealer
 
 
 def surfaces_of(checkout: Checkout, journal: Journal, series: Series) -> list[Surface]:
-    """The surfaces of a series in a checkout. Sealing comes before the logbook, whose entry names the tag; W&B before
-    the issue, which links to its runs."""
+    """The surfaces of a series in a checkout. Sealing comes before the logbook, whose entry names the tag; before the
+    issue come the logbook's push and W&B, which it cites."""
     series = series.without_secrets()
     logbook = LogbookSurface(checkout, journal, series)
     issue = IssueSurface(checkout, journal, series, partial(url_of, checkout, series.topic))
-    return [logbook, Sealer(checkout, journal, series), logbook, WandbSurface(checkout, journal, series), issue]
+    cited: list[Surface] = [LogbookPush(checkout, series), WandbSurface(checkout, journal, series)]
+    return [logbook, Sealer(checkout, journal, series), logbook, *cited, issue]

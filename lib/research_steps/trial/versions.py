@@ -14,6 +14,7 @@ from pathlib import Path
 from research_steps.errors import RepositoryError, UsageError
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.records.model import TrialRecord
 from research_steps.trial.code import Code, WorkTree, source_folders, trace_name
 from research_steps.trial.trust import Trust
@@ -45,7 +46,7 @@ def version_named(checkout: Checkout, journal: Journal, name: str) -> tuple[str,
         return commit, None
     trials = [
         stored.record
-        for stored in journal.with_id(name, checkout.logbooks / journal.topic).find(name)
+        for stored in journal.with_id(name, logbook_of(checkout, journal.topic).records).find(name)
         if isinstance(stored.record, TrialRecord)
     ]
     if not trials or trials[-1].provenance.commit is None:
@@ -72,7 +73,7 @@ def differs(code: Code, other: Code) -> bool:
 def _copied(checkout: Checkout, journal: Journal, commit: str, patch: str | None) -> Path:
     data = None
     if patch is not None:
-        data = journal.patch(patch, checkout.logbooks / journal.topic)
+        data = journal.patch(patch, logbook_of(checkout, journal.topic).records)
         if data is None:
             raise UsageError(
                 f"The patch {patch[:12]} on commit {commit[:12]} is not in {journal.store.url}, so that code can't be "

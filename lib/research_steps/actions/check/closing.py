@@ -21,7 +21,7 @@ GROUP = "closing"
 
 def _current(thread: CheckedThread) -> CheckLine:
     span = logbook_format.summary_span(thread.files.logbook)
-    wanted = summary(thread.series, thread.snapshot, thread.shown, thread.issue).encode()
+    wanted = summary(thread.series, thread.snapshot, thread.shown, thread.issue, thread.place.beside).encode()
     current = span is not None and thread.files.logbook[slice(*span)] == wanted
     wrong = [] if current else ["the head of the logbook is not what its records say"]
     return line(GROUP, "TL;DR current", thread.entries, wrong, f"research sync {thread.topic}")

@@ -89,7 +89,7 @@ def _written(thread: CheckedThread) -> CheckLine:
 
 
 def _linked(thread: CheckedThread) -> CheckLine:
-    linked = thread.issue is not None or f".agents/logbooks/{thread.topic}.md" in thread.issue_file.body()
+    linked = thread.issue is not None or thread.place.kind == "none" or thread.place.name in thread.issue_file.body()
     wrong = [] if linked or not thread.public else ["no issue on GitHub is linked, and none in .agents/issues/ names it"]
     mend = f"'research sync {thread.topic}' writes the one in .agents/issues/, with '--issue NUMBER' it links another"
     return line(GROUP, "logbook linked from the issue", thread.public, wrong, mend)

@@ -14,8 +14,8 @@ from research_steps.evidence.visibility import is_public
 from research_steps.files import is_there
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.publish.issue.local_file import IssueFile
-from research_steps.publish.logbook.file import path_of
 from research_steps.publish.logbook.verify import Files, read
 from research_steps.records.encoding import Stored
 from research_steps.records.model import EntryRecord
@@ -49,10 +49,10 @@ class CheckedThread:
 
     def __init__(self, checkout: Checkout, journal: Journal, series: Series) -> None:
         self.checkout, self.journal, self.series, self.topic = checkout, journal, series, series.topic
-        path = path_of(checkout, self.topic)
-        self.files = read(checkout, self.topic) if is_there(path) else Files(self.topic, b"", {})
+        self.place = logbook_of(checkout, self.topic)
+        self.files = read(checkout, self.topic) if is_there(self.place.path) else Files(self.topic, b"", {})
         self.shown = self.files.contents.records
-        self.snapshot = journal.scan(path.with_suffix(""))
+        self.snapshot = journal.scan(self.place.records)
         # What another store holds is posted from there.
         self.in_store = journal.entries().entries.keys()
         # A record that somebody changed in its file is told as such, and is no entry of its own.

@@ -59,10 +59,13 @@ def web() -> str:
 
 
 def repository_of(checkout: Checkout) -> str | None:
-    """The repository 'owner/name': GITHUB_REPOSITORY, else the remote 'origin' when that is on GitHub."""
+    """The repository 'owner/name': GITHUB_REPOSITORY, else that of the remote."""
     configured = os.environ.get("GITHUB_REPOSITORY")
-    if configured:
-        return check_repository(configured)
+    return check_repository(configured) if configured else repository_of_remote(checkout)
+
+
+def repository_of_remote(checkout: Checkout) -> str | None:
+    """The repository 'owner/name' of the remote 'origin', None where that is not on GitHub."""
     # 'git@host:owner/name' is an address without a scheme.
     origin = checkout.origin() or ""
     address = urlsplit(origin if "://" in origin else f"ssh://{origin.replace(':', '/', 1)}")

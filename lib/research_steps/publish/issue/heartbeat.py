@@ -4,7 +4,7 @@ Which one is due follows from the journal alone: the n-th whole interval since t
 means the same one, and it is posted once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from research_steps.journal.journal import Journal
@@ -12,7 +12,7 @@ from research_steps.journal.progress import StepProgress, under_way
 from research_steps.publish.issue import text as issue_text
 from research_steps.publish.markdown import code, unlinked
 from research_steps.records.encoding import Stored
-from research_steps.records.model import EntryRecord, TrialRecord
+from research_steps.records.model import Actor, EntryRecord, TrialRecord
 from research_steps.records.objects import Intent
 from research_steps.records.series import Series
 from research_steps.records.times import parse_utc, utc
@@ -22,10 +22,15 @@ BREAK = timedelta(hours=1)
 
 
 def due(
-    series: Series, journal: Journal, public: Sequence[Stored[EntryRecord]], now: datetime, shown: set[str]
+    series: Series,
+    journal: Journal,
+    public: Sequence[Stored[EntryRecord]],
+    now: datetime,
+    shown: set[str],
+    actor: Callable[[], Actor],
 ) -> tuple[str, str] | None:
     """Marker and text of the heartbeat of the interval that ended last, if work went on in it. `public` are entries,
-    oldest first."""
+    oldest first; `actor` tells who posts it."""
     interval = timedelta(seconds=series.heartbeat_s)
     milestones = [stored.record.finished_at for stored in public if stored.record.step in series.milestones]
     began = parse_utc(milestones[-1]) if milestones else None
@@ -52,7 +57,7 @@ def due(
     status = [_status(intent, step) for intent, step in steps]
     failed = [trial for trial in trials if trial.status == "failed" and parse_utc(trial.finished_at) >= began]
     blockers = _blockers(failed, len(attempts) - len(running))
-    return marker, issue_text.heartbeat(series, status, blockers, _eta([step for _, step in steps], now))
+    return marker, issue_text.heartbeat(series, actor(), status, blockers, _eta([step for _, step in steps], now))
 
 
 def _stretch(spans: Sequence[tuple[datetime, datetime]]) -> tuple[datetime, datetime] | None:

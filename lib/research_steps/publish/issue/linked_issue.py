@@ -13,6 +13,7 @@ from pathlib import Path
 from research_steps.files import read, write_aside
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.snapshot import entries_of
 from research_steps.publish.issue.github import repository_of, web
 from research_steps.records.objects import IssueLink
@@ -36,7 +37,7 @@ def linked_issue(checkout: Checkout, journal: Journal) -> IssueLink | None:
         return decided
     named = [(name, number) for name, number in named_in_logbook(checkout, journal.topic) if _alike(name, own)]
     # Looked for only where there is one, because it means reading every record.
-    known = entries_of(journal.published(checkout.logbooks / journal.topic)) if named else []
+    known = entries_of(journal.published(logbook_of(checkout, journal.topic).records)) if named else []
     recorded = {entry.details.issue for entry in known if isinstance(entry.details, Kickoff)}
     for name, number in named:
         if f"{name}#{number}" in recorded:
@@ -47,7 +48,7 @@ def linked_issue(checkout: Checkout, journal: Journal) -> IssueLink | None:
 def named_in_logbook(checkout: Checkout, topic: str) -> Iterator[tuple[str, int]]:
     """The issues that the text of a logbook names, each as repository and number. A number alone is one of this
     checkout's own repository."""
-    text = read(checkout.logbooks / f"{topic}.md") or b""
+    text = read(logbook_of(checkout, topic).path) or b""
     front = text[:4096].removeprefix(b"\xef\xbb\xbf").partition(b"\n---")[0]
     in_front = _IN_FRONT.search(front) if front.startswith(b"---") else None
     if in_front is not None and (name := in_front[1].decode() if in_front[1] else repository_of(checkout)):

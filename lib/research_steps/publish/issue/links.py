@@ -9,11 +9,14 @@ from urllib.parse import quote
 
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.publish.issue import github
 from research_steps.publish.markdown import address, code
 from research_steps.records.model import EntryRecord
 from research_steps.records.objects import IssueLink, Project, Pushed, Seal
+from research_steps.records.series import HERE
 
+NO_LOGBOOK = "none; sealed tags hold the records"
 _BUNDLE = ("bundle.md", "bundle.json", "table.csv", "requirements.txt")
 
 
@@ -28,25 +31,30 @@ class Links:
         self, checkout: Checkout, journal: Journal, issue: IssueLink | None, runs: str, seals: Sequence[Seal]
     ) -> None:
         self._checkout = checkout
-        self._records = f".agents/logbooks/{journal.topic}"
-        self._path = f"{self._records}.md"
-        pushed = checkout.pushed()
-        self._content = checkout.file_at(pushed, self._path) if pushed else b""
+        self._sealed = f"{HERE}/{journal.topic}"
         self._web = f"{github.web()}/{issue.repository}" if issue else None
-        self._address = f"{self._web}/blob/{pushed}/{self._path}"
+        self._place = place = logbook_of(checkout, journal.topic)
+        pushed = place.checkout.pushed() if place.kind != "none" else None
+        self._content = place.checkout.file_at(pushed, place.name) if pushed else b""
+        # A logbook in another checkout is in that one's repository.
+        other = github.repository_of_remote(place.checkout) if place.kind == "elsewhere" else None
+        self._logbooks = self._web if place.kind == "here" else f"{github.web()}/{other}" if other else None
+        self._address = f"{self._logbooks}/blob/{pushed}/{quote(place.name)}"
         self._there = [seal for seal in seals if journal.decided(f"pushed/{seal.id}", Pushed) is not None]
         self.tags = [self.tag(seal) for seal in seals]
         project = journal.decided("project", Project)
         waiting = f"{code(project.name)} (not sent yet)" if project else "none yet"
         self.runs = address(runs) if runs else waiting
-        linked = f"[{code(self._path)}]({self._address})"
-        self.logbook = linked if self._content and self._web else f"{code(self._path)} (not pushed yet)"
+        linked = f"[{code(place.name)}]({self._address})" if self._content and self._logbooks else ""
+        self.logbook = NO_LOGBOOK if place.kind == "none" else linked or f"{code(place.name)} (not pushed yet)"
 
     def section(self, record: EntryRecord) -> str:
         """An entry in the logbook."""
+        if self._place.kind == "none":
+            return NO_LOGBOOK
         if self._is_there(record.id):
-            return f"[{record.id} in {self._path}]({self._address})"
-        return f"{record.id} in {code(self._path)} (not pushed yet)"
+            return f"[{record.id} in {self._place.name}]({self._address})"
+        return f"{record.id} in {code(self._place.name)} (not pushed yet)"
 
     def record(self, id: str) -> str:
         """The record with an ID, which is only the ID while it isn't pushed."""
@@ -68,13 +76,13 @@ class Links:
     def snapshot(self, seal: Seal, folders: Sequence[str]) -> dict[str, str]:
         """What a seal holds of these folders and beside them, by name."""
         contents = {
-            "Code": self._sealed(seal, "tree", folders),
-            "Logbook as sealed": self._sealed(seal, "blob", [self._path]),
-            "Bundle": self._sealed(seal, "blob", [f"{self._records}/{seal.id}.{kind}" for kind in _BUNDLE]),
+            "Code": self._in_seal(seal, "tree", folders),
+            "Logbook as sealed": self._in_seal(seal, "blob", [f"{self._sealed}.md"]),
+            "Bundle": self._in_seal(seal, "blob", [f"{self._sealed}/{seal.id}.{kind}" for kind in _BUNDLE]),
         }
         return {name: where for name, where in contents.items() if where}
 
-    def _sealed(self, seal: Seal, kind: str, paths: Sequence[str]) -> str:
+    def _in_seal(self, seal: Seal, kind: str, paths: Sequence[str]) -> str:
         """Those of the paths that a seal's commit holds; where it is not known here, all of them."""
         present = paths
         if self._checkout.commit_of(seal.commit) is not None:
@@ -83,7 +91,7 @@ class Links:
         if self._web is None:
             return ", ".join(code(f"git show {seal.tag}:{path}") for path in present)
         base = f"{self._web}/{kind}/{seal.commit}"
-        return ", ".join(f"[{code(path.removeprefix(f'{self._records}/'))}]({base}/{quote(path)})" for path in present)
+        return ", ".join(f"[{code(path.removeprefix(f'{self._sealed}/'))}]({base}/{quote(path)})" for path in present)
 
     def _is_there(self, id: str) -> bool:
-        return self._web is not None and f"<!-- research-steps entry {id} -->".encode() in self._content
+        return self._logbooks is not None and f"<!-- research-steps entry {id} -->".encode() in self._content

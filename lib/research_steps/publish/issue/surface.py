@@ -23,6 +23,7 @@ from research_steps.files import read, write_aside
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.leases import machine, this_process
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.issue import heartbeat as issue_heartbeat
 from research_steps.publish.issue import text as issue_text
@@ -39,6 +40,7 @@ from research_steps.records.model import EntryRecord, Owner
 from research_steps.records.objects import Closed, IssueLink, Posting, Seal
 from research_steps.records.series import Series
 from research_steps.records.times import parse_utc, utc
+from research_steps.trial.provenance import current_actor
 
 # How long one pass goes on trying, and the longest wait that it takes on itself (seconds).
 PATIENCE_S = 20.0
@@ -76,7 +78,7 @@ class IssueSurface:
         self._series = series
         self._runs = runs
         self._clock = clock or Clock()
-        self._records = checkout.logbooks / series.topic
+        self._records = logbook_of(checkout, series.topic).records
         self._failures = 0
         self._beat_due = 0.0
         self._begin(IssueFile(checkout, series.topic), None)
@@ -237,7 +239,9 @@ class IssueSurface:
 
     def _chain_link(self, sha256: str) -> str:
         """What later entries of the logbook in this checkout name a record's entry by; empty while it has none."""
-        entries = logbook_format.parse(read(self._records.with_suffix(".md")) or b"").entries
+        place = logbook_of(self._checkout, self._series.topic)
+        # Of one that nobody else has, no comment could be held against it.
+        entries = logbook_format.parse(read(place.path) or b"").entries if place.kind != "none" else []
         return next((entry.link for entry in entries if entry.record == sha256), "")
 
     def _links(self, runs: str, seals: Sequence[Seal]) -> Links:
@@ -247,7 +251,8 @@ class IssueSurface:
         if not final and self._clock.monotonic() < self._beat_due:
             return None
         self._beat_due = self._clock.monotonic() + BEAT_EVERY_S
-        return issue_heartbeat.due(self._series, self._journal, public, self._now(), self._shown)
+        poster = partial(current_actor, self._checkout)
+        return issue_heartbeat.due(self._series, self._journal, public, self._now(), self._shown, poster)
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.now(), UTC)

@@ -20,7 +20,7 @@ from research_steps.publish.markdown import address, code, table, unlinked
 from research_steps.publish.state_text import Words
 from research_steps.records.conditions import conditions_at
 from research_steps.records.encoding import Stored
-from research_steps.records.model import Claim, EntryRecord, Row, TrialRecord
+from research_steps.records.model import Actor, Claim, EntryRecord, Row, TrialRecord
 from research_steps.records.numbers import quantity
 from research_steps.records.objects import Seal
 from research_steps.records.series import Series
@@ -69,8 +69,9 @@ def comment(
     """The update for one milestone. `rests_on` are the entries below it, oldest first; `baselines` what it is compared
     with; `seal` the snapshot that it makes or names. `trials` holds those of their rows that are known here."""
     commit = record.provenance.commit
+    mark = marked_as(series, record.provenance.actor)
     lines = [
-        f"Update: {record.id} {unlinked(record.label)}",
+        f"{mark}Update: {record.id} {unlinked(record.label)}",
         "",
         f"_{unlinked(series.goal)}_ {_against(series, baselines)}",
         "",
@@ -118,10 +119,16 @@ def confidence(series: Series, record: EntryRecord, rests_on: Sequence[EntryReco
     return f"{winner.confidence if winner else 'exploratory'} ({all_of_them}; {primary[0].method})"
 
 
-def heartbeat(series: Series, running: Sequence[str], blockers: Sequence[str], eta: str) -> str:
-    """The brief update when no milestone came for a while."""
+def marked_as(series: Series, actor: Actor) -> str:
+    """What a comment begins with that is of this actor, as the host repository asks of agents."""
+    return f"{unlinked(series.agent_mark)} " if series.agent_mark and actor.kind == "agent" else ""
+
+
+def heartbeat(series: Series, actor: Actor, running: Sequence[str], blockers: Sequence[str], eta: str) -> str:
+    """The brief update when no milestone came for a while, posted by this actor."""
+    mark = marked_as(series, actor)
     lines = [
-        f"Heartbeat: {series.prefix}, no milestone for {series.heartbeat_s / 3600:g} hours of work",
+        f"{mark}Heartbeat: {series.prefix}, no milestone for {series.heartbeat_s / 3600:g} hours of work",
         "",
         f"_{unlinked(series.goal)}_",
         "",
@@ -250,7 +257,7 @@ def _measured(rests_on: Sequence[EntryRecord], trials: Mapping[str, Stored[Trial
     for sha, entry in seen.items():
         trial = trials[sha].record if sha in trials else None
         source = (trial or entry).provenance
-        hardware[_machine(trial) if trial else "known to records that are not here"] += 1
+        hardware[rendering.machine(trial) if trial else "known to records that are not here"] += 1
         # Under which a trial counts as measured alike; the kind of machine is told above.
         conditions = conditions_at("", source).items()
         settings[", ".join(code(f"{name}={value}") for name, value in conditions if value)] += 1
@@ -265,11 +272,6 @@ def _measured(rests_on: Sequence[EntryRecord], trials: Mapping[str, Stored[Trial
         more = len(values) - FACTS_SHOWN
         lines += [f"  - {name}: … and {more} more in the bundle"] if more > 0 else []
     return lines
-
-
-def _machine(trial: TrialRecord) -> str:
-    devices = ", ".join(f"{device.count} × {code(f'{device.backend} {device.kind}')}" for device in trial.devices)
-    return f"{code(trial.device_class)}, devices: {devices or 'none seen by JAX'}"
 
 
 def _counted(what: str, trials: int) -> str:

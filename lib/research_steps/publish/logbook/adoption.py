@@ -3,9 +3,10 @@
 from research_steps.errors import ConflictedLogbook, UsageError
 from research_steps.files import is_there, write_aside
 from research_steps.git import Checkout
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.publish import rendering
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.file import lock, path_of
+from research_steps.publish.logbook.file import lock
 from research_steps.publish.logbook.handwritten import closing
 from research_steps.publish.logbook.verify import read_files
 from research_steps.records.series import check_prefix
@@ -19,11 +20,12 @@ def adopt(checkout: Checkout, topic: str, prefix: str, dry_run: bool = False) ->
     that was adopted before, and in whose own part people went on writing, that is taken as it is by now.
     """
     check_prefix(topic, prefix)
-    path = path_of(checkout, topic)
-    with lock(checkout, topic):
+    place = logbook_of(checkout, topic)
+    path = place.path
+    with lock(place):
         if not is_there(path):
             raise UsageError(f"There is no logbook {path} to adopt: expected one that people wrote by hand.")
-        files = read_files(path)
+        files = read_files(place)
         old = files.logbook
         if logbook_format.is_ours(old):
             again = logbook_format.adopted_again(old)

@@ -10,6 +10,7 @@ from typing import Literal
 from research_steps.errors import ConflictedLogbook, LogbookError
 from research_steps.files import files_in, opened, write_aside
 from research_steps.git import Checkout
+from research_steps.journal.logbook_place import LogbookPlace
 from research_steps.publish.lock import locked
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.logbook.handwritten import closing
@@ -18,34 +19,30 @@ from research_steps.publish.logbook.handwritten import closing
 _COMPARED = 200
 
 
-def path_of(checkout: Checkout, topic: str) -> Path:
-    return checkout.logbooks / f"{topic}.md"
-
-
 def spoilt(path: Path, data: bytes) -> bool:
     """Whether a logbook was made or adopted here, as the records beside it say, and doesn't show that any more."""
     beside = path.with_suffix("")
     return not logbook_format.is_ours(data) and any(file.suffix == ".jsonl" for file in files_in(beside))
 
 
-def lock(checkout: Checkout, topic: str) -> AbstractContextManager[None]:
-    """Holds off other publishers of this work tree's logbook. A system error inside is told as a LogbookError."""
-    return locked(checkout, topic, path_of(checkout, topic), LogbookError)
+def lock(place: LogbookPlace) -> AbstractContextManager[None]:
+    """Holds off other publishers of a work tree's logbook. A system error inside is told as a LogbookError."""
+    return locked(place.checkout, place.topic, place.path, LogbookError)
 
 
-def refuse_sparse(checkout: Checkout, topic: str) -> None:
+def refuse_sparse(place: LogbookPlace) -> None:
     """Raise LogbookError where a sparse checkout leaves out a part of the logbook: nothing of that is lost."""
+    checkout = place.checkout
     if checkout.git_dir is None:
         return
-    path = path_of(checkout, topic)
-    listed = checkout.git("ls-files", "-t", "-z", "--", str(path), str(path.with_suffix(""))).split(b"\0")
+    listed = checkout.git("ls-files", "-t", "-z", "--", str(place.path), str(place.records)).split(b"\0")
     left_out = [os.fsdecode(line[2:]) for line in listed if line.startswith(b"S ")]
     missing = [name for name in left_out if not os.path.lexists(checkout.root / name)]
     if missing:
         more = f" and {len(missing) - 1} other files" if len(missing) > 1 else ""
         raise LogbookError(
             f"{missing[0]}{more} of the logbook are left out of {checkout.root}, which is a sparse checkout: 'git "
-            f"sparse-checkout add .agents/logbooks/{topic}' brings them, or 'git sparse-checkout disable'."
+            f"sparse-checkout add {place.name.removesuffix('.md')}' brings them, or 'git sparse-checkout disable'."
         )
 
 
@@ -61,8 +58,9 @@ class LogbookFile:
     logbook is.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, place: LogbookPlace) -> None:
+        self.path = place.path
+        self._topic = place.topic
         self._identity = (0, 0)
         self._links: set[str] = set()
         self._tips: list[str] = []
@@ -91,11 +89,11 @@ class LogbookFile:
         if spoilt(self.path, data):
             raise LogbookError(
                 f"{self.path} is spoilt: another program, such as an editor, wrote over its beginning. Close the file "
-                f"there, then 'research sync {self.path.stem}' makes it again. The records are safe in the journal."
+                f"there, then 'research sync {self._topic}' makes it again. The records are safe in the journal."
             )
         if not logbook_format.is_ours(data):
             raise LogbookError(
-                f"{self.path} was written by hand: run 'research adopt {self.path.stem} --id-prefix PREFIX' to have "
+                f"{self.path} was written by hand: run 'research adopt {self._topic} --id-prefix PREFIX' to have "
                 "entries follow at its end. The records are safe in the journal."
             )
         if logbook_format.conflicts(data):
@@ -180,7 +178,7 @@ class LogbookFile:
 
     def _conflicted(self) -> ConflictedLogbook:
         return ConflictedLogbook(
-            f"{self.path} has conflict markers of a git merge: run 'research sync {self.path.stem}', which rebuilds it "
+            f"{self.path} has conflict markers of a git merge: run 'research sync {self._topic}', which rebuilds it "
             "from both sides. The records are safe in the journal."
         )
 

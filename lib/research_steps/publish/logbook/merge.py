@@ -14,8 +14,9 @@ from pathlib import Path
 from research_steps.errors import ConflictedLogbook, RepositoryError
 from research_steps.files import files_in, read, write_aside
 from research_steps.git import Checkout
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.file import lock, path_of, spoilt
+from research_steps.publish.logbook.file import lock, spoilt
 from research_steps.records.encoding import sha256
 
 # How many merges are looked through for the one that did the damage.
@@ -31,8 +32,9 @@ def rebuild(checkout: Checkout, topic: str) -> bool:
     it. The logbook that was replaced is kept in the git directory, as research-steps/<topic>.before-rebuild.md.
     Raises ConflictedLogbook when git has no two sides.
     """
-    path = path_of(checkout, topic)
-    with lock(checkout, topic):
+    place = logbook_of(checkout, topic)
+    checkout, path = place.checkout, place.path
+    with lock(place):
         data = read(path) or b""
         if spoilt(path, data):
             mended = _from_git(checkout, path, data)
@@ -44,7 +46,7 @@ def rebuild(checkout: Checkout, topic: str) -> bool:
                 f"'git checkout <commit> -- {path}', then run 'research sync {topic}'. Markers that are only quoted "
                 "there have to be indented."
             )
-        changed = _merge_records(checkout, path.with_suffix(""))
+        changed = _merge_records(checkout, place.records)
         if mended != data:
             write_aside(checkout.private / f"{topic}.before-rebuild.md", data)
             write_aside(path, mended)

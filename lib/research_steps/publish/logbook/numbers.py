@@ -11,8 +11,9 @@ from pathlib import Path
 
 from research_steps.files import files_in, read, write_aside
 from research_steps.git import Checkout
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.file import lock_numbers, path_of
+from research_steps.publish.logbook.file import lock_numbers
 from research_steps.publish.logbook.handwritten import headings
 
 # A number of more digits is taken for none: hardly any would be left after it.
@@ -31,9 +32,9 @@ class CheckoutNumbers:
 
     def shown(self) -> set[int]:
         """Those of record files, entries and the headings that people wrote."""
-        path = path_of(self.checkout, self.topic)
-        names = [file.stem for file in files_in(path.with_suffix("")) if file.suffix == ".jsonl"]
-        data = read(path)
+        place = logbook_of(self.checkout, self.topic)
+        names = [file.stem for file in files_in(place.records) if file.suffix == ".jsonl"]
+        data = read(place.path)
         if data is not None:
             names += [entry.id for entry in logbook_format.parse(data).entries]
             names += headings(data[: logbook_format.adopted_end(data)] if logbook_format.is_ours(data) else data)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from research_steps.errors import NewerObject, StoreError, UnreadableObject
 from research_steps.files import opened_in, read, write_aside
-from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import LogbookPlace
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.logbook.file import refuse_sparse
 from research_steps.publish.logbook.format import record_lines
@@ -16,9 +16,8 @@ from research_steps.records.model import EntryRecord
 
 
 def restore(
-    checkout: Checkout,
+    place: LogbookPlace,
     journal: Journal,
-    logbook: Path,
     entries: Snapshot,
     shown: Container[str],
     keep: Callable[[Stored[EntryRecord]], None],
@@ -29,7 +28,7 @@ def restore(
     A line that is in the way, because it is no whole record or another version of one that belongs there, goes to the
     git directory, with all of the file.
     """
-    folder = logbook.with_suffix("")
+    folder = place.records
     lines = {sha256(line) for _, file in opened_in(folder, ".jsonl") for line in record_lines(file.readall())}
     damaged = [
         stored
@@ -38,13 +37,13 @@ def restore(
         and not lines.issuperset((stored.sha256, *(row.trial.sha256 for row in stored.record.rows)))
     ]
     if damaged:
-        refuse_sparse(checkout, logbook.stem)
+        refuse_sparse(place)
         published = journal.published(folder, entries).entries.values()
         wanted = {row.trial.sha256 for stored in published for row in stored.record.rows if stored.sha256 in shown}
     for stored in damaged:
         try:
             _take_out(
-                checkout,
+                place,
                 journal,
                 folder / f"{stored.record.id}.jsonl",
                 stored,
@@ -57,7 +56,7 @@ def restore(
 
 
 def _take_out(
-    checkout: Checkout, journal: Journal, path: Path, entry: Stored[EntryRecord], belongs: Callable[[str], bool]
+    place: LogbookPlace, journal: Journal, path: Path, entry: Stored[EntryRecord], belongs: Callable[[str], bool]
 ) -> None:
     """Take out of a record file what is no record, and other versions of those of this entry that nothing rests on."""
     data = read(path) or b""
@@ -73,5 +72,5 @@ def _take_out(
     lines = record_lines(data)
     kept = [line for line in lines if stays(line)]
     if len(kept) < len(lines):
-        write_aside(checkout.private / f"{path.parent.name}.{path.stem}.before-rebuild.jsonl", data)
+        write_aside(place.checkout.private / f"{place.topic}.{path.stem}.before-rebuild.jsonl", data)
         write_aside(path, b"".join(line + b"\n" for line in kept))

@@ -1,4 +1,4 @@
-"""The logbook surface: entries appended to `.agents/logbooks/<topic>.md`, their records beside it in git.
+"""The logbook surface: entries appended to the logbook of a series, wherever that lies, their records beside it.
 
 For each entry first its records are made to last in `<topic>/<ID>.jsonl`, then the entry is appended. A publisher that
 is killed in between leaves a records file that the next one finds. `<topic>/series.json` is the series itself, and
@@ -8,7 +8,7 @@ lock in its git directory; what is already there is told by the logbook's own ma
 
 import json
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -19,18 +19,19 @@ from research_steps.files import is_there, read, write_aside
 from research_steps.git import Checkout
 from research_steps.journal import series_file
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import LogbookPlace, give_name, logbook_of, settle
 from research_steps.journal.snapshot import Snapshot, numbered_order
 from research_steps.publish import rendering
 from research_steps.publish.forest import FOREST, forest
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.file import LogbookFile, lock, path_of, refuse_sparse
+from research_steps.publish.logbook.file import LogbookFile, lock, refuse_sparse
 from research_steps.publish.logbook.restoring import restore
 from research_steps.publish.markdown import prose
 from research_steps.publish.publisher import Change
 from research_steps.records.encoding import Stored, sha256
 from research_steps.records.model import EntryRecord, TrialRecord
 from research_steps.records.objects import IssueLink, Seal
-from research_steps.records.series import Series
+from research_steps.records.series import HERE, Series
 from research_steps.records.step_kinds import Attachment
 from research_steps.terminal import visible
 
@@ -43,16 +44,14 @@ _TRACKED = b"# What is published here is tracked, whatever else this repository 
 
 
 class LogbookSurface:
-    """One series' logbook in one checkout."""
+    """The logbook of one series, as one checkout knows it."""
 
     def __init__(self, checkout: Checkout, journal: Journal, series: Series) -> None:
         self.series = series
         self.journal = journal
-        self.path = path_of(checkout, series.topic)
-        self.records = self.path.with_suffix("")
         self._declared = series_file.published(series)
         self._checkout = checkout
-        self._file = LogbookFile(self.path)
+        self._take(logbook_of(checkout, series.topic))
         self._rewritten = float("-inf")
         self._stale, self._is_tracked = True, False
         # What the last pass found missing, and how many entries it looked at.
@@ -61,14 +60,16 @@ class LogbookSurface:
 
     def publish(self, entries: Snapshot, final: bool) -> Iterator[Change | str]:
         """Append what the logbook does not hold yet, in the order in which it was finished."""
-        with lock(self._checkout, self.series.topic):
+        if why := self._not_begun():
+            yield why
+            return
+        with lock(self.place):
             if self.series.private:
-                self._checkout.exclude(
-                    f"/.agents/logbooks/{self.series.topic}.md", f"/.agents/logbooks/{self.series.topic}/"
-                )
+                name = self.place.name.removesuffix(".md")
+                self.place.checkout.exclude(f"/{name}.md", f"/{name}/")
             if not is_there(self.path) or self.path.stat().st_size == 0:
-                refuse_sparse(self._checkout, self.series.topic)
-                write_aside(self.path, self._last_staged() or _scaffold(self.series))
+                refuse_sparse(self.place)
+                write_aside(self.path, self._last_staged() or self._scaffold(entries))
             if read(self.records / series_file.NAME) != self._declared:
                 write_aside(self.records / series_file.NAME, self._declared)
             if not self._is_tracked:
@@ -82,31 +83,56 @@ class LogbookSurface:
                 except StoreError as error:
                     yield f"{stored.record.id} is not published: {error}"
             if final:
-                yield from restore(
-                    self._checkout, self.journal, self.path, entries, self._file.records, self._keep_records
-                )
+                yield from restore(self.place, self.journal, entries, self._file.records, self._keep_records)
             if self._stale and (final or time.monotonic() - self._rewritten >= SUMMARY_EVERY_S):
                 self._rewrite_summary(entries)
+
+    def _take(self, place: LogbookPlace) -> None:
+        self.place, self.path, self.records = place, place.path, place.records
+        self._file = LogbookFile(place)
+
+    def _not_begun(self) -> str:
+        """What is to be done before the logbook can be written at all; empty where nothing is."""
+        topic, declared = self.series.topic, self.series.logbook
+        if self.place.kind == "here" and declared is None and not is_there(self.path):
+            # That names no place, so the store may say it.
+            settle(self._checkout, self.series)
+            self._take(logbook_of(self._checkout, topic))
+        elif self.place.kind == "here" and declared != HERE:
+            return (
+                f"The thread of {topic} keeps its logbook in {declared or 'no repository'}, which nobody has said here: "
+                f"run the thread, or 'research sync {topic} --logbook FOLDER'. Its records are safe in the journal."
+            )
+        if self.place.kind == "elsewhere" and not is_there(self.path):
+            link = self.journal.decided("issue", IssueLink)
+            place = give_name(self._checkout, topic, link.number if link else 0 if self.series.private else None)
+            if place is None:
+                return (
+                    f"The logbook of {topic} in {self.path.parent} is named after its issue, and none is linked: "
+                    f"'research sync {topic} --issue NUMBER' does that. Its records are safe in the journal until then."
+                )
+            self._take(place)
+        return ""
 
     def _have_tracked(self) -> Iterator[str]:
         """See to it that git tracks what is published here, whatever else the repository ignores."""
         self._is_tracked = True
         published = [self.path, *(self.records / name for name in _PUBLISHED)]
-        if self.series.private or not self._checkout.ignores(*published):
+        if self.series.private or not self.place.checkout.ignores(*published):
             return
         write_aside(self.path.parent / ".gitignore", _TRACKED)
-        if self._checkout.ignores(*published):
+        if self.place.checkout.ignores(*published):
             yield (
-                f"git ignores {self.path.parent.relative_to(self._checkout.root)} as a whole, so nobody else gets what "
-                "is recorded here: take it out of the .gitignore above it ('git check-ignore -v' names the rule)"
+                f"git ignores {self.path.parent.relative_to(self.place.checkout.root)} as a whole, so nobody else gets "
+                "what is recorded here: take it out of the .gitignore above it ('git check-ignore -v' names the rule)"
             )
 
     def _last_staged(self) -> bytes:
         """The logbook that git would commit, for one that was removed or emptied in the work tree: beside what is in the
         store it has what people wrote, and the entries of others."""
-        if self._checkout.git_dir is None:
+        if self.place.checkout.git_dir is None:
             return b""
-        staged = self._checkout.file_at("", self.path.relative_to(self._checkout.root).as_posix())
+        staged = self.place.checkout.file_at("", self.place.name)
         return staged if logbook_format.is_ours(staged) else b""
 
     def _missing(self, entries: Snapshot) -> list[Stored[EntryRecord]]:
@@ -128,7 +154,9 @@ class LogbookSurface:
             return False
         self._keep_records(entry)
         trials = self.journal.trials_of((row.trial for row in record.rows), self.records)
-        self._file.append(record.id, entry.sha256, rendering.entry(record, self.series, seal, trials.samples))
+        style = rendering.OF_LOGBOOKS if self.place.kind == "elsewhere" else rendering.TEMPLATE
+        text = rendering.entry(record, self.series, seal, trials, self.place.beside, style)
+        self._file.append(record.id, entry.sha256, text)
         self._stale = True
         return True
 
@@ -162,6 +190,17 @@ class LogbookSurface:
             raise StoreError(f"the file {attached.file!r} that it attaches is not in the store. Attach it again.")
         write_aside(path, data)
 
+    def _scaffold(self, entries: Snapshot) -> bytes:
+        """The logbook without entries; in another checkout its head says what that asks for, too."""
+        series, matter = self.series, {"topic": self.series.topic}
+        if self.place.kind == "elsewhere":
+            issue = self.journal.decided("issue", IssueLink)
+            author = next((entry.record.provenance.actor.name for entry in entries.in_order), "")
+            matter["issue"] = str(issue.number) if issue else "none"
+            matter |= {"description": _quoted(series.goal), "author": _quoted(author)}
+        matter |= {"prefix": series.prefix, "tags": _quoted(list(series.shared_tags(None)))}
+        return _scaffold(series, matter, self.place.beside)
+
     def _rewrite_summary(self, entries: Snapshot) -> None:
         # What was published from other stores is in git, and holds as well.
         published = self.journal.with_trials(self.records, entries)
@@ -171,30 +210,33 @@ class LogbookSurface:
         # The summary shows it, so it comes first.
         if drawn and read(self.records / FOREST) != drawn:
             write_aside(self.records / FOREST, drawn)
-        self._file.replace_summary(rendering.summary(state, issue))
+        self._file.replace_summary(rendering.summary(state, issue, self.place.beside))
         self._rewritten, self._stale = time.monotonic(), False
 
 
-def summary(series: Series, entries: Snapshot, shown: Container[str], issue: IssueLink | None) -> str:
-    """The summary of a logbook that shows the entries with these hashes."""
-    return rendering.summary(_state(series, entries, shown), issue)
+def summary(series: Series, entries: Snapshot, shown: Container[str], issue: IssueLink | None, beside: str) -> str:
+    """The summary of a logbook that shows the entries with these hashes; `beside` is how links lead to their records."""
+    return rendering.summary(_state(series, entries, shown), issue, beside)
 
 
 def _state(series: Series, entries: Snapshot, shown: Container[str]) -> ThreadState:
     return thread_state(series, entries.only(lambda entry: entry.sha256 in shown))
 
 
+def _quoted(value: str | list[str]) -> str:
+    """As YAML spells it in quotes, too."""
+    return visible(json.dumps(value, ensure_ascii=False))
+
+
 def _lines(path: Path) -> list[bytes]:
     return (read(path) or b"").splitlines()
 
 
-def _scaffold(series: Series) -> bytes:
+def _scaffold(series: Series, matter: Mapping[str, str], beside: str) -> bytes:
     """A new logbook for a series: front matter, Scope, the summary, and the log without entries."""
     metrics = ", ".join(f"{metric.name} ({metric.direction})" for metric in series.metrics)
-    # As YAML spells it in quotes, too.
-    tags = visible(json.dumps(list(series.shared_tags(None)), ensure_ascii=False))
     lines = [
-        logbook_format.front_matter(topic=series.topic, prefix=series.prefix, tags=tags),
+        logbook_format.front_matter(**matter),
         f"# {series.topic}: Research Logbook",
         "",
         "## Scope",
@@ -206,5 +248,5 @@ def _scaffold(series: Series) -> bytes:
         "",
     ]
     return "\n".join(lines).encode() + logbook_format.log_part(
-        summary(series, Snapshot(), (), None), logbook_format.HEADINGS[0]
+        summary(series, Snapshot(), (), None, beside), logbook_format.HEADINGS[0]
     )

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from research_steps.errors import NewerObject, UnreadableObject, UsageError
@@ -16,9 +15,10 @@ from research_steps.files import is_there, opened_in
 from research_steps.files import read as read_file
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import LogbookPlace, logbook_of
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.file import lock, path_of, refuse_sparse
+from research_steps.publish.logbook.file import lock, refuse_sparse
 from research_steps.records.encoding import Stored, decode_record, sha256
 from research_steps.records.model import EntryRecord
 from research_steps.records.names import ATTACHED_FILE, EXPERIMENT_ID, HASH, by_hash
@@ -101,20 +101,20 @@ class Findings:
 def read(checkout: Checkout, topic: str) -> Files:
     """The logbook of this work tree with what lies beside it. Raises UsageError when there is none, and LogbookError
     when a sparse checkout leaves out a part of it."""
-    path = path_of(checkout, topic)
-    refuse_sparse(checkout, topic)
-    if not is_there(path):
-        raise UsageError(f"There is no logbook {path}: expected one; run the thread, or 'research sync {topic}'.")
-    with lock(checkout, topic):
-        return read_files(path)
+    place = logbook_of(checkout, topic)
+    refuse_sparse(place)
+    if not is_there(place.path):
+        raise UsageError(f"There is no logbook {place.path}: expected one; run the thread, or 'research sync {topic}'.")
+    with lock(place):
+        return read_files(place)
 
 
-def read_files(path: Path) -> Files:
+def read_files(place: LogbookPlace) -> Files:
     """A logbook with what lies beside it. The caller holds its lock."""
-    folder = path.with_suffix("")
+    folder = place.records
     everything = chain(opened_in(folder), opened_in(folder / _ATTACHED))
     beside = {name.relative_to(folder).as_posix(): file.readall() for name, file in everything}
-    return Files(path.stem, read_file(path) or b"", beside)
+    return Files(place.topic, read_file(place.path) or b"", beside)
 
 
 def check(files: Files, journal: Journal | None) -> Findings:

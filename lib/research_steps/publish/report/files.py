@@ -1,7 +1,9 @@
 """Writing the report of a series: `.agents/reports/<topic>.html`, which git leaves out, because it can be made again."""
 
+import os
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import quote
 
 from research_steps.errors import UsageError
 from research_steps.evidence.state import thread_state
@@ -9,6 +11,7 @@ from research_steps.evidence.visibility import belongs_in_logbook
 from research_steps.files import is_there, read, write_aside
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.snapshot import Snapshot
 from research_steps.publish.report.curves import curves
 from research_steps.publish.report.page import page
@@ -32,8 +35,9 @@ def write_report(checkout: Checkout, journal: Journal, series: Series, known: Sn
     ids = [entry.record.id for entry in shown.in_order if entry.record.step == "seal"]
     seals = {id: seal for id in ids if (seal := journal.decided(f"seals/{id}", Seal)) is not None}
     state, issue = thread_state(series, shown), journal.decided("issue", IssueLink)
-    text = page(state, shown, seals, issue, _library(checkout), curves(state, shown, journal.store.url))
-    path = report_path(checkout, series.topic)
+    path, told = report_path(checkout, series.topic), curves(state, shown, journal.store.url)
+    records = os.path.relpath(logbook_of(checkout, series.topic).records, path.parent)
+    text = page(state, shown, seals, issue, _library(checkout), told, f"{quote(records)}/")
     checkout.exclude("/.agents/reports/")
     write_aside(path, text.encode())
     return path

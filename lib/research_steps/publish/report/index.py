@@ -9,6 +9,7 @@ from pathlib import Path
 
 from research_steps.files import is_there, read, write_aside
 from research_steps.git import Checkout
+from research_steps.journal.logbook_place import LogbookPlace, logbook_of
 from research_steps.publish.markdown import prose
 from research_steps.records.objects import IssueLink
 from research_steps.records.series import Series
@@ -23,7 +24,7 @@ def list_report(checkout: Checkout, series: Series, issue: IssueLink | None, dry
     if series.private or not is_there(path):
         return None
     before = read(path) or b""
-    after = listed(before, series, issue)
+    after = listed(before, series, issue, logbook_of(checkout, series.topic))
     if after == before:
         return None
     if not dry_run:
@@ -31,17 +32,18 @@ def list_report(checkout: Checkout, series: Series, issue: IssueLink | None, dry
     return path
 
 
-def listed(page: bytes, series: Series, issue: IssueLink | None) -> bytes:
+def listed(page: bytes, series: Series, issue: IssueLink | None, place: LogbookPlace) -> bytes:
     """The page with the series in it."""
-    logbook = f"`.agents/logbooks/{series.topic}.md`"
-    if logbook.encode() in page or (issue is not None and re.search(re.escape(issue.url.encode()) + rb"\b", page)):
+    logbook = "" if place.kind == "none" else f"Logbook: `{place.name}`; "
+    named = bool(logbook) and f"`{place.name}`".encode() in page
+    if named or (issue is not None and re.search(re.escape(issue.url.encode()) + rb"\b", page)):
         return page
     lines = [f"- {prose(series.goal)}"]
     if issue is not None:
         badge = f"https://img.shields.io/github/issues/detail/state/{issue.repository}/{issue.number}"
         lines[0] += f" [![#{issue.number}]({badge})]({issue.url})"
         lines.append(f"    - [GitHub Issue #{issue.number}]({issue.url})")
-    lines.append(f"    - Logbook: {logbook}; `research report {series.topic}` makes its report")
+    lines.append(f"    - {logbook}`research report {series.topic}` makes its report")
     end = "\r\n" if b"\r\n" in page else "\n"
     text = "".join(f"{line}{end}" for line in lines).encode()
     gap = b"" if page.endswith(b"\n") or not page else end.encode()

@@ -43,13 +43,14 @@ def page(
     issue: IssueLink | None,
     library: str,
     curves: Curves,
+    beside: str,
 ) -> str:
     """The whole HTML document. `state` is that of what may be shown, and `known` what it was made from; `seals` are the
-    tags by the ID of their entry, `library` is the script that draws."""
+    tags by the ID of their entry, `library` is the script that draws, `beside` how links lead to the records."""
     template = (read(Path(__file__).with_name("template.html")) or b"").decode()
     parts = {
         "@title@": _escaped(f"{state.series.topic}: report"),
-        "@body@": _Body(state, known, seals, issue, curves).text,
+        "@body@": _Body(state, known, seals, issue, curves, beside).text,
         "@data@": _json(plots(state, known, curves)),
         "@library@": re.sub("<(?=/script|!--)", r"\\x3c", library),
     }
@@ -67,7 +68,9 @@ class _Body:
         seals: Mapping[str, Seal],
         issue: IssueLink | None,
         curves: Curves,
+        beside: str,
     ) -> None:
+        self._beside = beside
         self._state, self._known, self._seals, self._issue, self._curves = state, known, seals, issue, curves
         ids: list[str] = []
         # Two branches may have used one ID: the first one has it as its anchor.
@@ -158,7 +161,8 @@ class _Body:
 
     def _entry(self, anchor: str, stored: Stored[EntryRecord]) -> str:
         record = stored.record
-        text = rendering.entry(record, self._state.series, self._seals.get(record.id), self._known.samples)
+        seal = self._seals.get(record.id)
+        text = rendering.entry(record, self._state.series, seal, self._known, self._beside)
         head, _, body = text.partition("\n")
         doubts = [f"rests on {doubt}" for doubt in self._known.doubts(stored.sha256)]
         doubts += ["retracted"] if stored.sha256 in self._state.retracted else []
@@ -186,14 +190,9 @@ class _Body:
 
     def _markdown(self, text: str) -> str:
         tokens = self._parser.parse(text)
-        topic = self._state.series.topic
         for number, token in enumerate(tokens):
             if token.type == "tr_open" and tokens[number + 1].type == "td_open":
                 self._anchor(token, tokens[number + 2].content)
-            for child in token.children or ():
-                href = str(child.attrGet("href") or "") if child.type == "link_open" else ""
-                if href.startswith(f"{topic}/"):
-                    child.attrSet("href", f"../logbooks/{href}")
         return str(self._parser.renderer.render(tokens, self._parser.options, {}))
 
     def _anchor(self, row: "Token", id: str) -> None:

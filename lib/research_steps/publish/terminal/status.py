@@ -13,11 +13,11 @@ from research_steps.evidence.state import ThreadState
 from research_steps.files import read
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.progress import under_way
 from research_steps.journal.snapshot import Outline, entries_of
 from research_steps.publish import state_text
 from research_steps.publish.logbook import format as logbook_format
-from research_steps.publish.logbook.file import path_of
 from research_steps.publish.state_here import state_here
 from research_steps.publish.state_text import PLAIN
 from research_steps.publish.terminal.forest import forest
@@ -37,10 +37,10 @@ def status_of(checkout: Checkout, journal: Journal, whole: bool, detailed: bool)
     """The status of a series: what `--json` prints, `detailed` with the state in sentences, and its lines: its `whole`
     first screen, or a few."""
     topic = journal.topic
-    path = path_of(checkout, topic)
-    outline, logbook, state = journal.outline(path.with_suffix("")), b"", None
+    place = logbook_of(checkout, topic)
+    outline, logbook, state = journal.outline(place.records), b"", None
     try:
-        logbook = read(path) or b""
+        logbook = read(place.path) or b""
         state = state_here(checkout, journal, outline)
     except ResearchError as error:
         outline.problems.append(str(error))
@@ -52,7 +52,7 @@ def status_of(checkout: Checkout, journal: Journal, whole: bool, detailed: bool)
     everything: list[Any] = [*outline.entries.values(), *outline.trials.values(), *outline.interrupted.values()]
     problems = outline.problems
     if logbook_format.conflicts(logbook):
-        problems.append(f"{path} has conflict markers; run 'research sync {topic}'")
+        problems.append(f"{place.path} has conflict markers; run 'research sync {topic}'")
     link = journal.decided("issue", IssueLink)
     private = state is not None and state.series.private
     data = {

@@ -17,6 +17,7 @@ from research_steps.errors import StoreError, SurfaceError
 from research_steps.evidence.visibility import is_public
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.journal.snapshot import Snapshot
 from research_steps.journal.wandb_project import is_installed, project_of
 from research_steps.publish.lock import locked
@@ -95,7 +96,7 @@ class WandbSurface:
         """The same, with the runs that a trial started itself in place of the one from its record. A run that several
         trials have gone on with is the first one's."""
         asked = [row.trial for id, (_, row, _) in wanted.items() if row is not None and id not in in_place]
-        trials = self._journal.trials_of(asked, self._checkout.logbooks / self._series.topic).trials
+        trials = self._journal.trials_of(asked, logbook_of(self._checkout, self._series.topic).records).trials
         runs: dict[str, _Wanted] = {}
         for id, (entry, row, _) in wanted.items():
             trial = trials.get(row.trial.sha256) if row is not None else None
@@ -132,7 +133,8 @@ class WandbSurface:
 
     def _place(self) -> Place:
         link = self._journal.decided("issue", IssueLink)
-        records = f".agents/logbooks/{self._series.topic}"
+        place = logbook_of(self._checkout, self._series.topic)
+        records = place.name.removesuffix(".md") if place.kind != "none" else "sealed tags"
         url = self._journal.url
         return Place(
             series=self._series,

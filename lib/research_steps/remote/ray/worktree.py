@@ -16,6 +16,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 from research_steps.errors import UsageError
 from research_steps.git import LIVING, Checkout
+from research_steps.records.series import HERE
 from research_steps.remote.ray.node import file_digest
 
 # Ray's own limit on what it takes with a job (bytes), and the variable that changes it.
@@ -48,7 +49,7 @@ def zip_into(path: Path, checkout: Checkout, tree: Mapping[str, str]) -> list[st
     Ray unpacks no links: a link to a file of the tree becomes a copy of it, any other is left out.
     """
     left_out = []
-    tree = {**tree, **_listed(checkout, f":(literal){checkout.logbooks.relative_to(checkout.root)}")}
+    tree = {**tree, **_listed(checkout, f":(literal){HERE}")}
     with ZipFile(path, "w", ZIP_DEFLATED, compresslevel=1, strict_timestamps=False) as archive:
         for name in tree:
             source = (checkout.root / name).resolve()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from research_steps.errors import RepositoryError
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
-from research_steps.publish.logbook.file import path_of
+from research_steps.journal.logbook_place import logbook_of
 from research_steps.publish.logbook.verify import read_files
 from research_steps.records.series import Series
 from research_steps.seal import bundle, tags
@@ -17,7 +17,7 @@ def checked(checkout: Checkout, journal: Journal, name: str, say: Callable[[str]
     """The bundle of a tag that is as it was sealed, as far as that can be told here. Raises RepositoryError."""
     sealed = bundle.read(checkout, name)
     commit = checkout.commit_of(f"refs/tags/{name}") or ""
-    sealed_as, problems = named_commits(read_files(path_of(checkout, journal.topic)), journal)
+    sealed_as, problems = named_commits(read_files(logbook_of(checkout, journal.topic)), journal)
     named = sorted(sealed_as.get(name, ()))
     if named and named != [commit]:
         problems.append(f"tag {name} names {commit[:12]}, and was sealed as {' and '.join(sha[:12] for sha in named)}")

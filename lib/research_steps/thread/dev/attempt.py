@@ -18,6 +18,7 @@ from research_steps.evidence.statistics import gain
 from research_steps.evidence.table import Trial, row_of
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
+from research_steps.journal.logbook_place import logbook_of, settle
 from research_steps.journal.store import open_store
 from research_steps.journal.wandb_project import step_environment
 from research_steps.publish.logbook.numbers import CheckoutNumbers
@@ -65,11 +66,12 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
         capturing = pool.submit(capture, checkout, order.command, order.topic)
         speaker.tell(Waiting(f"importing experiments.{order.topic}"))
         series, thread = load_thread(checkout, order.topic)
+        settle(checkout, series)
         journal = Journal(open_store(order.store), order.topic)
         is_wanted, name = (lambda case: order.baseline in ("", case.label)), order.baseline and repr(order.baseline)
         case = declared(thread, is_wanted, name, journal.store.url)
         config = with_settings(case, order.settings)
-        published = journal.published(checkout.logbooks / order.topic)
+        published = journal.published(logbook_of(checkout, order.topic).records)
         evidence = DevEvidence(series, journal, published.counting, published.retracted)
         check_case(evidence.entries, case.label, case.case)
         captured = capturing.result()
@@ -94,7 +96,7 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
         journal=journal,
         host=host,
         captured=captured,
-        repository=checkout.logbooks / order.topic,
+        repository=logbook_of(checkout, order.topic).records,
         numbers=CheckoutNumbers(checkout, order.topic, series.prefix),
         say=speaker.say,
         mode="dev",
