@@ -21,8 +21,8 @@ test: $(READY)  ## all tests; much of what they do is waiting
 	$(BIN)/python -m pytest -n 4
 
 # What differs between Marin's two generations: the older one is that of Python 3.11, today's that of 3.12 and 3.13.
-CONTRACT := artifact_steps cluster iris iris_preemption measured_steps moe_hc_experiment seal step_processes thread \
-  tiny_lr_experiment tracked_runs wandb_tagging
+CONTRACT := artifact_steps cluster dev dev_watch iris logbook_place measured_steps moe_hc_experiment reproduce seal \
+  step_processes submit thread tiny_lr_experiment todays_iris tracked_runs wandb_tagging
 
 contract: $(READY)  ## the tests of what binds to Marin; with PYTHON=python3.12 VENV=.venv312 those of today's Marin
 	$(BIN)/python -m pytest -n 4 $(wildcard $(CONTRACT:%=tests/test_%.py))

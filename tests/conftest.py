@@ -20,7 +20,7 @@ from tests.support import github_api, iris_cluster, object_store, ray_cluster
 from tests.support.marin_steps import IS_TODAYS
 
 # They share one cluster, and therefore one process.
-ON_RAY = ("test_cluster", "test_cluster_access", "test_dev_tpu", "test_submit")
+ON_RAY = ("test_cluster", "test_cluster_access", "test_submit")
 # What takes longest begins first, so that no process is left with it in the end.
 LONG = [
     *("ON_RAY", "test_benchmarks", "test_evidence", "test_thread", "test_seal", "test_reproduce", "test_dev"),
@@ -29,7 +29,7 @@ LONG = [
     *("test_kickoff", "test_secrets", "test_code"),
 ]
 # What only one generation of Marin has.
-collect_ignore = [] if IS_TODAYS else ["test_artifact_steps.py", "test_iris_preemption.py"]
+collect_ignore = [] if IS_TODAYS else ["test_artifact_steps.py", "test_todays_iris.py"]
 # The first example imports what the others find there, and the machine may be busy.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")

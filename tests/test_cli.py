@@ -40,7 +40,7 @@ def test_commands_are_listed_under_what_a_person_wants(tmp_path: Path) -> None:
     assert len(set(listed)) == len(listed) and set(listed) == set(main.list_commands(click.Context(main)))
 
 
-@pytest.mark.parametrize("group", [(), ("hypothesis",), ("source",), ("dev-tpu",)])
+@pytest.mark.parametrize("group", [(), ("hypothesis",), ("source",)])
 def test_no_line_of_an_overview_is_cut(tmp_path: Path, group: tuple[str, ...]) -> None:
     """In a terminal of 80 columns every command says in one whole sentence what it is for."""
     lines = research(tmp_path, *group, "--help", COLUMNS="80").stdout.splitlines()

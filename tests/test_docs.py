@@ -20,7 +20,7 @@ ELSEWHERE = {
     r"\S+ .*(moe_hc|MOE-HC).*": "test_moe_hc_experiment",
     r"make .*|wandb .*": "test_wandb",
     r"research (submit|jobs) .*": "test_submit",
-    r"research dev-tpu .*|research record .* scripts/iris/dev_tpu\.py .*": "test_dev_tpu",
+    r"research record .* scripts/iris/dev_tpu\.py .*": "test_recorded_command",
     r"research (dev|status) .*--watch": "test_dev_watch, test_status_watch",
     r"research dev .*--host NAME.*": "test_dev_ssh",
     r"research kickoff .*--create-issue": "test_kickoff",

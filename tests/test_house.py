@@ -34,7 +34,7 @@ USERS = {
     "requests": {"publish/issue/github.py"},
     "fray": {"thread/marin/jobs.py", "remote/ray/client.py", "remote/ray/task.py"},
     "ray": {
-        *("remote/ray/config.py", "remote/ray/jobs.py", "remote/ray/node.py", "remote/ray/task.py"),
+        *("remote/ray/config.py", "remote/ray/jobs.py", "remote/ray/task.py"),
     },
     "detect_secrets": {"records/secret_shapes.py"},
     # A driver that loads it would disturb what it times; its own command sends.
@@ -44,8 +44,6 @@ USERS = {
 }
 # Who prints beside the one way to the terminal, and why it reaches none.
 PRINTERS = {
-    # To a process that it started.
-    ("remote/ray/node.py", "print"),
     # The answer to another process of this package, over ssh.
     *(("trial/launcher/daemon.py", "print"), ("trial/launcher/daemon.py", "sys.exit")),
     # What stands in what rich draws was made by `terminal.cells`.
@@ -73,7 +71,6 @@ RAISED_FOR_OTHERS = {
     # What opening any other file raises.
     ("files.py", "OSError"),
     # On a node that has none of this package.
-    ("remote/ray/node.py", "LookupError"),
     # How Python's import system hears that a path is not a hook's own, and that there is no such module.
     *(("trial/launcher/importing.py", "ImportError"), ("trial/launcher/importing.py", "ModuleNotFoundError")),
 }

@@ -14,7 +14,7 @@ from tests.support.dev_checkout import DevCheckout, checkout
 from tests.support.toy_thread import HERE, research
 
 # What follows something that runs elsewhere, and has its exit code for an answer.
-WITHOUT = {"submit", "dev-tpu", "record"}
+WITHOUT = {"submit", "record"}
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from research_steps.journal.snapshot import Snapshot
 from research_steps.journal.store import open_store
 from research_steps.trial import contention
 
+from tests.support import ssh_server
 from tests.support.toy_thread import RESEARCH, Repository, research
 
 
@@ -60,6 +61,40 @@ def test_a_failure_is_recorded_and_passed_on(repository: Repository) -> None:
     assert killed.command and killed.command.exit == 137 and killed.status == "failed"
     assert silent.error and "found nothing" in silent.error.message
     assert research(repository.root, "record", "toy", "--", "./no-such").returncode == 127
+
+
+# Stands for Marin's scripts/iris/dev_tpu.py, which needs a project on Google Cloud: it takes that one's options, and
+# runs a command on the host as that one does, by ssh and in a copy of the work tree.
+DEV_TPU = """
+import shlex, subprocess, sys
+
+before, action, command = sys.argv[1:5], sys.argv[5], sys.argv[7:]
+assert before == ["--config", "lib/iris/config/marin.yaml", "--tpu-name", "mine"] and action == "execute"
+ssh = ["ssh", "-F", CONFIG, "away"]
+subprocess.run(["rsync", "--archive", "--rsh", shlex.join(ssh[:3]), "--exclude", ".git", "./", "away:COPY"], check=True)
+sys.exit(subprocess.run([*ssh, "cd COPY && " + shlex.join(command)]).returncode)
+"""
+
+
+def test_a_command_on_a_tpu_that_marins_script_holds_is_a_trial(repository: Repository, tmp_path: Path) -> None:
+    """Over a real ssh: what it prints there, what it was configured with and its exit code are recorded here."""
+    (repository.root / "bench.py").write_text("import sys\nprint('METRIC time_s=0.5')\nsys.exit(int(sys.argv[1]))\n")
+    script = repository.root / "scripts" / "iris" / "dev_tpu.py"
+    script.parent.mkdir(parents=True)
+    with ssh_server.sshd(tmp_path / "away") as there:
+        copy = there.home / "marin"
+        script.write_text(DEV_TPU.replace("CONFIG", repr(str(there.config))).replace("COPY", str(copy)))
+        held = ("scripts/iris/dev_tpu.py", "--config", "lib/iris/config/marin.yaml", "--tpu-name", "mine")
+        for code in ("0", "4"):
+            command = (sys.executable, *held, "execute", "--", sys.executable, "bench.py", code)
+            done = research(repository.root, "record", "toy", "--label", "bench", "--set", "work=7", "--", *command)
+            assert done.returncode == int(code) and "METRIC time_s=0.5" in done.stdout, done.stdout + done.stderr
+        assert (copy / "bench.py").is_file()
+    ended = [stored.record for stored in recorded(repository).trials.values()]
+    ok, failed = sorted(ended, key=lambda trial: trial.id)
+    assert ok.samples is not None and ok.samples.candidate == {"time_s": [0.5]} and ok.config == {"work": 7}
+    assert failed.status == "failed" and failed.command is not None and failed.command.exit == 4
+    assert "bench" in repository.logbook
 
 
 def _id(stored: object) -> str:

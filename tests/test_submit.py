@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fray.types import ResourceConfig
 from research_steps.errors import LauncherError, UsageError
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
@@ -408,9 +409,46 @@ def test_cluster_files_are_in_rays_own_format() -> None:
     done = subprocess.run([sys.executable, "-c", code, *map(str, paths)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
-    from research_steps.remote.ray.tpu import resources_of
+    from research_steps.remote.ray.client import amounts
 
     for path in paths:
         for kind in yaml.safe_load(path.read_text()).get("available_node_types", {}).values():
             if tpu := kind["node_config"].get("acceleratorType"):
-                assert resources_of(tpu).items() <= kind["resources"].items()
+                asked = amounts("step", ResourceConfig.with_tpu(tpu), 1)
+                assert {name: value for name, value in asked.items() if "TPU" in name}.items() <= kind[
+                    "resources"
+                ].items()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "can't be read as a cluster's configuration"),
+        ("cluster_name: [", "can't be read as a cluster's configuration"),
+        ("- a", "expected a mapping"),
+        ("cluster_name: x", "provider in"),
+        ("cluster_name: x\nprovider: {type: local}", "head_ip in"),
+        ("cluster_name: x\nprovider: {type: gcp}", "doesn't say where the job server of x is (provider 'gcp')"),
+        ("cluster_name: x\nprovider: {type: local, head_ip: 127.0.0.99}", "127.0.0.99:8265"),
+    ],
+)
+def test_a_configuration_that_leads_to_no_cluster_is_told(tmp_path: Path, text: str | None, told: str) -> None:
+    """One sentence, at once."""
+    config = tmp_path / "x.yaml"
+    if text is not None:
+        config.write_text(text)
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_API_SERVER_ADDRESS"}
+    argv = [*RESEARCH, "jobs", "--cluster", str(config)]
+    done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and told in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_the_local_cluster_is_in_rays_own_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ray up` takes the file, and it leads to the job server on this machine unless the variable says otherwise."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    validate_config(prepare_config(yaml.safe_load(LOCAL.read_text())))
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    assert read_cluster(LOCAL).job_server == "http://127.0.0.1:8265"
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://elsewhere:1")
+    assert read_cluster(LOCAL).job_server == "http://elsewhere:1"

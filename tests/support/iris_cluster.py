@@ -57,10 +57,10 @@ class Controller:
     url: str
     environment: dict[str, str]
 
-    def iris(self, where: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def iris(self, where: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run Iris's CLI in a work tree, which is what it ships. What jobs print is on stderr, as in `printed`."""
         argv = [str(IRIS), "--controller-url", self.url, *arguments]
-        return subprocess.run(argv, cwd=where, env=self.environment, capture_output=True, text=True, check=False)
+        return subprocess.run(argv, cwd=where, env={**self.environment, **environment}, capture_output=True, text=True)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "Try something": {
         "measure": ("dev", "keep", "confirm", "replicate"),
         "record": ("record",),
-        "cluster": ("submit", "jobs", "dev-tpu"),
+        "cluster": ("submit", "jobs"),
     },
     "Say something": {
         "annotate": ("hypothesis", "source", "note", "log", "attach", "decide", "correct", "retract", "rebase"),

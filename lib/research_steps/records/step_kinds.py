@@ -66,8 +66,8 @@ class Interaction(Measurement, frozen=True, kw_only=True):
 
 
 class Ran(Details, frozen=True, kw_only=True):
-    """A step of Marin by its function and configuration; or a command on a held TPU, with its exit code as a shell tells
-    it, its time in seconds and the end of its output."""
+    """A step of Marin by its function and configuration; or, as it was recorded before, a command on a TPU, with its
+    exit code as a shell tells it, its time in seconds and the end of its output."""
 
     function: str = ""
     config: msgspec.UnsetType | Any = msgspec.UNSET

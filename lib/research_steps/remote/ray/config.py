@@ -1,8 +1,7 @@
 """Which Ray cluster a file below infra/ means, in the format of `ray up`, and the connection to it.
 
-RAY_ADDRESS, when set, says where the cluster is, and RAY_API_SERVER_ADDRESS where its job server is, as for every
-command of Ray. Otherwise the file does, if its provider is `local`: a head on this machine is joined, on another one Ray
-Client listens. The head of a cloud's cluster is reached through a forwarded port.
+RAY_API_SERVER_ADDRESS, when set, says where the job server of the cluster is, as for every command of Ray. Otherwise the
+file does, if its provider is `local`. That of a cloud's cluster is reached through a forwarded port.
 
 Whoever may use a cluster has a shell on it, so it asks for a token: Ray's own, which it takes from RAY_AUTH_TOKEN, from
 the file that RAY_AUTH_TOKEN_PATH names, or from ~/.ray/auth_token.
@@ -25,8 +24,8 @@ import yaml
 
 from research_steps.errors import MachineLost, UsageError
 
-# Ray's own: of the head, and of Ray Client and the job server there.
-PORT, CLIENT_PORT, JOBS_PORT = 6379, 10001, 8265
+# Ray's own: of the head, and of the job server there.
+PORT, JOBS_PORT = 6379, 8265
 CONNECT_S = 5.0
 # How long a server may take to begin to answer where a machine has much else to do.
 ANSWER_S = 15.0
@@ -47,19 +46,6 @@ class Cluster:
     def is_here(self) -> bool:
         """Whether the head is on this machine, as the file says."""
         return self.head is not None and self.head.startswith("127.")
-
-    @property
-    def address(self) -> str:
-        """What `ray.init` takes. Raises UsageError when nothing says it."""
-        if address := os.environ.get("RAY_ADDRESS"):
-            return address
-        if self.head is None:
-            raise UsageError(
-                f"{self.file} doesn't say where the head of {self.name} is (provider {self.kind!r}): forward its port "
-                f"{CLIENT_PORT}, with 'ray attach --port-forward {CLIENT_PORT} {self.file}', say, and set "
-                f"RAY_ADDRESS=ray://127.0.0.1:{CLIENT_PORT}."
-            )
-        return f"{self.head}:{PORT}" if self.is_here else f"ray://{self.head}:{CLIENT_PORT}"
 
     @property
     def job_server(self) -> str:

@@ -4,20 +4,17 @@ Left out are what changes while a thread runs, other repositories inside this on
 is sent to a cluster needs some of what changes, the logbooks with their records; those are listed on their own.
 """
 
+import hashlib
 import os
 import re
-import tarfile
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from research_steps.errors import UsageError
 from research_steps.git import LIVING, Checkout
 from research_steps.records.series import HERE
-from research_steps.remote.ray.node import file_digest
 
 # Ray's own limit on what it takes with a job (bytes), and the variable that changes it.
 LIMIT_NAME, LIMIT = "RAY_max_grpc_message_size", 500 << 20
@@ -28,18 +25,6 @@ _UNPACKABLE = re.compile(r"\\|^.:|[\ud800-\udfff]")
 def files(checkout: Checkout) -> dict[str, str]:
     """The files of the work tree with their digests. Raises RepositoryError outside a repository."""
     return _listed(checkout, ".", *(f":(exclude,literal){name}" for name in LIVING))
-
-
-@contextmanager
-def packed(checkout: Checkout, names: Iterable[str]) -> Iterator[IO[bytes]]:
-    """An archive of these files, to be read from its beginning."""
-    with tempfile.TemporaryFile() as archive:
-        # Most of a work tree is text; the lowest level takes little time beside the network.
-        with tarfile.open(fileobj=archive, mode="w:gz", compresslevel=1) as tar:
-            for name in names:
-                tar.add(checkout.root / name, arcname=name, recursive=False)
-        archive.seek(0)
-        yield archive
 
 
 def zip_into(path: Path, checkout: Checkout, tree: Mapping[str, str]) -> list[str]:
@@ -69,8 +54,22 @@ def zip_into(path: Path, checkout: Checkout, tree: Mapping[str, str]) -> list[st
 
 
 def _listed(checkout: Checkout, *paths: str) -> dict[str, str]:
-    digests = {name: file_digest(checkout.root / name) for name in checkout.files(*paths)}
+    digests = {name: _digest(checkout.root / name) for name in checkout.files(*paths)}
     return {name: digest for name, digest in digests.items() if digest}
+
+
+def _digest(path: Path) -> str:
+    """What a copy of a file has to be like: its kind, whether it can be run, its content; empty for what is no file."""
+    try:
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            return f"link {os.readlink(path)}"
+        if not stat.S_ISREG(mode):
+            return ""
+        with path.open("rb") as file:
+            return f"{'run' if mode & stat.S_IXUSR else 'file'} {hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError:
+        return ""
 
 
 def _mib(size: int) -> str:

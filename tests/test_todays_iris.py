@@ -1,4 +1,4 @@
-"""Jobs of a thread that today's Iris preempts, by its own command, while they run."""
+"""What only today's Iris does: preempt jobs by its own command, and go by the dates of both builds."""
 
 from pathlib import Path
 
@@ -7,12 +7,25 @@ from research_steps.journal.store import open_store
 
 from tests.support import iris_cluster
 from tests.support.ray_cluster import eventually
+from tests.support.scratch_logbook import git
 from tests.support.toy_thread import STEADY, Repository
 
 FIELD = """
     base = steps.baseline(measure, Config(), resources=Resources(ram="200m", cpu=0.4))
     steps.sweep(base, ("work", [1000 + number for number in range(100)]), shards=4)
 """
+
+
+def test_an_outdated_client_is_refused(controller: iris_cluster.Controller, tmp_path: Path) -> None:
+    """By the controller's own rule, which the tests leave as it is: with both dates, and what to do."""
+    from iris._build_info import BUILD_DATE
+
+    git(tmp_path, "init", "--quiet")
+    job = ("job", "run", "--job-name", "old", "--", "true")
+    done = controller.iris(tmp_path, *job, IRIS_REVISION_DATE="2026-01-05")
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 1 and "your build is 2026-01-05" in said, done.stderr
+    assert f"this controller runs {BUILD_DATE}" in said and "upgrade it" in said, done.stderr
 
 
 def test_a_preempted_shard_goes_on_where_it_was(
