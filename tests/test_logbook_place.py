@@ -2,18 +2,22 @@
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from research_steps.errors import RepositoryError, UsageError
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
-from research_steps.journal.logbook_place import logbook_of, point_to, settle
+from research_steps.journal.logbook_place import logbook_of, point_to, settle, topics_elsewhere
 from research_steps.journal.store import open_store
+from research_steps.publish.logbook.numbers import CheckoutNumbers
 from research_steps.publish.logbook.surface import LogbookSurface
+from research_steps.publish.logbook.verify import check, read
 from research_steps.publish.publisher import publish
 from research_steps.records.series import Series
 from research_steps.seal import logbook_push, tags
@@ -202,20 +206,22 @@ def test_what_was_sealed_from_another_checkout_is_measured_again(house: House) -
 class Scratch:
     """A desk whose logbook lies in another checkout, without the executor."""
 
-    def __init__(self, house: House) -> None:
-        self.desk = Desk.make(house.root / "desk")
+    def __init__(
+        self, house: House, name: str = "desk", logbooks: str = "marin-logbooks", store: Path | None = None
+    ) -> None:
+        made = Desk.make(house.root / name)
+        self.desk = Desk(made.root, store) if store else made
+        folder = house.root / logbooks / "marin"
         self.series = Series(**{**{name: getattr(SERIES, name) for name in ("topic", "prefix", "goal", "metrics")},
-                                "logbook": str(house.logbooks / "marin")})  # fmt: skip
+                                "logbook": str(folder)})  # fmt: skip
         self.desk.journal.declare(self.series)
-        settle(self.desk.checkout, self.series)
-        (house.logbooks / "marin" / "12-toy.md").touch()
+        self.path = folder / "12-toy.md"
+        point_to(self.desk.checkout, self.series, self.path)
 
     def publish(self) -> tuple[list[str], tuple[str, ...]]:
-        surfaces = [
-            LogbookSurface(self.desk.checkout, self.desk.journal, self.series),
-            LogbookPush(self.desk.checkout, self.series),
-        ]
-        published = publish(self.desk.journal, surfaces)
+        logbook = LogbookSurface(self.desk.checkout, self.desk.journal, self.series)
+        push = LogbookPush(self.desk.checkout, self.series)
+        published = publish(self.desk.journal, [push, logbook, push])
         return [done.what for done in published.done], published.problems
 
 
@@ -242,6 +248,86 @@ def test_others_push_meanwhile(house: House) -> None:
     assert "marin/12-toy/TOY-003.jsonl" in held and "staged.txt" not in held
     assert git(house.logbooks, "show", "--stat", "--format=%s", "HEAD").startswith("Logbook of toy")
     assert scratch.publish() == ([], ())
+
+
+def test_two_people_with_a_checkout_each(house: House) -> None:
+    """What the other has pushed to the logbook meanwhile is put together with what is here, whoever comes second; what
+    people wrote between entries stays."""
+    mine, other = Scratch(house), house.clone("other-logbooks")
+    theirs = Scratch(house, "their desk", "other-logbooks")
+    house.allow()
+    git(other, "config", "research.push", "true")
+    for number in range(3):
+        mine.desk.record(f"mine {number}")
+        assert mine.publish()[1] == ()
+        theirs.desk.record(f"theirs {number}")
+        theirs.desk.record(f"theirs {number} too")
+        assert theirs.publish()[1] == ()
+        with (other / "marin" / "12-toy.md").open("a") as file:
+            file.write(f"\nA remark of theirs, number {number}.\n")
+        assert theirs.publish()[1] == ()
+    assert mine.publish()[1] == () and house.remote_head == git(house.logbooks, "rev-parse", "HEAD").strip()
+    assert theirs.publish()[1] == ()
+    for scratch in (mine, theirs):
+        text = scratch.path.read_text()
+        labels = [name for number in range(3) for name in (f"mine {number}", f"theirs {number}", f"theirs {number} too")]
+        assert [text.count(f" {label}\n") for label in labels] == [1] * 9
+        assert [text.count(f"theirs, number {number}.") for number in range(3)] == [1, 1, 1]
+        assert check(read(scratch.desk.checkout, "toy"), None).problems == []
+    for folder in (house.logbooks, other):
+        assert git(folder, "status", "--porcelain") == ""
+
+
+def test_a_publisher_that_dies_while_it_puts_both_together(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries and remarks of both are there in the end."""
+    mine, other = Scratch(house), house.clone("other-logbooks")
+    theirs = Scratch(house, "their desk", "other-logbooks")
+    house.allow()
+    theirs.desk.record("theirs before")
+    assert theirs.publish()[1] == ()
+    git(other, "add", "--all")
+    git(other, "commit", "--quiet", "--message", "by hand")
+    git(other, "push", "--quiet")
+    git(house.logbooks, "pull", "--quiet")
+    git(other, "config", "research.push", "true")
+    mine.desk.record("mine")
+    assert mine.publish()[1] == ()
+    with theirs.path.open("a") as file:
+        file.write("\nA remark of theirs.\n")
+    theirs.desk.record("theirs")
+    quietly = Checkout.quietly
+
+    def die(checkout: Checkout, *arguments: str, **options: Any) -> bytes:
+        if arguments[0] == "merge":
+            raise RepositoryError("killed")
+        return quietly(checkout, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkout, "quietly", die)
+        assert any("killed" in problem for problem in theirs.publish()[1])
+    assert theirs.publish()[1] == () and mine.publish()[1] == ()
+    for scratch in (mine, theirs):
+        text = scratch.path.read_text()
+        assert [text.count(line) for line in (" mine\n", " theirs\n", " theirs before\n", "A remark of theirs.")] == [
+            1
+        ] * 4
+        assert check(read(scratch.desk.checkout, "toy"), None).problems == []
+
+
+def test_two_people_with_one_store(house: House) -> None:
+    """Who is merely behind takes in what the other pushed, and appends nothing twice."""
+    mine, other = Scratch(house), house.clone("other-logbooks")
+    theirs = Scratch(house, "their desk", "other-logbooks", mine.desk.store)
+    house.allow()
+    git(other, "config", "research.push", "true")
+    for number in range(2):
+        mine.desk.record(f"mine {number}")
+        assert mine.publish()[1] == ()
+        done, problems = theirs.publish()
+        assert problems == () and done == []
+    theirs.desk.record("theirs")
+    assert theirs.publish()[1] == () and mine.publish()[1] == ()
+    assert mine.path.read_bytes() == theirs.path.read_bytes() and mine.path.read_text().count("\n### ") == 3
 
 
 def test_commits_of_a_person_are_not_pushed(house: House) -> None:
@@ -297,16 +383,161 @@ def test_a_push_that_is_refused_leaves_no_commit(house: House, monkeypatch: pyte
 
 
 def test_entries_that_only_the_remote_has_are_never_lost(house: House) -> None:
-    """Where this work tree lost an entry that was pushed, the push is refused until it is back."""
+    """Where this work tree lost an entry that was pushed, it comes back."""
     scratch = Scratch(house)
     house.allow()
     scratch.desk.record("a step")
     assert scratch.publish()[1] == ()
-    path = house.logbooks / "marin" / "12-toy.md"
-    text = path.read_bytes()
-    path.write_bytes(text[: text.index(b"<!-- research-steps entry")])
-    published = publish(scratch.desk.journal, [LogbookPush(scratch.desk.checkout, scratch.series)])
-    assert len(published.problems) == 1 and "origin has entries of it that" in published.problems[0]
+    text = scratch.path.read_bytes()
+    scratch.path.write_bytes(text[: text.index(b"<!-- research-steps entry")])
+    assert publish(scratch.desk.journal, [LogbookPush(scratch.desk.checkout, scratch.series)]).problems == ()
+    assert scratch.path.read_bytes() == text
+
+
+def test_only_what_belongs_to_the_logbook_is_pushed(house: House) -> None:
+    """Not what people wrote and nobody adopted, nor what lies beside it by chance; what they ignore stays ignored."""
+    scratch = Scratch(house)
+    house.allow()
+    own = house.logbooks / "marin" / ".gitignore"
+    own.write_text("secrets.txt\n*.jsonl\n")
+    git(house.logbooks, "add", "--all")
+    git(house.logbooks, "commit", "--quiet", "--message", "ignore")
+    git(house.logbooks, "push", "--quiet")
+    scratch.path.write_text("# toy, by hand\n")
+    scratch.desk.record("a step")
+    before = house.remote_head
+    assert any("was written by hand" in problem for problem in scratch.publish()[1]) and house.remote_head == before
+    scratch.path.write_text("")
+    (house.logbooks / "marin" / "secrets.txt").write_text("mine\n")
+    (house.logbooks / "marin" / "12-toy" / "scratch.bin").write_bytes(bytes(1000))
+    assert scratch.publish()[1] == ()
+    held = git(house.logbooks, "ls-tree", "-r", "--name-only", "origin/main").splitlines()
+    assert "marin/12-toy/TOY-001.jsonl" in held and not any(name.endswith((".bin", "secrets.txt")) for name in held)
+    assert own.read_text() == "secrets.txt\n*.jsonl\n"
+    assert git(house.logbooks, "status", "--porcelain").splitlines() == ["?? marin/12-toy/scratch.bin"]
+
+
+def test_the_logbook_of_another_series_is_left_alone(house: House) -> None:
+    """Neither by its name nor because somebody names it."""
+    scratch = Scratch(house)
+    scratch.desk.record("a step")
+    assert scratch.publish()[1] == ()
+    other = replace(scratch.series, topic="other")
+    for name in ("12-toy.md", "README.md"):
+        with pytest.raises(UsageError, match=r"is no logbook of other: expected a file named other\.md"):
+            point_to(scratch.desk.checkout, other, scratch.path.with_name(name))
+    longer = Series("12-toy", "TWELVE", "another", SERIES.metrics, logbook=scratch.series.logbook)
+    settle(scratch.desk.checkout, longer)
+    surface = LogbookSurface(scratch.desk.checkout, Journal(scratch.desk.journal.store, "12-toy"), longer)
+    before = scratch.path.read_bytes()
+    told = publish(Journal(scratch.desk.journal.store, "12-toy"), [surface]).problems
+    assert len(told) == 1 and scratch.path.read_bytes() == before, told
+
+
+def test_a_first_run_where_the_folder_is_elsewhere(house: House) -> None:
+    """What the message says to do works, though nothing was run before."""
+    (house.root / "marin-logbooks").rename(house.root / "books of marin")
+    done = house.run()
+    assert done.code == 1 and "which is not there: clone that repository" in done.output, done.output
+    pointed = house.research("sync", "toy", "--logbook", "../books of marin/marin", "--dry-run")
+    assert pointed.returncode == 1
+    pointed = house.research("sync", "toy", "--logbook", "../books of marin/marin")
+    assert "holds no series" not in pointed.stderr
+    done = house.run()
+    assert done.code == 0, done.output
+
+
+@pytest.mark.parametrize("policy", ["None", repr(ELSEWHERE)])
+def test_a_seal_without_a_claim(house: House, policy: str) -> None:
+    """There is nothing to draw yet, and it is sealed as elsewhere."""
+    text = MAIN.replace("floor_processes=1,", f"floor_processes=1, logbook={policy},")
+    body = "    steps.seal(steps.baseline(measure, Config()))"
+    (house.host.experiment / "__main__.py").write_text(text.replace("{body}", body))
+    house.host.commit()
+    number = house.issues.create_issue("Experiment: toy", "")
+    assert house.research("kickoff", "toy", "--branch", ".", "--issue", str(number)).returncode == 0
+    done = house.run("--seal", "true")
+    assert done.code == 0 and "KeyError" not in done.output, done.output
+    assert house.host.git("tag", "--list").strip() == "toy/TOY-003", done.output
+
+
+def test_a_logbook_that_is_gone_stops_no_other_series(house: House) -> None:
+    """It is named, and the others are shown."""
+    number = house.issues.create_issue("Experiment: toy", "")
+    assert house.research("kickoff", "toy", "--branch", ".", "--issue", str(number)).returncode == 0
+    journal = Journal(open_store(str(house.host.root / "local_store")), "other")
+    journal.declare(Series("other", "OTH", "another", SERIES.metrics))
+    assert house.research("log", "other", "seen").returncode == 0
+    (house.root / "marin-logbooks").rename(house.root / "gone")
+    for command in (("status",), ("show", "OTH-001")):
+        done = house.research(*command)
+        assert done.returncode == 0 and "skipped: The logbook of toy is kept in" in done.stderr, (command, done.stderr)
+        assert "other" in done.stdout or "OTH-001" in done.stdout
+    assert house.research("sync", "toy", "--logbook", "../gone/marin").returncode == 0
+    assert "skipped" not in house.research("status").stderr
+
+
+def test_both_checkouts_are_copied_together(house: House) -> None:
+    """Each copy of the host has the logbook beside it."""
+    assert house.run().code == 0
+    shutil.copytree(house.root, house.root / "copy", ignore=shutil.ignore_patterns("served", "copy"))
+    place = logbook_of(Checkout.find(house.root / "copy" / "marin"), "toy")
+    assert place.path.is_relative_to(house.root / "copy" / "marin-logbooks")
+
+
+def test_what_a_kill_left_of_a_note(house: House) -> None:
+    """What was begun aside is not looked at; a note that can't be read is named."""
+    scratch = Scratch(house)
+    notes = scratch.desk.checkout.private / "logbook-places"
+    (notes / ".toy.tmp").touch()
+    assert topics_elsewhere(scratch.desk.checkout) == ["toy"]
+    (notes / "toy").write_bytes(b"{")
+    with pytest.raises(RepositoryError, match=r"can't be read .*: remove it, and run the thread of toy"):
+        logbook_of(scratch.desk.checkout, "toy")
+
+
+def test_two_host_checkouts_of_one_logbook_give_each_number_once(house: House) -> None:
+    """Each has a store of its own, as work trees have; the numbers are the logbook's."""
+    first, second = Scratch(house), Scratch(house, "second desk")
+    ids = []
+    for scratch in (first, second, second, first):
+        numbers = CheckoutNumbers(scratch.desk.checkout, "toy", "TOY")
+        ids.append(scratch.desk.journal.ids.reserve("TOY", f"step {len(ids)}", numbers))
+    assert ids == ["TOY-001", "TOY-002", "TOY-003", "TOY-004"]
+
+
+def test_a_fork_whose_branch_follows_another_remote(house: House) -> None:
+    """What counts is where it was pushed."""
+    scratch = Scratch(house)
+    house.allow()
+    git(house.logbooks, "remote", "add", "upstream", f"{house.server}/community/marin-logbooks.git")
+    git(house.logbooks, "fetch", "--quiet", "upstream")
+    git(house.logbooks, "branch", "--quiet", "--set-upstream-to", "upstream/main")
+    scratch.desk.record("a step")
+    assert scratch.publish()[1] == ()
+    place = logbook_of(scratch.desk.checkout, "toy")
+    assert place.pushed == house.remote_head
+
+
+def test_a_private_logbook_in_another_checkout_is_ignored_there(house: House) -> None:
+    """Whatever its folder is called."""
+    (folder := house.logbooks / "marin [gpu]").mkdir()
+    desk = Desk.make(house.root / "desk")
+    series = Series("toy", "TOY", "see it", SERIES.metrics, private=True, logbook=str(folder))
+    settle(desk.checkout, series)
+    desk.record("a step")
+    assert publish(desk.journal, [LogbookSurface(desk.checkout, desk.journal, series)]).problems == ()
+    assert (folder / "toy.md").is_file() and git(house.logbooks, "status", "--porcelain") == ""
+
+
+def test_a_folder_that_a_pull_made_a_link(house: House) -> None:
+    """It leads to no other repository."""
+    scratch = Scratch(house)
+    shutil.rmtree(house.logbooks / "marin")
+    git(house.root, "init", "--quiet", "precious")
+    (house.logbooks / "marin").symlink_to(house.root / "precious")
+    with pytest.raises(RepositoryError, match="is a symbolic link inside of a repository"):
+        logbook_of(scratch.desk.checkout, "toy")
 
 
 def test_a_link_that_others_committed_there_leads_nowhere(house: House) -> None:
@@ -340,7 +571,10 @@ def test_a_place_that_can_not_be_is_told(house: House, place: str, told: str) ->
 def test_several_logbooks_of_one_topic(house: House) -> None:
     """Which is meant is for a person to say; with Series(logbook=None) or here there is nothing to say."""
     scratch = Scratch(house)
-    (house.logbooks / "marin" / "13-toy.md").touch()
+    (scratch.desk.checkout.private / "logbook-places" / "toy").unlink()
+    settle(scratch.desk.checkout, scratch.series)
+    for name in ("12-toy.md", "13-toy.md"):
+        (house.logbooks / "marin" / name).touch()
     with pytest.raises(UsageError, match=r"holds 2 logbooks of toy, 12-toy\.md and 13-toy\.md: 'research sync"):
         logbook_of(scratch.desk.checkout, "toy")
     point_to(scratch.desk.checkout, scratch.series, house.logbooks / "marin" / "12-toy.md")
@@ -349,15 +583,19 @@ def test_several_logbooks_of_one_topic(house: House) -> None:
         point_to(scratch.desk.checkout, SERIES, house.logbooks / "marin")
 
 
-def test_a_logbook_that_moves_back(house: House) -> None:
-    """The thread says where it is from now on; what is elsewhere stays there."""
+def test_a_logbook_stays_where_it_was_begun(house: House) -> None:
+    """Tags and comments name its entries, so the thread can't say another place from then on."""
     scratch = Scratch(house)
     scratch.desk.record("a step")
     assert scratch.publish()[1] == ()
-    settle(scratch.desk.checkout, SERIES)
-    assert logbook_of(scratch.desk.checkout, "toy").kind == "here"
-    assert publish(scratch.desk.journal, [LogbookSurface(scratch.desk.checkout, scratch.desk.journal, SERIES)]).ids
-    assert (house.logbooks / "marin" / "12-toy.md").read_text().count("\n### ") == 1
+    for series in (SERIES, replace(SERIES, logbook=None)):
+        with pytest.raises(UsageError, match=r"its logbook was begun in .*12-toy\.md: it stays there"):
+            settle(scratch.desk.checkout, series)
+    desk = Desk.make(house.root / "another desk")
+    desk.record("a step")
+    desk.publish()
+    with pytest.raises(UsageError, match=r"its logbook was begun in .*logbooks/toy\.md: it stays there"):
+        settle(desk.checkout, scratch.series)
 
 
 def test_without_a_repository_nothing_is_noted(tmp_path: Path) -> None:

@@ -137,9 +137,16 @@ def series_here(
     topics = []
     for name in sorted({*logbooks, *journals}):
         try:
-            topics.append(check_topic(name))
+            check_topic(name)
         except UsageError:
             say(f"skipped: {logbooks.get(name) or journals[name]} has a name that no series has")
+            continue
+        try:
+            if topic is None:
+                logbook_of(checkout, name)
+            topics.append(name)
+        except ResearchError as error:
+            say(f"skipped: {error}")
     if topic is not None:
         if topic not in topics:
             raise UsageError(
@@ -153,7 +160,7 @@ def series_here(
 def _logbooks(checkout: Checkout) -> dict[str, Path]:
     """The logbooks of a checkout by the topics that name them."""
     here = {path.stem: path for path in files_in(checkout.root / HERE) if path.suffix == ".md"}
-    return here | {topic: logbook_of(checkout, topic).path for topic in topics_elsewhere(checkout)}
+    return here | {topic: checkout.private for topic in topics_elsewhere(checkout)}
 
 
 def with_record(

@@ -1,20 +1,24 @@
 """Where the logbook of a series lies, with its records beside it: in this checkout, in another one, or out of sight.
 
-The thread says which, `Series(logbook=…)`. Who runs it here, or names the folder, has it noted in the git directory:
-nothing else names a place to read or write, neither store nor records. A logbook in another checkout is named after its
-issue and topic, '2917-moe_hc.md'. Where a series has none, what every surface rests on is kept in the git directory.
+The thread says which, `Series(logbook=…)`. Who runs it here has that noted in the git directory, and where another
+checkout lies elsewhere than the thread says, who says so: nothing else names a place to read or write, neither store nor
+records. A logbook in another checkout is named after its issue and topic, '2917-moe_hc.md'. Where a series has none,
+what every surface rests on is kept in the git directory. A logbook stays where it was begun.
 """
 
+import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from research_steps.errors import RepositoryError, UsageError
+from research_steps.errors import RepositoryError, UnreadableObject, UsageError
 from research_steps.files import files_in, is_there, read, refuse_links, write_aside
 from research_steps.git import Checkout
+from research_steps.journal import series_file
 from research_steps.records.encoding import canonical
 from research_steps.records.series import HERE, Series
 
@@ -48,63 +52,73 @@ class LogbookPlace:
         """How a person finds it."""
         return self.name if self.kind == "here" else str(self.path)
 
+    @property
+    def pushed(self) -> str | None:
+        """The commit that its remote was last seen to have; None where there is none, or it has no business there."""
+        if self.kind == "here":
+            return self.checkout.pushed()
+        branch = self.checkout.branch() if self.kind == "elsewhere" else None
+        return self.checkout.commit_of(f"refs/remotes/origin/{branch}") if branch else None
+
 
 class _Note(msgspec.Struct, frozen=True):
-    """What is noted: the policy as the thread `declared` it, and the folder, with the file's name once it is known."""
+    """What is noted: the policy as the thread `declared` it; the folder, where a person `said` that it is another one;
+    and the name of the file once it was begun."""
 
     declared: str | None
-    folder: str
+    said: str = ""
     name: str = ""
 
 
 def logbook_of(checkout: Checkout, topic: str) -> LogbookPlace:
-    """Where the logbook of a series is, or will be. Raises RepositoryError where its checkout isn't there, and
-    UsageError where several could be it."""
+    """Where the logbook of a series is, or will be. Raises RepositoryError where its checkout isn't there, or its note
+    can't be read, and UsageError where several could be it."""
     noted = _noted(checkout, topic)
-    if noted is None:
-        return LogbookPlace(topic, checkout, checkout.root / HERE / f"{topic}.md")
-    if noted.declared is None:
-        # No repository holds it, and what lies beside it is this work tree's.
-        holder = Checkout(checkout.private, None, state=checkout.private)
-        return LogbookPlace(topic, holder, checkout.private / "logbooks" / f"{topic}.md", "none")
-    folder = Path(noted.folder)
-    holder = _holder(folder, checkout, topic)
-    path = folder / (noted.name or _named(folder, topic))
-    refuse_links(holder.root, path.with_suffix("") / "attachments")
-    return LogbookPlace(topic, holder, path, "elsewhere")
+    return LogbookPlace(topic, checkout, _here(checkout, topic)) if noted is None else _place(checkout, topic, noted)
 
 
 def settle(checkout: Checkout, series: Series) -> None:
-    """Note where a thread that is run here has its logbook. Raises RepositoryError where that is not there, and
-    UsageError where it can't be."""
-    noted = _noted(checkout, series.topic)
-    if (noted.declared if noted else HERE) == series.logbook:
+    """Note where a thread that is run here has its logbook. Raises UsageError where that was begun at another place."""
+    topic, noted = series.topic, _noted(checkout, series.topic)
+    before = noted.declared if noted else HERE
+    if before == series.logbook:
         return
+    begun = _here(checkout, topic) if noted is None else _begun(checkout, topic, noted)
+    if begun is not None and is_there(begun):
+        raise UsageError(
+            f"The thread of {topic} says logbook={series.logbook!r}, and its logbook was begun in {begun}: it stays "
+            f"there, because tags and comments name its entries. Say logbook={before!r} in the thread, or start a "
+            "series of another topic."
+        )
     if series.logbook == HERE:
-        _path(checkout, series.topic).unlink()
-    elif series.logbook is None:
-        _note(checkout, series.topic, _Note(None, ""))
+        _path(checkout, topic).unlink()
     else:
-        _take(checkout, series.topic, series.logbook, checkout.root / series.logbook)
+        _note(checkout, topic, _Note(series.logbook))
 
 
-def point_to(checkout: Checkout, series: Series, place: Path) -> None:
-    """Note where the logbook that a thread keeps in another checkout lies here: the folder, or the file itself. Raises
-    UsageError and RepositoryError."""
+def point_to(checkout: Checkout, series: Series, place: Path, dry_run: bool = False) -> None:
+    """Note where the logbook that a thread keeps in another checkout lies here, unless this is a `dry_run`: the folder,
+    or the file itself. Raises UsageError and RepositoryError."""
+    topic = series.topic
     if series.logbook in (HERE, None):
         kept = "in this checkout" if series.logbook else "nowhere"
         raise UsageError(
-            f"The thread of {series.topic} keeps its logbook {kept}: expected one with Series(logbook=…) of another "
-            "checkout. Say it there, and run the thread."
+            f"The thread of {topic} keeps its logbook {kept}: expected one with Series(logbook=…) of another checkout. "
+            "Say it there, and run the thread."
         )
-    _take(checkout, series.topic, series.logbook, place)
+    folder, name = (place.parent, place.name) if place.suffix == ".md" else (place, "")
+    if name and not _is_named(name, topic):
+        raise UsageError(f"{place} is no logbook of {topic}: expected a file named {topic}.md, or NUMBER-{topic}.md.")
+    note = _Note(series.logbook, os.path.abspath(folder), name)
+    _place(checkout, topic, note)
+    if not dry_run:
+        _note(checkout, topic, note)
 
 
-def give_name(checkout: Checkout, topic: str, issue: int | None) -> LogbookPlace | None:
-    """The place of a logbook in another checkout that can be begun, named after its issue unless it is there already or
-    the series has none for good (0); None while that is not known."""
-    place = logbook_of(checkout, topic)
-    noted = _noted(checkout, topic)
+def named(checkout: Checkout, topic: str, issue: int | None) -> LogbookPlace | None:
+    """The place of a logbook that can be written to by now: in another checkout it has the name of the file that is
+    there, else one after its issue, 0 for a series that has none for good. None while that isn't known."""
+    place, noted = logbook_of(checkout, topic), _noted(checkout, topic)
     if noted is None or noted.name or place.kind != "elsewhere":
         return place
     if issue is None and not is_there(place.path):
@@ -116,20 +130,37 @@ def give_name(checkout: Checkout, topic: str, issue: int | None) -> LogbookPlace
 
 def topics_elsewhere(checkout: Checkout) -> list[str]:
     """The series whose logbooks are noted to lie elsewhere than in this checkout."""
-    return [path.name for path in files_in(checkout.private / "logbook-places")]
+    return [path.name for path in files_in(checkout.private / "logbook-places") if path.name[0] != "."]
 
 
-def _take(checkout: Checkout, topic: str, declared: str | None, place: Path) -> None:
-    folder, name = (place.parent, place.name) if place.suffix == ".md" else (place, "")
-    folder = folder.resolve()
-    _holder(folder, checkout, topic)
-    _note(checkout, topic, _Note(declared, str(folder), name or ""))
-    if not name:
-        _named(folder, topic)
+def _here(checkout: Checkout, topic: str) -> Path:
+    return checkout.root / HERE / f"{topic}.md"
+
+
+def _begun(checkout: Checkout, topic: str, noted: _Note) -> Path | None:
+    """The logbook that was begun by a note; None where its checkout isn't there any more."""
+    try:
+        return _place(checkout, topic, noted).path
+    except RepositoryError:
+        return None
+
+
+def _place(checkout: Checkout, topic: str, noted: _Note) -> LogbookPlace:
+    if noted.declared is None:
+        # No repository holds it, and what lies beside it is this work tree's.
+        holder = Checkout(checkout.private, None, state=checkout.private)
+        return LogbookPlace(topic, holder, checkout.private / "logbooks" / f"{topic}.md", "none")
+    declared = checkout.root / Path(noted.declared).expanduser()
+    given = Path(os.path.normpath(noted.said or declared))
+    holder = _holder(given, checkout, topic)
+    folder = given.resolve()
+    name = noted.name or _found(folder, topic)
+    refuse_links(holder.root, (folder / name).with_suffix("") / "attachments")
+    return LogbookPlace(topic, holder, folder / name, "elsewhere")
 
 
 def _holder(folder: Path, checkout: Checkout, topic: str) -> Checkout:
-    """The other checkout that holds a folder."""
+    """The other checkout that holds a folder, to which no link in a repository leads."""
     where = f"The logbook of {topic} is kept in {folder}"
     mend = f"'research sync {topic} --logbook FOLDER' says where it lies"
     if not folder.is_dir():
@@ -138,19 +169,38 @@ def _holder(folder: Path, checkout: Checkout, topic: str) -> Checkout:
     if holder.git_dir is None or holder.root == checkout.root:
         found = "in no git repository" if holder.git_dir is None else f"in this checkout, which keeps them in {HERE}"
         raise RepositoryError(f"{where}, which is {found}: expected a folder of another checkout; {mend}.")
+    links = (above for above in (folder, *folder.parents) if above.is_symlink())
+    if link := next((link for link in links if Checkout.find(link.parent).git_dir is not None), None):
+        raise RepositoryError(
+            f"{where}, and {link} is a symbolic link inside of a repository, which a commit of others could have made: "
+            f"expected the folder itself; {mend}."
+        )
     return holder
 
 
-def _named(folder: Path, topic: str) -> str:
+def _found(folder: Path, topic: str) -> str:
     """The one logbook of a topic in a folder; what it is called without an issue where there is none."""
-    pattern = re.compile(rf"(?:[1-9][0-9]*-)?{re.escape(topic)}\.md")
-    found = [path.name for path in files_in(folder) if pattern.fullmatch(path.name)]
+    found = [path for path in files_in(folder) if _is_named(path.name, topic) and _is_of(path, topic)]
     if len(found) > 1:
+        names = " and ".join(path.name for path in found)
         raise UsageError(
-            f"{folder} holds {len(found)} logbooks of {topic}, {' and '.join(found)}: 'research sync {topic} --logbook "
-            f"{folder / found[-1]}' says which is meant."
+            f"{folder} holds {len(found)} logbooks of {topic}, {names}: 'research sync {topic} --logbook "
+            f"{shlex.quote(str(folder))}/FILE' says which is meant."
         )
-    return found[0] if found else f"{topic}.md"
+    return found[0].name if found else f"{topic}.md"
+
+
+def _is_named(name: str, topic: str) -> bool:
+    return re.fullmatch(rf"(?:[1-9][0-9]*-)?{re.escape(topic)}\.md", name) is not None
+
+
+def _is_of(path: Path, topic: str) -> bool:
+    """Whether what lies beside a logbook says no other topic."""
+    try:
+        series_file.read_published(path.with_suffix(""), topic)
+    except UnreadableObject:
+        return False
+    return True
 
 
 def _path(checkout: Checkout, topic: str) -> Path:
@@ -163,7 +213,12 @@ def _noted(checkout: Checkout, topic: str) -> _Note | None:
     except UsageError:
         # Without git and without a home there is nowhere to note it.
         return None
-    return msgspec.json.decode(read(path) or b"", type=_Note) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return msgspec.json.decode(read(path) or b"", type=_Note)
+    except msgspec.DecodeError as error:
+        raise RepositoryError(f"{path} can't be read ({error}): remove it, and run the thread of {topic}.") from error
 
 
 def _note(checkout: Checkout, topic: str, note: _Note) -> None:

@@ -67,7 +67,8 @@ def publish(journal: Journal, surfaces: Sequence[Surface], final: bool = True) -
             problems.append(str(error))
         except Exception as error:  # noqa: BLE001  # whatever a surface's library raises, the others go on
             problems.append(f"{type(surface).__name__} failed with {type(error).__name__}: {redact(str(error))}")
-    return Published(tuple(done), tuple(problems), tuple(entries.newer))
+    # A surface that comes twice in a pass may say the same twice.
+    return Published(tuple(done), tuple(dict.fromkeys(problems)), tuple(entries.newer))
 
 
 class Publisher:

@@ -1,5 +1,6 @@
 """The state of a thread in this checkout: what is known of it, what runs, and what nobody else has."""
 
+import shlex
 from collections.abc import Iterable, Iterator, Sized
 
 from research_steps.evidence.state import ThreadState, thread_state
@@ -36,12 +37,14 @@ def _only_here(checkout: Checkout, journal: Journal, series: Series, seals: Iter
     if tags:
         yield f"{_some(tags, 'tag')} not pushed: git push {remote} {tags[-1]}"
     place = logbook_of(checkout, topic)
-    pushed = place.checkout.pushed() if place.kind != "none" else None
+    pushed = place.pushed
     there = parse(place.checkout.file_at(pushed, place.name)).records if pushed else {}
     missing = [entry.id for entry in parse(read(place.path) or b"").entries if entry.record not in there]
     if missing and place.kind != "none":
-        allow = f"git -C {place.checkout.root} config research.push true, then research sync {topic}"
-        mend = allow if place.kind == "elsewhere" else f"git push {remote}"
+        allow = f"git -C {shlex.quote(str(place.checkout.root))} config research.push true, then research sync {topic}"
+        is_allowed = place.checkout.is_set("research.push")
+        elsewhere = f"research sync {topic}, which says why" if is_allowed else allow
+        mend = elsewhere if place.kind == "elsewhere" else f"git push {remote}"
         yield f"{_some(missing, 'entry', 'entries')} of the logbook not pushed: {mend}"
     waiting = [path for path in runs_in(folder_of(checkout, topic)).values() if not is_sent(path)]
     if waiting:

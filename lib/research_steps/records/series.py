@@ -201,6 +201,8 @@ class Series:
             )
         if self.parent:
             check_topic(self.parent)
+        if self.logbook is not None:
+            object.__setattr__(self, "logbook", self.logbook.rstrip("/") or self.logbook)
         if self.logbook is not None and (not self.logbook.strip() or not self.logbook.isprintable()):
             raise UsageError(
                 f"{has} logbook={self.logbook!r}: expected '{HERE}', a folder in another checkout, such as "

@@ -130,9 +130,11 @@ class Sealer:
         # No filter of git may change what lies under the hash of its bytes.
         exact = {f"{where}/{name}": data for name, data in logbook.attached.items()}
         if place.kind != "here":
-            exact |= {f"{where}.md": logbook.logbook} | {f"{where}/{name}": logbook.beside[name] for name in beside}
+            exact |= {f"{where}.md": logbook.logbook} | {
+                f"{where}/{name}": logbook.beside[name] for name in beside if name in logbook.beside
+            }
         tree = tags.make_tree(checkout, base, paths, {**exact, **files})
-        tags.refuse_secrets(checkout, base, tree, (*code, f"{where}.md"))
+        tags.refuse_secrets(checkout, base, tree, (*code, f"{where}.md"), ", or have git ignore the file")
         message = f"Seal {topic}/{record.id}\n\nThe logbook, its records, the experiment's code and a bundle.\n"
         return tags.make_commit(checkout, tree, base, message, _when(record))
 

@@ -108,8 +108,9 @@ def gitlinks(checkout: Checkout, commit: str, patch: bytes) -> dict[str, str]:
     return {name: entry.split()[1] for entry, _, name in lines}
 
 
-def refuse_secrets(checkout: Checkout, base: str, tree: str, wanted: Sequence[str]) -> None:
-    """Raise RepositoryError when what a tree adds to `base` under these paths holds what looks like a secret."""
+def refuse_secrets(checkout: Checkout, base: str, tree: str, wanted: Sequence[str], mend: str = "") -> None:
+    """Raise RepositoryError when what a tree adds to `base` under these paths holds what looks like a secret; `mend` is
+    what else can be done about it."""
     # As text, whatever an attribute calls it.
     options = ("-r", "--patch", "--text", "--unified=0", "--no-ext-diff", "--no-textconv", "--no-renames")
     spec = (f":(literal){name}" for name in wanted)
@@ -120,8 +121,8 @@ def refuse_secrets(checkout: Checkout, base: str, tree: str, wanted: Sequence[st
         name = lines[0].rpartition(" b/")[2]
         if redact(added) != added or redact(name) != name:
             raise RepositoryError(
-                f"{redact(name)} in {checkout.root} holds what looks like a secret, and a "
-                "tag can be pushed: take it out, or have git ignore the file."
+                f"{redact(name)} in {checkout.root} holds what looks like a secret, and what is committed can be "
+                f"pushed: take it out{mend}."
             )
 
 

@@ -16,6 +16,7 @@ import msgspec
 from research_steps.errors import ResearchError, UsageError
 from research_steps.evidence.claim_text import claim_text
 from research_steps.evidence.state import thread_state
+from research_steps.files import is_there
 from research_steps.git import Checkout
 from research_steps.journal.journal import Journal
 from research_steps.journal.logbook_place import logbook_of
@@ -198,7 +199,8 @@ class ThreadRun:
             return
         place = logbook_of(self.checkout, topic)
         shown = f"the logbook is {place.shown}" if place.kind != "none" else "what is new is published"
-        self.say(f"{topic}: {shown}" if publisher.done else f"{topic}: nothing new for {place.shown}")
+        if is_there(place.path):
+            self.say(f"{topic}: {shown}" if publisher.done else f"{topic}: nothing new for {place.shown}")
         for problem in publisher.problems:
             self.say(f"not published: {problem} Run 'research sync {topic}' once it is mended.")
 

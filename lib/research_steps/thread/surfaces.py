@@ -15,9 +15,13 @@ from research_steps.seal.sealing import Sealer
 
 def surfaces_of(checkout: Checkout, journal: Journal, series: Series) -> list[Surface]:
     """The surfaces of a series in a checkout. Sealing comes before the logbook, whose entry names the tag; before the
-    issue come the logbook's push and W&B, which it cites."""
+    issue come the logbook's push and W&B, which it cites. What others pushed is taken in first."""
     series = series.without_secrets()
     logbook = LogbookSurface(checkout, journal, series)
     issue = IssueSurface(checkout, journal, series, partial(url_of, checkout, series.topic))
-    cited: list[Surface] = [LogbookPush(checkout, series), WandbSurface(checkout, journal, series)]
-    return [logbook, Sealer(checkout, journal, series), logbook, *cited, issue]
+    push, sealer, wandb = (
+        LogbookPush(checkout, series),
+        Sealer(checkout, journal, series),
+        WandbSurface(checkout, journal, series),
+    )
+    return [push, logbook, sealer, logbook, push, wandb, issue]

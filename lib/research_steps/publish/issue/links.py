@@ -34,7 +34,7 @@ class Links:
         self._sealed = f"{HERE}/{journal.topic}"
         self._web = f"{github.web()}/{issue.repository}" if issue else None
         self._place = place = logbook_of(checkout, journal.topic)
-        pushed = place.checkout.pushed() if place.kind != "none" else None
+        pushed = place.pushed
         self._content = place.checkout.file_at(pushed, place.name) if pushed else b""
         # A logbook in another checkout is in that one's repository.
         other = github.repository_of_remote(place.checkout) if place.kind == "elsewhere" else None
@@ -45,16 +45,23 @@ class Links:
         project = journal.decided("project", Project)
         waiting = f"{code(project.name)} (not sent yet)" if project else "none yet"
         self.runs = address(runs) if runs else waiting
-        linked = f"[{code(place.name)}]({self._address})" if self._content and self._logbooks else ""
-        self.logbook = NO_LOGBOOK if place.kind == "none" else linked or f"{code(place.name)} (not pushed yet)"
+        # Where the remote is on no GitHub, its commit is all that can be named.
+        self._unlinked = f"at {code(pushed[:12])} of its repository" if pushed and place.kind == "elsewhere" else ""
+        self.logbook = NO_LOGBOOK if place.kind == "none" else self._told(code(place.name), bool(self._content))
 
     def section(self, record: EntryRecord) -> str:
         """An entry in the logbook."""
         if self._place.kind == "none":
             return NO_LOGBOOK
-        if self._is_there(record.id):
+        is_pushed = self._holds(record.id)
+        if is_pushed and self._logbooks:
             return f"[{record.id} in {self._place.name}]({self._address})"
-        return f"{record.id} in {code(self._place.name)} (not pushed yet)"
+        return self._told(f"{record.id} in {code(self._place.name)}", is_pushed)
+
+    def _told(self, name: str, is_pushed: bool) -> str:
+        if is_pushed and self._logbooks:
+            return f"[{name}]({self._address})"
+        return f"{name} {self._unlinked if is_pushed and self._unlinked else '(not pushed yet)'}"
 
     def record(self, id: str) -> str:
         """The record with an ID, which is only the ID while it isn't pushed."""
@@ -94,4 +101,7 @@ class Links:
         return ", ".join(f"[{code(path.removeprefix(f'{self._sealed}/'))}]({base}/{quote(path)})" for path in present)
 
     def _is_there(self, id: str) -> bool:
-        return self._logbooks is not None and f"<!-- research-steps entry {id} -->".encode() in self._content
+        return self._logbooks is not None and self._holds(id)
+
+    def _holds(self, id: str) -> bool:
+        return f"<!-- research-steps entry {id} -->".encode() in self._content

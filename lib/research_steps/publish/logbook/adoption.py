@@ -24,7 +24,10 @@ def adopt(checkout: Checkout, topic: str, prefix: str, dry_run: bool = False) ->
     path = place.path
     with lock(place):
         if not is_there(path):
-            raise UsageError(f"There is no logbook {path} to adopt: expected one that people wrote by hand.")
+            raise UsageError(
+                f"There is no logbook {path} to adopt: expected one that people wrote by hand. Where the thread keeps "
+                "it in another checkout, run the thread first."
+            )
         files = read_files(place)
         old = files.logbook
         if logbook_format.is_ours(old):

@@ -59,7 +59,7 @@ def _from_git(checkout: Checkout, path: Path, data: bytes) -> bytes:
     if checkout.git_dir is None:
         return b""
     staged = checkout.file_at("", path.relative_to(checkout.root).as_posix())
-    return _combine(checkout, staged, staged, staged, data) if logbook_format.is_ours(staged) else b""
+    return combine(checkout, staged, staged, staged, data) if logbook_format.is_ours(staged) else b""
 
 
 def _mended(checkout: Checkout, path: Path, data: bytes) -> bytes:
@@ -68,7 +68,7 @@ def _mended(checkout: Checkout, path: Path, data: bytes) -> bytes:
         return _join(checkout, name, "HEAD", "MERGE_HEAD", data)
     ours, base, theirs = (checkout.file_at(f":{stage}", name) for stage in (2, 1, 3))
     if ours and theirs:
-        return _combine(checkout, ours, base, theirs, data)
+        return combine(checkout, ours, base, theirs, data)
     return _restored(checkout, name, "HEAD", data)
 
 
@@ -93,7 +93,7 @@ def _join(checkout: Checkout, name: str, first: str, second: str, now: bytes) ->
     except RepositoryError:
         # Not an error here: the two have no history in common.
         base = b""
-    return _combine(checkout, ours, base, theirs, now)
+    return combine(checkout, ours, base, theirs, now)
 
 
 def _faults(data: bytes) -> "Counter[str]":
@@ -101,7 +101,7 @@ def _faults(data: bytes) -> "Counter[str]":
     return Counter(what for _, what in logbook_format.problems(data))
 
 
-def _combine(checkout: Checkout, ours: bytes, base: bytes, theirs: bytes, now: bytes) -> bytes:
+def combine(checkout: Checkout, ours: bytes, base: bytes, theirs: bytes, now: bytes) -> bytes:
     """A three-way merge that keeps every whole entry of both sides, and of the file as it is now, whole and once."""
     if logbook_format.is_ours(theirs) and not logbook_format.is_ours(ours):
         # What people went on writing by hand goes behind the part that the other side adopted.

@@ -45,7 +45,8 @@ class CheckoutNumbers:
         return self.shown() | self._numbers(list(self.checkout.tags(self.topic)))
 
     def turn(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.dry_run else lock_numbers(self.checkout, self.topic, self._noted)
+        there = logbook_of(self.checkout, self.topic).checkout
+        return nullcontext() if self.dry_run else lock_numbers(there, self.topic, self._noted)
 
     def next(self, after: int) -> int:
         """A number above this one and above all that are taken, which no other store is given here. Asked for in a
@@ -57,7 +58,8 @@ class CheckoutNumbers:
 
     @property
     def _noted(self) -> Path:
-        return self.checkout.private / "numbers" / self.topic
+        # With the logbook, which several checkouts may have in common.
+        return logbook_of(self.checkout, self.topic).checkout.private / "numbers" / self.topic
 
     def _numbers(self, names: list[str]) -> set[int]:
         pattern = re.compile(rf"(?<![A-Za-z0-9-]){re.escape(self.prefix)}-(\d{{1,{_DIGITS}}})(?!\d)")

@@ -7,6 +7,7 @@ lock in its git directory; what is already there is told by the logbook's own ma
 """
 
 import json
+import re
 import time
 from collections.abc import Container, Iterator, Mapping
 from itertools import islice
@@ -19,7 +20,7 @@ from research_steps.files import is_there, read, write_aside
 from research_steps.git import Checkout
 from research_steps.journal import series_file
 from research_steps.journal.journal import Journal
-from research_steps.journal.logbook_place import LogbookPlace, give_name, logbook_of, settle
+from research_steps.journal.logbook_place import LogbookPlace, logbook_of, named, settle
 from research_steps.journal.snapshot import Snapshot, numbered_order
 from research_steps.publish import rendering
 from research_steps.publish.forest import FOREST, forest
@@ -65,7 +66,7 @@ class LogbookSurface:
             return
         with lock(self.place):
             if self.series.private:
-                name = self.place.name.removesuffix(".md")
+                name = re.sub(r"([\\*?\[])", r"\\\1", self.place.name.removesuffix(".md"))
                 self.place.checkout.exclude(f"/{name}.md", f"/{name}/")
             if not is_there(self.path) or self.path.stat().st_size == 0:
                 refuse_sparse(self.place)
@@ -94,24 +95,27 @@ class LogbookSurface:
     def _not_begun(self) -> str:
         """What is to be done before the logbook can be written at all; empty where nothing is."""
         topic, declared = self.series.topic, self.series.logbook
-        if self.place.kind == "here" and declared is None and not is_there(self.path):
+        if self.place.kind == "here" and declared is None:
             # That names no place, so the store may say it.
             settle(self._checkout, self.series)
             self._take(logbook_of(self._checkout, topic))
         elif self.place.kind == "here" and declared != HERE:
             return (
-                f"The thread of {topic} keeps its logbook in {declared or 'no repository'}, which nobody has said here: "
-                f"run the thread, or 'research sync {topic} --logbook FOLDER'. Its records are safe in the journal."
+                f"The thread of {topic} keeps its logbook in {declared}, which nobody has said here: run the thread, or "
+                f"'research sync {topic} --logbook FOLDER'. Its records are safe in the journal."
             )
-        if self.place.kind == "elsewhere" and not is_there(self.path):
+        if self.place.kind == "elsewhere":
             link = self.journal.decided("issue", IssueLink)
-            place = give_name(self._checkout, topic, link.number if link else 0 if self.series.private else None)
+            place = named(self._checkout, topic, link.number if link else 0 if self.series.private else None)
             if place is None:
                 return (
                     f"The logbook of {topic} in {self.path.parent} is named after its issue, and none is linked: "
                     f"'research sync {topic} --issue NUMBER' does that. Its records are safe in the journal until then."
                 )
-            self._take(place)
+            if place != self.place:
+                self._take(place)
+            # Raises where somebody else's series lies there.
+            series_file.read_published(self.records, topic)
         return ""
 
     def _have_tracked(self) -> Iterator[str]:
@@ -120,7 +124,11 @@ class LogbookSurface:
         published = [self.path, *(self.records / name for name in _PUBLISHED)]
         if self.series.private or not self.place.checkout.ignores(*published):
             return
-        write_aside(self.path.parent / ".gitignore", _TRACKED)
+        # In a folder of ours, and before what people ignore there.
+        path = (self.path.parent if self.place.kind == "here" else self.records) / ".gitignore"
+        theirs = read(path) or b""
+        if _TRACKED not in theirs:
+            write_aside(path, _TRACKED + theirs)
         if self.place.checkout.ignores(*published):
             yield (
                 f"git ignores {self.path.parent.relative_to(self.place.checkout.root)} as a whole, so nobody else gets "
@@ -234,7 +242,7 @@ def _lines(path: Path) -> list[bytes]:
 
 def _scaffold(series: Series, matter: Mapping[str, str], beside: str) -> bytes:
     """A new logbook for a series: front matter, Scope, the summary, and the log without entries."""
-    metrics = ", ".join(f"{metric.name} ({metric.direction})" for metric in series.metrics)
+    metrics = ", ".join(f"{metric.name} ({metric.direction})" for metric in series.metrics if not metric.budget)
     lines = [
         logbook_format.front_matter(**matter),
         f"# {series.topic}: Research Logbook",
