@@ -15,6 +15,7 @@ import pytest
 from research_steps import Stop
 from research_steps.evidence.state import thread_state
 from research_steps.journal.journal import Journal
+from research_steps.journal.snapshot import Snapshot
 from research_steps.journal.store import open_store
 from research_steps.publish.logbook import format as logbook_format
 from research_steps.publish.rendering import entry as render_entry
@@ -72,7 +73,7 @@ def forged(repository: UntimedThread, change: Change, source: str = "TOY-003", o
     (beside / "TOY-009.jsonl").write_bytes(line + b"\n" + others)
     made = decode_record(line, "it").record
     assert isinstance(made, EntryRecord)
-    text = render_entry(made, journal_of(repository).series(), None, lambda trial: None)
+    text = render_entry(made, journal_of(repository).series(), None, Snapshot(), "toy/")
     logbook = beside.with_suffix(".md")
     tips = logbook_format.parse(logbook.read_bytes()).tips
     with logbook.open("ab") as file:

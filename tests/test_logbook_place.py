@@ -477,6 +477,16 @@ def test_a_logbook_that_is_gone_stops_no_other_series(house: House) -> None:
     assert "skipped" not in house.research("status").stderr
 
 
+def test_a_first_dev_trial_where_the_folder_is_elsewhere(house: House) -> None:
+    """Dev mode says the same, and the same helps."""
+    (house.root / "marin-logbooks").rename(house.root / "books")
+    done = house.research("dev", "toy", "--set", "work=1000")
+    assert done.returncode == 1 and "which is not there: clone that repository" in done.stderr, done.stderr
+    assert "holds no series" not in house.research("sync", "toy", "--logbook", "../books/marin").stderr
+    done = house.research("dev", "toy", "--set", "work=1000")
+    assert done.returncode == 0, done.stderr
+
+
 def test_both_checkouts_are_copied_together(house: House) -> None:
     """Each copy of the host has the logbook beside it."""
     assert house.run().code == 0

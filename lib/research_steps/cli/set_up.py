@@ -129,7 +129,7 @@ def sync(series: OpenSeries, issue: int | None, repository: str, logbook: Path |
     """
     checkout, topic, journal = series.checkout, series.topic, series.journal
     if logbook is not None:
-        point_to(checkout, journal.declared() or load_series(checkout, topic), logbook, series.dry_run)
+        point_to(checkout, journal.series(), logbook, series.dry_run)
     if series.dry_run:
         left = state_text.only_here(state_here(checkout, journal, journal.outline(series.records)), PLAIN)
         told = [*left, "A dry run: nothing was written."]

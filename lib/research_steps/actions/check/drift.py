@@ -30,7 +30,7 @@ def _entries(thread: CheckedThread) -> CheckLine:
     ended = thread.snapshot.trials.keys() | thread.snapshot.interrupted.keys()
     rows = [row for stored in thread.measured for row in stored.record.rows]
     wrong = [row.trial.id for row in rows if row.trial.sha256 not in ended]
-    mend = f"restore {thread.place.records} with git, or the store from a copy; else {AGAIN}"
+    mend = f"restore {thread.place.shown.removesuffix('.md')}/ with git, or the store from a copy; else {AGAIN}"
     return line(GROUP, "entries without runs", thread.measured, wrong, mend)
 
 

@@ -68,6 +68,7 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
         series, thread = load_thread(checkout, order.topic)
         settle(checkout, series)
         journal = Journal(open_store(order.store), order.topic)
+        journal.declare(series)
         is_wanted, name = (lambda case: order.baseline in ("", case.label)), order.baseline and repr(order.baseline)
         case = declared(thread, is_wanted, name, journal.store.url)
         config = with_settings(case, order.settings)
@@ -104,7 +105,6 @@ def attempt(order: DevRequest, speaker: Speaker) -> Attempted:
         retracted=published.retracted,
     )
     journal.keep_patch(captured.provenance.patch, captured.patch)
-    journal.declare(series)
     journal.attempts.end_orphaned()
     id = journal.ids.reserve(series.prefix, order.occasion, session.numbers)
     scratch = KeptAttempt(checkout, evidence, id, order.occasion)
