@@ -44,7 +44,7 @@ SERIES = Series(
     metrics=(Metric("time_s"), Metric("bytes")),
     hypotheses=(Hypothesis("H1", "blocks take less time"),),
 )
-PLACE = LogbookPlace("moe_hc", Checkout(Path("/work"), None), Path("/work/.agents/logbooks/moe_hc.md"))
+PLACE = LogbookPlace("moe_hc", Checkout(Path("/checkout"), None), Path("/checkout/.agents/logbooks/moe_hc.md"))
 ISSUE = IssueLink("lab/marin", 12, "https://github.com/lab/marin/issues/12", records.WHEN)
 # What became of each block: its verdict, or why there is none, with the estimate and its interval.
 OUTCOMES: dict[int, tuple[str, float, float, float]] = {

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -222,7 +223,11 @@ class _RecordId(StringParamType):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         checkout = Checkout.find()
         topic = ctx.params.get("topic")
-        folders = [logbook_of(checkout, name).records for name in _logbooks(checkout) if topic in (None, name)]
+        folders = []
+        for name in (name for name in _logbooks(checkout) if topic in (None, name)):
+            # A shell shows no errors; whatever is asked of that series tells this one.
+            with suppress(ResearchError):
+                folders.append(logbook_of(checkout, name).records)
         ids = [path.stem for folder in folders for path in files_in(folder) if path.suffix == ".jsonl"]
         # The newest is what somebody most likely means.
         return [CompletionItem(id) for id in reversed(ids) if id.startswith(incomplete)]

@@ -73,7 +73,7 @@ class LogbookPush:
 def _handed_over(place: LogbookPlace) -> bool:
     """Whether the remote lacked anything of it, which it has now. Raises RepositoryError."""
     there = place.checkout
-    for left in reversed(range(TRIES)):
+    for _ in range(TRIES):
         commit, branch = _commit(place, _up_to_date(place)), there.branch()
         if commit is None:
             return False
@@ -83,9 +83,9 @@ def _handed_over(place: LogbookPlace) -> bool:
             tags.to_remote(there, "push", "--quiet", "--no-follow-tags", "origin", f"{commit}:refs/heads/{branch}")
         except RepositoryError as error:
             _waiting(there).unlink()
-            if left and any(sign in str(error) for sign in _MOVED):
-                continue
-            raise
+            if not any(sign in str(error) for sign in _MOVED):
+                raise
+            continue
         _put_on_branch(there)
         return True
     raise RepositoryError(f"others pushed to it {TRIES} times meanwhile; 'research sync {place.topic}' tries again.")

@@ -9,7 +9,7 @@ lock in its git directory; what is already there is told by the logbook's own ma
 import json
 import re
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -199,7 +199,8 @@ class LogbookSurface:
         write_aside(path, data)
 
     def _scaffold(self, entries: Snapshot) -> bytes:
-        """The logbook without entries; in another checkout its head says what that asks for, too."""
+        """A new logbook: front matter, Scope, the summary, and the log without entries. In another checkout its head
+        says what that asks for, too."""
         series, matter = self.series, {"topic": self.series.topic}
         if self.place.kind == "elsewhere":
             issue = self.journal.decided("issue", IssueLink)
@@ -207,7 +208,21 @@ class LogbookSurface:
             matter["issue"] = str(issue.number) if issue else "none"
             matter |= {"description": _quoted(series.goal), "author": _quoted(author)}
         matter |= {"prefix": series.prefix, "tags": _quoted(list(series.shared_tags(None)))}
-        return _scaffold(series, matter, self.place.beside)
+        metrics = ", ".join(f"{metric.name} ({metric.direction})" for metric in series.metrics if not metric.budget)
+        lines = [
+            logbook_format.front_matter(**matter),
+            f"# {series.topic}: Research Logbook",
+            "",
+            "## Scope",
+            f"- Goal: {prose(series.goal)}",
+            f"- Primary metric(s): {prose(metrics)}",
+            f"- Constraints: {prose(series.constraints) or '–'}",
+            f"- Stop criteria: {prose(series.stop) or '–'}",
+            "",
+            "",
+        ]
+        nothing = summary(series, Snapshot(), (), None, self.place.beside)
+        return "\n".join(lines).encode() + logbook_format.log_part(nothing, logbook_format.HEADINGS[0])
 
     def _rewrite_summary(self, entries: Snapshot) -> None:
         # What was published from other stores is in git, and holds as well.
@@ -238,23 +253,3 @@ def _quoted(value: str | list[str]) -> str:
 
 def _lines(path: Path) -> list[bytes]:
     return (read(path) or b"").splitlines()
-
-
-def _scaffold(series: Series, matter: Mapping[str, str], beside: str) -> bytes:
-    """A new logbook for a series: front matter, Scope, the summary, and the log without entries."""
-    metrics = ", ".join(f"{metric.name} ({metric.direction})" for metric in series.metrics if not metric.budget)
-    lines = [
-        logbook_format.front_matter(**matter),
-        f"# {series.topic}: Research Logbook",
-        "",
-        "## Scope",
-        f"- Goal: {prose(series.goal)}",
-        f"- Primary metric(s): {prose(metrics)}",
-        f"- Constraints: {prose(series.constraints) or '–'}",
-        f"- Stop criteria: {prose(series.stop) or '–'}",
-        "",
-        "",
-    ]
-    return "\n".join(lines).encode() + logbook_format.log_part(
-        summary(series, Snapshot(), (), None, beside), logbook_format.HEADINGS[0]
-    )
